@@ -1,0 +1,101 @@
+# Each target makes the environment it needs in .venv, on a machine that has
+# Python 3.11 (or any from 3.10 on) and pip.
+#
+# An environment counts as made when its stamp is there. The stamp's name holds
+# the checksum of setup.cfg; it is removed first and written last, so neither an
+# interrupted build nor an older setup.cfg passes for a finished one.
+
+PYTHON ?= python3
+WORKERS ?= auto
+
+VENV := .venv
+BIN := $(VENV)/bin
+KEY := $(shell cksum < setup.cfg | cut -d' ' -f1)
+DEMO_ENV := $(VENV)/.demo-$(KEY)
+DEV_ENV := $(VENV)/.dev-$(KEY)
+
+export PIP_DISABLE_PIP_VERSION_CHECK := 1
+# An advertisement.
+export NO_MKDOCS_2_WARNING := 1
+# The processes of a test run share the cores; threads of their own slow them.
+TEST_VARS := TF_CPP_MIN_LOG_LEVEL=3 JAX_PLATFORMS=cpu \
+	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
+PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
+# What the other backends run: exactness, not the whole suite.
+CORE := $(wildcard tests/layers tests/surgeon tests/transforms \
+	tests/test_callbacks.py tests/test_constraints.py tests/test_regularizers.py)
+
+.NOTPARALLEL:
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format docs serve wheel test-tensorflow test-jax \
+	test-torch bench clean distclean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
+
+demo: $(DEMO_ENV) ## run examples/quickstart.py
+	TF_CPP_MIN_LOG_LEVEL=3 KERAS_BACKEND=tensorflow \
+		$(BIN)/python examples/quickstart.py
+
+test: lint docs wheel test-tensorflow test-jax test-torch ## all that CI runs
+
+lint: $(DEV_ENV) ## ruff check and ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+
+format: $(DEV_ENV) ## let ruff fix and format the code
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+docs: $(DEV_ENV) ## build the site into build/site, strictly
+	KERAS_BACKEND=jax $(BIN)/mkdocs build --quiet --strict
+
+serve: $(DEV_ENV) ## serve the site on localhost, and rebuild it as it changes
+	KERAS_BACKEND=jax $(BIN)/mkdocs serve
+
+wheel: $(DEV_ENV) ## build the wheel; check it in an environment of its own
+	rm -rf build/lib build/bdist.* build/wheel build/wheel-env
+	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	$(PYTHON) -m venv build/wheel-env
+	build/wheel-env/bin/python -m pip install --quiet \
+		"$$(echo build/wheel/keras_gates-*.whl)[jax]"
+	cd build/wheel-env && KERAS_BACKEND=jax JAX_PLATFORMS=cpu \
+		bin/python -I ../../.ci/check_wheel.py ../../keras_gates
+	rm -rf build/wheel-env
+
+test-tensorflow: $(DEV_ENV) ## the whole suite
+	KERAS_BACKEND=tensorflow $(TEST_VARS) $(PYTEST)
+
+test-jax: $(DEV_ENV) ## the exactness core on JAX
+	KERAS_BACKEND=jax $(TEST_VARS) $(PYTEST) -m "not slow" $(CORE)
+
+test-torch: $(DEV_ENV) ## the exactness core on torch
+	KERAS_BACKEND=torch $(TEST_VARS) $(PYTEST) -m "not slow" $(CORE)
+
+bench: $(DEV_ENV) ## run the benchmarks
+	set -e; for file in benchmarks/[!_]*.py; do \
+		TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python "$$file"; done
+
+clean: ## remove what was built, but not .venv
+	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache
+	find . -path ./$(VENV) -prune -o -name __pycache__ -prune \
+		-exec rm -rf {} +
+
+distclean: clean ## remove .venv too
+	rm -rf $(VENV)
+
+$(DEMO_ENV):
+	$(call make_env,examples)
+	touch $@
+
+$(DEV_ENV):
+	$(call make_env,dev)
+	touch $(DEMO_ENV) $@
+
+define make_env
+	rm -f $(VENV)/.demo-* $(VENV)/.dev-*
+	rm -rf $(VENV)
+	$(PYTHON) -m venv $(VENV)
+	@echo "Installing packages into $(VENV): this takes some minutes."
+	$(BIN)/python -m pip install --quiet --editable '.[$(1)]'
+endef

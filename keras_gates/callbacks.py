@@ -1,0 +1,161 @@
+"""Callbacks for models with gates."""
+
+import math
+from collections import Counter
+
+import keras
+from keras import ops
+
+from keras_gates._checks import nonnegative_number
+from keras_gates.constraints import SoftThreshold
+from keras_gates.layers import BlockGate
+from keras_gates.layers import BranchGate
+from keras_gates.layers import FilterGate
+from keras_gates.layers import Gate
+from keras_gates.layers import LayerGate
+
+_KINDS = tuple(
+    gate.kind for gate in (FilterGate, LayerGate, BranchGate, BlockGate)
+)
+
+
+class ClosedGates(keras.callbacks.Callback):
+    """Logs the share of closed gate factors at the end of each epoch.
+
+    `closed_gates = count(abs(factor) < threshold) / count(factor)`
+
+    The share, a number in [0, 1], stands in the progress bar and in the
+    history as `closed_gates`. Where thresholds are given by kind, the share
+    within each kind is logged too, as `closed_filter_gates` and so on: a
+    model's ten layer gates drown among its thousands of filter factors.
+
+    Put it in front of callbacks that read the share, such as `EarlyStopping`
+    or `CSVLogger`.
+
+    Args:
+        thresholds: A number for all gates, or a dict by kind of gate, such as
+            `{"filter": 0.05, "layer": 0.2}`. Gates of a kind that the dict
+            leaves out are not counted.
+
+    Raises:
+        ValueError: If a threshold is negative, NaN or not a number, if a kind
+            is unknown, or if the model has no gate to count.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> gate = kg.FilterGate()
+    >>> model = keras.Sequential([keras.Input((2,)), gate])
+    >>> model.compile(optimizer=keras.optimizers.SGD(0.0), loss="mse")
+    >>> gate.set_weights([keras.ops.array([0.01, 1.0])])
+    >>> data = keras.ops.ones((4, 2))
+    >>> history = model.fit(
+    ...     data, data, verbose=0, callbacks=[kg.callbacks.ClosedGates(0.05)]
+    ... )
+    >>> history.history["closed_gates"]
+    [0.5]
+    """
+
+    def __init__(self, thresholds):
+        super().__init__()
+        self.thresholds = _validated_thresholds(thresholds)
+        self._by_kind = isinstance(thresholds, dict)
+
+    def on_train_begin(self, logs=None):
+        if not any(self._counted_gates()):
+            raise ValueError(
+                f"ClosedGates found nothing to count in '{self.model.name}'. "
+                f"Received: a model without gates of kind "
+                f"{', '.join(self.thresholds)}. Expected: at least one. Add "
+                "gates, or leave the callback out."
+            )
+
+    def on_epoch_end(self, epoch, logs=None):
+        # Keras passes one dict to all callbacks in turn, and appends History
+        # and the progress bar behind those of the user: both see the change.
+        if logs is not None:
+            logs.update(self._shares())
+
+    def _shares(self):
+        closed, total = Counter(), Counter()
+        for gate in self._counted_gates():
+            is_closed = ops.abs(gate.factor) < self.thresholds[gate.kind]
+            closed[gate.kind] += int(ops.sum(ops.cast(is_closed, "int32")))
+            total[gate.kind] += math.prod(gate.factor.shape)
+        shares = {"closed_gates": closed.total() / total.total()}
+        if self._by_kind:
+            for kind in total:
+                name = f"closed_{kind}_gates"
+                shares[name] = closed[kind] / total[kind]
+        return shares
+
+    def _counted_gates(self):
+        for layer in _all_layers(self.model):
+            counted = isinstance(layer, Gate) and layer.built
+            if counted and layer.kind in self.thresholds:
+                yield layer
+
+
+class BindSoftThreshold(keras.callbacks.Callback):
+    """Binds each `SoftThreshold` of the model to the model's optimizer.
+
+    `SoftThreshold` takes steps in proportion to the learning rate, so it must
+    know the optimizer. This tells it when training begins.
+
+    Raises:
+        ValueError: If no weight of the model has a `SoftThreshold`.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> gate = kg.FilterGate(constraint=kg.constraints.SoftThreshold(0.5))
+    >>> model = keras.Sequential([keras.Input((2,)), gate])
+    >>> model.compile(optimizer=keras.optimizers.SGD(0.5), loss="mse")
+    >>> data = keras.ops.ones((4, 2))
+    >>> history = model.fit(
+    ...     data, data, verbose=0, callbacks=[kg.callbacks.BindSoftThreshold()]
+    ... )
+    >>> bool(keras.ops.all(gate.factor == 1.0 - 0.5 * 0.5))
+    True
+    """
+
+    def on_train_begin(self, logs=None):
+        constraints = [
+            variable.constraint
+            for variable in self.model.variables
+            if isinstance(getattr(variable, "constraint", None), SoftThreshold)
+        ]
+        if not constraints:
+            raise ValueError(
+                "BindSoftThreshold found nothing to bind in "
+                f"'{self.model.name}'. Received: a model in which no weight "
+                "has a SoftThreshold. Expected: at least one. Pass "
+                "constraint=SoftThreshold(...) to a gate, or leave the "
+                "callback out."
+            )
+        for constraint in constraints:
+            constraint.bind(self.model.optimizer)
+
+
+def _all_layers(model):
+    # Keras has no public walk that reaches the layers inside nested and
+    # subclassed models; `model.layers` lists the outermost only.
+    return model._flatten_layers()
+
+
+def _validated_thresholds(thresholds):
+    """Return a dict from kind to threshold."""
+    if not isinstance(thresholds, dict):
+        threshold = nonnegative_number(thresholds, "thresholds", "ClosedGates")
+        return dict.fromkeys(_KINDS, threshold)
+    unknown = [kind for kind in thresholds if kind not in _KINDS]
+    if unknown or not thresholds:
+        raise ValueError(
+            "ClosedGates cannot use these `thresholds`. Received: the kinds "
+            f"{list(thresholds)}. Expected: one or more of {list(_KINDS)}. "
+            "Correct the keys, or pass one number for all kinds."
+        )
+    return {
+        kind: nonnegative_number(threshold, "thresholds", "ClosedGates")
+        for kind, threshold in thresholds.items()
+    }

@@ -1,0 +1,145 @@
+"""Constraints that give gate factors exact zeros."""
+
+import keras
+from keras import ops
+
+from keras_gates._checks import nonnegative_number
+
+
+@keras.saving.register_keras_serializable(package="keras_gates")
+class UnitInterval(keras.constraints.Constraint):
+    """Clips each factor to [0, 1] after each step.
+
+    `factor = min(max(factor, 0), 1)`
+
+    With an L1 penalty in the loss this gives exact zeros: the penalty walks a
+    useless factor down by a constant step, the clip stops it at 0, and the
+    sub-gradient of L1 at 0 holds it there. The upper bound keeps the weights
+    behind the gate from trading size with it. This pair is the default choice:
+    it works with any optimizer and any learning rate schedule.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> clip = kg.constraints.UnitInterval()
+    >>> clipped = clip(keras.ops.array([-0.5, 0.25, 2.0]))
+    >>> [float(factor) for factor in clipped]
+    [0.0, 0.25, 1.0]
+    """
+
+    def __call__(self, w):
+        return ops.clip(w, 0.0, 1.0)
+
+
+@keras.saving.register_keras_serializable(package="keras_gates")
+class SoftThreshold(keras.constraints.Constraint):
+    """The proximal step of an L1 penalty, taken after each optimizer update.
+
+    `factor = sign(factor) * max(abs(factor) - learning_rate * strength, 0)`
+
+    With SGD this is proximal gradient descent on
+    `loss + strength * sum(abs(factor))`, and factors become exactly 0. Use it
+    in place of an L1 regularizer, not on top of one.
+
+    The step follows the optimizer's current learning rate, schedules and
+    callbacks included: a step of fixed size closes every gate once the rate
+    has decayed, since gradients shrink with the rate and the step would not.
+    Hence the constraint must know the optimizer. Let
+    `keras_gates.callbacks.BindSoftThreshold` tell it in `fit`, or call `bind`
+    in a training loop of your own. With gradient accumulation the step is
+    taken when the optimizer updates.
+
+    With Adam and its like the same `strength` is not the same pull for all
+    factors: they rescale the gradient but not this step. Prefer L1 with
+    `UnitInterval` there. An optimizer with `use_ema=True` overwrites the zeros
+    with averages at the end of `fit`.
+
+    Copies, clones and saved models keep the strength, never the optimizer.
+
+    Reference:
+
+    - [Huang and Wang, 2018, Data-Driven Sparse Structure Selection for Deep
+      Neural Networks](https://arxiv.org/abs/1707.01213)
+
+    Args:
+        strength: Number >= 0 in units of loss per unit of factor: the `l1` of
+            the penalty that this step stands for.
+        optimizer: Optimizer whose learning rate to follow. Defaults to `None`:
+            to be bound later.
+
+    Raises:
+        ValueError: If `strength` is negative, NaN or not a number.
+        TypeError: If `optimizer` is not a Keras optimizer.
+        RuntimeError: If applied before it is bound.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> shrink = kg.constraints.SoftThreshold(0.5)
+    >>> shrink = shrink.bind(keras.optimizers.SGD(learning_rate=0.5))
+    >>> shrunk = shrink(keras.ops.array([-1.0, 0.125, 0.75]))
+    >>> [float(factor) for factor in shrunk]
+    [-0.75, 0.0, 0.5]
+    """
+
+    def __init__(self, strength, optimizer=None):
+        self.strength = nonnegative_number(
+            strength, "strength", type(self).__name__
+        )
+        self.optimizer = None
+        if optimizer is not None:
+            self.bind(optimizer)
+
+    def bind(self, optimizer):
+        """Follow the learning rate of `optimizer` from now on.
+
+        Args:
+            optimizer: The Keras optimizer that trains the constrained weight.
+
+        Returns:
+            The constraint itself.
+        """
+        if not isinstance(optimizer, keras.optimizers.Optimizer):
+            raise TypeError(
+                "SoftThreshold cannot follow this optimizer. Received: "
+                f"{optimizer!r}. Expected: a keras.optimizers.Optimizer. Pass "
+                "the `optimizer` of the compiled model."
+            )
+        self.optimizer = optimizer
+        return self
+
+    def __call__(self, w):
+        if self.optimizer is None:
+            raise RuntimeError(
+                f"SoftThreshold on {getattr(w, 'path', 'a tensor')} does not "
+                "know whose learning rate to follow. Received: no optimizer. "
+                "Expected: the one that trains this weight. Add "
+                "keras_gates.callbacks.BindSoftThreshold() to the callbacks of "
+                "fit(), or call bind(model.optimizer) on the constraint."
+            )
+        step = ops.cast(_step_size(self.optimizer), w.dtype) * self.strength
+        shrunk = ops.maximum(ops.abs(w) - step, 0.0)
+        return ops.multiply(ops.sign(w), shrunk)
+
+    def get_config(self):
+        return {"strength": self.strength}
+
+    def __reduce__(self):
+        # copy, deepcopy and pickle: a copy belongs to another model, and must
+        # not follow (or drag along) the optimizer of this one.
+        return type(self).from_config, (self.get_config(),)
+
+
+def _step_size(optimizer):
+    """Return the learning rate of this step, or 0 where nothing is updated."""
+    # Keras wraps the optimizer in a LossScaleOptimizer under mixed_float16.
+    # The wrapper passes on the learning rate but not the accumulation.
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    rate = ops.convert_to_tensor(optimizer.learning_rate)
+    period = optimizer.gradient_accumulation_steps
+    if not period:
+        return rate
+    # Keras applies constraints after each batch, also where the gradients are
+    # only summed up. The public `iterations` counts updates, not batches.
+    updates = ops.equal((optimizer._iterations + 1) % period, 0)
+    return ops.where(updates, rate, 0.0)

@@ -1,0 +1,7 @@
+"""Gates: layers that multiply a tensor by factors which training can close."""
+
+from keras_gates.layers.block_gate import BlockGate as BlockGate
+from keras_gates.layers.branch_gate import BranchGate as BranchGate
+from keras_gates.layers.filter_gate import FilterGate as FilterGate
+from keras_gates.layers.gate import Gate as Gate
+from keras_gates.layers.layer_gate import LayerGate as LayerGate

@@ -1,0 +1,53 @@
+"""A gate on the output of a block of branches."""
+
+import keras
+
+from keras_gates.layers.gate import Gate
+
+
+@keras.saving.register_keras_serializable(package="keras_gates")
+class BlockGate(Gate):
+    """Multiplies the output of a block by one factor.
+
+    `outputs = factor * inputs`, where a block is several parallel branches
+    that were merged: `h[l] = factor * merge(f1(h), f2(h), ...) + h`
+
+    Closed, the gate removes the block with all its branches.
+
+    Reference:
+
+    - [Haider and Taj, 2020, Comprehensive Online Network Pruning via Learnable
+      Scaling Factors](https://arxiv.org/abs/2010.02623), equation 12
+
+    Args:
+        initializer: Start of the factor. Defaults to `"ones"`, which leaves
+            the model's function as it is. `"uniform"` is the paper's start,
+            uniform in (0, 1); `"random_uniform"` is that of Keras, in
+            (-0.05, 0.05).
+        regularizer: Regularizer of the factor. Defaults to `None`.
+        activity_regularizer: Regularizer of the output. Defaults to `None`.
+        constraint: Constraint of the factor. Defaults to `None`.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Input shape:
+        Any. Sparse tensors are made dense.
+
+    Output shape:
+        Same as the input.
+
+    Raises:
+        ValueError: If the input is not one tensor.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> x = keras.Input((16,))
+    >>> branches = [keras.layers.Dense(8)(x), keras.layers.Dense(8)(x)]
+    >>> h = keras.layers.Concatenate()(branches)
+    >>> h = kg.BlockGate(regularizer=kg.regularizers.L1(1e-3))(h)
+    >>> model = keras.Model(x, keras.layers.Add()([x, h]))
+    >>> model.output_shape
+    (None, 16)
+    """
+
+    kind = "block"

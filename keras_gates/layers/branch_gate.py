@@ -1,0 +1,54 @@
+"""A gate on the output of one branch."""
+
+import keras
+
+from keras_gates.layers.gate import Gate
+
+
+@keras.saving.register_keras_serializable(package="keras_gates")
+class BranchGate(Gate):
+    """Multiplies the output of a branch by one factor.
+
+    `outputs = factor * inputs`, where a branch is several layers between two
+    ends of a shortcut: `h[l] = factor * f(h[l-n]) + h[l-n]`
+
+    Closed, the gate removes all layers of the branch at once. In a residual
+    network the branch is the one that the shortcut passes by.
+
+    Reference:
+
+    - [Haider and Taj, 2020, Comprehensive Online Network Pruning via Learnable
+      Scaling Factors](https://arxiv.org/abs/2010.02623), equation 8
+
+    Args:
+        initializer: Start of the factor. Defaults to `"ones"`, which leaves
+            the model's function as it is. `"uniform"` is the paper's start,
+            uniform in (0, 1); `"random_uniform"` is that of Keras, in
+            (-0.05, 0.05).
+        regularizer: Regularizer of the factor. Defaults to `None`.
+        activity_regularizer: Regularizer of the output. Defaults to `None`.
+        constraint: Constraint of the factor. Defaults to `None`.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Input shape:
+        Any. Sparse tensors are made dense.
+
+    Output shape:
+        Same as the input.
+
+    Raises:
+        ValueError: If the input is not one tensor.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> x = keras.Input((16,))
+    >>> h = keras.layers.Dense(32, activation="relu")(x)
+    >>> h = keras.layers.Dense(16)(h)
+    >>> h = kg.BranchGate(regularizer=kg.regularizers.L1(1e-3))(h)
+    >>> model = keras.Model(x, keras.layers.Add()([x, h]))
+    >>> model.output_shape
+    (None, 16)
+    """
+
+    kind = "branch"

@@ -1,0 +1,135 @@
+"""A gate on each channel of a tensor."""
+
+import numbers
+
+import keras
+from keras import ops
+
+from keras_gates.layers.gate import Gate
+
+
+@keras.saving.register_keras_serializable(package="keras_gates")
+class FilterGate(Gate):
+    """Multiplies each channel by a factor of its own.
+
+    `outputs[..., c] = factor[c] * inputs[..., c]`
+
+    A channel whose factor training drives towards 0 can be pruned, and with it
+    the filter (of a convolution) or the neuron (of a Dense layer) behind it.
+
+    Put the gate behind the batch normalization or the activation. Between a
+    convolution and its normalization the normalization divides the factor out
+    again, so that its size says nothing about the channel.
+
+    Reference:
+
+    - [Haider and Taj, 2020, Comprehensive Online Network Pruning via Learnable
+      Scaling Factors](https://arxiv.org/abs/2010.02623), section 3.1
+
+    Args:
+        axis: Integer, the channel axis. Defaults to `-1`; use `1` for
+            convolutions with `data_format="channels_first"`.
+        initializer: Start of the factors. Defaults to `"ones"`, which leaves
+            the model's function as it is. `"uniform"` is the paper's start,
+            uniform in (0, 1); `"random_uniform"` is that of Keras, in
+            (-0.05, 0.05).
+        regularizer: Regularizer of the factors. Defaults to `None`.
+        activity_regularizer: Regularizer of the output. Defaults to `None`.
+        constraint: Constraint of the factors. Defaults to `None`.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Input shape:
+        Any of rank 2 or more: `(batch, ..., channels)`. The size of `axis`
+        must be known. Sparse tensors are made dense.
+
+    Output shape:
+        Same as the input.
+
+    Raises:
+        ValueError: If `axis` is 0, not an integer, or not an axis of the
+            input, or if the size of that axis is unknown.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> gate = kg.FilterGate(regularizer=kg.regularizers.L1(1e-4))
+    >>> tuple(gate(keras.ops.ones((2, 8, 8, 16))).shape)
+    (2, 8, 8, 16)
+    >>> tuple(gate.factor.shape)
+    (16,)
+
+    As the paper starts and weighs its gates:
+
+    >>> gate = kg.FilterGate(
+    ...     initializer="uniform",
+    ...     regularizer=kg.regularizers.MeanL1(1.0),
+    ...     constraint=kg.constraints.UnitInterval(),
+    ... )
+    """
+
+    kind = "filter"
+
+    def __init__(
+        self,
+        axis=-1,
+        initializer="ones",
+        regularizer=None,
+        activity_regularizer=None,
+        constraint=None,
+        **kwargs,
+    ):
+        super().__init__(
+            initializer=initializer,
+            regularizer=regularizer,
+            activity_regularizer=activity_regularizer,
+            constraint=constraint,
+            **kwargs,
+        )
+        if not isinstance(axis, numbers.Integral) or axis == 0:
+            raise ValueError(
+                f"FilterGate '{self.name}' cannot gate this axis. Received: "
+                f"axis={axis!r}. Expected: an integer other than 0, the batch "
+                "axis. Pass axis=-1 for channels last, axis=1 for channels "
+                "first."
+            )
+        self.axis = int(axis)
+        self.input_spec = keras.layers.InputSpec(min_ndim=2)
+
+    def build(self, input_shape):
+        super().build(input_shape)
+        # The lowest rank in which `axis` is an axis, and not the batch.
+        min_ndim = max(2, self.axis + 1, -self.axis + 1)
+        self.input_spec = keras.layers.InputSpec(
+            min_ndim=min_ndim, axes={self.axis: self.factor.shape[0]}
+        )
+
+    def get_config(self):
+        return {**super().get_config(), "axis": self.axis}
+
+    def _factor_shape(self, input_shape):
+        size = input_shape[self._positive_axis(input_shape)]
+        if size is None:
+            raise ValueError(
+                f"FilterGate '{self.name}' cannot be built: the size of axis "
+                f"{self.axis} is unknown. Received: input_shape="
+                f"{tuple(input_shape)}. Expected: a known number of channels. "
+                "Give that size in keras.Input, or choose another axis."
+            )
+        return (size,)
+
+    def _broadcastable_factor(self, input_shape):
+        axes_behind = len(input_shape) - 1 - self._positive_axis(input_shape)
+        return ops.reshape(self.factor, (-1,) + (1,) * axes_behind)
+
+    def _positive_axis(self, input_shape):
+        rank = len(input_shape)
+        axis = self.axis + rank if self.axis < 0 else self.axis
+        if not 0 < axis < rank:
+            raise ValueError(
+                f"FilterGate '{self.name}' cannot be built: axis {self.axis} "
+                "is the batch axis, or no axis, of the input. Received: "
+                f"input_shape={tuple(input_shape)}. Expected: an input of rank "
+                f">= 2 and an axis from 1 to {rank - 1}, or from {1 - rank} to "
+                "-1. Pass the channel axis as `axis`."
+            )
+        return axis

@@ -1,0 +1,105 @@
+"""What every gate shares: one float32 weight, multiplied onto the input."""
+
+import keras
+from keras import ops
+
+
+class Gate(keras.layers.Layer):
+    """Base class of the gates: `outputs = factor * inputs`, one scalar factor.
+
+    Use `FilterGate`, `LayerGate`, `BranchGate` or `BlockGate`. They differ in
+    `kind`, the granularity that thresholds and reports speak of, and in the
+    shape of `factor`.
+
+    The factor is float32 whatever the dtype policy: steps of 1e-5 that an L1
+    penalty makes vanish in float16 and bfloat16. It is cast to the compute
+    dtype only for the multiplication.
+
+    Args:
+        initializer: Start of the factor. `"ones"` leaves the model's function
+            as it is. `"uniform"` is uniform in (0, 1), the start of the paper,
+            and not the (-0.05, 0.05) that the same string means in a Dense
+            layer: a gate that starts there is closed from the first step.
+            Any other initializer means what it means in Keras.
+        regularizer: Regularizer of the factor, such as
+            `keras_gates.regularizers.L1(1e-4)`.
+        activity_regularizer: Regularizer of the layer's output.
+        constraint: Constraint of the factor, such as
+            `keras_gates.constraints.UnitInterval()`.
+        **kwargs: Keyword arguments of `keras.layers.Layer`.
+
+    Raises:
+        ValueError: If the input is not one tensor.
+    """
+
+    kind = None
+
+    def __init__(
+        self,
+        initializer="ones",
+        regularizer=None,
+        activity_regularizer=None,
+        constraint=None,
+        **kwargs,
+    ):
+        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        if isinstance(initializer, str) and initializer == "uniform":
+            initializer = keras.initializers.RandomUniform(0.0, 1.0)
+        self.initializer = keras.initializers.get(initializer)
+        self.regularizer = keras.regularizers.get(regularizer)
+        self.constraint = keras.constraints.get(constraint)
+        self.supports_masking = True
+        self.input_spec = keras.layers.InputSpec(min_ndim=1)
+
+    def build(self, input_shape):
+        self._check_is_one_tensor(input_shape)
+        # autocast=False: Keras would otherwise hand out a half precision copy
+        # to whatever reads the factor inside `call`.
+        self.factor = self.add_weight(
+            name="factor",
+            shape=self._factor_shape(input_shape),
+            dtype="float32",
+            autocast=False,
+            initializer=self.initializer,
+            regularizer=self.regularizer,
+            constraint=self.constraint,
+        )
+
+    def call(self, inputs):
+        # Densified because TensorFlow's sparse multiply does not broadcast.
+        inputs = ops.convert_to_tensor(inputs, sparse=False)
+        factor = self._broadcastable_factor(inputs.shape)
+        return ops.multiply(
+            ops.cast(inputs, self.compute_dtype),
+            ops.cast(factor, self.compute_dtype),
+        )
+
+    def compute_output_shape(self, input_shape):
+        return tuple(input_shape)
+
+    def get_config(self):
+        return {
+            **super().get_config(),
+            "initializer": keras.initializers.serialize(self.initializer),
+            "regularizer": keras.regularizers.serialize(self.regularizer),
+            "activity_regularizer": keras.regularizers.serialize(
+                self.activity_regularizer
+            ),
+            "constraint": keras.constraints.serialize(self.constraint),
+        }
+
+    def _factor_shape(self, input_shape):
+        return ()
+
+    def _broadcastable_factor(self, input_shape):
+        return self.factor
+
+    def _check_is_one_tensor(self, input_shape):
+        # A list that holds one tensor passes Keras' own input check, and a
+        # scalar gate would stack it in silence.
+        if any(not isinstance(size, (int, type(None))) for size in input_shape):
+            raise ValueError(
+                f"{type(self).__name__} '{self.name}' gates one tensor. "
+                f"Received: a structure of shape {input_shape}. Expected: a "
+                "tensor. Call the gate once per tensor, without a list."
+            )

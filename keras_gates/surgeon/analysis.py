@@ -1,0 +1,241 @@
+"""Labels and constants: what each coordinate is, and what it must be."""
+
+import dataclasses
+
+
+import numpy as np
+
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules import rule_of
+from keras_gates.surgeon.rules.gates import GateRule
+from keras_gates.surgeon.rules.index import Index
+
+from keras_gates.surgeon.rules.rule import LINEAR
+from keras_gates.surgeon.rules.rule import Flow
+from keras_gates.surgeon.rules.rule import Known
+from keras_gates.surgeon.rules.rule import Rule
+
+
+@dataclasses.dataclass(frozen=True)
+class Selection(Rule):
+    """A virtual operation: some channels of a tensor, for one reader.
+
+    Where a reader needs fewer channels than its tensor must keep, this is
+    where a gather goes; where it needs the same ones, nothing is there.
+    """
+
+    kind: str = "selection"
+
+    def scaling(self, call):
+        return LINEAR
+
+    def value(self, call, flow, values):
+        value = values[0]
+        if value is None:
+            return [None]
+        source = flow.sources[0][0]
+        return [Known(value.values.ravel()[source], value.border)]
+
+
+@dataclasses.dataclass(eq=False)
+class Step:
+    """A call, or a selection in front of one, with its flow.
+
+    `site` is the recorded call that it belongs to; `position` is the input
+    that a selection stands in front of, and None for the call itself.
+    """
+
+    call: object
+    rule: Rule
+    inputs: list
+    outputs: list
+    flow: Flow
+    position: int | None = None
+
+    @property
+    def site(self):
+        return self.call.site
+
+    @property
+    def key(self):
+        return (id(self.call.site), self.position)
+
+    @property
+    def path(self):
+        return self.call.path
+
+    @property
+    def is_gate(self):
+        return isinstance(self.rule, GateRule)
+
+
+@dataclasses.dataclass(eq=False)
+class Labelling:
+    """All steps of a graph with the labels of its tensors."""
+
+    graph: object
+    steps: list
+    labels: dict
+    units: lb.Units
+    classes: np.ndarray = None
+
+    def gates(self):
+        """The gate layers, each once, with the path that names them."""
+        found = {}
+        for step in self.steps:
+            if step.is_gate:
+                found.setdefault(id(step.call.op), step)
+        return list(found.values())
+
+
+def label(graph, uncut=frozenset()):
+    """Give every tensor its labels, and tie what must stay together.
+
+    Args:
+        graph: the `Graph` of a model.
+        uncut: keys of selections that are not worth their gather.
+
+    Raises:
+        ValueError: a layer has weights that its rule does not know.
+    """
+    units = lb.Units()
+    found = Labelling(graph, [], {}, units)
+    for tensor in graph.inputs:
+        found.labels[tensor] = lb.fixed(len(tensor.shape))
+    outputs = set(graph.outputs)
+    for call in graph.calls:
+        rule = rule_of(call)
+        _check_weights(call, rule)
+        inputs = list(call.inputs)
+        if rule.cuts and inputs:
+            shared = len(inputs[0].consumers) > 1 or inputs[0] in outputs
+            step = _selection(found, call, rule, shared)
+            if step is not None and step.key not in uncut:
+                found.steps.append(step)
+                found.labels[step.outputs[0]] = step.flow.labels[0]
+                inputs[0] = step.outputs[0]
+        flow = rule.flow(call, [found.labels[t] for t in inputs], units)
+        found.steps.append(Step(call, rule, inputs, call.outputs, flow))
+        for tensor, labels in zip(call.outputs, flow.labels):
+            found.labels[tensor] = labels
+    for tensor in graph.outputs:
+        units.pin(found.labels[tensor], "it is an output of the model")
+    _agree(found)
+    found.classes = units.classes()
+    return found
+
+
+def _selection(found, call, rule, shared):
+    """A selection in front of `call`, or None where there is no point."""
+    tensor = call.inputs[0]
+    labels = found.labels[tensor]
+    axes = lb.varying(labels)
+    fresh = isinstance(rule, GateRule) and call.op.kind == "filter"
+    if len(axes) == 1 and shared:
+        axis = axes[0]
+        source = np.arange(labels.size).reshape(labels.shape)
+    elif not axes and fresh and (labels == lb.FIXED).all():
+        axis = call.op.axis % labels.ndim
+        source = np.zeros(_ones(labels.ndim, axis, tensor.shape[axis]), int)
+    else:
+        return None
+    key = (id(call.site), 0)
+    ids = found.units.mint(key, source.size)
+    vector = lb.vector(ids, labels.ndim, axis)
+    flow = Flow([vector], [[source]], untied=(0,))
+    output = dataclasses.replace(tensor, producer=None, consumers=[call])
+    return Step(call, Selection(), [tensor], [output], flow, position=0)
+
+
+def _ones(rank, axis, size):
+    return tuple(size if a == axis else 1 for a in range(rank))
+
+
+def _check_weights(call, rule):
+    """Refuse layers whose weights are not what their rule describes."""
+    op = call.op
+    if getattr(op, "quantization_mode", None) is not None:
+        raise ValueError(
+            f"Layer '{call.path}' is quantised ({op.quantization_mode}), and "
+            "quantised weights can't be cut. Prune the model first, then "
+            "call `quantize`."
+        )
+    if getattr(op, "lora_enabled", False):
+        raise ValueError(
+            f"Layer '{call.path}' has LoRA enabled. Merge it first: save "
+            "the weights and load them into a model without LoRA."
+        )
+    stray = rule.missing(call)
+    if stray:
+        raise ValueError(
+            f"Layer '{call.path}' (of type {type(op).__name__}) has weights "
+            f"that its rule ({rule.kind}) does not know: {stray}. Subclass "
+            "the layer and register a rule for the subclass with "
+            "keras_gates.surgeon.register."
+        )
+
+
+def _agree(found):
+    """Tie the calls of one layer, and the scopes of one site."""
+    first_of_op, first_of_site = {}, {}
+    for step in found.steps:
+        rule = step.rule
+        rewrites = isinstance(rule, Index) and rule.rewrite is not None
+        if rule.axes or rule.config or rewrites:
+            twin = first_of_op.setdefault((id(step.call.op), step.position), step)
+            _tie_steps(found, twin, step)
+        twin = first_of_site.setdefault(step.key, step)
+        _tie_steps(found, twin, step)
+
+
+def _tie_steps(found, step, other):
+    if step is other:
+        return
+    for a, b in zip(step.inputs + step.outputs, other.inputs + other.outputs):
+        left, right = found.labels[a], found.labels[b]
+        if left is right:
+            continue
+        try:
+            found.units.tie(left, right)
+        except ValueError:
+            why = f"'{step.path}' is called on differently shaped tensors"
+            found.units.pin(left, why)
+            found.units.pin(right, why)
+
+
+def constants(found, closed):
+    """The known values of each tensor when the `closed` gates are zero.
+
+    Args:
+        found: a `Labelling`.
+        closed: `{id of gate layer: boolean array like its factor}`.
+    """
+    values = {}
+    for step in found.steps:
+        inputs = [values.get(t) for t in step.inputs]
+        shut = closed.get(id(step.call.op)) if step.is_gate else None
+        if shut is not None and not shut.any():
+            shut = None
+        if all(v is None for v in inputs) and shut is None:
+            continue
+        if step.call.kwargs.get("training") is True:
+            continue
+        outputs = step.rule.value(step.call, step.flow, inputs)
+        if shut is not None:
+            outputs = [_shut(step, outputs[0], shut)]
+        for tensor, value in zip(step.outputs, outputs):
+            if value is not None:
+                values[tensor] = value
+    return values
+
+
+def _shut(step, value, shut):
+    """The output of a gate, zero where it is closed."""
+    labels = step.flow.labels[0]
+    mask = step.rule.factors(step.call, labels.ndim, shut)
+    if any(m not in (1, e) for m, e in zip(mask.shape, labels.shape)):
+        return value if not mask.all() else Known(np.zeros(labels.shape))
+    before = np.nan if value is None else value.values
+    return Known(np.where(mask, 0.0, np.broadcast_to(before, labels.shape)))
+
+

@@ -1,0 +1,253 @@
+"""Dissolve gates: find neighbours whose weights can take the factors."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules.rule import IDENTITY
+from keras_gates.surgeon.rules.rule import LINEAR
+from keras_gates.surgeon.rules.rule import POSITIVE
+from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
+
+
+@dataclasses.dataclass
+class Folds:
+    """Where each gate's factors go.
+
+    Attributes:
+        factors: `(id of layer, weight name)` -> list of `(role, vector)`,
+            over all channels that the layer has before the cut.
+        scales: step key of a gate that nothing can take -> its factors,
+            shaped like the labels of its output.
+        taken: step key of a gate -> the names of the layers that took it.
+    """
+
+    factors: dict = dataclasses.field(default_factory=dict)
+    scales: dict = dataclasses.field(default_factory=dict)
+    taken: dict = dataclasses.field(default_factory=dict)
+
+
+def fold(decision, closed):
+    """Find the `Folds` of all gates that are still there."""
+    folder = _Folder(decision)
+    found = Folds()
+    for step in decision.labelling.steps:
+        if not step.is_gate or step not in decision.present:
+            continue
+        if step.site.calls[0] is not step.call:
+            continue
+        factors = _factors(decision, step, closed.get(id(step.call.op)))
+        if (factors == 1).all():
+            found.taken[step.key] = ()
+            continue
+        places = folder.upstream(step, step.inputs[0], factors)
+        if places is None:
+            places = folder.downstream(step, step.outputs[0], factors)
+        if places is None:
+            found.scales[step.key] = factors
+            continue
+        found.taken[step.key] = tuple(p[0].path for p in places)
+        for target, name, role, vector in places:
+            key = (id(target.call.op), name)
+            found.factors.setdefault(key, []).append((role, vector))
+    return found
+
+
+def _factors(decision, step, shut):
+    """A gate's factors: 0 where closed, and 1 where nothing is left."""
+    labels = step.flow.labels[0]
+    factors = step.rule.factors(step.call, labels.ndim).astype("float64")
+    if shut is not None:
+        mask = step.rule.factors(step.call, labels.ndim, shut)
+        factors = np.where(mask, 0.0, factors)
+    fits = all(f in (1, e) for f, e in zip(factors.shape, labels.shape))
+    if not fits:
+        return factors
+    factors = np.broadcast_to(factors, labels.shape)
+    return np.where(decision.mask(labels), factors, 1.0)
+
+
+def _passes(how, factors):
+    """Whether these factors pass an operation that scales as `how`."""
+    if how == LINEAR:
+        return True
+    if how == POSITIVE:
+        return bool((factors >= 0).all())
+    if how == PRESERVES_ZERO:
+        return bool(np.isin(factors, (0.0, 1.0)).all())
+    return False
+
+
+class _Folder:
+    """Walks from a gate to the weights that can take its factors.
+
+    Each walk returns a list of `(step, weight, role, vector)`, or None if
+    some path ends at something that can't take the factor.
+    """
+
+    def __init__(self, decision):
+        self.decision = decision
+        self.labels = decision.labelling.labels
+        self.outputs = set(decision.labelling.graph.outputs)
+        self.producer, self.users, self.sites = {}, {}, {}
+        for step in decision.labelling.steps:
+            self.sites.setdefault(id(step.call.op), set()).add(id(step.site))
+            if step not in decision.present:
+                continue
+            for tensor in step.outputs:
+                self.producer[tensor] = step
+            gone = decision.dropped.get(step.key, ())
+            for index, tensor in enumerate(step.inputs):
+                if index not in gone:
+                    self.users.setdefault(tensor, []).append((step, index))
+
+    def _reachable(self, gate, step):
+        """Whether what is done to `step` happens in all calls of `gate`."""
+        if len(self.sites[id(step.call.op)]) != 1:
+            return False
+        if len(step.site.calls) != len(gate.site.calls):
+            return False
+        alone = len(gate.site.calls) == 1
+        scope = step.path.rpartition("/")[0]
+        return alone or scope == gate.path.rpartition("/")[0]
+
+    def _place(self, step, side, tensor, factors):
+        """The weights of `step` that take the factors, or None."""
+        taken = step.rule.takes(step.call, side)
+        if not taken:
+            return None
+        factors = np.broadcast_to(factors, self.labels[tensor].shape)
+        places = []
+        for number, (name, role) in enumerate(taken.items()):
+            weight = getattr(step.call.op, name, None)
+            if weight is None:
+                if number == 0:
+                    return None
+                continue
+            ids = step.flow.roles.get(role)
+            vector = _vector(factors, ids, self.labels[tensor])
+            if vector is None:
+                return None
+            places.append((step, name, role, vector))
+        return places
+
+    def upstream(self, gate, tensor, factors):
+        """Factors into what produces `tensor`, for its only reader."""
+        if len(self.users.get(tensor, ())) != 1 or tensor in self.outputs:
+            return None
+        step = self.producer.get(tensor)
+        if step is None or not self._reachable(gate, step):
+            return None
+        if _passes(step.rule.behind(step.call), factors):
+            places = self._place(step, "out", tensor, factors)
+            if places is not None:
+                return places
+        if step.flow.mixes or not _passes(
+            step.rule.scaling(step.call), factors
+        ):
+            return None
+        return self._through(gate, step, tensor, factors)
+
+    def _through(self, gate, step, tensor, factors):
+        """Upstream past a step that the factors pass, to all it reads."""
+        if self._has_offset(step):
+            return None
+        number = step.outputs.index(tensor)
+        gone = self.decision.dropped.get(step.key, ())
+        one_of = step.rule.one_takes_all(step.call)
+        places = []
+        for index, before in enumerate(step.inputs):
+            source = step.flow.sources[number][index]
+            if index in gone or source is None:
+                continue
+            shape = self.labels[before].shape
+            back = _back(factors, source, shape)
+            whole = index not in step.flow.untied
+            found = (
+                None
+                if back is None or not (whole or not one_of)
+                else self.upstream(gate, before, back)
+            )
+            if found is not None and one_of:
+                return found
+            if found is None and not one_of:
+                return None
+            places += found or []
+        return places or None
+
+    def _has_offset(self, step):
+        """Whether a dropped operand left a constant behind."""
+        return step.key in self.decision.dropped and hasattr(
+            step.rule, "without"
+        )
+
+    def downstream(self, gate, tensor, factors):
+        """Factors into everything that reads `tensor`."""
+        users = self.users.get(tensor, ())
+        if not users or tensor in self.outputs:
+            return None
+        places = []
+        for step, index in users:
+            if not self._reachable(gate, step):
+                return None
+            found = None
+            if index == 0:
+                found = self._place(step, "in", tensor, factors)
+            if found is None:
+                found = self._onward(gate, step, index, factors)
+            if found is None:
+                return None
+            places += found
+        return places
+
+    def _onward(self, gate, step, index, factors):
+        """Downstream past a step that the factors pass."""
+        carries = step.rule.carries(step.call, index)
+        if step.flow.mixes or not _passes(carries, factors):
+            return None
+        if self._has_offset(step):
+            return None
+        places = []
+        for number, tensor in enumerate(step.outputs):
+            source = step.flow.sources[number][index]
+            if source is None:
+                return None
+            shape = self.labels[step.inputs[index]].shape
+            if isinstance(source, str) and source == IDENTITY:
+                onward = factors
+            else:
+                flat = np.broadcast_to(factors, shape).ravel()
+                onward = np.where(source >= 0, flat[source], 1.0)
+            found = self.downstream(gate, tensor, onward)
+            if found is None:
+                return None
+            places += found
+        return places
+
+
+def _vector(factors, ids, labels):
+    """The factors along a role, whose units say which axis it is."""
+    if ids is None:
+        return None
+    axes = lb.varying(labels)
+    if not axes:
+        return np.broadcast_to(factors.ravel(), ids.shape)
+    vector = lb.along(factors, axes[-1])
+    return vector if vector is not None and len(vector) == len(ids) else None
+
+
+def _back(factors, source, shape):
+    """Factors of the outputs, as factors of what they stem from."""
+    if isinstance(source, str) and source == IDENTITY:
+        return factors
+    found = np.ones(int(np.prod(shape)))
+    wide = np.broadcast_to(factors, source.shape)
+    inside = source >= 0
+    found[source[inside]] = wide[inside]
+    agrees = (found[source[inside]] == wide[inside]).all()
+    return found.reshape(shape) if agrees else None
+
+
+_ = keras

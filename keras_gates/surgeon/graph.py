@@ -1,0 +1,318 @@
+"""Read a built Keras model as a flat graph of calls.
+
+This is the only file of the package that knows Keras' internals: the
+recorded nodes of a functional model, the classes behind `keras.ops`, and
+the hooks that let a layer be built from arrays without a trace.
+"""
+
+import contextlib
+import dataclasses
+import importlib
+import inspect
+
+import keras
+from keras.src.models.functional import Functional
+
+
+@dataclasses.dataclass(eq=False)
+class Tensor:
+    """A symbolic value of one scope; `shape` includes the batch axis."""
+
+    shape: tuple
+    dtype: str
+    producer: "Call | None" = None
+    consumers: list = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(eq=False)
+class Site:
+    """One recorded call in one model: what the rebuild walks over.
+
+    `child` is the graph of a nested model and `bound` the tensors that it is
+    called on first; `calls` are the flat calls that this site became: one
+    for each time the model round it is called.
+    """
+
+    op: object
+    node: object
+    name: str
+    child: "Graph | None" = None
+    bound: list = dataclasses.field(default_factory=list)
+    calls: list = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(eq=False)
+class Call:
+    """A site in one scope, with nested models written out.
+
+    `args` and `kwargs` hold `Tensor`s where the recorded call holds
+    KerasTensors. `path` names the layer from the outermost model.
+    """
+
+    site: Site
+    args: tuple
+    kwargs: dict
+    inputs: list
+    outputs: list
+    path: str
+
+    @property
+    def op(self):
+        return self.site.op
+
+    def argument(self, name, default=None):
+        """The argument `name` of the recorded call, however it was passed."""
+        if name in self.kwargs:
+            return self.kwargs[name]
+        names = list(inspect.signature(self.op.call).parameters)
+        index = names.index(name) if name in names else len(self.args)
+        return self.args[index] if index < len(self.args) else default
+
+
+@dataclasses.dataclass(eq=False)
+class Graph:
+    """A functional model: its sites in order, and the flat calls."""
+
+    model: keras.Model
+    functional: Functional
+    sites: list
+    calls: list = dataclasses.field(default_factory=list)
+    inputs: list = dataclasses.field(default_factory=list)
+    outputs: list = dataclasses.field(default_factory=list)
+
+
+def is_functional(model):
+    """Whether `model` records a graph (Functional or built Sequential)."""
+    return functional_of(model) is not None
+
+
+def functional_of(model):
+    """The functional graph of a model, or None where there is none."""
+    if isinstance(model, keras.Sequential):
+        return getattr(model, "_functional", None)
+    return model if isinstance(model, Functional) else None
+
+
+def read(model):
+    """Return the `Graph` of a built Functional or Sequential model.
+
+    Raises:
+        TypeError: `model` is no Keras model.
+        ValueError: `model` is subclassed, or not built.
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "The surgeon works on a built Keras model. Received: "
+            f"{model!r} (of type {type(model).__name__})."
+        )
+    if functional_of(model) is None:
+        if isinstance(model, keras.Sequential):
+            raise ValueError(
+                f"Model '{model.name}' is not built, so it has no graph to "
+                "read. Give it a `keras.Input`, call it once on data, or "
+                "call `model.build(input_shape)` first."
+            )
+        raise ValueError(
+            f"Model '{model.name}' (of type {type(model).__name__}) is "
+            "subclassed: its `call` is Python code, which has no recorded "
+            "graph. Rebuild it with the functional API, or prune the "
+            "functional models inside it one by one."
+        )
+    graph = _sites(model, {})
+    graph.inputs = [_tensor(kt) for kt in graph.functional.inputs]
+    graph.outputs = _expand(graph, graph.inputs, graph.calls, ())
+    return graph
+
+
+def _sites(model, memo):
+    """The structural graph; a model met twice is read once."""
+    if id(model) in memo:
+        return memo[id(model)]
+    functional = functional_of(model)
+    sites = []
+    by_depth = functional._nodes_by_depth
+    for depth in sorted(by_depth, reverse=True):
+        for node in by_depth[depth]:
+            if node.operation is None or node.is_input:
+                continue
+            op = node.operation
+            child = None
+            if is_functional(op) and _plain_call(node, op):
+                child = _sites(op, memo)
+            sites.append(Site(op, node, op.name, child))
+    memo[id(model)] = Graph(model, functional, sites)
+    return memo[id(model)]
+
+
+def _plain_call(node, model):
+    """Whether a nested model is called on exactly its inputs."""
+    return len(node.input_tensors) == len(functional_of(model).inputs)
+
+
+def _tensor(kt, producer=None):
+    return Tensor(tuple(kt.shape), kt.dtype, producer)
+
+
+def _expand(graph, bound, calls, scope):
+    """Append the calls of `graph` on tensors `bound`; return its outputs."""
+    tensors = {}
+    for kt, tensor in zip(graph.functional.inputs, bound):
+        tensors[id(kt)] = tensor
+        tensor.shape = _sharpest(tensor.shape, kt.shape)
+    for site in graph.sites:
+        node = site.node
+        inputs = [tensors[id(kt)] for kt in node.input_tensors]
+        path = "/".join((*scope, site.name))
+        if site.child is not None:
+            site.bound = site.bound or inputs
+            inner = (*scope, site.name)
+            outputs = _expand(site.child, inputs, calls, inner)
+            for kt, tensor in zip(node.outputs, outputs):
+                tensor.shape = _sharpest(tensor.shape, kt.shape)
+                tensors[id(kt)] = tensor
+            continue
+        args, kwargs = node.arguments.convert(
+            lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x
+        )
+        call = Call(site, args, kwargs, inputs, [], path)
+        call.outputs = [_tensor(kt, call) for kt in node.outputs]
+        for kt, tensor in zip(node.outputs, call.outputs):
+            tensors[id(kt)] = tensor
+        for tensor in inputs:
+            tensor.consumers.append(call)
+        site.calls.append(call)
+        calls.append(call)
+    return [tensors[id(kt)] for kt in graph.functional.outputs]
+
+
+def _sharpest(shape, other):
+    """Merge two shapes of one tensor: a known size beats None."""
+    return tuple(a if a is not None else b for a, b in zip(shape, other))
+
+
+def operation(name):
+    """The class behind an operation of `keras.ops`, such as "numpy.Add".
+
+    Returns None where this Keras has no such operation.
+    """
+    module, _, cls = name.rpartition(".")
+    found = importlib.import_module(f"keras.src.ops.{module}")
+    return getattr(found, cls, None)
+
+
+def layer_class(path):
+    """A layer class of Keras that `keras.layers` does not export."""
+    module, _, cls = path.rpartition(".")
+    try:
+        found = importlib.import_module(f"keras.src.{module}")
+    except ModuleNotFoundError:
+        return None
+    return getattr(found, cls, None)
+
+
+def own_weights(layer):
+    """The layer's variables in a fixed order, `None` for a bare operation."""
+    return list(layer.weights) if isinstance(layer, keras.Layer) else []
+
+
+def seed_states(layer):
+    """Variables that are no weights: the states of seed generators."""
+    if not isinstance(layer, keras.Layer):
+        return []
+    weights = {id(w) for w in layer.weights}
+    return [v for v in layer.variables if id(v) not in weights]
+
+
+def recreate(op, changes):
+    """A new operation of the same class, with `changes` to its config.
+
+    Raises:
+        ValueError: the config does not round-trip.
+    """
+    try:
+        return _from_config(op, op.get_config(), changes)
+    except Exception as error:
+        auto = getattr(op, "_auto_config", None)
+        if auto is not None:
+            try:
+                config = {**auto.config, "name": op.name}
+                return _from_config(op, config, changes)
+            except Exception:  # the first error says more
+                pass
+        raise ValueError(
+            f"'{op.name}' (of type {type(op).__name__}) can't be recreated "
+            f"from its config: {error} Give the class a `get_config()` that "
+            "returns every argument of its constructor."
+        ) from error
+
+
+def _from_config(op, config, changes):
+    new = type(op).from_config({**config, **changes})
+    if isinstance(op, keras.Layer):
+        new.trainable = op.trainable
+        for part, twin in zip(
+            op._flatten_layers(include_self=False),
+            new._flatten_layers(include_self=False),
+        ):
+            twin.trainable = part.trainable
+    return new
+
+
+@contextlib.contextmanager
+def prepared(op, outputs=None, arrays=None):
+    """Within, a symbolic call of `op` has its outcome known.
+
+    The output specification is set, so that no backend traces the layer,
+    and weights named in `arrays` are created with their values instead of
+    being initialised and then assigned; used ones leave `arrays`.
+    """
+    state = vars(op)
+    if outputs is not None:
+        state["compute_output_spec"] = lambda *a, **k: outputs
+    if arrays:
+        state["add_weight"] = _adding(op, arrays)
+    try:
+        yield op
+    finally:
+        state.pop("compute_output_spec", None)
+        state.pop("add_weight", None)
+
+
+def _adding(layer, arrays):
+    """`layer.add_weight`, taking initial values from `arrays` by name."""
+    add_weight = type(layer).add_weight
+
+    def add(*args, shape=None, initializer=None, name=None, **kwargs):
+        value = arrays.get(name)
+        if value is not None and tuple(shape) == value.shape:
+            arrays.pop(name)
+
+            def initializer(shape, dtype=None, value=value):
+                return keras.ops.convert_to_tensor(value, dtype)
+
+        return add_weight(
+            layer,
+            *args,
+            shape=shape,
+            initializer=initializer,
+            name=name,
+            **kwargs,
+        )
+
+    return add
+
+
+def has_sublayers(op):
+    """Whether a layer builds its weights in layers of its own."""
+    return isinstance(op, keras.Layer) and bool(op._layers)
+
+
+def input_layer(kt):
+    """The `InputLayer` behind a model's input tensor."""
+    return kt._keras_history.operation
+
+
+def structures(model):
+    """The nested structures of a functional model's inputs and outputs."""
+    functional = functional_of(model)
+    return functional._inputs_struct, functional._outputs_struct

@@ -1,0 +1,131 @@
+"""Units of removal, and the arrays that say which coordinate holds which.
+
+Every tensor carries an array of unit ids with the tensor's rank (the batch
+axis is 1) and extent 1 along each axis where the id does not change. The
+labels of a `(None, 32, 32, 64)` convolution output have shape
+`(1, 1, 1, 64)`. Unit 0 is FIXED: what nothing may remove.
+"""
+
+import numpy as np
+
+FIXED = 0
+
+
+class Units:
+    """Mints ids, ties them together, and pins what must stay."""
+
+    def __init__(self):
+        self.count = 1
+        self.pins = []
+        self._minted = {}
+        self._ties = []
+
+    def mint(self, key, size):
+        """Ids of the `size` channels that `key` produces; once per key."""
+        if key not in self._minted:
+            self._minted[key] = np.arange(self.count, self.count + size)
+            self.count += size
+        return self._minted[key]
+
+    def tie(self, labels, others):
+        """Make two label arrays stay or go together, with broadcasting."""
+        if labels is others:
+            return
+        left, right = np.broadcast_arrays(labels, others)
+        left, right = left.ravel(), right.ravel()
+        differ = left != right
+        if differ.any():
+            self._ties.append((left[differ], right[differ]))
+
+    def pin(self, labels, reason):
+        """Keep these units, for `reason`."""
+        self.pins.append((np.unique(labels), reason))
+
+    def classes(self):
+        """The class of each unit: the smallest id of those tied to it.
+
+        Hooking each larger root under the smaller, then halving the paths,
+        handles all ties at once; a union-find in Python would take longer
+        than the rest of the analysis.
+        """
+        parent = np.arange(self.count)
+        if not self._ties:
+            return parent
+        left = np.concatenate([a for a, _ in self._ties])
+        right = np.concatenate([b for _, b in self._ties])
+        while True:
+            a, b = parent[left], parent[right]
+            differ = a != b
+            if not differ.any():
+                return parent
+            left, right, a, b = (x[differ] for x in (left, right, a, b))
+            np.minimum.at(parent, np.maximum(a, b), np.minimum(a, b))
+            while True:
+                halved = parent[parent]
+                if (halved == parent).all():
+                    break
+                parent = halved
+
+
+def fixed(rank):
+    """Labels of a tensor that nothing may cut."""
+    return np.full((1,) * rank, FIXED)
+
+
+def vector(ids, rank, axis):
+    """Labels of a tensor whose `axis` holds the channels `ids`."""
+    shape = [1] * rank
+    shape[axis] = len(ids)
+    return np.asarray(ids).reshape(shape)
+
+
+def along(array, axis):
+    """The 1-D content along `axis`, or None if other axes vary too."""
+    axis %= array.ndim
+    if array.size == array.shape[axis]:
+        return array.reshape(-1)
+    flat = np.moveaxis(array, axis, -1).reshape(-1, array.shape[axis])
+    same = (flat == flat[:1]).all()
+    return flat[0] if same else None
+
+
+def spread(array, shape, axes=None):
+    """Broadcast to the true sizes of `axes` (all of them by default).
+
+    Returns None where a size is unknown but matters.
+    """
+    target = list(array.shape)
+    for axis in range(1, array.ndim) if axes is None else axes:
+        axis %= array.ndim
+        if axis and target[axis] == 1 and shape[axis] is not None:
+            target[axis] = shape[axis]
+    return np.broadcast_to(array, target)
+
+
+def collapse(source):
+    """Reduce to extent 1 each axis along which `source` does not vary."""
+    for axis in range(source.ndim):
+        if source.shape[axis] > 1:
+            first = source.take([0], axis)
+            if (source == first).all():
+                source = first
+    return source
+
+
+def varying(labels):
+    """The axes with more than one extent."""
+    return [axis for axis, size in enumerate(labels.shape) if size > 1]
+
+
+def axis_masks(mask):
+    """Split a mask into one mask per axis whose product it is, or None."""
+    masks = []
+    product = np.ones((1,) * mask.ndim, bool)
+    for axis in range(mask.ndim):
+        others = tuple(a for a in range(mask.ndim) if a != axis)
+        one = mask.any(axis=others)
+        masks.append(one)
+        product = product & one.reshape(
+            [-1 if a == axis else 1 for a in range(mask.ndim)]
+        )
+    return masks if (product == mask).all() else None

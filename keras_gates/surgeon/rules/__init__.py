@@ -1,0 +1,27 @@
+"""Rules: what the surgeon knows of each layer and operation."""
+
+from keras_gates.surgeon.rules import gates as _gates
+from keras_gates.surgeon.rules import tables as _tables
+from keras_gates.surgeon.rules.elementwise import Elementwise
+from keras_gates.surgeon.rules.elementwise import PerChannel
+from keras_gates.surgeon.rules.linear import Linear
+from keras_gates.surgeon.rules.registry import register
+from keras_gates.surgeon.rules.registry import registered
+from keras_gates.surgeon.rules.registry import rule_of
+from keras_gates.surgeon.rules.registry import table
+from keras_gates.surgeon.rules.rule import Rule
+
+_tables.fill()
+for _gate in _gates.GATES:
+    register(_gate, _gates.GATE)
+
+__all__ = [
+    "Elementwise",
+    "Linear",
+    "PerChannel",
+    "Rule",
+    "register",
+    "registered",
+    "rule_of",
+    "table",
+]

@@ -1,0 +1,54 @@
+"""Gates: factors that are known, and zero where they are closed."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_gates.layers.block_gate import BlockGate
+from keras_gates.layers.branch_gate import BranchGate
+from keras_gates.layers.filter_gate import FilterGate
+from keras_gates.layers.layer_gate import LayerGate
+from keras_gates.surgeon.rules.elementwise import PerChannel
+from keras_gates.surgeon.rules.rule import IDENTITY
+from keras_gates.surgeon.rules.rule import LINEAR
+from keras_gates.surgeon.rules.rule import Flow
+from keras_gates.surgeon.rules.rule import known
+
+
+@dataclasses.dataclass(frozen=True)
+class GateRule(PerChannel):
+    """Multiplies by factors; the surgeon takes it out of the model."""
+
+    kind: str = "gate"
+    passes: str | None = LINEAR
+    note: str = "dissolved into its neighbours"
+
+    def flow(self, call, inputs, units):
+        if call.op.kind != "filter":
+            return Flow([inputs[0]], [[IDENTITY]])
+        return super().flow(call, inputs, units)
+
+    def missing(self, call):
+        return []
+
+    def factors(self, call, rank, factor=None):
+        """The gate's factors, or an array like them, shaped for `rank`."""
+        if factor is None:
+            factor = keras.ops.convert_to_numpy(call.op.factor)
+        if call.op.kind != "filter":
+            return factor.reshape((1,) * rank)
+        shape = [1] * rank
+        shape[call.op.axis] = -1
+        return factor.reshape(shape)
+
+    def value(self, call, flow, values):
+        if values[0] is None:
+            return [None]
+        x = values[0].plain()
+        factors = self.factors(call, x.ndim).astype("float64")
+        return [known(np.broadcast_to(x * factors, flow.labels[0].shape))]
+
+
+GATE = GateRule(axis=lambda op: getattr(op, "axis", -1))
+GATES = (FilterGate, LayerGate, BranchGate, BlockGate)

@@ -1,0 +1,229 @@
+"""Operations on several tensors, coordinate by coordinate."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from keras_gates.surgeon.graph import Tensor
+from keras_gates.surgeon.rules.rule import LINEAR
+from keras_gates.surgeon.rules.rule import Flow
+from keras_gates.surgeon.rules.rule import Rule
+from keras_gates.surgeon.rules.rule import barrier
+from keras_gates.surgeon.rules.rule import known
+
+RANKS = "its operands have different ranks"
+
+
+def operands(call):
+    """The tensors and constants that a call combines, in order."""
+    if isinstance(call.op, keras.Layer):
+        return list(call.inputs)
+    return [*call.args, *call.kwargs.values()]
+
+
+@dataclasses.dataclass(frozen=True)
+class Merge(Rule):
+    """Ties its operands, with broadcasting.
+
+    Attributes:
+        function: combines a list of arrays in NumPy.
+        without: `(constants, count) -> (scale, offset)` that replaces the
+            operands in `constants` (by index) of `count`; None if they
+            can't be left out.
+        absorbing: the value that decides the result alone (0 for a
+            product), or None.
+    """
+
+    kind: str = "merge"
+    function: Callable = None
+    without: Callable = lambda constants, count: None
+    absorbing: float | None = None
+    passes: str | None = None
+
+    def flow(self, call, inputs, units):
+        shapes = [t.shape for t in call.inputs]
+        rank = len(call.outputs[0].shape)
+        constants = self.constants(call)
+        if any(len(s) != rank for s in shapes) or any(
+            c.ndim > rank for c in constants
+        ):
+            return barrier(call, inputs, units, RANKS)
+        extents = np.broadcast_shapes(*(x.shape for x in inputs))
+        whole = [
+            all(
+                e == 1 or s[a] == call.outputs[0].shape[a]
+                for a, e in enumerate(extents)
+            )
+            for s in shapes
+        ]
+        if not any(whole):
+            return barrier(call, inputs, units, "it broadcasts both ways")
+        if any(not self._fits(c, extents) for c in constants):
+            return barrier(call, inputs, units, "its constant varies in space")
+        first = inputs[whole.index(True)]
+        for labels, full in zip(inputs, whole):
+            if full:
+                units.tie(first, labels)
+        sources = [
+            np.broadcast_to(np.arange(x.size).reshape(x.shape), extents)
+            for x in inputs
+        ]
+        untied = tuple(i for i, full in enumerate(whole) if not full)
+        labels = np.broadcast_to(first, extents)
+        return Flow([labels], [sources], untied=untied)
+
+    def constants(self, call):
+        """The array operands, each with at least one axis."""
+        if isinstance(call.op, keras.Layer):
+            return []
+        rest = [x for x in operands(call) if not isinstance(x, Tensor)]
+        return [np.asarray(keras.ops.convert_to_numpy(x)) for x in rest]
+
+    def _fits(self, constant, extents):
+        """Whether a constant varies only where the labels do."""
+        tail = extents[len(extents) - constant.ndim :]
+        return all(c == 1 or c == e for c, e in zip(constant.shape, tail))
+
+    def value(self, call, flow, values):
+        arrays, index = [], 0
+        for operand in operands(call):
+            if isinstance(operand, Tensor):
+                shape = flow.labels[0].shape
+                x = self._operand(values[index], shape)
+                index += 1
+            else:
+                x = np.asarray(
+                    keras.ops.convert_to_numpy(operand), "float64"
+                )
+            arrays.append(x)
+        with np.errstate(all="ignore"):
+            result = self.function(arrays)
+        if self.absorbing is not None:
+            for x in arrays:
+                result = np.where(x == self.absorbing, self.absorbing, result)
+        return [known(np.broadcast_to(result, flow.labels[0].shape))]
+
+    def _operand(self, value, shape):
+        if value is None:
+            return np.full((1,) * len(shape), np.nan)
+        return value.plain()
+
+    def scaling(self, call):
+        """Homogeneous, unless a constant array is added."""
+        if self.constants(call) and self.absorbing is None:
+            return None
+        return LINEAR if self.absorbing is not None else self.passes
+
+    def carries(self, call, index):
+        alone = len(call.inputs) == 1
+        product = self.absorbing is not None
+        return LINEAR if product else (self.scaling(call) if alone else None)
+
+    def one_takes_all(self, call):
+        return self.absorbing is not None
+
+    def revise(self, call, flow, view):
+        """Constants are cut like the channels that they meet."""
+        if isinstance(call.op, keras.Layer):
+            return {}, call.args, call.kwargs
+        masks = view.masks(flow.labels[0])
+
+        def cut(x):
+            if isinstance(x, Tensor) or np.ndim(x) == 0:
+                return x
+            array = np.asarray(keras.ops.convert_to_numpy(x))
+            offset = len(masks) - array.ndim
+            for axis in range(array.ndim):
+                mask = masks[axis + offset]
+                if array.shape[axis] == len(mask):
+                    array = array.compress(mask, axis)
+            return array
+
+        args, kwargs = keras.tree.map_structure(
+            cut, (call.args, call.kwargs)
+        )
+        return {}, args, kwargs
+
+
+def add(arrays):
+    return sum(arrays[1:], arrays[0])
+
+
+def subtract(arrays):
+    return arrays[0] - arrays[1]
+
+
+def multiply(arrays):
+    result = arrays[0]
+    for x in arrays[1:]:
+        result = result * x
+    return result
+
+
+def average(arrays):
+    return add(arrays) / len(arrays)
+
+
+def maximum(arrays):
+    return np.maximum.reduce(np.broadcast_arrays(*arrays))
+
+
+def minimum(arrays):
+    return np.minimum.reduce(np.broadcast_arrays(*arrays))
+
+
+def _sum(constants, count):
+    return 1.0, add(list(constants.values()))
+
+
+def _product(constants, count):
+    return multiply(list(constants.values())), 0.0
+
+
+def _difference(constants, count):
+    if 0 in constants:
+        return -1.0, constants[0]
+    return 1.0, -constants[1]
+
+
+def _mean(constants, count):
+    total = add(list(constants.values())) / count
+    return (count - len(constants)) / count, total
+
+
+def _quotient(constants, count):
+    return None if 0 in constants else (1.0 / constants[1], 0.0)
+
+
+ADD = Merge("add", function=add, without=_sum, passes=LINEAR)
+SUBTRACT = Merge(
+    "subtract", function=subtract, without=_difference, passes=LINEAR
+)
+MULTIPLY = Merge(
+    "multiply", function=multiply, without=_product, absorbing=0.0
+)
+AVERAGE = Merge("average", function=average, without=_mean, passes=LINEAR)
+MAXIMUM = Merge("maximum", function=maximum)
+MINIMUM = Merge("minimum", function=minimum)
+DIVIDE = Merge("divide", function=lambda x: x[0] / x[1], without=_quotient)
+POWER = Merge("power", function=lambda x: x[0] ** x[1])
+
+
+@dataclasses.dataclass(frozen=True)
+class ScaledAdd(Merge):
+    """`inputs[0] + scale * inputs[1]`, as Inception-ResNet has it."""
+
+    def value(self, call, flow, values):
+        shape = flow.labels[0].shape
+        first, second = (self._operand(v, shape) for v in values)
+        result = first + call.op.scale * second
+        return [known(np.broadcast_to(result, shape))]
+
+
+SCALED_ADD = ScaledAdd(
+    "scaled add",
+    without=lambda c, n: None if 0 in c or np.any(c[1]) else (1.0, 0.0),
+    passes=LINEAR,
+)

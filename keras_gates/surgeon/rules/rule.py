@@ -1,0 +1,257 @@
+"""What a rule says of one kind of operation, and the rule for the unknown.
+
+A rule knows nothing of models. It is asked, for one call: which units the
+outputs carry (`flow`), what comes out of known inputs (`value`), what must
+be physically there (`reading`), how a factor passes (`scaling`), and what
+the operation looks like at its final size (`revise`).
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_gates.surgeon import labels as lb
+
+# How an input coordinate with a known value may be removed.
+ALL = "all"  # never: every coordinate is read
+ZERO = "zero"  # where the value is zero
+BIAS = "bias"  # whatever the value is: it becomes a bias
+
+# A source: each output coordinate stems from the input one at its place.
+IDENTITY = "identity"
+
+# How a factor g on the input comes out: f(g x) against g f(x).
+LINEAR = "linear"  # equal for every g
+POSITIVE = "positive"  # equal for g >= 0
+PRESERVES_ZERO = "zero"  # equal for g in {0, 1}: f(0) = 0
+
+
+@dataclasses.dataclass
+class Flow:
+    """Where the coordinates of a call's outputs come from.
+
+    Attributes:
+        labels: a label array for each output.
+        sources: for each output, for each input, the flat input coordinate
+            that each output coordinate stems from, -1 where there is none;
+            or IDENTITY; or None for an input with no part in it.
+        roles: name of a weight axis -> the units along it.
+        mixes: whether each output coordinate depends on every input one.
+        untied: inputs whose units are other than the outputs', so that a
+            kept output coordinate must be read from its source.
+        reason: why the inputs are kept whole, if they are.
+    """
+
+    labels: list
+    sources: list
+    roles: dict = dataclasses.field(default_factory=dict)
+    mixes: bool = False
+    untied: tuple = ()
+    reason: str | None = None
+
+
+@dataclasses.dataclass
+class Known:
+    """Known values of a tensor's coordinates, NaN where there is none.
+
+    With `border`, the value holds inside and the rim is zero (a constant
+    that went through zero padding).
+    """
+
+    values: np.ndarray
+    border: bool = False
+
+    def plain(self):
+        """The values that hold at every position."""
+        if not self.border:
+            return self.values
+        return np.where(self.values == 0, 0.0, np.nan)
+
+
+def known(values, border=False):
+    """`Known`, or None if nothing is known."""
+    if values is None:
+        return None
+    values = np.where(np.isfinite(values), values, np.nan)
+    return None if np.isnan(values).all() else Known(values, border)
+
+
+def channel_values(values, axis):
+    """The 1-D known values along `axis`; NaN where positions differ."""
+    flat = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
+    same = (flat == flat[:1]).all(axis=0)
+    return np.where(same, flat[0], np.nan)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rule:
+    """The defaults: one input, one output, nothing to resize.
+
+    Attributes:
+        kind: the name that the plan and the table of layers show.
+        axes: weight name -> the role of each of its axes, from the last
+            backwards; None for an axis that is never cut.
+        config: config key -> the role whose width it holds.
+        costs: weight name -> "out" or "in": the tensor over whose
+            positions its multiplications are counted.
+        scales: "in" or "out" -> the weights that take a factor there, as
+            `{weight: role}`.
+        cuts: whether a selection of channels may stand in front.
+    """
+
+    kind: str = "rule"
+    axes: dict = dataclasses.field(default_factory=dict)
+    config: dict = dataclasses.field(default_factory=dict)
+    costs: dict = dataclasses.field(default_factory=dict)
+    scales: dict = dataclasses.field(default_factory=dict)
+    cuts: bool = False
+    note: str = ""
+
+    def pick(self, call):
+        """The rule for this call, where a class has more than one."""
+        return self
+
+    def flow(self, call, inputs, units):
+        """The `Flow` of a call on inputs with these labels."""
+        raise NotImplementedError
+
+    def value(self, call, flow, values):
+        """A `Known` or None for each output."""
+        return [None] * len(call.outputs)
+
+    def reading(self, call):
+        """One of ALL, ZERO, BIAS."""
+        return ZERO
+
+    def merges(self, call):
+        """Whether known inputs can merge into one of them.
+
+        A linear operation sees a sum of constants: the kernel slice of the
+        one that stays becomes the weighted sum of all, at any padding.
+        """
+        return False
+
+    def approximates(self, call):
+        """Whether `exact=False` may remove inputs that are all read."""
+        return False
+
+    def scaling(self, call):
+        """One of LINEAR, POSITIVE, PRESERVES_ZERO, or None."""
+        return None
+
+    def behind(self, call):
+        """How a factor on the output passes back to the weights."""
+        return LINEAR
+
+    def carries(self, call, index):
+        """How a factor on input `index` alone comes out."""
+        return self.scaling(call)
+
+    def one_takes_all(self, call):
+        """Whether a factor on the output belongs on one input only."""
+        return False
+
+    def takes(self, call, side):
+        """The weights `{name: role}` that take a factor, or None."""
+        return self.scales.get(side)
+
+    def axes_of(self, call):
+        """Weight name -> roles, for this call."""
+        return self.axes
+
+    def revise(self, call, flow, view):
+        """`(config, args, kwargs)` at the final size.
+
+        `view` tells what is kept: `view.index(role)`, `view.masks(labels)`
+        (one mask an axis), and `view.shape(tensor, labels)`.
+        """
+        config = {
+            key: len(view.index[role])
+            for key, role in self.config.items()
+            if role in view.index
+        }
+        return config, call.args, call.kwargs
+
+    def missing(self, call):
+        """Weights of the layer that this rule does not label."""
+        if not isinstance(call.op, keras.Layer):
+            return []
+        known_names = set(self.axes_of(call))
+        return [
+            w.name for w in call.op.weights if w.name not in known_names
+        ]
+
+
+def barrier(call, inputs, units, reason):
+    """Pin every input whole; the outputs carry nothing to remove."""
+    for labels in inputs:
+        units.pin(labels, reason)
+    outputs = [lb.fixed(len(t.shape)) for t in call.outputs]
+    sources = [[None] * len(inputs) for _ in outputs]
+    return Flow(outputs, sources, mixes=True, reason=reason)
+
+
+def only_first(inputs, units, why):
+    """The sources of a one-input rule; further inputs are kept whole."""
+    for labels in inputs[1:]:
+        units.pin(labels, why)
+    return [IDENTITY] + [None] * (len(inputs) - 1)
+
+
+def weight(op, name):
+    """A weight as a float64 array, or None if the layer has none."""
+    found = getattr(op, name, None)
+    if found is None:
+        return None
+    return keras.ops.convert_to_numpy(found).astype("float64")
+
+
+@dataclasses.dataclass(frozen=True)
+class Barrier(Rule):
+    """Keeps what goes in whole, for a reason that is told."""
+
+    kind: str = "barrier"
+    why: str = ""
+
+    def flow(self, call, inputs, units):
+        return barrier(call, inputs, units, self.why or unknown(call.op))
+
+    def reading(self, call):
+        return ALL
+
+    def missing(self, call):
+        return []
+
+
+def unknown(op):
+    """Why an operation without a rule is kept, and what to do about it."""
+    return (
+        f"no rule for {type(op).__name__}; "
+        "keras_gates.surgeon.register can give it one"
+    )
+
+
+def run(function, array):
+    """Apply a Keras function to a float array, in NumPy and out."""
+    result = function(keras.ops.convert_to_tensor(array, "float32"))
+    return keras.ops.convert_to_numpy(result).astype("float64")
+
+
+def channel_axis(op, rank):
+    """The axis of the channels of a layer that has a `data_format`."""
+    layout = getattr(op, "data_format", "channels_last")
+    layout = layout or keras.config.image_data_format()
+    return 1 if layout == "channels_first" else rank - 1
+
+
+def one_axis(labels, axis, shape):
+    """Units along `axis` if they are all that varies, else None.
+
+    None as well where the axis is longer than its labels: a tensor that
+    is fixed there has no unit for each channel.
+    """
+    ids = lb.along(labels, axis)
+    if ids is None or (len(ids) != shape[axis]):
+        return None
+    return ids

@@ -1,0 +1,123 @@
+"""Operations along axes other than the channels'."""
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+
+from keras_gates.surgeon.rules.rule import IDENTITY
+from keras_gates.surgeon.rules.rule import LINEAR
+from keras_gates.surgeon.rules.rule import Flow
+from keras_gates.surgeon.rules.rule import Known
+from keras_gates.surgeon.rules.rule import Rule
+from keras_gates.surgeon.rules.rule import barrier
+from keras_gates.surgeon.rules.rule import channel_axis
+from keras_gates.surgeon.rules.rule import known
+from keras_gates.surgeon.rules.rule import only_first
+
+WHY = "an input beside the data is read whole"
+
+
+def all_but_channels(call):
+    """The axes of space of a layer with a `data_format`."""
+    rank = len(call.inputs[0].shape)
+    axis = channel_axis(call.op, rank)
+    return [a for a in range(1, rank) if a != axis]
+
+
+@dataclasses.dataclass(frozen=True)
+class Spatial(Rule):
+    """Acts along `space`, leaving each channel alone.
+
+    Attributes:
+        space: `call -> axes` that it works along.
+        twin: what a constant becomes; identity for an average, a maximum.
+        pads: whether a rim of zeros is put round the input.
+    """
+
+    kind: str = "spatial"
+    space: Callable = all_but_channels
+    passes: str | None = LINEAR
+    twin: Callable | None = None
+    pads: Callable = lambda op: False
+    cuts: bool = True
+
+    def flow(self, call, inputs, units):
+        labels = inputs[0]
+        sources = only_first(inputs, units, WHY)
+        for axis in self.space(call):
+            if labels.shape[axis] > 1:
+                first = labels.take([0], axis)
+                if not (labels == first).all():
+                    why = f"it works along axis {axis}, which holds channels"
+                    return barrier(call, inputs, units, why)
+                labels = first
+        rank = len(call.outputs[0].shape)
+        if labels is inputs[0] and rank == labels.ndim:
+            return Flow([labels], [sources])
+        numbers = np.arange(inputs[0].size).reshape(inputs[0].shape)
+        for axis in self.space(call):
+            numbers = numbers.take([0], axis)
+        if rank < labels.ndim:
+            space = tuple(self.space(call))
+            labels = labels.squeeze(space)
+            numbers = numbers.squeeze(space)
+        return Flow([labels], [[numbers] + sources[1:]])
+
+    def value(self, call, flow, values):
+        value = values[0]
+        if value is None:
+            return [None]
+        x = value.plain()
+        source = flow.sources[0][0]
+        if source is not IDENTITY:
+            x = self._uniform(call, x).ravel()[source]
+        if self.twin is not None:
+            x = self.twin(call, x)
+        if self.pads(call.op) and not value.border:
+            found = known(x)
+            return [found and Known(found.values, border=True)]
+        return [known(x)]
+
+    def _uniform(self, call, x):
+        """Values that agree along the axes that are reduced."""
+        axes = tuple(a for a in self.space(call) if x.shape[a] > 1)
+        if not axes:
+            return x
+        same = (x == x.take([0], axes[0])).all(axis=axes, keepdims=True)
+        return np.where(same, x, np.nan)
+
+    def scaling(self, call):
+        return self.passes
+
+
+def reduced(call):
+    """The axes of `ops.mean` and its like; all of them for None."""
+    rank = len(call.inputs[0].shape)
+    axis = call.op.axis
+    axes = range(rank) if axis is None else np.atleast_1d(axis)
+    return [int(a) % rank for a in axes]
+
+
+def times_positions(call, x):
+    """A constant summed over known positions."""
+    count = 1
+    for axis in reduced(call):
+        size = call.inputs[0].shape[axis]
+        if size is None or axis == 0:
+            return np.full(x.shape, np.nan)
+        count *= size
+    return x * count
+
+
+def padded_axes(call):
+    """The axes that `ops.pad` makes longer."""
+    widths = call.op.pad_width
+    rank = len(call.inputs[0].shape)
+    widths = list(widths) * (rank if len(widths) == 1 else 1)
+    return [axis for axis, pair in enumerate(widths) if any(pair)]
+
+
+def pad_is_zero(op):
+    return op.mode == "constant"
+
