@@ -79,14 +79,6 @@ class Labelling:
     units: lb.Units
     classes: np.ndarray = None
 
-    def gates(self):
-        """The gate layers, each once, with the path that names them."""
-        found = {}
-        for step in self.steps:
-            if step.is_gate:
-                found.setdefault(id(step.call.op), step)
-        return list(found.values())
-
 
 def label(graph, uncut=frozenset()):
     """Give every tensor its labels, and tie what must stay together.
@@ -179,9 +171,7 @@ def _agree(found):
     """Tie the calls of one layer, and the scopes of one site."""
     first_of_op, first_of_site = {}, {}
     for step in found.steps:
-        rule = step.rule
-        rewrites = isinstance(rule, Index) and rule.rewrite is not None
-        if rule.axes or rule.config or rewrites:
+        if step.rule.sized(step.call):
             twin = first_of_op.setdefault((id(step.call.op), step.position), step)
             _tie_steps(found, twin, step)
         twin = first_of_site.setdefault(step.key, step)

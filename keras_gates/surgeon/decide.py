@@ -47,6 +47,7 @@ class Decision:
     dropped: dict = dataclasses.field(default_factory=dict)
     demand: dict = dataclasses.field(default_factory=dict)
     reads: list = dataclasses.field(default_factory=list)
+    recalls: list = dataclasses.field(default_factory=list)
     absorbing: dict = dataclasses.field(default_factory=dict)
     pins: list = dataclasses.field(default_factory=list)
 
@@ -128,7 +129,7 @@ def _fixpoint(decision):
     while True:
         _backward(decision)
         kept = pinned.copy()
-        for _, units in decision.reads:
+        for _, units in decision.reads + decision.recalls:
             kept[classes[units]] = True
         if (kept == decision.kept).all():
             return
@@ -144,6 +145,7 @@ def _backward(decision):
     while True:
         decision.demand = {}
         decision.reads.clear()
+        decision.recalls.clear()
         present = set(graph.outputs)
         decision.present = set()
         for tensor in graph.outputs:
@@ -181,6 +183,9 @@ def _visit(decision, step):
         t in decision.demand and decision.demand[t].any()
         for t in step.outputs
     )
+    units = recalled(decision, step) if decision.exact else None
+    if units is not None:
+        decision.recalls.append((step, units))
     used = []
     for index, tensor in enumerate(step.inputs):
         if index in dropped:
@@ -202,6 +207,18 @@ def _visit(decision, step):
         if flow.mixes and live:
             _read_all(decision, step, index, tensor, labels)
     return used
+
+
+def recalled(decision, step):
+    """Units of a step's outputs that it reads itself, None if it has none.
+
+    A recurrent layer reads its own state, whatever stands behind it.
+    """
+    demanded = [
+        decision.demand.get(t, np.zeros(labels.shape, bool))
+        for t, labels in zip(step.outputs, step.flow.labels, strict=True)
+    ]
+    return step.rule.recalls(step.call, step.flow, demanded)
 
 
 def _scatter(out, source, shape):

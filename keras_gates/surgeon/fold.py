@@ -120,9 +120,9 @@ class _Folder:
             return None
         factors = np.broadcast_to(factors, self.labels[tensor].shape)
         places = []
+        part = step.rule.parts(step.call.op)[0]
         for number, (name, role) in enumerate(taken.items()):
-            weight = getattr(step.call.op, name, None)
-            if weight is None:
+            if getattr(part, name, None) is None:
                 if number == 0:
                     return None
                 continue

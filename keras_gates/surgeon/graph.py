@@ -247,7 +247,7 @@ def recreate(op, changes):
 
 
 def _from_config(op, config, changes):
-    new = type(op).from_config({**config, **changes})
+    new = type(op).from_config(_changed(config, changes))
     if isinstance(op, keras.Layer):
         new.trainable = op.trainable
         for part, twin in zip(
@@ -256,6 +256,16 @@ def _from_config(op, config, changes):
         ):
             twin.trainable = part.trainable
     return new
+
+
+def _changed(config, changes):
+    """A config with changes; dictionaries, as of inner layers, merge."""
+    config = dict(config)
+    for key, value in changes.items():
+        old = config.get(key)
+        inner = isinstance(value, dict) and isinstance(old, dict)
+        config[key] = _changed(old, value) if inner else value
+    return config
 
 
 @contextlib.contextmanager

@@ -4,7 +4,10 @@ import keras
 import numpy as np
 
 from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.decide import merge_target
+from keras_gates.surgeon.rules.per_channel import batch_norm_axis
+from keras_gates.surgeon.rules.rule import LINEAR
 
 
 class Weights:
@@ -18,6 +21,7 @@ class Weights:
         self.decision = decision
         self.folds = folds
         self.shifts = {}
+        self._left = {}
         self._steps = {}
         for step in decision.labelling.steps:
             if step.position is None:
@@ -33,24 +37,35 @@ class Weights:
     def of(self, step):
         """`(arrays by name, changes to the config)` of a layer.
 
-        Empty where the layer creates its weights in layers of its own.
+        Empty where the layer creates its weights in layers of its own;
+        `finish` sets those, and all that creation does not use.
         """
         layer = step.call.op
-        if not isinstance(layer, keras.Layer) or gr.has_sublayers(layer):
+        if not isinstance(layer, keras.Layer):
             return {}, {}
-        arrays = {
-            w.name: keras.ops.convert_to_numpy(w) for w in layer.weights
-        }
-        if len(arrays) != len(layer.weights):
+        parts = step.rule.parts(layer)
+        named = [
+            {w.name: keras.ops.convert_to_numpy(w) for w in part.weights}
+            for part in parts
+        ]
+        self._left[id(layer)] = None
+        if sum(map(len, named)) != len(layer.weights):
             return {}, {}
-        extra = self._absorb(step, arrays)
+        self._left[id(layer)] = step.rule, named
+        extra = {}
+        for part, arrays in zip(parts, named, strict=True):
+            extra.update(self._absorb(step, part, arrays))
+            self._resize(step, arrays)
+        own = parts == [layer] and not gr.has_sublayers(layer)
+        return (named[0] if own else {}), extra
+
+    def _resize(self, step, arrays):
         axes = step.rule.axes_of(step.call)
         index = self.index(step)
         for name in arrays:
             roles = axes.get(name, ())
             array = self._scaled(step, name, roles, arrays[name])
             arrays[name] = _cut(array, roles, index, step.flow.roles)
-        return arrays, extra
 
     def _scaled(self, step, name, roles, array):
         for role, factor in self.folds.factors.get(
@@ -64,24 +79,29 @@ class Weights:
 
     # Constants -----------------------------------------------------------
 
-    def _absorb(self, step, arrays):
+    def _absorb(self, step, part, arrays):
         """Fold known inputs that go into the weights; config changes."""
         layer = step.call.op
         shift = self.shifts.pop(id(layer), None)
         if shift is not None:
             mean = arrays["moving_mean"]
             arrays["moving_mean"] = (mean - shift).astype(mean.dtype)
-        reads = self.decision.absorbing.get(id(layer))
-        if reads is None or "in" not in step.flow.roles:
+        gone = self._gone(step)
+        if gone is None:
             return {}
-        kept = self.decision.mask(step.flow.roles["in"])
-        gone = np.where(kept | np.isnan(reads.values), 0.0, reads.values)
-        if not gone.any():
-            return {}
-        if reads.mode == "merge":
+        if self.decision.absorbing[id(layer)].mode == "merge":
             self._merge(step, arrays, gone)
             return {}
-        return self._add_bias(step, arrays, gone)
+        return self._add_bias(step, part, arrays, gone)
+
+    def _gone(self, step):
+        """The values of the known inputs that go, 0 elsewhere; or None."""
+        reads = self.decision.absorbing.get(id(step.call.op))
+        if reads is None or "in" not in step.flow.roles:
+            return None
+        kept = self.decision.mask(step.flow.roles["in"])
+        gone = np.where(kept | np.isnan(reads.values), 0.0, reads.values)
+        return gone if gone.any() else None
 
     def _merge(self, step, arrays, gone):
         """Give one constant input the kernel slices of all others."""
@@ -98,57 +118,98 @@ class Weights:
                 moved = moved.astype(array.dtype)
                 arrays[name] = np.moveaxis(moved, 0, axis)
 
-    def _add_bias(self, step, arrays, gone):
+    def _add_bias(self, step, part, arrays, gone):
         call = step.call
-        added = step.rule.contribution(call, gone)
+        added = step.rule.contribution(part, gone)
         if "bias" in arrays:
             bias = arrays["bias"]
             arrays["bias"] = (bias + added).astype(bias.dtype)
             return {}
+        # A bias that was there is scaled with the other weights; a new one
+        # has to be given the factors that the kernel's outputs get.
+        key = (id(call.op), step.rule.kernel)
+        for role, factor in self.folds.factors.get(key, ()):
+            if role == "out":
+                added = added * factor
         norm = self._norm_behind(step)
         if norm is not None:
-            for role, factor in self.folds.factors.get(
-                (id(call.op), step.rule.kernel), ()
-            ):
-                if role == "out":
-                    added = added * factor
             self.shifts[id(norm)] = added
             return {}
         kernel = arrays[step.rule.kernel]
         arrays["bias"] = added.astype(kernel.dtype)
-        return {"use_bias": True}
+        return step.rule.with_bias(call)
+
+    def added_bias(self, step):
+        """How many parameters a new bias adds to a layer."""
+        gone = self._gone(step)
+        if gone is None or self._norm_behind(step) is not None:
+            return 0
+        if self.decision.absorbing[id(step.call.op)].mode == "merge":
+            return 0
+        roles = step.rule.axes_of(step.call)["bias"]
+        index = self.index(step)
+        added = [
+            _cut(step.rule.contribution(p, gone), roles, index, step.flow.roles)
+            for p in step.rule.parts(step.call.op)
+            if getattr(p, "bias", None) is None
+        ]
+        return sum(bias.size for bias in added)
 
     def _norm_behind(self, step):
         """The BatchNormalization that alone reads a layer's output."""
-        readers = [
-            s
-            for s in step.outputs[0].consumers
-        ]
-        if len(readers) != 1 or len(self._steps[id(step.call.op)]) != 1:
+        tensor = step.outputs[0]
+        alone = len(self._steps[id(step.call.op)]) == 1
+        linear = step.rule.behind(step.call) == LINEAR
+        if len(tensor.consumers) != 1 or not alone or not linear:
             return None
-        call = readers[0]
+        call = tensor.consumers[0]
         norm = call.op
-        alone = len(self._steps.get(id(norm), ())) == 1
-        training = call.kwargs.get("training") is True
         if (
-            type(norm) is keras.layers.BatchNormalization
-            and alone
-            and not training
-            and step.outputs[0] not in self.decision.labelling.graph.outputs
+            type(norm) is not keras.layers.BatchNormalization
+            or len(self._steps.get(id(norm), ())) != 1
+            or call.kwargs.get("training") is True
+            or tensor in self.decision.labelling.graph.outputs
         ):
-            return norm
-        return None
+            return None
+        rank = len(tensor.shape)
+        axes = lb.varying(step.flow.labels[0])
+        return norm if axes == [batch_norm_axis(norm) % rank] else None
 
     # The rest ------------------------------------------------------------
 
     def finish(self, old, new):
         """Set the weights that creation left, and the random states."""
-        if gr.has_sublayers(old) or len(
-            {w.name for w in old.weights}
-        ) != len(old.weights):
+        if id(old) not in self._left:
+            return
+        left = self._left.pop(id(old))
+        if left is None:
             _copy(old, new)
-        for before, after in zip(gr.seed_states(old), gr.seed_states(new)):
+        else:
+            rule, named = left
+            for part, arrays in zip(rule.parts(new), named, strict=True):
+                _assign(old, part, arrays)
+        for before, after in zip(
+            gr.seed_states(old), gr.seed_states(new), strict=True
+        ):
             after.assign(before)
+
+
+def _assign(old, part, arrays):
+    """Give a part of a new layer the weights that it was not made with."""
+    weights = {w.name: w for w in part.weights} if arrays else {}
+    for name, array in arrays.items():
+        weight = weights.get(name)
+        if weight is None or tuple(weight.shape) != array.shape:
+            raise ValueError(
+                f"Weight '{name}' of layer '{old.name}' (of type "
+                f"{type(old).__name__}) should have the shape {array.shape} "
+                "after the cut, but the layer recreated from its config has "
+                f"{None if weight is None else tuple(weight.shape)}. Its "
+                "`get_config()` must return every argument of its "
+                "constructor, and its rule must name the config keys that "
+                "hold widths."
+            )
+        weight.assign(array)
 
 
 def _copy(old, new):
@@ -160,7 +221,7 @@ def _copy(old, new):
             f"{[tuple(w.shape) for w in old.weights]}. Its `get_config()` "
             "must return every argument of its constructor."
         )
-    for before, after in zip(old.weights, new.weights):
+    for before, after in zip(old.weights, new.weights, strict=True):
         after.assign(before)
 
 

@@ -3,8 +3,8 @@
 from keras_gates.surgeon.rules import gates as _gates
 from keras_gates.surgeon.rules import tables as _tables
 from keras_gates.surgeon.rules.elementwise import Elementwise
-from keras_gates.surgeon.rules.elementwise import PerChannel
 from keras_gates.surgeon.rules.linear import Linear
+from keras_gates.surgeon.rules.per_channel import PerChannel
 from keras_gates.surgeon.rules.registry import register
 from keras_gates.surgeon.rules.registry import registered
 from keras_gates.surgeon.rules.registry import rule_of

@@ -9,7 +9,7 @@ from keras_gates.layers.block_gate import BlockGate
 from keras_gates.layers.branch_gate import BranchGate
 from keras_gates.layers.filter_gate import FilterGate
 from keras_gates.layers.layer_gate import LayerGate
-from keras_gates.surgeon.rules.elementwise import PerChannel
+from keras_gates.surgeon.rules.per_channel import PerChannel
 from keras_gates.surgeon.rules.rule import IDENTITY
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow

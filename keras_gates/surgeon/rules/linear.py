@@ -8,15 +8,14 @@ from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import BIAS
-from keras_gates.surgeon.rules.rule import ZERO
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
-from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import channel_axis
 from keras_gates.surgeon.rules.rule import channel_values
 from keras_gates.surgeon.rules.rule import known
 from keras_gates.surgeon.rules.rule import one_axis
 from keras_gates.surgeon.rules.rule import weight
+
 
 @dataclasses.dataclass(frozen=True)
 class Linear(Rule):
@@ -28,6 +27,9 @@ class Linear(Rule):
     """
 
     kind: str = "linear"
+    costs: dict | None = dataclasses.field(
+        default_factory=lambda: {"kernel": "out"}
+    )
     kernel: str = "kernel"
     width: str = "filters"
 
@@ -65,9 +67,9 @@ class Linear(Rule):
     def merges(self, call):
         return True
 
-    def contribution(self, call, values):
-        """What known inputs `(in,)` add to each output channel, `(out,)`."""
-        kernel = weight(call.op, self.kernel)
+    def contribution(self, part, values):
+        """What known inputs `(in,)` of a part add, as a bias of its own."""
+        kernel = weight(part, self.kernel)
         kernel = kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0)
         return np.where(np.isnan(values), 0.0, values) @ kernel
 
@@ -81,7 +83,7 @@ class Linear(Rule):
         nonzero = (x != 0).any()
         if nonzero and (values[0].border or self.reading(call) != BIAS):
             return [None]
-        out = self.contribution(call, x) if nonzero else 0.0
+        out = self.contribution(call.op, x) if nonzero else 0.0
         bias = weight(call.op, "bias")
         out = out + (0.0 if bias is None else bias)
         out = np.broadcast_to(out, flow.roles["out"].shape).astype(float)
@@ -91,191 +93,18 @@ class Linear(Rule):
         out = activations.apply(activation, out)
         return [known(out.reshape(flow.labels[0].shape))]
 
+    def with_bias(self, call):
+        """The change to the config that gives the layer a bias."""
+        return {"use_bias": True}
+
     def behind(self, call):
         """A factor on the output has to pass the built-in activation."""
-        return _built_in(call)
+        return built_in(call)
 
 
-def _built_in(call):
+def built_in(call):
     row = activations.known_activation(getattr(call.op, "activation", None))
     return row.passes if row is not None else None
-
-
-@dataclasses.dataclass(frozen=True)
-class Conv(Linear):
-    """Convolutions, whole or in groups.
-
-    Zero padding makes a constant input look different at the border, so a
-    constant can become a bias only where there is none.
-    """
-
-    kind: str = "convolution"
-
-    def axes_of(self, call):
-        if call.op.groups == 1:
-            return self.axes
-        return {**self.axes, self.kernel: ("in of group", "out")}
-
-    def couple(self, call, roles, units):
-        groups = call.op.groups
-        if groups == 1:
-            return
-        for role in ("in", "out"):
-            if role in roles:
-                ids = roles[role].reshape(groups, -1)
-                units.tie(ids, ids[:1])
-        if "in" in roles:
-            roles["in of group"] = roles["in"].reshape(groups, -1)[0]
-
-    def reading(self, call):
-        return _conv_reading(call.op)
-
-    def merges(self, call):
-        return call.op.groups == 1
-
-    def takes(self, call, side):
-        taken = super().takes(call, side)
-        grouped = call.op.groups > 1 and side == "in"
-        return None if grouped else taken
-
-    def contribution(self, call, values):
-        groups = call.op.groups
-        if groups == 1:
-            return super().contribution(call, values)
-        kernel = weight(call.op, self.kernel)
-        kernel = kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0)
-        kernel = kernel.reshape(kernel.shape[0], groups, -1)
-        x = np.where(np.isnan(values), 0.0, values).reshape(groups, -1)
-        return np.einsum("gi,igo->go", x, kernel).reshape(-1)
-
-
-def _conv_reading(op):
-    """Zero padding turns a constant into something else at the border."""
-    point = all(k == 1 for k in op.kernel_size)
-    return BIAS if point or op.padding == "valid" else ZERO
-
-
-@dataclasses.dataclass(frozen=True)
-class ConvTranspose(Linear):
-    """Transposed convolutions; the kernel is `(..., out, in)`.
-
-    How many taps reach an output position depends on the stride, so that a
-    constant input gives no constant output; but it is linear, so constants
-    merge.
-    """
-
-    kind: str = "transposed convolution"
-
-    def reading(self, call):
-        return ZERO
-
-
-@dataclasses.dataclass(frozen=True)
-class Separable(Linear):
-    """A depthwise, then a 1x1 convolution, in one layer."""
-
-    kind: str = "separable convolution"
-    kernel: str = "pointwise_kernel"
-
-    def couple(self, call, roles, units):
-        if "in" in roles:
-            multiplier = call.op.depth_multiplier
-            roles["middle"] = np.repeat(roles["in"], multiplier)
-
-    def reading(self, call):
-        return _conv_reading(call.op)
-
-    def merges(self, call):
-        return False
-
-    def contribution(self, call, values):
-        depthwise = weight(call.op, "depthwise_kernel")
-        spatial = tuple(range(depthwise.ndim - 2))
-        taps = depthwise.sum(axis=spatial)
-        x = np.where(np.isnan(values), 0.0, values)[:, None]
-        return super().contribution(call, (taps * x).reshape(-1))
-
-
-@dataclasses.dataclass(frozen=True)
-class Depthwise(Rule):
-    """Each channel has its own kernel; outputs go with their input."""
-
-    kind: str = "depthwise convolution"
-    kernel: str = "kernel"
-
-    def flow(self, call, inputs, units):
-        axis = channel_axis(call.op, len(call.inputs[0].shape))
-        ids = one_axis(inputs[0], axis, call.inputs[0].shape)
-        if ids is None:
-            reason = "each of its filters has one fixed input channel"
-            return barrier(call, inputs, units, reason)
-        count = call.outputs[0].shape[axis]
-        source = np.repeat(np.arange(len(ids)), count // len(ids))
-        out = ids[source]
-        reason = activations.why_not(call.op.activation)
-        if reason is not None:
-            units.pin(out, reason)
-        rank = len(call.outputs[0].shape)
-        return Flow(
-            [lb.vector(out, rank, axis)],
-            [[lb.vector(source, rank, axis)]],
-            {"in": ids, "out": out},
-        )
-
-    def taps(self, op):
-        """The sum of each output channel's kernel, `(out,)`."""
-        kernel = weight(op, self.kernel)
-        spatial = tuple(range(kernel.ndim - 2))
-        return kernel.sum(axis=spatial).reshape(-1)
-
-    def value(self, call, flow, values):
-        source = flow.sources[0][0]
-        stranger = activations.why_not(call.op.activation) is not None
-        if values[0] is None or source is None or stranger:
-            return [None]
-        x = values[0].plain()
-        axis = channel_axis(call.op, x.ndim)
-        if x.size != x.shape[axis]:
-            return [None]
-        x = x.reshape(-1)[source.reshape(-1)]
-        if _conv_reading(call.op) == BIAS:
-            out = x * self.taps(call.op)
-        else:
-            out = np.where(x == 0, 0.0, np.nan)
-        bias = weight(call.op, "bias")
-        out = out + (0.0 if bias is None else bias)
-        out = activations.apply(call.op.activation, out)
-        return [known(out.reshape(flow.labels[0].shape))]
-
-    def scaling(self, call):
-        return None if call.op.use_bias else _built_in(call)
-
-    def behind(self, call):
-        return _built_in(call)
-
-    def takes(self, call, side):
-        """A factor scales the kernels, where each input has one filter."""
-        axis = channel_axis(call.op, len(call.inputs[0].shape))
-        same = call.inputs[0].shape[axis] == call.outputs[0].shape[axis]
-        if not same:
-            return None
-        role = next(r for r in self.axes[self.kernel] if r is not None)
-        weights = {self.kernel: role}
-        return weights if side == "in" else {**weights, "bias": "out"}
-
-
-@dataclasses.dataclass(frozen=True)
-class AnyConv(Rule):
-    """`Conv` or, where each group is one input channel, `Depthwise`."""
-
-    kind: str = "convolution"
-    whole: Conv = Conv()
-    channelwise: Depthwise = Depthwise()
-
-    def pick(self, call):
-        axis = channel_axis(call.op, len(call.inputs[0].shape))
-        each = call.op.groups == call.inputs[0].shape[axis]
-        return self.channelwise if call.op.groups > 1 and each else self.whole
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,7 +63,7 @@ class Merge(Rule):
         if any(not self._fits(c, extents) for c in constants):
             return barrier(call, inputs, units, "its constant varies in space")
         first = inputs[whole.index(True)]
-        for labels, full in zip(inputs, whole):
+        for labels, full in zip(inputs, whole, strict=True):
             if full:
                 units.tie(first, labels)
         sources = [
@@ -84,7 +84,9 @@ class Merge(Rule):
     def _fits(self, constant, extents):
         """Whether a constant varies only where the labels do."""
         tail = extents[len(extents) - constant.ndim :]
-        return all(c == 1 or c == e for c, e in zip(constant.shape, tail))
+        return all(
+            c == 1 or c == e for c, e in zip(constant.shape, tail, strict=True)
+        )
 
     def value(self, call, flow, values):
         arrays, index = [], 0
@@ -94,9 +96,7 @@ class Merge(Rule):
                 x = self._operand(values[index], shape)
                 index += 1
             else:
-                x = np.asarray(
-                    keras.ops.convert_to_numpy(operand), "float64"
-                )
+                x = np.asarray(keras.ops.convert_to_numpy(operand), "float64")
             arrays.append(x)
         with np.errstate(all="ignore"):
             result = self.function(arrays)
@@ -141,9 +141,7 @@ class Merge(Rule):
                     array = array.compress(mask, axis)
             return array
 
-        args, kwargs = keras.tree.map_structure(
-            cut, (call.args, call.kwargs)
-        )
+        args, kwargs = keras.tree.map_structure(cut, (call.args, call.kwargs))
         return {}, args, kwargs
 
 
@@ -201,9 +199,7 @@ ADD = Merge("add", function=add, without=_sum, passes=LINEAR)
 SUBTRACT = Merge(
     "subtract", function=subtract, without=_difference, passes=LINEAR
 )
-MULTIPLY = Merge(
-    "multiply", function=multiply, without=_product, absorbing=0.0
-)
+MULTIPLY = Merge("multiply", function=multiply, without=_product, absorbing=0.0)
 AVERAGE = Merge("average", function=average, without=_mean, passes=LINEAR)
 MAXIMUM = Merge("maximum", function=maximum)
 MINIMUM = Merge("minimum", function=minimum)

@@ -94,7 +94,8 @@ class Rule:
             backwards; None for an axis that is never cut.
         config: config key -> the role whose width it holds.
         costs: weight name -> "out" or "in": the tensor over whose
-            positions its multiplications are counted.
+            positions its multiplications are counted; "step" for those of
+            the output at every time step. None where it is not known.
         scales: "in" or "out" -> the weights that take a factor there, as
             `{weight: role}`.
         cuts: whether a selection of channels may stand in front.
@@ -103,7 +104,7 @@ class Rule:
     kind: str = "rule"
     axes: dict = dataclasses.field(default_factory=dict)
     config: dict = dataclasses.field(default_factory=dict)
-    costs: dict = dataclasses.field(default_factory=dict)
+    costs: dict | None = dataclasses.field(default_factory=dict)
     scales: dict = dataclasses.field(default_factory=dict)
     cuts: bool = False
     note: str = ""
@@ -160,6 +161,29 @@ class Rule:
         """Weight name -> roles, for this call."""
         return self.axes
 
+    def parts(self, op):
+        """The layers that hold the weights, each with a name for each.
+
+        The layer itself, unless it keeps them in layers of its own. Parts
+        are alike: `axes` holds for each of them.
+        """
+        return [op]
+
+    def sized(self, call):
+        """Whether the operation itself has a size, for all of its calls."""
+        return bool(self.axes_of(call) or self.config)
+
+    def recalls(self, call, flow, demanded):
+        """The units of its outputs that the operation itself reads, or None.
+
+        Args:
+            call: the `Call`.
+            flow: its `Flow`.
+            demanded: for each output, which of its coordinates (an array
+                like its labels) something that varies depends on.
+        """
+        return None
+
     def revise(self, call, flow, view):
         """`(config, args, kwargs)` at the final size.
 
@@ -178,9 +202,7 @@ class Rule:
         if not isinstance(call.op, keras.Layer):
             return []
         known_names = set(self.axes_of(call))
-        return [
-            w.name for w in call.op.weights if w.name not in known_names
-        ]
+        return [w.name for w in call.op.weights if w.name not in known_names]
 
 
 def barrier(call, inputs, units, reason):
@@ -212,6 +234,7 @@ class Barrier(Rule):
     """Keeps what goes in whole, for a reason that is told."""
 
     kind: str = "barrier"
+    costs: dict | None = None
     why: str = ""
 
     def flow(self, call, inputs, units):

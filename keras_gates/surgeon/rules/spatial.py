@@ -120,4 +120,3 @@ def padded_axes(call):
 
 def pad_is_zero(op):
     return op.mode == "constant"
-

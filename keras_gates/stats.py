@@ -1,0 +1,339 @@
+"""Parameters and multiply-adds of a model, layer by layer.
+
+One MAC is one multiply-add, for one sample. The multiplications of kernels
+are counted: those of Dense, convolutions (transposed: at each position of
+the input) and recurrent layers (at each time step). Biases, normalization,
+activations, pooling, merges, look-ups and gates are not. Papers that speak
+of FLOPs mean one or two of them by a MAC.
+"""
+
+import dataclasses
+
+import keras
+
+from keras_gates import _tables
+from keras_gates.surgeon import costs
+from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon import sizes
+from keras_gates.surgeon.rules import rule_of
+
+UNIT = "1 MAC = one multiply-add of a kernel, for one sample"
+NOTE = f"{UNIT}; biases, normalization, activations and gates are not counted."
+
+
+@dataclasses.dataclass
+class Layer:
+    """One layer of a `Count`.
+
+    Attributes:
+        name: path of the layer, from the outermost model.
+        type: its class.
+        params: entries of its weights, those it shares with a layer above
+            in the table left out.
+        trainable: how many of them training changes.
+        macs: multiply-adds for one sample, over all calls of the layer;
+            `None` where they are unknown.
+        calls: how often the model calls it.
+    """
+
+    name: str
+    type: str
+    params: int
+    trainable: int
+    macs: int | None
+    calls: int = 1
+
+
+@dataclasses.dataclass(frozen=True)
+class Count:
+    """What `count` found; `print` shows it as a table.
+
+    Attributes:
+        model: name of the model.
+        layers: a `Layer` for each layer with weights or multiply-adds, and
+            for each operation whose multiply-adds are unknown.
+        params: all parameters, as `model.count_params()` tells them.
+        trainable: the trainable ones: papers mostly count these.
+        macs: multiply-adds for one sample of all layers that are known.
+        unknown: names of the layers whose multiply-adds are not known.
+    """
+
+    model: str
+    layers: tuple
+
+    @property
+    def params(self):
+        return sum(layer.params for layer in self.layers)
+
+    @property
+    def trainable(self):
+        return sum(layer.trainable for layer in self.layers)
+
+    @property
+    def macs(self):
+        return sum(layer.macs or 0 for layer in self.layers)
+
+    @property
+    def unknown(self):
+        return tuple(x.name for x in self.layers if x.macs is None)
+
+    def to_dict(self):
+        """All of it in types that JSON has."""
+        return {
+            "model": self.model,
+            "unit": UNIT,
+            "params": self.params,
+            "trainable": self.trainable,
+            "macs": self.macs,
+            "unknown": list(self.unknown),
+            "layers": [dataclasses.asdict(layer) for layer in self.layers],
+        }
+
+    def __str__(self):
+        rows = [
+            (x.name, x.type, x.params, x.macs, _times(x.calls))
+            for x in self.layers
+        ]
+        rows.append(("total", "", self.params, self.macs, ""))
+        table = _tables.text(("layer", "type", "parameters", "MACs", ""), rows)
+        return "\n".join(
+            [
+                f"Model '{self.model}'",
+                "",
+                table,
+                "",
+                f"{self.trainable:,} of the parameters are trainable.",
+                NOTE,
+                *_beware(self.unknown),
+            ]
+        )
+
+
+def count(model, input_shape=None):
+    """Count the parameters and multiply-adds of a model, layer by layer.
+
+    The unit is one multiply-add (MAC) of a kernel, for one sample; biases,
+    normalization, activations and gates are not counted. The weights of a
+    shared layer count once, its MACs at each call. A layer without a rule
+    has unknown MACs: it is named in `unknown`, and not in the sum.
+
+    Args:
+        model: A built functional or Sequential `keras.Model`. Nested ones
+            are counted layer by layer.
+        input_shape: Sizes for inputs that leave some open, without the
+            batch axis: a tuple, or for several inputs a list of tuples or a
+            dict of them by the inputs' names. Defaults to `None`, the sizes
+            of the model.
+
+    Returns:
+        A `Count`.
+
+    Raises:
+        TypeError: If `model` is not a Keras model.
+        ValueError: If the model is subclassed or not built, if the MACs of
+            a layer depend on a size that is unknown, or if `input_shape`
+            does not fit the model.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> model = keras.Sequential(
+    ...     [
+    ...         keras.Input((28, 28, 1)),
+    ...         keras.layers.Conv2D(20, 5, name="conv"),
+    ...         keras.layers.GlobalAveragePooling2D(),
+    ...         keras.layers.Dense(10, name="logits"),
+    ...     ],
+    ...     name="small",
+    ... )
+    >>> print(kg.stats.count(model))
+    Model 'small'
+    <BLANKLINE>
+    layer   type    parameters     MACs
+    ------  ------  ----------  -------
+    conv    Conv2D         520  288,000
+    logits  Dense          210      200
+    total                  730  288,200
+    <BLANKLINE>
+    730 of the parameters are trainable.
+    1 MAC = one multiply-add of a kernel, for one sample; ...
+    """
+    subclassed = isinstance(model, keras.Model) and not isinstance(
+        model, keras.Sequential
+    )
+    if subclassed and not gr.is_functional(model):
+        raise ValueError(
+            f"The MACs of model '{model.name}' (of type "
+            f"{type(model).__name__}) can't be counted: it is subclassed, so "
+            "it has no recorded graph. Expected: a functional or Sequential "
+            "model. Rebuild it with the functional API; for its parameters "
+            "alone call `model.count_params()`."
+        )
+    graph = gr.read(model)
+    shapes = sizes.of(graph, input_shape)
+    rows, seen = {}, set()
+    for call in graph.calls:
+        macs = _macs(call, shapes)
+        row = rows.get(id(call.op))
+        if row is None:
+            rows[id(call.op)] = _row(call, macs, seen)
+            continue
+        row.calls += 1
+        if macs is not None:
+            row.macs += macs
+    found = [x for x in rows.values() if x.params or x.macs != 0]
+    return Count(model.name, tuple([*found, *_rest(model, seen)]))
+
+
+def _macs(call, shapes):
+    inside = shapes[call.inputs[0]] if call.inputs else ()
+    outside = shapes[call.outputs[0]]
+    weights = costs.weight_shapes(call.op)
+    return costs.layer_macs(call, rule_of(call), weights, inside, outside)
+
+
+def _row(call, macs, seen):
+    weights = gr.own_weights(call.op)
+    return Layer(call.path, type(call.op).__name__, *_size(weights, seen), macs)
+
+
+def _rest(model, seen):
+    """A row for weights that belong to a model, and to no call in it."""
+    size = _size(model.weights, seen)
+    return [Layer(model.name, type(model).__name__, *size, 0)] * any(size)
+
+
+def _size(weights, seen):
+    """`(parameters, trainable ones)` of the weights not seen before."""
+    fresh = {id(w): w for w in weights if id(w) not in seen}
+    seen.update(fresh)
+    every = [(w.name, w.shape) for w in fresh.values()]
+    tuned = [(w.name, w.shape) for w in fresh.values() if w.trainable]
+    return costs.parameters(every), costs.parameters(tuned)
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One layer of a `Comparison`: `(before, after)` of each number.
+
+    A layer that is only in one of the models has 0 on the other side.
+    """
+
+    name: str
+    params: tuple
+    macs: tuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; `print` shows it as a table.
+
+    Attributes:
+        before: the `Count` of the first model.
+        after: the `Count` of the second.
+        layers: a `Change` for each layer of either, matched by name.
+        params_removed: the share of parameters that went, 0 to 1.
+        macs_removed: that of the MACs; `None` where some are unknown.
+    """
+
+    before: Count
+    after: Count
+
+    @property
+    def layers(self):
+        left = {x.name: x for x in self.before.layers}
+        right = {x.name: x for x in self.after.layers}
+        none = Layer("", "", 0, 0, 0)
+        pairs = [
+            (name, left.get(name, none), right.get(name, none))
+            for name in {**left, **right}
+        ]
+        return tuple(
+            Change(name, (a.params, b.params), (a.macs, b.macs))
+            for name, a, b in pairs
+        )
+
+    @property
+    def params_removed(self):
+        return _removed(self.before.params, self.after.params)
+
+    @property
+    def macs_removed(self):
+        if self.before.unknown or self.after.unknown:
+            return None
+        return _removed(self.before.macs, self.after.macs)
+
+    def to_dict(self):
+        """All of it in types that JSON has."""
+        return {
+            "unit": UNIT,
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "params_removed": self.params_removed,
+            "macs_removed": self.macs_removed,
+        }
+
+    def __str__(self):
+        rows = [(x.name, *x.params, *x.macs) for x in self.layers]
+        a, b = self.before, self.after
+        rows.append(("total", a.params, b.params, a.macs, b.macs))
+        share = [_percent(self.params_removed), _percent(self.macs_removed)]
+        rows.append(("removed", "", share[0], "", share[1]))
+        head = ("layer", "parameters", "after", "MACs", "after")
+        return "\n".join(
+            [
+                f"'{a.model}' and '{b.model}' after it",
+                "",
+                _tables.text(head, rows),
+                "",
+                NOTE,
+                *_beware(dict.fromkeys((*a.unknown, *b.unknown))),
+            ]
+        )
+
+
+def compare(before, after, input_shape=None):
+    """Compare the parameters and multiply-adds of two models.
+
+    Args:
+        before: A model as `count` takes it, or a `Count`.
+        after: Another; the pruned one. Layers are matched by name.
+        input_shape: Sizes for inputs that leave some open; see `count`.
+
+    Returns:
+        A `Comparison`.
+
+    Raises:
+        TypeError: If an argument is neither a Keras model nor a `Count`.
+        ValueError: If a model can't be counted; see `count`.
+
+    Example:
+    >>> import keras_gates as kg
+    >>> found = kg.stats.compare(kg.zoo.mlp(), kg.zoo.mlp((100, 60)))
+    >>> print(f"{found.params_removed:.1%} of the parameters removed")
+    84.4% of the parameters removed
+    """
+    found = [
+        x if isinstance(x, Count) else count(x, input_shape)
+        for x in (before, after)
+    ]
+    return Comparison(*found)
+
+
+def _removed(before, after):
+    return 1 - after / before if before else 0.0
+
+
+def _percent(share):
+    return "unknown" if share is None else f"{share:.1%}"
+
+
+def _times(calls):
+    return f"{calls} calls" if calls > 1 else ""
+
+
+def _beware(unknown):
+    if not unknown:
+        return []
+    names = ", ".join(f"'{name}'" for name in unknown)
+    return [f"MACs unknown, and not in the total (no rule): {names}."]

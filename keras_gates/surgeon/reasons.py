@@ -1,0 +1,157 @@
+"""Why a channel stays although its gate is closed, in words."""
+
+import numpy as np
+
+from keras_gates.surgeon import decide
+from keras_gates.surgeon.analysis import Selection
+from keras_gates.surgeon.rules.merge import Merge
+from keras_gates.surgeon.rules.rule import ALL
+
+_MOST = 3
+
+
+class Reasons:
+    """Collects what a solution has to say of each step."""
+
+    def __init__(self, solution):
+        self.solution = solution
+        self.decision = solution.decision
+        self.labelling = solution.labelling
+        self._approximate = self._find_approximate()
+
+    def approximate(self, step):
+        return id(step.call.op) in self._approximate
+
+    def of(self, step):
+        """What happens to a step beyond its sizes, one line each."""
+        if step not in self.decision.present:
+            return ["goes: nothing that is left depends on it"]
+        lines = []
+        if step.is_gate:
+            lines += self._gate(step)
+        if step.flow.reason is not None:
+            lines.append(f"kept whole: {step.flow.reason}")
+        if self.decision.dropped.get(step.key) and isinstance(
+            step.rule, Merge
+        ):
+            gone = self.decision.dropped[step.key]
+            left = len(step.inputs) - len(gone)
+            lines.append(
+                f"{len(gone)} of {len(step.inputs)} operands are constant "
+                + ("and go" if left > 1 else "and go; it is passed over")
+            )
+        lines += self._absorbs(step)
+        lines += self._selects(step)
+        return lines
+
+    # Gates ---------------------------------------------------------------
+
+    def _gate(self, step):
+        lines = []
+        if step.key in self.solution.folds.scales:
+            lines.append("a Rescaling stays: no neighbour can take its factors")
+        shut = self.solution.closed.get(step.path)
+        ids = step.flow.roles.get("channel")
+        if shut is None or not shut.any():
+            return lines
+        if ids is None:
+            return lines + ["closed"]
+        stays = shut & self.decision.mask(ids)
+        lines.append(f"{int(shut.sum())} of {shut.size} channels closed")
+        if stays.any():
+            why = self._why(ids[stays])
+            lines.append(f"{int(stays.sum())} of them stay: {why}")
+        return lines
+
+    def _why(self, units):
+        """Why these units are kept: pins first, then who reads them."""
+        classes = self.labelling.classes
+        wanted = np.unique(classes[units])
+        for pinned, reason in self.labelling.units.pins:
+            if np.isin(wanted, classes[pinned]).any():
+                return reason
+        readers = {}
+        for step, read in self.decision.reads:
+            if np.isin(classes[read], wanted).any():
+                readers.setdefault(step.path, self._reading(step))
+        for step, read in self.decision.recalls:
+            if np.isin(classes[read], wanted).any():
+                readers[step.path] = "feeds them back into itself"
+        if readers:
+            told = [f"'{p}' {how}" for p, how in readers.items()]
+            more = len(told) - _MOST
+            tail = f" and {more} more" if more > 0 else ""
+            return "; ".join(told[:_MOST]) + tail
+        return "one channel has to stay, as the constant of the others"
+
+    def _reading(self, step):
+        if isinstance(step.rule, Selection):
+            return "selects them"
+        if step.flow.mixes and step.rule.reading(step.call) == ALL:
+            return f"({step.rule.kind}) reads all channels together"
+        return "reads them where they are open or not constant"
+
+    # Constants -----------------------------------------------------------
+
+    def _absorbs(self, step):
+        reads = self.decision.absorbing.get(id(step.call.op))
+        if reads is None or "in" not in step.flow.roles:
+            return []
+        kept = self.decision.mask(step.flow.roles["in"])
+        gone = ~kept & ~np.isnan(reads.values) & (reads.values != 0)
+        count = int(gone.sum())
+        if not count:
+            return []
+        how = {
+            "bias": "into its bias",
+            "merge": "into one that stays, for the zero border",
+            "approximate": "into its bias; not exact at the zero border",
+        }[reads.mode]
+        return [f"{count} constant inputs go {how}"]
+
+    def _find_approximate(self):
+        """Operations at which `exact=False` made a difference."""
+        found = set()
+        if self.decision.exact:
+            return found
+        for step in self.decision.present:
+            op = id(step.call.op)
+            reads = self.decision.absorbing.get(op)
+            if reads is not None and reads.mode == "approximate":
+                kept = self.decision.mask(step.flow.roles["in"])
+                gone = ~kept & ~np.isnan(reads.values)
+                if (reads.values[gone] != 0).any():
+                    found.add(op)
+                    continue
+            units = decide.recalled(self.decision, step)
+            if units is not None and not self.decision.mask(units).all():
+                found.add(op)
+            elif step.flow.mixes and step.rule.approximates(step.call):
+                if not self.decision.mask(step.flow.labels[0]).all():
+                    found.add(op)
+        return found
+
+    def _selects(self, step):
+        for other in self.decision.present:
+            if other.position is not None and other.site is step.site:
+                before = self.labelling.labels[other.inputs[0]]
+                source = int(self.decision.mask(before).sum())
+                after = int(self.decision.mask(other.flow.labels[0]).sum())
+                if before.size == 1:
+                    source = other.flow.labels[0].size
+                if after < source:
+                    return [f"a gather picks {after} of {source} channels"]
+        return []
+
+    def notes(self):
+        """Lines about the whole plan."""
+        lines = []
+        if self._approximate:
+            lines.append(
+                f"{len(self._approximate)} layers are cut approximately "
+                "(exact=False)"
+            )
+        return lines
+
+
+_ = decide

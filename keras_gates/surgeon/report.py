@@ -1,0 +1,178 @@
+"""Rows of a plan: sizes before and after, and why something stays."""
+
+import dataclasses
+
+import keras
+
+from keras_gates.surgeon import costs
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon import reasons
+from keras_gates.surgeon.weights import Weights
+
+
+@dataclasses.dataclass
+class Row:
+    """One layer of a plan.
+
+    Attributes:
+        layer: path of the layer.
+        kind: the kind of its rule.
+        before: channels of its output, `None` where it has no such axis.
+        after: channels that stay; 0 where the layer goes.
+        params: `(before, after)`.
+        macs: `(before, after)`, None where they are not known.
+        exact: whether what happens to the layer is exact.
+        why: what happens, and why something stays.
+    """
+
+    layer: str
+    kind: str
+    before: int | None
+    after: int | None
+    params: tuple
+    macs: tuple | None
+    exact: bool = True
+    why: list = dataclasses.field(default_factory=list)
+
+    @classmethod
+    def from_dict(cls, data):
+        pairs = {
+            key: None if data[key] is None else tuple(data[key])
+            for key in ("params", "macs")
+        }
+        return cls(**{**data, **pairs})
+
+
+def describe(solution):
+    """`(rows, notes)` of a solution."""
+    decision = solution.decision
+    weights = Weights(decision, solution.folds)
+    told = reasons.Reasons(solution)
+    rows, seen = [], {}
+    for step in decision.labelling.steps:
+        if step.position is not None:
+            continue
+        row = _row(step, decision, weights)
+        first = seen.setdefault(id(step.call.op), row)
+        if first is not row:
+            _add_call(first, row)
+            continue
+        row.why = told.of(step)
+        row.exact = not told.approximate(step)
+        if isinstance(step.call.op, keras.Layer) or row.why:
+            rows.append(row)
+    return rows, told.notes()
+
+
+def _add_call(first, row):
+    """A further call of a layer: its weights are there already."""
+    if first.macs is not None and row.macs is not None:
+        pairs = zip(first.macs, row.macs, strict=True)
+        first.macs = tuple(a + b for a, b in pairs)
+
+
+def _row(step, decision, weights):
+    call, rule = step.call, step.rule
+    present = step in decision.present
+    labels = step.flow.labels[0]
+    mask = decision.mask(labels)
+    axes = lb.varying(labels)
+    shape = call.outputs[0].shape
+    axis = axes[-1] if axes else len(shape) - 1
+    before = shape[axis]
+    after = 0
+    if present:
+        after = int(mask.any(axis=_but(axis, mask.ndim)).sum()) if axes else before
+    shapes = costs.weight_shapes(call.op)
+    gone = step.is_gate or not present
+    cut = shapes if gone else _cut_shapes(step, weights)
+    left = 0 if gone else costs.parameters(cut) + weights.added_bias(step)
+    return Row(
+        call.path,
+        rule.kind,
+        before,
+        after,
+        (costs.parameters(shapes), left),
+        _macs(call, rule, shapes, [] if gone else cut),
+    )
+
+
+def _but(axis, rank):
+    return tuple(a for a in range(rank) if a != axis)
+
+
+def _cut_shapes(step, weights):
+    kept = {role: len(at) for role, at in weights.index(step).items()}
+    return costs.cut_weight_shapes(step.call, step.rule, kept)
+
+
+def _macs(call, rule, shapes, cut):
+    """MACs before and after; None where a rule or a size is unknown."""
+    inside = call.inputs[0].shape if call.inputs else ()
+    outside = call.outputs[0].shape
+    try:
+        before = costs.layer_macs(call, rule, shapes, inside, outside)
+        after = costs.layer_macs(call, rule, cut, inside, outside)
+    except ValueError:
+        return None
+    return None if before is None else (before, after)
+
+
+def total(rows, what):
+    """The sums before and after over all rows that have the number."""
+    pairs = [getattr(row, what) for row in rows]
+    pairs = [pair for pair in pairs if pair is not None]
+    return tuple(sum(pair[i] for pair in pairs) for i in (0, 1))
+
+
+def text(plan):
+    """The plan as a table of plain text."""
+    shown = [r for r in plan.rows if _interesting(r)]
+    lines = [_HEAD]
+    for row in shown:
+        lines.append(
+            (
+                row.layer,
+                row.kind,
+                _change(row.before, row.after),
+                _change(*row.params),
+                "-" if row.macs is None else _change(*row.macs),
+                "exact" if row.exact else "approximate",
+            )
+        )
+    widths = [max(len(line[i]) for line in lines) for i in range(len(_HEAD))]
+    out = [f"Plan for '{plan.model.name}'", ""]
+    for number, line in enumerate(lines):
+        cells = [c.ljust(w) for c, w in zip(line, widths, strict=True)]
+        out.append("  ".join(cells).rstrip())
+        if number == 0:
+            out.append("  ".join("-" * w for w in widths))
+        else:
+            out += [f"    {why}" for why in shown[number - 1].why]
+    out += ["", *_sums(plan)]
+    out += [f"note: {note}" for note in plan.notes]
+    return "\n".join(out)
+
+
+_HEAD = ("layer", "rule", "channels", "parameters", "MACs", "removal")
+
+
+def _interesting(row):
+    changed = row.before != row.after or row.params[0] != row.params[1]
+    return changed or row.why or row.params[0]
+
+
+def _change(before, after):
+    if before == after:
+        return "-" if before is None else f"{before:,}"
+    return f"{before:,} -> {after:,}"
+
+
+def _sums(plan):
+    lines = []
+    for name, pair in (("parameters", plan.params), ("MACs", plan.macs)):
+        before, after = pair
+        share = f" ({after / before:.1%} of before)" if before else ""
+        unit = " for one sample, 1 MAC = one multiply-add" * (name == "MACs")
+        lines.append(f"{name}: {before:,} -> {after:,}{share}{unit}")
+    return lines

@@ -1,0 +1,208 @@
+"""The rows: every layer of Keras that has a rule."""
+
+from keras_gates.surgeon.rules import convolution as cv
+from keras_gates.surgeon.rules import elementwise as ew
+from keras_gates.surgeon.rules import index as ix
+from keras_gates.surgeon.rules import linear as ln
+from keras_gates.surgeon.rules import merge as mg
+from keras_gates.surgeon.rules import moves as mv
+from keras_gates.surgeon.rules import normalization as nm
+from keras_gates.surgeon.rules import per_channel as pc
+from keras_gates.surgeon.rules import spatial as sp
+from keras_gates.surgeon.rules.rule import LINEAR
+from keras_gates.surgeon.rules.rule import POSITIVE
+from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
+from keras_gates.surgeon.rules.rule import ZERO
+from keras_gates.surgeon.rules.rule import Barrier
+
+_KERNEL = {"kernel": ("in", "out"), "bias": ("out",)}
+_SCALES = {"in": {"kernel": "in"}, "out": {"kernel": "out", "bias": "out"}}
+_ONCE = {"kernel": "out"}
+
+DENSE = ln.Linear(
+    "dense", _KERNEL, {"units": "out"}, _ONCE, _SCALES, width="units"
+)
+
+
+CONV = cv.Conv("convolution", _KERNEL, {"filters": "out"}, _ONCE, _SCALES)
+_GROUPED = cv.Depthwise(
+    "depthwise convolution",
+    {"kernel": (None, "out"), "bias": ("out",)},
+    {"filters": "out", "groups": "in"},
+    _ONCE,
+    cuts=True,
+)
+ANY_CONV = cv.AnyConv("convolution", whole=CONV, channelwise=_GROUPED)
+TRANSPOSE = cv.ConvTranspose(
+    "transposed convolution",
+    {"kernel": ("out", "in"), "bias": ("out",)},
+    {"filters": "out"},
+    {"kernel": "in"},
+    _SCALES,
+)
+DEPTHWISE = cv.Depthwise(
+    "depthwise convolution",
+    {"kernel": ("in", None), "bias": ("out",)},
+    {},
+    _ONCE,
+    cuts=True,
+)
+SEPARABLE = cv.Separable(
+    "separable convolution",
+    {
+        "depthwise_kernel": ("in", None),
+        "pointwise_kernel": ("middle", "out"),
+        "bias": ("out",),
+    },
+    {"filters": "out"},
+    {"depthwise_kernel": "out", "pointwise_kernel": "out"},
+    {
+        "in": {"depthwise_kernel": "in"},
+        "out": {"pointwise_kernel": "out", "bias": "out"},
+    },
+)
+
+_AFFINE = {"gamma": ("channel",), "beta": ("channel",)}
+BATCH_NORM = pc.PerChannel(
+    "batch normalization",
+    {**_AFFINE, "moving_mean": ("channel",), "moving_variance": ("channel",)},
+    scales={"out": {"gamma": "channel", "beta": "channel"}},
+    axis=pc.batch_norm_axis,
+    twin=pc.batch_norm,
+)
+LAYER_NORM = nm.Normalizing(
+    "layer normalization",
+    _AFFINE,
+    axis=nm.single_axis,
+    spans=nm.norm_axes,
+    note="channels are removed under exact=False only",
+)
+RMS_NORM = nm.Normalizing(
+    "RMS normalization",
+    {"scale": ("channel",)},
+    axis=nm.single_axis,
+    spans=nm.norm_axes,
+    note="channels are removed under exact=False only",
+)
+GROUP_NORM = nm.GroupNorm(
+    "group normalization",
+    _AFFINE,
+    axis=lambda op: op.axis,
+    note="kept whole, unless each group is one channel",
+)
+UNIT_NORM = nm.Mixing(
+    "unit normalization",
+    spans=nm.norm_axes,
+    absorbs=ZERO,
+    note="a channel of zeros adds nothing to the norm",
+)
+SOFTMAX = nm.Mixing(
+    "softmax",
+    spans=nm.norm_axes,
+    note="channels are removed under exact=False only",
+)
+PRELU = pc.PReLU(passes=POSITIVE)
+RESCALING = pc.Rescaling("rescaling")
+LAYER_SCALE = pc.PerChannel(
+    "layer scale",
+    {"gamma": ("channel",)},
+    {"projection_dim": "channel"},
+    scales={"out": {"gamma": "channel"}},
+    passes=LINEAR,
+)
+EMBEDDING = ln.Embedding(
+    "embedding",
+    {"embeddings": (None, "out")},
+    {"output_dim": "out"},
+    scales={"out": {"embeddings": "out"}},
+    width="output_dim",
+    kernel="embeddings",
+)
+
+
+def _barrier(why, costs=None):
+    return Barrier(costs=costs, why=why, note=why)
+
+
+ATTENTION = _barrier(
+    "attention heads share their width, and no rule cuts them yet"
+)
+PRODUCT = _barrier("a product over the channels needs both sides alike")
+AUGMENTATION = _barrier("preprocessing is kept whole", costs={})
+
+SAME = ew.IDENTITY_TWIN
+POOL = sp.Spatial("pooling")
+MAX_POOL = sp.Spatial("pooling", passes=POSITIVE)
+PADDING = sp.Spatial("zero padding", pads=lambda op: True)
+MOVES = ix.Index("reshape", move=mv.reshape, rewrite=mv.reshaped)
+CONCATENATE = ix.Index("concatenate", move=mv.concatenate, along=mv.own_axis)
+
+LAYERS = {
+    "Dense": DENSE,
+    "EinsumDense": _barrier(
+        "an einsum equation may use its axes in any way; Dense has a rule"
+    ),
+    "Embedding": EMBEDDING,
+    **{f"Conv{n}D": ANY_CONV for n in (1, 2, 3)},
+    **{f"Conv{n}DTranspose": TRANSPOSE for n in (1, 2, 3)},
+    **{f"DepthwiseConv{n}D": DEPTHWISE for n in (1, 2)},
+    **{f"SeparableConv{n}D": SEPARABLE for n in (1, 2)},
+    "BatchNormalization": BATCH_NORM,
+    "LayerNormalization": LAYER_NORM,
+    "RMSNormalization": RMS_NORM,
+    "GroupNormalization": GROUP_NORM,
+    "UnitNormalization": UNIT_NORM,
+    "Normalization": _barrier(
+        "its statistics describe the data as it is", costs={}
+    ),
+    "Rescaling": RESCALING,
+    "Activation": ew.Activated(),
+    "ReLU": ew.ReLU("activation"),
+    "LeakyReLU": ew.Elementwise(passes=POSITIVE),
+    "ELU": ew.Elementwise(passes=PRESERVES_ZERO),
+    "PReLU": PRELU,
+    "Softmax": SOFTMAX,
+    "Identity": SAME,
+    "Dropout": SAME,
+    "SpatialDropout1D": SAME,
+    "SpatialDropout2D": SAME,
+    "SpatialDropout3D": SAME,
+    "GaussianDropout": SAME,
+    "GaussianNoise": ew.NOISE,
+    "AlphaDropout": ew.NOISE,
+    "ActivityRegularization": ew.NOISE,
+    **{
+        f"{scope}{kind}Pooling{n}D": MAX_POOL if kind == "Max" else POOL
+        for scope in ("", "Global", "Adaptive")
+        for kind in ("Max", "Average")
+        for n in (1, 2, 3)
+    },
+    **{f"UpSampling{n}D": sp.Spatial("upsampling") for n in (1, 2, 3)},
+    **{f"ZeroPadding{n}D": PADDING for n in (1, 2, 3)},
+    **{f"Cropping{n}D": sp.Spatial("cropping") for n in (1, 2, 3)},
+    "Resizing": sp.Spatial("resizing", pads=lambda op: op.pad_to_aspect_ratio),
+    "CenterCrop": sp.Spatial("cropping"),
+    "Flatten": ix.Index("flatten", move=mv.flatten),
+    "Reshape": MOVES,
+    "Permute": ix.Index("permute", move=mv.permute, along=mv.nowhere),
+    "RepeatVector": ix.Index("repeat", move=mv.repeat_vector, along=mv.nowhere),
+    "Concatenate": CONCATENATE,
+    "Add": mg.ADD,
+    "Subtract": mg.SUBTRACT,
+    "Multiply": mg.MULTIPLY,
+    "Average": mg.AVERAGE,
+    "Maximum": mg.MAXIMUM,
+    "Minimum": mg.MINIMUM,
+    "Dot": PRODUCT,
+    "MultiHeadAttention": ATTENTION,
+    "GroupQueryAttention": ATTENTION,
+    "Attention": ATTENTION,
+    "AdditiveAttention": ATTENTION,
+    "Masking": _barrier("its mask looks at all features", costs={}),
+}
+
+# Layers of keras.applications that keras.layers does not export.
+HIDDEN_LAYERS = {
+    "applications.convnext.LayerScale": LAYER_SCALE,
+    "applications.inception_resnet_v2.CustomScaleLayer": mg.SCALED_ADD,
+}

@@ -1,0 +1,91 @@
+"""Operations that read all channels for statistics, or for a softmax."""
+
+import dataclasses
+from collections.abc import Callable
+
+from keras_gates.surgeon.rules.elementwise import Elementwise
+from keras_gates.surgeon.rules.elementwise import mixing_flow
+from keras_gates.surgeon.rules.per_channel import PerChannel
+from keras_gates.surgeon.rules.rule import ALL
+from keras_gates.surgeon.rules.rule import barrier
+
+
+@dataclasses.dataclass(frozen=True)
+class Normalizing(PerChannel):
+    """Statistics over `spans(op, rank)`: channels there are all read."""
+
+    kind: str = "normalization"
+    spans: Callable = lambda op, rank: (-1,)
+    cuts: bool = False
+    absorbs: str = ALL
+
+    def flow(self, call, inputs, units):
+        flow = super().flow(call, inputs, units)
+        if flow.reason is None:
+            spans = self.spans(call.op, len(call.inputs[0].shape))
+            mixed = mixing_flow(call, inputs, units, spans)
+            flow.mixes = mixed.mixes
+        return flow
+
+    def value(self, call, flow, values):
+        return [None]
+
+    def reading(self, call):
+        return self.absorbs
+
+    def approximates(self, call):
+        return self.absorbs == ALL
+
+
+@dataclasses.dataclass(frozen=True)
+class GroupNorm(Normalizing):
+    """Cut only where each group is one channel (instance normalisation)."""
+
+    kind: str = "group normalization"
+
+    def flow(self, call, inputs, units):
+        axis = call.op.axis % len(call.inputs[0].shape)
+        channels = call.inputs[0].shape[axis]
+        if call.op.groups not in (channels, -1):
+            why = "a group's statistics read all of its channels"
+            return barrier(call, inputs, units, why)
+        return PerChannel.flow(self, call, inputs, units)
+
+    def revise(self, call, flow, view):
+        if "channel" not in view.index or call.op.groups == -1:
+            return {}, call.args, call.kwargs
+        groups = len(view.index["channel"])
+        return {"groups": groups}, call.args, call.kwargs
+
+
+@dataclasses.dataclass(frozen=True)
+class Mixing(Elementwise):
+    """Elementwise, but each output depends on all inputs along `spans`."""
+
+    kind: str = "mixing"
+    spans: Callable = lambda op, rank: (-1,)
+    absorbs: str = ALL
+    cuts: bool = False
+
+    def flow(self, call, inputs, units):
+        spans = self.spans(call.op, len(call.inputs[0].shape))
+        return mixing_flow(call, inputs, units, spans)
+
+    def value(self, call, flow, values):
+        return [None]
+
+    def reading(self, call):
+        return self.absorbs
+
+    def approximates(self, call):
+        return self.absorbs == ALL
+
+
+def norm_axes(op, rank):
+    """The axes of a normalisation as a tuple."""
+    axis = op.axis
+    return tuple(axis) if isinstance(axis, (list, tuple)) else (axis,)
+
+
+def single_axis(op):
+    return norm_axes(op, None)[-1]

@@ -1,0 +1,142 @@
+"""Layers that treat each channel alone, with weights of its own."""
+
+import dataclasses
+from collections.abc import Callable
+
+import keras
+import numpy as np
+
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules.elementwise import EXTRA
+from keras_gates.surgeon.rules.elementwise import rerun
+from keras_gates.surgeon.rules.rule import LINEAR
+from keras_gates.surgeon.rules.rule import Flow
+from keras_gates.surgeon.rules.rule import Rule
+from keras_gates.surgeon.rules.rule import barrier
+from keras_gates.surgeon.rules.rule import known
+from keras_gates.surgeon.rules.rule import one_axis
+from keras_gates.surgeon.rules.rule import only_first
+
+
+@dataclasses.dataclass(frozen=True)
+class PerChannel(Rule):
+    """One or more vectors of weights along an axis, each channel alone.
+
+    Attributes:
+        axis: `op -> axis` of the channels.
+        twin: `(op, array) -> array` on an array with all channels,
+            instead of running the layer.
+        axes: weight name -> `("channel",)`, right-aligned as ever.
+    """
+
+    kind: str = "per channel"
+    axis: Callable = lambda op: -1
+    passes: str | None = None
+    twin: Callable | None = None
+    cuts: bool = True
+
+    def flow(self, call, inputs, units):
+        shape = call.inputs[0].shape
+        axis = self.axis(call.op) % len(shape)
+        labels = inputs[0]
+        sources = only_first(inputs, units, EXTRA)
+        ids = one_axis(labels, axis, shape)
+        if ids is not None:
+            return Flow([labels], [sources], roles={"channel": ids})
+        if lb.varying(labels):
+            reason = f"its channels are not on axis {axis} of its input"
+            return barrier(call, inputs, units, reason)
+        return Flow([labels], [sources])
+
+    def value(self, call, flow, values):
+        if values[0] is None:
+            return [None]
+        x = values[0].plain()
+        shape = list(x.shape)
+        axis = self.axis(call.op) % len(shape)
+        shape[axis] = call.inputs[0].shape[axis]
+        filled = np.broadcast_to(np.where(np.isnan(x), 0.0, x), shape)
+        if self.twin is not None:
+            result = self.twin(call.op, filled)
+        else:
+            result = rerun(call, filled)
+        if result.shape != x.shape:
+            return [None]
+        return [known(np.where(np.isnan(x), np.nan, result))]
+
+    def scaling(self, call):
+        return self.passes
+
+
+@dataclasses.dataclass(frozen=True)
+class PReLU(PerChannel):
+    """Slopes of the input's shape, with 1 along the shared axes."""
+
+    kind: str = "PReLU"
+
+    def axis(self, op):
+        """The last axis along which there is more than one slope."""
+        shape = op.alpha.shape
+        own = [a for a, s in enumerate(shape) if s > 1]
+        return own[-1] + 1 if own else len(shape)
+
+    def axes_of(self, call):
+        rank = len(call.op.alpha.shape)
+        axis = self.axis(call.op) - 1
+        if call.op.alpha.shape[axis] == 1:
+            return {"alpha": (None,)}
+        return {"alpha": ("channel",) + (None,) * (rank - 1 - axis)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Rescaling(PerChannel):
+    """A scalar, or a vector along the last axis, from the config."""
+
+    kind: str = "rescaling"
+
+    def flow(self, call, inputs, units):
+        first = keras.config.image_data_format() == "channels_first"
+        vectors = np.ndim(call.op.scale) or np.ndim(call.op.offset)
+        if vectors and first:
+            why = "a vector Rescaling follows the global image format"
+            return barrier(call, inputs, units, why)
+        if vectors:
+            return super().flow(call, inputs, units)
+        sources = only_first(inputs, units, EXTRA)
+        return Flow([inputs[0]], [sources])
+
+    def sized(self, call):
+        return bool(np.ndim(call.op.scale) or np.ndim(call.op.offset))
+
+    def scaling(self, call):
+        return LINEAR if np.all(np.asarray(call.op.offset) == 0) else None
+
+    def revise(self, call, flow, view):
+        kept = view.index.get("channel")
+        config = {}
+        for key in ("scale", "offset"):
+            vector = np.asarray(getattr(call.op, key))
+            if vector.ndim and kept is not None:
+                config[key] = vector[..., kept].tolist()
+        return config, call.args, call.kwargs
+
+
+def batch_norm_axis(op):
+    return op.axis if isinstance(op.axis, int) else op.axis[0]
+
+
+def batch_norm(op, x):
+    """Batch normalisation in inference, channels on `op.axis`."""
+    shape = [1] * x.ndim
+    shape[batch_norm_axis(op)] = -1
+
+    def vector(variable, default):
+        if variable is None:
+            return default
+        array = keras.ops.convert_to_numpy(variable).astype("float64")
+        return array.reshape(shape)
+
+    scale = vector(op.gamma, 1.0) if op.scale else 1.0
+    shift = vector(op.beta, 0.0) if op.center else 0.0
+    deviation = np.sqrt(vector(op.moving_variance, None) + op.epsilon)
+    return (x - vector(op.moving_mean, None)) / deviation * scale + shift

@@ -1,0 +1,126 @@
+"""Compare a pruned model with its original, by running both."""
+
+import contextlib
+
+import keras
+import numpy as np
+
+from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon import solve
+from keras_gates.surgeon.plan import Plan
+from keras_gates.surgeon.plan import plan as make_plan
+
+
+def verify(model, pruned, thresholds, x=None, *, samples=8, seed=0, **options):
+    """The largest difference of each output, relative to its scale.
+
+    The original is run with its closed gates set to exactly 0 (and put back
+    afterwards); what the surgeon knows of constants and labels plays no
+    part in it.
+
+    Args:
+        model: The model with gates.
+        pruned: What `prune` returned for it.
+        thresholds: The thresholds that it was pruned with, or the `Plan`.
+        x: Inputs to compare on, as for `model.predict`. Random normal ones
+            by default (whole numbers below 2 for integer inputs).
+        samples: How many random samples.
+        seed: Seed of the random inputs.
+        **options: `keep_at_least`, `round_to`, `exact` as given to `prune`.
+
+    Returns:
+        A dict from output name to `max|original - pruned| / max|original|`.
+
+    Raises:
+        ValueError: `x` is empty, or an input has an unknown size and `x` is
+            not given.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> model = keras.Sequential([
+    ...     keras.Input((8,)), keras.layers.Dense(16, activation="relu"),
+    ...     kg.FilterGate(), keras.layers.Dense(2),
+    ... ])
+    >>> small = kg.surgeon.prune(model, kg.Quantile(0.5))
+    >>> max(kg.surgeon.verify(model, small, kg.Quantile(0.5)).values()) < 1e-5
+    True
+    """
+    decided = thresholds
+    if not isinstance(thresholds, Plan):
+        decided = make_plan(model, thresholds, **options)
+    if x is None:
+        x = _random_inputs(model, samples, seed)
+    if any(len(array) == 0 for array in keras.tree.flatten(x)):
+        raise ValueError(
+            "`verify` needs at least one sample to compare on. Received an "
+            "empty `x`."
+        )
+    with closed_gates(model, decided.masks()):
+        expected = keras.tree.flatten(model(x, training=False))
+        expected = [keras.ops.convert_to_numpy(y) for y in expected]
+    got = keras.tree.flatten(pruned(x, training=False))
+    got = [keras.ops.convert_to_numpy(y) for y in got]
+    names = _output_names(model)
+    return {
+        name: _difference(a, b) for name, a, b in zip(names, expected, got)
+    }
+
+
+@contextlib.contextmanager
+def closed_gates(model, masks):
+    """Within, the closed factors of `model` are exactly 0.
+
+    Args:
+        model: The model with gates.
+        masks: `{gate name: boolean array}`.
+    """
+    gates = solve.gates_of(gr.read(model))
+    before = {
+        name: np.array(keras.ops.convert_to_numpy(gate.factor))
+        for name, gate in gates.items()
+    }
+    try:
+        for name, mask in masks.items():
+            values = np.where(mask, 0.0, before[name]).astype("float32")
+            gates[name].factor.assign(values)
+        yield model
+    finally:
+        for name, values in before.items():
+            gates[name].factor.assign(values)
+
+
+def _difference(expected, got):
+    expected = expected.astype("float64")
+    scale = np.abs(expected).max()
+    worst = np.abs(expected - got.astype("float64")).max()
+    return float(worst / scale) if scale else float(worst)
+
+
+def _output_names(model):
+    names, seen = [], {}
+    for name in gr.functional_of(model).output_names:
+        seen[name] = seen.get(name, -1) + 1
+        names.append(f"{name}_{seen[name]}" if seen[name] else name)
+    return names
+
+
+def _random_inputs(model, samples, seed):
+    """Random inputs in the structure that the model takes."""
+    rng = np.random.default_rng(seed)
+    structure, _ = gr.structures(model)
+
+    def sample(kt):
+        shape = tuple(kt.shape)
+        if any(size is None for size in shape[1:]):
+            raise ValueError(
+                f"Input '{kt.name}' has the shape {shape}: pass `x`, since "
+                "its unknown sizes can't be guessed."
+            )
+        batch = samples if shape[0] is None else shape[0]
+        size = (batch, *shape[1:])
+        if keras.backend.is_float_dtype(kt.dtype):
+            return rng.normal(size=size).astype(kt.dtype)
+        return rng.integers(0, 2, size).astype(kt.dtype)
+
+    return keras.tree.map_structure(sample, structure)

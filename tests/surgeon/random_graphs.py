@@ -1,0 +1,214 @@
+"""Random models with gates: one seed, one model, on every backend.
+
+Each block is drawn by a generator of its own, so that leaving some out
+(`skip`) leaves the others as they are: `shrink` makes a failing graph small.
+"""
+
+import dataclasses
+import random
+
+import keras
+from keras import layers as L
+
+import keras_gates as kg
+from tests import helpers
+from tests.surgeon import random_blocks as rb
+
+CLOSINGS = ["none", "half", "half", "most", "branches", "ones"]
+GATE_SHARE = 0.4
+
+
+@dataclasses.dataclass
+class Case:
+    """A model and how it came about."""
+
+    seed: int
+    model: keras.Model
+    closing: str
+    features: set
+    blocks: int
+
+
+class Draw:
+    """What the blocks ask: choices, widths, and where to put a gate."""
+
+    def __init__(self, seed, gated=True):
+        self.rng = random.Random(seed)
+        self.gated = gated
+        self.features = set()
+
+    def pick(self, options):
+        return self.rng.choice(options)
+
+    def chance(self, share):
+        return self.rng.random() < share
+
+    def width(self):
+        return self.pick([3, 4, 4, 6, 6, 8])
+
+    def shuffled(self, items):
+        items = list(items)
+        self.rng.shuffle(items)
+        return items
+
+    def maybe_gate(self, x, share=GATE_SHARE):
+        return kg.FilterGate()(x) if self.chance(share) else x
+
+
+def build(seed, skip=frozenset(), blocks=None):
+    """The model of a seed; `skip` holds the numbers of blocks left out."""
+    keras.utils.clear_session(free_memory=False)
+    start = Draw(f"{seed}")
+    kind = start.pick(["image", "image", "image", "sequence", "vector"])
+    shape = {"image": (8, 8, 3), "sequence": (10, 4), "vector": (7,)}[kind]
+    count = start.pick([2, 3, 4, 5]) if blocks is None else blocks
+    closing = start.pick(CLOSINGS)
+    features = {kind, closing}
+    inputs = {"first": keras.Input(shape, name="first")}
+    x = inputs["first"]
+    if start.chance(0.15):
+        x = kg.FilterGate()(x)
+        features.add("gated input")
+    if start.chance(0.2):
+        inputs["second"] = keras.Input(shape, name="second")
+        x = _join(Draw(f"{seed} join"), x, inputs["second"])
+        features.add("two inputs")
+    seen = []
+    for number in range(count):
+        if number not in skip:
+            draw = Draw(f"{seed} {number}")
+            x = _block(draw, x, features)
+            seen.append(x)
+    outputs = _heads(Draw(f"{seed} heads"), x, seen, features, skip, count)
+    taken = inputs if len(inputs) > 1 else inputs["first"]
+    model = keras.Model(taken, outputs, name="random")
+    return Case(seed, model, closing, features, count + 4)
+
+
+def _join(d, x, second):
+    if d.chance(0.5):
+        return L.Concatenate()([x, rb.activation(d, second)])
+    y = rb.same_conv(d, second, x.shape[-1])
+    return rb.merged(d, x, d.pick(rb.SCALAR_GATES)()(y))
+
+
+def _block(d, x, features):
+    """One drawn block, plain, shared between two calls, or nested."""
+    table = rb.IMAGE if rb.is_image(x) else rb.VECTOR
+    chosen = d.rng.choices(list(table), list(table.values()))[0]
+    way = d.rng.choices(["plain", "shared", "nested"], [80, 8, 12])[0]
+    features.add(chosen.__name__)
+    if way == "plain":
+        return d.maybe_gate(chosen(d, x))
+    features.add(way)
+    if way == "shared":
+        return _shared(d, x, features)
+    return _nested(d, x, chosen, features)
+
+
+def _shared(d, x, features):
+    """One layer on two tensors of one shape."""
+    layer = _shareable(d, x)
+    twin = d.maybe_gate(d.pick([rb.activation, rb.scalar_operation])(d, x))
+    a, b = d.maybe_gate(layer(x), 0.3), d.maybe_gate(layer(twin), 0.3)
+    if d.chance(0.3):
+        gate = kg.FilterGate()
+        a, b = gate(a), gate(b)
+        features.add("shared gate")
+    if d.chance(0.5):
+        return L.Concatenate()([a, b])
+    return rb.merged(d, a, b)
+
+
+def _shareable(d, x):
+    options = {"use_bias": d.chance(0.5), "activation": d.pick([None, "relu"])}
+    kinds = [
+        lambda: L.Dense(d.width(), **options),
+        lambda: L.BatchNormalization(),
+    ]
+    if rb.is_image(x):
+        kinds += 2 * [
+            lambda: rb.layer("Conv", x)(
+                d.width(), d.pick([1, 3]), padding="same", **options
+            )
+        ]
+    return d.pick(kinds)()
+
+
+def _nested(d, x, chosen, features):
+    """A model of its own, called once, or twice on different tensors."""
+    inner = _sequential(d, x) if d.chance(0.3) else _inner(d, x, chosen)
+    if d.chance(0.5):
+        return d.maybe_gate(inner(x))
+    features.add("nested twice")
+    twin = d.maybe_gate(d.pick([rb.activation, rb.batch_norm])(d, x))
+    a, b = inner(x), inner(twin)
+    if d.chance(0.4):
+        return L.Concatenate()([a, b])
+    return d.maybe_gate(rb.merged(d, a, b))
+
+
+def _inner(d, x, chosen):
+    start = keras.Input(x.shape[1:])
+    y = d.maybe_gate(chosen(d, start))
+    if d.chance(0.5):
+        y = d.maybe_gate(d.pick([rb.conv, rb.activation])(d, y))
+    if y is start:
+        y = L.ReLU()(y)
+    return keras.Model(start, y)
+
+
+def _sequential(d, x):
+    parts = [keras.Input(x.shape[1:])]
+    for _ in range(2):
+        parts.append(L.Dense(d.width(), activation=d.pick(rb.ACTIVATIONS)))
+        if d.chance(0.5):
+            parts.append(L.BatchNormalization())
+        if d.chance(0.5):
+            parts.append(kg.FilterGate())
+    return keras.Sequential(parts)
+
+
+def _heads(d, x, seen, features, skip, count):
+    """One or more outputs, as a tensor, a list or a dict."""
+    outputs = [_head(d, x, skip, count)]
+    if seen and d.chance(0.25):
+        outputs.append(d.pick(seen))
+        features.add("inner output")
+    if d.chance(0.2):
+        outputs.append(_head(d, x, skip, count))
+    if len(outputs) == 1:
+        return outputs[0]
+    features.add("outputs")
+    if d.chance(0.5):
+        return {f"out_{i}": y for i, y in enumerate(outputs)}
+    return outputs
+
+
+def _head(d, x, skip, count):
+    if rb.is_image(x):
+        kinds = [L.Flatten(), rb.layer("GlobalAveragePooling", x)()]
+        kinds += [rb.layer("GlobalMaxPooling", x)()]
+        x = d.pick(kinds)(x)
+    for number in range(d.pick([0, 1, 1])):
+        hidden = L.Dense(d.width(), activation=d.pick(["relu", "tanh"]))
+        x = d.maybe_gate(hidden(x))
+    return L.Dense(3, activation=d.pick([None, None, "softmax"]))(x)
+
+
+def prepared(seed, skip=frozenset(), closing=None):
+    """A case with weights, and inputs for it."""
+    case = build(seed, skip)
+    case.closing = closing or case.closing
+    x = helpers.inputs_for(case.model, seed)
+    helpers.randomize(case.model, seed, x, case.closing)
+    return case, x
+
+
+def shrink(seed, fails, blocks):
+    """The numbers of blocks to leave out of a failing graph."""
+    skip = set()
+    for number in range(blocks):
+        if fails(frozenset(skip | {number})):
+            skip.add(number)
+    return frozenset(skip)
