@@ -3,8 +3,10 @@
 from keras_gates import callbacks
 from keras_gates import constraints
 from keras_gates import regularizers
+from keras_gates import stats
 from keras_gates import surgeon
 from keras_gates import thresholds
+from keras_gates import zoo
 from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import FilterGate
@@ -22,6 +24,8 @@ __all__ = [
     "callbacks",
     "constraints",
     "regularizers",
+    "stats",
     "surgeon",
     "thresholds",
+    "zoo",
 ]

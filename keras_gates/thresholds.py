@@ -138,21 +138,23 @@ def resolve(thresholds, gates, keep_at_least=0):
         gates: A list of `Factors`.
         keep_at_least: How many channels of each filter gate stay open at
             least, those of the largest factors: a number, or a dict by gate
-            name.
+            name. Scalar gates have no channels, and are closed regardless.
 
     Returns:
         A dict from gate name to boolean array.
 
     Raises:
-        TypeError: If `thresholds` is of another type.
-        ValueError: If a number is negative or NaN, or a key of the dict is
-            neither a kind nor the name of a gate.
+        TypeError: If `thresholds` or `keep_at_least` is of another type.
+        ValueError: If a number is negative or NaN, a key of `thresholds` is
+            neither a kind nor the name of a gate, or one of `keep_at_least`
+            is not the name of a filter gate.
     """
     groups = _groups(thresholds, gates)
     closed = {g.name: np.zeros(g.values.shape, bool) for g in gates}
     for rule, members in groups:
-        for gate, mask in zip(members, rule.close(members)):
-            closed[gate.name] = mask
+        masks = rule.close(members)
+        for gate, mask in zip(members, masks, strict=True):
+            closed[gate.name] = _checked(mask, gate, rule)
     floors = _floors(keep_at_least, gates)
     for gate in gates:
         floor = floors.get(gate.name, 0)
@@ -165,7 +167,7 @@ def resolve(thresholds, gates, keep_at_least=0):
 def _groups(thresholds, gates):
     """`(rule, gates)` pairs; each gate is in one of them at most."""
     if not isinstance(thresholds, dict):
-        return [(_rule(thresholds), list(gates))]
+        return [(_rule(thresholds, "thresholds"), list(gates))]
     names = {g.name for g in gates}
     for key in thresholds:
         if key not in names and key not in KINDS:
@@ -181,40 +183,65 @@ def _groups(thresholds, gates):
             for g in gates
             if g.name == key or (g.kind == key and g.name not in thresholds)
         ]
-        groups.append((_rule(value), members))
+        groups.append((_rule(value, f"thresholds[{key!r}]"), members))
     return groups
 
 
-def _rule(value):
+def _rule(value, argument):
     if isinstance(value, Rule):
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
-            "`thresholds` must be a number, a rule such as Quantile(0.5), or "
+            f"`{argument}` must be a number, a rule such as Quantile(0.5), or "
             f"a dict of these by kind or gate name. Received: {value!r} (of "
             f"type {type(value).__name__})."
         )
-    return Below(float(value))
+    try:
+        return Below(float(value))
+    except ValueError as error:
+        raise ValueError(f"`{argument}` can't be used. {error}") from error
+
+
+def _checked(mask, gate, rule):
+    """The mask as an array of its own, if a rule made it as it should."""
+    mask = np.array(mask)
+    if mask.dtype != bool or mask.shape != gate.values.shape:
+        raise ValueError(
+            f"{type(rule).__name__}.close() must return a boolean array like "
+            f"the factors of each gate. Received: {mask.dtype} of shape "
+            f"{mask.shape} for gate '{gate.name}' of shape "
+            f"{gate.values.shape}."
+        )
+    return mask
 
 
 def _floors(keep_at_least, gates):
     """How many channels stay open, by gate name."""
-    names = {g.name for g in gates}
+    names = {g.name for g in gates if g.kind == "filter"}
     if not isinstance(keep_at_least, dict):
-        keep_at_least = {name: keep_at_least for name in names}
+        _check_floor(keep_at_least, "keep_at_least")
+        return dict.fromkeys(names, keep_at_least)
     for name, floor in keep_at_least.items():
         if name not in names:
             raise ValueError(
-                f"`keep_at_least` names {name!r}, which is no gate. Gates of "
-                f"this model: {', '.join(sorted(names)) or 'none'}."
+                f"`keep_at_least` has the key {name!r}, which is not the "
+                "name of a filter gate. Filter gates of this model: "
+                f"{', '.join(sorted(names)) or 'none'}."
             )
-        whole = isinstance(floor, numbers.Integral)
-        if isinstance(floor, bool) or not whole or floor < 0:
-            raise ValueError(
-                "`keep_at_least` must be a whole number of channels, at "
-                f"least 0. Received: {floor!r} for gate '{name}'."
-            )
+        _check_floor(floor, f"keep_at_least[{name!r}]")
     return keep_at_least
+
+
+def _check_floor(floor, argument):
+    if isinstance(floor, bool) or not isinstance(floor, numbers.Integral):
+        raise TypeError(
+            f"`{argument}` must be a whole number of channels. Received: "
+            f"{floor!r} (of type {type(floor).__name__})."
+        )
+    if floor < 0:
+        raise ValueError(
+            f"`{argument}` must be at least 0. Received: {floor!r}."
+        )
 
 
 def _check_number(value, what):

@@ -106,7 +106,7 @@ def _drawn(weight, rng):
     inputs = max(1, int(np.prod(shape[:-1])))
     if name == "depthwise_kernel":
         inputs = max(1, int(np.prod(shape[:-2])))
-    return rng.normal(0, 1.3 / np.sqrt(inputs), shape)
+    return rng.normal(0, 1.2 / np.sqrt(inputs), shape)
 
 
 def _set_moving_statistics(model, x):
@@ -137,27 +137,31 @@ def _perturb(norm, rng):
 def close(model, how, rng):
     """Draw gate factors: each clearly closed, or clearly open.
 
+    Mostly some channel of a gate stays open, since a gate that is closed
+    altogether may leave an output constant, which pruning refuses.
+
     Args:
         model: a model with gates.
-        how: "none"; "half" or "most" of the channels; "branches": whole
-            gates; "ones": all open at exactly 1; or a float, the share.
+        how: "none", "half" or "most" of the channels; "branches": half of
+            the scalar gates, and some whole filter gates; "ones": all open
+            at exactly 1.
         rng: a NumPy generator.
     """
-    share = {"none": 0.0, "half": 0.5, "most": 0.85}.get(how, how)
+    share = {"half": 0.5, "most": 0.85, "branches": 0.25}.get(how, 0.0)
     for gate in gates_of(model):
         shape = tuple(gate.factor.shape)
         size = rng.uniform(0.6, 1.5, shape)
         negative = rng.random(shape) < 0.15
         small = rng.uniform(0.0, 0.3, shape)
-        if how == "ones":
-            gate.factor.assign(np.ones(shape))
-            continue
-        if how == "branches":
-            shut = np.full(shape, rng.random() < 0.4)
-        else:
-            shut = rng.random(shape) < share
+        shut = rng.random(shape) < (share if shape else share / 2)
+        whole = rng.random() < (0.06 if shape else 0.5)
+        if how == "branches" and whole:
+            shut = np.ones(shape, bool)
+        elif shape and shut.all() and rng.random() < 0.95:
+            shut[rng.integers(len(shut))] = False
         factor = np.where(shut, small, size)
-        gate.factor.assign(np.where(negative, -factor, factor))
+        factor = np.where(negative, -factor, factor)
+        gate.factor.assign(np.ones(shape) if how == "ones" else factor)
 
 
 # Truth -------------------------------------------------------------------

@@ -110,11 +110,27 @@ def label(graph, uncut=frozenset()):
         found.steps.append(Step(call, rule, inputs, call.outputs, flow))
         for tensor, labels in zip(call.outputs, flow.labels):
             found.labels[tensor] = labels
+    partial = _partial(found)
+    if partial:
+        return label(graph, uncut | partial)
     for tensor in graph.outputs:
         units.pin(found.labels[tensor], "it is an output of the model")
     _agree(found)
     found.classes = units.classes()
     return found
+
+
+def _partial(found):
+    """Keys of selections that some calls of a nested model do without.
+
+    It is rebuilt once, so a gather inside is for all of its calls.
+    """
+    counts, sites = {}, {}
+    for step in found.steps:
+        if step.position is not None:
+            counts[step.key] = counts.get(step.key, 0) + 1
+            sites[step.key] = step.site
+    return {key for key, n in counts.items() if n < len(sites[key].calls)}
 
 
 def _selection(found, call, rule, shared):
@@ -176,19 +192,28 @@ def _agree(found):
             _tie_steps(found, twin, step)
         twin = first_of_site.setdefault(step.key, step)
         _tie_steps(found, twin, step)
+    for nested in found.graph.nested():
+        why = f"the model '{nested.model.name}' is called on several tensors"
+        for bound in nested.bounds[1:]:
+            _tie_all(found, nested.bounds[0], bound, why)
 
 
 def _tie_steps(found, step, other):
     if step is other:
         return
-    for a, b in zip(step.inputs + step.outputs, other.inputs + other.outputs):
+    ours, theirs = step.inputs + step.outputs, other.inputs + other.outputs
+    why = f"'{step.path}' is called on differently shaped tensors"
+    _tie_all(found, ours, theirs, why)
+
+
+def _tie_all(found, tensors, others, why):
+    for a, b in zip(tensors, others, strict=True):
         left, right = found.labels[a], found.labels[b]
         if left is right:
             continue
         try:
             found.units.tie(left, right)
         except ValueError:
-            why = f"'{step.path}' is called on differently shaped tensors"
             found.units.pin(left, why)
             found.units.pin(right, why)
 
@@ -208,7 +233,7 @@ def constants(found, closed):
             shut = None
         if all(v is None for v in inputs) and shut is None:
             continue
-        if step.call.kwargs.get("training") is True:
+        if step.call.kwargs.get("training") is True or step.flow.reason:
             continue
         outputs = step.rule.value(step.call, step.flow, inputs)
         if shut is not None:

@@ -10,7 +10,7 @@ import math
 
 import keras
 
-from keras_gates.surgeon.rules.rule import channel_axis
+from keras_gates.surgeon.rules.rule import named_weights
 
 
 def weight_shapes(op):
@@ -33,14 +33,17 @@ def cut_weight_shapes(call, rule, kept):
         kept: role -> how many positions are left along it; roles that it
             does not name keep their size.
     """
+    if not isinstance(call.op, keras.Layer):
+        return []
     axes = rule.axes_of(call)
     found = []
-    for name, shape in weight_shapes(call.op):
-        sizes, roles = list(shape), axes.get(name, ())
-        for axis, role in enumerate(roles, len(sizes) - len(roles)):
-            if role is not None:
-                sizes[axis] = kept.get(role, sizes[axis])
-        found.append((name, tuple(sizes)))
+    for part in rule.parts(call.op):
+        for name, weight in named_weights(part, axes):
+            sizes, roles = list(weight.shape), axes.get(name, ())
+            for axis, role in enumerate(roles, len(sizes) - len(roles)):
+                if role is not None:
+                    sizes[axis] = kept.get(role, sizes[axis])
+            found.append((name, tuple(sizes)))
     return found
 
 
@@ -71,21 +74,14 @@ def layer_macs(call, rule, shapes, in_shape, out_shape):
     for name, shape in shapes:
         over = rule.costs.get(name)
         if over is not None:
-            places = _places(call, over, in_shape, out_shape)
+            places = _places(call, rule, over, in_shape, out_shape)
             total += math.prod(shape) * places
     return total
 
 
-def _places(call, over, in_shape, out_shape):
-    """The number of positions that "in", "out" or "step" stands for."""
-    shape = tuple(in_shape if over == "in" else out_shape)
-    if over == "step" and len(shape) < len(in_shape):
-        # A recurrent layer that returns its last state only.
-        shape = (*shape[:1], in_shape[1], *shape[1:])
-    channels = channel_axis(call.op, len(shape))
-    if over == "step" and channels == 1:
-        channels = 2  # (batch, time, channels, ...)
-    sizes = [s for axis, s in enumerate(shape) if axis not in (0, channels)]
+def _places(call, rule, over, in_shape, out_shape):
+    """At how many positions a weight is used."""
+    sizes = rule.positions(call, over, in_shape, out_shape)
     if None in sizes:
         raise ValueError(
             f"The MACs of layer '{call.path}' (of type "

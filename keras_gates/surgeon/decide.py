@@ -110,7 +110,7 @@ def _absorbing(labelling, values, exact):
         mode = "bias"
         if border or any(s.rule.reading(s.call) != BIAS for s in steps):
             mode = "merge" if rule.merges(call) else "none"
-            if not exact:
+            if not exact and rule.approximates(call):
                 mode = "approximate"
         if mode == "none":
             agreed = np.where(agreed == 0, 0.0, np.nan)

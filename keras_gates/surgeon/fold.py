@@ -42,8 +42,12 @@ def fold(decision, closed):
         if (factors == 1).all():
             found.taken[step.key] = ()
             continue
-        places = folder.upstream(step, step.inputs[0], factors)
-        if places is None:
+        # Where the gate's axis has no units, no walk can follow its factors.
+        followed = _fits(factors, step.flow.labels[0])
+        places = None
+        if followed:
+            places = folder.upstream(step, step.inputs[0], factors)
+        if followed and places is None:
             places = folder.downstream(step, step.outputs[0], factors)
         if places is None:
             found.scales[step.key] = factors
@@ -62,11 +66,17 @@ def _factors(decision, step, shut):
     if shut is not None:
         mask = step.rule.factors(step.call, labels.ndim, shut)
         factors = np.where(mask, 0.0, factors)
-    fits = all(f in (1, e) for f, e in zip(factors.shape, labels.shape))
-    if not fits:
+    if not _fits(factors, labels):
         return factors
     factors = np.broadcast_to(factors, labels.shape)
     return np.where(decision.mask(labels), factors, 1.0)
+
+
+def _fits(factors, labels):
+    """Whether each of the factors belongs to a unit."""
+    return all(
+        f in (1, e) for f, e in zip(factors.shape, labels.shape, strict=True)
+    )
 
 
 def _passes(how, factors):

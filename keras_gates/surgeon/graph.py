@@ -28,16 +28,14 @@ class Tensor:
 class Site:
     """One recorded call in one model: what the rebuild walks over.
 
-    `child` is the graph of a nested model and `bound` the tensors that it is
-    called on first; `calls` are the flat calls that this site became: one
-    for each time the model round it is called.
+    `child` is the graph of a nested model; `calls` are the flat calls that
+    this site became: one for each time the model round it is called.
     """
 
     op: object
     node: object
     name: str
     child: "Graph | None" = None
-    bound: list = dataclasses.field(default_factory=list)
     calls: list = dataclasses.field(default_factory=list)
 
 
@@ -71,7 +69,11 @@ class Call:
 
 @dataclasses.dataclass(eq=False)
 class Graph:
-    """A functional model: its sites in order, and the flat calls."""
+    """A functional model: its sites in order, and the flat calls.
+
+    `bounds` of a nested model's graph are the tensors it is called on, one
+    list for each time.
+    """
 
     model: keras.Model
     functional: Functional
@@ -79,6 +81,16 @@ class Graph:
     calls: list = dataclasses.field(default_factory=list)
     inputs: list = dataclasses.field(default_factory=list)
     outputs: list = dataclasses.field(default_factory=list)
+    bounds: list = dataclasses.field(default_factory=list)
+
+    def nested(self):
+        """The graphs of all models inside, each once."""
+        found = {}
+        for site in self.sites:
+            if site.child is not None and id(site.child) not in found:
+                found[id(site.child)] = site.child
+                found.update({id(g): g for g in site.child.nested()})
+        return list(found.values())
 
 
 def is_functional(model):
@@ -164,7 +176,7 @@ def _expand(graph, bound, calls, scope):
         inputs = [tensors[id(kt)] for kt in node.input_tensors]
         path = "/".join((*scope, site.name))
         if site.child is not None:
-            site.bound = site.bound or inputs
+            site.child.bounds.append(inputs)
             inner = (*scope, site.name)
             outputs = _expand(site.child, inputs, calls, inner)
             for kt, tensor in zip(node.outputs, outputs):
@@ -229,6 +241,8 @@ def recreate(op, changes):
     Raises:
         ValueError: the config does not round-trip.
     """
+    if type(op) is keras.layers.Lambda:
+        return _same_function(op)
     try:
         return _from_config(op, op.get_config(), changes)
     except Exception as error:
@@ -242,12 +256,26 @@ def recreate(op, changes):
         raise ValueError(
             f"'{op.name}' (of type {type(op).__name__}) can't be recreated "
             f"from its config: {error} Give the class a `get_config()` that "
-            "returns every argument of its constructor."
+            "returns every argument of its constructor, and register custom "
+            "functions with `keras.saving.register_keras_serializable`."
         ) from error
 
 
+def _same_function(op):
+    """A Lambda layer again; its config holds bytecode, without globals."""
+    return keras.layers.Lambda(
+        op.function,
+        op._output_shape,
+        op.mask,
+        op.arguments,
+        name=op.name,
+        dtype=op.dtype_policy,
+        trainable=op.trainable,
+    )
+
+
 def _from_config(op, config, changes):
-    new = type(op).from_config(_changed(config, changes))
+    new = type(op).from_config(merged(config, changes))
     if isinstance(op, keras.Layer):
         new.trainable = op.trainable
         for part, twin in zip(
@@ -258,13 +286,13 @@ def _from_config(op, config, changes):
     return new
 
 
-def _changed(config, changes):
-    """A config with changes; dictionaries, as of inner layers, merge."""
+def merged(config, changes):
+    """A config with changes; the configs of inner layers are merged too."""
     config = dict(config)
     for key, value in changes.items():
         old = config.get(key)
         inner = isinstance(value, dict) and isinstance(old, dict)
-        config[key] = _changed(old, value) if inner else value
+        config[key] = merged(old, value) if inner else value
     return config
 
 
@@ -326,3 +354,23 @@ def structures(model):
     """The nested structures of a functional model's inputs and outputs."""
     functional = functional_of(model)
     return functional._inputs_struct, functional._outputs_struct
+
+
+def sublayers(op):
+    """All layers inside a layer, at any depth; none for an operation."""
+    if not isinstance(op, keras.Layer):
+        return []
+    return list(op._flatten_layers(include_self=False))
+
+
+def mark_called(model):
+    """Let a functional model that never ran be exported to ONNX.
+
+    Keras asks for a call, although nothing of it is unknown before.
+    """
+    model._called = True
+
+
+def copy_trainable(old, new):
+    """Give a model the flag of another, leaving its layers' own alone."""
+    new._trainable = old._trainable

@@ -122,28 +122,62 @@ class Plan:
         Raises:
             ValueError: the text is no plan, or a plan for another model.
         """
-        try:
-            data = json.loads(text)
-            found = data["fingerprint"], data["format"]
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(
-                "This is not the JSON of a keras_gates plan. Expected what "
-                f"`Plan.to_json()` returns. ({error})"
-            ) from error
-        if found[1] != _FORMAT:
-            raise ValueError(
-                f"This plan has format {found[1]}, and this version of "
-                f"keras_gates reads format {_FORMAT}. Make the plan again."
-            )
-        if found[0] != fingerprint(model):
+        data = _parsed(text)
+        if data["fingerprint"] != fingerprint(model):
             raise ValueError(
                 f"This plan was made for a model '{data['model']}' whose "
                 f"layers, shapes or names are not those of '{model.name}'. "
                 "Apply it to the model that it was made for, or make a new "
                 "plan."
             )
-        rows = [report.Row.from_dict(row) for row in data["rows"]]
-        return cls(model, data["closed"], data["options"], rows, data["notes"])
+        gates = solve.factors_of(gr.read(model))
+        _check_closed(data["closed"], {g.name: g.values.size for g in gates})
+        fields = (data[name] for name in ("closed", "options", "rows", "notes"))
+        return cls(model, *fields)
+
+
+def _parsed(text):
+    """The fields of a plan's JSON text."""
+    try:
+        data = json.loads(text)
+        version = data["format"]
+        if version == _FORMAT:
+            return _fields(data)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise _no_plan(f"{type(error).__name__}: {error}") from error
+    raise ValueError(
+        f"This plan has format {version!r}, and this version of keras_gates "
+        f"reads format {_FORMAT}. Make the plan again."
+    )
+
+
+def _fields(data):
+    options = {name: data["options"][name] for name in ("exact", "round_to")}
+    return {
+        "model": data["model"],
+        "fingerprint": data["fingerprint"],
+        "closed": {name: list(at) for name, at in data["closed"].items()},
+        "options": options,
+        "rows": [report.Row.from_dict(row) for row in data["rows"]],
+        "notes": list(data["notes"]),
+    }
+
+
+def _check_closed(closed, sizes):
+    """Refuse a plan that closes what the model does not have."""
+    for name, found in closed.items():
+        size = sizes.get(name)
+        if size is None:
+            raise _no_plan(f"'{name}' is no gate of the model")
+        if not all(isinstance(i, int) and 0 <= i < size for i in found):
+            raise _no_plan(f"gate '{name}' has {size} factors, not {found}")
+
+
+def _no_plan(why):
+    return ValueError(
+        "This is not the JSON of a keras_gates plan. Expected what "
+        f"`Plan.to_json()` returns. ({why})"
+    )
 
 
 def fingerprint(model):
@@ -259,6 +293,11 @@ def _from_thresholds(model, thresholds, keep_at_least, round_to, exact):
         raise ValueError(
             f"`round_to` must be at least 1. Received: {round_to!r}."
         )
+    if not isinstance(exact, bool):
+        raise TypeError(
+            f"`exact` must be True or False. Received: {exact!r} (of type "
+            f"{type(exact).__name__})."
+        )
     graph = gr.read(model)
     gates = solve.factors_of(graph)
     if not gates:
@@ -268,7 +307,7 @@ def _from_thresholds(model, thresholds, keep_at_least, round_to, exact):
             "layers into it before training."
         )
     closed = th.resolve(thresholds, gates, keep_at_least)
-    options = {"exact": bool(exact), "round_to": int(round_to)}
+    options = {"exact": exact, "round_to": int(round_to)}
     return solve.solve(graph, closed, **options)
 
 

@@ -41,6 +41,8 @@ class Reasons:
                 + ("and go" if left > 1 else "and go; it is passed over")
             )
         lines += self._absorbs(step)
+        if self.approximate(step):
+            lines.append(self._approximate[id(step.call.op)])
         lines += self._selects(step)
         return lines
 
@@ -77,12 +79,28 @@ class Reasons:
         for step, read in self.decision.recalls:
             if np.isin(classes[read], wanted).any():
                 readers[step.path] = "feeds them back into itself"
-        if readers:
-            told = [f"'{p}' {how}" for p, how in readers.items()]
-            more = len(told) - _MOST
-            tail = f" and {more} more" if more > 0 else ""
-            return "; ".join(told[:_MOST]) + tail
-        return "one channel has to stay, as the constant of the others"
+        if not readers:
+            return "one channel has to stay, as the constant of the others"
+        told = [f"'{p}' {how}" for p, how in readers.items()]
+        more = len(told) - _MOST
+        tail = f" and {more} more" if more > 0 else ""
+        return self._tied(wanted) + "; ".join(told[:_MOST]) + tail
+
+    def _tied(self, wanted):
+        """Whose channels these are, where several layers make them."""
+        makers = {}
+        for step in self.labelling.steps:
+            ids = step.flow.roles.get("out")
+            if ids is None or step not in self.decision.present:
+                continue
+            if np.isin(self.labelling.classes[ids], wanted).any():
+                makers[step.path] = None
+        if len(makers) < 2:
+            return ""
+        more = len(makers) - _MOST
+        tail = f" and {more} more" if more > 0 else ""
+        names = ", ".join(f"'{path}'" for path in list(makers)[:_MOST])
+        return f"{names}{tail} share them; "
 
     def _reading(self, step):
         if isinstance(step.rule, Selection):
@@ -105,31 +123,37 @@ class Reasons:
         how = {
             "bias": "into its bias",
             "merge": "into one that stays, for the zero border",
-            "approximate": "into its bias; not exact at the zero border",
+            "approximate": "into its bias",
         }[reads.mode]
         return [f"{count} constant inputs go {how}"]
 
     def _find_approximate(self):
-        """Operations at which `exact=False` made a difference."""
-        found = set()
+        """Operations at which `exact=False` made a difference, and how."""
+        found = {}
         if self.decision.exact:
             return found
         for step in self.decision.present:
-            op = id(step.call.op)
-            reads = self.decision.absorbing.get(op)
-            if reads is not None and reads.mode == "approximate":
-                kept = self.decision.mask(step.flow.roles["in"])
-                gone = ~kept & ~np.isnan(reads.values)
-                if (reads.values[gone] != 0).any():
-                    found.add(op)
-                    continue
-            units = decide.recalled(self.decision, step)
-            if units is not None and not self.decision.mask(units).all():
-                found.add(op)
-            elif step.flow.mixes and step.rule.approximates(step.call):
-                if not self.decision.mask(step.flow.labels[0]).all():
-                    found.add(op)
+            how = self._approximated(step)
+            if how:
+                found[id(step.call.op)] = how
         return found
+
+    def _approximated(self, step):
+        """What `exact=False` did to a step, or None."""
+        reads = self.decision.absorbing.get(id(step.call.op))
+        if reads is not None and reads.mode == "approximate":
+            kept = self.decision.mask(step.flow.roles["in"])
+            gone = ~kept & ~np.isnan(reads.values)
+            if (reads.values[gone] != 0).any():
+                return "not exact at the zero border"
+        units = decide.recalled(self.decision, step)
+        if units is not None and not self.decision.mask(units).all():
+            return "not exact: units go that it fed back into itself"
+        whole = step.flow.mixes and step.rule.reading(step.call) == ALL
+        mixes = whole and step.rule.approximates(step.call)
+        if mixes and not self.decision.mask(step.flow.labels[0]).all():
+            return "not exact: channels go that it read together with others"
+        return None
 
     def _selects(self, step):
         for other in self.decision.present:
@@ -145,13 +169,12 @@ class Reasons:
 
     def notes(self):
         """Lines about the whole plan."""
-        lines = []
-        if self._approximate:
-            lines.append(
-                f"{len(self._approximate)} layers are cut approximately "
-                "(exact=False)"
-            )
-        return lines
-
-
-_ = decide
+        if not self._approximate:
+            return []
+        paths = {
+            step.path: None
+            for step in self.labelling.steps
+            if id(step.call.op) in self._approximate
+        }
+        names = ", ".join(f"'{path}'" for path in paths)
+        return [f"cut approximately (exact=False): {names}"]

@@ -1,5 +1,6 @@
 """Make the smaller model: each layer once, at its final size."""
 
+import collections
 import contextlib
 import dataclasses
 
@@ -58,6 +59,10 @@ class Builder:
         self.operations = {}
         self.models = {}
         self.steps = {}
+        sites = {id(s.site): id(s.call.op) for s in self.labelling.steps}
+        self._sites = collections.Counter(sites.values())
+        self._names = {s.call.op.name for s in self.labelling.steps}
+        self._replaced = set()
         for step in self.labelling.steps:
             if step in decision.present:
                 self.steps.setdefault(step.key, step)
@@ -76,7 +81,8 @@ class Builder:
             new = None
         if new is None:
             new = self._functional(graph, tensors)
-        new.trainable = graph.model.trainable
+        gr.copy_trainable(graph.model, new)
+        gr.mark_called(new)
         self.models[id(graph.model)] = new
         return new
 
@@ -130,7 +136,7 @@ class Builder:
         return new
 
     def _nested(self, site):
-        return self.model(site.child, site.bound)
+        return self.model(site.child, site.child.bounds[0])
 
     def _site(self, site, tensors):
         """Carry one recorded call over to the new graph."""
@@ -236,7 +242,7 @@ class Builder:
         if id(old) in self.operations:
             return self.operations[id(old)], {}
         arrays, extra = self.weights.of(step)
-        new = gr.recreate(old, {**config, **extra})
+        new = gr.recreate(old, gr.merged(config, extra))
         self.operations[id(old)] = new
         return new, arrays
 
@@ -259,6 +265,7 @@ class Builder:
 
     def _affine(self, step, labels, scale, offset, name):
         """`scale * x + offset`, as a Rescaling wherever it has one axis."""
+        name = self._unique(step, name)
         masks = self.decision.masks(labels)
         scale, offset = (
             self._cut(np.asarray(a, "float64"), masks) for a in (scale, offset)
@@ -275,6 +282,20 @@ class Builder:
             return layer, self._spec(step), {}
         _ = rank
         return _Affine(scale, offset), None, {}
+
+    def _unique(self, step, name):
+        """`name`, unless something else has it: a shared operation may leave
+        something behind at each of its calls."""
+        op = step.call.op
+        alone = step.is_gate or self._sites[id(op)] == 1
+        if alone and name == op.name and id(op) not in self._replaced:
+            self._replaced.add(id(op))
+            return name
+        unique, count = name, 1
+        while unique in self._names:
+            unique, count = f"{name}_{count}", count + 1
+        self._names.add(unique)
+        return unique
 
     def _cut(self, array, masks):
         for axis in range(array.ndim):

@@ -175,4 +175,7 @@ def _sums(plan):
         share = f" ({after / before:.1%} of before)" if before else ""
         unit = " for one sample, 1 MAC = one multiply-add" * (name == "MACs")
         lines.append(f"{name}: {before:,} -> {after:,}{share}{unit}")
+    unknown = ", ".join(f"'{r.layer}'" for r in plan.rows if r.macs is None)
+    if unknown:
+        lines.append(f"MACs unknown, and not in the total: {unknown}")
     return lines

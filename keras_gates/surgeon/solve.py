@@ -5,14 +5,14 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_gates.layers.gate import Gate
 from keras_gates.surgeon import analysis
 from keras_gates.surgeon import decide
 from keras_gates.surgeon import fold
+from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.gates import GateRule
 from keras_gates.thresholds import Factors
-
-_ROUNDS = 8
 
 
 @dataclasses.dataclass
@@ -38,7 +38,10 @@ def gates_of(graph):
     """
     found, seen = {}, set()
     for call in graph.calls:
-        if not isinstance(rule_of(call), GateRule) or id(call.op) in seen:
+        if id(call.op) in seen:
+            continue
+        if not isinstance(rule_of(call), GateRule):
+            _check_no_gate_inside(call)
             continue
         seen.add(id(call.op))
         if call.path in found:
@@ -48,6 +51,17 @@ def gates_of(graph):
             )
         found[call.path] = call.op
     return found
+
+
+def _check_no_gate_inside(call):
+    for part in gr.sublayers(call.op):
+        if isinstance(part, Gate):
+            raise ValueError(
+                f"Gate '{part.name}' is inside '{call.path}' (of type "
+                f"{type(call.op).__name__}), whose graph the surgeon can't "
+                "read. Use the gate in a functional model, or call a "
+                "functional model directly instead of wrapping it."
+            )
 
 
 def factors_of(graph):
@@ -86,7 +100,7 @@ def solve(graph, closed, exact=True, round_to=1):
         ValueError: an output would no longer depend on the inputs.
     """
     closed = {name: mask.copy() for name, mask in closed.items()}
-    for _ in range(_ROUNDS):
+    while True:  # each round opens a gate at least
         decision, by_id = _settle(graph, closed, exact)
         if round_to == 1 or not _reopen(decision, closed, round_to):
             break
@@ -125,20 +139,23 @@ def _check_outputs(labelling, values, closed):
             continue
         gates = _culprits(labelling, varying, tensor, closed)
         name = graph.functional.output_names[number]
+        # Scalar gates have no channels to keep.
+        floor = any(step.call.op.kind == "filter" for step in gates.values())
+        remedy = "pass keep_at_least=1 or more, " if floor else ""
         raise ValueError(
             f"With these thresholds output {number} ('{name}') no longer "
             "depends on the model's inputs: every path to it goes through a "
-            f"gate that lets nothing through: {', '.join(gates)}. Lower the "
-            "threshold of one of them (thresholds takes a dict by gate "
-            "name), pass keep_at_least=1 or more, or put a shortcut round "
-            "the gate so that the rest can do without it."
+            "gate that lets nothing through: "
+            f"{', '.join(map(repr, sorted(gates)))}. Lower the threshold of "
+            f"one of them (thresholds takes a dict by gate name), {remedy}or "
+            "put a shortcut round the gate so that the rest can do without it."
         )
 
 
 def _culprits(labelling, varying, tensor, closed):
-    """The closed gates at which the paths to `tensor` end."""
+    """The closed gates at which the paths to `tensor` end, by path."""
     producer = {t: s for s in labelling.steps for t in s.outputs}
-    found, todo, seen = [], [tensor], set()
+    found, todo, seen = {}, [tensor], set()
     while todo:
         tensor = todo.pop()
         step = producer.get(tensor)
@@ -147,47 +164,75 @@ def _culprits(labelling, varying, tensor, closed):
         seen.add(tensor)
         shut = closed.get(id(step.call.op)) if step.is_gate else None
         if shut is not None and step.inputs[0] in varying:
-            if step.path not in found:
-                found.append(step.path)
+            found[step.path] = step
             continue
         todo.extend(step.inputs)
-    return [f"'{path}'" for path in sorted(found)] 
+    return found
 
 
 def _reopen(decision, closed, multiple):
     """Open gates again until widths are multiples; whether any was."""
     labelling = decision.labelling
-    classes = labelling.classes
-    size = np.zeros(len(classes))
-    gates = []
-    names = {id(op): name for name, op in gates_of(labelling.graph).items()}
-    for step in labelling.steps:
-        ids = step.flow.roles.get("channel") if step.is_gate else None
-        name = names.get(id(step.call.op))
-        if ids is None:
-            continue
-        factor = np.abs(keras.ops.convert_to_numpy(step.call.op.factor))
-        shut = np.where(closed[name], factor, -1.0)
-        np.maximum.at(size, classes[ids], np.where(shut >= 0, shut + 1e-9, 0))
-        gates.append((name, classes[ids]))
-    chosen, done = set(), set()
+    gates = _filters(labelling)
+    links = _selections(labelling)
+    size = _closed_sizes(labelling, gates, links, closed)
+    chosen = np.zeros(len(size), bool)
     for step in labelling.steps:
         ids = step.flow.roles.get("out")
         if ids is None or step not in decision.present:
             continue
-        own = classes[ids]
+        own = labelling.classes[ids]
         kept = decision.kept[own]
-        if kept.all() or not kept.any() or own.tobytes() in done:
+        if kept.all() or not kept.any():
             continue
-        done.add(own.tobytes())
-        lacking = min(-int(kept.sum()) % multiple, int((~kept).sum()))
         gone = np.unique(own[~kept])
         gone = gone[size[gone] > 0]
         order = np.argsort(-size[gone], kind="stable")
-        chosen.update(gone[order[:lacking]].tolist())
-    if not chosen:
+        chosen[gone[order[: -int(kept.sum()) % multiple]]] = True
+    if not chosen.any():
         return False
-    chosen = np.array(sorted(chosen))
-    for name, own in gates:
-        closed[name] &= ~np.isin(own, chosen)
+    for above, below in links:
+        largest = size[below] >= size[above]
+        np.logical_or.at(chosen, below, chosen[above] & largest)
+    for name, _, own in gates:
+        closed[name] &= ~chosen[own]
     return True
+
+
+def _filters(labelling):
+    """`(name, gate, classes of its channels)` of the filter gates."""
+    names = {id(op): name for name, op in gates_of(labelling.graph).items()}
+    return [
+        (names[id(s.call.op)], s.call.op, labelling.classes[ids])
+        for s in labelling.steps
+        if s.is_gate and (ids := s.flow.roles.get("channel")) is not None
+    ]
+
+
+def _selections(labelling):
+    """For each gather: the classes that it picks from, and its own."""
+    found = []
+    for step in labelling.steps:
+        if step.position is not None:
+            source = labelling.labels[step.inputs[0]].ravel()
+            source = source[step.flow.sources[0][0]].ravel()
+            own = step.flow.labels[0].ravel()
+            classes = labelling.classes
+            found.append((classes[source], classes[own]))
+    return found
+
+
+def _closed_sizes(labelling, gates, links, closed):
+    """For each class, its largest closed factor; 0 where none closes it.
+
+    What is behind a gather has classes of its own; they count for those
+    they are picked from.
+    """
+    size = np.zeros(len(labelling.classes))
+    for name, gate, own in gates:
+        factor = np.abs(keras.ops.convert_to_numpy(gate.factor))
+        # Above 0, although a closed factor may be 0.
+        np.maximum.at(size, own, np.where(closed[name], factor + 1e-9, 0.0))
+    for above, below in reversed(links):
+        np.maximum.at(size, above, size[below])
+    return size

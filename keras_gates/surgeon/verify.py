@@ -8,6 +8,7 @@ import numpy as np
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import solve
 from keras_gates.surgeon.plan import Plan
+from keras_gates.surgeon.plan import fingerprint
 from keras_gates.surgeon.plan import plan as make_plan
 
 
@@ -29,11 +30,14 @@ def verify(model, pruned, thresholds, x=None, *, samples=8, seed=0, **options):
         **options: `keep_at_least`, `round_to`, `exact` as given to `prune`.
 
     Returns:
-        A dict from output name to `max|original - pruned| / max|original|`.
+        A dict from output name to `max|original - pruned| / max|original|`;
+        infinite where either holds a NaN.
 
     Raises:
-        ValueError: `x` is empty, or an input has an unknown size and `x` is
-            not given.
+        TypeError: `thresholds` is a `Plan`, and options are given.
+        ValueError: `x` is empty; an input has an unknown size and `x` is
+            not given; the plan is one for another model; or the outputs of
+            `pruned` are not shaped like those of `model`.
 
     Example:
     >>> import keras
@@ -46,9 +50,7 @@ def verify(model, pruned, thresholds, x=None, *, samples=8, seed=0, **options):
     >>> max(kg.surgeon.verify(model, small, kg.Quantile(0.5)).values()) < 1e-5
     True
     """
-    decided = thresholds
-    if not isinstance(thresholds, Plan):
-        decided = make_plan(model, thresholds, **options)
+    decided = _decided(model, thresholds, options)
     if x is None:
         x = _random_inputs(model, samples, seed)
     if any(len(array) == 0 for array in keras.tree.flatten(x)):
@@ -61,10 +63,33 @@ def verify(model, pruned, thresholds, x=None, *, samples=8, seed=0, **options):
         expected = [keras.ops.convert_to_numpy(y) for y in expected]
     got = keras.tree.flatten(pruned(x, training=False))
     got = [keras.ops.convert_to_numpy(y) for y in got]
+    if [y.shape for y in expected] != [y.shape for y in got]:
+        raise ValueError(
+            f"The outputs of '{pruned.name}' have the shapes "
+            f"{[y.shape for y in got]}, and those of '{model.name}' "
+            f"{[y.shape for y in expected]}. `verify` compares a model with "
+            "what `prune` returned for it."
+        )
     names = _output_names(model)
-    return {
-        name: _difference(a, b) for name, a, b in zip(names, expected, got)
-    }
+    return dict(zip(names, map(_difference, expected, got), strict=True))
+
+
+def _decided(model, thresholds, options):
+    """The plan to check, made here unless it is given."""
+    if not isinstance(thresholds, Plan):
+        return make_plan(model, thresholds, **options)
+    if options:
+        raise TypeError(
+            "A `Plan` has its options already. Received as well: "
+            f"{', '.join(sorted(options))}."
+        )
+    own = thresholds.model
+    if own is not model and fingerprint(own) != fingerprint(model):
+        raise ValueError(
+            f"This plan was made for another model than '{model.name}'. Pass "
+            "the model that it was made for, or make a new plan."
+        )
+    return thresholds
 
 
 @contextlib.contextmanager
@@ -92,8 +117,11 @@ def closed_gates(model, masks):
 
 def _difference(expected, got):
     expected = expected.astype("float64")
+    got = got.astype("float64")
+    if np.isnan(expected).any() or np.isnan(got).any():
+        return float("inf")
     scale = np.abs(expected).max()
-    worst = np.abs(expected - got.astype("float64")).max()
+    worst = np.abs(expected - got).max()
     return float(worst / scale) if scale else float(worst)
 
 

@@ -8,6 +8,7 @@ from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.decide import merge_target
 from keras_gates.surgeon.rules.per_channel import batch_norm_axis
 from keras_gates.surgeon.rules.rule import LINEAR
+from keras_gates.surgeon.rules.rule import named_weights
 
 
 class Weights:
@@ -44,8 +45,12 @@ class Weights:
         if not isinstance(layer, keras.Layer):
             return {}, {}
         parts = step.rule.parts(layer)
+        axes = step.rule.axes_of(step.call)
         named = [
-            {w.name: keras.ops.convert_to_numpy(w) for w in part.weights}
+            {
+                name: keras.ops.convert_to_numpy(weight)
+                for name, weight in named_weights(part, axes)
+            }
             for part in parts
         ]
         self._left[id(layer)] = None
@@ -64,17 +69,17 @@ class Weights:
         index = self.index(step)
         for name in arrays:
             roles = axes.get(name, ())
-            array = self._scaled(step, name, roles, arrays[name])
-            arrays[name] = _cut(array, roles, index, step.flow.roles)
+            array = _cut(arrays[name], roles, index, step.flow.roles)
+            arrays[name] = self._scaled(step, name, roles, index, array)
 
-    def _scaled(self, step, name, roles, array):
+    def _scaled(self, step, name, roles, index, array):
+        """A cut array, times the factors of gates."""
         for role, factor in self.folds.factors.get(
             (id(step.call.op), name), ()
         ):
-            axis = array.ndim - len(roles) + roles.index(role)
-            shape = [1] * array.ndim
-            shape[axis] = -1
-            array = array * factor.reshape(shape).astype(array.dtype)
+            factor = factor[index[role]]
+            factor = _along(factor, role, roles, array.ndim)
+            array *= factor.astype(array.dtype)
         return array
 
     # Constants -----------------------------------------------------------
@@ -113,10 +118,14 @@ class Weights:
             if "in" in roles and name in arrays:
                 array = arrays[name]
                 axis = array.ndim - len(roles) + roles.index("in")
-                moved = np.moveaxis(array, axis, 0).astype("float64")
-                moved[position] = np.tensordot(share, moved, 1)
-                moved = moved.astype(array.dtype)
-                arrays[name] = np.moveaxis(moved, 0, axis)
+                array = np.array(array)
+                slices = np.moveaxis(array, axis, 0)
+                rows = np.flatnonzero(share)
+                merged = np.tensordot(
+                    share[rows], slices[rows].astype("float64"), 1
+                )
+                slices[position] = merged
+                arrays[name] = array
 
     def _add_bias(self, step, part, arrays, gone):
         call = step.call
@@ -128,12 +137,13 @@ class Weights:
         # A bias that was there is scaled with the other weights; a new one
         # has to be given the factors that the kernel's outputs get.
         key = (id(call.op), step.rule.kernel)
+        roles = step.rule.axes_of(call)["bias"]
         for role, factor in self.folds.factors.get(key, ()):
-            if role == "out":
-                added = added * factor
+            if role in roles:
+                added = added * _along(factor, role, roles, added.ndim)
         norm = self._norm_behind(step)
         if norm is not None:
-            self.shifts[id(norm)] = added
+            self.shifts[id(norm)] = added.reshape(-1)
             return {}
         kernel = arrays[step.rule.kernel]
         arrays["bias"] = added.astype(kernel.dtype)
@@ -196,7 +206,7 @@ class Weights:
 
 def _assign(old, part, arrays):
     """Give a part of a new layer the weights that it was not made with."""
-    weights = {w.name: w for w in part.weights} if arrays else {}
+    weights = dict(named_weights(part, arrays)) if arrays else {}
     for name, array in arrays.items():
         weight = weights.get(name)
         if weight is None or tuple(weight.shape) != array.shape:
@@ -223,6 +233,13 @@ def _copy(old, new):
         )
     for before, after in zip(old.weights, new.weights, strict=True):
         after.assign(before)
+
+
+def _along(vector, role, roles, rank):
+    """A vector as an array that varies along the axis of a role."""
+    shape = [1] * rank
+    shape[rank - len(roles) + roles.index(role)] = -1
+    return vector.reshape(shape)
 
 
 def _cut(array, roles, index, units):

@@ -5,18 +5,20 @@ tensor. `IMAGE` holds those for a signal of any spatial rank, `VECTOR` those
 for `(batch, features)`; the number is how often one is drawn.
 """
 
-import keras
 import numpy as np
 from keras import layers as L
 from keras import ops
-
-import keras_gates as kg
 
 ACTIVATIONS = [
     *[None, "linear", "relu", "relu", "relu6", "sigmoid", "tanh", "gelu"],
     *["elu", "leaky_relu", "softplus", "silu", "hard_sigmoid"],
 ]
-SCALAR_GATES = [kg.LayerGate, kg.BranchGate, kg.BlockGate]
+
+
+# JAX compiles a random start for each new shape; `randomize` sets another.
+START = {"kernel_initializer": "zeros"}
+DEPTHWISE = {"depthwise_initializer": "zeros"}
+POINTWISE = {"pointwise_initializer": "zeros"}
 
 
 def rank_of(x):
@@ -50,6 +52,7 @@ def conv(d, x, filters=None, **fixed):
         "strides": 1 if small else d.pick([1, 1, 1, 2]),
         "use_bias": d.chance(0.6),
         "activation": d.pick(ACTIVATIONS),
+        **START,
         **fixed,
     }
     if options["strides"] == 1 and smallest(x) >= 6 and d.chance(0.15):
@@ -74,6 +77,7 @@ def grouped(d, x):
         groups=groups,
         use_bias=d.chance(0.6),
         activation=d.pick(ACTIVATIONS),
+        **START,
     )(x)
 
 
@@ -84,6 +88,7 @@ def depthwise(d, x):
         depth_multiplier=d.pick([1, 1, 2]),
         use_bias=d.chance(0.6),
         activation=d.pick(ACTIVATIONS),
+        **DEPTHWISE,
     )(x)
 
 
@@ -95,6 +100,8 @@ def separable(d, x):
         depth_multiplier=d.pick([1, 2]),
         use_bias=d.chance(0.6),
         activation=d.pick(ACTIVATIONS),
+        **DEPTHWISE,
+        **POINTWISE,
     )(x)
 
 
@@ -108,6 +115,7 @@ def transposed(d, x):
         padding=d.pick(["same", "valid"]),
         use_bias=d.chance(0.6),
         activation=d.pick(ACTIVATIONS),
+        **START,
     )(x)
 
 
@@ -116,6 +124,7 @@ def dense(d, x, units=None):
         units or d.width(),
         use_bias=d.chance(0.7),
         activation=d.pick(ACTIVATIONS),
+        **START,
     )(x)
 
 
@@ -183,7 +192,7 @@ def scalar_operation(d, x):
 
 
 def gate(d, x):
-    return kg.FilterGate()(x)
+    return d.gate(x)
 
 
 # In space -----------------------------------------------------------------
@@ -212,8 +221,9 @@ def shortcut(d, x, like):
     if x.shape == like.shape and d.chance(0.8):
         return x
     if is_image(x):
-        return layer("Conv", x)(like.shape[-1], 1, use_bias=d.chance(0.5))(x)
-    return L.Dense(like.shape[-1], use_bias=d.chance(0.5))(x)
+        kind = layer("Conv", x)
+        return kind(like.shape[-1], 1, use_bias=d.chance(0.5), **START)(x)
+    return L.Dense(like.shape[-1], use_bias=d.chance(0.5), **START)(x)
 
 
 def merged(d, a, b):
@@ -246,10 +256,10 @@ def branch(d, x, blocks=2):
 def residual(d, x):
     y = branch(d, x, 3)
     if d.chance(0.6):
-        y = d.pick(SCALAR_GATES)()(y)
+        y = d.scalar_gate(y)
     out = merged(d, shortcut(d, x, y), y)
     if d.chance(0.3):
-        out = d.pick(SCALAR_GATES)()(out) + shortcut(d, x, out)
+        out = d.scalar_gate(out) + shortcut(d, x, out)
     return d.maybe_gate(out)
 
 
@@ -261,7 +271,7 @@ def preactivated(d, x):
     y = d.maybe_gate(y, 0.2)
     y = same_conv(d, y, x.shape[-1])
     if d.chance(0.5):
-        y = d.pick(SCALAR_GATES)()(y)
+        y = d.scalar_gate(y)
     return L.Add()([x, y])
 
 
@@ -281,7 +291,7 @@ def concat_branches(d, x):
     parts = []
     for _ in range(d.pick([2, 3])):
         y = branch(d, x)
-        parts.append(d.pick(SCALAR_GATES)()(y) if d.chance(0.4) else y)
+        parts.append(d.scalar_gate(y) if d.chance(0.4) else y)
     return d.maybe_gate(L.Concatenate()(parts))
 
 
@@ -290,9 +300,10 @@ def squeeze_excite(d, x):
         s = layer("GlobalAveragePooling", x)(keepdims=d.chance(0.5))(x)
     else:
         s = x
-    s = L.Dense(d.width(), activation="relu")(s)
+    s = L.Dense(d.width(), activation="relu", **START)(s)
     s = d.maybe_gate(s)
-    s = L.Dense(x.shape[-1], activation=d.pick(["sigmoid", "linear"]))(s)
+    last = d.pick(["sigmoid", "linear"])
+    s = L.Dense(x.shape[-1], activation=last, **START)(s)
     s = d.maybe_gate(s, 0.3)
     if len(s.shape) < len(x.shape):
         s = L.Reshape([1] * rank_of(x) + [x.shape[-1]])(s)
@@ -341,6 +352,21 @@ def moved(d, x):
     return d.pick(kinds)()
 
 
+def reduced_space(d, x):
+    """Statistics over space beside the tensor itself."""
+    axes = list(range(1, len(x.shape) - 1))
+    reduce = d.pick([ops.mean, ops.max, ops.sum, ops.mean])
+    s = d.maybe_gate(reduce(x, axis=axes, keepdims=True), 0.3)
+    return d.pick([ops.subtract, ops.multiply, ops.maximum, ops.add])(x, s)
+
+
+def padded(d, x):
+    if smallest(x) > 6:
+        return x[:, 1:-1]
+    widths = [[0, 0], [1, 0], *[[0, 0]] * (len(x.shape) - 2)]
+    return ops.pad(x, widths, mode=d.pick(["constant", "reflect"]))
+
+
 IMAGE = {
     conv: 10,
     batch_norm: 6,
@@ -364,6 +390,8 @@ IMAGE = {
     scalar_operation: 3,
     pool: 3,
     resize: 2,
+    reduced_space: 2,
+    padded: 1,
 }
 VECTOR = {
     dense: 8,
@@ -381,5 +409,3 @@ VECTOR = {
     prelu: 1,
     scalar_operation: 2,
 }
-
-__all__ = ["IMAGE", "VECTOR", "keras"]

@@ -15,6 +15,7 @@ from tests import helpers
 from tests.surgeon import random_blocks as rb
 
 CLOSINGS = ["none", "half", "half", "most", "branches", "ones"]
+SCALAR_GATES = [kg.LayerGate, kg.BranchGate, kg.BlockGate]
 GATE_SHARE = 0.4
 
 
@@ -35,7 +36,6 @@ class Draw:
     def __init__(self, seed, gated=True):
         self.rng = random.Random(seed)
         self.gated = gated
-        self.features = set()
 
     def pick(self, options):
         return self.rng.choice(options)
@@ -52,44 +52,60 @@ class Draw:
         return items
 
     def maybe_gate(self, x, share=GATE_SHARE):
-        return kg.FilterGate()(x) if self.chance(share) else x
+        return self.gate(x) if self.chance(share) else x
+
+    def gate(self, x):
+        return kg.FilterGate()(x) if self.gated else x
+
+    def shared_gate(self):
+        return kg.FilterGate() if self.gated else (lambda x: x)
+
+    def scalar_gate(self, x):
+        kind = self.pick(SCALAR_GATES)
+        return kind()(x) if self.gated else x
 
 
-def build(seed, skip=frozenset(), blocks=None):
-    """The model of a seed; `skip` holds the numbers of blocks left out."""
+def build(seed, skip=frozenset(), gated=True):
+    """The model of a seed.
+
+    Args:
+        seed: any integer.
+        skip: the numbers of blocks that are left out.
+        gated: whether there are gates; the rest is the same without.
+    """
     keras.utils.clear_session(free_memory=False)
-    start = Draw(f"{seed}")
+    start = Draw(f"{seed}", gated)
     kind = start.pick(["image", "image", "image", "sequence", "vector"])
     shape = {"image": (8, 8, 3), "sequence": (10, 4), "vector": (7,)}[kind]
-    count = start.pick([2, 3, 4, 5]) if blocks is None else blocks
+    count = start.pick([2, 3, 4, 5])
     closing = start.pick(CLOSINGS)
     features = {kind, closing}
     inputs = {"first": keras.Input(shape, name="first")}
     x = inputs["first"]
     if start.chance(0.15):
-        x = kg.FilterGate()(x)
+        x = start.gate(x)
         features.add("gated input")
     if start.chance(0.2):
         inputs["second"] = keras.Input(shape, name="second")
-        x = _join(Draw(f"{seed} join"), x, inputs["second"])
+        x = _join(Draw(f"{seed} join", gated), x, inputs["second"])
         features.add("two inputs")
     seen = []
     for number in range(count):
         if number not in skip:
-            draw = Draw(f"{seed} {number}")
+            draw = Draw(f"{seed} {number}", gated)
             x = _block(draw, x, features)
             seen.append(x)
-    outputs = _heads(Draw(f"{seed} heads"), x, seen, features, skip, count)
+    outputs = _heads(Draw(f"{seed} heads", gated), x, seen, features)
     taken = inputs if len(inputs) > 1 else inputs["first"]
     model = keras.Model(taken, outputs, name="random")
-    return Case(seed, model, closing, features, count + 4)
+    return Case(seed, model, closing, features, count)
 
 
 def _join(d, x, second):
     if d.chance(0.5):
         return L.Concatenate()([x, rb.activation(d, second)])
     y = rb.same_conv(d, second, x.shape[-1])
-    return rb.merged(d, x, d.pick(rb.SCALAR_GATES)()(y))
+    return rb.merged(d, x, d.scalar_gate(y))
 
 
 def _block(d, x, features):
@@ -112,7 +128,7 @@ def _shared(d, x, features):
     twin = d.maybe_gate(d.pick([rb.activation, rb.scalar_operation])(d, x))
     a, b = d.maybe_gate(layer(x), 0.3), d.maybe_gate(layer(twin), 0.3)
     if d.chance(0.3):
-        gate = kg.FilterGate()
+        gate = d.shared_gate()
         a, b = gate(a), gate(b)
         features.add("shared gate")
     if d.chance(0.5):
@@ -121,7 +137,11 @@ def _shared(d, x, features):
 
 
 def _shareable(d, x):
-    options = {"use_bias": d.chance(0.5), "activation": d.pick([None, "relu"])}
+    options = {
+        "use_bias": d.chance(0.5),
+        "activation": d.pick([None, "relu"]),
+        **rb.START,
+    }
     kinds = [
         lambda: L.Dense(d.width(), **options),
         lambda: L.BatchNormalization(),
@@ -150,33 +170,33 @@ def _nested(d, x, chosen, features):
 
 def _inner(d, x, chosen):
     start = keras.Input(x.shape[1:])
-    y = d.maybe_gate(chosen(d, start))
+    y = chosen(d, start)
+    y = d.maybe_gate(L.ReLU()(y) if y is start else y)
     if d.chance(0.5):
         y = d.maybe_gate(d.pick([rb.conv, rb.activation])(d, y))
-    if y is start:
-        y = L.ReLU()(y)
     return keras.Model(start, y)
 
 
 def _sequential(d, x):
     parts = [keras.Input(x.shape[1:])]
     for _ in range(2):
-        parts.append(L.Dense(d.width(), activation=d.pick(rb.ACTIVATIONS)))
+        options = {"activation": d.pick(rb.ACTIVATIONS), **rb.START}
+        parts.append(L.Dense(d.width(), **options))
         if d.chance(0.5):
             parts.append(L.BatchNormalization())
-        if d.chance(0.5):
+        if d.chance(0.5) and d.gated:
             parts.append(kg.FilterGate())
     return keras.Sequential(parts)
 
 
-def _heads(d, x, seen, features, skip, count):
+def _heads(d, x, seen, features):
     """One or more outputs, as a tensor, a list or a dict."""
-    outputs = [_head(d, x, skip, count)]
+    outputs = [_head(d, x)]
     if seen and d.chance(0.25):
         outputs.append(d.pick(seen))
         features.add("inner output")
     if d.chance(0.2):
-        outputs.append(_head(d, x, skip, count))
+        outputs.append(_head(d, x))
     if len(outputs) == 1:
         return outputs[0]
     features.add("outputs")
@@ -185,15 +205,16 @@ def _heads(d, x, seen, features, skip, count):
     return outputs
 
 
-def _head(d, x, skip, count):
+def _head(d, x):
     if rb.is_image(x):
         kinds = [L.Flatten(), rb.layer("GlobalAveragePooling", x)()]
         kinds += [rb.layer("GlobalMaxPooling", x)()]
         x = d.pick(kinds)(x)
-    for number in range(d.pick([0, 1, 1])):
-        hidden = L.Dense(d.width(), activation=d.pick(["relu", "tanh"]))
-        x = d.maybe_gate(hidden(x))
-    return L.Dense(3, activation=d.pick([None, None, "softmax"]))(x)
+    if d.chance(0.7):
+        options = {"activation": d.pick(["gelu", "tanh"]), **rb.START}
+        x = d.maybe_gate(L.Dense(d.width(), **options)(x), 0.7)
+    last = d.pick([None, None, "softmax"])
+    return L.Dense(3, activation=last, **rb.START)(x)
 
 
 def prepared(seed, skip=frozenset(), closing=None):
@@ -205,8 +226,13 @@ def prepared(seed, skip=frozenset(), closing=None):
     return case, x
 
 
-def shrink(seed, fails, blocks):
-    """The numbers of blocks to leave out of a failing graph."""
+def shrink(fails, blocks):
+    """The blocks that a graph can do without so that it still fails.
+
+    Args:
+        fails: `skip -> bool`.
+        blocks: how many blocks the graph has.
+    """
     skip = set()
     for number in range(blocks):
         if fails(frozenset(skip | {number})):

@@ -47,7 +47,10 @@ class GateRule(PerChannel):
             return [None]
         x = values[0].plain()
         factors = self.factors(call, x.ndim).astype("float64")
-        return [known(np.broadcast_to(x * factors, flow.labels[0].shape))]
+        shape = flow.labels[0].shape
+        if np.broadcast_shapes(x.shape, factors.shape, shape) != shape:
+            return [known(np.zeros(shape)) if not x.any() else None]
+        return [known(np.broadcast_to(x * factors, shape))]
 
 
 GATE = GateRule(axis=lambda op: getattr(op, "axis", -1))

@@ -47,8 +47,7 @@ class Index(Rule):
             if not _fits(m.shape, tensor.shape):
                 return barrier(call, inputs, units, _cannot(call, "sizes"))
         flat = np.concatenate([x.ravel() for x in inputs])
-        main = {a for x in inputs for a in lb.varying(x)}
-        outputs = [_rectangular(flat[m], units, main) for m in moved]
+        outputs = [_rectangular(flat[m], units, m) for m in moved]
         sources = [_split(m, inputs) for m in moved]
         return Flow(outputs, sources)
 
@@ -101,15 +100,19 @@ def _cannot(call, error):
     )
 
 
-def _rectangular(labels, units, preferred):
+def _rectangular(labels, units, moved):
     """Tie units so that what is kept is a box: only one axis may be cut.
 
-    That axis is the last one, if possible one that the inputs vary on.
+    It is the axis along which the numbers in `moved` are nearest to each
+    other: there, neighbours were channels of one tensor before. Elsewhere
+    they may be groups of channels, or different tensors.
     """
     axes = lb.varying(labels)
+    axes = [a for a in axes if (labels != labels.take([0], a)).any()]
     if len(axes) < 2:
         return labels
-    free = ([a for a in axes if a in preferred] or axes)[-1]
+    steps = {a: np.abs(np.diff(moved, axis=a)).max() for a in axes}
+    free = min(reversed(axes), key=steps.get)
     first = labels
     for axis in axes:
         if axis != free:

@@ -1,6 +1,7 @@
 """The rows: every layer of Keras that has a rule."""
 
 from keras_gates.surgeon.rules import convolution as cv
+from keras_gates.surgeon.rules import einsum as en
 from keras_gates.surgeon.rules import elementwise as ew
 from keras_gates.surgeon.rules import index as ix
 from keras_gates.surgeon.rules import linear as ln
@@ -8,7 +9,9 @@ from keras_gates.surgeon.rules import merge as mg
 from keras_gates.surgeon.rules import moves as mv
 from keras_gates.surgeon.rules import normalization as nm
 from keras_gates.surgeon.rules import per_channel as pc
+from keras_gates.surgeon.rules import recurrent as rc
 from keras_gates.surgeon.rules import spatial as sp
+from keras_gates.surgeon.rules import time_distributed as td
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import POSITIVE
 from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
@@ -110,6 +113,7 @@ LAYER_SCALE = pc.PerChannel(
     scales={"out": {"gamma": "channel"}},
     passes=LINEAR,
 )
+EINSUM = en.EinsumDense(scales=_SCALES, costs=_ONCE)
 EMBEDDING = ln.Embedding(
     "embedding",
     {"embeddings": (None, "out")},
@@ -122,6 +126,24 @@ EMBEDDING = ln.Embedding(
 
 def _barrier(why, costs=None):
     return Barrier(costs=costs, why=why, note=why)
+
+
+_SEQUENCE = {"in": {"kernel": "in"}}
+
+
+def _recurrent(gates):
+    return rc.Recurrent(
+        axes={
+            "kernel": ("in", "gates"),
+            "recurrent_kernel": ("out", "gates"),
+            "bias": ("gates",),
+        },
+        config={"units": "out"},
+        costs={"kernel": "step", "recurrent_kernel": "step"},
+        scales=_SEQUENCE,
+        gates=gates,
+        note="closed units go under exact=False, or where none reads them",
+    )
 
 
 ATTENTION = _barrier(
@@ -139,9 +161,7 @@ CONCATENATE = ix.Index("concatenate", move=mv.concatenate, along=mv.own_axis)
 
 LAYERS = {
     "Dense": DENSE,
-    "EinsumDense": _barrier(
-        "an einsum equation may use its axes in any way; Dense has a rule"
-    ),
+    "EinsumDense": EINSUM,
     "Embedding": EMBEDDING,
     **{f"Conv{n}D": ANY_CONV for n in (1, 2, 3)},
     **{f"Conv{n}DTranspose": TRANSPOSE for n in (1, 2, 3)},
@@ -199,6 +219,16 @@ LAYERS = {
     "Attention": ATTENTION,
     "AdditiveAttention": ATTENTION,
     "Masking": _barrier("its mask looks at all features", costs={}),
+    "SimpleRNN": _recurrent(1),
+    "GRU": _recurrent(3),
+    "LSTM": _recurrent(4),
+    "Bidirectional": rc.Bidirectional(scales=_SEQUENCE),
+    "TimeDistributed": td.TimeDistributed(),
+    "RNN": _barrier("a cell may use its state in any way"),
+    **{
+        f"ConvLSTM{n}D": _barrier("no rule cuts recurrent convolutions yet")
+        for n in (1, 2, 3)
+    },
 }
 
 # Layers of keras.applications that keras.layers does not export.

@@ -2,12 +2,14 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import BIAS
+from keras_gates.surgeon.rules.rule import ZERO
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import channel_axis
@@ -15,6 +17,9 @@ from keras_gates.surgeon.rules.rule import channel_values
 from keras_gates.surgeon.rules.rule import known
 from keras_gates.surgeon.rules.rule import one_axis
 from keras_gates.surgeon.rules.rule import weight
+
+# Kernels are summed in float64, and a whole one would take up much memory.
+_ROWS = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +39,7 @@ class Linear(Rule):
     width: str = "filters"
 
     def axis(self, call):
-        """The axis of the channels, in the input and in the output."""
+        """The axis of the channels in the input."""
         return channel_axis(call.op, len(call.inputs[0].shape))
 
     def flow(self, call, inputs, units):
@@ -49,35 +54,58 @@ class Linear(Rule):
             units.pin(inputs[0], why)
         for labels in inputs[1:]:
             units.pin(labels, "an input beside the data is read whole")
-        out = units.mint(id(op), getattr(op, self.width))
+        out = units.mint(id(op), self.size(op))
         roles["out"] = out
         reason = activations.why_not(getattr(op, "activation", None))
         if reason is not None:
             units.pin(out, reason)
         self.couple(call, roles, units)
-        labels = lb.vector(out, len(call.outputs[0].shape), axis)
+        rank = len(call.outputs[0].shape)
+        labels = lb.vector(out, rank, self.axis_out(call))
         return Flow([labels], [[None] * len(inputs)], roles, mixes=True)
+
+    def size(self, op):
+        """The number of output channels."""
+        return getattr(op, self.width)
+
+    def axis_out(self, call):
+        """The axis of the channels in the output."""
+        return self.axis(call)
 
     def couple(self, call, roles, units):
         """Tie the units that must go together inside the layer."""
 
     def reading(self, call):
-        return BIAS
+        return BIAS if "bias" in self.axes_of(call) else ZERO
 
     def merges(self, call):
         return True
 
+    def approximates(self, call):
+        return "bias" in self.axes_of(call)
+
     def contribution(self, part, values):
         """What known inputs `(in,)` of a part add, as a bias of its own."""
-        kernel = weight(part, self.kernel)
-        kernel = kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0)
-        return np.where(np.isnan(values), 0.0, values) @ kernel
+        kernel = keras.ops.convert_to_numpy(getattr(part, self.kernel))
+        values = np.where(np.isnan(values), 0.0, values)
+        rows = np.flatnonzero(values)
+        added = np.zeros(kernel.shape[-1])
+        for start in range(0, len(rows), _ROWS):
+            some = rows[start : start + _ROWS]
+            taps = kernel.take(some, axis=-2)
+            taps = taps.reshape(-1, *taps.shape[-2:])
+            added += values[some] @ taps.sum(axis=0, dtype="float64")
+        return added
 
     def value(self, call, flow, values):
         axis = self.axis(call)
-        if values[0] is None or "in" not in flow.roles:
+        if values[0] is None:
             return [None]
-        x = channel_values(values[0].values, axis)
+        x = values[0].plain()
+        if "in" in flow.roles:
+            x = channel_values(values[0].values, axis)
+        elif (x != 0).any():
+            return [None]
         if np.isnan(x).any():
             return [None]
         nonzero = (x != 0).any()
@@ -85,12 +113,12 @@ class Linear(Rule):
             return [None]
         out = self.contribution(call.op, x) if nonzero else 0.0
         bias = weight(call.op, "bias")
-        out = out + (0.0 if bias is None else bias)
-        out = np.broadcast_to(out, flow.roles["out"].shape).astype(float)
+        out = np.ravel(out) + (0.0 if bias is None else bias.ravel())
+        out = np.broadcast_to(out, flow.roles["out"].shape)
         activation = getattr(call.op, "activation", None)
         if activations.why_not(activation) is not None:
             return [None]
-        out = activations.apply(activation, out)
+        out = activations.apply(activation, out.astype(float))
         return [known(out.reshape(flow.labels[0].shape))]
 
     def with_bias(self, call):

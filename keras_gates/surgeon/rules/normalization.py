@@ -3,11 +3,15 @@
 import dataclasses
 from collections.abc import Callable
 
+import numpy as np
+
 from keras_gates.surgeon.rules.elementwise import Elementwise
 from keras_gates.surgeon.rules.elementwise import mixing_flow
 from keras_gates.surgeon.rules.per_channel import PerChannel
 from keras_gates.surgeon.rules.rule import ALL
+from keras_gates.surgeon.rules.rule import ZERO
 from keras_gates.surgeon.rules.rule import barrier
+from keras_gates.surgeon.rules.rule import known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +76,10 @@ class Mixing(Elementwise):
         return mixing_flow(call, inputs, units, spans)
 
     def value(self, call, flow, values):
-        return [None]
+        if values[0] is None or self.absorbs != ZERO:
+            return [None]
+        zero = values[0].plain() == 0
+        return [known(np.where(zero, 0.0, np.nan))]
 
     def reading(self, call):
         return self.absorbs

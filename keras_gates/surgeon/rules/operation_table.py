@@ -7,6 +7,7 @@ from keras_gates.surgeon.rules import index as ix
 from keras_gates.surgeon.rules import layer_table as lt
 from keras_gates.surgeon.rules import merge as mg
 from keras_gates.surgeon.rules import moves as mv
+from keras_gates.surgeon.rules import padding as pd
 from keras_gates.surgeon.rules import spatial as sp
 from keras_gates.surgeon.rules.activations import ACTIVATIONS
 from keras_gates.surgeon.rules.rule import LINEAR
@@ -88,9 +89,7 @@ OPERATIONS = {
         )
         for name in ("Max", "Amax", "Min", "Amin")
     },
-    "numpy.Pad": sp.Spatial(
-        "padding", space=sp.padded_axes, pads=sp.pad_is_zero
-    ),
+    "numpy.Pad": pd.Pad(),
     "numpy.Reshape": lt.MOVES,
     "numpy.Concatenate": lt.CONCATENATE,
     "numpy.Stack": ix.Index("stack", move=mv.stack, along=mv.nowhere),

@@ -61,11 +61,19 @@ class PerChannel(Rule):
         else:
             result = rerun(call, filled)
         if result.shape != x.shape:
-            return [None]
+            result = np.where(x == 0, 0.0, np.nan)
+            return [known(result) if self.passes is not None else None]
         return [known(np.where(np.isnan(x), np.nan, result))]
 
     def scaling(self, call):
         return self.passes
+
+
+def slopes_axis(op):
+    """The last axis along which there is more than one slope."""
+    shape = op.alpha.shape
+    own = [a for a, s in enumerate(shape) if s > 1]
+    return own[-1] + 1 if own else len(shape)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,12 +81,7 @@ class PReLU(PerChannel):
     """Slopes of the input's shape, with 1 along the shared axes."""
 
     kind: str = "PReLU"
-
-    def axis(self, op):
-        """The last axis along which there is more than one slope."""
-        shape = op.alpha.shape
-        own = [a for a, s in enumerate(shape) if s > 1]
-        return own[-1] + 1 if own else len(shape)
+    axis: Callable = slopes_axis
 
     def axes_of(self, call):
         rank = len(call.op.alpha.shape)

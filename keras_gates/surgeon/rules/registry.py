@@ -48,6 +48,11 @@ def rule_of(call):
     return _RULES.get(type(call.op), _UNKNOWN).pick(call)
 
 
+def rule_of_class(cls):
+    """The rule that a class is registered with, or None."""
+    return _RULES.get(cls)
+
+
 def registered():
     """All classes with their rules, in the order of registration."""
     return dict(_RULES)

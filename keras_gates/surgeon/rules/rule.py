@@ -113,6 +113,22 @@ class Rule:
         """The rule for this call, where a class has more than one."""
         return self
 
+    def positions(self, call, over, in_shape, out_shape):
+        """The axes' sizes over which a weight is used again; see `costs`."""
+        shape = tuple(in_shape if over == "in" else out_shape)
+        steps = ()
+        if over == "step":
+            # Only the last state may come out, but each step is computed.
+            steps = (in_shape[1],)
+            shape = shape[:1] + shape[1 + (len(shape) == len(in_shape)) :]
+        channels = self.channels(call, over, len(shape)) % len(shape)
+        rest = [s for a, s in enumerate(shape) if a not in (0, channels)]
+        return [*steps, *rest]
+
+    def channels(self, call, over, rank):
+        """The axis of the channels in the tensor that `over` names."""
+        return channel_axis(call.op, rank)
+
     def flow(self, call, inputs, units):
         """The `Flow` of a call on inputs with these labels."""
         raise NotImplementedError
@@ -134,7 +150,10 @@ class Rule:
         return False
 
     def approximates(self, call):
-        """Whether `exact=False` may remove inputs that are all read."""
+        """Whether `exact=False` may remove what is not quite removable.
+
+        Inputs that are all read, or constants that meet a zero border.
+        """
         return False
 
     def scaling(self, call):
@@ -201,8 +220,27 @@ class Rule:
         """Weights of the layer that this rule does not label."""
         if not isinstance(call.op, keras.Layer):
             return []
-        known_names = set(self.axes_of(call))
-        return [w.name for w in call.op.weights if w.name not in known_names]
+        axes = self.axes_of(call)
+        parts = self.parts(call.op)
+        return [
+            name
+            for p in parts
+            for name, _ in named_weights(p, axes)
+            if name not in axes
+        ]
+
+
+def named_weights(part, names):
+    """Pairs of name and weight, in the order of `part.weights`.
+
+    A weight that its layer gives no name goes by the attribute in `names`
+    that holds it.
+    """
+    attributes = {id(getattr(part, name, None)): name for name in names}
+    return [
+        (w.name if w.name in names else attributes.get(id(w), w.name), w)
+        for w in part.weights
+    ]
 
 
 def barrier(call, inputs, units, reason):

@@ -108,15 +108,3 @@ def times_positions(call, x):
             return np.full(x.shape, np.nan)
         count *= size
     return x * count
-
-
-def padded_axes(call):
-    """The axes that `ops.pad` makes longer."""
-    widths = call.op.pad_width
-    rank = len(call.inputs[0].shape)
-    widths = list(widths) * (rank if len(widths) == 1 else 1)
-    return [axis for axis, pair in enumerate(widths) if any(pair)]
-
-
-def pad_is_zero(op):
-    return op.mode == "constant"

@@ -1,17 +1,10 @@
-"""Parameters and multiply-adds of a model, layer by layer.
-
-One MAC is one multiply-add, for one sample. The multiplications of kernels
-are counted: those of Dense, convolutions (transposed: at each position of
-the input) and recurrent layers (at each time step). Biases, normalization,
-activations, pooling, merges, look-ups and gates are not. Papers that speak
-of FLOPs mean one or two of them by a MAC.
-"""
+"""The parameters and multiply-adds of one model."""
 
 import dataclasses
 
 import keras
 
-from keras_gates import _tables
+from keras_gates.stats import tables
 from keras_gates.surgeon import costs
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import sizes
@@ -95,7 +88,7 @@ class Count:
             for x in self.layers
         ]
         rows.append(("total", "", self.params, self.macs, ""))
-        table = _tables.text(("layer", "type", "parameters", "MACs", ""), rows)
+        table = tables.text(("layer", "type", "parameters", "MACs", ""), rows)
         return "\n".join(
             [
                 f"Model '{self.model}'",
@@ -104,7 +97,7 @@ class Count:
                 "",
                 f"{self.trainable:,} of the parameters are trainable.",
                 NOTE,
-                *_beware(self.unknown),
+                *beware(self.unknown),
             ]
         )
 
@@ -182,7 +175,7 @@ def count(model, input_shape=None):
         if macs is not None:
             row.macs += macs
     found = [x for x in rows.values() if x.params or x.macs != 0]
-    return Count(model.name, tuple([*found, *_rest(model, seen)]))
+    return Count(model.name, (*found, *_rest(model, seen)))
 
 
 def _macs(call, shapes):
@@ -212,127 +205,12 @@ def _size(weights, seen):
     return costs.parameters(every), costs.parameters(tuned)
 
 
-@dataclasses.dataclass(frozen=True)
-class Change:
-    """One layer of a `Comparison`: `(before, after)` of each number.
-
-    A layer that is only in one of the models has 0 on the other side.
-    """
-
-    name: str
-    params: tuple
-    macs: tuple
-
-
-@dataclasses.dataclass(frozen=True)
-class Comparison:
-    """What `compare` found; `print` shows it as a table.
-
-    Attributes:
-        before: the `Count` of the first model.
-        after: the `Count` of the second.
-        layers: a `Change` for each layer of either, matched by name.
-        params_removed: the share of parameters that went, 0 to 1.
-        macs_removed: that of the MACs; `None` where some are unknown.
-    """
-
-    before: Count
-    after: Count
-
-    @property
-    def layers(self):
-        left = {x.name: x for x in self.before.layers}
-        right = {x.name: x for x in self.after.layers}
-        none = Layer("", "", 0, 0, 0)
-        pairs = [
-            (name, left.get(name, none), right.get(name, none))
-            for name in {**left, **right}
-        ]
-        return tuple(
-            Change(name, (a.params, b.params), (a.macs, b.macs))
-            for name, a, b in pairs
-        )
-
-    @property
-    def params_removed(self):
-        return _removed(self.before.params, self.after.params)
-
-    @property
-    def macs_removed(self):
-        if self.before.unknown or self.after.unknown:
-            return None
-        return _removed(self.before.macs, self.after.macs)
-
-    def to_dict(self):
-        """All of it in types that JSON has."""
-        return {
-            "unit": UNIT,
-            "before": self.before.to_dict(),
-            "after": self.after.to_dict(),
-            "params_removed": self.params_removed,
-            "macs_removed": self.macs_removed,
-        }
-
-    def __str__(self):
-        rows = [(x.name, *x.params, *x.macs) for x in self.layers]
-        a, b = self.before, self.after
-        rows.append(("total", a.params, b.params, a.macs, b.macs))
-        share = [_percent(self.params_removed), _percent(self.macs_removed)]
-        rows.append(("removed", "", share[0], "", share[1]))
-        head = ("layer", "parameters", "after", "MACs", "after")
-        return "\n".join(
-            [
-                f"'{a.model}' and '{b.model}' after it",
-                "",
-                _tables.text(head, rows),
-                "",
-                NOTE,
-                *_beware(dict.fromkeys((*a.unknown, *b.unknown))),
-            ]
-        )
-
-
-def compare(before, after, input_shape=None):
-    """Compare the parameters and multiply-adds of two models.
-
-    Args:
-        before: A model as `count` takes it, or a `Count`.
-        after: Another; the pruned one. Layers are matched by name.
-        input_shape: Sizes for inputs that leave some open; see `count`.
-
-    Returns:
-        A `Comparison`.
-
-    Raises:
-        TypeError: If an argument is neither a Keras model nor a `Count`.
-        ValueError: If a model can't be counted; see `count`.
-
-    Example:
-    >>> import keras_gates as kg
-    >>> found = kg.stats.compare(kg.zoo.mlp(), kg.zoo.mlp((100, 60)))
-    >>> print(f"{found.params_removed:.1%} of the parameters removed")
-    84.4% of the parameters removed
-    """
-    found = [
-        x if isinstance(x, Count) else count(x, input_shape)
-        for x in (before, after)
-    ]
-    return Comparison(*found)
-
-
-def _removed(before, after):
-    return 1 - after / before if before else 0.0
-
-
-def _percent(share):
-    return "unknown" if share is None else f"{share:.1%}"
-
-
 def _times(calls):
     return f"{calls} calls" if calls > 1 else ""
 
 
-def _beware(unknown):
+def beware(unknown):
+    """The line that names the layers a total leaves out, if any."""
     if not unknown:
         return []
     names = ", ".join(f"'{name}'" for name in unknown)

@@ -1,0 +1,15 @@
+"""Parameters and multiply-adds of a model, layer by layer.
+
+One MAC is one multiply-add, for one sample. The multiplications of kernels
+are counted: those of Dense, convolutions (transposed: at each position of
+the input) and recurrent layers (at each time step). Biases, normalization,
+activations, pooling, merges, look-ups and gates are not. Papers that speak
+of FLOPs mean one or two of them by a MAC.
+"""
+
+from keras_gates.stats.comparison import Comparison
+from keras_gates.stats.comparison import compare
+from keras_gates.stats.counting import Count
+from keras_gates.stats.counting import count
+
+__all__ = ["Comparison", "Count", "compare", "count"]

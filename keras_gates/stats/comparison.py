@@ -1,0 +1,127 @@
+"""The parameters and multiply-adds of two models, side by side."""
+
+import dataclasses
+
+from keras_gates.stats import tables
+from keras_gates.stats.counting import NOTE
+from keras_gates.stats.counting import UNIT
+from keras_gates.stats.counting import Count
+from keras_gates.stats.counting import Layer
+from keras_gates.stats.counting import beware
+from keras_gates.stats.counting import count
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """One layer of a `Comparison`: `(before, after)` of each number.
+
+    A layer that is only in one of the models has 0 on the other side.
+    """
+
+    name: str
+    params: tuple
+    macs: tuple
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What `compare` found; `print` shows it as a table.
+
+    Attributes:
+        before: the `Count` of the first model.
+        after: the `Count` of the second.
+        layers: a `Change` for each layer of either, matched by name.
+        params_removed: the share of parameters that went, 0 to 1.
+        macs_removed: that of the MACs; `None` where some are unknown.
+    """
+
+    before: Count
+    after: Count
+
+    @property
+    def layers(self):
+        left = {x.name: x for x in self.before.layers}
+        right = {x.name: x for x in self.after.layers}
+        none = Layer("", "", 0, 0, 0)
+        pairs = [
+            (name, left.get(name, none), right.get(name, none))
+            for name in {**left, **right}
+        ]
+        return tuple(
+            Change(name, (a.params, b.params), (a.macs, b.macs))
+            for name, a, b in pairs
+        )
+
+    @property
+    def params_removed(self):
+        return _removed(self.before.params, self.after.params)
+
+    @property
+    def macs_removed(self):
+        if self.before.unknown or self.after.unknown:
+            return None
+        return _removed(self.before.macs, self.after.macs)
+
+    def to_dict(self):
+        """All of it in types that JSON has."""
+        return {
+            "unit": UNIT,
+            "before": self.before.to_dict(),
+            "after": self.after.to_dict(),
+            "params_removed": self.params_removed,
+            "macs_removed": self.macs_removed,
+        }
+
+    def __str__(self):
+        rows = [(x.name, *x.params, *x.macs) for x in self.layers]
+        a, b = self.before, self.after
+        rows.append(("total", a.params, b.params, a.macs, b.macs))
+        share = [_percent(self.params_removed), _percent(self.macs_removed)]
+        rows.append(("removed", "", share[0], "", share[1]))
+        head = ("layer", "parameters", "after", "MACs", "after")
+        return "\n".join(
+            [
+                f"'{a.model}' and '{b.model}' after it",
+                "",
+                tables.text(head, rows),
+                "",
+                NOTE,
+                *beware(dict.fromkeys((*a.unknown, *b.unknown))),
+            ]
+        )
+
+
+def compare(before, after, input_shape=None):
+    """Compare the parameters and multiply-adds of two models.
+
+    Args:
+        before: A model as `count` takes it, or a `Count`.
+        after: Another; the pruned one. Layers are matched by name.
+        input_shape: Sizes for inputs that leave some open; see `count`.
+
+    Returns:
+        A `Comparison`.
+
+    Raises:
+        TypeError: If an argument is neither a Keras model nor a `Count`.
+        ValueError: If a model can't be counted; see `count`.
+
+    Example:
+    >>> import keras_gates as kg
+    >>> found = kg.stats.compare(kg.zoo.mlp(), kg.zoo.mlp((100, 60)))
+    >>> print(f"{found.params_removed:.1%} of the parameters removed")
+    84.4% of the parameters removed
+    """
+    found = [
+        x if isinstance(x, Count) else count(x, input_shape)
+        for x in (before, after)
+    ]
+    return Comparison(*found)
+
+
+def _removed(before, after):
+    return 1 - after / before if before else 0.0
+
+
+def _percent(share):
+    return "unknown" if share is None else f"{share:.1%}"

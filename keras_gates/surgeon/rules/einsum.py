@@ -1,0 +1,132 @@
+"""EinsumDense, where its equation is that of a Dense layer on some axis."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_gates.surgeon.rules.linear import Linear
+from keras_gates.surgeon.rules.rule import Barrier
+from keras_gates.surgeon.rules.rule import weight
+
+_EQUATION = (
+    "its equation is followed only where the kernel has one letter of the "
+    "input and one new letter, as in 'abc,cd->abd'"
+)
+_BIAS = "its bias has no value for each of the new channels"
+
+
+@dataclasses.dataclass(frozen=True)
+class Equation:
+    """`x,kernel->y`, where `old` is summed over and `new` takes its place."""
+
+    x: str
+    kernel: str
+    y: str
+    old: str
+    new: str
+
+    @property
+    def axis_in(self):
+        return _axis(self.x, self.old)
+
+    @property
+    def axis_out(self):
+        return _axis(self.y, self.new)
+
+    def bias_roles(self, bias_axes, rank):
+        """The role of each axis of the bias.
+
+        Keras gives it the axes of the output from the first in `bias_axes`.
+        """
+        letters = self.y.replace("...", "")
+        first = min(letters.index(letter) for letter in bias_axes or self.new)
+        roles = ["out" if c == self.new else None for c in letters[first:]]
+        if self.y.endswith("..."):
+            roles += [None] * (rank - len(letters))
+        return tuple(roles)
+
+
+def _axis(letters, letter):
+    """The axis of a letter; from the end, unless an ellipsis is there."""
+    from_end = letters.index(letter) - len(letters)
+    return letters.index(letter) if letters.endswith("...") else from_end
+
+
+def read(equation):
+    """The `Equation` of a string, or None if it is of another form."""
+    left, _, y = equation.replace(" ", "").partition("->")
+    x, _, kernel = left.partition(",")
+    old, new = set(kernel) & set(x), set(kernel) - set(x)
+    if len(kernel) != 2 or len(old) != 1 or len(new) != 1:
+        return None
+    found = Equation(x, kernel, y, old.pop(), new.pop())
+    replaced = set(x) - {found.old} | {found.new}
+    # The batch axis comes first and stays there; no letter comes twice.
+    in_place = x[0] == y[0] != found.new and len(y) == len(x)
+    single = len(set(x) - {"."}) == len(x.replace(".", ""))
+    return found if set(y) == replaced and in_place and single else None
+
+
+@dataclasses.dataclass(frozen=True)
+class EinsumDense(Linear):
+    """`einsum(x, kernel) + bias`, the bias over any axes of the output."""
+
+    kind: str = "einsum dense"
+    note: str = "where the kernel has one letter of the input and one new"
+
+    def pick(self, call):
+        spec, bias = read(call.op.equation), call.op.bias_axes
+        if spec is None:
+            return Barrier(why=_EQUATION)
+        if bias is not None and spec.new not in bias:
+            return Barrier(why=_BIAS)
+        return self
+
+    def axis(self, call):
+        return read(call.op.equation).axis_in
+
+    def channels(self, call, over, rank):
+        return self.axis(call) if over == "in" else self.axis_out(call)
+
+    def axis_out(self, call):
+        return read(call.op.equation).axis_out
+
+    def size(self, op):
+        spec = read(op.equation)
+        return op.kernel.shape[spec.kernel.index(spec.new)]
+
+    def axes_of(self, call):
+        spec = read(call.op.equation)
+        roles = {spec.old: "in", spec.new: "out"}
+        return {
+            "kernel": tuple(roles[letter] for letter in spec.kernel),
+            "bias": self._bias_roles(call.op),
+        }
+
+    def _bias_roles(self, op):
+        return read(op.equation).bias_roles(op.bias_axes, op.input_spec.ndim)
+
+    def contribution(self, part, values):
+        spec = read(part.equation)
+        kernel = weight(part, "kernel")
+        kernel = kernel if spec.kernel[0] == spec.old else kernel.T
+        added = np.where(np.isnan(values), 0.0, values) @ kernel
+        roles = self._bias_roles(part)
+        return added.reshape([-1 if role else 1 for role in roles])
+
+    def value(self, call, flow, values):
+        # With a bias along other axes, the output varies along them.
+        bias = call.op.bias
+        if bias is not None and bias.shape != flow.roles["out"].shape:
+            return [None]
+        return super().value(call, flow, values)
+
+    def with_bias(self, call):
+        return {"bias_axes": read(call.op.equation).new}
+
+    def revise(self, call, flow, view):
+        axis = self.axis_out(call)
+        shape = list(call.op.partial_output_shape)
+        # The batch axis is not among these.
+        shape[axis if axis < 0 else axis - 1] = len(view.index["out"])
+        return {"output_shape": shape}, call.args, call.kwargs

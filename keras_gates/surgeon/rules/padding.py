@@ -1,0 +1,108 @@
+"""`keras.ops.pad`: along space as ZeroPadding, or of the channels."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules.rule import LINEAR
+from keras_gates.surgeon.rules.rule import Flow
+from keras_gates.surgeon.rules.rule import Known
+from keras_gates.surgeon.rules.rule import Rule
+from keras_gates.surgeon.rules.rule import barrier
+from keras_gates.surgeon.rules.rule import known
+from keras_gates.surgeon.rules.rule import only_first
+
+# The modes whose rim is made of values at hand, so that constants pass.
+_COPIES = ("constant", "reflect", "symmetric", "edge")
+
+
+@dataclasses.dataclass(frozen=True)
+class Pad(Rule):
+    """Padded channels are new units, known to be zero.
+
+    That is the parameter-free shortcut of residual networks, where the
+    channels that a block adds start from zero.
+    """
+
+    kind: str = "padding"
+    cuts: bool = True
+
+    def flow(self, call, inputs, units):
+        labels = inputs[0]
+        op = call.op
+        if op.mode not in _COPIES or not _zero(call):
+            return barrier(call, inputs, units, "it pads with other values")
+        axes = _channel_axes(call, labels)
+        numbers = np.arange(labels.size).reshape(labels.shape)
+        sources = only_first(inputs, units, "it is read whole")
+        if not axes:
+            return Flow([labels], [sources])
+        if len(axes) > 1 or op.mode != "constant":
+            return barrier(call, inputs, units, "it copies channels")
+        widths = [(0, 0)] * labels.ndim
+        widths[axes[0]] = _widths(call)[axes[0]]
+        source = np.pad(numbers, widths, constant_values=-1)
+        fresh = units.mint(id(call.site), int((source < 0).sum()))
+        padded = labels.ravel()[source]
+        padded[source < 0] = fresh
+        return Flow([padded], [[source] + sources[1:]])
+
+    def value(self, call, flow, values):
+        source = flow.sources[0][0]
+        if isinstance(source, str):
+            if values[0] is None:
+                return [None]
+            border = call.op.mode == "constant" and not values[0].border
+            found = known(values[0].plain())
+            return [found and Known(found.values, border)]
+        found = np.full(source.shape, np.nan)
+        if values[0] is not None:
+            found = values[0].plain().ravel()[source]
+        return [known(np.where(source < 0, 0.0, found))]
+
+    def scaling(self, call):
+        return LINEAR
+
+    def sized(self, call):
+        return True
+
+    def revise(self, call, flow, view):
+        """Pad as many channels as are left of those that were padded."""
+        source = flow.sources[0][0]
+        if isinstance(source, str):
+            return {}, call.args, call.kwargs
+        axis = next(a for a in lb.varying(source) if any(_widths(call)[a]))
+        before, _ = _widths(call)[axis]
+        mask = view.masks(flow.labels[0])[axis]
+        size = len(view.masks(view.inputs[0])[axis])
+        widths = [list(pair) for pair in _widths(call)]
+        widths[axis] = [
+            int(mask[:before].sum()),
+            int(mask[before + size :].sum()),
+        ]
+        return {"pad_width": widths}, call.args, call.kwargs
+
+
+def _channel_axes(call, labels):
+    """The padded axes that hold units, be it a single one."""
+    shape = call.inputs[0].shape
+    holds = (labels != lb.FIXED).any()
+    return [
+        axis
+        for axis, pair in enumerate(_widths(call))
+        if any(pair)
+        and (labels.shape[axis] > 1 or (shape[axis] == 1 and holds))
+    ]
+
+
+def _widths(call):
+    """`(before, after)` of every axis."""
+    widths = [tuple(pair) for pair in call.op.pad_width]
+    rank = len(call.inputs[0].shape)
+    return widths * rank if len(widths) == 1 else widths
+
+
+def _zero(call):
+    value = call.argument("constant_values")
+    return value is None or (np.ndim(value) == 0 and value == 0)

@@ -1,0 +1,169 @@
+"""TimeDistributed: the rule of the layer inside, one axis further on."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_gates.surgeon.graph import Call
+from keras_gates.surgeon.graph import Site
+from keras_gates.surgeon.graph import Tensor
+from keras_gates.surgeon.rules.gates import GateRule
+from keras_gates.surgeon.rules.recurrent import wrapped
+from keras_gates.surgeon.rules.registry import rule_of
+from keras_gates.surgeon.rules.rule import Barrier
+from keras_gates.surgeon.rules.rule import Flow
+from keras_gates.surgeon.rules.rule import Known
+from keras_gates.surgeon.rules.rule import Rule
+from keras_gates.surgeon.rules.rule import barrier
+from keras_gates.surgeon.rules.rule import unknown
+
+_TIME = 1
+_GATE = "a gate inside TimeDistributed is not seen; gates take any rank"
+
+
+def inside(call):
+    """The call of the wrapped layer at one step of time."""
+
+    def step(tensor):
+        shape = (tensor.shape[0], *tensor.shape[_TIME + 1 :])
+        return Tensor(shape, tensor.dtype)
+
+    x = step(call.inputs[0])
+    y = [step(tensor) for tensor in call.outputs]
+    site = Site(call.op.layer, call.site.node, call.site.name)
+    return Call(site, (x,), {}, [x], y, call.path)
+
+
+def _map(function, array):
+    """`function` on what may also be None or a name."""
+    return function(array) if isinstance(array, np.ndarray) else array
+
+
+def _without_time(array):
+    return array.squeeze(_TIME)
+
+
+def _with_time(array):
+    return np.expand_dims(array, _TIME)
+
+
+@dataclasses.dataclass(frozen=True)
+class TimeDistributed(Rule):
+    """Asks the rule of the wrapped layer about one step of time.
+
+    Attributes:
+        inner: that rule; set by `pick`.
+    """
+
+    kind: str = "time distributed"
+    note: str = "as the layer inside"
+    inner: Rule = Barrier()
+
+    def pick(self, call):
+        inner = rule_of(inside(call))
+        if isinstance(inner, GateRule):
+            return Barrier(why=_GATE)
+        if isinstance(inner, Barrier):
+            return Barrier(why=inner.why or unknown(call.op.layer))
+        return dataclasses.replace(
+            self,
+            kind=f"{self.kind} {inner.kind}",
+            inner=inner,
+            axes=inner.axes,
+            costs=inner.costs,
+        )
+
+    def positions(self, call, over, in_shape, out_shape):
+        shapes = [
+            (*shape[:_TIME], *shape[_TIME + 1 :])
+            for shape in (in_shape, out_shape)
+        ]
+        steps = in_shape[_TIME]
+        return [steps, *self.inner.positions(inside(call), over, *shapes)]
+
+    def flow(self, call, inputs, units):
+        labels = inputs[0]
+        if labels.shape[_TIME] > 1:
+            why = "it works along the axis of time"
+            return barrier(call, inputs, units, why)
+        for other in inputs[1:]:
+            units.pin(other, "a mask is read whole")
+        one = self.inner.flow(inside(call), [_without_time(labels)], units)
+        return self._moved(one, _with_time, len(inputs))
+
+    def _moved(self, flow, move, count):
+        """A flow of the layer inside as one of this layer, or back."""
+        return dataclasses.replace(
+            flow,
+            labels=[move(labels) for labels in flow.labels],
+            sources=[
+                [_map(move, sources[0])] + [None] * (count - 1)
+                for sources in flow.sources
+            ],
+        )
+
+    def value(self, call, flow, values):
+        if values[0] is None:
+            return [None] * len(call.outputs)
+        x = Known(_without_time(values[0].values), values[0].border)
+        found = self.inner.value(inside(call), self._inner(flow), [x])
+        return [y and Known(_with_time(y.values), y.border) for y in found]
+
+    def _inner(self, flow) -> Flow:
+        return self._moved(flow, _without_time, 1)
+
+    def revise(self, call, flow, view):
+        one = inside(call)
+        config, _, _ = self.inner.revise(one, self._inner(flow), view)
+        return {"layer": wrapped(config)}, call.args, call.kwargs
+
+    def with_bias(self, call):
+        return {"layer": wrapped(self.inner.with_bias(inside(call)))}
+
+    # What the layer inside says of itself holds for this one.
+
+    def axis(self, call):
+        return self.inner.axis(inside(call)) + 1
+
+    def channels(self, call, over, rank):
+        return (
+            self.inner.channels(inside(call), over, rank - 1) % (rank - 1) + 1
+        )
+
+    def parts(self, op):
+        return self.inner.parts(op.layer)
+
+    def contribution(self, part, values):
+        return self.inner.contribution(part, values)
+
+    @property
+    def kernel(self):
+        return self.inner.kernel
+
+    def axes_of(self, call):
+        return self.inner.axes_of(inside(call))
+
+    def sized(self, call):
+        return self.inner.sized(inside(call))
+
+    def reading(self, call):
+        return self.inner.reading(inside(call))
+
+    def merges(self, call):
+        return self.inner.merges(inside(call))
+
+    def approximates(self, call):
+        return self.inner.approximates(inside(call))
+
+    def recalls(self, call, flow, demanded):
+        one = [_without_time(mask) for mask in demanded]
+        return self.inner.recalls(inside(call), self._inner(flow), one)
+
+    def scaling(self, call):
+        return self.inner.scaling(inside(call))
+
+    def behind(self, call):
+        return self.inner.behind(inside(call))
+
+    def takes(self, call, side):
+        return self.inner.takes(inside(call), side)

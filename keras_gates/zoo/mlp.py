@@ -1,0 +1,44 @@
+"""Fully connected networks."""
+
+import keras
+
+from keras_gates.zoo.style import Style
+
+
+def mlp(
+    hidden=(500, 300), input_shape=(784,), classes=10, name="mlp", **options
+):
+    """Fully connected layers with ReLU, 784-500-300-10 as it comes.
+
+    545,000 weights and as many MACs, biases aside. Network Slimming prunes
+    it to 784-100-60-10.
+
+    Reference:
+
+    - [Liu et al., 2017, Learning Efficient Convolutional Networks through
+      Network Slimming](https://arxiv.org/abs/1708.06519), table 3
+
+    Args:
+        hidden: Sequence of integers, the units of the hidden layers.
+        input_shape: Shape of a sample. Images are flattened.
+        classes: Integer, the number of classes.
+        name: Name of the model.
+        **options: `l2`, `classifier_activation`; see `keras_gates.zoo`.
+
+    Returns:
+        A functional `keras.Model`; its hidden layers are "fc1", "fc2", ...
+
+    Example:
+    >>> import keras_gates as kg
+    >>> model = kg.zoo.mlp()
+    >>> kg.stats.count(model).macs
+    545000
+    """
+    style = Style.of(options)
+    inputs = x = keras.Input(input_shape)
+    if len(input_shape) > 1:
+        x = style.flatten(x)
+    for number, units in enumerate(hidden, 1):
+        x = style.hidden(x, units, name=f"fc{number}")
+    outputs = style.classify(x, classes, pool=False)
+    return keras.Model(inputs, outputs, name=name)

@@ -1,0 +1,341 @@
+"""Examples of layers that hold weights: at least one for each rule."""
+
+import keras
+import numpy as np
+from keras import layers as L
+
+import keras_gates as kg
+from tests.surgeon.examples import FIRST
+from tests.surgeon.examples import HAS_CHANNELS_FIRST
+from tests.surgeon.examples import IMAGE
+from tests.surgeon.examples import IN
+from tests.surgeon.examples import SIGNAL
+from tests.surgeon.examples import SPACE
+from tests.surgeon.examples import STAYS
+from tests.surgeon.examples import Example
+from tests.surgeon.examples import aid
+from tests.surgeon.examples import around
+from tests.surgeon.examples import behind
+from tests.surgeon.examples import find
+from tests.surgeon.examples import front
+from tests.surgeon.examples import layer
+
+SPACES = (1, 2, 3)
+NORM = {"shrinks": STAYS, "why": "reads all channels together"}
+ATTENDS = {"shrinks": STAYS, "why": "attention heads"}
+FEEDS_BACK = "feeds them back into itself"
+
+
+def convolutions():
+    for n in SPACES:
+        shape = {"shape": SPACE[n]}
+        yield layer(f"Conv{n}D", 8, 3, **shape)
+        yield layer(f"Conv{n}D", 8, 3, padding="same", **shape)
+        yield layer(f"Conv{n}D", 8, 2, strides=2, **shape)
+        yield layer(f"Conv{n}D", 8, 1, use_bias=False, **shape)
+        yield layer(f"Conv{n}D", 8, 3, groups=2, **shape)
+        yield layer(f"Conv{n}D", 16, 3, groups=8, padding="same", **shape)
+        yield layer(f"Conv{n}DTranspose", 8, 3, **shape)
+        yield layer(f"Conv{n}DTranspose", 8, 3, padding="same", **shape)
+        yield layer(f"Conv{n}DTranspose", 8, 2, strides=2, **shape)
+        if HAS_CHANNELS_FIRST:
+            yield layer(f"Conv{n}D", 8, 3, padding="same", **FIRST, **shape)
+            yield layer(f"Conv{n}DTranspose", 8, 2, **FIRST, **shape)
+    yield layer("Conv1D", 8, 3, padding="causal")
+    yield layer("Conv1D", 8, 3, dilation_rate=2)
+    yield layer("Conv2D", 8, 3, padding="same", dilation_rate=2, shape=IMAGE)
+    yield layer("Conv2D", 8, 3, groups=2, padding="same", shape=IMAGE)
+    yield layer("Conv2D", 8, 3, groups=8, use_bias=False, shape=IMAGE)
+    yield layer("Conv2D", 8, 3, activation="relu", shape=IMAGE)
+    yield layer("Conv2D", 8, 3, activation="softmax", shape=IMAGE, shrinks=IN)
+
+
+def channelwise():
+    for n in (1, 2):
+        shape = {"shape": SPACE[n]}
+        for name, sizes in (("Depthwise", (3,)), ("Separable", (8, 3))):
+            name = f"{name}Conv{n}D"
+            yield layer(name, *sizes, **shape)
+            yield layer(name, *sizes, padding="same", **shape)
+            yield layer(name, *sizes, depth_multiplier=2, **shape)
+            yield layer(name, *sizes, use_bias=False, strides=2, **shape)
+            if HAS_CHANNELS_FIRST:
+                yield layer(name, *sizes, padding="same", **FIRST, **shape)
+    yield layer("DepthwiseConv2D", 3, activation="sigmoid", shape=IMAGE)
+
+
+def dense():
+    yield layer("Dense", 8)
+    yield layer("Dense", 8, use_bias=False)
+    yield layer("Dense", 8, activation="softmax", shrinks=IN, why="softmax")
+    for equation, shape, bias in (
+        ("abc,cd->abd", (None, 8), "d"),
+        ("abc,dc->abd", (None, 8), None),
+        ("abc,cd->abd", (8, 8), "bd"),
+        ("abc,cd->adb", (8, 8), "d"),
+        ("abc,cd->adb", (8, 8), None),
+        ("...x,xy->...y", 8, "y"),
+        ("ab...,bc->ac...", 6, None),
+    ):
+        name = f"{equation} {bias}"
+        made = {"output_shape": shape, "bias_axes": bias}
+        yield Example("EinsumDense", einsum(equation, **made), note=name)
+    for equation, shape, bias, why in (
+        ("abc,cde->abde", (None, 2, 4), "de", "one letter of the input"),
+        ("abc,bcd->abd", (8, 8), "d", "one letter of the input"),
+        ("abc,cd->abd", (8, 8), "b", "no value for each"),
+    ):
+        yield layer(
+            "EinsumDense",
+            equation,
+            output_shape=shape,
+            bias_axes=bias,
+            shrinks=STAYS,
+            why=why,
+            note=f"{equation} {bias}",
+        )
+
+
+def einsum(equation, **options):
+    """EinsumDense with its channels wherever the equation has them."""
+    left, y = equation.split("->")
+    axis = y.index(y.strip("ab.")) if y[1:3] != ".." else -1
+
+    def build():
+        inputs = keras.Input(SIGNAL)
+        x = front(inputs)
+        if left.startswith("ab..."):
+            x = aid("Swapaxes", x, axis1=1, axis2=2)
+        y = L.EinsumDense(equation, **options)(x)
+        return keras.Model(inputs, behind(y, axis))
+
+    return build
+
+
+def embedding():
+    def build():
+        inputs = keras.Input((5,), dtype="int32")
+        return keras.Model(inputs, behind(L.Embedding(10, 8)(inputs)))
+
+    yield Example("Embedding", build, ("out",))
+
+
+def normalizations():
+    yield layer("BatchNormalization")
+    yield layer("BatchNormalization", scale=False, center=False)
+    yield layer("BatchNormalization", axis=-1, shape=IMAGE)
+    yield Example(
+        "BatchNormalization",
+        around(lambda x: L.BatchNormalization(axis=1)(x), IMAGE, axis=1),
+        note="axis=1",
+    )
+    yield layer("LayerNormalization", **NORM)
+    yield layer("LayerNormalization", axis=[1, 2], **NORM)
+    yield layer("LayerNormalization", axis=1, shrinks=STAYS, why="axis 1")
+    yield layer("RMSNormalization", **NORM)
+    yield layer("GroupNormalization", groups=-1)
+    yield layer("GroupNormalization", groups=8, shape=IMAGE)
+    yield layer("GroupNormalization", groups=2, shrinks=STAYS, why="a group's")
+    yield layer("UnitNormalization")
+    yield layer(
+        "Normalization",
+        mean=np.arange(8.0),
+        variance=np.arange(1.0, 9.0),
+        shrinks=STAYS,
+        why="statistics describe",
+        note="vectors",
+    )
+    yield layer("Rescaling", 0.5)
+    yield layer("Rescaling", 0.5, offset=0.3)
+    yield layer(
+        "Rescaling", np.arange(1.0, 9.0).tolist(), offset=0.3, note="vector"
+    )
+
+
+def recurrent():
+    for name in ("SimpleRNN", "GRU", "LSTM"):
+        yield layer(name, 8, shrinks=IN, why=FEEDS_BACK)
+        yield layer(name, 8, shrinks=IN, return_sequences=True)
+        yield layer(name, 8, shrinks=IN, use_bias=False, go_backwards=True)
+        yield layer(name, 8, shrinks=IN, return_state=True)
+        yield layer(name, 8, shrinks=IN, activation="softmax", why="softmax")
+        yield Example(name, masked(name), IN, note="masked")
+        yield Example(
+            name, with_state(name), IN, "comes from outside", "with state"
+        )
+        yield Example(name, unread(name), note="zero rows")
+    yield layer("GRU", 8, shrinks=IN, reset_after=False)
+    yield layer("GRU", 8, shrinks=IN, reset_after=True, use_bias=False)
+    yield Example(
+        "LSTM", stateful, IN, "keeps its state between", note="stateful"
+    )
+    yield Example(
+        "RNN",
+        around(lambda x: L.RNN(L.LSTMCell(8))(x)),
+        STAYS,
+        "a cell may use its state in any way",
+    )
+    for n in SPACES:
+        shape = (3, *SPACE[n])
+        yield layer(
+            f"ConvLSTM{n}D", 8, 3, shape=shape, shrinks=STAYS, why="no rule"
+        )
+
+
+def masked(name):
+    """The mask comes from an embedding, and reaches the layer by itself."""
+
+    def build():
+        inputs = keras.Input((5,), dtype="int32")
+        x = L.Embedding(10, 8, mask_zero=True)(inputs)
+        x = kg.FilterGate(name="front")(x)
+        x = L.Dropout(0.5)(x)
+        return keras.Model(inputs, behind(getattr(L, name)(8)(x)))
+
+    return build
+
+
+def with_state(name):
+    def build():
+        inputs = keras.Input(SIGNAL)
+        first = getattr(L, name)(8, return_state=True)
+        second = getattr(L, name)(8)
+        _, *state = first(front(inputs))
+        y = second(front(inputs, "front_b"), initial_state=state)
+        return keras.Model(inputs, behind(y))
+
+    return build
+
+
+def unread(name):
+    """Units that closed gates end, and that no other unit reads."""
+
+    def build():
+        inputs = keras.Input(SIGNAL)
+        subject = getattr(L, name)(8)
+        model = keras.Model(inputs, behind(subject(front(inputs))))
+        model.keep_zero = lambda: zero_rows(subject.cell.recurrent_kernel)
+        return model
+
+    return build
+
+
+def zero_rows(kernel, rows=(0, 1, 4, 5)):
+    array = np.array(keras.ops.convert_to_numpy(kernel))
+    array[list(rows)] = 0
+    kernel.assign(array)
+
+
+def stateful():
+    inputs = keras.Input(batch_shape=(4, *SIGNAL))
+    y = L.LSTM(8, stateful=True)(front(inputs))
+    return keras.Model(inputs, behind(y))
+
+
+def bidirectional():
+    for mode in ("concat", "sum", "ave", "mul", None):
+        yield wrapper("Bidirectional", lambda: L.LSTM(8), merge_mode=mode)
+    for make in (
+        lambda: L.SimpleRNN(8, return_sequences=True),
+        lambda: L.GRU(8, return_state=True, use_bias=False),
+    ):
+        yield wrapper("Bidirectional", make, note=make().__class__.__name__)
+    yield Example(
+        "Bidirectional",
+        around(
+            lambda x: L.Bidirectional(
+                L.GRU(8), backward_layer=L.LSTM(8, go_backwards=True)
+            )(x)
+        ),
+        STAYS,
+        "two SimpleRNN, two GRU or two LSTM",
+        "unlike",
+    )
+
+
+def wrapper(name, make, note="", shrinks=IN, why="", shape=SIGNAL, **kwargs):
+    told = note or ",".join(f"{k}={v}" for k, v in kwargs.items())
+    return Example(
+        name,
+        around(lambda x: getattr(L, name)(make(), **kwargs)(x), shape),
+        shrinks,
+        why,
+        told,
+    )
+
+
+def distributed():
+    both = {"shrinks": ("in", "out")}
+    image = {"shape": (3, *IMAGE)}
+    for make, more in (
+        (lambda: L.Dense(8), both),
+        (lambda: L.Dense(8, use_bias=False), both),
+        (lambda: L.BatchNormalization(), both),
+        (lambda: L.Activation("gelu"), both),
+        (lambda: L.Conv2D(8, 3), {**both, **image}),
+        (lambda: L.Conv2D(8, 3, padding="same"), {**both, **image}),
+        (lambda: L.DepthwiseConv2D(3), {**both, **image}),
+        (lambda: L.MaxPooling2D(), {**both, **image}),
+        (lambda: L.Flatten(), {**both, **image}),
+        (lambda: L.LSTM(8), {"shape": (3, *SIGNAL)}),
+        (
+            lambda: L.LayerNormalization(),
+            {"shrinks": STAYS, "why": "reads all channels together"},
+        ),
+    ):
+        note = make().__class__.__name__
+        yield wrapper("TimeDistributed", make, note=note, **more)
+
+
+def attention():
+    yield Example(
+        "MultiHeadAttention",
+        around(lambda x: L.MultiHeadAttention(2, 4)(x, x)),
+        **ATTENDS,
+    )
+    yield Example(
+        "GroupQueryAttention",
+        around(lambda x: find("GroupQueryAttention")(4, 4, 2)(x, x)),
+        **ATTENDS,
+    )
+    yield Example(
+        "Attention", around(lambda x: L.Attention()([x, x])), **ATTENDS
+    )
+    yield Example(
+        "AdditiveAttention",
+        around(lambda x: L.AdditiveAttention()([x, x])),
+        **ATTENDS,
+    )
+
+
+def hidden():
+    """Layers of keras.applications that it does not export."""
+    scale = "applications.convnext.LayerScale"
+    yield Example(scale, around(lambda x: find(scale)(0.5, 8)(x)))
+    custom = "applications.inception_resnet_v2.CustomScaleLayer"
+
+    def build():
+        inputs = keras.Input(SIGNAL)
+        a, b = front(inputs), front(inputs, "front_b")
+        y = find(custom)(0.3)([a, b])
+        return keras.Model(inputs, behind(y))
+
+    yield Example(custom, build)
+
+
+EXAMPLES = [
+    example
+    for group in (
+        convolutions,
+        channelwise,
+        dense,
+        embedding,
+        normalizations,
+        recurrent,
+        bidirectional,
+        distributed,
+        attention,
+        hidden,
+    )
+    for example in group()
+]

@@ -1,0 +1,445 @@
+"""What is refused: by a clear error, and with nothing changed."""
+
+import json
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+import keras_gates as kg
+from keras_gates.surgeon import Plan
+from keras_gates.surgeon import plan
+from keras_gates.surgeon import prune
+from keras_gates.surgeon import register
+from keras_gates.surgeon import verify
+from keras_gates.surgeon.rules.elementwise import Elementwise
+from tests import helpers
+from tests.surgeon import small_models as sm
+
+T = helpers.THRESHOLD
+NAN = float("nan")
+
+
+def state(model):
+    """All of a model that a refusal must leave as it was."""
+    try:
+        found = helpers.fingerprint(model)
+    except NotImplementedError:  # a layer that can't tell its config
+        found = {"weights": helpers.weights_digest(model)}
+    optimizer = getattr(model, "optimizer", None)
+    if optimizer is not None:
+        slots = [helpers.numpy_of(v).tolist() for v in optimizer.variables]
+        found["compile"] = id(optimizer), slots
+        found["config"] = json.dumps(model.get_compile_config(), default=str)
+    return found
+
+
+def compiled(model):
+    model.compile(optimizer=keras.optimizers.SGD(0.1, 0.9), loss="mse")
+    model.optimizer.build(model.trainable_variables)
+    return model
+
+
+def refuse(model, action, error, match):
+    """`action` raises, says what and where, and leaves the model alone."""
+    before = state(model)
+    with pytest.raises(error, match=match) as caught:
+        action()
+    assert caught.type in (TypeError, ValueError)
+    assert state(model) == before
+
+
+# Arguments --------------------------------------------------------------------
+
+ARGUMENTS = [
+    ({"thresholds": NAN}, ValueError, "`thresholds`.*finite"),
+    ({"thresholds": -1}, ValueError, "`thresholds`.*at least 0"),
+    ({"thresholds": True}, TypeError, "`thresholds`.*bool"),
+    ({"thresholds": "half"}, TypeError, "`thresholds`.*str"),
+    ({"thresholds": None}, TypeError, "`thresholds`.*NoneType"),
+    ({"thresholds": {"filters": T}}, ValueError, "'filters'.*gate1, gate2"),
+    ({"thresholds": {"gate9": T}}, ValueError, "'gate9'.*gate1, gate2"),
+    ({"thresholds": {"gate1": NAN}}, ValueError, r"`thresholds\['gate1'\]`"),
+    ({"keep_at_least": -1}, ValueError, "`keep_at_least`.*at least 0"),
+    ({"keep_at_least": 1.5}, TypeError, "`keep_at_least`.*float"),
+    ({"keep_at_least": True}, TypeError, "`keep_at_least`.*bool"),
+    ({"keep_at_least": {"conv1": 1}}, ValueError, "`keep_at_least`.*conv1"),
+    ({"round_to": 0}, ValueError, "`round_to`.*at least 1.*0"),
+    ({"round_to": 2.0}, TypeError, "`round_to`.*int.*2.0"),
+    ({"round_to": True}, TypeError, "`round_to`.*int.*True"),
+    ({"exact": "no"}, TypeError, "`exact`.*'no'.*str"),
+    ({"exact": 1}, TypeError, "`exact`.*int"),
+    ({"exact": None}, TypeError, "`exact`.*NoneType"),
+]
+
+
+@pytest.mark.parametrize("arguments, error, match", ARGUMENTS)
+def test_arguments(arguments, error, match):
+    model = compiled(sm.convnet())
+    arguments = {"thresholds": T, **arguments}
+    for call in (plan, prune):
+        refuse(model, lambda: call(model, **arguments), error, match)  # noqa: B023
+
+
+@keras.saving.register_keras_serializable(package="keras_gates_tests")
+class Subclassed(keras.Model):
+    def call(self, x):
+        return x
+
+
+NO_MODELS = [
+    (lambda: 3, TypeError, "built Keras model.*3.*int"),
+    (lambda: None, TypeError, "built Keras model.*NoneType"),
+    (lambda: L.Dense(3, name="lone"), TypeError, "lone.*Dense"),
+    (lambda: keras.Model, TypeError, "built Keras model"),
+    (
+        lambda: keras.Sequential([L.Dense(3)], name="open"),
+        ValueError,
+        "'open' is not built.*keras.Input",
+    ),
+    (
+        lambda: Subclassed(name="sub"),
+        ValueError,
+        "'sub'.*Subclassed.*subclassed.*functional API",
+    ),
+    (
+        lambda: keras.Sequential([keras.Input((3,)), L.Dense(3)], name="bare"),
+        ValueError,
+        "'bare' has no gates.*FilterGate",
+    ),
+]
+
+
+@pytest.mark.parametrize("make, error, match", NO_MODELS)
+def test_what_is_no_gated_built_model(make, error, match):
+    for call in (plan, prune):
+        with pytest.raises(error, match=match):
+            call(make(), T)
+
+
+def test_a_pruned_model_has_no_gates_left_to_prune():
+    model = sm.chain()
+    small = prune(model, T)
+    refuse(small, lambda: prune(small, T), ValueError, "'chain' has no gates")
+
+
+# Layers that can't be cut ---------------------------------------------------------
+
+
+class NoConfig(L.Layer):
+    """Keras can't tell its config: an argument is no plain value."""
+
+    def __init__(self, setting, **kwargs):
+        super().__init__(**kwargs)
+        self.setting = setting
+
+    def call(self, x):
+        return 2 * x
+
+
+class Forgetful(L.Layer):
+    """Its config forgets an argument, so it comes back at another size."""
+
+    def __init__(self, units=2, **kwargs):
+        super().__init__(**kwargs)
+        self.units = units
+
+    def build(self, shape):
+        self.mix = self.add_weight(shape=(shape[-1], self.units), name="mix")
+
+    def call(self, x):
+        return keras.ops.matmul(x, self.mix)
+
+    def get_config(self):
+        return L.Layer.get_config(self)
+
+
+def behind_gate(layer):
+    inputs = keras.Input((5,))
+    x = L.Dense(8, name="hidden")(inputs)
+    x = layer(kg.FilterGate(name="gate")(x))
+    return helpers.randomize(keras.Model(inputs, L.Dense(3, name="out")(x)))
+
+
+def quantised():
+    model = sm.chain()
+    model.get_layer("out").quantize("int8")
+    return model
+
+
+def with_lora():
+    model = sm.chain()
+    model.get_layer("out").enable_lora(2)
+    return model
+
+
+def gate_inside():
+    inputs = keras.Input((4, 5))
+    tower = keras.Sequential([keras.Input((5,)), kg.FilterGate(name="inner")])
+    x = L.TimeDistributed(tower, name="wrapper")(inputs)
+    return keras.Model(inputs, L.Dense(3)(x))
+
+
+def spoilt(value):
+    return lambda: sm.set_gates(sm.chain(), gate=[value] + [1.0] * 7)
+
+
+LAYERS = [
+    (quantised, "'out' is quantised.*Prune the model first"),
+    (with_lora, "'out' has LoRA enabled.*without LoRA"),
+    (gate_inside, "'inner' is inside 'wrapper'.*TimeDistributed"),
+    (
+        lambda: behind_gate(NoConfig(object(), name="odd")),
+        "'odd'.*NoConfig.*can't be recreated.*get_config",
+    ),
+    (
+        lambda: behind_gate(Forgetful(4, name="odd")),
+        r"'odd'.*Forgetful.*\(8, 2\).*get_config",
+    ),
+    (spoilt(NAN), "'gate' has factors that are not finite"),
+    (spoilt(float("inf")), "'gate' has factors that are not finite"),
+]
+
+
+@pytest.mark.parametrize("make, match", LAYERS)
+def test_layers(make, match):
+    model = make()
+    refuse(model, lambda: prune(model, T), ValueError, f"(?s){match}")
+
+
+def test_the_remedy_for_lora_works(tmp_path):
+    model = with_lora()
+    out = model.get_layer("out")
+    out.lora_kernel_b.assign(np.full(out.lora_kernel_b.shape, 0.3))
+    path = tmp_path / "merged.weights.h5"
+    model.save_weights(path)
+    merged = sm.chain()
+    merged.load_weights(path)
+    x = helpers.inputs_for(model)
+    # Merging adds the product to the kernel: a rounding of float32 more.
+    far = helpers.differences(helpers.run(model, x), helpers.run(merged, x))
+    assert max(far) < helpers.RTOL
+    helpers.assert_same(merged, prune(merged, T))
+
+
+def test_an_unregistered_layer_is_a_barrier_and_no_error():
+    model = sm.barred()
+    found = plan(model, T)
+    why = "\n".join(line for row in found.rows for line in row.why)
+    assert "no rule for Unknown" in why
+    assert "keras_gates.surgeon.register" in why
+    helpers.assert_same(model, found.apply())
+
+
+def test_a_python_lambda_is_a_barrier_and_keeps_its_function():
+    shift = np.float32(0.5)
+    model = behind_gate(L.Lambda(lambda x: keras.ops.flip(x, -1) * shift))
+    small = prune(model, T)
+    helpers.assert_same(model, small)
+
+
+def test_an_axis_of_unknown_size():
+    inputs = keras.Input((None, 4))
+    with pytest.raises(ValueError, match="'gate' cannot be built.*axis 1 is"):
+        kg.FilterGate(axis=1, name="gate")(inputs)
+
+
+def test_names_are_unique_within_a_model():
+    inputs = keras.Input((4,))
+    x = kg.FilterGate(name="twin")(L.Dense(4, name="twin")(inputs))
+    with pytest.raises(ValueError, match='"twin" is used 2 times'):
+        keras.Model(inputs, x)
+
+
+# Outputs that would become constant ---------------------------------------------
+
+
+def shut(make, **gates):
+    return lambda: sm.set_gates(make(closed="none"), **gates)
+
+
+CONSTANT = [
+    (shut(sm.chain, gate=[0.1] * 8), T, "'gate'", True),
+    (shut(sm.scalar_chain, layer_gate=0.1), T, "'layer_gate'", False),
+    (sm.convnet, 99.0, "'gate1'", True),
+    (shut(sm.siamese, gate=[0.0] * 8), T, "'tower/gate'", True),
+    (shut(sm.gated_input, gate=[0.0] * 6), T, "'gate'", True),
+    (shut(sm.gated_output, gate=[0.0] * 4), T, "'gate'", True),
+    (shut(sm.sequence, whole=0.0), T, "'whole'", False),
+]
+
+
+@pytest.mark.parametrize("make, threshold, gate, has_floor", CONSTANT)
+def test_constant_outputs(make, threshold, gate, has_floor):
+    model = compiled(make())
+    match = f"no longer depends on.*lets nothing through: {gate}. Lower"
+    for call in (plan, prune):
+        refuse(model, lambda: call(model, threshold), ValueError, match)  # noqa: B023
+    with pytest.raises(ValueError) as caught:
+        prune(model, threshold)
+    assert ("keep_at_least" in str(caught.value)) is has_floor
+
+
+@pytest.mark.parametrize(
+    "make, threshold", [(m, t) for m, t, _, floor in CONSTANT if floor]
+)
+def test_keep_at_least_is_the_remedy(make, threshold):
+    model = make()
+    small = prune(model, threshold, keep_at_least=1)
+    found = verify(model, small, threshold, keep_at_least=1)
+    assert max(found.values()) < helpers.RTOL
+    x = helpers.inputs_for(model)
+    assert max(helpers.variation(helpers.run(small, x))) > 1e-3
+
+
+def test_a_lower_threshold_is_the_remedy_for_scalar_gates():
+    model = shut(sm.scalar_chain, layer_gate=0.1)()
+    assert verify(model, prune(model, {"layer": 0.1}), 0.1)["out"] < 1e-5
+
+
+def test_a_shortcut_is_the_remedy():
+    model = shut(sm.residual, block1=0.1, block2=0.1)()
+    assert prune(model, T).count_params() < model.count_params() / 2
+
+
+# Plans --------------------------------------------------------------------------
+
+
+def edited(**changes):
+    """The JSON of a plan for `chain`; None takes a field out."""
+    data = json.loads(plan(sm.chain(), T).to_json())
+    data.update(changes)
+    data = {name: x for name, x in data.items() if x is not None}
+    return json.dumps(data)
+
+
+NO_PLAN = "is not the JSON of a keras_gates plan"
+TEXTS = [
+    ("", NO_PLAN),
+    ("{", NO_PLAN),
+    ("[1]", NO_PLAN),
+    ("3", NO_PLAN),
+    ("{}", f"{NO_PLAN}.*format"),
+    (None, NO_PLAN),
+    (edited()[:99], NO_PLAN),
+    *[
+        (edited(**{name: None}), f"{NO_PLAN}.*{name}")
+        for name in ("model", "fingerprint", "closed", "options", "rows")
+    ],
+    (edited(closed=[1]), NO_PLAN),
+    (edited(closed={"gate": [8]}), f"{NO_PLAN}.*'gate' has 8 factors"),
+    (edited(closed={"gate": [-1]}), f"{NO_PLAN}.*'gate'"),
+    (edited(closed={"gate": ["a"]}), f"{NO_PLAN}.*'gate'"),
+    (edited(closed={"other": [0]}), f"{NO_PLAN}.*'other' is no gate"),
+    (edited(rows=[{"layer": "x"}]), NO_PLAN),
+    (edited(options={}), NO_PLAN),
+    (edited(format=99), "format 99.*reads format 1"),
+    ('{"format": 99}', "format 99.*reads format 1"),
+    (edited(fingerprint="0" * 64), "made for a model 'chain'"),
+]
+
+
+@pytest.mark.parametrize("text, match", TEXTS)
+def test_texts_that_are_no_plan(text, match):
+    model = sm.chain()
+    refuse(model, lambda: Plan.from_json(text, model), ValueError, match)
+
+
+@pytest.mark.parametrize("other", [sm.convnet, sm.sequential, sm.rescaled])
+def test_a_plan_for_another_model(other):
+    text, model = edited(), other()
+    match = f"made for a model 'chain'.*'{model.name}'"
+    refuse(model, lambda: Plan.from_json(text, model), ValueError, match)
+
+
+def test_weights_that_changed_under_a_plan():
+    """What is known to be constant depends on weights, too."""
+    model = sm.constants()
+    found = plan(model, T)
+    norm = model.get_layer("norm")
+    norm.beta.assign([-9.0] * 8)  # behind the ReLU all constants are zero
+    refuse(model, found.apply, ValueError, "'convnet' have changed since")
+    helpers.assert_same(model, plan(model, T).apply())
+
+
+# Rules --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "arguments, error, match",
+    [
+        ((L.Dense, Elementwise()), ValueError, "Dense has a rule already"),
+        ((kg.FilterGate, Elementwise()), ValueError, "FilterGate has a rule"),
+        ((L.Dense(3), Elementwise()), TypeError, "must be a class.*Dense"),
+        (("Dense", Elementwise()), TypeError, "must be a class.*str"),
+        ((sm.Unknown, Elementwise), TypeError, "rule of Unknown.*instance"),
+        ((sm.Unknown, None), TypeError, "rule of Unknown.*None"),
+    ],
+)
+def test_rules(arguments, error, match):
+    with pytest.raises(error, match=match):
+        register(*arguments)
+
+
+# verify -------------------------------------------------------------------------
+
+EMPTY = np.zeros((0, 5), "float32")
+VERIFY = [
+    ({"x": EMPTY}, ValueError, "at least one sample"),
+    ({"samples": 0}, ValueError, "at least one sample"),
+    ({"pruned": sm.sequence}, ValueError, "'sequence'|incompatible"),
+    ({"pruned": sm.gated_output}, ValueError, r"\(8, 4\).*\(8, 3\)"),
+    ({"thresholds": NAN}, ValueError, "`thresholds`"),
+    ({"round_to": 0}, ValueError, "`round_to`"),
+]
+
+
+@pytest.mark.parametrize("arguments, error, match", VERIFY)
+def test_verify(arguments, error, match):
+    model = sm.chain()
+    arguments = {"thresholds": T, **arguments}
+    pruned = arguments.pop("pruned", None)
+    pruned = prune(model, T) if pruned is None else pruned()
+    before = state(model)
+    with pytest.raises(error, match=match):
+        verify(model, pruned, **arguments)
+    assert state(model) == before
+
+
+def test_verify_needs_the_plan_of_its_model():
+    model, other = sm.chain(), sm.rescaled()
+    small, found = prune(model, T), plan(other, T)
+    with pytest.raises(ValueError, match="another model than 'chain'"):
+        verify(model, small, found)
+    with pytest.raises(TypeError, match="has its options.*round_to"):
+        verify(model, small, plan(model, T), round_to=2)
+
+
+def test_verify_needs_inputs_where_a_size_is_unknown():
+    inputs = keras.Input((None, 4), name="steps")
+    x = kg.FilterGate()(L.Dense(6)(inputs))
+    model = helpers.randomize(
+        keras.Model(inputs, L.GlobalAveragePooling1D()(x)),
+        x=np.ones((2, 5, 4), "float32"),
+    )
+    small = prune(model, T)
+    with pytest.raises(ValueError, match="'steps'.*pass `x`"):
+        verify(model, small, T)
+    x = np.random.default_rng(0).normal(size=(3, 7, 4)).astype("float32")
+    assert max(verify(model, small, T, x).values()) < helpers.RTOL
+
+
+def test_verify_calls_a_nan_no_agreement():
+    model = sm.chain()
+    small = prune(model, T)
+    small.get_layer("out").bias.assign([NAN, 0.0, 0.0])
+    assert verify(model, small, T) == {"out": float("inf")}
+
+
+def test_verify_leaves_both_models_as_they_were():
+    model = compiled(sm.convnet())
+    small = prune(model, T)
+    before = state(model), state(small)
+    verify(model, small, T)
+    assert (state(model), state(small)) == before

@@ -1,0 +1,276 @@
+"""Which gates are closed, against NumPy."""
+
+import numpy as np
+import pytest
+
+from keras_gates.thresholds import KINDS
+from keras_gates.thresholds import Below
+from keras_gates.thresholds import Factors
+from keras_gates.thresholds import Quantile
+from keras_gates.thresholds import Rule
+from keras_gates.thresholds import resolve
+
+VALUES = [0.9, -0.05, 0.0, 0.3, -0.31, 0.05, -1.2]
+
+
+def gate(name="gate", kind="filter", values=VALUES):
+    return Factors(name, kind, np.array(values, "float32"))
+
+
+def scalar(name, kind, value):
+    return Factors(name, kind, np.array(value, "float32"))
+
+
+def four_gates():
+    """One gate of each kind, with factors below 0.5 and above."""
+    return [
+        gate("conv/gate"),
+        scalar("layer", "layer", 0.2),
+        scalar("branch", "branch", -0.2),
+        scalar("block", "block", 0.6),
+    ]
+
+
+def closed(thresholds, gates, **options):
+    masks = resolve(thresholds, gates, **options)
+    assert list(masks) == [g.name for g in gates]
+    for g in gates:
+        assert masks[g.name].shape == g.values.shape
+        assert masks[g.name].dtype == bool
+    return {name: mask.tolist() for name, mask in masks.items()}
+
+
+# Below -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("threshold", [0, 0.05, 0.3, 1, np.float32(0.31), 9.0])
+def test_a_number_compares_sizes_strictly(threshold):
+    # Factors are float32, and so is the comparison: a factor set to 0.05 is
+    # at a threshold of 0.05, although neither is that number in binary.
+    limit = np.float32(threshold)
+    expected = [bool(abs(np.float32(v)) < limit) for v in VALUES]
+    assert closed(threshold, [gate()]) == {"gate": expected}
+    found = Below(threshold).close([gate()])
+    np.testing.assert_array_equal(found[0], expected)
+
+
+@pytest.mark.parametrize("value", [0.5, -0.5])
+def test_a_factor_at_the_threshold_stays_open(value):
+    at = gate(values=[value])
+    assert closed(0.5, [at]) == {"gate": [False]}
+    above = np.nextafter(np.float32(0.5), np.float32(1))
+    assert closed(above, [at]) == {"gate": [True]}
+
+
+def test_a_threshold_of_zero_closes_nothing():
+    zeros = gate(values=[0.0, -0.0])
+    assert closed(0.0, [zeros]) == {"gate": [False, False]}
+
+
+# Quantile ----------------------------------------------------------------
+
+
+def smallest(values, count):
+    """Marks the `count` smallest sizes, the first of equal ones first."""
+    sizes = np.abs(np.asarray(values, "float32"))
+    ranked = sorted(range(len(sizes)), key=lambda i: (sizes[i], i))
+    return [i in ranked[:count] for i in range(len(sizes))]
+
+
+@pytest.mark.parametrize("q", [0, 0.1, 0.3, 0.5, 0.99, 1])
+@pytest.mark.parametrize("values", [VALUES, [0.5] * 7, [0.0, 1.0] * 4])
+def test_a_quantile_closes_a_count_whatever_the_ties(q, values):
+    expected = smallest(values, int(q * len(values)))
+    assert closed(Quantile(q), [gate(values=values)]) == {"gate": expected}
+
+
+def test_a_global_quantile_ranks_all_gates_together():
+    gates = [
+        gate("a", values=[0.1, 0.2]),
+        scalar("b", "layer", 0.15),
+        gate("c", values=[0.9]),
+    ]
+    expected = {"a": [True, False], "b": True, "c": [False]}
+    assert closed(Quantile(0.5), gates) == expected
+
+
+def test_a_quantile_by_gate_ranks_each_gate_alone():
+    gates = [gate("a", values=[0.1, 0.2]), gate("c", values=[0.9, 0.8, 1])]
+    expected = {"a": [True, False], "c": [False, True, False]}
+    assert closed(Quantile(0.5, scope="gate"), gates) == expected
+
+
+def test_a_quantile_of_no_gates_is_empty():
+    assert Quantile(0.5).close([]) == []
+    assert closed({"layer": Quantile(0.5)}, [gate()]) == {"gate": [False] * 7}
+
+
+def test_a_quantile_by_kind_ranks_that_kind_only():
+    gates = [*four_gates(), gate("late", values=[0.01, 0.02])]
+    found = closed({"filter": Quantile(0.5)}, gates)
+    both = smallest([*VALUES, 0.01, 0.02], 4)
+    assert found["conv/gate"] + found["late"] == both
+    assert not any(found[kind] for kind in ("layer", "branch", "block"))
+
+
+# Kinds and names -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "thresholds, closes",
+    [
+        ({}, []),
+        (0.5, ["conv/gate", "layer", "branch"]),
+        ({"filter": 0.5}, ["conv/gate"]),
+        ({"layer": 0.5, "block": 0.7}, ["layer", "block"]),
+        ({"conv/gate": 0.5}, ["conv/gate"]),
+        # "layer" is a kind and the name of a gate of that kind.
+        ({"layer": 0.5}, ["layer"]),
+        ({"branch": Below(0.5), "filter": 0}, ["branch"]),
+    ],
+)
+def test_kinds_and_names_select_gates(thresholds, closes):
+    found = closed(thresholds, four_gates())
+    assert [name for name, mask in found.items() if np.any(mask)] == closes
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+def test_a_name_goes_before_its_kind_in_any_order(turn):
+    gates = [gate("a", values=[0.2]), gate("b", values=[0.2])]
+    thresholds = dict([("filter", 0.5), ("a", 0.1)][::turn])
+    assert closed(thresholds, gates) == {"a": [False], "b": [True]}
+
+
+def test_no_gates_are_resolved_to_nothing():
+    assert resolve(0.5, []) == {}
+
+
+class Third(Rule):
+    """A rule of a user's own."""
+
+    def close(self, gates):
+        return [np.arange(g.values.size) % 3 == 0 for g in gates]
+
+
+def test_rules_of_ones_own():
+    assert closed(Third(), [gate(values=[1, 1, 1, 1])]) == {
+        "gate": [True, False, False, True]
+    }
+
+
+# keep_at_least -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("floor", [0, 1, 3, 7, 99])
+def test_the_largest_factors_stay(floor):
+    found = closed(100, [gate()], keep_at_least=floor)["gate"]
+    order = sorted(range(7), key=lambda i: -abs(VALUES[i]))
+    assert found == [i not in order[:floor] for i in range(7)]
+
+
+def test_a_floor_by_name():
+    gates = [gate("a"), gate("b")]
+    found = closed(100, gates, keep_at_least={"b": 2})
+    assert [sum(mask) for mask in found.values()] == [7, 5]
+
+
+def test_a_floor_leaves_scalar_gates_alone():
+    gates = four_gates()
+    found = closed(100, gates, keep_at_least=2)
+    assert sum(found.pop("conv/gate")) == 5
+    assert all(found.values())
+
+
+def test_equal_factors_stay_in_order():
+    same = gate(values=[0.2] * 4)
+    found = closed(1, [same], keep_at_least=2)
+    assert found == {"gate": [False, False, True, True]}
+
+
+# What is refused ------------------------------------------------------------
+
+
+class Wrong(Rule):
+    def __init__(self, masks):
+        self.masks = masks
+
+    def close(self, gates):
+        return self.masks
+
+
+NAN = float("nan")
+BAD = [
+    (NAN, ValueError, "`thresholds` can't be used. .* must be finite"),
+    (float("inf"), ValueError, "must be finite"),
+    (-0.1, ValueError, "must be at least 0.* Received: -0.1"),
+    (True, TypeError, "`thresholds` must be a number.*bool"),
+    (None, TypeError, "`thresholds` must be a number.*NoneType"),
+    ("0.1", TypeError, "`thresholds` must be a number.*str"),
+    ([0.1], TypeError, "`thresholds` must be a number.*list"),
+    (1 + 0j, TypeError, "`thresholds` must be a number.*complex"),
+    (Quantile, TypeError, "`thresholds` must be a number.*type"),
+    ({"filter": NAN}, ValueError, r"`thresholds\['filter'\]`"),
+    ({"gate": -1}, ValueError, r"`thresholds\['gate'\]`"),
+    ({"gate": False}, TypeError, r"`thresholds\['gate'\]`"),
+    ({"gate": {"filter": 1}}, TypeError, r"`thresholds\['gate'\]`"),
+    ({"filters": 1}, ValueError, "'filters'.*filter, layer.*model: gate"),
+    ({3: 1}, ValueError, "key 3"),
+    (Wrong([[True]]), ValueError, r"Wrong.close\(\).*shape \(1,\)"),
+    (Wrong([[0.0] * 7]), ValueError, "float64.*'gate'"),
+    (Wrong([]), ValueError, "zip"),
+]
+
+
+@pytest.mark.parametrize("thresholds, error, match", BAD)
+def test_bad_thresholds_are_refused(thresholds, error, match):
+    with pytest.raises(error, match=match):
+        resolve(thresholds, [gate()])
+
+
+@pytest.mark.parametrize(
+    "floor, error, match",
+    [
+        (-1, ValueError, "`keep_at_least` must be at least 0"),
+        (1.0, TypeError, "`keep_at_least` must be a whole.*float"),
+        (True, TypeError, "`keep_at_least` must be a whole.*bool"),
+        ("1", TypeError, "`keep_at_least` must be a whole.*str"),
+        (None, TypeError, "`keep_at_least` must be a whole.*NoneType"),
+        ({"gate": -1}, ValueError, r"`keep_at_least\['gate'\]`"),
+        ({"gate": 0.5}, TypeError, r"`keep_at_least\['gate'\]`"),
+        ({"other": 1}, ValueError, "'other'.*Filter gates.*gate"),
+        ({"one": 1}, ValueError, "'one'.*not the name of a filter gate"),
+    ],
+)
+def test_bad_floors_are_refused(floor, error, match):
+    gates = [gate(), scalar("one", "layer", 1)]
+    with pytest.raises(error, match=match):
+        resolve(0.5, gates, keep_at_least=floor)
+
+
+@pytest.mark.parametrize(
+    "arguments, error, match",
+    [
+        ((-0.1,), ValueError, r"in \[0, 1\].*q=-0.1"),
+        ((1.1,), ValueError, r"in \[0, 1\].*q=1.1"),
+        ((NAN,), ValueError, "must be finite"),
+        ((True,), TypeError, "must be a number"),
+        (("0.5",), TypeError, "must be a number"),
+        ((0.5, "layer"), ValueError, '"global" or "gate".*layer'),
+    ],
+)
+def test_bad_quantiles_are_refused(arguments, error, match):
+    with pytest.raises(error, match=match):
+        Quantile(*arguments)
+
+
+def test_rules_tell_their_arguments():
+    assert Below(0.5).get_config() == {"threshold": 0.5}
+    assert Quantile(0.5).get_config() == {"q": 0.5, "scope": "global"}
+    assert Quantile(**Quantile(0.25, "gate").get_config()).scope == "gate"
+
+
+def test_kinds_are_those_of_the_gates():
+    import keras_gates as kg
+
+    gates = (kg.FilterGate, kg.LayerGate, kg.BranchGate, kg.BlockGate)
+    assert tuple(gate.kind for gate in gates) == KINDS
