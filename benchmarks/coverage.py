@@ -30,7 +30,6 @@ import numpy as np
 import keras_gates as kg
 from keras_gates.surgeon import analysis
 from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon import plan as _  # noqa: F401
 from keras_gates.surgeon.rebuild import Builder
 from keras_gates.surgeon.solve import solve
 from keras_gates.surgeon.verify import closed_gates
@@ -38,14 +37,11 @@ from keras_gates.surgeon.verify import closed_gates
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "benchmarks" / "results"
 CASES = ("after", "before", "branches", "identity")
-NORMS = (
-    keras.layers.BatchNormalization,
-    keras.layers.LayerNormalization,
-)
 BEFORE = (
     keras.layers.Conv2D,
     keras.layers.DepthwiseConv2D,
     keras.layers.SeparableConv2D,
+    keras.layers.Dense,
 )
 AFTER = (
     keras.layers.BatchNormalization,
@@ -126,7 +122,7 @@ def with_branch_gates(model):
     def call(layer, *args, **kwargs):
         if isinstance(layer, adds):
             operands = list(args[0])
-            side = 1 if type(layer) is adds[1] else _branch_of(layer)
+            side = 1 if type(layer) is adds[1] else _branch_of(operands)
             gate = kg.BranchGate(name=f"gate_{layer.name}")
             operands[side] = gate(operands[side])
             args = (operands, *args[1:])
@@ -136,13 +132,13 @@ def with_branch_gates(model):
     return _with_weights(copy, model)
 
 
-def _branch_of(layer):
+def _branch_of(operands):
     """The operand of an addition that comes a longer way."""
-    lengths = [_depth(x) for x in layer.input]
-    return int(np.argmax(lengths))
+    return int(np.argmax([_depth(x) for x in operands]))
 
 
-def _depth(x, seen=None):
+def _depth(x):
+    """How many calls lie behind a tensor, up to the addition before."""
     depth = 0
     while x._keras_history.operation._inbound_nodes[0].input_tensors:
         op = x._keras_history.operation

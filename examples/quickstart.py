@@ -2,7 +2,7 @@
 
     python examples/quickstart.py
 
-takes about a minute on two CPU cores and downloads nothing. It runs on every
+takes half a minute on two CPU cores and downloads nothing. It runs on every
 backend (`KERAS_BACKEND=jax` in front of it chooses one); only the SavedModel
 is left out on torch, from which Keras cannot export one.
 
@@ -239,7 +239,8 @@ def beside(path):
     """A path to write to; it takes the place of `path` once it is whole."""
     new = path.with_name(f"new-{path.name}")
     old = path.with_name(f"old-{path.name}")
-    shutil.rmtree(old, ignore_errors=True)
+    for left in (new, old):  # By a run that was killed.
+        shutil.rmtree(left, ignore_errors=True)
     yield new
     if path.is_dir():
         # No folder can be renamed onto another that is not empty.
@@ -250,7 +251,7 @@ def beside(path):
 
 def save(model, path):
     """Save what is needed for inference: not the optimizer's state."""
-    bare = keras.Model(model.inputs, model.outputs, name=model.name)
+    bare = keras.Model(model.input, model.output, name=model.name)
     with beside(path) as new:
         bare.save(new)
 

@@ -124,7 +124,9 @@ class Quantile(Rule):
         order = np.argsort(flat, kind="stable")
         closed[order[: int(self.q * flat.size)]] = True
         parts = np.split(closed, np.cumsum([s.size for s in sizes])[:-1])
-        return [p.reshape(g.values.shape) for p, g in zip(parts, gates)]
+        return [
+            p.reshape(g.values.shape) for p, g in zip(parts, gates, strict=True)
+        ]
 
 
 def resolve(thresholds, gates, keep_at_least=0):

@@ -13,7 +13,7 @@ class LayerGate(Gate):
     `h[l] = factor * f(h[l-1]) + h[l-1]`
 
     Closed, the gate removes the layer. Without the shortcut that would cut the
-    model in two; `keras_gates.insert_gates` adds the shortcuts.
+    model in two, and the surgeon refuses it.
 
     Reference:
 

@@ -2,17 +2,14 @@
 
 import dataclasses
 
-
 import numpy as np
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.gates import GateRule
-from keras_gates.surgeon.rules.index import Index
-
+from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
-from keras_gates.surgeon.rules.rule import Known
 from keras_gates.surgeon.rules.rule import Rule
 
 

@@ -11,11 +11,11 @@ import dataclasses
 import numpy as np
 
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules.known import channel_values
 from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import BIAS
 from keras_gates.surgeon.rules.rule import IDENTITY
-from keras_gates.surgeon.rules.rule import channel_values
 
 # A constant that others merge into must not be tiny beside them.
 _SMALL = 1e-3
@@ -44,6 +44,7 @@ class Decision:
     exact: bool = True
     kept: np.ndarray = None
     present: set = dataclasses.field(default_factory=set)
+    called: set = dataclasses.field(default_factory=set)
     dropped: dict = dataclasses.field(default_factory=dict)
     demand: dict = dataclasses.field(default_factory=dict)
     reads: list = dataclasses.field(default_factory=list)
@@ -138,33 +139,72 @@ def _fixpoint(decision):
 
 def _backward(decision):
     """One pass from the outputs: who is there, and what it reads."""
-    graph = decision.labelling.graph
     decision.reads = []
     decision.dropped = _dropped(decision)
-    needed = set()
+    needed, called = set(), set()
     while True:
         decision.demand = {}
         decision.reads.clear()
         decision.recalls.clear()
-        present = set(graph.outputs)
         decision.present = set()
-        for tensor in graph.outputs:
-            _demand(decision, tensor, True)
-        for step in reversed(decision.labelling.steps):
-            used = any(t in present for t in step.outputs)
-            if used or step.key in needed:
-                decision.present.add(step)
-                present.update(_visit(decision, step))
-        keys = {s.key for s in decision.present}
-        absent = {
-            s.key
-            for s in decision.labelling.steps
-            if s.key in keys and s not in decision.present
-        }
-        if absent <= needed:
+        decision.called = set()
+        _walk(decision, needed, called)
+        absent, uncalled = _elsewhere(decision)
+        if absent <= needed and uncalled <= called:
             return
         # A nested model is rebuilt once: what one call needs, all have.
         needed |= absent
+        called |= uncalled
+
+
+def _elsewhere(decision):
+    """What is there in one call of a nested model, but not in another.
+
+    Returns:
+        The keys of steps, and the sites of models that are nested in it.
+    """
+    keys = {s.key for s in decision.present}
+    sites = {scope.site for scope in decision.called}
+    absent, uncalled = set(), set()
+    for step in decision.labelling.steps:
+        if step.key in keys and step not in decision.present:
+            absent.add(step.key)
+        for scope in step.call.scopes:
+            if scope.site in sites and scope not in decision.called:
+                uncalled.add(scope.site)
+    return absent, uncalled
+
+
+def _walk(decision, needed, called):
+    """The steps that are there, from the last to the first.
+
+    Args:
+        decision: gathers them in `present`, and the calls of nested models
+            in `called`.
+        needed: keys of steps that are there in each call of their model.
+        called: sites of nested models that are called in each call of the
+            model round them.
+    """
+    graph = decision.labelling.graph
+    present = set(graph.outputs)
+    for tensor in graph.outputs:
+        _demand(decision, tensor, True)
+    for step in reversed(decision.labelling.steps):
+        inside = True
+        for scope in step.call.scopes:
+            here = scope in decision.called
+            if not here and inside:
+                used = any(t in present for t in scope.outputs)
+                here = used or scope.site in called
+                if here:
+                    # A call passes all inputs and returns all outputs.
+                    decision.called.add(scope)
+                    present.update(scope.inputs, scope.outputs)
+            inside = inside and here
+        used = any(t in present for t in step.outputs)
+        if used or (inside and step.key in needed):
+            decision.present.add(step)
+            present.update(_visit(decision, step))
 
 
 def _demand(decision, tensor, wanted):

@@ -32,12 +32,13 @@ class Folds:
 def fold(decision, closed):
     """Find the `Folds` of all gates that are still there."""
     folder = _Folder(decision)
-    found = Folds()
+    found, met = Folds(), set()
     for step in decision.labelling.steps:
         if not step.is_gate or step not in decision.present:
             continue
-        if step.site.calls[0] is not step.call:
+        if step.key in met:
             continue
+        met.add(step.key)
         factors = _factors(decision, step, closed.get(id(step.call.op)))
         if (factors == 1).all():
             found.taken[step.key] = ()

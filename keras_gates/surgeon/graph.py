@@ -40,10 +40,19 @@ class Site:
 
 
 @dataclasses.dataclass(eq=False)
+class Scope:
+    """One call of a nested model: the tensors that go in and come out."""
+
+    site: Site
+    inputs: list
+    outputs: list = dataclasses.field(default_factory=list)
+
+
+@dataclasses.dataclass(eq=False)
 class Call:
     """A site in one scope, with nested models written out.
 
-    `args` and `kwargs` hold `Tensor`s where the recorded call holds
+    `scopes` are those that it is in, the outermost first. `args` and `kwargs` hold `Tensor`s where the recorded call holds
     KerasTensors. `path` names the layer from the outermost model.
     """
 
@@ -53,6 +62,7 @@ class Call:
     inputs: list
     outputs: list
     path: str
+    scopes: tuple = ()
 
     @property
     def op(self):
@@ -166,7 +176,10 @@ def _tensor(kt, producer=None):
 
 
 def _expand(graph, bound, calls, scope):
-    """Append the calls of `graph` on tensors `bound`; return its outputs."""
+    """Append the calls of `graph` on tensors `bound`; return its outputs.
+
+    `scope` holds the `Scope`s round it.
+    """
     tensors = {}
     for kt, tensor in zip(graph.functional.inputs, bound):
         tensors[id(kt)] = tensor
@@ -174,11 +187,12 @@ def _expand(graph, bound, calls, scope):
     for site in graph.sites:
         node = site.node
         inputs = [tensors[id(kt)] for kt in node.input_tensors]
-        path = "/".join((*scope, site.name))
+        path = "/".join([*(s.site.name for s in scope), site.name])
         if site.child is not None:
             site.child.bounds.append(inputs)
-            inner = (*scope, site.name)
-            outputs = _expand(site.child, inputs, calls, inner)
+            inner = Scope(site, inputs)
+            outputs = _expand(site.child, inputs, calls, (*scope, inner))
+            inner.outputs = outputs
             for kt, tensor in zip(node.outputs, outputs):
                 tensor.shape = _sharpest(tensor.shape, kt.shape)
                 tensors[id(kt)] = tensor
@@ -186,7 +200,7 @@ def _expand(graph, bound, calls, scope):
         args, kwargs = node.arguments.convert(
             lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x
         )
-        call = Call(site, args, kwargs, inputs, [], path)
+        call = Call(site, args, kwargs, inputs, [], path, scope)
         call.outputs = [_tensor(kt, call) for kt in node.outputs]
         for kt, tensor in zip(node.outputs, call.outputs):
             tensors[id(kt)] = tensor

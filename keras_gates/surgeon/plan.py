@@ -224,12 +224,14 @@ def plan(model, thresholds, *, keep_at_least=0, round_to=1, exact=True):
     Example:
     >>> import keras
     >>> import keras_gates as kg
-    >>> model = keras.Sequential([
-    ...     keras.Input((8,)),
-    ...     keras.layers.Dense(16, activation="relu"),
-    ...     kg.FilterGate(),
-    ...     keras.layers.Dense(2),
-    ... ])
+    >>> model = keras.Sequential(
+    ...     [
+    ...         keras.Input((8,)),
+    ...         keras.layers.Dense(16, activation="relu"),
+    ...         kg.FilterGate(),
+    ...         keras.layers.Dense(2),
+    ...     ]
+    ... )
     >>> kg.surgeon.plan(model, kg.Quantile(0.5)).params
     (194, 90)
     """
@@ -268,12 +270,14 @@ def prune(model, thresholds, *, keep_at_least=0, round_to=1, exact=True):
     Example:
     >>> import keras
     >>> import keras_gates as kg
-    >>> model = keras.Sequential([
-    ...     keras.Input((8,)),
-    ...     keras.layers.Dense(16, activation="relu"),
-    ...     kg.FilterGate(),
-    ...     keras.layers.Dense(2),
-    ... ])
+    >>> model = keras.Sequential(
+    ...     [
+    ...         keras.Input((8,)),
+    ...         keras.layers.Dense(16, activation="relu"),
+    ...         kg.FilterGate(),
+    ...         keras.layers.Dense(2),
+    ...     ]
+    ... )
     >>> small = kg.surgeon.prune(model, kg.Quantile(0.5))
     >>> [layer.units for layer in small.layers]
     [8, 2]
@@ -285,9 +289,7 @@ def prune(model, thresholds, *, keep_at_least=0, round_to=1, exact=True):
 
 
 def _from_thresholds(model, thresholds, keep_at_least, round_to, exact):
-    if isinstance(round_to, bool) or not isinstance(
-        round_to, numbers.Integral
-    ):
+    if isinstance(round_to, bool) or not isinstance(round_to, numbers.Integral):
         raise TypeError(f"`round_to` must be an int. Received: {round_to!r}.")
     if round_to < 1:
         raise ValueError(

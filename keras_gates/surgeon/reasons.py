@@ -31,9 +31,7 @@ class Reasons:
             lines += self._gate(step)
         if step.flow.reason is not None:
             lines.append(f"kept whole: {step.flow.reason}")
-        if self.decision.dropped.get(step.key) and isinstance(
-            step.rule, Merge
-        ):
+        if self.decision.dropped.get(step.key) and isinstance(step.rule, Merge):
             gone = self.decision.dropped[step.key]
             left = len(step.inputs) - len(gone)
             lines.append(

@@ -63,6 +63,7 @@ class Builder:
         self._sites = collections.Counter(sites.values())
         self._names = {s.call.op.name for s in self.labelling.steps}
         self._replaced = set()
+        self._called = {scope.site for scope in decision.called}
         for step in self.labelling.steps:
             if step in decision.present:
                 self.steps.setdefault(step.key, step)
@@ -142,7 +143,7 @@ class Builder:
         """Carry one recorded call over to the new graph."""
         node = site.node
         if site.child is not None:
-            if not self._alive(site):
+            if site not in self._called:
                 return
             inner = self._nested(site)
             args, kwargs = node.arguments.convert(
@@ -168,15 +169,6 @@ class Builder:
         outputs = self._step(step, own)
         for kt, new in zip(node.outputs, outputs):
             tensors[id(kt)] = new
-
-    def _alive(self, site):
-        """Whether any call inside a nested model is present."""
-        return any(
-            self._alive(inner)
-            if inner.child is not None
-            else (id(inner), None) in self.steps
-            for inner in site.child.sites
-        )
 
     # One call ------------------------------------------------------------
 
@@ -352,7 +344,11 @@ class Builder:
         source = np.broadcast_to(self.decision.mask(labels), wanted.shape)
         position = np.cumsum(source.reshape(-1)) - 1
         indices = position[wanted.reshape(-1)]
-        return keras.ops.take(x, indices.tolist(), axis=axis)
+        # `keras.ops.take`, with a name that two runs agree on.
+        take = gr.operation("numpy.Take")(axis=axis)
+        name = f"{selection.call.op.name}_channels"
+        take.name = self._unique(selection, name)
+        return take(x, indices.tolist())
 
 
 class _Affine:
@@ -368,7 +364,9 @@ class _Affine:
         )
         if np.any(scale != 1):
             x = keras.ops.multiply(x, scale)
-        return keras.ops.add(x, offset) if np.any(offset != 0) else x
+        # On TensorFlow `keras.ops.add` takes a vector along any axis for a
+        # bias of the last one if that is as long; `subtract` does not.
+        return keras.ops.subtract(x, -offset) if np.any(offset != 0) else x
 
 
 def _listed(array):

@@ -53,13 +53,17 @@ def describe(solution):
         if step.position is not None:
             continue
         row = _row(step, decision, weights)
-        first = seen.setdefault(id(step.call.op), row)
-        if first is not row:
-            _add_call(first, row)
-            continue
         row.why = told.of(step)
         row.exact = not told.approximate(step)
-        if isinstance(step.call.op, keras.Layer) or row.why:
+        here = step in decision.present
+        first, there = seen.setdefault(id(step.call.op), (row, here))
+        if first is not row:
+            _add_call(first, row)
+            if here and not there:
+                seen[id(step.call.op)] = first, True
+                first.after, first.params = row.after, row.params
+                first.why = row.why
+        elif isinstance(step.call.op, keras.Layer) or row.why:
             rows.append(row)
     return rows, told.notes()
 
@@ -82,7 +86,9 @@ def _row(step, decision, weights):
     before = shape[axis]
     after = 0
     if present:
-        after = int(mask.any(axis=_but(axis, mask.ndim)).sum()) if axes else before
+        after = (
+            int(mask.any(axis=_but(axis, mask.ndim)).sum()) if axes else before
+        )
     shapes = costs.weight_shapes(call.op)
     gone = step.is_gate or not present
     cut = shapes if gone else _cut_shapes(step, weights)

@@ -42,10 +42,14 @@ def verify(model, pruned, thresholds, x=None, *, samples=8, seed=0, **options):
     Example:
     >>> import keras
     >>> import keras_gates as kg
-    >>> model = keras.Sequential([
-    ...     keras.Input((8,)), keras.layers.Dense(16, activation="relu"),
-    ...     kg.FilterGate(), keras.layers.Dense(2),
-    ... ])
+    >>> model = keras.Sequential(
+    ...     [
+    ...         keras.Input((8,)),
+    ...         keras.layers.Dense(16, activation="relu"),
+    ...         kg.FilterGate(),
+    ...         keras.layers.Dense(2),
+    ...     ]
+    ... )
     >>> small = kg.surgeon.prune(model, kg.Quantile(0.5))
     >>> max(kg.surgeon.verify(model, small, kg.Quantile(0.5)).values()) < 1e-5
     True

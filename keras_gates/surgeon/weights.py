@@ -201,7 +201,12 @@ class Weights:
         for before, after in zip(
             gr.seed_states(old), gr.seed_states(new), strict=True
         ):
-            after.assign(before)
+            after.assign(_values(before))
+
+
+def _values(variable):
+    """A copy: JAX would share the array, and free it when either trains."""
+    return np.array(keras.ops.convert_to_numpy(variable))
 
 
 def _assign(old, part, arrays):
@@ -232,7 +237,7 @@ def _copy(old, new):
             "must return every argument of its constructor."
         )
     for before, after in zip(old.weights, new.weights, strict=True):
-        after.assign(before)
+        after.assign(_values(before))
 
 
 def _along(vector, role, roles, rank):

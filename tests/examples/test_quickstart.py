@@ -12,6 +12,8 @@ import pytest
 
 pytestmark = pytest.mark.slow
 
+# What users would see; those of other kinds are for developers.
+WARNINGS = ["-W", "error::UserWarning"]
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
 
@@ -21,7 +23,7 @@ def run(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quickstart")
     script = ROOT / "examples" / "quickstart.py"
     done = subprocess.run(
-        [sys.executable, script, "--smoke", "--output", folder],
+        [sys.executable, *WARNINGS, script, "--smoke", "--output", folder],
         capture_output=True,
         text=True,
         cwd=folder,

@@ -5,6 +5,7 @@ import numpy as np
 from keras import layers as L
 
 import keras_gates as kg
+from tests.surgeon.examples import FEEDS_BACK
 from tests.surgeon.examples import FIRST
 from tests.surgeon.examples import HAS_CHANNELS_FIRST
 from tests.surgeon.examples import IMAGE
@@ -12,6 +13,7 @@ from tests.surgeon.examples import IN
 from tests.surgeon.examples import SIGNAL
 from tests.surgeon.examples import SPACE
 from tests.surgeon.examples import STAYS
+from tests.surgeon.examples import TOGETHER
 from tests.surgeon.examples import Example
 from tests.surgeon.examples import aid
 from tests.surgeon.examples import around
@@ -21,9 +23,8 @@ from tests.surgeon.examples import front
 from tests.surgeon.examples import layer
 
 SPACES = (1, 2, 3)
-NORM = {"shrinks": STAYS, "why": "reads all channels together"}
+NORM = {"shrinks": STAYS, "why": TOGETHER}
 ATTENDS = {"shrinks": STAYS, "why": "attention heads"}
-FEEDS_BACK = "feeds them back into itself"
 
 
 def convolutions():
@@ -72,8 +73,8 @@ def dense():
         ("abc,cd->abd", (None, 8), "d"),
         ("abc,dc->abd", (None, 8), None),
         ("abc,cd->abd", (8, 8), "bd"),
-        ("abc,cd->adb", (8, 8), "d"),
-        ("abc,cd->adb", (8, 8), None),
+        ("abc,cd->adb", (12, 8), "d"),
+        ("abc,cd->adb", (12, 8), None),
         ("...x,xy->...y", 8, "y"),
         ("ab...,bc->ac...", 6, None),
     ):
@@ -165,6 +166,8 @@ def recurrent():
         )
         yield Example(name, unread(name), note="zero rows")
     yield layer("GRU", 8, shrinks=IN, reset_after=False)
+    yield layer("LSTM", 8, shrinks=IN, dropout=0.2, recurrent_dropout=0.2)
+    yield layer("LSTM", 8, shrinks=IN, unroll=True)
     yield layer("GRU", 8, shrinks=IN, reset_after=True, use_bias=False)
     yield Example(
         "LSTM", stateful, IN, "keeps its state between", note="stateful"
@@ -280,7 +283,7 @@ def distributed():
         (lambda: L.LSTM(8), {"shape": (3, *SIGNAL)}),
         (
             lambda: L.LayerNormalization(),
-            {"shrinks": STAYS, "why": "reads all channels together"},
+            {"shrinks": STAYS, "why": TOGETHER},
         ),
     ):
         note = make().__class__.__name__

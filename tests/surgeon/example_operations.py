@@ -14,6 +14,7 @@ from tests.surgeon.examples import IN
 from tests.surgeon.examples import SIGNAL
 from tests.surgeon.examples import SPACE
 from tests.surgeon.examples import STAYS
+from tests.surgeon.examples import TOGETHER
 from tests.surgeon.examples import Example
 from tests.surgeon.examples import around
 from tests.surgeon.examples import behind
@@ -24,7 +25,7 @@ from tests.surgeon.examples import op2
 from tests.surgeon.examples import positive
 
 SPACES = (1, 2, 3)
-MIXES = {"shrinks": STAYS, "why": "reads all channels together"}
+MIXES = {"shrinks": STAYS, "why": TOGETHER}
 PRODUCT = {"shrinks": STAYS, "why": "a product over the channels"}
 
 # Functions of keras.activations, as an argument of Activation and of Dense.
@@ -119,8 +120,10 @@ def pools():
         yield layer(f"UpSampling{n}D", 2, **at)
         yield layer(f"ZeroPadding{n}D", 1, **at)
         yield layer(f"Cropping{n}D", 1, **at)
-    yield op("nn.MaxPool", lambda x: ops.max_pool(x, 2))
-    yield op("nn.AveragePool", lambda x: ops.average_pool(x, 2))
+    for name in ("Max", "Average"):
+        pool = getattr(ops, f"{name.lower()}_pool")
+        # Keras on JAX takes no strides to be an error.
+        yield op(f"nn.{name}Pool", lambda x, f=pool: f(x, 2, 2), shape=IMAGE)
     yield padded_then_read("ZeroPadding2D", lambda x: L.ZeroPadding2D(1)(x))
     yield padded_then_read(
         "numpy.Pad", lambda x: ops.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])

@@ -26,6 +26,10 @@ CONSTANT = np.tile([0.0, 0.4], WIDTH // 2).astype("float32")
 # What must get smaller: what the subject reads, what it returns, or both.
 IN, OUT, BOTH, STAYS = ("in",), ("out",), ("in", "out"), ()
 
+# What the plan says of layers that `exact=False` would cut.
+TOGETHER = "reads all channels together"
+FEEDS_BACK = "feeds them back into itself"
+
 SIGNAL, IMAGE, VOLUME = (8, 2), (6, 6, 2), (4, 4, 4, 2)
 SPACE = {1: SIGNAL, 2: IMAGE, 3: VOLUME}
 

@@ -275,6 +275,21 @@ def preactivated(d, x):
     return L.Add()([x, y])
 
 
+def gated_before_norm(d, x):
+    """Closed before a BN: the constants that flow on are not zero."""
+    y = d.maybe_gate(same_conv(d, x), 0.9)
+    y = batch_norm(d, y)
+    y = L.ReLU()(y) if d.chance(0.7) else y
+    return conv(d, y)
+
+
+def shifted_branch(d, x):
+    """Closed, this branch is a constant that is not zero."""
+    y = d.scalar_gate(same_conv(d, x))
+    y = same_conv(d, y) if d.chance(0.4) else batch_norm(d, y)
+    return merged(d, shortcut(d, x, y), y)
+
+
 def dense_block(d, x):
     """Concatenation with what came before, as in DenseNet."""
     y = L.BatchNormalization()(x) if d.chance(0.5) else x
@@ -374,6 +389,8 @@ IMAGE = {
     gate: 4,
     residual: 7,
     preactivated: 5,
+    gated_before_norm: 4,
+    shifted_branch: 4,
     dense_block: 5,
     concat_branches: 4,
     squeeze_excite: 3,
@@ -400,6 +417,8 @@ VECTOR = {
     gate: 3,
     residual: 4,
     preactivated: 2,
+    gated_before_norm: 2,
+    shifted_branch: 2,
     dense_block: 3,
     concat_branches: 2,
     squeeze_excite: 1,

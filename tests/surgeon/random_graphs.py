@@ -157,6 +157,8 @@ def _shareable(d, x):
 
 def _nested(d, x, chosen, features):
     """A model of its own, called once, or twice on different tensors."""
+    if d.chance(0.3):
+        return _nested_wide(d, x, features)
     inner = _sequential(d, x) if d.chance(0.3) else _inner(d, x, chosen)
     if d.chance(0.5):
         return d.maybe_gate(inner(x))
@@ -166,6 +168,24 @@ def _nested(d, x, chosen, features):
     if d.chance(0.4):
         return L.Concatenate()([a, b])
     return d.maybe_gate(rb.merged(d, a, b))
+
+
+def _nested_wide(d, x, features):
+    """A model of its own with two inputs and two outputs."""
+    first, second = keras.Input(x.shape[1:]), keras.Input(x.shape[1:])
+    y = d.scalar_gate(rb.branch(d, first))
+    z = d.scalar_gate(rb.branch(d, second))
+    out = rb.merged(d, rb.shortcut(d, first, y), y)
+    inner = keras.Model([first, second], [out, z])
+    a = d.maybe_gate(rb.activation(d, x))
+    b = d.maybe_gate(rb.batch_norm(d, x))
+    parts = list(inner([a, b]))
+    features.add("nested wide")
+    if d.chance(0.4):
+        parts += inner([b, a])
+        features.add("nested twice")
+    d.rng.shuffle(parts)
+    return L.Concatenate()(parts[: d.pick([2, 2, 3])])
 
 
 def _inner(d, x, chosen):

@@ -3,10 +3,7 @@
 import json
 import re
 
-import keras
-import numpy as np
 import pytest
-from keras import layers as L
 
 import keras_gates as kg
 from keras_gates.surgeon import Plan
@@ -19,7 +16,7 @@ from tests.surgeon import small_models as sm
 T = helpers.THRESHOLD
 
 
-# The text -------------------------------------------------------------------
+# The text ----------------------------------------------------------------
 
 SAYS = [
     (
@@ -115,7 +112,7 @@ def test_lines_have_no_trailing_space_and_the_repr_is_short():
     assert repr(found) == "<Plan for 'convnet': 729 -> 310 parameters>"
 
 
-# The numbers ------------------------------------------------------------------
+# The numbers -------------------------------------------------------------
 
 
 @pytest.mark.parametrize("closed", ["none", "half", "most"])
@@ -148,7 +145,7 @@ def test_rows_are_the_layers_of_the_result(make):
         assert row.before == before.output.shape[-1]
 
 
-# JSON -----------------------------------------------------------------------
+# JSON --------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("options", [{}, {"round_to": 4}, {"exact": False}])

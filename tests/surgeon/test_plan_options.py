@@ -14,7 +14,7 @@ from tests.surgeon import small_models as sm
 
 T = helpers.THRESHOLD
 
-# exact=False ------------------------------------------------------------------
+# exact=False -------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -51,7 +51,7 @@ def test_what_is_called_approximate_is():
     assert verify(model, loose, T, exact=False)["out"] > 1e-3
 
 
-# keep_at_least and round_to ------------------------------------------------------
+# keep_at_least and round_to ----------------------------------------------
 
 
 def width(model, name):
@@ -148,7 +148,7 @@ def test_round_to_reaches_through_gathers():
     assert max(verify(model, small, found).values()) < helpers.RTOL
 
 
-# Thresholds, through the whole plan ------------------------------------------------
+# Thresholds, through the whole plan --------------------------------------
 
 
 def test_thresholds_are_strict():

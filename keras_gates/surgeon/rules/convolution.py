@@ -6,6 +6,7 @@ import numpy as np
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
+from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.linear import built_in
 from keras_gates.surgeon.rules.rule import BIAS
@@ -14,7 +15,6 @@ from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import channel_axis
-from keras_gates.surgeon.rules.rule import known
 from keras_gates.surgeon.rules.rule import one_axis
 from keras_gates.surgeon.rules.rule import weight
 

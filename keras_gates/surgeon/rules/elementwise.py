@@ -8,6 +8,7 @@ import numpy as np
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
+from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import POSITIVE
@@ -15,7 +16,6 @@ from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import barrier
-from keras_gates.surgeon.rules.rule import known
 from keras_gates.surgeon.rules.rule import only_first
 from keras_gates.surgeon.rules.rule import run
 

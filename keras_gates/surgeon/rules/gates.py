@@ -9,11 +9,11 @@ from keras_gates.layers.block_gate import BlockGate
 from keras_gates.layers.branch_gate import BranchGate
 from keras_gates.layers.filter_gate import FilterGate
 from keras_gates.layers.layer_gate import LayerGate
+from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.per_channel import PerChannel
 from keras_gates.surgeon.rules.rule import IDENTITY
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
-from keras_gates.surgeon.rules.rule import known
 
 
 @dataclasses.dataclass(frozen=True)

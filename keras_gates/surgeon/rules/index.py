@@ -6,11 +6,11 @@ from collections.abc import Callable
 import numpy as np
 
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import barrier
-from keras_gates.surgeon.rules.rule import known
 
 
 @dataclasses.dataclass(frozen=True)

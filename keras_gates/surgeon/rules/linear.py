@@ -7,14 +7,14 @@ import numpy as np
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
+from keras_gates.surgeon.rules.known import channel_values
+from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import BIAS
 from keras_gates.surgeon.rules.rule import ZERO
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import channel_axis
-from keras_gates.surgeon.rules.rule import channel_values
-from keras_gates.surgeon.rules.rule import known
 from keras_gates.surgeon.rules.rule import one_axis
 from keras_gates.surgeon.rules.rule import weight
 

@@ -7,11 +7,11 @@ import keras
 import numpy as np
 
 from keras_gates.surgeon.graph import Tensor
+from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import barrier
-from keras_gates.surgeon.rules.rule import known
 
 RANKS = "its operands have different ranks"
 

@@ -7,11 +7,11 @@ import numpy as np
 
 from keras_gates.surgeon.rules.elementwise import Elementwise
 from keras_gates.surgeon.rules.elementwise import mixing_flow
+from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.per_channel import PerChannel
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import ZERO
 from keras_gates.surgeon.rules.rule import barrier
-from keras_gates.surgeon.rules.rule import known
 
 
 @dataclasses.dataclass(frozen=True)

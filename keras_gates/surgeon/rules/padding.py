@@ -5,12 +5,12 @@ import dataclasses
 import numpy as np
 
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules.known import Known
+from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
-from keras_gates.surgeon.rules.rule import Known
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import barrier
-from keras_gates.surgeon.rules.rule import known
 from keras_gates.surgeon.rules.rule import only_first
 
 # The modes whose rim is made of values at hand, so that constants pass.

@@ -9,11 +9,11 @@ import numpy as np
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.elementwise import EXTRA
 from keras_gates.surgeon.rules.elementwise import rerun
+from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import barrier
-from keras_gates.surgeon.rules.rule import known
 from keras_gates.surgeon.rules.rule import one_axis
 from keras_gates.surgeon.rules.rule import only_first
 

@@ -9,7 +9,6 @@ the operation looks like at its final size (`revise`).
 import dataclasses
 
 import keras
-import numpy as np
 
 from keras_gates.surgeon import labels as lb
 
@@ -49,39 +48,6 @@ class Flow:
     mixes: bool = False
     untied: tuple = ()
     reason: str | None = None
-
-
-@dataclasses.dataclass
-class Known:
-    """Known values of a tensor's coordinates, NaN where there is none.
-
-    With `border`, the value holds inside and the rim is zero (a constant
-    that went through zero padding).
-    """
-
-    values: np.ndarray
-    border: bool = False
-
-    def plain(self):
-        """The values that hold at every position."""
-        if not self.border:
-            return self.values
-        return np.where(self.values == 0, 0.0, np.nan)
-
-
-def known(values, border=False):
-    """`Known`, or None if nothing is known."""
-    if values is None:
-        return None
-    values = np.where(np.isfinite(values), values, np.nan)
-    return None if np.isnan(values).all() else Known(values, border)
-
-
-def channel_values(values, axis):
-    """The 1-D known values along `axis`; NaN where positions differ."""
-    flat = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
-    same = (flat == flat[:1]).all(axis=0)
-    return np.where(same, flat[0], np.nan)
 
 
 @dataclasses.dataclass(frozen=True)

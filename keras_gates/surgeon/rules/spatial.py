@@ -5,14 +5,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_gates.surgeon.rules.known import Known
+from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.rule import IDENTITY
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
-from keras_gates.surgeon.rules.rule import Known
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import channel_axis
-from keras_gates.surgeon.rules.rule import known
 from keras_gates.surgeon.rules.rule import only_first
 
 WHY = "an input beside the data is read whole"

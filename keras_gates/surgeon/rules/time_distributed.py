@@ -8,11 +8,11 @@ from keras_gates.surgeon.graph import Call
 from keras_gates.surgeon.graph import Site
 from keras_gates.surgeon.graph import Tensor
 from keras_gates.surgeon.rules.gates import GateRule
+from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.recurrent import wrapped
 from keras_gates.surgeon.rules.registry import rule_of
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Flow
-from keras_gates.surgeon.rules.rule import Known
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import unknown
