@@ -30,7 +30,7 @@ import numpy as np
 import keras_gates as kg
 from keras_gates.surgeon import analysis
 from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.rebuild import Builder
+from keras_gates.surgeon.rebuild import rebuild
 from keras_gates.surgeon.solve import solve
 from keras_gates.surgeon.verify import closed_gates
 
@@ -115,9 +115,10 @@ def gated(model, types, kind=kg.FilterGate):
 
 def with_branch_gates(model):
     """A copy with a BranchGate on the branch of each residual addition."""
-    adds = (keras.layers.Add, gr.layer_class(
-        "applications.inception_resnet_v2.CustomScaleLayer"
-    ))
+    adds = (
+        keras.layers.Add,
+        gr.layer_class("applications.inception_resnet_v2.CustomScaleLayer"),
+    )
 
     def call(layer, *args, **kwargs):
         if isinstance(layer, adds):
@@ -206,8 +207,7 @@ def one_case(model, case, rng):
             layer.factor.assign(factor.astype("float32"))
     start = time.perf_counter()
     solution = solve(gr.read(gates), closed)
-    builder = Builder(solution.decision, solution.folds)
-    small = builder.model(solution.graph, solution.graph.inputs)
+    small = rebuild(solution.graph, solution.decision, solution.folds)
     seconds = time.perf_counter() - start
     return {
         **_compare(gates, closed, small, rng),
@@ -222,8 +222,7 @@ def _identity(model, rng):
     graph = gr.read(model)
     solution = solve(graph, {})
     start = time.perf_counter()
-    builder = Builder(solution.decision, solution.folds)
-    same = builder.model(graph, graph.inputs)
+    same = rebuild(graph, solution.decision, solution.folds)
     seconds = time.perf_counter() - start
     return {
         **_compare(model, {}, same, rng),

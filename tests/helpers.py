@@ -57,9 +57,7 @@ def functional(model):
 def run(model, x):
     """The outputs in inference, flat, as float64 arrays."""
     outputs = model(x, training=False)
-    return [
-        numpy_of(y).astype("float64") for y in keras.tree.flatten(outputs)
-    ]
+    return [numpy_of(y).astype("float64") for y in keras.tree.flatten(outputs)]
 
 
 # Weights -----------------------------------------------------------------

@@ -105,7 +105,7 @@ def label(graph, uncut=frozenset()):
                 inputs[0] = step.outputs[0]
         flow = rule.flow(call, [found.labels[t] for t in inputs], units)
         found.steps.append(Step(call, rule, inputs, call.outputs, flow))
-        for tensor, labels in zip(call.outputs, flow.labels):
+        for tensor, labels in zip(call.outputs, flow.labels, strict=True):
             found.labels[tensor] = labels
     partial = _partial(found)
     if partial:
@@ -185,7 +185,9 @@ def _agree(found):
     first_of_op, first_of_site = {}, {}
     for step in found.steps:
         if step.rule.sized(step.call):
-            twin = first_of_op.setdefault((id(step.call.op), step.position), step)
+            twin = first_of_op.setdefault(
+                (id(step.call.op), step.position), step
+            )
             _tie_steps(found, twin, step)
         twin = first_of_site.setdefault(step.key, step)
         _tie_steps(found, twin, step)
@@ -235,7 +237,7 @@ def constants(found, closed):
         outputs = step.rule.value(step.call, step.flow, inputs)
         if shut is not None:
             outputs = [_shut(step, outputs[0], shut)]
-        for tensor, value in zip(step.outputs, outputs):
+        for tensor, value in zip(step.outputs, outputs, strict=True):
             if value is not None:
                 values[tensor] = value
     return values
@@ -245,9 +247,9 @@ def _shut(step, value, shut):
     """The output of a gate, zero where it is closed."""
     labels = step.flow.labels[0]
     mask = step.rule.factors(step.call, labels.ndim, shut)
-    if any(m not in (1, e) for m, e in zip(mask.shape, labels.shape)):
+    if any(
+        m not in (1, e) for m, e in zip(mask.shape, labels.shape, strict=True)
+    ):
         return value if not mask.all() else Known(np.zeros(labels.shape))
     before = np.nan if value is None else value.values
     return Known(np.where(mask, 0.0, np.broadcast_to(before, labels.shape)))
-
-

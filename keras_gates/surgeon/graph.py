@@ -5,7 +5,6 @@ recorded nodes of a functional model, the classes behind `keras.ops`, and
 the hooks that let a layer be built from arrays without a trace.
 """
 
-import contextlib
 import dataclasses
 import importlib
 import inspect
@@ -52,8 +51,9 @@ class Scope:
 class Call:
     """A site in one scope, with nested models written out.
 
-    `scopes` are those that it is in, the outermost first. `args` and `kwargs` hold `Tensor`s where the recorded call holds
-    KerasTensors. `path` names the layer from the outermost model.
+    `scopes` are those that it is in, the outermost first. `args` and
+    `kwargs` hold `Tensor`s where the recorded call holds KerasTensors.
+    `path` names the layer from the outermost model.
     """
 
     site: Site
@@ -167,8 +167,14 @@ def _sites(model, memo):
 
 
 def _plain_call(node, model):
-    """Whether a nested model is called on exactly its inputs."""
-    return len(node.input_tensors) == len(functional_of(model).inputs)
+    """Whether a nested model is called on exactly its inputs, as they are.
+
+    Keras adds or drops a last axis of 1 where a rank is off by one.
+    """
+    given, inputs = node.input_tensors, functional_of(model).inputs
+    return len(given) == len(inputs) and all(
+        len(a.shape) == len(b.shape) for a, b in zip(given, inputs, strict=True)
+    )
 
 
 def _tensor(kt, producer=None):
@@ -181,7 +187,7 @@ def _expand(graph, bound, calls, scope):
     `scope` holds the `Scope`s round it.
     """
     tensors = {}
-    for kt, tensor in zip(graph.functional.inputs, bound):
+    for kt, tensor in zip(graph.functional.inputs, bound, strict=True):
         tensors[id(kt)] = tensor
         tensor.shape = _sharpest(tensor.shape, kt.shape)
     for site in graph.sites:
@@ -193,7 +199,7 @@ def _expand(graph, bound, calls, scope):
             inner = Scope(site, inputs)
             outputs = _expand(site.child, inputs, calls, (*scope, inner))
             inner.outputs = outputs
-            for kt, tensor in zip(node.outputs, outputs):
+            for kt, tensor in zip(node.outputs, outputs, strict=True):
                 tensor.shape = _sharpest(tensor.shape, kt.shape)
                 tensors[id(kt)] = tensor
             continue
@@ -202,7 +208,7 @@ def _expand(graph, bound, calls, scope):
         )
         call = Call(site, args, kwargs, inputs, [], path, scope)
         call.outputs = [_tensor(kt, call) for kt in node.outputs]
-        for kt, tensor in zip(node.outputs, call.outputs):
+        for kt, tensor in zip(node.outputs, call.outputs, strict=True):
             tensors[id(kt)] = tensor
         for tensor in inputs:
             tensor.consumers.append(call)
@@ -213,7 +219,9 @@ def _expand(graph, bound, calls, scope):
 
 def _sharpest(shape, other):
     """Merge two shapes of one tensor: a known size beats None."""
-    return tuple(a if a is not None else b for a, b in zip(shape, other))
+    return tuple(
+        a if a is not None else b for a, b in zip(shape, other, strict=True)
+    )
 
 
 def operation(name):
@@ -241,124 +249,6 @@ def own_weights(layer):
     return list(layer.weights) if isinstance(layer, keras.Layer) else []
 
 
-def seed_states(layer):
-    """Variables that are no weights: the states of seed generators."""
-    if not isinstance(layer, keras.Layer):
-        return []
-    weights = {id(w) for w in layer.weights}
-    return [v for v in layer.variables if id(v) not in weights]
-
-
-def recreate(op, changes):
-    """A new operation of the same class, with `changes` to its config.
-
-    Raises:
-        ValueError: the config does not round-trip.
-    """
-    if type(op) is keras.layers.Lambda:
-        return _same_function(op)
-    try:
-        return _from_config(op, op.get_config(), changes)
-    except Exception as error:
-        auto = getattr(op, "_auto_config", None)
-        if auto is not None:
-            try:
-                config = {**auto.config, "name": op.name}
-                return _from_config(op, config, changes)
-            except Exception:  # the first error says more
-                pass
-        raise ValueError(
-            f"'{op.name}' (of type {type(op).__name__}) can't be recreated "
-            f"from its config: {error} Give the class a `get_config()` that "
-            "returns every argument of its constructor, and register custom "
-            "functions with `keras.saving.register_keras_serializable`."
-        ) from error
-
-
-def _same_function(op):
-    """A Lambda layer again; its config holds bytecode, without globals."""
-    return keras.layers.Lambda(
-        op.function,
-        op._output_shape,
-        op.mask,
-        op.arguments,
-        name=op.name,
-        dtype=op.dtype_policy,
-        trainable=op.trainable,
-    )
-
-
-def _from_config(op, config, changes):
-    new = type(op).from_config(merged(config, changes))
-    if isinstance(op, keras.Layer):
-        new.trainable = op.trainable
-        for part, twin in zip(
-            op._flatten_layers(include_self=False),
-            new._flatten_layers(include_self=False),
-        ):
-            twin.trainable = part.trainable
-    return new
-
-
-def merged(config, changes):
-    """A config with changes; the configs of inner layers are merged too."""
-    config = dict(config)
-    for key, value in changes.items():
-        old = config.get(key)
-        inner = isinstance(value, dict) and isinstance(old, dict)
-        config[key] = merged(old, value) if inner else value
-    return config
-
-
-@contextlib.contextmanager
-def prepared(op, outputs=None, arrays=None):
-    """Within, a symbolic call of `op` has its outcome known.
-
-    The output specification is set, so that no backend traces the layer,
-    and weights named in `arrays` are created with their values instead of
-    being initialised and then assigned; used ones leave `arrays`.
-    """
-    state = vars(op)
-    if outputs is not None:
-        state["compute_output_spec"] = lambda *a, **k: outputs
-    if arrays:
-        state["add_weight"] = _adding(op, arrays)
-    try:
-        yield op
-    finally:
-        state.pop("compute_output_spec", None)
-        state.pop("add_weight", None)
-
-
-def _adding(layer, arrays):
-    """`layer.add_weight`, taking initial values from `arrays` by name."""
-    add_weight = type(layer).add_weight
-
-    def add(*args, shape=None, initializer=None, name=None, **kwargs):
-        value = arrays.get(name)
-        if value is not None and tuple(shape) == value.shape:
-            arrays.pop(name)
-
-            def initializer(shape, dtype=None, value=value):
-                return keras.ops.convert_to_tensor(value, dtype)
-
-        return add_weight(
-            layer,
-            *args,
-            shape=shape,
-            initializer=initializer,
-            name=name,
-            **kwargs,
-        )
-
-    return add
-
-
-def has_sublayers(op):
-    """Whether a layer builds its weights in layers of its own."""
-    return isinstance(op, keras.Layer) and bool(op._layers)
-
-
 def input_layer(kt):
     """The `InputLayer` behind a model's input tensor."""
     return kt._keras_history.operation
@@ -368,23 +258,3 @@ def structures(model):
     """The nested structures of a functional model's inputs and outputs."""
     functional = functional_of(model)
     return functional._inputs_struct, functional._outputs_struct
-
-
-def sublayers(op):
-    """All layers inside a layer, at any depth; none for an operation."""
-    if not isinstance(op, keras.Layer):
-        return []
-    return list(op._flatten_layers(include_self=False))
-
-
-def mark_called(model):
-    """Let a functional model that never ran be exported to ONNX.
-
-    Keras asks for a call, although nothing of it is unknown before.
-    """
-    model._called = True
-
-
-def copy_trainable(old, new):
-    """Give a model the flag of another, leaving its layers' own alone."""
-    new._trainable = old._trainable

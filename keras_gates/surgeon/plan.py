@@ -1,20 +1,15 @@
 """What would go, what stays, and why: `plan`, and `prune` that does it."""
 
-import dataclasses
-import hashlib
-import json
 import numbers
 
-import keras
 import numpy as np
 
 from keras_gates import thresholds as th
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import report
 from keras_gates.surgeon import solve
-from keras_gates.surgeon.rebuild import Builder
-
-_FORMAT = 1
+from keras_gates.surgeon import stored
+from keras_gates.surgeon.rebuild import rebuild
 
 
 class Plan:
@@ -71,7 +66,8 @@ class Plan:
         now.
 
         Returns:
-            A new `keras.Sequential` for a Sequential, else a `keras.Model`.
+            A new `keras.Sequential` for a Sequential that is still a chain
+            of layers, else a functional `keras.Model`.
 
         Raises:
             ValueError: the weights have changed so that other channels
@@ -98,18 +94,7 @@ class Plan:
 
     def to_json(self):
         """The plan as JSON text."""
-        return json.dumps(
-            {
-                "format": _FORMAT,
-                "model": self.model.name,
-                "fingerprint": fingerprint(self.model),
-                "options": self.options,
-                "closed": self.closed,
-                "rows": [dataclasses.asdict(row) for row in self.rows],
-                "notes": self.notes,
-            },
-            indent=1,
-        )
+        return stored.dump(self)
 
     @classmethod
     def from_json(cls, text, model):
@@ -122,78 +107,7 @@ class Plan:
         Raises:
             ValueError: the text is no plan, or a plan for another model.
         """
-        data = _parsed(text)
-        if data["fingerprint"] != fingerprint(model):
-            raise ValueError(
-                f"This plan was made for a model '{data['model']}' whose "
-                f"layers, shapes or names are not those of '{model.name}'. "
-                "Apply it to the model that it was made for, or make a new "
-                "plan."
-            )
-        gates = solve.factors_of(gr.read(model))
-        _check_closed(data["closed"], {g.name: g.values.size for g in gates})
-        fields = (data[name] for name in ("closed", "options", "rows", "notes"))
-        return cls(model, *fields)
-
-
-def _parsed(text):
-    """The fields of a plan's JSON text."""
-    try:
-        data = json.loads(text)
-        version = data["format"]
-        if version == _FORMAT:
-            return _fields(data)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
-        raise _no_plan(f"{type(error).__name__}: {error}") from error
-    raise ValueError(
-        f"This plan has format {version!r}, and this version of keras_gates "
-        f"reads format {_FORMAT}. Make the plan again."
-    )
-
-
-def _fields(data):
-    options = {name: data["options"][name] for name in ("exact", "round_to")}
-    return {
-        "model": data["model"],
-        "fingerprint": data["fingerprint"],
-        "closed": {name: list(at) for name, at in data["closed"].items()},
-        "options": options,
-        "rows": [report.Row.from_dict(row) for row in data["rows"]],
-        "notes": list(data["notes"]),
-    }
-
-
-def _check_closed(closed, sizes):
-    """Refuse a plan that closes what the model does not have."""
-    for name, found in closed.items():
-        size = sizes.get(name)
-        if size is None:
-            raise _no_plan(f"'{name}' is no gate of the model")
-        if not all(isinstance(i, int) and 0 <= i < size for i in found):
-            raise _no_plan(f"gate '{name}' has {size} factors, not {found}")
-
-
-def _no_plan(why):
-    return ValueError(
-        "This is not the JSON of a keras_gates plan. Expected what "
-        f"`Plan.to_json()` returns. ({why})"
-    )
-
-
-def fingerprint(model):
-    """A hash of a model's layers, shapes and names, not of its weights."""
-    digest = hashlib.sha256()
-    for call in gr.read(model).calls:
-        shapes = [tuple(w.shape) for w in gr.own_weights(call.op)]
-        line = (
-            call.path if isinstance(call.op, keras.Layer) else "",
-            type(call.op).__name__,
-            [t.shape for t in call.inputs],
-            [t.shape for t in call.outputs],
-            shapes,
-        )
-        digest.update(repr(line).encode())
-    return digest.hexdigest()
+        return cls(model, *stored.load(text, model))
 
 
 def plan(model, thresholds, *, keep_at_least=0, round_to=1, exact=True):
@@ -261,8 +175,9 @@ def prune(model, thresholds, *, keep_at_least=0, round_to=1, exact=True):
         exact: As in `plan`.
 
     Returns:
-        A new `keras.Sequential` for a Sequential, else a `keras.Model`. It
-        is not compiled.
+        A new `keras.Sequential` for a Sequential that is still a chain of
+        layers (a gather is none), else a functional `keras.Model`. It is
+        not compiled.
 
     Raises:
         TypeError, ValueError: As `plan`.
@@ -318,5 +233,4 @@ def _solve(model, closed, options):
 
 
 def _build(solution):
-    builder = Builder(solution.decision, solution.folds)
-    return builder.model(solution.graph, solution.graph.inputs)
+    return rebuild(solution.graph, solution.decision, solution.folds)

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from keras_gates.surgeon import decide
+from keras_gates.surgeon import liveness
 from keras_gates.surgeon.analysis import Selection
 from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.rules.rule import ALL
@@ -144,7 +144,7 @@ class Reasons:
             gone = ~kept & ~np.isnan(reads.values)
             if (reads.values[gone] != 0).any():
                 return "not exact at the zero border"
-        units = decide.recalled(self.decision, step)
+        units = liveness.recalled(self.decision, step)
         if units is not None and not self.decision.mask(units).all():
             return "not exact: units go that it fed back into itself"
         whole = step.flow.mixes and step.rule.reading(step.call) == ALL

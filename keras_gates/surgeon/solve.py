@@ -7,9 +7,9 @@ import numpy as np
 
 from keras_gates.layers.gate import Gate
 from keras_gates.surgeon import analysis
+from keras_gates.surgeon import create
 from keras_gates.surgeon import decide
 from keras_gates.surgeon import fold
-from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.gates import GateRule
 from keras_gates.thresholds import Factors
@@ -54,7 +54,7 @@ def gates_of(graph):
 
 
 def _check_no_gate_inside(call):
-    for part in gr.sublayers(call.op):
+    for part in create.sublayers(call.op):
         if isinstance(part, Gate):
             raise ValueError(
                 f"Gate '{part.name}' is inside '{call.path}' (of type "

@@ -8,8 +8,8 @@ import numpy as np
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import solve
 from keras_gates.surgeon.plan import Plan
-from keras_gates.surgeon.plan import fingerprint
 from keras_gates.surgeon.plan import plan as make_plan
+from keras_gates.surgeon.stored import fingerprint
 
 
 def verify(model, pruned, thresholds, x=None, *, samples=8, seed=0, **options):

@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon import create
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.decide import merge_target
 from keras_gates.surgeon.rules.per_channel import batch_norm_axis
@@ -48,7 +48,7 @@ class Weights:
         axes = step.rule.axes_of(step.call)
         named = [
             {
-                name: keras.ops.convert_to_numpy(weight)
+                name: create.array_of(weight)
                 for name, weight in named_weights(part, axes)
             }
             for part in parts
@@ -61,7 +61,7 @@ class Weights:
         for part, arrays in zip(parts, named, strict=True):
             extra.update(self._absorb(step, part, arrays))
             self._resize(step, arrays)
-        own = parts == [layer] and not gr.has_sublayers(layer)
+        own = parts == [layer] and not create.has_sublayers(layer)
         return (named[0] if own else {}), extra
 
     def _resize(self, step, arrays):
@@ -199,7 +199,7 @@ class Weights:
             for part, arrays in zip(rule.parts(new), named, strict=True):
                 _assign(old, part, arrays)
         for before, after in zip(
-            gr.seed_states(old), gr.seed_states(new), strict=True
+            create.seed_states(old), create.seed_states(new), strict=True
         ):
             after.assign(_values(before))
 

@@ -68,7 +68,9 @@ def same_conv(d, x, filters=None):
 
 def grouped(d, x):
     channels = x.shape[-1]
-    groups = d.pick([g for g in (2, 3, 4, channels) if channels % g == 0] or [1])
+    groups = d.pick(
+        [g for g in (2, 3, 4, channels) if channels % g == 0] or [1]
+    )
     filters = groups * d.pick([1, 2])
     return layer("Conv", x)(
         filters,
@@ -347,10 +349,8 @@ def shuffle(d, x):
     rank = len(shape)
     y = L.Reshape([*shape, groups, channels // groups])(x)
     axes = [*range(1, rank + 1), rank + 2, rank + 1]
-    if d.chance(0.5):
-        y = L.Permute(axes)(y)
-    else:
-        y = ops.transpose(y, [0, *axes])
+    layer = d.chance(0.5)
+    y = L.Permute(axes)(y) if layer else ops.transpose(y, [0, *axes])
     return L.Reshape([*shape, channels])(y)
 
 

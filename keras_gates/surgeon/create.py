@@ -1,0 +1,165 @@
+"""Make layers anew, and call them with all that is known beforehand.
+
+Like `graph`, this file leans on what Keras does not document: how layers
+are created from configs, and what a call of one looks up on the instance.
+"""
+
+import contextlib
+
+import keras
+
+
+def recreate(op, changes):
+    """A new operation of the same class, with `changes` to its config.
+
+    Raises:
+        ValueError: the config does not round-trip.
+    """
+    if type(op) is keras.layers.Lambda:
+        return _same_function(op)
+    try:
+        return _from_config(op, op.get_config(), changes)
+    except Exception as error:
+        auto = getattr(op, "_auto_config", None)
+        if auto is not None:
+            try:
+                config = {**auto.config, "name": op.name}
+                return _from_config(op, config, changes)
+            except Exception:  # the first error says more
+                pass
+        raise ValueError(
+            f"'{op.name}' (of type {type(op).__name__}) can't be recreated "
+            f"from its config: {error} Give the class a `get_config()` that "
+            "returns every argument of its constructor, and register custom "
+            "functions with `keras.saving.register_keras_serializable`."
+        ) from error
+
+
+def _same_function(op):
+    """A Lambda layer again; its config holds bytecode, without globals."""
+    return keras.layers.Lambda(
+        op.function,
+        op._output_shape,
+        op.mask,
+        op.arguments,
+        name=op.name,
+        dtype=op.dtype_policy,
+        trainable=op.trainable,
+    )
+
+
+def _from_config(op, config, changes):
+    new = type(op).from_config(merged(config, changes))
+    if isinstance(op, keras.Layer):
+        new.trainable = op.trainable
+        for part, twin in zip(
+            op._flatten_layers(include_self=False),
+            new._flatten_layers(include_self=False),
+            strict=False,
+        ):
+            twin.trainable = part.trainable
+    return new
+
+
+def merged(config, changes):
+    """A config with changes; the configs of inner layers are merged too."""
+    config = dict(config)
+    for key, value in changes.items():
+        old = config.get(key)
+        inner = isinstance(value, dict) and isinstance(old, dict)
+        config[key] = merged(old, value) if inner else value
+    return config
+
+
+@contextlib.contextmanager
+def prepared(op, outputs=None, arrays=None):
+    """Within, a symbolic call of `op` has its outcome known.
+
+    The output specification is set, so that no backend traces the layer,
+    and weights named in `arrays` are created with their values instead of
+    being initialised and then assigned; used ones leave `arrays`.
+    """
+    if not isinstance(op, keras.Operation) or outputs is arrays is None:
+        yield op
+        return
+    state = vars(op)
+    if outputs is not None:
+        state["compute_output_spec"] = lambda *a, **k: outputs
+    if arrays:
+        state["add_weight"] = _adding(op, arrays)
+    try:
+        yield op
+    finally:
+        state.pop("compute_output_spec", None)
+        state.pop("add_weight", None)
+
+
+def _adding(layer, arrays):
+    """`layer.add_weight`, taking initial values from `arrays` by name."""
+    add_weight = type(layer).add_weight
+
+    def add(*args, shape=None, initializer=None, name=None, **kwargs):
+        value = arrays.get(name)
+        if value is not None and tuple(shape) == value.shape:
+            arrays.pop(name)
+
+            def initializer(shape, dtype=None, value=value):
+                return keras.ops.convert_to_tensor(value, dtype)
+
+        return add_weight(
+            layer,
+            *args,
+            shape=shape,
+            initializer=initializer,
+            name=name,
+            **kwargs,
+        )
+
+    return add
+
+
+def has_sublayers(op):
+    """Whether a layer builds its weights in layers of its own."""
+    return isinstance(op, keras.Layer) and bool(op._layers)
+
+
+def array_of(variable):
+    """The values of a variable, as a view of its memory where that can be.
+
+    torch's `convert_to_numpy` copies, which for the largest layer of a
+    network is most of what a prune needs beside the models.
+    """
+    value = variable.value
+    on_torch = keras.backend.backend() == "torch"
+    # NumPy has no bfloat16 of its own that torch could hand out.
+    if on_torch and value.device.type == "cpu" and variable.dtype != "bfloat16":
+        return value.detach().numpy()
+    return keras.ops.convert_to_numpy(value)
+
+
+def sublayers(op):
+    """All layers inside a layer, at any depth; none for an operation."""
+    if not isinstance(op, keras.Layer):
+        return []
+    return list(op._flatten_layers(include_self=False))
+
+
+def seed_states(layer):
+    """Variables that are no weights: the states of seed generators."""
+    if not isinstance(layer, keras.Layer):
+        return []
+    weights = {id(w) for w in layer.weights}
+    return [v for v in layer.variables if id(v) not in weights]
+
+
+def mark_called(model):
+    """Let a functional model that never ran be exported to ONNX.
+
+    Keras asks for a call, although nothing of it is unknown before.
+    """
+    model._called = True
+
+
+def copy_trainable(old, new):
+    """Give a model the flag of another, leaving its layers' own alone."""
+    new._trainable = old._trainable

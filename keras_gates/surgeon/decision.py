@@ -1,0 +1,59 @@
+"""What was decided of one labelling: plain data."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_gates.surgeon import labels as lb
+
+
+@dataclasses.dataclass
+class Reads:
+    """How a layer that mixes its inputs can do without some of them.
+
+    `values` are the known inputs along its axis that may go; `mode` says
+    how: as a bias, or merged into one that stays.
+    """
+
+    values: np.ndarray
+    mode: str  # "bias", "merge" or "approximate"
+
+
+@dataclasses.dataclass
+class Decision:
+    """The outcome for one labelling and one set of closed gates."""
+
+    labelling: object
+    values: dict
+    exact: bool = True
+    kept: np.ndarray = None
+    present: set = dataclasses.field(default_factory=set)
+    called: set = dataclasses.field(default_factory=set)
+    dropped: dict = dataclasses.field(default_factory=dict)
+    demand: dict = dataclasses.field(default_factory=dict)
+    reads: list = dataclasses.field(default_factory=list)
+    recalls: list = dataclasses.field(default_factory=list)
+    absorbing: dict = dataclasses.field(default_factory=dict)
+    pins: list = dataclasses.field(default_factory=list)
+
+    def mask(self, labels):
+        """Which coordinates of a label array are kept."""
+        return self.kept[self.labelling.classes[labels]]
+
+    def masks(self, labels):
+        """One mask for each axis; their product is what is kept."""
+        masks = lb.axis_masks(self.mask(labels))
+        if masks is None:
+            raise RuntimeError(
+                "keras_gates: the kept channels of a tensor form no box. "
+                "Please report this model."
+            )
+        return masks
+
+    def known(self, tensor):
+        """Which coordinates have a known value, shaped like the labels."""
+        value = self.values.get(tensor)
+        labels = self.labelling.labels[tensor]
+        if value is None:
+            return np.zeros(labels.shape, bool)
+        return ~np.isnan(np.broadcast_to(value.values, labels.shape))
