@@ -4,9 +4,12 @@ import numpy as np
 
 from keras_gates.surgeon import liveness
 from keras_gates.surgeon.analysis import Selection
+from keras_gates.surgeon.create import array_of
 from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.rules.rule import ALL
+from keras_gates.surgeon.solve import gates_of
 
+GOES = "goes: nothing that is left depends on it"
 _MOST = 3
 
 
@@ -25,7 +28,7 @@ class Reasons:
     def of(self, step):
         """What happens to a step beyond its sizes, one line each."""
         if step not in self.decision.present:
-            return ["goes: nothing that is left depends on it"]
+            return [GOES]
         lines = []
         if step.is_gate:
             lines += self._gate(step)
@@ -167,6 +170,26 @@ class Reasons:
 
     def notes(self):
         """Lines about the whole plan."""
+        return [*self._not_zero(), *self._cut_approximately()]
+
+    def _not_zero(self):
+        """A closed gate that is not at 0 yet still does something."""
+        left = [np.zeros(0)]
+        for name, gate in gates_of(self.solution.graph).items():
+            shut = self.solution.closed.get(name)
+            if shut is not None:
+                left.append(np.abs(array_of(gate.factor)[shut]))
+        sizes = np.concatenate(left)
+        count = int((sizes > 0).sum())
+        if not count:
+            return []
+        return [
+            f"{count} of {sizes.size} closed factors are not 0 yet, up to "
+            f"{sizes.max():.2g}: the pruned model computes what this one "
+            "does with them at 0"
+        ]
+
+    def _cut_approximately(self):
         if not self._approximate:
             return []
         paths = {

@@ -154,10 +154,17 @@ def text(plan):
         if number == 0:
             out.append("  ".join("-" * w for w in widths))
         else:
-            out += [f"    {why}" for why in shown[number - 1].why]
+            out += [f"    {why}" for why in _news(shown, number - 1)]
     out += ["", *_sums(plan)]
     out += [f"note: {note}" for note in plan.notes]
     return "\n".join(out)
+
+
+def _news(rows, number):
+    """What a row says of itself; that it goes is said once for a run."""
+    why = rows[number].why
+    follows = number and rows[number - 1].why == why
+    return [] if follows and why == [reasons.GOES] else why
 
 
 _HEAD = ("layer", "rule", "channels", "parameters", "MACs", "removal")
