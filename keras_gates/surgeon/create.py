@@ -7,6 +7,7 @@ are created from configs, and what a call of one looks up on the instance.
 import contextlib
 
 import keras
+import numpy as np
 
 
 def recreate(op, changes):
@@ -126,13 +127,14 @@ def has_sublayers(op):
 def array_of(variable):
     """The values of a variable, as a view of its memory where that can be.
 
-    torch's `convert_to_numpy` copies, which for the largest layer of a
-    network is most of what a prune needs beside the models.
+    `convert_to_numpy` copies, which for the largest layer of a network is
+    most of what a prune needs beside the models.
     """
+    if keras.backend.backend() != "torch":
+        return np.asarray(keras.ops.convert_to_tensor(variable))
     value = variable.value
-    on_torch = keras.backend.backend() == "torch"
     # NumPy has no bfloat16 of its own that torch could hand out.
-    if on_torch and value.device.type == "cpu" and variable.dtype != "bfloat16":
+    if value.device.type == "cpu" and variable.dtype != "bfloat16":
         return value.detach().numpy()
     return keras.ops.convert_to_numpy(value)
 

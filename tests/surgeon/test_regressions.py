@@ -87,9 +87,9 @@ def nested_gate_on_input_and_on_cut_tensor():
 def nested_norm_on_shared_and_on_own_tensor():
     x, within = start(), start()
     inner = keras.Model(within, L.BatchNormalization()(within))
-    y = kg.FilterGate()(conv(x))
+    y = conv(x)
     parts = L.Concatenate()([inner(y), inner(keras.ops.abs(y))])
-    return gated(x, kg.FilterGate()(parts))
+    return gated(x, L.Concatenate()([kg.FilterGate()(parts), y]))
 
 
 def shared_gate_that_stays():
@@ -97,7 +97,8 @@ def shared_gate_that_stays():
     x = start()
     gate = kg.FilterGate()
     y = conv(x)
-    return gated(x, L.Concatenate()([gate(y), gate(keras.ops.tanh(y)), y]))
+    y = L.Concatenate()([gate(y), gate(keras.ops.tanh(y)), y])
+    return gated(x, keras.ops.tanh(y))
 
 
 def names_that_are_taken():
@@ -156,8 +157,8 @@ def shared_layer_without_its_first_call():
     # The plan counted it as gone.
     x = start()
     shared = L.Dense(4)
-    gone = kg.LayerGate(name="shut")(shared(conv(x)))
-    return gated(x, L.Add()([shared(x), gone]))
+    gone = kg.LayerGate(name="shut")(shared(x))
+    return gated(x, L.Add()([gone, shared(x)]))
 
 
 CASES = [
