@@ -13,6 +13,7 @@ from keras import layers as L
 import keras_gates as kg
 from tests import helpers
 from tests.surgeon import random_blocks as rb
+from tests.surgeon import random_joins as rj
 
 CLOSINGS = ["none", "half", "half", "most", "branches", "ones"]
 SCALAR_GATES = [kg.LayerGate, kg.BranchGate, kg.BlockGate]
@@ -105,12 +106,12 @@ def _join(d, x, second):
     if d.chance(0.5):
         return L.Concatenate()([x, rb.activation(d, second)])
     y = rb.same_conv(d, second, x.shape[-1])
-    return rb.merged(d, x, d.scalar_gate(y))
+    return rj.merged(d, x, d.scalar_gate(y))
 
 
 def _block(d, x, features):
     """One drawn block, plain, shared between two calls, or nested."""
-    table = rb.IMAGE if rb.is_image(x) else rb.VECTOR
+    table = rj.IMAGE if rb.is_image(x) else rj.VECTOR
     chosen = d.rng.choices(list(table), list(table.values()))[0]
     way = d.rng.choices(["plain", "shared", "nested"], [80, 8, 12])[0]
     features.add(chosen.__name__)
@@ -133,7 +134,7 @@ def _shared(d, x, features):
         features.add("shared gate")
     if d.chance(0.5):
         return L.Concatenate()([a, b])
-    return rb.merged(d, a, b)
+    return rj.merged(d, a, b)
 
 
 def _shareable(d, x):
@@ -167,15 +168,15 @@ def _nested(d, x, chosen, features):
     a, b = inner(x), inner(twin)
     if d.chance(0.4):
         return L.Concatenate()([a, b])
-    return d.maybe_gate(rb.merged(d, a, b))
+    return d.maybe_gate(rj.merged(d, a, b))
 
 
 def _nested_wide(d, x, features):
     """A model of its own with two inputs and two outputs."""
     first, second = keras.Input(x.shape[1:]), keras.Input(x.shape[1:])
-    y = d.scalar_gate(rb.branch(d, first))
-    z = d.scalar_gate(rb.branch(d, second))
-    out = rb.merged(d, rb.shortcut(d, first, y), y)
+    y = d.scalar_gate(rj.branch(d, first))
+    z = d.scalar_gate(rj.branch(d, second))
+    out = rj.merged(d, rj.shortcut(d, first, y), y)
     inner = keras.Model([first, second], [out, z])
     a = d.maybe_gate(rb.activation(d, x))
     b = d.maybe_gate(rb.batch_norm(d, x))

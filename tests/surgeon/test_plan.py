@@ -52,8 +52,12 @@ SAYS = [
         sm.dropped_branch,
         {},
         [
+            # Said where a branch begins, and not again.
+            r"a1 +convolution +8 -> 0 +56 -> 0 +1,728 -> 0 +exact\n"
+            r" +goes: nothing that is left depends on it\n"
+            r"inner1 +gate +8 -> 0 +8 -> 0 +0 +exact\n"
             r"b1 +convolution +6 -> 0 +438 -> 0 +15,552 -> 0 +exact\n"
-            r" +goes: nothing that is left depends on it",
+            r"stream1 ",
             r"add1 .*\n +1 of 2 operands are constant and go",
             r"3 of them stay: 'stem', 'b2' share them; .*'a2' reads them",
         ],
@@ -110,6 +114,14 @@ def test_lines_have_no_trailing_space_and_the_repr_is_short():
     found = plan(sm.constants(), T)
     assert all(line == line.rstrip() for line in str(found).splitlines())
     assert repr(found) == "<Plan for 'convnet': 729 -> 310 parameters>"
+
+
+def test_a_note_says_how_far_closed_gates_are_from_zero():
+    model = sm.set_gates(sm.chain(), gate=[0.1, 0, -0.3, 1, 1, 1, 1, 1])
+    (note,) = plan(model, T).notes
+    assert note.startswith("2 of 3 closed factors are not 0 yet, up to 0.3:")
+    sm.set_gates(model, gate=[0, 0, 0, 1, 1, 1, 1, 1])
+    assert plan(model, T).notes == []
 
 
 # The numbers -------------------------------------------------------------

@@ -15,7 +15,7 @@ from tests.surgeon.judge import judge
 CHUNK = 25
 # JAX compiles each shape of each operation anew, so that a graph takes some
 # ten times as long; TensorFlow runs the slow chunks too.
-QUICK = 1 if keras.backend.backend() == "jax" else 4
+QUICK = 2 if keras.backend.backend() == "jax" else 4
 CHUNKS = [
     pytest.param(i, marks=[pytest.mark.slow] * (i >= QUICK), id=f"{i * CHUNK}")
     for i in range(10)
