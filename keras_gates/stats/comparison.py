@@ -81,7 +81,7 @@ class Comparison:
         head = ("layer", "parameters", "after", "MACs", "after")
         return "\n".join(
             [
-                f"'{a.model}' and '{b.model}' after it",
+                f"before: '{a.model}', after: '{b.model}'",
                 "",
                 tables.text(head, rows),
                 "",

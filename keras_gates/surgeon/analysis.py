@@ -217,12 +217,13 @@ def _tie_all(found, tensors, others, why):
             found.units.pin(right, why)
 
 
-def constants(found, closed):
+def constants(found, closed, exact=True):
     """The known values of each tensor when the `closed` gates are zero.
 
     Args:
         found: a `Labelling`.
         closed: `{id of gate layer: boolean array like its factor}`.
+        exact: whether what varies a little may not count as constant.
     """
     values = {}
     for step in found.steps:
@@ -235,6 +236,10 @@ def constants(found, closed):
         if step.call.kwargs.get("training") is True or step.flow.reason:
             continue
         outputs = step.rule.value(step.call, step.flow, inputs)
+        if not exact and step.flow.mixes and inputs[0] is not None:
+            guesses = step.rule.guess(step.call, step.flow, inputs)
+            pairs = zip(outputs, guesses, strict=True)
+            outputs = [value or guess for value, guess in pairs]
         if shut is not None:
             outputs = [_shut(step, outputs[0], shut)]
         for tensor, value in zip(step.outputs, outputs, strict=True):

@@ -133,7 +133,7 @@ class Reasons:
         found = {}
         if self.decision.exact:
             return found
-        for step in self.decision.present:
+        for step in self.labelling.steps:
             how = self._approximated(step)
             if how:
                 found[id(step.call.op)] = how
@@ -141,6 +141,10 @@ class Reasons:
 
     def _approximated(self, step):
         """What `exact=False` did to a step, or None."""
+        if step not in self.decision.present:
+            value = self.decision.values.get(step.outputs[0])
+            guessed = value is not None and value.guess
+            return "not exact: it counts as constant" if guessed else None
         reads = self.decision.absorbing.get(id(step.call.op))
         if reads is not None and reads.mode == "approximate":
             kept = self.decision.mask(step.flow.roles["in"])

@@ -115,7 +115,7 @@ def _settle(graph, closed, exact):
     while True:
         labelling = analysis.label(graph, frozenset(uncut))
         by_id = {id(gates[n]): mask for n, mask in closed.items()}
-        values = analysis.constants(labelling, by_id)
+        values = analysis.constants(labelling, by_id, exact)
         if not uncut:
             _check_outputs(labelling, values, by_id)
         decision = decide.decide(labelling, values, exact)

@@ -1,7 +1,6 @@
 """The networks of the papers, as plain functional Keras models.
 
-No gates are in them: `insert_gates` puts them in. Parameters and MACs are
-checked against the papers'.
+No gates are in them. Parameters and MACs are checked against the papers'.
 
 All take `input_shape`, `classes`, `name`, and of these options those that
 apply:

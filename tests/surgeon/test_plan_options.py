@@ -21,6 +21,7 @@ T = helpers.THRESHOLD
     "make, places",
     [
         (sm.constants, ["conv2"]),
+        (sm.normalised, ["norm"]),
         (sm.normalised_twice, ["norm"]),
         (sm.chain, []),
         (sm.residual, []),

@@ -10,11 +10,13 @@ class Known:
     """Known values of a tensor's coordinates, NaN where there is none.
 
     With `border`, the value holds inside and the rim is zero (a constant
-    that went through zero padding).
+    that went through zero padding). A `guess` is what `exact=False` takes
+    for a constant although it varies.
     """
 
     values: np.ndarray
     border: bool = False
+    guess: bool = False
 
     def plain(self):
         """The values that hold at every position."""

@@ -7,11 +7,13 @@ import numpy as np
 
 from keras_gates.surgeon.rules.elementwise import Elementwise
 from keras_gates.surgeon.rules.elementwise import mixing_flow
+from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.per_channel import PerChannel
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import ZERO
 from keras_gates.surgeon.rules.rule import barrier
+from keras_gates.surgeon.rules.rule import weight
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +35,17 @@ class Normalizing(PerChannel):
 
     def value(self, call, flow, values):
         return [None]
+
+    def guess(self, call, flow, values):
+        """The shift: a closed channel counts as one at its mean."""
+        shift = weight(call.op, "beta")
+        x = values[0].plain()
+        shape = [1] * x.ndim
+        shape[self.axis(call.op)] = -1
+        shift = 0.0 if shift is None else shift.reshape(shape)
+        found = np.where(np.isnan(x), np.nan, shift)
+        same = found.shape == x.shape and not np.isnan(found).all()
+        return [Known(found, guess=True) if same else None]
 
     def reading(self, call):
         return self.absorbs

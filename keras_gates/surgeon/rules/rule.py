@@ -115,6 +115,10 @@ class Rule:
         """
         return False
 
+    def guess(self, call, flow, values):
+        """Like `value`, for what `exact=False` takes for constant."""
+        return [None] * len(call.outputs)
+
     def approximates(self, call):
         """Whether `exact=False` may remove what is not quite removable.
 
