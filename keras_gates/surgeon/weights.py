@@ -249,13 +249,25 @@ def _along(vector, role, roles, rank):
 
 def _cut(array, roles, index, units):
     """Keep the positions of each role along its axis; a copy in any case."""
-    whole = True
-    for offset, role in enumerate(roles):
-        if role is None or role not in index:
-            continue
-        if len(index[role]) < len(units[role]):
-            axis = array.ndim - len(roles) + offset
-            array = np.take(array, index[role], axis)
-            whole = False
-    # Arrays that JAX or torch hand out share memory with the old model.
-    return np.array(array) if whole else array
+    cuts = {
+        array.ndim - len(roles) + offset: index[role]
+        for offset, role in enumerate(roles)
+        if role in index and len(index[role]) < len(units[role])
+    }
+    if not cuts:
+        # Arrays that JAX or torch hand out share memory with the old model.
+        return np.array(array)
+    last = {array.ndim - 2, array.ndim - 1}
+    if set(cuts) == last and array.flags.c_contiguous:
+        return _cut_last_two(array, *(cuts[axis] for axis in sorted(last)))
+    for axis, positions in cuts.items():
+        array = np.take(array, positions, axis)
+    return array
+
+
+def _cut_last_two(array, rows, columns):
+    """Both axes of kernels at once: one new array instead of two."""
+    width = array.shape[-1]
+    flat = (rows[:, None] * width + columns).reshape(-1)
+    cut = np.take(array.reshape(*array.shape[:-2], -1), flat, -1)
+    return cut.reshape(*array.shape[:-2], len(rows), len(columns))

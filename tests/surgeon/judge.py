@@ -69,7 +69,7 @@ def _refusal(error, moving):
     """A refusal is right where an output does not depend on the inputs."""
     if "no longer depends" not in str(error):
         return f"failed: {error}"
-    if moving > 1e-7:
+    if moving > 1e-6:
         return f"failed: refused, but the outputs vary by {moving:.2g}"
     return "refused"
 
