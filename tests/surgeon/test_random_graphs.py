@@ -1,5 +1,7 @@
 """Random graphs: what is pruned equals the original with zeros for gates."""
 
+import hypothesis
+import hypothesis.strategies
 import keras
 import numpy as np
 import pytest
@@ -49,6 +51,36 @@ def checked(seeds, record_property):
 @pytest.mark.parametrize("chunk", CHUNKS)
 def test_pruned_equals_gated_with_zeros(chunk, record_property):
     checked(range(chunk * CHUNK, (chunk + 1) * CHUNK), record_property)
+
+
+BLOCKS = frozenset(range(5))
+GRAPHS = hypothesis.strategies.tuples(
+    hypothesis.strategies.integers(0, 2**32 - 1),
+    hypothesis.strategies.frozensets(
+        hypothesis.strategies.sampled_from(sorted(BLOCKS)), min_size=1
+    ),
+    hypothesis.strategies.sampled_from(random_graphs.CLOSINGS),
+)
+
+
+@pytest.mark.parametrize("chunk", CHUNKS[:6])
+def test_no_graph_is_found_that_differs(chunk):
+    """Hypothesis draws the graph; a failing one loses blocks as it shrinks."""
+
+    @hypothesis.seed(chunk)
+    @hypothesis.settings(
+        max_examples=CHUNK,
+        database=None,
+        deadline=None,
+        suppress_health_check=list(hypothesis.HealthCheck),
+    )
+    @hypothesis.given(GRAPHS)
+    def holds(graph):
+        seed, left, closing = graph
+        verdict = judge(seed, BLOCKS - left, closing)
+        assert not verdict.failed, verdict.kind
+
+    holds()
 
 
 @pytest.mark.slow
