@@ -55,7 +55,7 @@ def functional(gate, shape):
 
 
 @keras.saving.register_keras_serializable(package="keras_gates_tests")
-class Subclassed(keras.Model):
+class OneGate(keras.Model):
     def __init__(self, gate, **kwargs):
         super().__init__(**kwargs)
         self.gate = gate
@@ -74,7 +74,7 @@ class Subclassed(keras.Model):
 
 
 def subclassed(gate, shape):
-    model = Subclassed(gate)
+    model = OneGate(gate)
     model(np.zeros((1, *shape), "float32"))
     return model
 

@@ -42,6 +42,8 @@ class Normalizing(PerChannel):
         x = values[0].plain()
         shape = [1] * x.ndim
         shape[self.axis(call.op)] = -1
+        if shift is not None and shift.ndim != 1:
+            return [None]
         shift = 0.0 if shift is None else shift.reshape(shape)
         found = np.where(np.isnan(x), np.nan, shift)
         same = found.shape == x.shape and not np.isnan(found).all()
