@@ -72,9 +72,9 @@ test-jax: $(DEV_ENV) ## the exactness core on JAX
 test-torch: $(DEV_ENV) ## the exactness core on torch
 	KERAS_BACKEND=torch $(TEST_VARS) $(PYTEST) -m "not slow" $(CORE)
 
-bench: $(DEV_ENV) ## run the benchmarks
-	set -e; for file in benchmarks/[!_]*.py; do \
-		TF_CPP_MIN_LOG_LEVEL=3 $(BIN)/python "$$file"; done
+bench: $(DEV_ENV) ## speed and memory, each against a peer in the same run
+	for backend in tensorflow jax torch; do TF_CPP_MIN_LOG_LEVEL=3 \
+		KERAS_BACKEND=$$backend $(BIN)/python benchmarks/speed.py; done
 
 clean: ## remove what was built, but not .venv
 	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache

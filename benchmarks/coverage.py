@@ -1,15 +1,14 @@
-"""Every network of keras.applications, pruned and compared.
+"""Networks of keras.applications, pruned and compared.
 
-    KERAS_BACKEND=torch python benchmarks/coverage.py run
-    python benchmarks/coverage.py report
+    KERAS_BACKEND=torch python benchmarks/coverage.py [--models ...]
 
-`run` prunes each of the networks in four ways, compares it with its gated
-original, and adds a row to benchmarks/results/coverage-BACKEND.json after
-each, so that it may be interrupted; `report` writes docs/coverage.md.
+Prunes each of the networks in four ways, compares it with its gated original,
+and adds a row to benchmarks/results/coverage-BACKEND.json after each network,
+so that it may be interrupted and goes on where it was.
 
 The cases: "after" closes half of the coupled channel groups behind the
-normalisations and activations; "before" closes half of those of the
-convolutions, whose channels then hold constants other than zero; "branches"
+normalisations and activations; "before" closes half of those of the layers
+with kernels, whose channels then hold constants other than zero; "branches"
 closes 40 % of the residual branches altogether; "identity" closes nothing.
 
 Weights are random. The statistics of the normalisations are those of real
@@ -308,7 +307,6 @@ def _write(path, text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("what", choices=["run"])
     parser.add_argument("--models", nargs="*", default=None)
     parser.add_argument("--cases", nargs="*", default=CASES, choices=CASES)
     options = parser.parse_args()
