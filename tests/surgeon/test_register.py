@@ -81,24 +81,20 @@ class Unregistered(L.Layer):
     """For the errors."""
 
 
-@pytest.fixture(scope="module", autouse=True)
-def rules():
-    """What a user writes, once, next to the layers."""
-    kg.surgeon.register(
-        Shift, PerChannel("shift", axes={"shift": ("channel",)})
-    )
-    kg.surgeon.register(
-        Project,
-        Linear(
-            "projection",
-            axes={"matrix": ("in", "out")},
-            config={"width": "out"},
-            scales={"in": {"matrix": "in"}, "out": {"matrix": "out"}},
-            kernel="matrix",
-            width="width",
-        ),
-    )
-    kg.surgeon.register(Swish, Elementwise(passes="zero"))
+# What a user writes, once, next to the layers.
+kg.surgeon.register(Shift, PerChannel("shift", axes={"shift": ("channel",)}))
+kg.surgeon.register(
+    Project,
+    Linear(
+        "projection",
+        axes={"matrix": ("in", "out")},
+        config={"width": "out"},
+        scales={"in": {"matrix": "in"}, "out": {"matrix": "out"}},
+        kernel="matrix",
+        width="width",
+    ),
+)
+kg.surgeon.register(Swish, Elementwise(passes="zero"))
 
 
 def model_of(*layers):
