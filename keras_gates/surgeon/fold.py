@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 
 from keras_gates.surgeon import labels as lb
@@ -259,6 +258,3 @@ def _back(factors, source, shape):
     found[source[inside]] = wide[inside]
     agrees = (found[source[inside]] == wide[inside]).all()
     return found.reshape(shape) if agrees else None
-
-
-_ = keras
