@@ -28,7 +28,8 @@ SURGEON = [
     "surgeon.verify",
 ]
 GATES = ["constraints", "regularizers", "layers"]
-LOW = ["_checks", "surgeon.graph", "surgeon.create", *GATES, "thresholds"]
+READING = ["surgeon.graph", "surgeon.create", "surgeon.state"]
+LOW = ["_checks", *READING, "surgeon.rewrite", *GATES, "thresholds"]
 
 # Who may import whom: a row for each module or package, from low to high, and
 # what it may import besides itself. No other arrow is allowed.
@@ -36,6 +37,8 @@ ARROWS = {
     "_checks": [],
     "surgeon.graph": [],
     "surgeon.create": [],
+    "surgeon.state": ["surgeon.create"],
+    "surgeon.rewrite": READING,
     "constraints": ["_checks"],
     "regularizers": ["_checks"],
     "layers": ["_checks", "constraints", "regularizers"],
