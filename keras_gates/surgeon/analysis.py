@@ -222,39 +222,29 @@ def constants(found, closed, exact=True):
 
     Args:
         found: a `Labelling`.
-        closed: `{id of gate layer: boolean array like its factor}`.
+        closed: `{id of layer: boolean array like its factors}`.
         exact: whether what varies a little may not count as constant.
     """
     values = {}
     for step in found.steps:
         inputs = [values.get(t) for t in step.inputs]
-        shut = closed.get(id(step.call.op)) if step.is_gate else None
+        shut = closed.get(id(step.call.op)) if step.position is None else None
         if shut is not None and not shut.any():
             shut = None
         if all(v is None for v in inputs) and shut is None:
             continue
         if step.call.kwargs.get("training") is True or step.flow.reason:
             continue
-        outputs = step.rule.value(step.call, step.flow, inputs)
+        outputs = [None] * len(step.outputs)
+        if any(v is not None for v in inputs):
+            outputs = step.rule.value(step.call, step.flow, inputs)
         if not exact and step.flow.mixes and inputs[0] is not None:
             guesses = step.rule.guess(step.call, step.flow, inputs)
             pairs = zip(outputs, guesses, strict=True)
             outputs = [value or guess for value, guess in pairs]
         if shut is not None:
-            outputs = [_shut(step, outputs[0], shut)]
+            outputs = [step.rule.shut(step.call, step.flow, outputs[0], shut)]
         for tensor, value in zip(step.outputs, outputs, strict=True):
             if value is not None:
                 values[tensor] = value
     return values
-
-
-def _shut(step, value, shut):
-    """The output of a gate, zero where it is closed."""
-    labels = step.flow.labels[0]
-    mask = step.rule.factors(step.call, labels.ndim, shut)
-    if any(
-        m not in (1, e) for m, e in zip(mask.shape, labels.shape, strict=True)
-    ):
-        return value if not mask.all() else Known(np.zeros(labels.shape))
-    before = np.nan if value is None else value.values
-    return Known(np.where(mask, 0.0, np.broadcast_to(before, labels.shape)))

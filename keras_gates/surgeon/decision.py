@@ -21,11 +21,15 @@ class Reads:
 
 @dataclasses.dataclass
 class Decision:
-    """The outcome for one labelling and one set of closed gates."""
+    """The outcome for one labelling and one set of closed gates.
+
+    `closed` holds a mask like its factors by the id of each layer with some.
+    """
 
     labelling: object
     values: dict
     exact: bool = True
+    closed: dict = dataclasses.field(default_factory=dict)
     kept: np.ndarray = None
     present: set = dataclasses.field(default_factory=set)
     called: set = dataclasses.field(default_factory=set)

@@ -31,7 +31,7 @@ class Folds:
 def fold(decision, closed):
     """Find the `Folds` of all gates that are still there."""
     folder = _Folder(decision)
-    found, met = Folds(), set()
+    found, met = Folds(_shut(decision, closed)), set()
     for step in decision.labelling.steps:
         if not step.is_gate or step not in decision.present:
             continue
@@ -56,6 +56,19 @@ def fold(decision, closed):
         for target, name, role, vector in places:
             key = (id(target.call.op), name)
             found.factors.setdefault(key, []).append((role, vector))
+    return found
+
+
+def _shut(decision, closed):
+    """Zeros for the closed factors that are weights of layers that stay."""
+    found = {}
+    for step in decision.present:
+        shut = closed.get(id(step.call.op))
+        if step.position is None and shut is not None and shut.any():
+            source = step.rule.source(step.call)
+            for name, role in source.zeroed.items():
+                zeros = [(role, np.where(shut, 0.0, 1.0))]
+                found[id(step.call.op), name] = zeros
     return found
 
 

@@ -5,10 +5,13 @@ import numbers
 import numpy as np
 
 from keras_gates import thresholds as th
+from keras_gates.surgeon import expand
+from keras_gates.surgeon import gates
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import report
 from keras_gates.surgeon import solve
 from keras_gates.surgeon import stored
+from keras_gates.surgeon.closing import close
 from keras_gates.surgeon.rebuild import rebuild
 
 
@@ -86,10 +89,11 @@ class Plan:
     def masks(self):
         """The closed factors as boolean arrays, by gate name."""
         masks = {}
-        for gate in solve.factors_of(gr.read(self.model)):
-            mask = np.zeros(gate.values.shape, bool)
-            mask.reshape(-1)[self.closed.get(gate.name, [])] = True
-            masks[gate.name] = mask
+        for gate in gates.factors_of(gr.read(self.model)):
+            if gate.name in self.closed:
+                mask = np.zeros(gate.values.shape, bool)
+                mask.reshape(-1)[self.closed[gate.name]] = True
+                masks[gate.name] = mask
         return masks
 
     def to_json(self):
@@ -118,7 +122,8 @@ def plan(model, thresholds, *, keep_at_least=0, round_to=1, exact=True):
         thresholds: A number, a dict by kind or gate name, or a rule such as
             `Quantile(0.5)`. A gate is closed when `|factor| < threshold`.
         keep_at_least: How many channels of each filter gate stay open at
-            least: a number, or a dict by gate name.
+            least: a number, a share below 1 of the gate's own, or a dict of
+            these by gate name. The plan's notes tell where it applied.
         round_to: Keep the channels of cut layers at a multiple of this, by
             opening the largest closed gates again.
         exact: Whether to make only removals that leave the function as it
@@ -149,7 +154,7 @@ def plan(model, thresholds, *, keep_at_least=0, round_to=1, exact=True):
     >>> kg.surgeon.plan(model, kg.Quantile(0.5)).params
     (194, 90)
     """
-    solution = _from_thresholds(
+    solution, floors = _from_thresholds(
         model, thresholds, keep_at_least, round_to, exact
     )
     rows, notes = report.describe(solution)
@@ -157,7 +162,7 @@ def plan(model, thresholds, *, keep_at_least=0, round_to=1, exact=True):
         name: np.flatnonzero(mask.reshape(-1)).tolist()
         for name, mask in solution.closed.items()
     }
-    return Plan(model, closed, solution.options, rows, notes)
+    return Plan(model, closed, solution.options, rows, notes + floors)
 
 
 def prune(model, thresholds, *, keep_at_least=0, round_to=1, exact=True):
@@ -197,7 +202,7 @@ def prune(model, thresholds, *, keep_at_least=0, round_to=1, exact=True):
     >>> [layer.units for layer in small.layers]
     [8, 2]
     """
-    solution = _from_thresholds(
+    solution, _ = _from_thresholds(
         model, thresholds, keep_at_least, round_to, exact
     )
     return _build(solution)
@@ -215,21 +220,22 @@ def _from_thresholds(model, thresholds, keep_at_least, round_to, exact):
             f"`exact` must be True or False. Received: {exact!r} (of type "
             f"{type(exact).__name__})."
         )
-    graph = gr.read(model)
-    gates = solve.factors_of(graph)
-    if not gates:
+    graph = expand.read(model)
+    found = th.asked(thresholds, gates.factors_of(graph))
+    if not found:
         raise ValueError(
             f"Model '{model.name}' has no gates, so there is nothing to "
             "close. Put FilterGate, LayerGate, BranchGate or BlockGate "
-            "layers into it before training."
+            "layers into it before training, or take the gammas of its "
+            'batch normalisations for gates: thresholds={"batch_norm": ...}.'
         )
-    closed = th.resolve(thresholds, gates, keep_at_least)
     options = {"exact": exact, "round_to": int(round_to)}
-    return solve.solve(graph, closed, **options)
+    closed, notes = close(graph, found, thresholds, keep_at_least, **options)
+    return solve.solve(graph, closed, **options), notes
 
 
 def _solve(model, closed, options):
-    return solve.solve(gr.read(model), closed, exact=options["exact"])
+    return solve.solve(expand.read(model), closed, exact=options["exact"])
 
 
 def _build(solution):

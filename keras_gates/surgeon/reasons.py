@@ -4,10 +4,9 @@ import numpy as np
 
 from keras_gates.surgeon import liveness
 from keras_gates.surgeon.analysis import Selection
-from keras_gates.surgeon.create import array_of
+from keras_gates.surgeon.gates import gates_of
 from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.rules.rule import ALL
-from keras_gates.surgeon.solve import gates_of
 
 GOES = "goes: nothing that is left depends on it"
 _MOST = 3
@@ -30,7 +29,7 @@ class Reasons:
         if step not in self.decision.present:
             return [GOES]
         lines = []
-        if step.is_gate:
+        if step.path in self.solution.closed:
             lines += self._gate(step)
         if step.flow.reason is not None:
             lines.append(f"kept whole: {step.flow.reason}")
@@ -179,10 +178,10 @@ class Reasons:
     def _not_zero(self):
         """A closed gate that is not at 0 yet still does something."""
         left = [np.zeros(0)]
-        for name, gate in gates_of(self.solution.graph).items():
+        for name, source in gates_of(self.solution.graph).items():
             shut = self.solution.closed.get(name)
             if shut is not None:
-                left.append(np.abs(array_of(gate.factor)[shut]))
+                left.append(np.abs(source.values()[shut]))
         sizes = np.concatenate(left)
         count = int((sizes > 0).sum())
         if not count:

@@ -2,17 +2,12 @@
 
 import dataclasses
 
-import keras
 import numpy as np
 
-from keras_gates.layers.gate import Gate
 from keras_gates.surgeon import analysis
-from keras_gates.surgeon import create
 from keras_gates.surgeon import decide
 from keras_gates.surgeon import fold
-from keras_gates.surgeon.rules import rule_of
-from keras_gates.surgeon.rules.gates import GateRule
-from keras_gates.thresholds import Factors
+from keras_gates.surgeon.gates import gates_of
 
 
 @dataclasses.dataclass
@@ -28,59 +23,6 @@ class Solution:
     @property
     def labelling(self):
         return self.decision.labelling
-
-
-def gates_of(graph):
-    """`{path: gate layer}` of a graph, each gate once.
-
-    Raises:
-        ValueError: two gates have one path.
-    """
-    found, seen = {}, set()
-    for call in graph.calls:
-        if id(call.op) in seen:
-            continue
-        if not isinstance(rule_of(call), GateRule):
-            _check_no_gate_inside(call)
-            continue
-        seen.add(id(call.op))
-        if call.path in found:
-            raise ValueError(
-                f"Two gates are called '{call.path}'. Rename one of them, so "
-                "that thresholds and plans can tell them apart."
-            )
-        found[call.path] = call.op
-    return found
-
-
-def _check_no_gate_inside(call):
-    for part in create.sublayers(call.op):
-        if isinstance(part, Gate):
-            raise ValueError(
-                f"Gate '{part.name}' is inside '{call.path}' (of type "
-                f"{type(call.op).__name__}), whose graph the surgeon can't "
-                "read. Use the gate in a functional model, or call a "
-                "functional model directly instead of wrapping it."
-            )
-
-
-def factors_of(graph):
-    """The `Factors` of all gates.
-
-    Raises:
-        ValueError: a gate holds a NaN or an infinity.
-    """
-    found = []
-    for name, gate in gates_of(graph).items():
-        values = keras.ops.convert_to_numpy(gate.factor)
-        if not np.isfinite(values).all():
-            raise ValueError(
-                f"Gate '{name}' has factors that are not finite; training "
-                "went wrong before the surgeon came. Restore an earlier "
-                "checkpoint."
-            )
-        found.append(Factors(name, gate.kind, values))
-    return found
 
 
 def solve(graph, closed, exact=True, round_to=1):
@@ -114,11 +56,12 @@ def _settle(graph, closed, exact):
     uncut, gates = set(), gates_of(graph)
     while True:
         labelling = analysis.label(graph, frozenset(uncut))
-        by_id = {id(gates[n]): mask for n, mask in closed.items()}
+        by_id = {id(gates[n].layer): mask for n, mask in closed.items()}
         values = analysis.constants(labelling, by_id, exact)
         if not uncut:
             _check_outputs(labelling, values, by_id)
         decision = decide.decide(labelling, values, exact)
+        decision.closed = by_id
         poor = decide.poor_selections(decision) - uncut
         if not poor:
             return decision, by_id
@@ -140,7 +83,7 @@ def _check_outputs(labelling, values, closed):
         gates = _culprits(labelling, varying, tensor, closed)
         name = graph.functional.output_names[number]
         # Scalar gates have no channels to keep.
-        floor = any(step.call.op.kind == "filter" for step in gates.values())
+        floor = any("channel" in step.flow.roles for step in gates.values())
         remedy = "pass keep_at_least=1 or more, " if floor else ""
         raise ValueError(
             f"With these thresholds output {number} ('{name}') no longer "
@@ -162,8 +105,8 @@ def _culprits(labelling, varying, tensor, closed):
         if step is None or tensor in seen or tensor in varying:
             continue
         seen.add(tensor)
-        shut = closed.get(id(step.call.op)) if step.is_gate else None
-        if shut is not None and step.inputs[0] in varying:
+        shut = closed.get(id(step.call.op)) if step.position is None else None
+        if shut is not None and shut.any() and step.inputs[0] in varying:
             found[step.path] = step
             continue
         todo.extend(step.inputs)
@@ -173,7 +116,7 @@ def _culprits(labelling, varying, tensor, closed):
 def _reopen(decision, closed, multiple):
     """Open gates again until widths are multiples; whether any was."""
     labelling = decision.labelling
-    gates = _filters(labelling)
+    gates = _vectors(labelling, closed)
     links = _selections(labelling)
     size = _closed_sizes(labelling, gates, links, closed)
     chosen = np.zeros(len(size), bool)
@@ -199,13 +142,16 @@ def _reopen(decision, closed, multiple):
     return True
 
 
-def _filters(labelling):
-    """`(name, gate, classes of its channels)` of the filter gates."""
-    names = {id(op): name for name, op in gates_of(labelling.graph).items()}
+def _vectors(labelling, closed):
+    """`(name, factors, classes)` of the closed vectors of factors."""
+    sources = gates_of(labelling.graph)
+    names = {id(sources[name].layer): name for name in closed}
     return [
-        (names[id(s.call.op)], s.call.op, labelling.classes[ids])
-        for s in labelling.steps
-        if s.is_gate and (ids := s.flow.roles.get("channel")) is not None
+        (name, np.abs(sources[name].values()), labelling.classes[ids])
+        for step in labelling.steps
+        if (name := names.get(id(step.call.op))) is not None
+        and (ids := step.flow.roles.get("channel")) is not None
+        and step.position is None
     ]
 
 
@@ -229,8 +175,7 @@ def _closed_sizes(labelling, gates, links, closed):
     they are picked from.
     """
     size = np.zeros(len(labelling.classes))
-    for name, gate, own in gates:
-        factor = np.abs(keras.ops.convert_to_numpy(gate.factor))
+    for name, factor, own in gates:
         # Above 0, although a closed factor may be 0.
         np.maximum.at(size, own, np.where(closed[name], factor + 1e-9, 0.0))
     for above, below in reversed(links):

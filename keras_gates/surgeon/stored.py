@@ -8,7 +8,7 @@ import keras
 
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import report
-from keras_gates.surgeon import solve
+from keras_gates.surgeon.gates import factors_of
 
 _FORMAT = 1
 
@@ -42,7 +42,7 @@ def load(text, model):
             f"layers, shapes or names are not those of '{model.name}'. "
             "Apply it to the model that it was made for, or make a new plan."
         )
-    gates = solve.factors_of(gr.read(model))
+    gates = factors_of(gr.read(model))
     _check_closed(data["closed"], {g.name: g.values.size for g in gates})
     return [data[name] for name in ("closed", "options", "rows", "notes")]
 

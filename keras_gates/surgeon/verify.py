@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon import solve
+from keras_gates.surgeon.gates import gates_of
 from keras_gates.surgeon.plan import Plan
 from keras_gates.surgeon.plan import plan as make_plan
 from keras_gates.surgeon.stored import fingerprint
@@ -104,19 +104,16 @@ def closed_gates(model, masks):
         model: The model with gates.
         masks: `{gate name: boolean array}`.
     """
-    gates = solve.gates_of(gr.read(model))
-    before = {
-        name: np.array(keras.ops.convert_to_numpy(gate.factor))
-        for name, gate in gates.items()
-    }
+    gates = gates_of(gr.read(model))
+    before = {name: gates[name].values() for name in masks}
     try:
         for name, mask in masks.items():
-            values = np.where(mask, 0.0, before[name]).astype("float32")
-            gates[name].factor.assign(values)
+            values = np.where(mask, 0, before[name])
+            gates[name].variable.assign(values)
         yield model
     finally:
         for name, values in before.items():
-            gates[name].factor.assign(values)
+            gates[name].variable.assign(values)
 
 
 def _difference(expected, got):

@@ -77,7 +77,7 @@ class Weights:
         for role, factor in self.folds.factors.get(
             (id(step.call.op), name), ()
         ):
-            factor = factor[index[role]]
+            factor = factor[index.get(role, slice(None))]
             factor = _along(factor, role, roles, array.ndim)
             array *= factor.astype(array.dtype)
         return array

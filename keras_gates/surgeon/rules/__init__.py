@@ -2,6 +2,7 @@
 
 from keras_gates.surgeon.rules import gates as _gates
 from keras_gates.surgeon.rules import tables as _tables
+from keras_gates.surgeon.rules.composite import Composite
 from keras_gates.surgeon.rules.elementwise import Elementwise
 from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.per_channel import PerChannel
@@ -16,6 +17,7 @@ for _gate in _gates.GATES:
     register(_gate, _gates.GATE)
 
 __all__ = [
+    "Composite",
     "Elementwise",
     "Linear",
     "PerChannel",

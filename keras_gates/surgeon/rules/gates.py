@@ -9,11 +9,13 @@ from keras_gates.layers.block_gate import BlockGate
 from keras_gates.layers.branch_gate import BranchGate
 from keras_gates.layers.filter_gate import FilterGate
 from keras_gates.layers.layer_gate import LayerGate
+from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.per_channel import PerChannel
 from keras_gates.surgeon.rules.rule import IDENTITY
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
+from keras_gates.surgeon.rules.source import Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,6 +30,9 @@ class GateRule(PerChannel):
         if call.op.kind != "filter":
             return Flow([inputs[0]], [[IDENTITY]])
         return super().flow(call, inputs, units)
+
+    def source(self, call):
+        return Source(call.op, call.op.kind, call.op.factor)
 
     def missing(self, call):
         return []
@@ -51,6 +56,15 @@ class GateRule(PerChannel):
         if np.broadcast_shapes(x.shape, factors.shape, shape) != shape:
             return [known(np.zeros(shape)) if not x.any() else None]
         return [known(np.broadcast_to(x * factors, shape))]
+
+    def shut(self, call, flow, value, mask):
+        labels = flow.labels[0]
+        mask = self.factors(call, labels.ndim, mask)
+        pairs = zip(mask.shape, labels.shape, strict=True)
+        if any(m not in (1, e) for m, e in pairs):
+            return value if not mask.all() else Known(np.zeros(labels.shape))
+        before = np.nan if value is None else value.values
+        return Known(np.where(mask, 0.0, np.broadcast_to(before, labels.shape)))
 
 
 GATE = GateRule(axis=lambda op: getattr(op, "axis", -1))

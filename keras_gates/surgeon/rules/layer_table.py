@@ -66,7 +66,7 @@ SEPARABLE = cv.Separable(
 )
 
 _AFFINE = {"gamma": ("channel",), "beta": ("channel",)}
-BATCH_NORM = pc.PerChannel(
+BATCH_NORM = pc.BatchNorm(
     "batch normalization",
     {**_AFFINE, "moving_mean": ("channel",), "moving_variance": ("channel",)},
     scales={"out": {"gamma": "channel", "beta": "channel"}},

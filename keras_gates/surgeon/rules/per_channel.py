@@ -16,6 +16,8 @@ from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import one_axis
 from keras_gates.surgeon.rules.rule import only_first
+from keras_gates.surgeon.rules.rule import weight
+from keras_gates.surgeon.rules.source import Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +126,33 @@ class Rescaling(PerChannel):
         return config, call.args, call.kwargs
 
 
+@dataclasses.dataclass(frozen=True)
+class BatchNorm(PerChannel):
+    """Its gammas are gates: where one is zero, beta alone comes out."""
+
+    kind: str = "batch normalization"
+
+    def source(self, call):
+        gamma = call.op.gamma if call.op.scale else None
+        if gamma is None:
+            return None
+        zeroed = {"gamma": "channel"}
+        return Source(call.op, "batch_norm", gamma, zeroed)
+
+    def shut(self, call, flow, value, mask):
+        labels = flow.labels[0]
+        shape = [1] * labels.ndim
+        shape[self.axis(call.op) % labels.ndim] = -1
+        if "channel" not in flow.roles:
+            return value
+        beta = np.zeros(mask.shape)
+        if call.op.center:
+            beta = weight(call.op, "beta")
+        before = np.nan if value is None else value.values
+        before = np.broadcast_to(before, labels.shape)
+        return known(np.where(mask.reshape(shape), beta.reshape(shape), before))
+
+
 def batch_norm_axis(op):
     return op.axis if isinstance(op.axis, int) else op.axis[0]
 
@@ -133,13 +162,10 @@ def batch_norm(op, x):
     shape = [1] * x.ndim
     shape[batch_norm_axis(op)] = -1
 
-    def vector(variable, default):
-        if variable is None:
-            return default
-        array = keras.ops.convert_to_numpy(variable).astype("float64")
-        return array.reshape(shape)
+    def vector(name):
+        return weight(op, name).reshape(shape)
 
-    scale = vector(op.gamma, 1.0) if op.scale else 1.0
-    shift = vector(op.beta, 0.0) if op.center else 0.0
-    deviation = np.sqrt(vector(op.moving_variance, None) + op.epsilon)
-    return (x - vector(op.moving_mean, None)) / deviation * scale + shift
+    scale = vector("gamma") if op.scale else 1.0
+    shift = vector("beta") if op.center else 0.0
+    deviation = np.sqrt(vector("moving_variance") + op.epsilon)
+    return (x - vector("moving_mean")) / deviation * scale + shift

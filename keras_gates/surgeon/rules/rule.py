@@ -186,6 +186,17 @@ class Rule:
         }
         return config, call.args, call.kwargs
 
+    def source(self, call):
+        """The `Source` of factors that thresholds may close, or None."""
+        return None
+
+    def shut(self, call, flow, value, mask):
+        """The output's `Known` when the factors in `mask` are zero.
+
+        `value` is what is known of it with all factors as they are.
+        """
+        return value
+
     def missing(self, call):
         """Weights of the layer that this rule does not label."""
         if not isinstance(call.op, keras.Layer):

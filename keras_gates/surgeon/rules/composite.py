@@ -1,0 +1,29 @@
+"""Layers that stand for several others, which have rules."""
+
+import dataclasses
+from collections.abc import Callable
+
+from keras_gates.surgeon.rules.rule import Barrier
+from keras_gates.surgeon.rules.source import Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Composite(Barrier):
+    """A layer that the surgeon writes out before it looks at the model.
+
+    Attributes:
+        expand: `(layer, x) -> output`: the same function of a KerasTensor,
+            made of new layers that have rules, with copies of the weights. A
+            gate in it has the name of the layer.
+        gate: `layer -> (kind, variable)`: the factors in the layer that the
+            gate of that name has, or None for a layer without.
+    """
+
+    kind: str = "composite"
+    note: str = "written out first"
+    expand: Callable = None
+    gate: Callable = lambda layer: None
+
+    def source(self, call):
+        found = self.gate(call.op)
+        return None if found is None else Source(call.op, *found)
