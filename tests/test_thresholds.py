@@ -5,9 +5,11 @@ import pytest
 
 from keras_gates.thresholds import KINDS
 from keras_gates.thresholds import Below
+from keras_gates.thresholds import Budget
 from keras_gates.thresholds import Factors
 from keras_gates.thresholds import Quantile
 from keras_gates.thresholds import Rule
+from keras_gates.thresholds import part_budget
 from keras_gates.thresholds import resolve
 
 VALUES = [0.9, -0.05, 0.0, 0.3, -0.31, 0.05, -1.2]
@@ -181,6 +183,19 @@ def test_a_floor_leaves_scalar_gates_alone():
     assert all(found.values())
 
 
+@pytest.mark.parametrize(
+    "floor, left", [(0.0, 0), (0.1, 1), (2 / 7, 2), (0.3, 3), (0.99, 7)]
+)
+def test_a_floor_may_be_a_share(floor, left):
+    """Of each gate's own channels, rounded up."""
+    gates = [gate("a"), gate("b", values=VALUES * 2)]
+    found = closed(100, gates, keep_at_least=floor)
+    assert found["a"].count(False) == left
+    assert found["b"].count(False) == int(np.ceil(14 * floor))
+    hundred = closed(9, [gate(values=np.ones(100))], keep_at_least=0.07)
+    assert hundred["gate"].count(False) == 7
+
+
 def test_equal_factors_stay_in_order():
     same = gate(values=[0.2] * 4)
     found = closed(1, [same], keep_at_least=2)
@@ -231,14 +246,14 @@ def test_bad_thresholds_are_refused(thresholds, error, match):
     "floor, error, match",
     [
         (-1, ValueError, "`keep_at_least` must be at least 0"),
-        (1.0, ValueError, "`keep_at_least`.*a float below 1.*Received: 1.0"),
         (-0.5, ValueError, "`keep_at_least` must be at least 0"),
-        (NAN, ValueError, "`keep_at_least` must be at least 0"),
+        (1.0, TypeError, "`keep_at_least` must be a whole.*share.*float"),
+        (NAN, TypeError, "`keep_at_least` must be a whole.*share.*float"),
         (True, TypeError, "`keep_at_least` must be a whole.*bool"),
         ("1", TypeError, "`keep_at_least` must be a whole.*str"),
         (None, TypeError, "`keep_at_least` must be a whole.*NoneType"),
         ({"gate": -1}, ValueError, r"`keep_at_least\['gate'\]`"),
-        ({"gate": 1.5}, ValueError, r"`keep_at_least\['gate'\]`"),
+        ({"gate": 1.5}, TypeError, r"`keep_at_least\['gate'\]`"),
         ({"gate": "2"}, TypeError, r"`keep_at_least\['gate'\]`"),
         ({"other": 1}, ValueError, "'other'.*Filter gates.*gate"),
         ({"one": 1}, ValueError, "'one'.*not the name of a filter gate"),
@@ -266,6 +281,71 @@ def test_bad_quantiles_are_refused(arguments, error, match):
         Quantile(*arguments)
 
 
+@pytest.mark.parametrize(
+    "arguments, error, match",
+    [
+        ({}, ValueError, "one of macs, params or latency.*none of them"),
+        ({"macs": 0.5, "params": 9}, ValueError, "Received: macs, params"),
+        ({"macs": 0}, ValueError, "macs of a Budget must be more than 0"),
+        ({"params": -3}, ValueError, "params of a Budget must be more.*-3"),
+        ({"latency": NAN}, ValueError, "latency of a budget must be finite"),
+        ({"macs": True}, TypeError, "macs of a budget must be a number"),
+        ({"macs": "0.5"}, TypeError, "macs of a budget must be a number.*str"),
+        ({"macs": 0.5, "keep_at_least": -1}, ValueError, "`keep_at_least`"),
+        ({"macs": 0.5, "keep_at_least": None}, TypeError, "`keep_at_least`"),
+        ({"macs": 0.5, "normalize": "mean"}, TypeError, "True or False.*mean"),
+        ({"latency": 0.5, "batch_size": 0}, ValueError, "at least 1.*0"),
+        ({"latency": 0.5, "batch_size": 1.5}, TypeError, "must be an int.*1.5"),
+    ],
+)
+def test_bad_budgets_are_refused(arguments, error, match):
+    with pytest.raises(error, match=match):
+        Budget(**arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, of, limit",
+    [
+        ({"macs": 0.5}, "macs", 100),
+        ({"params": 1}, "params", 200),
+        ({"params": 50}, "params", 50),
+        ({"latency": 2.5}, "latency", 2.5),
+    ],
+)
+def test_a_budget_is_a_share_or_a_number(arguments, of, limit):
+    budget = Budget(**arguments)
+    assert (budget.of, budget.limit(200)) == (of, limit)
+    assert Budget(**budget.get_config()) == budget
+
+
+def test_a_budget_needs_a_model():
+    with pytest.raises(TypeError, match="counted on a pruned model.*plan"):
+        resolve(Budget(macs=0.5), [gate()])
+
+
+@pytest.mark.parametrize(
+    "thresholds, fixed, members",
+    [
+        (Budget(macs=3), {}, ["conv/gate", "layer", "branch", "block"]),
+        (
+            {"filter": Budget(macs=3), "branch": 0.3},
+            {"filter": 0, "branch": 0.3},
+            ["conv/gate"],
+        ),
+        (
+            {"filter": 0.1, "conv/gate": Budget(macs=3), "block": Budget(3)},
+            {"filter": 0.1, "conv/gate": 0, "block": 0},
+            ["conv/gate", "block"],
+        ),
+    ],
+)
+def test_a_budget_is_parted_from_other_thresholds(thresholds, fixed, members):
+    found = part_budget(thresholds, four_gates())
+    assert (found[0], found[1]) == (fixed, Budget(macs=3))
+    assert [g.name for g in found[2]] == members
+    assert part_budget(fixed, four_gates()) == (fixed, None, [])
+
+
 def test_rules_tell_their_arguments():
     assert Below(0.5).get_config() == {"threshold": 0.5}
     assert Quantile(0.5).get_config() == {"q": 0.5, "scope": "global"}
@@ -276,6 +356,6 @@ def test_kinds_are_those_of_the_gates():
     import keras_gates as kg
 
     gates = (kg.FilterGate, kg.LayerGate, kg.BranchGate, kg.BlockGate)
-    # The others are factors of stock Keras and of StripConv.
-    kinds = (*(gate.kind for gate in gates), "batch_norm", "stripe")
-    assert kinds == KINDS
+    # The others are no gate layers: gammas, stripes, coupled channels.
+    others = ("batch_norm", "stripe", "group")
+    assert (*(gate.kind for gate in gates), *others) == KINDS

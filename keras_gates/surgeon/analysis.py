@@ -77,12 +77,13 @@ class Labelling:
     classes: np.ndarray = None
 
 
-def label(graph, uncut=frozenset()):
+def label(graph, uncut=frozenset(), selections=True):
     """Give every tensor its labels, and tie what must stay together.
 
     Args:
         graph: the `Graph` of a model.
         uncut: keys of selections that are not worth their gather.
+        selections: whether there are selections at all.
 
     Raises:
         ValueError: a layer has weights that its rule does not know.
@@ -96,7 +97,7 @@ def label(graph, uncut=frozenset()):
         rule = rule_of(call)
         _check_weights(call, rule)
         inputs = list(call.inputs)
-        if rule.cuts and inputs:
+        if selections and rule.cuts and inputs:
             shared = len(inputs[0].consumers) > 1 or inputs[0] in outputs
             step = _selection(found, call, rule, shared)
             if step is not None and step.key not in uncut:

@@ -66,7 +66,8 @@ def _shut(decision, closed):
         shut = closed.get(id(step.call.op))
         if step.position is None and shut is not None and shut.any():
             source = step.rule.source(step.call)
-            for name, role in source.zeroed.items():
+            zeroed = {} if source is None else source.zeroed
+            for name, role in zeroed.items():
                 zeros = [(role, np.where(shut, 0.0, 1.0))]
                 found[id(step.call.op), name] = zeros
     return found

@@ -29,7 +29,7 @@ def gates_of(graph):
                 "that thresholds and plans can tell them apart."
             )
         found[call.path] = source
-    return found
+    return found | graph.groups
 
 
 def _check_no_gate_inside(call):

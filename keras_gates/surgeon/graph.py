@@ -11,6 +11,7 @@ import inspect
 
 import keras
 from keras.src.models.functional import Functional
+from keras.src.ops.node import Node
 
 
 @dataclasses.dataclass(eq=False)
@@ -29,6 +30,8 @@ class Site:
 
     `child` is the graph of a nested model; `calls` are the flat calls that
     this site became: one for each time the model round it is called.
+    `behind` holds, by the number of an output, the site of a gate that the
+    model does not have.
     """
 
     op: object
@@ -36,6 +39,7 @@ class Site:
     name: str
     child: "Graph | None" = None
     calls: list = dataclasses.field(default_factory=list)
+    behind: dict = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(eq=False)
@@ -82,7 +86,7 @@ class Graph:
     """A functional model: its sites in order, and the flat calls.
 
     `bounds` of a nested model's graph are the tensors it is called on, one
-    list for each time.
+    list for each time. `groups` are channels with scores, by name.
     """
 
     model: keras.Model
@@ -92,6 +96,7 @@ class Graph:
     inputs: list = dataclasses.field(default_factory=list)
     outputs: list = dataclasses.field(default_factory=list)
     bounds: list = dataclasses.field(default_factory=list)
+    groups: dict = dataclasses.field(default_factory=dict)
 
     def nested(self):
         """The graphs of all models inside, each once."""
@@ -217,11 +222,45 @@ def _expand(graph, bound, calls, scope):
     return [tensors[id(kt)] for kt in graph.functional.outputs]
 
 
+def replace(graph, old, new):
+    """Let all that reads the tensor `old` read `new`; changes the graph."""
+
+    def swap(x):
+        return new if x is old else x
+
+    for call in old.consumers:
+        call.inputs = [swap(x) for x in call.inputs]
+        call.args = keras.tree.map_structure(swap, call.args)
+        call.kwargs = keras.tree.map_structure(swap, call.kwargs)
+    graph.outputs = [swap(x) for x in graph.outputs]
+    if not graph.nested():
+        return
+    for scope in {s for call in graph.calls for s in call.scopes}:
+        scope.inputs[:] = map(swap, scope.inputs)
+        scope.outputs[:] = map(swap, scope.outputs)
+    for nested in graph.nested():
+        nested.bounds = [[swap(x) for x in bound] for bound in nested.bounds]
+
+
 def _sharpest(shape, other):
     """Merge two shapes of one tensor: a known size beats None."""
     return tuple(
         a if a is not None else b for a, b in zip(shape, other, strict=True)
     )
+
+
+def record(layer, input_shape, args, kwargs, output):
+    """Note a call in the graph of `output`, and build the layer for it.
+
+    That is what a symbolic call of a layer of Keras' own comes down to if its
+    output is known; the rest of `Layer.__call__` takes several times as long.
+    """
+    if not layer.built:
+        with layer._open_name_scope():
+            layer.build(input_shape)
+    layer._called = True
+    Node(layer, args, kwargs, output)
+    return output
 
 
 def operation(name):

@@ -1,18 +1,13 @@
 """What would go, what stays, and why: `plan`, and `prune` that does it."""
 
-import numbers
-
 import numpy as np
 
-from keras_gates import thresholds as th
-from keras_gates.surgeon import expand
-from keras_gates.surgeon import gates
-from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import report
-from keras_gates.surgeon import solve
 from keras_gates.surgeon import stored
-from keras_gates.surgeon.closing import close
 from keras_gates.surgeon.rebuild import rebuild
+from keras_gates.surgeon.solution import from_closed
+from keras_gates.surgeon.solution import from_thresholds
+from keras_gates.surgeon.solution import shapes_of
 
 
 class Plan:
@@ -76,7 +71,8 @@ class Plan:
             ValueError: the weights have changed so that other channels
                 would go than the plan says.
         """
-        solution = _solve(self.model, self.masks(), self.options)
+        masks, exact = self.masks(), self.options["exact"]
+        solution = from_closed(self.model, masks, exact)
         rows, _ = report.describe(solution)
         if [r.after for r in rows] != [r.after for r in self.rows]:
             raise ValueError(
@@ -88,12 +84,11 @@ class Plan:
 
     def masks(self):
         """The closed factors as boolean arrays, by gate name."""
+        exact = self.options["exact"]
         masks = {}
-        for gate in gates.factors_of(gr.read(self.model)):
-            if gate.name in self.closed:
-                mask = np.zeros(gate.values.shape, bool)
-                mask.reshape(-1)[self.closed[gate.name]] = True
-                masks[gate.name] = mask
+        for name, shape in shapes_of(self.model, self.closed, exact).items():
+            masks[name] = np.zeros(shape, bool)
+            masks[name].reshape(-1)[self.closed[name]] = True
         return masks
 
     def to_json(self):
@@ -114,13 +109,18 @@ class Plan:
         return cls(model, *stored.load(text, model))
 
 
-def plan(model, thresholds, *, keep_at_least=0, round_to=1, exact=True):
+def plan(
+    model, thresholds, *, scores=None, keep_at_least=0, round_to=1, exact=True
+):
     """Say what pruning would do, without doing it.
 
     Args:
         model: A built Functional or Sequential model with gates.
         thresholds: A number, a dict by kind or gate name, or a rule such as
             `Quantile(0.5)`. A gate is closed when `|factor| < threshold`.
+        scores: What `surgeon.score` returns, for channels without gates:
+            `{name of a group of coupled channels: array}`. Thresholds speak
+            of the scores then, and of gates where a dict names them.
         keep_at_least: How many channels of each filter gate stay open at
             least: a number, a share below 1 of the gate's own, or a dict of
             these by gate name. The plan's notes tell where it applied.
@@ -154,8 +154,8 @@ def plan(model, thresholds, *, keep_at_least=0, round_to=1, exact=True):
     >>> kg.surgeon.plan(model, kg.Quantile(0.5)).params
     (194, 90)
     """
-    solution, floors = _from_thresholds(
-        model, thresholds, keep_at_least, round_to, exact
+    solution, floors = from_thresholds(
+        model, thresholds, scores, keep_at_least, round_to, exact
     )
     rows, notes = report.describe(solution)
     closed = {
@@ -165,7 +165,9 @@ def plan(model, thresholds, *, keep_at_least=0, round_to=1, exact=True):
     return Plan(model, closed, solution.options, rows, notes + floors)
 
 
-def prune(model, thresholds, *, keep_at_least=0, round_to=1, exact=True):
+def prune(
+    model, thresholds, *, scores=None, keep_at_least=0, round_to=1, exact=True
+):
     """A smaller model that computes the same; the original is untouched.
 
     `prune(m, t)` computes what `m` computes with its closed gates at
@@ -175,6 +177,7 @@ def prune(model, thresholds, *, keep_at_least=0, round_to=1, exact=True):
     Args:
         model: A built Functional or Sequential model with gates.
         thresholds: As in `plan`.
+        scores: As in `plan`.
         keep_at_least: As in `plan`.
         round_to: As in `plan`.
         exact: As in `plan`.
@@ -202,40 +205,10 @@ def prune(model, thresholds, *, keep_at_least=0, round_to=1, exact=True):
     >>> [layer.units for layer in small.layers]
     [8, 2]
     """
-    solution, _ = _from_thresholds(
-        model, thresholds, keep_at_least, round_to, exact
+    solution, _ = from_thresholds(
+        model, thresholds, scores, keep_at_least, round_to, exact
     )
     return _build(solution)
-
-
-def _from_thresholds(model, thresholds, keep_at_least, round_to, exact):
-    if isinstance(round_to, bool) or not isinstance(round_to, numbers.Integral):
-        raise TypeError(f"`round_to` must be an int. Received: {round_to!r}.")
-    if round_to < 1:
-        raise ValueError(
-            f"`round_to` must be at least 1. Received: {round_to!r}."
-        )
-    if not isinstance(exact, bool):
-        raise TypeError(
-            f"`exact` must be True or False. Received: {exact!r} (of type "
-            f"{type(exact).__name__})."
-        )
-    graph = expand.read(model)
-    found = th.asked(thresholds, gates.factors_of(graph))
-    if not found:
-        raise ValueError(
-            f"Model '{model.name}' has no gates, so there is nothing to "
-            "close. Put FilterGate, LayerGate, BranchGate or BlockGate "
-            "layers into it before training, or take the gammas of its "
-            'batch normalisations for gates: thresholds={"batch_norm": ...}.'
-        )
-    options = {"exact": exact, "round_to": int(round_to)}
-    closed, notes = close(graph, found, thresholds, keep_at_least, **options)
-    return solve.solve(graph, closed, **options), notes
-
-
-def _solve(model, closed, options):
-    return solve.solve(expand.read(model), closed, exact=options["exact"])
 
 
 def _build(solution):

@@ -6,6 +6,7 @@ from keras_gates.surgeon import liveness
 from keras_gates.surgeon.analysis import Selection
 from keras_gates.surgeon.gates import gates_of
 from keras_gates.surgeon.rules.merge import Merge
+from keras_gates.surgeon.rules.packing import PackingConv
 from keras_gates.surgeon.rules.rule import ALL
 
 GOES = "goes: nothing that is left depends on it"
@@ -29,7 +30,9 @@ class Reasons:
         if step not in self.decision.present:
             return [GOES]
         lines = []
-        if step.path in self.solution.closed:
+        if isinstance(step.rule, PackingConv):
+            lines += self._packed(step)
+        elif self._holds_factors(step):
             lines += self._gate(step)
         if step.flow.reason is not None:
             lines.append(f"kept whole: {step.flow.reason}")
@@ -48,12 +51,19 @@ class Reasons:
 
     # Gates ---------------------------------------------------------------
 
+    def _holds_factors(self, step):
+        named = step.path in self.solution.closed
+        return step.is_gate or (named and step.position is None)
+
     def _gate(self, step):
         lines = []
         if step.key in self.solution.folds.scales:
             lines.append("a Rescaling stays: no neighbour can take its factors")
         shut = self.solution.closed.get(step.path)
         ids = step.flow.roles.get("channel")
+        group = self.solution.graph.groups.get(step.path)
+        if group is not None:
+            ids = step.flow.roles["out"][group.channels]
         if shut is None or not shut.any():
             return lines
         if ids is None:
@@ -64,6 +74,15 @@ class Reasons:
             why = self._why(ids[stays])
             lines.append(f"{int(stays.sum())} of them stay: {why}")
         return lines
+
+    def _packed(self, step):
+        """What a layer that is packed says of itself."""
+        index = {
+            role: np.flatnonzero(self.decision.mask(ids))
+            for role, ids in step.flow.roles.items()
+        }
+        shut = self.decision.closed.get(id(step.call.op))
+        return step.rule.told(step.call, index, shut)
 
     def _why(self, units):
         """Why these units are kept: pins first, then who reads them."""
@@ -180,7 +199,7 @@ class Reasons:
         left = [np.zeros(0)]
         for name, source in gates_of(self.solution.graph).items():
             shut = self.solution.closed.get(name)
-            if shut is not None:
+            if shut is not None and source.kind != "group":
                 left.append(np.abs(source.values()[shut]))
         sizes = np.concatenate(left)
         count = int((sizes > 0).sum())

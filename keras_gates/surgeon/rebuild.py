@@ -90,7 +90,7 @@ class _Builder:
                 if site.child is not None:
                     layers.append(self._inner(site))
                     continue
-                for piece in self.pieces.of(self.steps[id(site), None]):
+                for piece in self._pieces(site):
                     hints = create.prepared(piece.op, piece.spec, piece.arrays)
                     layers.append(stack.enter_context(hints))
             if not all(isinstance(layer, keras.Layer) for layer in layers):
@@ -100,6 +100,14 @@ class _Builder:
             if site.child is None:
                 self.pieces.finish(self.steps[id(site), None])
         return new
+
+    def _pieces(self, site):
+        """What a site becomes; for a chain, with the gate behind it."""
+        step = self.steps.get((id(site), None))
+        pieces = [] if step is None else self.pieces.of(step)
+        for gate in site.behind.values():
+            pieces += self._pieces(gate)
+        return pieces
 
     def _links(self, site):
         """Whether a site can be a link of a chain: it is there, ungathered."""
@@ -138,7 +146,11 @@ class _Builder:
         for piece in self.pieces.of(step):
             x = _call(piece, x, own)
         self.pieces.finish(step)
-        _bind(site.node, x, tensors)
+        flat = keras.tree.flatten(x)
+        for number, gate in site.behind.items():
+            for piece in self._pieces(gate):
+                flat[number] = _call(piece, flat[number], own)
+        _bind(site.node, flat, tensors)
 
 
 def _call(piece, x, own):
@@ -148,8 +160,7 @@ def _call(piece, x, own):
         args, kwargs = keras.tree.map_structure(
             lambda a: own.get(id(a), a), (piece.args, piece.kwargs)
         )
-    with create.prepared(piece.op, piece.spec, piece.arrays):
-        return piece.op(*args, **kwargs)
+    return create.call(piece.op, args, kwargs, piece.spec, piece.arrays)
 
 
 def _bind(node, outputs, tensors):

@@ -7,6 +7,7 @@ import numpy as np
 from keras_gates.surgeon import analysis
 from keras_gates.surgeon import decide
 from keras_gates.surgeon import fold
+from keras_gates.surgeon import groups
 from keras_gates.surgeon.gates import gates_of
 
 
@@ -56,7 +57,7 @@ def _settle(graph, closed, exact):
     uncut, gates = set(), gates_of(graph)
     while True:
         labelling = analysis.label(graph, frozenset(uncut))
-        by_id = {id(gates[n].layer): mask for n, mask in closed.items()}
+        by_id = _by_id(graph, gates, closed)
         values = analysis.constants(labelling, by_id, exact)
         if not uncut:
             _check_outputs(labelling, values, by_id)
@@ -66,6 +67,16 @@ def _settle(graph, closed, exact):
         if not poor:
             return decision, by_id
         uncut |= poor
+
+
+def _by_id(graph, gates, closed):
+    """The closed factors by the id of what is in the graph for them."""
+    own = {
+        id(gates[name].layer): mask
+        for name, mask in closed.items()
+        if name not in graph.groups
+    }
+    return own | groups.masks(graph, closed)
 
 
 def _check_outputs(labelling, values, closed):
@@ -137,22 +148,32 @@ def _reopen(decision, closed, multiple):
     for above, below in links:
         largest = size[below] >= size[above]
         np.logical_or.at(chosen, below, chosen[above] & largest)
-    for name, _, own in gates:
-        closed[name] &= ~chosen[own]
+    for name, _, own, at in gates:
+        opened = at[chosen[own]]
+        closed[name][opened] = False
     return True
 
 
 def _vectors(labelling, closed):
-    """`(name, factors, classes)` of the closed vectors of factors."""
-    sources = gates_of(labelling.graph)
-    names = {id(sources[name].layer): name for name in closed}
-    return [
-        (name, np.abs(sources[name].values()), labelling.classes[ids])
-        for step in labelling.steps
-        if (name := names.get(id(step.call.op))) is not None
-        and (ids := step.flow.roles.get("channel")) is not None
-        and step.position is None
-    ]
+    """`(name, factors, classes, places)` of closed vectors of factors.
+
+    The places are those of the classes among the factors.
+    """
+    graph = labelling.graph
+    sources = gates_of(graph)
+    names = {id(sources[n].layer): n for n in closed if n not in graph.groups}
+    found = []
+    for step in labelling.steps:
+        ids = step.flow.roles.get("channel")
+        if ids is None or step.position is not None:
+            continue
+        own = labelling.classes[ids]
+        name = names.get(id(step.call.op))
+        if name is not None:
+            factors = np.abs(sources[name].values())
+            found.append((name, factors, own, np.arange(own.size)))
+        found += groups.places(graph, step.call.op, own, closed)
+    return found
 
 
 def _selections(labelling):
@@ -175,9 +196,9 @@ def _closed_sizes(labelling, gates, links, closed):
     they are picked from.
     """
     size = np.zeros(len(labelling.classes))
-    for name, factor, own in gates:
+    for name, factor, own, at in gates:
         # Above 0, although a closed factor may be 0.
-        np.maximum.at(size, own, np.where(closed[name], factor + 1e-9, 0.0))
+        np.maximum.at(size, own, np.where(closed[name], factor + 1e-9, 0.0)[at])
     for above, below in reversed(links):
         np.maximum.at(size, above, size[below])
     return size

@@ -3,12 +3,13 @@
 import dataclasses
 import hashlib
 import json
+import math
 
 import keras
 
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import report
-from keras_gates.surgeon.gates import factors_of
+from keras_gates.surgeon.solution import shapes_of
 
 _FORMAT = 1
 
@@ -42,8 +43,9 @@ def load(text, model):
             f"layers, shapes or names are not those of '{model.name}'. "
             "Apply it to the model that it was made for, or make a new plan."
         )
-    gates = factors_of(gr.read(model))
-    _check_closed(data["closed"], {g.name: g.values.size for g in gates})
+    closed, exact = data["closed"], data["options"]["exact"]
+    shapes = shapes_of(model, closed, exact)
+    _check_closed(closed, {n: math.prod(s) for n, s in shapes.items()})
     return [data[name] for name in ("closed", "options", "rows", "notes")]
 
 

@@ -6,9 +6,11 @@ import keras
 import numpy as np
 
 from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.gated import gated_model
 from keras_gates.surgeon.gates import gates_of
 from keras_gates.surgeon.plan import Plan
 from keras_gates.surgeon.plan import plan as make_plan
+from keras_gates.surgeon.solution import read
 from keras_gates.surgeon.stored import fingerprint
 
 
@@ -62,9 +64,7 @@ def verify(model, pruned, thresholds, x=None, *, samples=8, seed=0, **options):
             "`verify` needs at least one sample to compare on. Received an "
             "empty `x`."
         )
-    with closed_gates(model, decided.masks()):
-        expected = keras.tree.flatten(model(x, training=False))
-        expected = [keras.ops.convert_to_numpy(y) for y in expected]
+    expected = _expected(model, decided, x)
     got = keras.tree.flatten(pruned(x, training=False))
     got = [keras.ops.convert_to_numpy(y) for y in got]
     if [y.shape for y in expected] != [y.shape for y in got]:
@@ -94,6 +94,18 @@ def _decided(model, thresholds, options):
             "the model that it was made for, or make a new plan."
         )
     return thresholds
+
+
+def _expected(model, decided, x):
+    """The outputs with all that is closed at exactly 0."""
+    masks, exact = decided.masks(), decided.options["exact"]
+    graph = read(model, masks, exact)
+    if graph.groups:
+        model = gated_model(graph, masks)
+    own = {name: masks[name] for name in masks if name not in graph.groups}
+    with closed_gates(model, own):
+        outputs = keras.tree.flatten(model(x, training=False))
+        return [keras.ops.convert_to_numpy(y) for y in outputs]
 
 
 @contextlib.contextmanager

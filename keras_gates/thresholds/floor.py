@@ -8,20 +8,19 @@ def check_floor(floor, argument):
     """Refuse what is neither a number of channels nor a share of them.
 
     Raises:
-        TypeError: `floor` is no number.
-        ValueError: it is negative, or a float that is no share below 1.
+        TypeError: `floor` is no number, or a float that is no share.
+        ValueError: it is negative.
     """
-    if isinstance(floor, bool) or not isinstance(floor, numbers.Real):
+    number = isinstance(floor, numbers.Real) and not isinstance(floor, bool)
+    if not number or not (isinstance(floor, numbers.Integral) or floor < 1):
         raise TypeError(
             f"`{argument}` must be a whole number of channels, or a share "
-            f"below 1. Received: {floor!r} (of type {type(floor).__name__})."
+            f"below 1 of a gate's own. Received: {floor!r} (of type "
+            f"{type(floor).__name__})."
         )
-    whole = isinstance(floor, numbers.Integral)
-    if not floor >= 0 or not (whole or floor < 1):
+    if floor < 0:
         raise ValueError(
-            f"`{argument}` must be at least 0: an int for a number of "
-            "channels, a float below 1 for a share of those of each gate. "
-            f"Received: {floor!r}."
+            f"`{argument}` must be at least 0. Received: {floor!r}."
         )
 
 
@@ -29,4 +28,5 @@ def channels(floor, count):
     """The number of channels that a floor means for a gate of `count`."""
     if isinstance(floor, numbers.Integral):
         return min(int(floor), count)
-    return math.ceil(floor * count)
+    # 0.07 of 100 is 7, not the 8 that its rounding error would make it.
+    return math.ceil(floor * count - 1e-9)

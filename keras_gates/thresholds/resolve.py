@@ -23,9 +23,13 @@ def asked(thresholds, gates):
 
     Returns:
         A list of `Factors`: those of a kind that is always a gate, and
-        batch normalisations where a dict has their kind or name.
+        batch normalisations where a dict has their kind or name. Where
+        there are groups with scores, these alone, unless a dict says more.
     """
     keys = thresholds if isinstance(thresholds, dict) else ()
+    scored = [g for g in gates if g.kind == "group"]
+    if scored and not keys:
+        return scored
     return [
         g
         for g in gates

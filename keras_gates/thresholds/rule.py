@@ -6,9 +6,9 @@ import numbers
 
 import numpy as np
 
-KINDS = ("filter", "layer", "branch", "block", "batch_norm", "stripe")
+KINDS = ("filter", "layer", "branch", "block", "batch_norm", "stripe", "group")
 # Their factors are a vector, one for each channel.
-VECTORS = ("filter", "batch_norm")
+VECTORS = ("filter", "batch_norm", "group")
 # They are gates only where a dict of thresholds says so.
 NAMED = ("batch_norm",)
 

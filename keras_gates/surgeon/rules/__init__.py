@@ -1,7 +1,10 @@
 """Rules: what the surgeon knows of each layer and operation."""
 
+from keras_gates.layers.strip_conv import StripConv as _StripConv
 from keras_gates.surgeon.rules import gates as _gates
+from keras_gates.surgeon.rules import strip_conv as _strip_conv
 from keras_gates.surgeon.rules import tables as _tables
+from keras_gates.surgeon.rules import virtual as _virtual
 from keras_gates.surgeon.rules.composite import Composite
 from keras_gates.surgeon.rules.elementwise import Elementwise
 from keras_gates.surgeon.rules.linear import Linear
@@ -15,6 +18,8 @@ from keras_gates.surgeon.rules.rule import Rule
 _tables.fill()
 for _gate in _gates.GATES:
     register(_gate, _gates.GATE)
+register(_StripConv, _strip_conv.STRIP_CONV)
+register(_virtual.VirtualGate, _virtual.VIRTUAL)
 
 __all__ = [
     "Composite",

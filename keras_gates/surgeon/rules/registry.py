@@ -4,6 +4,8 @@ A subclass is not its parent: what it adds may change what its channels
 mean, so it gets no rule until it is registered.
 """
 
+import keras
+
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Rule
 
@@ -63,4 +65,5 @@ def table():
     return [
         (f"{cls.__module__.split('.')[0]} {cls.__name__}", rule.kind, rule.note)
         for cls, rule in _RULES.items()
+        if issubclass(cls, keras.Operation)
     ]

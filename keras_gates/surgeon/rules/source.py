@@ -23,6 +23,10 @@ class Source:
     variable: keras.Variable
     zeroed: dict = dataclasses.field(default_factory=dict)
 
+    @property
+    def shape(self):
+        return tuple(self.variable.shape)
+
     def values(self):
         """The factors as they are."""
         return np.array(keras.ops.convert_to_numpy(self.variable))

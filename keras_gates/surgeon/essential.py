@@ -1,0 +1,85 @@
+"""What a search must leave open, so that no output becomes constant."""
+
+import bisect
+
+import numpy as np
+
+from keras_gates.surgeon import analysis
+from keras_gates.surgeon import decide
+from keras_gates.surgeon import groups
+from keras_gates.surgeon.gates import gates_of
+from keras_gates.thresholds.floor import channels
+
+
+def severing(graph, exact=True):
+    """A function that says whether closed gates make an output constant.
+
+    Args:
+        graph: the `Graph` of a model.
+        exact: as in `solve`.
+
+    Returns:
+        A function from `{gate name: boolean array}` to bool. The graph is
+        labelled once, so that a call costs a few milliseconds.
+    """
+    labelling = analysis.label(graph)
+    sources = gates_of(graph)
+    before = decide.depends(labelling, {})
+    outputs = [t for t in graph.outputs if t in before]
+
+    def severs(closed):
+        own = {n: m for n, m in closed.items() if n not in graph.groups}
+        by_id = {id(sources[name].layer): mask for name, mask in own.items()}
+        by_id |= groups.masks(graph, closed)
+        values = analysis.constants(labelling, by_id, exact)
+        varying = decide.depends(labelling, values)
+        return any(tensor not in varying for tensor in outputs)
+
+    return severs
+
+
+def held_open(gates, closed, keep_at_least, severs):
+    """Find the gates that nothing leads round, and what of them stays open.
+
+    Gates are closed altogether, those of small factors first. The one with
+    which the model falls apart is held open in part, and so on until all
+    others can close.
+
+    Args:
+        gates: the `Factors` that may be closed.
+        closed: `{name: mask}` of gates that are closed anyway; they alone
+            do not sever an output.
+        keep_at_least: the floor of each gate that is held; at least one of
+            its factors is.
+        severs: what `severing` returns.
+
+    Returns:
+        `{name: mask}` of the factors that must stay open.
+    """
+    order = sorted(gates, key=lambda gate: np.abs(gate.values).max())
+    held = {}
+
+    def falls_apart(count):
+        shut = {
+            g.name: ~held.get(g.name, np.zeros(g.values.shape, bool))
+            for g in order[:count]
+        }
+        return severs({**closed, **shut})
+
+    counts = range(1, len(order) + 1)
+    while falls_apart(len(order)):
+        gate = order[bisect.bisect_left(counts, True, key=falls_apart)]
+        size = gate.values.size
+        # Held already, and yet the model falls apart: other gates close the
+        # very channels that it leaves open.
+        floor = size if gate.name in held else channels(keep_at_least, size)
+        held[gate.name] = largest(gate.values, max(1, floor))
+    return held
+
+
+def largest(values, count):
+    """Marks the `count` largest sizes, the first of equal ones first."""
+    mask = np.zeros(values.size, bool)
+    order = np.argsort(-np.abs(values).reshape(-1), kind="stable")
+    mask[order[:count]] = True
+    return mask.reshape(values.shape)

@@ -1,0 +1,230 @@
+"""Coupled channels: what can only stay or go together, gates or not.
+
+A *unit* is a class of tied channels: one of a convolution, with its place in
+the normalisation behind it and in all kernels that read it; along a residual
+stream, one in each layer that writes to it. A *group* holds the units of one
+layer that no group before it has.
+"""
+
+import dataclasses
+
+import numpy as np
+
+from keras_gates.surgeon import analysis
+from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules.rule import ALL
+from keras_gates.surgeon.rules.source import Source
+from keras_gates.surgeon.rules.virtual import VirtualGate
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Group(Source):
+    """Units with a score each.
+
+    Attributes:
+        units: the classes of the units, in the `Groups`' labelling.
+        channels: the first channel of the layer that each unit is.
+        start: where its units begin among those of all groups.
+        scores: their scores, or None before they are known.
+    """
+
+    units: np.ndarray = None
+    channels: np.ndarray = None
+    start: int = 0
+    scores: np.ndarray | None = None
+
+    @property
+    def shape(self):
+        return self.units.shape
+
+    def values(self):
+        return self.scores
+
+
+@dataclasses.dataclass(eq=False)
+class Groups:
+    """All groups of a graph.
+
+    Attributes:
+        labelling: a `Labelling` without selections.
+        groups: `{path of the first layer that produces it: Group}`.
+        places: `{tensor: axis}` of all that layers read units from.
+        kept: `{path: reason}` of layers none of whose channels can go.
+    """
+
+    labelling: object
+    groups: dict
+    places: dict
+    kept: dict
+
+
+def find(graph, exact=True):
+    """The `Groups` of a graph.
+
+    Args:
+        graph: the `Graph` of a model.
+        exact: whether only exact removals are made.
+    """
+    labelling = analysis.label(graph, selections=False)
+    places, free = _places(labelling, exact)
+    taken, groups, kept, start = np.zeros(len(free), bool), {}, {}, 0
+    for step in labelling.steps:
+        ids = step.flow.roles.get("out")
+        if ids is None or step.path in groups:
+            continue
+        own, at = np.unique(labelling.classes[ids], return_index=True)
+        if not free[own].any():
+            kept[step.path] = _why(labelling, own)
+        fresh = free[own] & ~taken[own]
+        at = np.sort(at[fresh])
+        own = labelling.classes[ids].ravel()[at]
+        if own.size:
+            taken[own] = True
+            groups[step.path] = Group(
+                None, "group", None, units=own, channels=at, start=start
+            )
+            start += own.size
+    return Groups(labelling, groups, places, kept)
+
+
+def _places(labelling, exact):
+    """Where units are read, and which units could go."""
+    classes = labelling.classes
+    pinned = np.zeros(len(classes), bool)
+    pinned[classes[lb.FIXED]] = True
+    for ids, _ in labelling.units.pins:
+        pinned[classes[ids]] = True
+    places, read = {}, np.zeros(len(classes), bool)
+    for step in labelling.steps:
+        if not step.flow.mixes or not step.inputs:
+            continue
+        tensor = step.inputs[0]
+        own = classes[labelling.labels[tensor]]
+        axes = lb.varying(own)
+        whole = step.rule.reading(step.call) == ALL
+        if whole and not exact and step.rule.approximates(step.call):
+            continue
+        if whole or len(axes) != 1:
+            pinned[own] = True
+            continue
+        places[tensor] = axes[0]
+        read[own] = True
+    return places, read & ~pinned
+
+
+def _why(labelling, own):
+    for ids, reason in labelling.units.pins:
+        if np.isin(own, labelling.classes[ids]).any():
+            return reason
+    return "what reads its channels reads all of them together"
+
+
+def insert(graph, found, scores=None):
+    """Put a virtual gate where units are read; changes the graph.
+
+    Args:
+        graph: the `Graph`, freshly read.
+        found: its `Groups`.
+        scores: `{name: array}`: the groups to take, and their scores; all,
+            without any, by default.
+
+    Raises:
+        TypeError, ValueError: the scores are none of these groups.
+    """
+    if scores is not None:
+        found = _scored(found, scores)
+    classes = found.labelling.classes
+    place = np.full(len(classes), -1)
+    for group in found.groups.values():
+        place[group.units] = group.start + np.arange(group.units.size)
+    behind = {}
+    for tensor, axis in found.places.items():
+        units = place[classes[found.labelling.labels[tensor].ravel()]]
+        if (units >= 0).any():
+            call = _gate(graph, tensor, axis, units)
+            behind.setdefault(id(tensor.producer), []).append(call)
+    graph.calls = [
+        each
+        for call in graph.calls
+        for each in [call, *behind.get(id(call), ())]
+    ]
+    graph.groups = found.groups
+
+
+def _scored(found, scores):
+    """The groups that have scores, with them."""
+    if not isinstance(scores, dict):
+        raise TypeError(
+            "`scores` must be a dict from the names of groups to arrays, as "
+            f"keras_gates.surgeon.score returns. Received: {scores!r} (of "
+            f"type {type(scores).__name__})."
+        )
+    groups = {}
+    for name, values in scores.items():
+        group, values = found.groups.get(name), np.asarray(values, "float64")
+        if group is None:
+            why = found.kept.get(name, "it heads no group of coupled channels")
+            raise ValueError(
+                f"`scores` has the key {name!r}, whose channels can't be "
+                f"removed: {why}. Groups of this model: "
+                f"{', '.join(found.groups)}."
+            )
+        if values.shape != group.shape or not np.isfinite(values).all():
+            raise ValueError(
+                f"The scores of {name!r} must be {group.units.size} finite "
+                f"numbers. Received: an array of shape {values.shape}."
+            )
+        groups[name] = dataclasses.replace(group, scores=values)
+    return dataclasses.replace(found, groups=groups)
+
+
+def _gate(graph, tensor, axis, units):
+    """A gate behind what produces a tensor, for all that read it."""
+    maker = tensor.producer
+    number = maker.outputs.index(tensor)
+    site = maker.site.behind.get(number)
+    if site is None:
+        op = VirtualGate(
+            f"{maker.op.name}_scored",
+            axis,
+            units,
+            getattr(maker.op, "dtype_policy", None),
+        )
+        site = gr.Site(op, maker.site.node, op.name)
+        maker.site.behind[number] = site
+    gated = dataclasses.replace(tensor, consumers=tensor.consumers)
+    path = f"{maker.path}_scored"
+    call = gr.Call(site, (tensor,), {}, [tensor], [gated], path, maker.scopes)
+    gated.producer = call
+    site.calls.append(call)
+    gr.replace(graph, tensor, gated)
+    tensor.consumers = [call]
+    return call
+
+
+def places(graph, op, classes, closed):
+    """What a virtual gate closes: `(group, scores, classes, places)`."""
+    if not isinstance(op, VirtualGate):
+        return []
+    found = []
+    for name, group in graph.groups.items():
+        at = op.units - group.start
+        inside = (op.units >= 0) & (at >= 0) & (at < group.units.size)
+        if inside.any() and name in closed:
+            scores = np.abs(group.scores)
+            found.append((name, scores, classes[inside], at[inside]))
+    return found
+
+
+def masks(graph, closed):
+    """`{id of a virtual gate: mask}` from `{name of a group: mask}`."""
+    if not graph.groups:
+        return {}
+    ends = [g.start + g.units.size for g in graph.groups.values()]
+    flat = np.zeros(max(ends), bool)
+    for name, group in graph.groups.items():
+        if name in closed:
+            flat[group.start : group.start + group.units.size] = closed[name]
+    ops = [c.op for c in graph.calls if isinstance(c.op, VirtualGate)]
+    return {id(op): op.mask(flat) for op in ops}

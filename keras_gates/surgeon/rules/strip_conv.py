@@ -1,0 +1,152 @@
+"""StripConv: its skeleton is closed stripe by stripe."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_gates.layers import strip_costs
+from keras_gates.layers.stripes import Stripes
+from keras_gates.surgeon.rules import activations
+from keras_gates.surgeon.rules.known import known
+from keras_gates.surgeon.rules.packing import PackingConv
+from keras_gates.surgeon.rules.rule import ZERO
+from keras_gates.surgeon.rules.rule import weight
+from keras_gates.surgeon.rules.source import Source
+
+_WHOLE = {"kernel": ("in", "out"), "skeleton": ("out",), "bias": ("out",)}
+_PACKED = {"stripe_kernel": ("stripe", "in"), "bias": ("out",)}
+
+
+@dataclasses.dataclass(frozen=True)
+class StripConvRule(PackingConv):
+    """With a skeleton, or with the stripes that are left.
+
+    With a skeleton, constants are not absorbed as a bias: how much of the
+    kernel they meet depends on what is closed. They merge.
+    """
+
+    kind: str = "strip convolution"
+    axes: dict = dataclasses.field(default_factory=lambda: _WHOLE)
+    config: dict = dataclasses.field(default_factory=lambda: {"filters": "out"})
+    costs: dict | None = dataclasses.field(
+        default_factory=lambda: {"kernel": "out", "stripe_kernel": "out"}
+    )
+    note: str = "pruned stripe by stripe"
+
+    def axes_of(self, call):
+        return _WHOLE if call.op.stripes is None else _PACKED
+
+    def couple(self, call, roles, units):
+        if call.op.stripes is not None:
+            filters = np.nonzero(call.op.stripes.kept)[2]
+            roles["stripe"] = roles["out"][filters]
+
+    def reading(self, call):
+        return ZERO if call.op.stripes is None else super().reading(call)
+
+    def approximates(self, call):
+        return call.op.stripes is not None
+
+    def takes(self, call, side):
+        if call.op.stripes is None:
+            whole = {"kernel": "out", "bias": "out"}
+            return {"kernel": "in"} if side == "in" else whole
+        return {"stripe_kernel": "in"} if side == "in" else None
+
+    def source(self, call):
+        if call.op.stripes is not None:
+            return None
+        return Source(call.op, "stripe", call.op.skeleton)
+
+    def shut(self, call, flow, value, mask):
+        """A filter without stripes puts out its bias."""
+        empty = mask.all(axis=(0, 1))
+        activation = call.op.activation
+        if not empty.any() or activations.why_not(activation) is not None:
+            return value
+        bias = weight(call.op, "bias")
+        bias = np.zeros(empty.shape) if bias is None else bias
+        shape = flow.labels[0].shape
+        out = activations.apply(activation, bias).reshape(shape)
+        before = np.nan if value is None else value.plain()
+        before = np.broadcast_to(before, shape)
+        return known(np.where(empty.reshape(shape), out, before))
+
+    def revise(self, call, flow, view):
+        config, args, kwargs = super().revise(call, flow, view)
+        if call.op.stripes is not None:
+            left = _left(call.op, view.index, None)
+            config["stripes"] = left.lists()
+        return config, args, kwargs
+
+    def pack(self, call, arrays, index, shut):
+        left = _left(call.op, index, shut)
+        if call.op.stripes is None:
+            kernel = arrays.pop("kernel")
+            factors = arrays.pop("skeleton")[:, :, None]
+            kernel = (kernel * factors).astype(kernel.dtype)
+            rows = kernel.transpose(0, 1, 3, 2)
+            arrays["stripe_kernel"] = rows[left.kept]
+        rows = arrays["stripe_kernel"]
+        width = rows.shape[1]
+        if not _open(call.op, index, shut).any():
+            arrays["stripe_kernel"] = np.zeros_like(rows, shape=(1, width))
+        return {
+            "stripes": left.lists(),
+            "skeleton_regularizer": None,
+            "skeleton_constraint": None,
+        }
+
+    def packed_shapes(self, call, index, shut):
+        left = _left(call.op, index, shut)
+        shapes = [("stripe_kernel", (left.count, _channels(call.op, index)))]
+        if call.op.bias is not None:
+            shapes.append(("bias", (left.kept.shape[2],)))
+        return shapes
+
+    def told(self, call, index, shut):
+        left = _left(call.op, index, shut)
+        channels = _channels(call.op, index)
+        window = call.op.window(call.inputs[0].shape)
+        stripes, dense = strip_costs.shares(left, window, channels)
+        before = _open(call.op, {}, None).sum()
+        how = "by stripes" if stripes < dense else "with a dense kernel"
+        return [
+            f"{left.count} of {before} stripes stay, computed {how}: about "
+            f"{min(stripes, dense):.0%} of the time of a dense layer as wide, "
+            f"on {keras.backend.backend()}"
+        ]
+
+
+def _channels(op, index):
+    """How many input channels are left."""
+    if "in" in index:
+        return len(index["in"])
+    return op.input_spec.axes[op.channel_axis]
+
+
+def _open(op, index, shut):
+    """The mask of the stripes that are left."""
+    if op.stripes is not None:
+        kept = op.stripes.kept
+    else:
+        kept = np.ones(tuple(op.skeleton.shape), bool)
+    if shut is not None:
+        kept = kept & ~shut
+    return kept[..., index["out"]] if "out" in index else kept
+
+
+def _left(op, index, shut):
+    """The `Stripes` that are left.
+
+    Where a layer stays for its biases alone, it keeps one, of zeros.
+    """
+    kept = _open(op, index, shut)
+    if not kept.any():
+        kept = kept.copy()
+        kept[0, 0, 0] = True
+    return Stripes(kept)
+
+
+STRIP_CONV = StripConvRule()

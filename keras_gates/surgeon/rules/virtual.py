@@ -1,0 +1,51 @@
+"""Gates that are in no model: what scores close."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_gates.surgeon.rules.gates import GateRule
+
+
+@dataclasses.dataclass(eq=False)
+class VirtualGate:
+    """A filter gate with all factors at 1, put into a graph for its scores.
+
+    Attributes:
+        name: a name from that of what produces the tensor.
+        axis: the axis of its channels.
+        units: for each channel, its place among all units of all groups, or
+            -1 if it is in none.
+        dtype_policy: that of what produces the tensor.
+    """
+
+    name: str
+    axis: int
+    units: np.ndarray
+    dtype_policy: object = None
+    kind = "filter"
+
+    @property
+    def factor(self):
+        return np.ones(len(self.units), "float32")
+
+    def mask(self, closed):
+        """Its closed channels, from the closed units of all groups."""
+        return (self.units >= 0) & closed[self.units]
+
+
+@dataclasses.dataclass(frozen=True)
+class VirtualRule(GateRule):
+    """As a gate; groups of channels hold the factors, and not the gate."""
+
+    kind: str = "scored"
+    note: str = "closed by scores"
+
+    def source(self, call):
+        return None
+
+    def missing(self, call):
+        return []
+
+
+VIRTUAL = VirtualRule(axis=lambda op: op.axis)
