@@ -1,4 +1,4 @@
-"""A model with real gates where a graph has virtual ones."""
+"""A model with real layers where a graph has virtual gates."""
 
 import keras
 import numpy as np
@@ -17,16 +17,33 @@ def gated_model(graph, closed):
     """
     masks = groups.masks(graph, closed)
 
-    def edit(recall):
+    def gated(virtual, x):
+        gate = FilterGate(axis=virtual.axis)
+        y = gate(x)
+        gate.factor.assign(np.where(masks[id(virtual)], 0.0, 1.0))
+        return y
+
+    return with_gates(graph, gated)
+
+
+def with_gates(graph, gated, edit=None):
+    """A copy of a graph's model with something at each virtual gate.
+
+    Args:
+        graph: the `Graph` with its virtual gates.
+        gated: `(virtual gate, tensor) -> tensor`.
+        edit: as in `rewrite`, for the calls themselves.
+    """
+
+    def both(recall):
+        outputs = None if edit is None else edit(recall)
         behind = recall.site.behind
         if not behind:
-            return None
-        outputs = recall()
+            return outputs
+        outputs = recall() if outputs is None else outputs
         flat = keras.tree.flatten(outputs)
         for number, site in behind.items():
-            gate = FilterGate(axis=site.op.axis)
-            flat[number] = gate(flat[number])
-            gate.factor.assign(np.where(masks[id(site.op)], 0.0, 1.0))
+            flat[number] = gated(site.op, flat[number])
         return keras.tree.pack_sequence_as(outputs, flat)
 
-    return rewrite(graph, edit)
+    return rewrite(graph, both)

@@ -217,12 +217,17 @@ def places(graph, op, classes, closed):
     return found
 
 
+def size(graph):
+    """How many units all groups have, with those that have no scores."""
+    ends = [g.start + g.units.size for g in graph.groups.values()]
+    return max(ends, default=0)
+
+
 def masks(graph, closed):
     """`{id of a virtual gate: mask}` from `{name of a group: mask}`."""
     if not graph.groups:
         return {}
-    ends = [g.start + g.units.size for g in graph.groups.values()]
-    flat = np.zeros(max(ends), bool)
+    flat = np.zeros(size(graph), bool)
     for name, group in graph.groups.items():
         if name in closed:
             flat[group.start : group.start + group.units.size] = closed[name]

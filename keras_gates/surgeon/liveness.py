@@ -110,12 +110,23 @@ def _visit(decision, step):
             if out is not None:
                 wanted |= _scatter(out, source, labels.shape)
             if index in flow.untied:
-                there = decision.mask(flow.labels[number])
-                _read(decision, step, labels.ravel()[source[there]])
+                _read_untied(decision, step, number, labels.ravel()[source])
         _demand(decision, tensor, wanted)
         if flow.mixes and live:
             _read_all(decision, step, index, tensor, labels)
     return used
+
+
+def _read_untied(decision, step, number, units):
+    """What an output holds, its source must hold: but not for its own sake.
+
+    Where the two are tied after all, by a layer that reads both, the units
+    would keep themselves.
+    """
+    own = step.flow.labels[number]
+    classes = decision.labelling.classes
+    there = decision.mask(own) & (classes[units] != classes[own])
+    _read(decision, step, units[there])
 
 
 def recalled(decision, step):

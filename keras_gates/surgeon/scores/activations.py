@@ -1,0 +1,42 @@
+"""Criteria that look at what comes out on data."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gates.surgeon import groups
+from keras_gates.surgeon.gated import with_gates
+from keras_gates.surgeon.scores.probes import Meter
+
+
+def apoz(graph, batches):
+    """One minus the average percentage of zeros of each unit."""
+    return _mean(graph, batches, lambda y: ops.not_equal(y, 0))
+
+
+def mean_activation(graph, batches):
+    """The mean of the absolute activations of each unit."""
+    return _mean(graph, batches, ops.abs)
+
+
+def _mean(graph, batches, measure):
+    """A measure of each unit, over samples, positions and places."""
+    meters = []
+
+    def metered(gate, x):
+        meter = Meter(measure, gate.axis)
+        meters.append((gate, meter))
+        return meter(x)
+
+    model = with_gates(graph, metered)
+    samples = 0
+    for x, _ in batches:
+        model(x, training=False)
+        samples += len(keras.tree.flatten(x)[0])
+    sums, places = np.zeros((2, groups.size(graph)))
+    for gate, meter in meters:
+        inside = gate.units >= 0
+        found = ops.convert_to_numpy(meter.sums)[inside] / samples
+        np.add.at(sums, gate.units[inside], found)
+        np.add.at(places, gate.units[inside], 1)
+    return sums / np.maximum(places, 1)

@@ -1,0 +1,63 @@
+"""Layers that watch a tensor and leave it as it is."""
+
+import keras
+from keras import ops
+
+
+class Meter(keras.layers.Layer):
+    """Adds up a measure of its input, channel by channel.
+
+    Args:
+        measure: a function of a tensor, elementwise.
+        axis: the axis of the channels.
+    """
+
+    def __init__(self, measure, axis, **kwargs):
+        super().__init__(dtype="float32", **kwargs)
+        self.measure = measure
+        self.axis = axis
+
+    def build(self, input_shape):
+        self.sums = self.add_weight(
+            shape=(input_shape[self.axis],),
+            initializer="zeros",
+            trainable=False,
+        )
+
+    def call(self, x):
+        axis = self.axis % len(x.shape)
+        rest = [a for a in range(len(x.shape)) if a != axis]
+        found = ops.mean(ops.cast(self.measure(x), "float32"), axis=rest)
+        self.sums.assign(
+            self.sums + found * ops.cast(ops.shape(x)[0], "float32")
+        )
+        return x
+
+
+class Nudge(keras.layers.Layer):
+    """`x * (1 + nudge)`, with nudges of 0: their gradients are of interest.
+
+    With a factor of 1 instead, a small gradient step would be lost in
+    float32 rounding.
+
+    Args:
+        axis: the axis of the channels, or None for one nudge for all.
+    """
+
+    def __init__(self, axis, **kwargs):
+        super().__init__(**kwargs)
+        self.axis = axis
+
+    def build(self, input_shape):
+        shape = () if self.axis is None else (input_shape[self.axis],)
+        self.nudge = self.add_weight(
+            shape=shape, initializer="zeros", dtype="float32", autocast=False
+        )
+
+    def call(self, x):
+        nudge = self.nudge
+        if self.axis is not None:
+            shape = [1] * len(x.shape)
+            shape[self.axis] = -1
+            nudge = ops.reshape(nudge, shape)
+        return x + x * ops.cast(nudge, x.dtype)
