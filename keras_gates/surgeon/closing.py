@@ -57,7 +57,7 @@ def _counted(graph, budget, others, options):
 
     def counts(masks):
         solution = solve.solve(graph, {**others, **masks}, **options)
-        return report.total(report.describe(solution)[0], budget.of)
+        return report.totals(solution)[budget.of]
 
     whole, _ = counts({})
     if not whole:

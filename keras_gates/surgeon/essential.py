@@ -6,7 +6,7 @@ import numpy as np
 
 from keras_gates.surgeon import analysis
 from keras_gates.surgeon import decide
-from keras_gates.surgeon import groups
+from keras_gates.surgeon import solve
 from keras_gates.surgeon.gates import gates_of
 from keras_gates.thresholds.floor import channels
 
@@ -28,9 +28,7 @@ def severing(graph, exact=True):
     outputs = [t for t in graph.outputs if t in before]
 
     def severs(closed):
-        own = {n: m for n, m in closed.items() if n not in graph.groups}
-        by_id = {id(sources[name].layer): mask for name, mask in own.items()}
-        by_id |= groups.masks(graph, closed)
+        by_id = solve.by_id_of(graph, sources, closed)
         values = analysis.constants(labelling, by_id, exact)
         varying = decide.depends(labelling, values)
         return any(tensor not in varying for tensor in outputs)

@@ -7,6 +7,7 @@ import keras
 from keras_gates.surgeon import costs
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon import reasons
+from keras_gates.surgeon.rules.packing import PackingConv
 from keras_gates.surgeon.weights import Weights
 
 
@@ -45,16 +46,30 @@ class Row:
 
 def describe(solution):
     """`(rows, notes)` of a solution."""
+    told = reasons.Reasons(solution)
+    return _rows(solution, told), told.notes()
+
+
+def totals(solution):
+    """The `(before, after)` of all rows together, by what they count.
+
+    Without reasons, which take longer to find than the rest of the rows.
+    """
+    rows = _rows(solution)
+    return {what: total(rows, what) for what in ("params", "macs")}
+
+
+def _rows(solution, told=None):
     decision = solution.decision
     weights = Weights(decision, solution.folds)
-    told = reasons.Reasons(solution)
     rows, seen = [], {}
     for step in decision.labelling.steps:
         if step.position is not None:
             continue
         row = _row(step, decision, weights)
-        row.why = told.of(step)
-        row.exact = not told.approximate(step)
+        if told is not None:
+            row.why = told.of(step)
+            row.exact = not told.approximate(step)
         here = step in decision.present
         first, there = seen.setdefault(id(step.call.op), (row, here))
         if first is not row:
@@ -65,7 +80,7 @@ def describe(solution):
                 first.why = row.why
         elif isinstance(step.call.op, keras.Layer) or row.why:
             rows.append(row)
-    return rows, told.notes()
+    return rows
 
 
 def _add_call(first, row):
@@ -108,6 +123,9 @@ def _but(axis, rank):
 
 
 def _cut_shapes(step, weights):
+    if isinstance(step.rule, PackingConv):
+        shut = weights.decision.closed.get(id(step.call.op))
+        return step.rule.packed_shapes(step.call, weights.index(step), shut)
     kept = {role: len(at) for role, at in weights.index(step).items()}
     return costs.cut_weight_shapes(step.call, step.rule, kept)
 

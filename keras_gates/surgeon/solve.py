@@ -57,7 +57,7 @@ def _settle(graph, closed, exact):
     uncut, gates = set(), gates_of(graph)
     while True:
         labelling = analysis.label(graph, frozenset(uncut))
-        by_id = _by_id(graph, gates, closed)
+        by_id = by_id_of(graph, gates, closed)
         values = analysis.constants(labelling, by_id, exact)
         if not uncut:
             _check_outputs(labelling, values, by_id)
@@ -69,7 +69,7 @@ def _settle(graph, closed, exact):
         uncut |= poor
 
 
-def _by_id(graph, gates, closed):
+def by_id_of(graph, gates, closed):
     """The closed factors by the id of what is in the graph for them."""
     own = {
         id(gates[name].layer): mask

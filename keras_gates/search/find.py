@@ -1,0 +1,245 @@
+"""Find thresholds by closing gates, and looking what that does."""
+
+import dataclasses
+import numbers
+
+import keras
+import numpy as np
+
+from keras_gates import thresholds as th
+from keras_gates._checks import nonnegative_number
+from keras_gates.search import scoring
+from keras_gates.search.found_thresholds import FoundThresholds
+from keras_gates.search.trial import Trial
+from keras_gates.surgeon import essential
+from keras_gates.surgeon import expand
+from keras_gates.surgeon import report
+from keras_gates.surgeon import solve
+from keras_gates.surgeon.gates import factors_of
+from keras_gates.surgeon.verify import closed_gates
+from keras_gates.thresholds.floor import check_floor
+
+# From coarse to fine: the filters of a block that goes need no threshold.
+_ORDER = ("block", "branch", "layer", "filter", "stripe", "batch_norm")
+
+
+def find_thresholds(
+    model,
+    evaluate,
+    *,
+    max_drop=0.01,
+    kinds=None,
+    metric="accuracy",
+    trials=10,
+    keep_at_least=0.05,
+    exact=True,
+    verbose=0,
+):
+    """Find the largest thresholds that cost no more than a drop in score.
+
+    Closes gates where they are, by setting factors to 0, and evaluates: no
+    model is built. One kind of gate after the other is searched by bisection
+    over its sorted factors, the gates closed before staying closed. Of `n`
+    kinds, the first may cost `max_drop / n`, the first two `2 / n` of it,
+    and so on. It takes one evaluation for the model as it is and at most
+    `trials` for each kind. The same model and data give the same thresholds.
+
+    The search takes it that closing more does not score better. Where it
+    does, in a noisy score for example, it finds one crossing of several.
+
+    Gates that nothing leads round are not closed altogether: as in
+    `Budget`, `keep_at_least` of their channels stay open. They show as
+    thresholds of their own, by name, beside those by kind.
+
+    Reference:
+
+    - [Haider and Taj, 2020, Comprehensive Online Network Pruning via Learnable
+      Scaling Factors](https://arxiv.org/abs/2010.02623), whose thresholds
+      are found empirically
+
+    Args:
+        model: A built model with gates; it is as it was afterwards, even if
+            the search is interrupted.
+        evaluate: A function of the model that returns a number, more being
+            better; or data for `model.evaluate`: a tuple `(x, y)`, a
+            `tf.data.Dataset`, and what else it takes. Use held-out data
+            that is not the test set.
+        max_drop: How much of the score may be lost, in its units.
+        kinds: Kinds of gates to search, in this order. Defaults to all that
+            the model has, blocks first, filters last. Batch normalisations
+            are searched only if `"batch_norm"` is among them.
+        metric: Which of the compiled metrics to read, if data are given.
+            Higher must be better; `"loss"` is turned round.
+        trials: How many evaluations each kind may take.
+        keep_at_least: Channels that stay open where nothing leads round a
+            gate: a whole number, or a share below 1. At least one does.
+        exact: As in `plan`; it plays a part only in what trials would cost.
+        verbose: 0 for silence, 1 for a progress bar.
+
+    Returns:
+        A `FoundThresholds`: a dict to be used as `thresholds`, with every
+        trial's score, parameters and multiply-adds.
+
+    Raises:
+        TypeError: If an argument is of another type, or the score is not a
+            number.
+        ValueError: If the model has no gates of a kind, a number is out of
+            its range, or the model's own score is not finite.
+
+    Example:
+    >>> import keras
+    >>> import numpy as np
+    >>> import keras_gates as kg
+    >>> gate = kg.FilterGate()
+    >>> model = keras.Sequential([keras.Input((4,)), gate])
+    >>> gate.set_weights([np.array([0.1, 0.2, 0.8, 0.9])])
+    >>> def power(model):
+    ...     return keras.ops.sum(keras.ops.square(gate.factor))
+    >>> found = kg.find_thresholds(model, power, max_drop=0.1)
+    >>> found.thresholds
+    {'filter': 0.5}
+    """
+    max_drop = nonnegative_number(max_drop, "max_drop", "find_thresholds")
+    _check(trials, keep_at_least)
+    graph = expand.read(model)
+    kinds, gates = _searched(graph, kinds)
+    severs = essential.severing(graph, exact)
+    held = essential.held_open(gates, {}, keep_at_least, severs)
+    score = scoring.scorer(model, evaluate, metric)
+    search = _Search(model, graph, gates, held, score, exact)
+    search.prepare(kinds, trials, verbose)
+    with scoring.whole(model):
+        first = best = search.trial({})
+        scoring.check_score(first.score)
+        for number, kind in enumerate(kinds, 1):
+            least = first.score - max_drop * number / len(kinds)
+            # Metrics are float32: 0.97 - 0.01 must let 0.96 pass.
+            least -= 1e-6 * abs(first.score)
+            best = search.bisect(kind, best, least)
+    search.show(finalize=True)
+    return FoundThresholds(search.trials, best, search.whole, max_drop)
+
+
+class _Search:
+    """The trials of one search."""
+
+    def __init__(self, model, graph, gates, held, score, exact):
+        self.model = model
+        self.graph = graph
+        self.gates = gates
+        self.held = held
+        self.score = score
+        self.exact = exact
+        self.trials = []
+        self.known = {}
+        self.whole = None
+
+    def prepare(self, kinds, trials, verbose):
+        """Lay out the levels of each kind, and the progress bar."""
+        self.levels = {kind: self._levels(kind) for kind in kinds}
+        self.counts = {
+            kind: min(trials, len(levels).bit_length())
+            for kind, levels in self.levels.items()
+        }
+        self.progress = keras.utils.Progbar(
+            1 + sum(self.counts.values()),
+            verbose=verbose,
+            unit_name="trial",
+            stateful_metrics=["score", "params", "macs"],
+        )
+
+    def _levels(self, kind):
+        """Thresholds between the factors of a kind, one for each step up."""
+        sizes = [
+            np.abs(gate.values)[~self._held(gate)].reshape(-1)
+            for gate in self.gates
+            if gate.kind == kind
+        ]
+        sizes = np.unique(np.concatenate([np.zeros(0, "float32"), *sizes]))
+        above = np.append(sizes[1:], np.inf).astype(sizes.dtype)
+        middle = sizes + (above - sizes) / 2
+        # The middle may round to the lower one, which it must be above.
+        next_up = np.nextafter(sizes, above)
+        middle = np.where(np.isfinite(middle), middle, next_up)
+        return [float(t) for t in np.maximum(middle, next_up)]
+
+    def _held(self, gate):
+        return self.held.get(gate.name, np.zeros(gate.values.shape, bool))
+
+    def bisect(self, kind, best, least):
+        """The trial with most of a kind closed that scores `least`."""
+        levels, fixed = self.levels[kind], best.thresholds
+        low, high = 0, len(levels) + 1
+        for _ in range(self.counts[kind]):
+            middle = (low + high) // 2
+            if middle == low:
+                break
+            trial = self.trial(self._with(fixed, kind, levels[middle - 1]))
+            if trial.score >= least:
+                low, best = middle, trial
+            else:
+                high = middle
+        if not low:
+            fixed = {**fixed, kind: 0.0}
+            best = dataclasses.replace(best, thresholds=fixed)
+        return best
+
+    def _with(self, fixed, kind, threshold):
+        """Thresholds with one more kind, and by name for what is held."""
+        found = {**fixed, kind: threshold}
+        for gate in self.gates:
+            if gate.kind == kind and gate.name in self.held:
+                limit = float(np.abs(gate.values[self._held(gate)]).min())
+                if limit < threshold:
+                    found[gate.name] = limit
+        return found
+
+    def trial(self, thresholds):
+        """Close gates and score the model, unless that was done before."""
+        masks = th.resolve(thresholds, self.gates)
+        key = b"".join(mask.tobytes() for mask in masks.values())
+        if key in self.known:
+            return dataclasses.replace(self.known[key], thresholds=thresholds)
+        solution = solve.solve(self.graph, masks, exact=self.exact)
+        totals = report.totals(solution)
+        params, macs = totals["params"], totals["macs"]
+        self.whole = params[0], macs[0]
+        with closed_gates(self.model, masks):
+            score = self.score()
+        found = Trial(thresholds, score, params[1], macs[1])
+        self.known[key] = found
+        self.trials.append(found)
+        self.show()
+        return found
+
+    def show(self, finalize=False):
+        """Tell how far the search is, unless it is silent."""
+        last = self.trials[-1]
+        values = [(n, getattr(last, n)) for n in ("score", "params", "macs")]
+        self.progress.update(len(self.trials), values, finalize)
+
+
+def _check(trials, keep_at_least):
+    check_floor(keep_at_least, "keep_at_least")
+    if isinstance(trials, bool) or not isinstance(trials, numbers.Integral):
+        raise TypeError(f"`trials` must be an int. Received: {trials!r}.")
+    if trials < 1:
+        raise ValueError(f"`trials` must be at least 1. Received: {trials!r}.")
+
+
+def _searched(graph, kinds):
+    """The kinds to search, and the `Factors` of all gates of them."""
+    gates = factors_of(graph)
+    there = {gate.kind for gate in gates}
+    if kinds is None:
+        kinds = [k for k in _ORDER if k in there and k not in th.NAMED]
+    kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    missing = [kind for kind in kinds if kind not in there]
+    if missing or not kinds or len(set(kinds)) < len(kinds):
+        raise ValueError(
+            f"`find_thresholds` can't search these kinds of gates in model "
+            f"'{graph.model.name}'. Received: {kinds}. It has: "
+            f"{', '.join(k for k in _ORDER if k in there) or 'none'}. Name "
+            "each of those to search once, or put gates into the model."
+        )
+    return kinds, [gate for gate in gates if gate.kind in kinds]

@@ -1,0 +1,93 @@
+"""What a search for thresholds found, and what it saw."""
+
+import numpy as np
+
+
+class FoundThresholds(dict):
+    """Thresholds as a dict, with the curve of the search that found them.
+
+    It is used like any dict of thresholds: `plan(model, found)`.
+
+    Attributes:
+        trials: a `Trial` for each evaluation, in order; the first closed
+            nothing.
+        chosen: the `Trial` of the thresholds that were found.
+        whole: `(params, macs)` of the model with its gates.
+        max_drop: how much of the score might be lost.
+    """
+
+    def __init__(self, trials, chosen, whole, max_drop):
+        super().__init__(chosen.thresholds)
+        self.trials = list(trials)
+        self.chosen = chosen
+        self.whole = whole
+        self.max_drop = max_drop
+
+    @property
+    def thresholds(self):
+        """The thresholds as a plain dict, by kind and by gate name."""
+        return dict(self)
+
+    @property
+    def scores(self):
+        """The score of each trial."""
+        return np.array([trial.score for trial in self.trials])
+
+    @property
+    def params(self):
+        """The parameters that each trial would leave."""
+        return np.array([trial.params for trial in self.trials])
+
+    @property
+    def macs(self):
+        """The multiply-adds that each trial would leave."""
+        return np.array([trial.macs for trial in self.trials])
+
+    def plot(self, ax=None):
+        """Draw the curve: score against what is left of the model.
+
+        Args:
+            ax: Axes of matplotlib to draw on; new ones by default.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        if ax is None:
+            from matplotlib import pyplot
+
+            _, ax = pyplot.subplots()
+        params, macs = self.whole
+        least = self.trials[0].score - self.max_drop
+        for left, whole, label in [
+            (self.macs, macs, "MACs"),
+            (self.params, params, "parameters"),
+        ]:
+            share = left / max(whole, 1)
+            order = np.argsort(share, kind="stable")
+            ax.plot(share[order], self.scores[order], "o-", label=label)
+        ax.axhline(least, color="gray", linestyle="--", label="least allowed")
+        ax.set_xlabel("share that is left")
+        ax.set_ylabel("score")
+        ax.legend()
+        return ax
+
+    def __repr__(self):
+        return f"<FoundThresholds {dict(self)}>"
+
+    def __str__(self):
+        first, chosen = self.trials[0], self.chosen
+        pairs = zip(self.whole, (chosen.params, chosen.macs), strict=True)
+        (params, few_params), (macs, few_macs) = pairs
+        return "\n".join(
+            [
+                f"Thresholds found in {len(self.trials)} evaluations:",
+                *(f"  {key}: {value:.4g}" for key, value in self.items()),
+                f"score: {first.score:.4g} -> {chosen.score:.4g} (a drop of "
+                f"{self.max_drop:g} is allowed)",
+                f"parameters: {params:,} -> {few_params:,}",
+                f"MACs: {macs:,} -> {few_macs:,}",
+            ]
+        )

@@ -1,0 +1,92 @@
+"""How good a model is: one number, more is better."""
+
+import contextlib
+import math
+
+import keras
+import numpy as np
+
+
+def scorer(model, evaluate, metric):
+    """A function of no arguments that scores `model` as it is now.
+
+    Args:
+        model: the model.
+        evaluate: a function of it, or data for `model.evaluate`.
+        metric: the name of the metric to read, if it is data.
+
+    Raises:
+        TypeError: `evaluate` can be read only once.
+        ValueError: the model must be compiled, and is not.
+    """
+    if callable(evaluate):
+        return lambda: _number(evaluate(model), "`evaluate(model)`")
+    if hasattr(evaluate, "__next__"):
+        raise TypeError(
+            "`evaluate` is read anew at each trial. Received: an iterator "
+            f"({type(evaluate).__name__}), which ends after one. Pass arrays "
+            "(x, y), a tf.data.Dataset, a keras.utils.PyDataset or a "
+            "function of the model."
+        )
+    if not model.compiled:
+        raise ValueError(
+            f"Model '{model.name}' is not compiled, so that data alone do "
+            "not tell how good it is. Compile it with metrics, or pass a "
+            "function of the model that returns a number."
+        )
+    names = ("x", "y", "sample_weight")
+    parts = evaluate if isinstance(evaluate, tuple) else (evaluate,)
+    data = dict(zip(names, parts, strict=False))
+
+    def score():
+        logs = model.evaluate(**data, verbose=0, return_dict=True)
+        if metric not in logs:
+            raise ValueError(
+                f"There is no metric {metric!r} of model '{model.name}' to "
+                f"read. Received from `evaluate`: {', '.join(logs)}. Pass one "
+                "of these as `metric`, or compile the model with it."
+            )
+        value = _number(logs[metric], f"metric {metric!r}")
+        return -value if metric == "loss" else value
+
+    return score
+
+
+def _number(value, what):
+    try:
+        return float(keras.ops.convert_to_numpy(value))
+    except (TypeError, ValueError) as error:
+        raise TypeError(
+            f"{what} must be one number, more being better. Received: "
+            f"{value!r} (of type {type(value).__name__})."
+        ) from error
+
+
+def check_score(score):
+    """Refuse a score that no other can be compared with."""
+    if not math.isfinite(score):
+        raise ValueError(
+            "The score of the model with all gates open must be finite. "
+            f"Received: {score}. Look at the model and the data first."
+        )
+
+
+@contextlib.contextmanager
+def whole(model):
+    """Within, an interruption leaves the model its weights.
+
+    On JAX, Keras takes the weights out of a model while it evaluates it,
+    and puts them back only at the end.
+    """
+    before = []
+    if keras.backend.backend() == "jax":
+        variables = [*model.variables, *model.metrics_variables]
+        before = [
+            (v, np.array(keras.ops.convert_to_numpy(v))) for v in variables
+        ]
+    try:
+        yield
+    except BaseException:
+        for variable, value in before:
+            variable.assign(value)
+        raise

@@ -1,0 +1,88 @@
+"""Gates at 0 or 1, for fine-tuning before the cut."""
+
+import numpy as np
+
+from keras_gates.layers.gate import Gate
+from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.gates import gates_of
+from keras_gates.surgeon.plan import Plan
+from keras_gates.surgeon.plan import plan
+from keras_gates.surgeon.rewrite import rewrite
+
+
+def binarize(model, thresholds, **options):
+    """A copy of a model whose gates are 0 where closed, else 1, and frozen.
+
+    `factor = 0 if closed else 1`
+
+    The authors' way to finish: set the gates, fine-tune the rest of the
+    network for some epochs, then prune; `prune(copy, 0.5)` removes what is
+    closed. It changes the function, since open factors become 1. Where that
+    is not wanted, prune at once: `prune` folds open factors in exactly.
+
+    Reference:
+
+    - [Haider and Taj, 2020, Comprehensive Online Network Pruning via Learnable
+      Scaling Factors](https://arxiv.org/abs/2010.02623)
+
+    Args:
+        model: A built model with gates. It stays as it is.
+        thresholds: As in `surgeon.plan`, or a `Plan` for this model.
+        **options: Options of `surgeon.plan`, if `thresholds` is no `Plan`.
+
+    Returns:
+        A new model, not compiled. Its gates are not trainable, and their
+        penalties are gone from the loss.
+
+    Raises:
+        TypeError: If `thresholds` is a `Plan` and options are given.
+        ValueError: If the thresholds close what is no gate layer (gammas of
+            a batch normalisation, say), which has no 1 to be set to; or as
+            `surgeon.plan`.
+
+    Example:
+    >>> import keras
+    >>> import numpy as np
+    >>> import keras_gates as kg
+    >>> gate = kg.FilterGate(name="gate")
+    >>> model = keras.Sequential(
+    ...     [keras.Input((4,)), gate, keras.layers.Dense(2)]
+    ... )
+    >>> gate.set_weights([np.array([0.9, 0.01, 1.3, 0.02])])
+    >>> copy = kg.binarize(model, 0.05)
+    >>> copy.get_layer("gate").get_weights()[0].tolist()
+    [1.0, 0.0, 1.0, 0.0]
+    >>> copy.get_layer("gate").trainable
+    False
+    """
+    if not isinstance(thresholds, Plan):
+        thresholds = plan(model, thresholds, **options)
+    elif options:
+        raise TypeError(
+            "A `Plan` has its options already. Received as well: "
+            f"{', '.join(sorted(options))}."
+        )
+    masks = thresholds.masks()
+    graph = gr.read(model)
+    _check(gates_of(graph), masks)
+    copy = rewrite(graph)
+    for name, source in gates_of(gr.read(copy)).items():
+        if name in masks:
+            source.variable.assign(np.where(masks[name], 0.0, 1.0))
+            source.layer.trainable = False
+    return copy
+
+
+def _check(sources, masks):
+    """Refuse masks of layers that hold more than a factor to set."""
+    strangers = [
+        name
+        for name in masks
+        if name not in sources or not isinstance(sources[name].layer, Gate)
+    ]
+    if strangers:
+        raise ValueError(
+            "`binarize` sets gate layers to 0 or 1, and these thresholds are "
+            f"for others as well: {', '.join(map(repr, strangers))}. Leave "
+            "them out of `thresholds`, or prune the model at once."
+        )
