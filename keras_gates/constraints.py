@@ -32,6 +32,46 @@ class UnitInterval(keras.constraints.Constraint):
 
 
 @keras.saving.register_keras_serializable(package="keras_gates")
+class HardThreshold(keras.constraints.Constraint):
+    """Sets each small factor to 0 after each step.
+
+    `factor = factor if abs(factor) >= delta else 0`
+
+    With an L1 penalty this is the mask of stripe-wise pruning: a factor that
+    the penalty has brought below `delta` stays at 0, unless one step takes
+    it over `delta` again. Start the factors well above `delta`.
+
+    Reference:
+
+    - [Meng et al., 2020, Pruning Filter in Filter](
+      https://arxiv.org/abs/2009.14410)
+
+    Args:
+        delta: Number >= 0, in units of the factor.
+
+    Raises:
+        ValueError: If `delta` is negative, NaN or not a number.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> mask = kg.constraints.HardThreshold(0.25)
+    >>> masked = mask(keras.ops.array([-0.5, -0.125, 0.25, 0.0]))
+    >>> [float(factor) for factor in masked]
+    [-0.5, 0.0, 0.25, 0.0]
+    """
+
+    def __init__(self, delta):
+        self.delta = nonnegative_number(delta, "delta", type(self).__name__)
+
+    def __call__(self, w):
+        return ops.where(ops.abs(w) >= self.delta, w, ops.zeros_like(w))
+
+    def get_config(self):
+        return {"delta": self.delta}
+
+
+@keras.saving.register_keras_serializable(package="keras_gates")
 class SoftThreshold(keras.constraints.Constraint):
     """The proximal step of an L1 penalty, taken after each optimizer update.
 

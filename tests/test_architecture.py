@@ -10,9 +10,14 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / "keras_gates"
 SURGEON = [
     "surgeon.labels",
     "surgeon.rules",
+    "surgeon.gates",
+    "surgeon.expand",
     "surgeon.costs",
     "surgeon.sizes",
     "surgeon.analysis",
+    "surgeon.groups",
+    "surgeon.gated",
+    "surgeon.scores",
     "surgeon.decision",
     "surgeon.liveness",
     "surgeon.decide",
@@ -21,23 +26,34 @@ SURGEON = [
     "surgeon.weights",
     "surgeon.reasons",
     "surgeon.report",
-    "surgeon.stored",
     "surgeon.pieces",
     "surgeon.rebuild",
+    "surgeon.latency",
+    "surgeon.essential",
+    "surgeon.budget",
+    "surgeon.closing",
+    "surgeon.solution",
+    "surgeon.stored",
+    "surgeon.cuts",
+    "surgeon.optimizer",
     "surgeon.plan",
     "surgeon.verify",
 ]
 GATES = ["constraints", "regularizers", "layers"]
-READING = ["surgeon.graph", "surgeon.create", "surgeon.state"]
-LOW = ["_checks", *READING, "surgeon.rewrite", *GATES, "thresholds"]
+READING = [f"surgeon.{name}" for name in ("graph", "create", "state")]
+LOW = [
+    *("_checks", *READING, "surgeon.copies", "surgeon.rewrite"),
+    *(*GATES, "thresholds"),
+]
 
 # Who may import whom: a row for each module or package, from low to high, and
 # what it may import besides itself. No other arrow is allowed.
 ARROWS = {
     "_checks": [],
     "surgeon.graph": [],
-    "surgeon.create": [],
-    "surgeon.state": ["surgeon.create"],
+    "surgeon.create": ["surgeon.graph"],
+    "surgeon.copies": ["surgeon.graph", "surgeon.create"],
+    "surgeon.state": ["surgeon.graph", "surgeon.create"],
     "surgeon.rewrite": READING,
     "constraints": ["_checks"],
     "regularizers": ["_checks"],
@@ -46,7 +62,8 @@ ARROWS = {
     "thresholds": ["_checks", "layers"],
     **{name: [*LOW, *SURGEON[:rank]] for rank, name in enumerate(SURGEON)},
     "surgeon.__init__": [*LOW, *SURGEON],
-    "stats": ["surgeon.graph", *SURGEON[:4]],
+    "stats": ["surgeon.graph", *SURGEON[:6]],
+    "search": [*LOW, *SURGEON],
     "transforms": [*LOW, *SURGEON, "stats"],
     "zoo": [],
 }

@@ -9,6 +9,27 @@ import contextlib
 import keras
 import numpy as np
 
+from keras_gates.surgeon import graph as gr
+
+# Layers whose constructors do nothing but check and keep their arguments, and
+# whose `build` does nothing but make weights.
+PLAIN = frozenset(
+    getattr(keras.layers, name)
+    for name in (
+        *("Conv1D", "Conv2D", "Conv3D", "DepthwiseConv1D", "DepthwiseConv2D"),
+        *("SeparableConv1D", "SeparableConv2D", "Dense", "BatchNormalization"),
+        *("Conv1DTranspose", "Conv2DTranspose", "Conv3DTranspose"),
+        *("LayerNormalization", "Activation", "ReLU", "LeakyReLU", "ELU"),
+        *("Add", "Subtract", "Multiply", "Average", "Maximum", "Minimum"),
+        *("Concatenate", "Flatten", "ZeroPadding2D", "UpSampling2D"),
+        *("MaxPooling1D", "MaxPooling2D", "MaxPooling3D"),
+        *("AveragePooling1D", "AveragePooling2D", "AveragePooling3D"),
+        *("GlobalMaxPooling1D", "GlobalMaxPooling2D", "GlobalMaxPooling3D"),
+        *("GlobalAveragePooling1D", "GlobalAveragePooling2D"),
+        *("GlobalAveragePooling3D",),
+    )
+)
+
 
 def recreate(op, changes):
     """A new operation of the same class, with `changes` to its config.
@@ -70,6 +91,41 @@ def merged(config, changes):
         inner = isinstance(value, dict) and isinstance(old, dict)
         config[key] = merged(old, value) if inner else value
     return config
+
+
+def call(op, args, kwargs, output=None, arrays=None):
+    """Call an operation symbolically, with what is known of it.
+
+    Args:
+        op: the new operation.
+        args: its positional arguments.
+        kwargs: its keyword arguments.
+        output: its one output, where that is known.
+        arrays: as in `prepared`.
+    """
+    known = type(op) in PLAIN and output is not None
+    shape = _input_shape(args, kwargs) if known else None
+    with prepared(op, output, arrays):
+        if shape is None:
+            return op(*args, **kwargs)
+        return gr.record(op, shape, args, kwargs, output)
+
+
+def _input_shape(args, kwargs):
+    """What `build` gets; None if a call may do more than build and record.
+
+    Masks are such a case: a call finds them on its inputs.
+    """
+    tensors = args[0] if args and type(args[0]) is list else list(args)
+    if len(args) != 1 or not all(
+        type(x) is keras.KerasTensor and getattr(x, "_keras_mask", None) is None
+        for x in tensors
+    ):
+        return None
+    if any(type(x) not in (type(None), bool) for x in kwargs.values()):
+        return None
+    shapes = [tuple(x.shape) for x in tensors]
+    return shapes if tensors is args[0] else shapes[0]
 
 
 @contextlib.contextmanager

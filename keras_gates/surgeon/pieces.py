@@ -9,6 +9,7 @@ import numpy as np
 from keras_gates.surgeon import create
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.copies import Copies
 from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.weights import Weights
 
@@ -74,6 +75,7 @@ class Pieces:
         self.labels = decision.labelling.labels
         self.folds = folds
         self.weights = Weights(decision, folds)
+        self.copies = Copies()
         self.operations = {}
         steps = decision.labelling.steps
         sites = {id(s.site): id(s.call.op) for s in steps}
@@ -117,7 +119,7 @@ class Pieces:
         if id(old) not in self.operations:
             arrays, extra = self.weights.of(step)
             config = create.merged(config, extra)
-            self.operations[id(old)] = create.recreate(old, config)
+            self.operations[id(old)] = self.copies.make(old, config)
         op = self.operations[id(old)]
         return Piece(op, args, kwargs, self._spec(step), arrays)
 

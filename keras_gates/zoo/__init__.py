@@ -25,6 +25,7 @@ side, in a layer of its own, as the papers' code does.
 from keras_gates.zoo.densenet import densenet
 from keras_gates.zoo.imagenet_resnet import resnet18
 from keras_gates.zoo.imagenet_resnet import resnet50
+from keras_gates.zoo.inception import inception
 from keras_gates.zoo.lenet import lenet5
 from keras_gates.zoo.mlp import mlp
 from keras_gates.zoo.mobilenet import mobilenet
@@ -36,6 +37,7 @@ from keras_gates.zoo.vgg import vgg19
 
 __all__ = [
     "densenet",
+    "inception",
     "lenet5",
     "mlp",
     "mobilenet",

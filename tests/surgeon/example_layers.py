@@ -48,6 +48,9 @@ def convolutions():
     yield layer("Conv2D", 8, 3, groups=2, padding="same", shape=IMAGE)
     yield layer("Conv2D", 8, 3, groups=8, use_bias=False, shape=IMAGE)
     yield layer("Conv2D", 8, 3, activation="relu", shape=IMAGE)
+    yield layer("StripConv", 8, 3, shape=IMAGE)
+    yield layer("StripConv", 8, 3, padding="same", shape=IMAGE)
+    yield layer("StripConv", 8, 2, strides=2, use_bias=False, shape=IMAGE)
     yield layer("Conv2D", 8, 3, activation="softmax", shape=IMAGE, shrinks=IN)
 
 

@@ -140,7 +140,7 @@ def layer(name, *args, shape=SIGNAL, note="", shrinks=BOTH, why="", **kwargs):
     axis = 1 if kwargs.get("data_format") == "channels_first" else -1
 
     def middle(x):
-        return getattr(L, name)(*args, **kwargs)(x)
+        return find(name)(*args, **kwargs)(x)
 
     told = ",".join(f"{k}={v}" for k, v in kwargs.items())
     return Example(

@@ -22,6 +22,7 @@ SMALL = {
     "preact_resnet": lambda **k: zoo.preact_resnet(11, **k),
     "densenet": lambda **k: zoo.densenet(10, 4, **k),
     "mobilenet": zoo.mobilenet,
+    "inception": lambda **k: zoo.inception(((6, 4), 5, (4, 6)), **k),
     "resnet18": lambda **k: zoo.resnet18((64, 64, 3), 10, **k),
     "resnet50": lambda **k: zoo.resnet50((64, 64, 3), 10, **k),
 }

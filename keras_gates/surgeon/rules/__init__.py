@@ -1,5 +1,6 @@
 """Rules: what the surgeon knows of each layer and operation."""
 
+from keras_gates.layers.res_conv import ResConv as _ResConv
 from keras_gates.layers.strip_conv import StripConv as _StripConv
 from keras_gates.surgeon.rules import gates as _gates
 from keras_gates.surgeon.rules import strip_conv as _strip_conv
@@ -19,6 +20,13 @@ _tables.fill()
 for _gate in _gates.GATES:
     register(_gate, _gates.GATE)
 register(_StripConv, _strip_conv.STRIP_CONV)
+register(
+    _ResConv,
+    Composite(
+        expand=lambda layer, x: layer.expand(x),
+        gate=lambda layer: ("layer", layer.m),
+    ),
+)
 register(_virtual.VirtualGate, _virtual.VIRTUAL)
 
 __all__ = [

@@ -109,13 +109,14 @@ class StripConvRule(PackingConv):
         left = _left(call.op, index, shut)
         channels = _channels(call.op, index)
         window = call.op.window(call.inputs[0].shape)
+        pays = strip_costs.pays(left, window, channels)
         stripes, dense = strip_costs.shares(left, window, channels)
         before = _open(call.op, {}, None).sum()
-        how = "by stripes" if stripes < dense else "with a dense kernel"
+        how = "by stripes" if pays else "with a dense kernel"
         return [
             f"{left.count} of {before} stripes stay, computed {how}: about "
-            f"{min(stripes, dense):.0%} of the time of a dense layer as wide, "
-            f"on {keras.backend.backend()}"
+            f"{stripes if pays else dense:.0%} of the time of a dense layer "
+            f"as wide, on {keras.backend.backend()}"
         ]
 
 

@@ -1,0 +1,43 @@
+"""Have a function of tensors run by XLA."""
+
+import functools
+
+import keras
+
+
+class Compiled:
+    """A function that XLA runs, where the backend has it.
+
+    Not a bare `tf.function`: TensorFlow would save one that is an attribute
+    of a layer with each model.
+
+    Args:
+        function: a function of tensors, without side effects.
+    """
+
+    def __init__(self, function):
+        self._function = _through_xla(function)
+
+    def __call__(self, *args):
+        return self._function(*args)
+
+
+def has_xla():
+    """Whether the backend can run functions through XLA."""
+    return keras.backend.backend() in ("tensorflow", "jax")
+
+
+def _through_xla(function):
+    backend = keras.backend.backend()
+    if backend == "tensorflow":
+        import tensorflow as tf
+
+        # TensorFlow takes functions of the same code for one, and would warn
+        # of the traces of all layers together. A partial has no code.
+        function = functools.partial(function)
+        return tf.function(function, jit_compile=True, autograph=False)
+    if backend == "jax":
+        import jax
+
+        return jax.jit(function)
+    return function

@@ -1,0 +1,164 @@
+"""What a layer that fuses into a convolution shares with a convolution."""
+
+import keras
+
+from keras_gates.layers import stock
+from keras_gates.layers.window import Window
+
+# What follows the name of a weight in the name of an argument.
+_HELPERS = {
+    "initializer": keras.initializers,
+    "regularizer": keras.regularizers,
+    "constraint": keras.constraints,
+}
+_GEOMETRY = ("kernel_size", "strides", "dilation_rate")
+
+
+class Fusible(keras.layers.Layer):
+    """Base class of layers with the arguments of a convolution.
+
+    Args:
+        filters: as in `keras.layers.Conv2D`, like those that follow.
+        kernel_size: integer or tuple, like the next two.
+        strides: pixels from one output to the next.
+        dilation_rate: pixels from one tap to the next.
+        padding: "same" or "valid".
+        data_format: "channels_last" or "channels_first".
+        groups: integer.
+        activation: an activation.
+        use_bias: whether the convolution has a bias.
+        kernel_initializer: an initializer.
+        bias_initializer: an initializer.
+        kernel_regularizer: a regularizer.
+        bias_regularizer: a regularizer.
+        kernel_constraint: a constraint.
+        bias_constraint: a constraint.
+        **kwargs: keyword arguments of `keras.layers.Layer`.
+    """
+
+    weights_with_arguments = ("kernel", "bias")
+
+    def __init__(
+        self,
+        filters,
+        kernel_size,
+        strides,
+        dilation_rate,
+        padding,
+        data_format,
+        groups,
+        activation,
+        use_bias,
+        kernel_initializer,
+        bias_initializer,
+        kernel_regularizer,
+        bias_regularizer,
+        kernel_constraint,
+        bias_constraint,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        self.filters = filters
+        self.kernel_size = _plain(kernel_size)
+        self.strides = _plain(strides)
+        self.dilation_rate = _plain(dilation_rate)
+        self.padding = padding
+        self.data_format = data_format or keras.config.image_data_format()
+        self.groups = groups
+        self.activation = keras.activations.get(activation)
+        self.use_bias = use_bias
+        self.kernel_initializer = keras.initializers.get(kernel_initializer)
+        self.bias_initializer = keras.initializers.get(bias_initializer)
+        self.kernel_regularizer = keras.regularizers.get(kernel_regularizer)
+        self.bias_regularizer = keras.regularizers.get(bias_regularizer)
+        self.kernel_constraint = keras.constraints.get(kernel_constraint)
+        self.bias_constraint = keras.constraints.get(bias_constraint)
+        if padding not in ("same", "valid"):
+            self.refuse(f"padding={padding!r}", "Expected: 'same' or 'valid'.")
+        # Keras knows which arguments go together.
+        self.convolution(self.rank or 2, None, name="check")
+
+    @property
+    def channel_axis(self):
+        """The axis of the channels, as `BatchNormalization` wants it."""
+        return 1 if self.data_format == "channels_first" else -1
+
+    @property
+    def rank(self):
+        """The number of spatial axes that the arguments tell, or None."""
+        given = [getattr(self, name) for name in _GEOMETRY]
+        return next((len(a) for a in given if isinstance(a, tuple)), None)
+
+    def window(self, sizes):
+        """The `Window` on an input of these sizes."""
+        pairs = (_spread(getattr(self, n), len(sizes)) for n in _GEOMETRY)
+        return Window(*pairs, self.padding, tuple(sizes))
+
+    def read(self, input_shape):
+        """`(window, channels)` of an input; an error where it does not fit."""
+        rank = len(input_shape) - 2
+        channels = input_shape[self.channel_axis] if rank > 0 else None
+        if rank != (self.rank or rank) or rank not in stock.RANKS:
+            wanted = [self.rank] if self.rank else stock.RANKS
+            ranks = " or ".join(str(r + 2) for r in wanted)
+            self.refuse(
+                f"an input of shape {tuple(input_shape)}",
+                f"Expected: an input of rank {ranks}, batch and channels "
+                "included.",
+            )
+        if channels is None:
+            self.refuse(
+                f"an input of shape {tuple(input_shape)}",
+                "Expected: a known number of channels. Give it in "
+                f"keras.Input, or correct data_format='{self.data_format}'.",
+            )
+        sizes = list(input_shape[1:])
+        sizes.pop(0 if self.channel_axis == 1 else -1)
+        return self.window(sizes), channels
+
+    def convolution(self, rank, channels, **changes):
+        """The convolution of these arguments, not built, without activation.
+
+        Args:
+            rank: 1 or 2.
+            channels: those of the input; None for unknown.
+            **changes: arguments that are to be others.
+        """
+        names = [*_GEOMETRY, "padding", "data_format", "use_bias"]
+        names += [f"{w}_{h}" for w in ("kernel", "bias") for h in _HELPERS]
+        settings = {name: getattr(self, name) for name in names}
+        settings = {**settings, "dtype": self.dtype_policy, **changes}
+        return stock.convolution(
+            rank, channels, self.filters, self.groups, **settings
+        )
+
+    def compute_output_shape(self, input_shape):
+        window, channels = self.read(input_shape)
+        conv = self.convolution(len(window.kernel), channels, name="shape")
+        return conv.compute_output_shape(input_shape)
+
+    def get_config(self):
+        names = [*_GEOMETRY, "filters", "groups", "padding", "data_format"]
+        config = {name: getattr(self, name) for name in [*names, "use_bias"]}
+        for weight in self.weights_with_arguments:
+            for helper, module in _HELPERS.items():
+                name = f"{weight}_{helper}"
+                config[name] = module.serialize(getattr(self, name))
+        config["activation"] = keras.activations.serialize(self.activation)
+        return {**super().get_config(), **config}
+
+    def refuse(self, received, remedy):
+        """Raise the error of a layer that can't be."""
+        kind = type(self).__name__
+        raise ValueError(
+            f"{kind} '{self.name}' would be no single convolution. "
+            f"Received: {received}. {remedy}"
+        )
+
+
+def _plain(value):
+    return tuple(value) if isinstance(value, (list, tuple)) else value
+
+
+def _spread(value, rank):
+    return value if isinstance(value, tuple) else (value,) * rank

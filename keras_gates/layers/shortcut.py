@@ -1,0 +1,92 @@
+"""Which shortcuts a convolution can have and still be one convolution."""
+
+KINDS = ("identity", "conv", "pool", "pool_conv")
+
+
+def resolve(layer, window, channels=None):
+    """The kind of shortcut of a `ResConv`.
+
+    Args:
+        layer: the layer.
+        window: its `Window`.
+        channels: those of the input; None where they are not known yet.
+
+    Raises:
+        ValueError: The two would not be one convolution.
+    """
+    kind = layer.shortcut
+    if kind not in ("auto", *KINDS):
+        layer.refuse(
+            f"shortcut={kind!r}", f"Expected: 'auto', or one of {KINDS}."
+        )
+    if kind == "auto":
+        kind = _choose(window, channels in (None, layer.filters))
+    found = _obstacle(kind, window)
+    if found is None and channels is not None:
+        found = _mismatch(kind, window, channels, layer.filters)
+    if found:
+        layer.refuse(f"shortcut={layer.shortcut!r}", found)
+    return kind
+
+
+def depends_on_size(kind, window):
+    """Whether the size of the input decides which tap the shortcut meets."""
+    wide = any(
+        taps > 1 < stride
+        for taps, stride in zip(window.kernel, window.strides, strict=True)
+    )
+    return kind == "conv" and wide
+
+
+def _choose(window, same_channels):
+    """The shortcut whose outcome has the shape of the convolution's."""
+    if window.keeps_size:
+        return "identity" if same_channels else "conv"
+    return "pool" if same_channels else "pool_conv"
+
+
+def _obstacle(kind, window):
+    """Why such a shortcut doesn't fit the window, and the remedy.
+
+    Returns None where it does, if only the channels fit.
+    """
+    if kind.startswith("pool"):
+        if max(window.dilation) > 1:
+            return (
+                "An average over neighbours is no kernel with gaps. Use "
+                "dilation_rate=1, or padding='same', which needs no pooling."
+            )
+        return None
+    if kind == "identity" and not window.keeps_size:
+        return (
+            "The output has another size than the input. Use shortcut='pool'."
+        )
+    if window.padding == "valid" and max(window.kernel) > 1:
+        return (
+            "padding='valid' cuts off a border that the shortcut would keep. "
+            "Use padding='same', or shortcut='pool_conv'."
+        )
+    if not window.has_taps:
+        return (
+            "No tap of the kernel reads the pixel that the shortcut reads: "
+            "they are even in number, with gaps. Use an odd kernel_size, or "
+            "dilation_rate=1."
+        )
+    return None
+
+
+def _mismatch(kind, window, channels, filters):
+    """Why the shortcut doesn't fit the input, and the remedy, or None."""
+    if not kind.endswith("conv") and channels != filters:
+        wanted = "conv" if kind == "identity" else "pool_conv"
+        return (
+            f"The input has {channels} channels, and the output {filters}. "
+            f"Use shortcut='{wanted}'."
+        )
+    if depends_on_size(kind, window) and None in window.pads:
+        return (
+            "The size of the input, which is unknown, decides which tap of "
+            "the kernel reads the pixel that the shortcut reads. Give the "
+            "size in keras.Input, or use shortcut='pool_conv'."
+        )
+    return None

@@ -1,0 +1,97 @@
+"""The layers of Keras that convolutions with a shortcut are made of."""
+
+import math
+
+import keras
+from keras import layers
+from keras import ops
+
+_CONVOLUTIONS = {1: layers.Conv1D, 2: layers.Conv2D}
+_DEPTHWISE = {1: layers.DepthwiseConv1D, 2: layers.DepthwiseConv2D}
+_PADDINGS = {1: layers.ZeroPadding1D, 2: layers.ZeroPadding2D}
+_POOLS = {1: layers.AveragePooling1D, 2: layers.AveragePooling2D}
+
+RANKS = tuple(_CONVOLUTIONS)
+CONVOLUTIONS = tuple(_CONVOLUTIONS.values())
+DEPTHWISE = tuple(_DEPTHWISE.values())
+
+
+def convolution(rank, channels, filters, groups, **settings):
+    """A convolution; depthwise where each channel is a group of its own.
+
+    It is the same function, but a grouped convolution trains on no CPU with
+    TensorFlow, and is slow elsewhere.
+
+    Args:
+        rank: 1 or 2, the number of spatial axes.
+        channels: those of the input; None for unknown.
+        filters: those of the output.
+        groups: as in `keras.layers.Conv2D`.
+        **settings: further arguments of `keras.layers.Conv2D`.
+    """
+    if groups == 1 or groups != channels:
+        return _CONVOLUTIONS[rank](filters, groups=groups, **settings)
+    named = {
+        key.replace("kernel_", "depthwise_")
+        if key != "kernel_size"
+        else key: value
+        for key, value in settings.items()
+    }
+    return _DEPTHWISE[rank](depth_multiplier=filters // groups, **named)
+
+
+def is_depthwise(layer):
+    """Whether a layer is a depthwise convolution."""
+    return isinstance(layer, DEPTHWISE)
+
+
+def zero_padded_mean(x, window, channels, data_format):
+    """The average over a window, zeros of the padding included."""
+    if window.padding == "valid":
+        return ops.average_pool(
+            x, window.kernel, window.strides, "valid", data_format
+        )
+    shape = (*window.kernel, channels, 1)
+    share = ops.full(shape, 1 / math.prod(window.kernel), x.dtype)
+    return ops.depthwise_conv(
+        x, share, window.strides, "same", data_format=data_format
+    )
+
+
+def zero_padded_pool(window, data_format, dtype, name):
+    """The same average as a list of layers.
+
+    The "same" pooling of Keras leaves the padding out of its averages, which
+    no kernel does: the two would differ all along the border.
+
+    Args:
+        window: the `Window`; where its sizes are unknown and matter, a
+            depthwise convolution with a fixed kernel stands for the pooling.
+        data_format: "channels_last" or "channels_first".
+        dtype: the dtype policy of the layers.
+        name: what the names of the layers start with.
+    """
+    rank, pads = len(window.kernel), window.pads
+    shared = {"data_format": data_format, "dtype": dtype}
+    if None in pads:
+        share = keras.initializers.Constant(1 / math.prod(window.kernel))
+        fixed = _DEPTHWISE[rank](
+            window.kernel,
+            window.strides,
+            window.padding,
+            use_bias=False,
+            depthwise_initializer=share,
+            trainable=False,
+            name=f"{name}_pool",
+            **shared,
+        )
+        return [fixed]
+    found = []
+    if any(map(any, pads)):
+        widths = pads[0] if rank == 1 else pads
+        found.append(_PADDINGS[rank](widths, name=f"{name}_pad", **shared))
+    pool = _POOLS[rank]
+    found.append(
+        pool(window.kernel, window.strides, name=f"{name}_pool", **shared)
+    )
+    return found

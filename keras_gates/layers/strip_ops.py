@@ -1,0 +1,191 @@
+"""Convolution with stripes: one product, then shifted sums.
+
+All stripes together are a 1x1 convolution. What it gives for a stripe is
+added to the stripe's filter, shifted by the stripe's position in the kernel.
+Positions whose shift leaves the same remainder by the strides read the same
+pixels; each such phase is cut out before the product, so that nothing is
+multiplied that no output reads.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+from keras import ops
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Tap:
+    """One position of the kernel.
+
+    Attributes:
+        shift: how many pixels of its phase it looks ahead, on each axis.
+        filters: the filters with a stripe there.
+        start: the first of these stripes among those of its phase.
+    """
+
+    shift: tuple
+    filters: np.ndarray
+    start: int
+
+    def columns(self, filters, none):
+        """For each of the filters, its stripe; `none` where it has none."""
+        found = np.full(filters, none, "int32")
+        found[self.filters] = self.start + np.arange(len(self.filters))
+        return found
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Phase:
+    """The positions that read the same pixels.
+
+    Attributes:
+        first: the first of these pixels, on each axis.
+        rows: the numbers of its stripes among all.
+        taps: its `Tap`s.
+    """
+
+    first: tuple
+    rows: list
+    taps: list
+
+
+def phases_of(stripes, window):
+    """The `Phase`s of a layer; `window.pads` must be known."""
+    found = {}
+    before = np.array([pad[0] for pad in window.pads])
+    for at in np.argwhere(stripes.kept.any(axis=2)):
+        rows = stripes.numbers[tuple(at)]
+        filters = np.flatnonzero(rows < stripes.count)
+        pixel = at * window.dilation - before
+        shift, first = np.divmod(pixel, window.strides)
+        first = tuple(first.tolist())
+        phase = found.setdefault(first, Phase(first, [], []))
+        tap = Tap(tuple(shift.tolist()), filters, len(phase.rows))
+        phase.taps.append(tap)
+        phase.rows.extend(rows[filters].tolist())
+    return list(found.values())
+
+
+def can_convolve(stripes, window):
+    """Whether the shifts are known, and each phase has pixels to read."""
+    if max(window.strides) == 1:
+        return True
+    return None not in window.sizes and all(
+        first < size
+        for phase in phases_of(stripes, window)
+        for first, size in zip(phase.first, window.sizes, strict=True)
+    )
+
+
+def convolve(x, weights, stripes, window, channels_first):
+    """The convolution of `x` with stripes, without a bias.
+
+    Args:
+        x: the input, of rank 4.
+        weights: the stripes, `(count, input channels)`.
+        stripes: their `Stripes`.
+        window: the `Window` on the input, for which `can_convolve` holds.
+        channels_first: whether the channels come first.
+    """
+    filters = stripes.kept.shape[2]
+    summed = _Sum(window, filters, channels_first)
+    if keras.backend.backend() == "torch":
+        summed = _SumInPlace(window, filters, channels_first)
+    for phase in phases_of(stripes, window):
+        pixels = summed.pixels(x, phase)
+        own = weights
+        if len(phase.rows) < stripes.count:
+            own = ops.take(weights, np.array(phase.rows), axis=0)
+        kernel = ops.transpose(own)[None, None]
+        product = ops.conv(
+            pixels,
+            kernel,
+            padding="valid",
+            data_format="channels_first" if channels_first else "channels_last",
+        )
+        summed.add(product, phase)
+    return summed.total
+
+
+class _Sum:
+    """Adds shifted products, in a form that XLA makes one loop of."""
+
+    def __init__(self, window, filters, channels_first):
+        self.window = window
+        self.filters = filters
+        self.channels = 1 if channels_first else 3
+        self.spatial = (2, 3) if channels_first else (1, 2)
+        self.total = None
+
+    def pixels(self, x, phase):
+        """The pixels that a phase reads."""
+        if max(self.window.strides) == 1:
+            return x
+        cut = [slice(None)] * 4
+        for axis, first, step in zip(
+            self.spatial, phase.first, self.window.strides, strict=True
+        ):
+            cut[axis] = slice(first, None, step)
+        return x[tuple(cut)]
+
+    def add(self, product, phase):
+        """Add what a phase's product gives to each filter."""
+        extra = [self._extra(axis, phase) for axis in (0, 1)]
+        pads = [self._pad(axis, phase, extra[axis]) for axis in (0, 1)]
+        widths = [(0, 0)] * 4
+        for axis, pad in zip(self.spatial, pads, strict=True):
+            widths[axis] = pad
+        # The column that filters without a stripe at a position read.
+        widths[self.channels] = (0, 1)
+        product = ops.pad(product, widths)
+        for tap in phase.taps:
+            cut = [slice(None)] * 4
+            for axis in (0, 1):
+                start = pads[axis][0] + tap.shift[axis]
+                rest = pads[axis][1] - tap.shift[axis] - extra[axis]
+                cut[self.spatial[axis]] = slice(start, -rest or None)
+            columns = tap.columns(self.filters, len(phase.rows))
+            part = ops.take(product[tuple(cut)], columns, axis=self.channels)
+            self.total = part if self.total is None else self.total + part
+
+    def _extra(self, axis, phase):
+        """How many more outputs there are than pixels of the phase."""
+        window = self.window
+        reach = (window.kernel[axis] - 1) * window.dilation[axis]
+        more = sum(window.pads[axis]) - reach
+        step, size = window.strides[axis], window.sizes[axis]
+        if step == 1:
+            return more
+        pixels = -(-(size - phase.first[axis]) // step)
+        return (size + more - 1) // step + 1 - pixels
+
+    def _pad(self, axis, phase, extra):
+        """Zeros in front of a phase's pixels, and behind them."""
+        shifts = [tap.shift[axis] for tap in phase.taps]
+        return max(0, -min(shifts)), max(0, extra + max(shifts))
+
+
+class _SumInPlace(_Sum):
+    """Adds each product where it belongs: what is fastest without XLA."""
+
+    def add(self, product, phase):
+        if self.total is None:
+            shape = list(product.shape)
+            shape[self.channels] = self.filters
+            for axis in (0, 1):
+                shape[self.spatial[axis]] += self._extra(axis, phase)
+            self.total = product.new_zeros(shape)
+        for tap in phase.taps:
+            here, there = [slice(None)] * 4, [slice(None)] * 4
+            for axis, shift in zip(self.spatial, tap.shift, strict=True):
+                low = max(0, -shift)
+                high = min(self.total.shape[axis], product.shape[axis] - shift)
+                here[axis] = slice(low, max(low, high))
+                there[axis] = slice(low + shift, max(low, high) + shift)
+            stop = tap.start + len(tap.filters)
+            there[self.channels] = slice(tap.start, stop)
+            filters = ops.convert_to_tensor(tap.filters, "int32")
+            self.total[tuple(here)].index_add_(
+                self.channels, filters, product[tuple(there)]
+            )

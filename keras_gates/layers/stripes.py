@@ -1,0 +1,95 @@
+"""Which stripes of a kernel are left, and where they lie."""
+
+import dataclasses
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stripes:
+    """The shape of the filters of a convolution.
+
+    A stripe is what one filter reads at one position of the kernel: a vector
+    over the input channels. Stored, stripes are the rows of a matrix, by
+    position and then by filter.
+
+    Attributes:
+        kept: boolean array `(rows, columns, filters)`.
+    """
+
+    kept: np.ndarray
+
+    @classmethod
+    def from_lists(cls, lists, kernel_size, filters, owner):
+        """Stripes from lists, as a config holds them.
+
+        Args:
+            lists: for each row, for each column of the kernel, the numbers
+                of the filters that have a stripe there, in ascending order.
+            kernel_size: `(rows, columns)`.
+            filters: the number of filters.
+            owner: name of the layer, for the message.
+
+        Raises:
+            ValueError: the lists are no such thing, or all empty.
+        """
+        try:
+            kept = _mask(lists, kernel_size, filters)
+        except (TypeError, ValueError, IndexError):
+            kept = None
+        if kept is None or not kept.any():
+            rows, columns = kernel_size
+            raise ValueError(
+                f"StripConv '{owner}' cannot use these `stripes`. Received: "
+                f"{_shortened(lists)}. Expected: {rows} lists of {columns} "
+                "lists that hold numbers of filters, each below "
+                f"{filters} and in ascending order, and one stripe at least. "
+                "Leave `stripes` out for a layer with all of its stripes."
+            )
+        return cls(kept)
+
+    def lists(self):
+        """The stripes as lists that a JSON config can hold."""
+        return [
+            [np.flatnonzero(tap).tolist() for tap in row] for row in self.kept
+        ]
+
+    @property
+    def count(self):
+        """How many there are."""
+        return int(np.count_nonzero(self.kept))
+
+    @property
+    def numbers(self):
+        """Like `kept`: the row of each stripe, `count` where there is none."""
+        found = np.full(self.kept.shape, self.count, "int32")
+        found[self.kept] = np.arange(self.count)
+        return found
+
+    @property
+    def box(self):
+        """The smallest box of positions: `(first, past the last)` an axis."""
+        rows = np.flatnonzero(self.kept.any(axis=(1, 2)))
+        columns = np.flatnonzero(self.kept.any(axis=(0, 2)))
+        return tuple((int(x[0]), int(x[-1]) + 1) for x in (rows, columns))
+
+
+def _mask(lists, kernel_size, filters):
+    """The lists as a mask, or None if they don't fit."""
+    kept = np.zeros((*kernel_size, filters), bool)
+    if [len(row) for row in lists] != [kernel_size[1]] * kernel_size[0]:
+        return None
+    for i, row in enumerate(lists):
+        for j, tap in enumerate(row):
+            numbers = np.asarray(tap, dtype="int64")
+            if numbers.tolist() != list(tap) or (numbers < 0).any():
+                return None
+            if (np.diff(numbers) <= 0).any():
+                return None
+            kept[i, j, numbers] = True
+    return kept
+
+
+def _shortened(lists, most=200):
+    text = repr(lists)
+    return text if len(text) <= most else f"{text[:most]}..."

@@ -1,0 +1,58 @@
+"""A kernel whose outer rows and columns are zero, without these."""
+
+import dataclasses
+
+from keras import ops
+
+
+@dataclasses.dataclass(frozen=True)
+class Trim:
+    """How the kernel in a box reads what the whole one reads.
+
+    Attributes:
+        box: `(first, past the last)` position on each axis.
+        padding: that of the convolution.
+        pads: the zeros round its input on each axis, `(before, after)`, put
+            there beforehand; pixels to cut off where they are negative.
+    """
+
+    box: tuple
+    padding: str
+    pads: tuple = ((0, 0), (0, 0))
+
+    @property
+    def kernel_size(self):
+        return tuple(stop - start for start, stop in self.box)
+
+    def padded(self, x, channel_axis):
+        """The input with these zeros round it, or without these pixels."""
+        widths = [(0, 0), *self.pads]
+        widths.insert(channel_axis % 4, (0, 0))
+        cut = tuple(
+            slice(max(0, -before), min(0, after) or None)
+            for before, after in widths
+        )
+        added = [(max(0, before), max(0, after)) for before, after in widths]
+        x = x[cut] if min(map(min, widths)) < 0 else x
+        return ops.pad(x, added) if max(map(max, added)) else x
+
+
+def trim(window, box):
+    """The `Trim` of a window to a box.
+
+    The whole kernel where the padding depends on a size that is unknown.
+    """
+    whole = tuple((0, taps) for taps in window.kernel)
+    if box == whole or None in window.pads:
+        return Trim(whole, window.padding)
+    pads = tuple(
+        (before - start * step, after - (taps - stop) * step)
+        for (before, after), (start, stop), taps, step in zip(
+            window.pads, box, window.kernel, window.dilation, strict=True
+        )
+    )
+    size = tuple(stop - start for start, stop in box)
+    same = dataclasses.replace(window, kernel=size, padding="same")
+    if window.padding == "same" and same.pads == pads:
+        return Trim(box, "same")
+    return Trim(box, "valid", pads)

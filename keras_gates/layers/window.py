@@ -1,0 +1,68 @@
+"""Where the taps of a convolution's kernel read."""
+
+import dataclasses
+
+
+@dataclasses.dataclass(frozen=True)
+class Window:
+    """The kernel of a convolution on an input, one entry for each axis.
+
+    Attributes:
+        kernel: numbers of taps.
+        strides: pixels from one output to the next.
+        dilation: pixels from one tap to the next.
+        padding: "valid" or "same".
+        sizes: pixels of the input; None where they are unknown.
+    """
+
+    kernel: tuple
+    strides: tuple
+    dilation: tuple
+    padding: str
+    sizes: tuple
+
+    @property
+    def keeps_size(self):
+        """Whether there is an output for each pixel of the input."""
+        whole = self.padding == "same" or max(self.kernel) == 1
+        return whole and max(self.strides) == 1
+
+    @property
+    def pads(self):
+        """`(before, after)`: the zeros round the input; None if unknown.
+
+        Strides that leave a rest make "same" depend on the size: 3 taps at
+        strides of 2 pad an even input behind, an odd one on both sides.
+        """
+        axes = zip(
+            self.kernel, self.strides, self.dilation, self.sizes, strict=True
+        )
+        return tuple(self._pad(*axis) for axis in axes)
+
+    @property
+    def taps(self):
+        """The taps that read the pixel `output * stride`; None if unknown."""
+        pads = zip(self.pads, self.dilation, strict=True)
+        return tuple(pad and pad[0] // step for pad, step in pads)
+
+    @property
+    def has_taps(self):
+        """Whether the taps of a "same" kernel fall on those pixels.
+
+        An even number of dilated taps passes them by on both sides.
+        """
+        axes = zip(self.kernel, self.dilation, strict=True)
+        return all((k - 1) * step // 2 % step == 0 for k, step in axes)
+
+    def _pad(self, taps, stride, step, size):
+        if self.padding == "valid" or taps == 1:
+            return (0, 0)
+        reach = (taps - 1) * step
+        if stride == 1:
+            total = reach
+        elif size is None:
+            return None
+        else:
+            last = (size - 1) // stride * stride
+            total = max(last + reach + 1 - size, 0)
+        return (total // 2, total - total // 2)

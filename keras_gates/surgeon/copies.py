@@ -1,0 +1,232 @@
+"""Make layers anew by copying what they hold, for a tenth of the time.
+
+Most of what a rebuild costs is the constructors of layers: checks of
+arguments, signatures, attributes that are tracked one by one. What they leave
+behind in layers of Keras' own is plain data, which can be copied.
+
+What a fresh layer holds is not documented, so nothing here knows it. The first
+layer of each class is made from its config, as ever, and what it holds is the
+pattern for the others. The pattern is used only if a copy made with it holds
+the same as that layer; a layer that holds anything unexpected is made from its
+config.
+"""
+
+import copy
+import functools
+import inspect
+import types
+
+import keras
+
+from keras_gates.surgeon import create
+
+# Keys of a config that a layer keeps under another name.
+KEPT_AS = {"trainable": "_trainable", "dtype": "_dtype_policy"}
+DATA = (type(None), bool, int, float, str, inspect.Signature)
+
+
+def _exported(*modules):
+    return [value for module in modules for value in vars(module).values()]
+
+
+# By identity and by exact class: a user's own may keep anything.
+FUNCTIONS = frozenset(
+    f for f in _exported(keras.activations) if isinstance(f, types.FunctionType)
+)
+CHOICES = frozenset(
+    value
+    for value in _exported(
+        keras.initializers, keras.regularizers, keras.constraints
+    )
+    if isinstance(value, type)
+)
+
+
+class Copies:
+    """Makes layers and operations anew, like `create.recreate`."""
+
+    def __init__(self):
+        self._patterns = {}
+
+    def make(self, op, changes):
+        """A new operation of the same class, with `changes` to its config.
+
+        Raises:
+            ValueError: the config does not round-trip.
+        """
+        if type(op) not in create.PLAIN or keras.config.is_nnx_enabled():
+            return create.recreate(op, changes)
+        key = (type(op), *sorted(changes))
+        if key not in self._patterns:
+            new = create.recreate(op, changes)
+            self._patterns[key] = _learnt(op, new, changes)
+            return new
+        pattern = self._patterns[key]
+        new = None if pattern is None else pattern.copy(op, changes)
+        return create.recreate(op, changes) if new is None else new
+
+
+class _Unexpected(Exception):
+    """A layer holds what is not known to be safe to copy."""
+
+
+def _learnt(op, new, changes):
+    """The pattern of a fresh layer, or None if it has none."""
+    try:
+        pattern = _Pattern(op, new, changes)
+    except _Unexpected:
+        return None
+    twin = pattern.copy(op, changes)
+    if twin is None:
+        return None
+    held, copied = dict(vars(new)), dict(vars(twin))
+    held["_auto_config"] = copied["_auto_config"] = None
+    return pattern if _alike(held, copied) else None
+
+
+class _Pattern:
+    """What a fresh layer of one class holds, sorted by how it is copied."""
+
+    def __init__(self, op, new, changes):
+        self.sample, self.built_at_once = new, new.built
+        state = dict(vars(new))
+        tracker = state.pop("_tracker")
+        stores = {id(store) for _, store in tracker.config.values()}
+        names = {KEPT_AS.get(key, key) for key in op.get_config()}
+        names |= {"activity_regularizer"}
+        self.own = sorted(names & state.keys())
+        if not set(changes) <= set(self.own):
+            raise _Unexpected(changes)
+        # It stands in for a `get_config`, which all these classes have.
+        self.fixed = {"_auto_config": None}
+        self.fresh, self.tracked, self.bound = {}, {}, {}
+        for name in state.keys() - {"_auto_config", *self.own}:
+            if id(state[name]) not in stores:
+                self._sort(name, state[name], tracker)
+        self._derive(op)
+
+    def _sort(self, name, value, tracker):
+        if isinstance(value, types.FunctionType):
+            self.bound[name] = value
+        elif _is_data(value) or type(value) is keras.layers.InputSpec:
+            self.fixed[name] = value
+        elif getattr(value, "tracker", None) is tracker:
+            self.tracked[name] = type(value), _plain(value)
+        # What the constructor built, `_build_at_init` builds again.
+        elif _plain(value) is not None and (not value or self.built_at_once):
+            self.fresh[name] = type(value)
+        else:
+            raise _Unexpected(name)
+
+    def _derive(self, op):
+        """Find what follows from the config, and what `build` sets."""
+        common, state = vars(keras.Layer()), vars(op)
+        self.derived = []
+        for name in self.fixed.keys() - common.keys():
+            if _same(state.get(name), self.fixed[name]):
+                self.derived.append(name)
+            elif self.fixed[name] is not None:
+                raise _Unexpected(name)
+
+    def copy(self, op, changes):
+        """A fresh layer with the config of `op`; None if that is unsafe."""
+        held = vars(op)
+        for name in self.derived:
+            if not _same(held.get(name), self.fixed[name]):
+                return None
+        new = object.__new__(type(op))
+        state = vars(new)
+        state.update(self.fixed)
+        state.update({name: kind() for name, kind in self.fresh.items()})
+        new._initialize_tracker()
+        try:
+            for name in self.own:
+                value = changes[name] if name in changes else held.get(name)
+                state[name] = _copied(value, op._tracker, new._tracker)
+            for name, function in self.bound.items():
+                state[name] = _rebound(function, self.sample, new)
+        except _Unexpected:
+            return None
+        for name, (kind, values) in self.tracked.items():
+            state[name] = kind(values, new._tracker)
+        if self.built_at_once:
+            new._build_at_init()
+        return new
+
+
+def _is_data(value):
+    if type(value) is tuple:
+        return all(map(_is_data, value))
+    return type(value) in DATA
+
+
+def _same(value, data):
+    # The other way round a variable would compare its values.
+    return type(value) is type(data) and value == data
+
+
+def _plain(value):
+    """The content of a container without what tracks it, or None."""
+    kinds = [kind for kind in (list, dict, set) if isinstance(value, kind)]
+    return kinds[0](value) if kinds else None
+
+
+def _copied(value, before, tracker):
+    """A part of a config, for another layer."""
+    if _is_data(value):
+        return value
+    if isinstance(value, types.FunctionType) and value in FUNCTIONS:
+        return value
+    if type(value) is keras.dtype_policies.DTypePolicy:
+        return value
+    if type(value) in CHOICES and _is_data((*vars(value).values(),)):
+        return copy.copy(value)
+    if isinstance(value, list) and getattr(value, "tracker", 0) is before:
+        return type(value)(list(value), tracker)
+    raise _Unexpected(value)
+
+
+def _rebound(function, old, new):
+    """A function that a layer wraps a method in, for another layer."""
+    cells = {}
+    for name, cell in zip(
+        function.__code__.co_freevars, function.__closure__ or (), strict=True
+    ):
+        value = cell.cell_contents
+        if isinstance(value, types.MethodType) and value.__self__ is old:
+            value = types.MethodType(value.__func__, new)
+        elif value is old:
+            value = new
+        else:
+            raise _Unexpected(name)
+        cells[name] = types.CellType(value)
+    twin = types.FunctionType(
+        function.__code__,
+        function.__globals__,
+        argdefs=function.__defaults__,
+        closure=tuple(cells.values()),
+    )
+    twin.__kwdefaults__ = function.__kwdefaults__
+    method = types.MethodType(function.__wrapped__.__func__, new)
+    return functools.update_wrapper(twin, method)
+
+
+def _alike(left, right):
+    """Whether two objects hold the same, and share nothing that changes."""
+    if type(left) is not type(right):
+        return False
+    if isinstance(left, types.FunctionType):
+        return left.__code__ is right.__code__
+    if _is_data(left) or type(left) is types.MethodType:
+        return left == right
+    if type(left) in CHOICES:
+        return left.get_config() == right.get_config()
+    if isinstance(left, dict):
+        return left.keys() == right.keys() and _alike(
+            [*left.values()], [right[key] for key in left]
+        )
+    if isinstance(left, (list, tuple)):
+        return len(left) == len(right) and all(map(_alike, left, right))
+    if isinstance(left, set):
+        return left == right
+    return _alike(dict(vars(left)), dict(vars(right)))

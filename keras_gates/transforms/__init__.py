@@ -1,0 +1,33 @@
+"""Transforms: a new model from a model, with the weights kept."""
+
+from keras_gates.transforms.added_shortcuts import AddedShortcut
+from keras_gates.transforms.added_shortcuts import added_shortcuts
+from keras_gates.transforms.added_shortcuts import drop_shortcuts
+from keras_gates.transforms.convolutions import Convolutions
+from keras_gates.transforms.convolutions import find_convolutions
+from keras_gates.transforms.fuse import fuse
+from keras_gates.transforms.insert_gates import insert_gates
+from keras_gates.transforms.separate_shortcuts import separate_shortcuts
+from keras_gates.transforms.spec import GateSpec
+from keras_gates.transforms.structure import Structure
+from keras_gates.transforms.structure import find_structure
+from keras_gates.transforms.to_dense import to_dense
+from keras_gates.transforms.to_resconv import to_resconv
+from keras_gates.transforms.to_stripconv import to_stripconv
+
+__all__ = [
+    "AddedShortcut",
+    "Convolutions",
+    "GateSpec",
+    "Structure",
+    "added_shortcuts",
+    "drop_shortcuts",
+    "find_convolutions",
+    "find_structure",
+    "fuse",
+    "insert_gates",
+    "separate_shortcuts",
+    "to_dense",
+    "to_resconv",
+    "to_stripconv",
+]

@@ -1,0 +1,127 @@
+"""The shortcuts that `insert_gates` added: found again, and dropped."""
+
+import dataclasses
+
+from keras import layers
+
+from keras_gates.layers import Gate
+from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.plan import plan
+from keras_gates.surgeon.rewrite import rewrite
+from keras_gates.transforms.shortcuts import ADD
+from keras_gates.transforms.shortcuts import SUBTRACT
+
+
+@dataclasses.dataclass(frozen=True)
+class AddedShortcut:
+    """A shortcut that `insert_gates` added.
+
+    Attributes:
+        gate: path of the gate it belongs to.
+        add: path of the `Add` layer in which it ends.
+    """
+
+    gate: str
+    add: str
+
+
+def added_shortcuts(model):
+    """The shortcuts that `insert_gates` added to a model.
+
+    They are told by the name of the `Add` layer in which they end: that of
+    the gate in front of it, and "_shortcut_add".
+
+    Args:
+        model: A built functional model.
+
+    Returns:
+        A list of `AddedShortcut`, in the order of the model.
+
+    Example:
+    >>> import keras_gates as kg
+    >>> model = kg.zoo.plain_resnet(8)
+    >>> gated = kg.transforms.insert_gates(model, layers=True, mismatch="skip")
+    >>> kg.transforms.added_shortcuts(gated)[0].gate
+    'stage1_block1_conv1_layer_gate'
+    """
+    graph = gr.read(model)
+    return [AddedShortcut(g.path, a.path) for a, g, _ in _added(graph)]
+
+
+def drop_shortcuts(model, thresholds, **options):
+    """Take out the added shortcuts of the gates that stay open.
+
+    `h = factor * f(h_in) + h_in` becomes `h = factor * f(h_in)`, as the
+    authors finish. That changes the function, and calls for fine-tuning,
+    with one exception: a shortcut inserted with `start="same"` counts for
+    nothing where the factor is 1. Closed gates keep theirs: it is all that is
+    left of the layer.
+
+    Reference:
+
+    - [Haider and Taj, 2020, Comprehensive Online Network Pruning via Learnable
+      Scaling Factors](https://arxiv.org/abs/2010.02623), section 5.4
+
+    Args:
+        model: A functional model with gates, from `insert_gates`.
+        thresholds: As in `surgeon.plan`.
+        **options: `keep_at_least`, `round_to`, `exact` as in `surgeon.plan`.
+
+    Returns:
+        A new model with all the gates. Without added shortcuts, a copy.
+
+    Raises:
+        TypeError, ValueError: As `surgeon.plan`.
+
+    Example:
+    >>> import keras_gates as kg
+    >>> model = kg.zoo.plain_resnet(8)
+    >>> gated = kg.transforms.insert_gates(model, layers=True, start="same")
+    >>> len(kg.transforms.added_shortcuts(gated))
+    7
+    >>> bare = kg.transforms.drop_shortcuts(gated, thresholds=0.5)
+    >>> kg.transforms.added_shortcuts(bare)
+    []
+    """
+    decided = plan(model, thresholds, **options)
+    closed = {name for name, indices in decided.closed.items() if indices}
+    return without_shortcuts(model, closed)
+
+
+def without_shortcuts(model, closed):
+    """A new model without the added shortcuts of all but `closed` gates.
+
+    Args:
+        model: a functional model with gates.
+        closed: the paths of the closed gates.
+    """
+    graph = gr.read(model)
+    outcome = {}
+    for add, gate, subtract in _added(graph):
+        if gate.path not in closed:
+            outcome[add.site] = add.site.node.input_tensors[1]
+            if subtract is not None:
+                outcome[subtract.site] = subtract.site.node.input_tensors[0]
+
+    def edit(recall):
+        kept = outcome.get(recall.site)
+        return None if kept is None else recall.tensor(kept)
+
+    return rewrite(graph, edit)
+
+
+def _added(graph):
+    """`(Add, gate, Subtract or None)`: the calls of each added shortcut."""
+    found = {}
+    for call in graph.calls:
+        if not isinstance(call.op, layers.Add) or call.site in found:
+            continue
+        gate = call.inputs[-1].producer
+        if gate is None or not isinstance(gate.op, Gate):
+            continue
+        if call.op.name == gate.op.name + ADD:
+            minus = gate.inputs[0].producer
+            named = minus is not None and minus.op.name
+            same = named == gate.op.name + SUBTRACT
+            found[call.site] = (call, gate, minus if same else None)
+    return list(found.values())

@@ -1,0 +1,66 @@
+"""A layer and what belongs to it: normalization and activation behind it."""
+
+import keras
+
+from keras_gates.surgeon.rules import rule_of
+from keras_gates.surgeon.rules.elementwise import Elementwise
+from keras_gates.surgeon.rules.per_channel import PReLU
+from keras_gates.surgeon.rules.spatial import Spatial
+
+POSITIONS = ("activation", "norm")
+NORMS = (
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+)
+
+
+def chain(graph, call, position="activation"):
+    """The calls from a layer to where a gate on it belongs.
+
+    A gate in front of a normalization would be divided out again, so it
+    comes behind: at the end of the chain, or for `position="norm"` in front
+    of an activation that ends it.
+
+    Args:
+        graph: the `Graph`.
+        call: the call of the layer, the first of the chain.
+        position: one of `POSITIONS`.
+    """
+    found = [call]
+    while (after := _sole_reader(graph, found[-1])) is not None:
+        if not isinstance(after.op, NORMS) and not _is_activation(after):
+            break
+        found.append(after)
+    if position == "norm":
+        while len(found) > 1 and not isinstance(found[-1].op, NORMS):
+            found.pop()
+    return found
+
+
+def entry_of(graph, call):
+    """The call at which a layer begins: zero padding in front of it, or it."""
+    before = call.inputs[0].producer
+    if before is None or _sole_reader(graph, before) is not call:
+        return call
+    rule = rule_of(before)
+    pads = isinstance(rule, Spatial) and rule.pads(before.op)
+    return before if pads else call
+
+
+def _sole_reader(graph, call):
+    """The one call that reads what `call` gives, in the same model."""
+    if len(call.outputs) != 1:
+        return None
+    tensor = call.outputs[0]
+    if len(tensor.consumers) != 1 or tensor in graph.outputs:
+        return None
+    after = tensor.consumers[0]
+    inside = after.scopes == call.scopes
+    alone = after.inputs == [tensor] and len(after.outputs) == 1
+    return after if inside and alone else None
+
+
+def _is_activation(call):
+    return isinstance(rule_of(call), (Elementwise, PReLU))

@@ -1,0 +1,178 @@
+"""Where gates on channels go, and which of them must be one gate."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_gates.layers import FilterGate
+from keras_gates.surgeon import analysis
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules import rule_of
+from keras_gates.surgeon.rules.convolution import Depthwise
+from keras_gates.surgeon.rules.rule import LINEAR
+from keras_gates.surgeon.rules.rule import POSITIVE
+from keras_gates.transforms import chains
+from keras_gates.transforms.regions import has_kernel
+
+
+@dataclasses.dataclass(eq=False)
+class Channels:
+    """The tensors whose channels stay or go together, for one gate.
+
+    Attributes:
+        places: for each tensor, the calls from the layer that makes it (or
+            the normalization that reads it) to where the gate goes.
+        axis: that of the channels.
+        classes: for each channel, its class in the labelling.
+        tied: whether other gates hold some of the same channels, or there
+            is more than one place.
+        reason: why they get no gate; "" if they get one.
+    """
+
+    places: list
+    axis: int = -1
+    classes: np.ndarray | None = None
+    tied: bool = False
+    reason: str = ""
+
+    @property
+    def name(self):
+        return self.places[0][0].path
+
+    @property
+    def calls(self):
+        return [call for place in self.places for call in place]
+
+    @property
+    def gate_name(self):
+        return f"{self.places[0][0].op.name}_filter_gate"
+
+
+def find_channels(graph, labelling=None, position="activation"):
+    """The `Channels` of a graph, in order.
+
+    A gate is never in front of a batch normalization that would divide its
+    factors out again, be it past an addition, a concatenation or a
+    depthwise convolution. There, gates go behind the normalization.
+
+    Args:
+        graph: the `Graph` of a model.
+        labelling: its `Labelling`, if it is at hand.
+        position: where in the chain, as for `chains.chain`.
+    """
+    labelling = labelling or analysis.label(graph)
+    places, seen = {}, {lb.FIXED}
+    for step in labelling.steps:
+        made = {u for labels in step.flow.labels for u in labels.ravel()} - seen
+        seen |= made
+        if made and step.position is None and has_kernel(step.call):
+            start = chains.chain(graph, step.call, position)
+            for chain in _behind_norms(graph, start, position):
+                places.setdefault(chain[-1].site, chain)
+    pinned = _pinned(labelling)
+    found = [_channels(graph, labelling, c, pinned) for c in places.values()]
+    return _shared(found)
+
+
+def _behind_norms(graph, chain, position):
+    """The chain itself, or those of the normalizations that come next."""
+    norms = _norms_ahead(chain[-1].outputs[0])
+    if not norms:
+        return [chain]
+    chains_of_norms = [chains.chain(graph, norm, position) for norm in norms]
+    return [
+        end
+        for start in chains_of_norms
+        for end in _behind_norms(graph, start, position)
+    ]
+
+
+def _norms_ahead(tensor):
+    """Normalizations that a factor on this tensor would reach unchanged."""
+    found, seen, todo = {}, set(), [tensor]
+    while todo:
+        for call in todo.pop().consumers:
+            if call in seen:
+                continue
+            seen.add(call)
+            if isinstance(call.op, keras.layers.BatchNormalization):
+                found[call] = None
+            elif _passes_factors(call):
+                todo.extend(call.outputs)
+    return list(found)
+
+
+def _passes_factors(call):
+    rule = rule_of(call)
+    # A bias moves the channel, and the normalization takes that back.
+    if isinstance(rule, Depthwise):
+        return rule.behind(call) in (LINEAR, POSITIVE)
+    return rule.scaling(call) in (LINEAR, POSITIVE)
+
+
+def _pinned(labelling):
+    """Class -> why its units must stay."""
+    classes = labelling.classes
+    return {
+        int(c): reason
+        for units, reason in labelling.units.pins
+        for c in np.unique(classes[units])
+    }
+
+
+def _channels(graph, labelling, chain, pinned):
+    """The `Channels` of one place, with the reason if it gets no gate."""
+    tensor = chain[-1].outputs[0]
+    found = Channels([chain])
+    labels = labelling.labels[tensor]
+    axes = lb.varying(labels)
+    if len(axes) != 1 or labels.size != tensor.shape[axes[0]]:
+        found.reason = "its channels are not along one axis"
+        return found
+    last = axes[0] == labels.ndim - 1
+    found.axis = -1 if last else axes[0]
+    found.classes = labelling.classes[labels.ravel()]
+    reasons = [pinned.get(int(c)) for c in found.classes]
+    if None not in reasons:
+        found.reason = reasons[0]
+    elif any(isinstance(c.op, FilterGate) for c in tensor.consumers):
+        found.reason = "it has a gate already"
+    elif _only_scales(tensor):
+        found.reason = "it scales channels that have a gate of their own"
+    return found
+
+
+def _only_scales(tensor):
+    """Whether it is the smaller side of a product, as in a squeeze."""
+    while len(tensor.consumers) == 1:
+        (call,) = tensor.consumers
+        if rule_of(call).one_takes_all(call) and len(call.inputs) > 1:
+            return tensor.shape[1:] != call.outputs[0].shape[1:]
+        if len(call.inputs) > 1 or len(call.outputs) > 1 or has_kernel(call):
+            return False
+        tensor = call.outputs[0]
+    return False
+
+
+def _shared(found):
+    """Put together what holds the same channels; mark what is tied."""
+    groups = {}
+    for one in found:
+        key = id(one)
+        if not one.reason:
+            key = (one.axis, one.classes.tobytes())
+        if key in groups:
+            groups[key].places += one.places
+        else:
+            groups[key] = one
+    result = list(groups.values())
+    gated = [g for g in result if not g.reason]
+    counts = {}
+    for group in gated:
+        for c in np.unique(group.classes):
+            counts[c] = counts.get(c, 0) + 1
+    for group in gated:
+        partly = any(counts[c] > 1 for c in group.classes)
+        group.tied = partly or len(group.places) > 1
+    return result

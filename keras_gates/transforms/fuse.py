@@ -1,0 +1,100 @@
+"""Fold what is linear into single convolutions."""
+
+import functools
+
+from keras_gates.layers.res_conv import ResConv
+from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.rewrite import rewrite
+from keras_gates.transforms.fusing import branches
+from keras_gates.transforms.fusing import chains
+from keras_gates.transforms.fusing import scales
+from keras_gates.transforms.fusing.wiring import Wiring
+from keras_gates.transforms.fusing.wiring import shared_layers
+
+
+def fuse(model, batch_norm=True):
+    """Fold what is linear into single convolutions.
+
+    The new model computes the same in inference, with fewer layers:
+
+    - A `ResConv` becomes the one convolution that it is.
+    - Parallel branches that are added become one convolution, if they are
+      linear and one of them is a convolution whose kernel covers all: a
+      convolution with batch normalization, a 1x1 convolution, an identity, a
+      scale, an average pooling that counts the zeros of its padding. That is
+      what pruning leaves of networks of ResConvs, and what RepVGG trains.
+    - A batch normalization or a scalar `Rescaling` goes into the convolution
+      or Dense layer beside it, a `Rescaling` past layers like ReLU and max
+      pooling where it is positive.
+
+    Where a border of zeros or an unknown size stands against it, layers stay
+    as they are. Layers that are called at several places stay, too, but for
+    ResConvs.
+
+    Train first, then fuse: batch normalization is not what it was in training
+    any more.
+
+    Reference:
+
+    - Xu et al., Layer Pruning via Fusible Residual Convolutional Block for
+      Deep Neural Networks, equations 1 to 10
+
+    Args:
+        model: A built functional or Sequential model. It is not changed.
+        batch_norm: Whether to fold batch normalizations outside of ResConvs
+            and added branches. Defaults to `True`.
+
+    Returns:
+        A new model, not compiled. A fused layer has the name of the
+        convolution or ResConv that it was.
+
+    Raises:
+        TypeError: If `model` is no Keras model.
+        ValueError: If it is not built, or has no recorded graph.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> inputs = keras.Input((32, 32, 3))
+    >>> x = kg.ResConv(8, 3, activation="relu", name="first")(inputs)
+    >>> x = kg.ResConv(8, 3, activation="relu", name="second")(x)
+    >>> model = keras.Model(inputs, x)
+    >>> fused = kg.fuse(model)
+    >>> [(type(x).__name__, x.name) for x in fused.layers[1:]]
+    [('Conv2D', 'first'), ('Conv2D', 'second')]
+    """
+    graph, fused = gr.read(model), None
+    while (edits := _edits(graph, batch_norm)) or fused is None:
+        fused = rewrite(graph, functools.partial(_edit, edits))
+        # What is fused may let its neighbours fuse, such as the batch
+        # normalization behind an addition.
+        graph = gr.read(fused)
+    return fused
+
+
+def _edit(edits, recall):
+    edit = edits.get(id(recall.site))
+    return None if edit is None else edit(recall)
+
+
+def _edits(graph, batch_norm):
+    """What to do at which site, `{id: edit}`; no two touch one site."""
+    graphs = [graph, *graph.nested()]
+    shared = shared_layers(graphs)
+    edits, fused = {}, {}
+    for each in graphs:
+        wiring = Wiring(each, shared)
+        for site in each.sites:
+            if isinstance(site.op, ResConv):
+                edits[id(site)] = functools.partial(_fused, fused)
+        for find in (branches.find, chains.find, scales.find):
+            find(each, wiring, edits, batch_norm)
+    return edits
+
+
+def _fused(fused, recall):
+    """The convolution of a ResConv, made once, in place of it."""
+    op = recall.op
+    if id(op) not in fused:
+        fused[id(op)] = op.fuse()
+    return fused[id(op)](*recall.args)

@@ -1,0 +1,1 @@
+"""What `fuse` finds and folds: one kind of pattern a module."""

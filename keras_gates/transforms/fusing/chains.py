@@ -1,0 +1,53 @@
+"""Convolutions and Dense layers with scales and offsets beside them."""
+
+from keras import layers
+
+from keras_gates.transforms.fusing import edits as ed
+from keras_gates.transforms.fusing import forms
+from keras_gates.transforms.fusing import linear
+
+
+def find(graph, wiring, edits, batch_norm):
+    """Add the edits that fold the chains of a graph."""
+    types = {layers.Rescaling}
+    if batch_norm:
+        types.add(layers.BatchNormalization)
+
+    def free(site):
+        return site is not None and id(site) not in edits
+
+    for site in graph.sites:
+        if not (free(site) and forms.is_kernel(site)):
+            continue
+        if id(site.op) in wiring.shared:
+            continue
+        rank, axis = forms.layout_of(site)
+        form = forms.form_inside(site)
+        if form is None:
+            continue
+        chain = [site]
+        while free(before := wiring.before(chain[0])):
+            longer = _joined(before, form, types, rank, axis, in_front=True)
+            if longer is None:
+                break
+            form, chain = longer, [before, *chain]
+        while forms.is_linear(site) and free(after := wiring.after(chain[-1])):
+            longer = _joined(after, form, types, rank, axis)
+            if longer is None:
+                break
+            form, chain = longer, [*chain, after]
+        if len(chain) > 1:
+            source = chain[0].node.input_tensors[0]
+            edits.update({id(s): ed.passed for s in chain})
+            edits[id(chain[-1])] = ed.merged(site.op, form, source)
+
+
+def _joined(site, form, types, rank, axis, in_front=False):
+    """The form with one more layer, or None."""
+    if type(site.op) not in types:
+        return None
+    other = forms.form_of(site, rank, axis)
+    if other is None:
+        return None
+    first, second = (other, form) if in_front else (form, other)
+    return linear.then(first, second)

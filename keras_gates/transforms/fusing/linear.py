@@ -1,0 +1,179 @@
+"""Linear operations in one form, which composes and adds up."""
+
+import dataclasses
+import itertools
+import math
+
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Linear:
+    """What a convolution, or anything that could be written as one, computes.
+
+    `y[o] = bias + sum over taps t: kernel[t] @ x[o * strides + start + t *
+    dilation]`, with zeros for pixels that are not there.
+
+    Attributes:
+        kernel: `(*taps, channels of a group, filters)`, in float64.
+        bias: one number for each filter.
+        groups: groups of channels; as many as channels where it is depthwise.
+        strides: pixels from one output to the next, for each axis.
+        start: where the first tap reads for the first output.
+        dilation: pixels from one tap to the next.
+        biased: whether there is a bias, be it of zeros for now.
+        borders: whether it reads zeros round its input.
+        placed: whether `start` is known; it is 0 where the size of the input,
+            that "same" goes by, is not.
+    """
+
+    kernel: np.ndarray
+    bias: np.ndarray
+    groups: int
+    strides: tuple
+    start: tuple
+    dilation: tuple
+    biased: bool
+    borders: bool = False
+    placed: bool = True
+
+    @property
+    def taps(self):
+        return self.kernel.shape[:-2]
+
+    @property
+    def channels(self):
+        return self.kernel.shape[-2] * self.groups
+
+    @property
+    def filters(self):
+        return self.kernel.shape[-1]
+
+    @property
+    def diagonal(self):
+        """Whether each channel only becomes that channel."""
+        return self.groups == self.channels == self.filters
+
+    @property
+    def single(self):
+        return math.prod(self.taps) == 1
+
+    @property
+    def zero_outside(self):
+        """Whether it is zero for all pixels beyond its own output."""
+        still = self.single and set(self.strides) <= {1}
+        return still and max(self.start, default=0) <= 0 and not self.biased
+
+
+def pointwise(scale, offset, rank, biased=True):
+    """`scale * x + offset`, with a number of each for each channel."""
+    ones = (1,) * rank
+    return Linear(
+        np.reshape(scale, (*ones, 1, -1)).astype("float64"),
+        np.asarray(offset, "float64"),
+        len(scale),
+        ones,
+        (0,) * rank,
+        ones,
+        biased,
+    )
+
+
+def identity(channels, rank):
+    """Each channel as it is."""
+    return pointwise(np.ones(channels), np.zeros(channels), rank, False)
+
+
+def then(first, second):
+    """Both, one after the other; None where no one form holds the two."""
+    if second.borders and not first.zero_outside:
+        return None
+    if first.borders and not second.placed:
+        return None
+    if not (first.single or second.single):
+        return None
+    if second.diagonal:
+        kernel = first.kernel * second.kernel
+        groups = first.groups
+    elif first.diagonal:
+        kernel = second.kernel * _of_inputs(first.kernel[..., 0, :], second)
+        groups = second.groups
+    else:
+        return None
+    axes = zip(second.start, first.strides, first.start, strict=True)
+    reach = second if first.single else first
+    pace = first.strides if first.single else (1,) * len(first.strides)
+    return Linear(
+        kernel,
+        second.bias + _through(first.bias, second),
+        groups,
+        _times(first.strides, second.strides),
+        tuple(b * stride + a for b, stride, a in axes),
+        _times(reach.dilation, pace),
+        first.biased or second.biased,
+        first.borders or second.borders,
+        first.placed and second.placed,
+    )
+
+
+def plus(base, other):
+    """The sum, on the taps of `base`; None if `other` needs others."""
+    kernel = _regrouped(other, base.groups)
+    known = base.placed and other.placed
+    # What "same" adds in front depends on no more than these and the size.
+    alike = (base.taps, base.dilation) == (other.taps, other.dilation)
+    if kernel is None or base.strides != other.strides:
+        return None
+    if not known and (base.placed or other.placed or not alike):
+        return None
+    indices = []
+    for axis, count in enumerate(other.taps):
+        pixels = other.start[axis] + np.arange(count) * other.dilation[axis]
+        found, rest = divmod(pixels - base.start[axis], base.dilation[axis])
+        if rest.any() or found.min() < 0 or found.max() >= base.taps[axis]:
+            return None
+        indices.append(found)
+    total = base.kernel.copy()
+    for tap in itertools.product(*map(range, other.taps)):
+        place = tuple(index[t] for index, t in zip(indices, tap, strict=True))
+        total[place] += kernel[tap]
+    return dataclasses.replace(
+        base,
+        kernel=total,
+        bias=base.bias + other.bias,
+        biased=base.biased or other.biased,
+    )
+
+
+def _times(first, second):
+    return tuple(a * b for a, b in zip(first, second, strict=True))
+
+
+def _inputs(linear):
+    """`(rows, filters)`: the channel that each entry of a tap reads."""
+    rows = linear.kernel.shape[-2]
+    group = np.arange(linear.filters) // (linear.filters // linear.groups)
+    return group * rows + np.arange(rows)[:, None]
+
+
+def _of_inputs(vectors, linear):
+    """`(..., channels)` as `(..., rows, filters)` of a form's kernel."""
+    return vectors[..., _inputs(linear)]
+
+
+def _through(constants, linear):
+    """What a form makes of constant channels, away from borders."""
+    axes = tuple(range(len(linear.taps) + 1))
+    return (linear.kernel * _of_inputs(constants, linear)).sum(axes)
+
+
+def _regrouped(linear, groups):
+    """Its kernel with fewer groups, zeros filled in; None if it has not."""
+    if linear.groups % groups:
+        return None
+    rows = linear.channels // groups
+    found = np.zeros((*linear.taps, rows, linear.filters))
+    own = np.arange(linear.filters)
+    places = _inputs(linear) - own // (linear.filters // groups) * rows
+    found[..., places, own] = linear.kernel
+    return found

@@ -1,0 +1,63 @@
+"""Who makes and who reads each tensor of one recorded model."""
+
+import collections
+
+
+class Wiring:
+    """The neighbours of the recorded calls of one `Graph`, nested or not.
+
+    Args:
+        graph: the `Graph`; models inside it are single calls.
+        shared: ids of the layers that are called at several places.
+    """
+
+    def __init__(self, graph, shared):
+        self.shared = shared
+        self._outputs = {id(kt) for kt in graph.functional.outputs}
+        self._makers = {}
+        self._readers = collections.defaultdict(list)
+        for site in graph.sites:
+            for kt in site.node.outputs:
+                self._makers[id(kt)] = site
+            for kt in site.node.input_tensors:
+                self._readers[id(kt)].append(site)
+
+    def maker(self, kt):
+        """The call that makes a tensor; None for an input of the model."""
+        return self._makers.get(id(kt))
+
+    def readers(self, kt):
+        """The calls that read a tensor."""
+        return self._readers[id(kt)]
+
+    def before(self, site):
+        """The call in front, if only this one reads what it makes."""
+        return self.sole_maker(site.node.input_tensors[0])
+
+    def sole_maker(self, kt):
+        """The unshared call that makes `kt`, if that is read once."""
+        found = self.maker(kt)
+        once = len(self._readers[id(kt)]) == 1 and id(kt) not in self._outputs
+        return found if once and self._is_own(found) else None
+
+    def after(self, site):
+        """The call behind, if it is the only one to read this one."""
+        kt = site.node.outputs[0]
+        readers = self._readers[id(kt)]
+        alone = len(readers) == 1 and id(kt) not in self._outputs
+        return readers[0] if alone and self._is_own(readers[0]) else None
+
+    def _is_own(self, site):
+        return (
+            site is not None
+            and site.child is None
+            and id(site.op) not in self.shared
+        )
+
+
+def shared_layers(graphs):
+    """The ids of the layers that are called at several places."""
+    counts = collections.Counter(
+        id(site.op) for graph in graphs for site in graph.sites
+    )
+    return {key for key, count in counts.items() if count > 1}

@@ -1,0 +1,188 @@
+"""Gates at four granularities, put into a model by one call."""
+
+from keras_gates import regularizers
+from keras_gates.layers import BlockGate
+from keras_gates.layers import BranchGate
+from keras_gates.layers import LayerGate
+from keras_gates.surgeon import graph as gr
+from keras_gates.transforms.filter_gates import chosen_channels
+from keras_gates.transforms.filter_gates import insert_filters
+from keras_gates.transforms.named import named_piece
+from keras_gates.transforms.naming import Names
+from keras_gates.transforms.piece_gates import insert_pieces
+from keras_gates.transforms.piece_gates import make_gate
+from keras_gates.transforms.pieces import MISMATCH
+from keras_gates.transforms.pieces import Finder
+from keras_gates.transforms.spec import check_one_of
+from keras_gates.transforms.spec import parse
+from keras_gates.transforms.structure import tried_shapes
+from keras_gates.transforms.weighing import Shares
+
+STARTS = ("residual", "same")
+TIED = ("share", "skip")
+# From the inside out: a branch may be of one layer, a block of one branch.
+_PIECES = {"layers": LayerGate, "branches": BranchGate, "blocks": BlockGate}
+
+
+def insert_gates(
+    model,
+    filters=None,
+    layers=None,
+    branches=None,
+    blocks=None,
+    *,
+    mismatch="project",
+    start="residual",
+    tied="share",
+):
+    """Put gates into a model, at any of four granularities.
+
+    | argument | what gets a gate | equation |
+    | --- | --- | --- |
+    | `filters` | each channel of a layer | `h = gate(f(h_in))` |
+    | `layers` | each layer, by a shortcut | 4: `h = gate(f(h_in)) + h_in` |
+    | `branches` | each branch, in front of its join | 8 |
+    | `blocks` | all branches between a fork and a join | 12 |
+
+    A layer is one with a kernel, with the normalization and activation behind
+    it: gates on filters and layers go behind these.
+
+    The weights are kept. Gates start at one, so filter gates, and gates on
+    branches and blocks that have a shortcut already, leave the function of the
+    model as it is. **An added shortcut changes it**, and is trained from
+    there, unless `start="same"`. Added are those of all layers and of blocks
+    without one. `print(find_structure(model))` shows beforehand what gets
+    gates, and what does not and why.
+
+    Channels that an addition ties together (those of a residual stream) are
+    multiplied by one gate, so that what it closes can go.
+
+    Reference:
+
+    - [Haider and Taj, 2020, Comprehensive Online Network Pruning via Learnable
+      Scaling Factors](https://arxiv.org/abs/2010.02623), section 3
+
+    Args:
+        model: A built functional or Sequential model. It is not changed.
+        filters: For this and the three below: `None`, no such gates; a
+            number, the strength of an L1 penalty (that of the paper: the mean
+            over a filter gate; for the others the mean over all gates of the
+            kind); a regularizer for each gate; `True`, no penalty; a
+            `GateSpec` or a dict of its arguments; or a list of layer names,
+            no penalty.
+        layers: As `filters`.
+        branches: As `filters`. A list of pairs, `[("first_layer", "join")]`,
+            names the branches.
+        blocks: As `branches`.
+        mismatch: What a shortcut does where shapes differ. `"project"`: a 1x1
+            convolution for another number of channels, an average pooling for
+            another size, pooling then 1x1 for both. `"skip"`: there is no
+            gate, as in the paper's experiments.
+        start: `"residual"`, the paper's: `h = gate(f) + shortcut`. `"same"`:
+            `h = gate(f - shortcut) + shortcut`, which with a gate at one is
+            `f`, the model as it was, and with a gate at zero the shortcut.
+        tied: `"share"`: one gate for channels that are tied. `"skip"`: they
+            get none.
+
+    Returns:
+        A new model, not compiled.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If no kind is asked for, nothing of a kind is found, a
+            pattern or a name fits nothing, a named piece has more than one
+            entry or exit, or a shortcut for it can't be shaped.
+
+    Example:
+    >>> import keras_gates as kg
+    >>> model = kg.zoo.resnet(8)
+    >>> gated = kg.transforms.insert_gates(model, filters=1e-4, branches=1e-3)
+    >>> gates = [x.name for x in gated.layers if hasattr(x, "kind")]
+    >>> gates[:2]
+    ['conv1_filter_gate', 'stage1_block1_conv1_filter_gate']
+    """
+    given = {
+        "filters": filters,
+        "layers": layers,
+        "branches": branches,
+        "blocks": blocks,
+    }
+    specs = {kind: parse(value, kind) for kind, value in given.items()}
+    specs = {kind: spec for kind, spec in specs.items() if spec is not None}
+    _check(specs, mismatch=mismatch, start=start, tied=tied)
+    graph = gr.read(model)
+    shapes = tried_shapes(graph)
+    chosen = _chosen(graph, Finder(graph, shapes, mismatch), specs, tied)
+    if chosen:
+        names = Names(graph)
+        jobs = [
+            (piece, gate)
+            for kind, found in chosen.items()
+            for piece, gate in _gates(
+                kind, found, specs[kind], names, graph, shapes[0]
+            )
+        ]
+        graph = gr.read(insert_pieces(graph, jobs, start))
+        shapes = tried_shapes(graph)
+    if "filters" in specs:
+        return insert_filters(graph, specs["filters"], tied, shapes[0])
+    return graph.model
+
+
+def _check(specs, **options):
+    if not specs:
+        raise ValueError(
+            "insert_gates has nothing to do. Received: None for all of "
+            "filters, layers, branches and blocks. Pass a strength, such as "
+            "filters=1e-4, or True, for one of them at least."
+        )
+    known = {"mismatch": MISMATCH, "start": STARTS, "tied": TIED}
+    for argument, value in options.items():
+        check_one_of(value, known[argument], argument)
+
+
+def _chosen(graph, finder, specs, tied):
+    """The pieces to be gated, by kind; all checks are made here."""
+    chosen = {}
+    for kind in _PIECES:
+        if kind in specs:
+            chosen[kind] = _pieces(finder, kind, specs[kind])
+    if "filters" in specs:
+        found, wanted, _ = chosen_channels(graph, specs["filters"], tied)
+        _check_found("filters", specs["filters"], found, wanted)
+    return chosen
+
+
+def _pieces(finder, kind, spec):
+    """The pieces of one kind that get gates."""
+    if spec.pieces is not None:
+        one = {"branches": "branch", "blocks": "block"}[kind]
+        return [named_piece(finder, one, pair) for pair in spec.pieces]
+    found = finder.layers(spec.position) if kind == "layers" else None
+    found = found or getattr(finder, kind)()
+    wanted = [p for p in found if not p.reason and spec.wants(p.calls)]
+    _check_found(kind, spec, found, wanted)
+    return wanted
+
+
+def _check_found(kind, spec, found, wanted):
+    spec.check_used(kind, found)
+    if wanted or spec.inputs:
+        return
+    reasons = [f"'{x.name}': {x.reason}" for x in found if x.reason]
+    why = "; ".join(reasons[:5]) or "there are none"
+    raise ValueError(
+        f"No {kind} of this model can get gates: {why}. Leave `{kind}` out, "
+        "or see print(keras_gates.transforms.find_structure(model))."
+    )
+
+
+def _gates(kind, found, spec, names, graph, shapes):
+    """Each piece with its gate."""
+    shares = None
+    if spec.weigh != "count":
+        shares = Shares(graph.calls, shapes, spec.weigh)
+    for piece in found:
+        weight = shares.of(piece.calls) if shares else 1 / len(found)
+        arguments = spec.arguments(lambda s, w=weight: regularizers.L1(s * w))
+        yield piece, make_gate(piece, _PIECES[kind], names, arguments)

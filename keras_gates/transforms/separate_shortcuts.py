@@ -1,0 +1,106 @@
+"""A 1x1 convolution on each identity shortcut."""
+
+from keras_gates.surgeon import analysis
+from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rewrite import rewrite
+from keras_gates.transforms import regions
+from keras_gates.transforms import shortcuts
+from keras_gates.transforms.naming import Names
+from keras_gates.transforms.piece_gates import dtype_of
+from keras_gates.transforms.piece_gates import swapped
+
+# A convolution on the shortcut to the join "add" is called "add" and this.
+SEPARATED = "_separated"
+
+
+def separate_shortcuts(model):
+    """Put a 1x1 convolution on each shortcut that has none.
+
+    `h[l+1] = relu(f(h[l]) + h[l])` becomes
+    `h[l+1] = relu(f(h[l]) + S(h[l]))`, where S starts as the identity, so
+    that the function stays as it is. An identity shortcut ties the channels
+    of all blocks of a stage together; S cuts that chain, and each addition
+    can lose channels of its own. Put `FilterGate`s behind the additions and
+    inside the blocks with `insert_gates`.
+
+    Shortcuts are found by the graph: of the sides of an addition, the one
+    without a kernel. Those that pool, or pad channels with zeros, get their
+    convolution right in front of the addition. It has no bias, and for
+    vectors it is a Dense. Its multiply-adds come on top of the model's:
+    5.7 % for ResNet-32.
+
+    Reference:
+
+    - Joo, Kim and Kim, 2020, Slimming ResNet by Slimming Shortcut, ICPR
+
+    Args:
+        model: A built functional model. It is not changed.
+
+    Returns:
+        A new model with the weights of the old, not compiled.
+
+    Raises:
+        ValueError: If there is no shortcut without a kernel, or one carries
+            channels along more than one axis.
+
+    Example:
+    >>> import keras_gates as kg
+    >>> model = kg.zoo.resnet(8)
+    >>> separated = kg.transforms.separate_shortcuts(model)
+    >>> separated.get_layer("stage1_block1_add_separated").filters
+    16
+    """
+    graph = gr.read(model)
+    joins = regions.find_joins(graph)
+    sums = {
+        join.call.site: join
+        for join in joins
+        if join.adds and join.shortcut and join.shortcut.weight == 0
+    }
+    if not sums:
+        unclear = [j.call.path for j in joins if j.adds and not j.shortcut]
+        raise ValueError(
+            f"Model '{model.name}' has no shortcut to separate: no addition "
+            "has one side without a kernel, and a side with one. "
+            + _unclear(unclear)
+            + "Pass a residual model."
+        )
+    labelling = analysis.label(graph)
+    axes = {site: _axis(join, labelling) for site, join in sums.items()}
+    names = Names(graph)
+
+    def edit(recall):
+        join = sums.get(recall.site)
+        if join is None:
+            return None
+        kt = recall.site.node.input_tensors[join.shortcut.index]
+        x, axis = recall.tensor(kt), axes[recall.site]
+        name = names.free(recall.op.name + SEPARATED)
+        dtype = dtype_of(join.branches[0].calls)
+        y = shortcuts.project(x, axis, x.shape[axis], name, dtype)
+        args, kwargs = swapped(recall, {id(x): y})
+        return recall(*args, **kwargs)
+
+    return rewrite(graph, edit)
+
+
+def _axis(join, labelling):
+    """The axis of the channels that come into a join."""
+    tensor = join.call.inputs[join.shortcut.index]
+    axes = lb.varying(labelling.labels[tensor])
+    rank = len(tensor.shape)
+    if len(axes) > 1 or rank > 5:
+        raise ValueError(
+            f"The shortcut to '{join.call.path}' can't be separated: its "
+            f"channels are along the axes {axes} of {tensor.shape}. Expected: "
+            "one axis, and no more than three of space."
+        )
+    # Nothing is minted along any axis where the input is added itself.
+    return axes[0] if axes else rank - 1
+
+
+def _unclear(paths):
+    if not paths:
+        return ""
+    return f"Of these, both sides have as many kernels: {', '.join(paths)}. "

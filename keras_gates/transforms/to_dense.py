@@ -1,0 +1,129 @@
+"""Turn layers with stripes back into layers of Keras."""
+
+import keras
+import numpy as np
+
+from keras_gates.layers.strip_conv import StripConv
+from keras_gates.layers.stripes import Stripes
+from keras_gates.layers.trimming import trim
+from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.rewrite import rewrite
+from keras_gates.transforms.naming import Names
+
+_OWN = ("needs", "stripes", "method")
+
+
+def to_dense(model, only_slower=False):
+    """A copy of a model with `Conv2D` layers in place of `StripConv`.
+
+    The kernels are zero where there is no stripe. Rows and columns on the
+    outside that have none at all are left out, with as much padding or
+    cropping in front as they made up for: the copy computes the same, and
+    loads where keras_gates is not installed.
+
+    Args:
+        model: A built functional or Sequential model. It stays as it is.
+        only_slower: Whether to turn only pruned layers that would compute
+            dense kernels anyhow, since their stripes take longer on this
+            backend, and for the sizes of this model's tensors. Defaults to
+            `False`: every `StripConv`.
+
+    Returns:
+        A new model, not compiled. The layers keep their names.
+
+    Raises:
+        TypeError: If `model` is no Keras model.
+        ValueError: If it is not built or has no recorded graph.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> row = [[0], [0, 1], [1]]
+    >>> model = keras.Sequential(
+    ...     [
+    ...         keras.Input((8, 8, 3)),
+    ...         kg.StripConv(
+    ...             2, 3, padding="same", stripes=[row, row, [[]] * 3]
+    ...         ),
+    ...     ]
+    ... )
+    >>> [type(layer).__name__ for layer in kg.to_dense(model).layers]
+    ['ZeroPadding2D', 'Conv2D']
+    >>> kg.to_dense(model).layers[-1].kernel_size
+    (2, 3)
+    """
+    graph = gr.read(model)
+    names, found, made = Names(graph), {}, {}
+    for site in [s for g in [graph, *graph.nested()] for s in g.sites]:
+        if isinstance(site.op, StripConv):
+            shape = tuple(site.node.input_tensors[0].shape)
+            found.setdefault(id(site.op), (site.op, []))[1].append(shape)
+    if only_slower:
+        found = {i: x for i, x in found.items() if not _pays(*x)}
+
+    def edit(recall):
+        key = id(recall.op)
+        if key not in found:
+            return None
+        if key not in made:
+            made[key] = _layers(*found[key], names)
+        x = recall.args[0] if recall.args else recall.kwargs["inputs"]
+        for layer in made[key]:
+            x = layer(x)
+        conv, (kernel, bias) = made[key][-1], _weights(recall.op)
+        box = tuple(slice(*axis) for axis in _trim(*found[key]).box)
+        conv.set_weights([kernel[box]] + [bias] * conv.use_bias)
+        return x
+
+    return rewrite(graph, edit)
+
+
+def _pays(layer, shapes):
+    if layer.stripes is None:
+        return True
+    return all(layer.computes(shape) == "stripes" for shape in shapes)
+
+
+def _weights(layer):
+    kernel = keras.ops.convert_to_numpy(layer.effective_kernel())
+    bias = layer.bias
+    return kernel, None if bias is None else keras.ops.convert_to_numpy(bias)
+
+
+def _trim(layer, shapes):
+    """How the layer's kernel is trimmed: in one way for all of its calls."""
+    kept = layer.stripes
+    if kept is None:
+        factors = keras.ops.convert_to_numpy(layer.skeleton)
+        kept = Stripes(factors != 0)
+    rows, columns = layer.kernel_size
+    whole = ((0, rows), (0, columns))
+    box = kept.box if kept.count else whole
+    ways = [trim(layer.window(shape), box) for shape in shapes]
+    alike = all(way == ways[0] for way in ways)
+    return ways[0] if alike else trim(layer.window(shapes[0]), whole)
+
+
+def _layers(layer, shapes, names):
+    """The layers in place of a StripConv: the convolution is the last."""
+    how = _trim(layer, shapes)
+    config = {
+        key: value
+        for key, value in layer.get_config().items()
+        if key not in _OWN and not key.startswith("skeleton_")
+    }
+    config |= {"kernel_size": how.kernel_size, "padding": how.padding}
+    conv = keras.layers.Conv2D.from_config(config)
+    conv.trainable = layer.trainable
+    settings = {"data_format": layer.data_format, "dtype": layer.dtype_policy}
+    found = []
+    pads = np.array(how.pads)
+    if (pads < 0).any():
+        name = names.free(f"{layer.name}_crop")
+        widths = np.maximum(-pads, 0).tolist()
+        found.append(keras.layers.Cropping2D(widths, name=name, **settings))
+    if (pads > 0).any():
+        name = names.free(f"{layer.name}_pad")
+        widths = np.maximum(pads, 0).tolist()
+        found.append(keras.layers.ZeroPadding2D(widths, name=name, **settings))
+    return [*found, conv]

@@ -1,0 +1,121 @@
+"""Convolutions that get a shortcut that fuses away again."""
+
+import functools
+import numbers
+
+import numpy as np
+
+from keras_gates import regularizers
+from keras_gates.layers.res_conv import ResConv
+from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.rewrite import rewrite
+from keras_gates.transforms.convolutions import read_convolutions
+from keras_gates.transforms.fusing import edits as ed
+
+# What `g` starts from.
+STARTS = {"same": "zeros", "residual": "ones"}
+
+
+def to_resconv(
+    model,
+    m_regularizer=None,
+    *,
+    start="same",
+    include=None,
+    exclude=None,
+    **arguments,
+):
+    """Make each convolution of a model a `ResConv`.
+
+    A convolution with its batch normalization becomes one `ResConv` of the
+    convolution's name, with the weights of both; activations and all other
+    layers stay, the shortcuts of residual blocks included.
+    `print(kg.transforms.find_convolutions(model))` shows which convolutions
+    are left out, and why.
+
+    Reference:
+
+    - Xu et al., Layer Pruning via Fusible Residual Convolutional Block for
+      Deep Neural Networks, section 3
+
+    Args:
+        model: A built functional or Sequential model. It is not changed.
+        m_regularizer: Penalty on the layer scaling factor `m` of each
+            convolution: a number, the strength of an L1 penalty, or a
+            regularizer. Defaults to `None`.
+        start: `"same"`: the shortcuts start at `g = 0`, and the new model
+            computes what the model does. `"residual"`: at `g = 1`, as the
+            paper has it for training from scratch; this changes the function.
+        include: What to convert: one or a list of layer names (`*` stands for
+            anything) and layer classes. Defaults to `None`, all that can be.
+        exclude: What to leave out, likewise.
+        **arguments: Further arguments of each `ResConv`, such as
+            `g_regularizer` or `m_constraint`.
+
+    Returns:
+        A new model, not compiled.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If no convolution can be converted, a pattern fits none,
+            `start` is unknown, or the model has no recorded graph.
+
+    Example:
+    >>> import keras_gates as kg
+    >>> model = kg.zoo.plain_resnet(8)
+    >>> gated = kg.to_resconv(model, 1e-3, exclude="conv1")
+    >>> gated.get_layer("stage1_block1_conv1").shortcut_kind
+    'identity'
+    """
+    if start not in STARTS:
+        raise ValueError(
+            f"Unknown start. Received: start={start!r}. Expected: one of "
+            f"{list(STARTS)}."
+        )
+    if isinstance(m_regularizer, numbers.Real):
+        m_regularizer = regularizers.L1(m_regularizer)
+    arguments = {
+        "m_regularizer": m_regularizer,
+        "g_initializer": STARTS[start],
+        **arguments,
+    }
+    graph = gr.read(model)
+    found = read_convolutions(graph, include, exclude)
+    if not found.converted:
+        reasons = [f"'{x.name}': {x.reason}" for x in found.left_out]
+        raise ValueError(
+            f"No convolution of model '{model.name}' can be a ResConv: "
+            f"{'; '.join(reasons[:5]) or 'there is none'}. See "
+            "print(keras_gates.transforms.find_convolutions(model))."
+        )
+    edits = {}
+    for conv in found.converted:
+        edits[id(conv.site)] = functools.partial(_converted, conv, arguments)
+        if conv.norm is not None:
+            edits[id(conv.norm)] = ed.passed
+    return rewrite(graph, lambda recall: _edit(edits, recall))
+
+
+def _edit(edits, recall):
+    edit = edits.get(id(recall.site))
+    return None if edit is None else edit(recall)
+
+
+def _converted(conv, arguments, recall):
+    """The call of the new layer, with the weights of the old ones."""
+    new = ResConv(**{**conv.arguments, **arguments})
+    outputs = new(*recall.args)
+    _copy(recall.op, new.conv)
+    if conv.norm is not None:
+        _copy(conv.norm.op, new.norm)
+    return outputs
+
+
+def _copy(old, new):
+    # A grouped convolution may have become a depthwise one.
+    arrays = [
+        np.array(a).reshape(w.shape)
+        for a, w in zip(old.get_weights(), new.weights, strict=True)
+    ]
+    new.set_weights(arrays)
+    new.trainable = old.trainable

@@ -1,0 +1,86 @@
+"""`to_stripconv` against the model as it was."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+import keras_gates as kg
+from tests import helpers
+
+
+def model_of(*stack, shape=(8, 8, 3)):
+    return helpers.randomize(keras.Sequential([keras.Input(shape), *stack]))
+
+
+def network():
+    inputs = keras.Input((8, 8, 3))
+    x = L.Conv2D(4, 3, padding="same", name="first")(inputs)
+    x = L.BatchNormalization()(x)
+    shared = L.Conv2D(4, (3, 2), padding="same", use_bias=False, name="shared")
+    x = shared(L.ReLU()(shared(x)))
+    y = L.Conv2D(4, 1, name="point")(x)
+    y = L.Conv2D(4, 3, groups=2, padding="same", name="groups")(y)
+    inner = keras.Input((8, 8, 4))
+    block = keras.Model(inner, L.Conv2D(2, 3, strides=2, name="in")(inner))
+    return helpers.randomize(keras.Model(inputs, block(L.Add()([x, y]))))
+
+
+def test_the_function_is_the_same():
+    model = network()
+    model.get_layer("first").trainable = False
+    striped = kg.to_stripconv(model)
+    x = helpers.inputs_for(model)
+    # The kernel is multiplied by exactly 1.
+    for got, expected in zip(
+        helpers.run(striped, x), helpers.run(model, x), strict=True
+    ):
+        np.testing.assert_array_equal(got, expected)
+    types = {x.name: type(x) for x in helpers.layers_of(striped)}
+    turned = [name for name, cls in types.items() if cls is kg.StripConv]
+    assert sorted(turned) == ["first", "in", "shared"]
+    assert not striped.get_layer("first").trainable
+    assert not any(
+        isinstance(layer, kg.StripConv) for layer in helpers.layers_of(model)
+    )
+
+
+def test_options_and_names():
+    model = network()
+    striped = kg.to_stripconv(
+        model,
+        kg.regularizers.L1(0.5),
+        kg.constraints.HardThreshold(0.1),
+        layers=["first", "point"],
+    )
+    for name in ("first", "point"):
+        layer = striped.get_layer(name)
+        assert layer.skeleton_regularizer.l1 == 0.5
+        assert layer.skeleton_constraint.delta == 0.1
+    assert type(striped.get_layer("shared")) is L.Conv2D
+    # The penalty of 3 * 3 * 4 and of 4 factors of 1.
+    assert float(sum(striped.losses)) == pytest.approx(0.5 * 40)
+
+
+def test_a_sequential_stays_one():
+    model = model_of(L.Conv2D(4, 3), L.ReLU())
+    assert isinstance(kg.to_stripconv(model), keras.Sequential)
+
+
+BAD = {
+    "groups": ("groups", "layer 'groups'"),
+    "no convolution": (["first", "add"], "layer 'add'"),
+    "unknown": ("nowhere", r"'nowhere' \(there is none\)"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_layers_without_stripes_are_refused(case):
+    layers, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        kg.to_stripconv(network(), layers=layers)
+
+
+def test_a_model_without_stripes_is_refused():
+    with pytest.raises(ValueError, match="any layer"):
+        kg.to_stripconv(model_of(L.Conv2D(4, 1)))
