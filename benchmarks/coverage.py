@@ -1,15 +1,17 @@
-"""Networks of keras.applications, pruned and compared.
+"""Networks that others designed, pruned and compared with the truth.
 
-    KERAS_BACKEND=torch python benchmarks/coverage.py [--models ...]
+    KERAS_BACKEND=torch python benchmarks/coverage.py [--suite hub] [NAME ...]
 
-Prunes each of the networks in four ways, compares it with its gated original,
-and adds a row to benchmarks/results/coverage-BACKEND.json after each network,
-so that it may be interrupted and goes on where it was.
+Prunes each network in four ways, compares it with its gated original, and
+adds a row to benchmarks/results/coverage-SUITE-BACKEND.json after each, so that
+it may be interrupted and goes on where it was. `coverage_report.py` makes
+docs/coverage.md of the rows.
 
 The cases: "after" closes half of the coupled channel groups behind the
 normalisations and activations; "before" closes half of those of the layers
 with kernels, whose channels then hold constants other than zero; "branches"
 closes 40 % of the residual branches altogether; "identity" closes nothing.
+The networks of the suite "beyond" have gates of their own, and one case.
 
 Weights are random. The statistics of the normalisations are those of real
 activations, disturbed, so that the outputs vary with the inputs.
@@ -17,12 +19,18 @@ activations, disturbed, so that the outputs vary with the inputs.
 
 import argparse
 import gc
-import inspect
 import json
 import os
 import pathlib
+import sys
 import time
+import zlib
 
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
+# XLA's optimiser takes longer than all else here, and each model runs twice.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
+
+import coverage_networks
 import keras
 import numpy as np
 
@@ -31,266 +39,191 @@ from keras_gates.surgeon import analysis
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon.rebuild import rebuild
 from keras_gates.surgeon.solve import solve
-from keras_gates.surgeon.verify import closed_gates
+from tests import helpers
+from tests.surgeon import gated_copies
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-RESULTS = ROOT / "benchmarks" / "results"
+# Keras walks a model's graph by recursion: EfficientNetV2L with gates is a
+# path of more than a thousand operations, which it can't make otherwise.
+sys.setrecursionlimit(10_000)
+RESULTS = pathlib.Path(__file__).resolve().parent / "results"
 CASES = ("after", "before", "branches", "identity")
-BEFORE = (
-    keras.layers.Conv2D,
-    keras.layers.DepthwiseConv2D,
-    keras.layers.SeparableConv2D,
-    keras.layers.Dense,
-)
-AFTER = (
-    keras.layers.BatchNormalization,
-    keras.layers.Activation,
-    keras.layers.ReLU,
-)
-
-
-def networks():
-    """The names of all models of keras.applications, in order."""
-    found = []
-    for name, value in vars(keras.applications).items():
-        if inspect.isfunction(value) and name[0].isupper():
-            found.append(name)
-    return sorted(found)
-
-
-def build(name):
-    """A network with small inputs and 10 outputs, not yet normalised."""
-    function = getattr(keras.applications, name)
-    options = {"weights": None, "classes": 10, "classifier_activation": None}
-    known = inspect.signature(function).parameters
-    options = {k: v for k, v in options.items() if k in known}
-    for size in (64, 75, 96, 128, 224, 331):
-        try:
-            return function(input_shape=(size, size, 3), **options)
-        except ValueError:
-            continue
-    return function(**options)
-
-
-def disturb(model, rng):
-    """Random scales and shifts, and statistics of real activations."""
-    norms = [
-        layer
-        for layer in model.layers
-        if isinstance(layer, keras.layers.BatchNormalization)
-    ]
-    for weight in model.weights:
-        kind = weight.path.rpartition("/")[2]
-        if kind in ("gamma", "beta", "bias"):
-            middle = 1.0 if kind == "gamma" else 0.0
-            value = middle + rng.normal(0, 0.2, weight.shape)
-            weight.assign(value.astype("float32"))
-    momenta = [layer.momentum for layer in norms]
-    for layer in norms:
-        layer.momentum = 0.0
-    x = rng.normal(size=(8, *model.input_shape[1:])).astype("float32")
-    model(keras.ops.convert_to_tensor(x), training=True)
-    for layer, momentum in zip(norms, momenta, strict=True):
-        layer.momentum = momentum
-        mean = keras.ops.convert_to_numpy(layer.moving_mean)
-        deviation = np.sqrt(keras.ops.convert_to_numpy(layer.moving_variance))
-        shift = 0.1 * deviation * rng.normal(size=mean.shape)
-        layer.moving_mean.assign((mean + shift).astype("float32"))
-
-
-def gated(model, types, kind=kg.FilterGate):
-    """A copy with a gate behind each layer of these types."""
-
-    def call(layer, *args, **kwargs):
-        x = layer(*args, **kwargs)
-        if isinstance(layer, types) and layer.output is not model.output:
-            axis = {"axis": -1} if kind is kg.FilterGate else {}
-            x = kind(name=f"gate_{layer.name}", **axis)(x)
-        return x
-
-    copy = keras.models.clone_model(model, call_function=call)
-    return _with_weights(copy, model)
-
-
-def with_branch_gates(model):
-    """A copy with a BranchGate on the branch of each residual addition."""
-    adds = (
-        keras.layers.Add,
-        gr.layer_class("applications.inception_resnet_v2.CustomScaleLayer"),
-    )
-
-    def call(layer, *args, **kwargs):
-        if isinstance(layer, adds):
-            operands = list(args[0])
-            side = 1 if type(layer) is adds[1] else _branch_of(operands)
-            gate = kg.BranchGate(name=f"gate_{layer.name}")
-            operands[side] = gate(operands[side])
-            args = (operands, *args[1:])
-        return layer(*args, **kwargs)
-
-    copy = keras.models.clone_model(model, call_function=call)
-    return _with_weights(copy, model)
-
-
-def _branch_of(operands):
-    """The operand of an addition that comes a longer way."""
-    return int(np.argmax([_depth(x) for x in operands]))
-
-
-def _depth(x):
-    """How many calls lie behind a tensor, up to the addition before."""
-    depth = 0
-    while x._keras_history.operation._inbound_nodes[0].input_tensors:
-        op = x._keras_history.operation
-        if isinstance(op, keras.layers.Add) or depth > 40:
-            break
-        x = op._inbound_nodes[0].input_tensors[0]
-        depth += 1
-    return depth
-
-
-def _with_weights(copy, model):
-    for layer in copy.layers:
-        if not layer.name.startswith("gate_") and layer.weights:
-            twin = model.get_layer(layer.name)
-            for new, old in zip(layer.weights, twin.weights, strict=True):
-                new.assign(old)
-    return copy
-
-
-def close_groups(model, rng, share=0.5):
-    """Close this share of the coupled groups of gated channels.
-
-    Returns `{gate name: boolean array}`; never a whole gate.
-    """
-    labelling = analysis.label(gr.read(model))
-    shut = rng.random(len(labelling.classes)) < share
-    closed = {}
-    for step in labelling.steps:
-        if not step.is_gate:
-            continue
-        ids = step.flow.roles.get("channel")
-        if ids is None:
-            mask = np.zeros(step.call.op.factor.shape, bool)
-        else:
-            mask = shut[labelling.classes[ids]]
-            if mask.all():
-                mask[0] = False
-        closed[step.path] = mask
-        if ids is not None:
-            shut[labelling.classes[ids[~mask]]] = False
-    return closed
-
-
-def close_branches(model, rng, share=0.4):
-    names = [layer.name for layer in model.layers if "gate_" in layer.name]
-    gone = rng.random(len(names)) < share
-    return {n: np.array(g) for n, g in zip(names, gone, strict=True)}
+# Closed factors are 0, and open ones near 1.
+THRESHOLD = 0.5
 
 
 def one_case(model, case, rng):
-    """The row of one case, without the name."""
+    """The row of one case; None if the network has nothing to close."""
     if case == "identity":
         return _identity(model, rng)
+    if case == "gates":
+        return _pruned(model, rng)
     if case == "branches":
-        gates = with_branch_gates(model)
-        closed = close_branches(gates, rng)
-        if not closed:
-            return None
+        gated = gated_copies.with_branch_gates(model)
+        gated_copies.close_branches(gated, rng)
     else:
-        gates = gated(model, AFTER if case == "after" else BEFORE)
-        closed = close_groups(gates, rng)
-    for layer in gates.layers:
-        if layer.name in closed and np.ndim(closed[layer.name]):
-            factor = rng.uniform(0.7, 1.3, layer.factor.shape)
-            layer.factor.assign(factor.astype("float32"))
+        types = {"after": gated_copies.AFTER, "before": gated_copies.BEFORE}
+        gated = gated_copies.with_filter_gates(model, types[case])
+        gated_copies.close_groups(gated, rng)
+    if not helpers.gates_of(gated):
+        return None
+    gated_copies.settle(gated, rng)
+    return _pruned(gated, rng, approximate=case == "before")
+
+
+def _pruned(gated, rng, approximate=False):
     start = time.perf_counter()
-    solution = solve(gr.read(gates), closed)
-    small = rebuild(solution.graph, solution.decision, solution.folds)
+    small = kg.surgeon.prune(gated, THRESHOLD)
     seconds = time.perf_counter() - start
+    plan = kg.surgeon.plan(gated, THRESHOLD)
+    sizes = _sizes(gated, small)
+    sizes["planned"] = list(plan.params) == sizes["params"]
+    sizes["gathers"] = sum("a gather picks" in str(r.why) for r in plan.rows)
+    sizes["rescalings"] = sum("Rescaling" in str(r.why) for r in plan.rows)
+    if approximate:
+        sizes["approximate"] = _approximate(gated, plan)
     return {
-        **_compare(gates, closed, small, rng),
-        "params": [gates.count_params(), small.count_params()],
+        **sizes,
+        **_compare(gated, small, rng),
+        "barriers": _barriers(gated),
         "seconds": round(seconds, 3),
-        "scales": len(solution.folds.scales),
-        "barriers": _barriers(solution),
     }
 
 
 def _identity(model, rng):
+    gated_copies.settle(model, rng)
     graph = gr.read(model)
-    solution = solve(graph, {})
     start = time.perf_counter()
+    solution = solve(graph, {})
     same = rebuild(graph, solution.decision, solution.folds)
     seconds = time.perf_counter() - start
     return {
-        **_compare(model, {}, same, rng),
-        "params": [model.count_params(), same.count_params()],
+        **_sizes(model, same),
+        **_compare(model, same, rng),
+        "barriers": _barriers(model),
         "seconds": round(seconds, 3),
-        "scales": 0,
-        "barriers": _barriers(solution),
-        "same_names": [o.name for o in model.operations]
-        == [o.name for o in same.operations],
-        "same_config": model.get_config() == same.get_config(),
+        "same_names": _names(model) == _names(same),
+        "same_config": _configs(model, same) == _configs(same, model),
     }
 
 
-def _barriers(solution):
+def _names(model):
+    return [operation.name for operation in model.operations]
+
+
+def _configs(model, other):
+    """The config of a model; of its layers, if `other` is of another class.
+
+    A backbone of KerasHub becomes a plain functional model.
+    """
+    if type(model) is type(other):
+        return model.get_config()
+    return [operation.get_config() for operation in model.operations]
+
+
+def _sizes(model, small):
+    before, after = kg.stats.count(model), kg.stats.count(small)
+    return {
+        "params": [before.params, after.params],
+        "macs": [before.macs, after.macs],
+        "unknown": list(before.unknown),
+    }
+
+
+def _approximate(gated, exact):
+    """What `exact=False` would leave, and how much more exactness keeps.
+
+    `surplus` is the largest number of channels that one layer has more.
+    """
+    other = kg.surgeon.plan(gated, THRESHOLD, exact=False)
+    pairs = zip(exact.rows, other.rows, strict=True)
+    more = {a.layer: (a.after or 0) - (b.after or 0) for a, b in pairs}
+    worst = max(more, key=more.get)
+    rows = {row.layer: row for row in exact.rows}
+    return {
+        "params": other.params[1],
+        "macs": other.macs[1],
+        "surplus": more[worst],
+        "layer": worst,
+        "why": rows[worst].why,
+    }
+
+
+def _barriers(model):
+    labelling = analysis.label(gr.read(model))
     return sorted(
         {
             f"{type(s.call.op).__name__}: {s.flow.reason}"
-            for s in solution.labelling.steps
+            for s in labelling.steps
             if s.flow.reason is not None
         }
     )
 
 
-def _compare(model, closed, small, rng):
+def _compare(model, small, rng):
     """The largest relative difference, and what a nudge of 1e-7 does."""
-    x = rng.normal(size=(3, *model.input_shape[1:])).astype("float32")
-    nudge = 1 + 1e-7 * rng.choice([-1.0, 1.0], x.shape)
-    with closed_gates(model, closed):
-        expected = model.predict(x, verbose=0)
-        nudged = model.predict((x * nudge).astype("float32"), verbose=0)
-    got = small.predict(x, verbose=0)
-    scale = np.abs(expected).max()
+    x = gated_copies.inputs(model, gated_copies.BATCH, rng)
+    nudged = keras.tree.map_structure(lambda a: _nudge(a, rng), x)
+    expected, nudged = _outputs(model, x), _outputs(model, nudged)
+    got = _outputs(small, x)
     return {
-        "difference": float(np.abs(expected - got).max() / scale),
-        "conditioning": float(np.abs(expected - nudged).max() / scale),
-        "variation": float(expected.std(axis=0).mean() / scale),
+        "difference": max(helpers.differences(expected, got)),
+        "conditioning": max(helpers.differences(expected, nudged)),
+        "variation": min(helpers.variation(expected)),
     }
 
 
-def run(names, cases):
+def _nudge(array, rng):
+    step = helpers.PROBE * np.abs(array).max()
+    return array + rng.choice([-step, step], array.shape).astype("float32")
+
+
+def _outputs(model, x):
+    """The outputs of a model; compiled on JAX, where calls are slow."""
+    if keras.backend.backend() != "jax":
+        return helpers.run(model, x)
+    outputs = keras.tree.flatten(model.predict(x, verbose=0))
+    return [y.astype("float64") for y in outputs]
+
+
+def run(suite, names, cases):
     backend = keras.backend.backend()
-    path = RESULTS / f"coverage-{backend}.json"
+    path = RESULTS / f"coverage-{suite}-{backend}.json"
     rows = json.loads(path.read_text()) if path.exists() else {}
-    for number, name in enumerate(names):
-        if name in rows and all(case in rows[name] for case in cases):
-            continue
-        rng = np.random.default_rng(number)
+    networks = coverage_networks.SUITES[suite]()
+    for number, name in enumerate(names or networks):
         row = rows.setdefault(name, {})
+        if all(case in row for case in cases):
+            continue
+        row.pop("error", None)
+        head = f"[{number + 1:2}/{len(names or networks)}] {name:<20}"
         try:
-            model = build(name)
-            disturb(model, rng)
-            for case in cases:
-                row[case] = one_case(model, case, rng)
-                _say(number, len(names), name, case, row[case])
-                gc.collect()
+            _fill(row, networks[name], cases, name, head)
         except Exception as error:
             row["error"] = f"{type(error).__name__}: {error}"
-            print(f"{name}: {row['error'][:300]}", flush=True)
+            print(f"{head} {row['error'][:300]}", flush=True)
         _write(path, json.dumps(rows, indent=1))
         keras.backend.clear_session()
+        gc.collect()
 
 
-def _say(number, count, name, case, row):
-    if row is None:
-        return
+def _fill(row, build, cases, name, head):
+    rng = np.random.default_rng(zlib.crc32(name.encode()))
+    keras.utils.set_random_seed(0)
+    model = build()
+    if cases != ("gates",):
+        gated_copies.disturb(model, rng)
+    for case in cases:
+        row[case] = one_case(model, case, rng)
+        if row[case] is not None:
+            _say(f"{head} {case:<9}", row[case])
+
+
+def _say(head, row):
     before, after = row["params"]
+    extra = row.get("approximate")
+    more = f", not exact {extra['params'] / before:.3f}" if extra else ""
     print(
-        f"[{number + 1:2}/{count}] {name:<20} {case:<9} "
-        f"{after / before:6.3f} of the parameters, difference "
+        f"{head}{after / before:6.3f} of the parameters{more}, difference "
         f"{row['difference']:.1e} (a nudge: {row['conditioning']:.1e}), "
         f"{row['seconds']:.2f} s",
         flush=True,
@@ -307,10 +240,12 @@ def _write(path, text):
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--models", nargs="*", default=None)
-    parser.add_argument("--cases", nargs="*", default=CASES, choices=CASES)
+    suites = list(coverage_networks.SUITES)
+    parser.add_argument("names", nargs="*", default=None)
+    parser.add_argument("--suite", default=suites[0], choices=suites)
     options = parser.parse_args()
-    run(options.models or networks(), options.cases)
+    cases = ("gates",) if options.suite == "beyond" else CASES
+    run(options.suite, options.names, cases)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,230 @@
+"""Makes docs/coverage.md of what benchmarks/coverage.py found.
+
+python benchmarks/coverage_report.py
+"""
+
+import importlib.metadata
+import json
+import pathlib
+
+import coverage_texts as texts
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+RESULTS = ROOT / "benchmarks" / "results"
+BACKENDS = {"torch": "torch", "tensorflow": "TensorFlow", "jax": "JAX"}
+# As in tests/helpers.py: what float32 adds up to, and what a nudge of 1e-7 on
+# the inputs shows that this network makes of rounding.
+ROUNDING, PROBE_FACTOR = 1e-5, 20
+# More channels than this, in any layer, than `exact=False` keeps is told.
+FEW = 3
+
+
+def read(suite):
+    """`{backend: {network: row}}` of the backends that were run."""
+    found = {}
+    for backend in BACKENDS:
+        path = RESULTS / f"coverage-{suite}-{backend}.json"
+        if path.exists():
+            found[backend] = json.loads(path.read_text())
+    return found
+
+
+def explained(case):
+    limit = max(ROUNDING, PROBE_FACTOR * case["conditioning"])
+    return case["difference"] <= limit and case.get("planned", True)
+
+
+def cases_of(row):
+    """The cases of a network that were run and had something to close."""
+    return {k: v for k, v in row.items() if isinstance(v, dict)}
+
+
+def table(head, rows):
+    lines = [head, ["---", *["---:"] * (len(head) - 1)], *rows]
+    return "\n".join(f"| {' | '.join(map(str, line))} |" for line in lines)
+
+
+def share(pair):
+    before, after = pair
+    return f"{after / before:.3f}" if before else "-"
+
+
+def small(number):
+    return "0" if number == 0 else f"{number:.0e}".replace("e-0", "e-")
+
+
+def by_backend(found, name, case):
+    """`{backend: case}` of a network, where it was run."""
+    cases = {b: rows.get(name, {}).get(case) for b, rows in found.items()}
+    return {backend: row for backend, row in cases.items() if row}
+
+
+def summary(found):
+    """One line for each backend: how many networks, how far off at worst."""
+    head = ["", "networks", "pruned and compared", "unexplained", "worst"]
+    rows = []
+    for backend, networks in found.items():
+        ran = [cases_of(row) for row in networks.values()]
+        cases = [case for row in ran for case in row.values()]
+        whole = sum("error" not in row for row in networks.values())
+        bad = sum(not explained(case) for case in cases)
+        worst = max((case["difference"] for case in cases), default=0)
+        rows.append([BACKENDS[backend], whole, len(cases), bad, small(worst)])
+    return table(head, rows)
+
+
+def errors(found):
+    """Networks that were not compared on a backend, and why not."""
+    lines = []
+    for backend, networks in found.items():
+        for name, row in networks.items():
+            if "error" in row:
+                why = row["error"].split(": ", 1)[1][:160]
+                lines.append(f"- {name} on {BACKENDS[backend]}: {why}")
+    return "\n".join(lines)
+
+
+def names_of(found):
+    return sorted({name for rows in found.values() for name in rows})
+
+
+def case_table(found, case):
+    extra = ["`exact=False`", "more channels"] if case == "before" else []
+    if case == "identity":
+        extra = ["same names", "same config"]
+    head = ["network", "parameters", "MACs", *extra]
+    head += [f"difference, {BACKENDS[b]}" for b in found]
+    head += ["probe", *[f"s, {BACKENDS[b]}" for b in found]]
+    rows = []
+    for name in names_of(found):
+        each = by_backend(found, name, case)
+        if not each:
+            continue
+        first = next(iter(each.values()))
+        line = [name, share(first["params"]), share(first["macs"])]
+        line += _extra(case, first, each)
+        line += [_of(each, b, lambda r: small(r["difference"])) for b in found]
+        line.append(small(max(row["conditioning"] for row in each.values())))
+        line += [_of(each, b, lambda r: f"{r['seconds']:.1f}") for b in found]
+        rows.append(line)
+    return table(head, rows)
+
+
+def _of(each, backend, text):
+    return text(each[backend]) if backend in each else ""
+
+
+def _extra(case, first, each):
+    if case == "before":
+        other = first["approximate"]
+        left = share([first["params"][0], other["params"]])
+        return [left, other["surplus"]]
+    if case == "identity":
+        keys = ("same_names", "same_config")
+        alike = [all(row[key] for row in each.values()) for key in keys]
+        return ["yes" if same else "no" for same in alike]
+    return []
+
+
+def surplus(found):
+    """Who keeps more than a few channels for exactness, and why."""
+    rest = {}
+    for name in names_of(found):
+        for row in by_backend(found, name, "before").values():
+            if row["approximate"]["surplus"] > FEW:
+                rest[name] = row["approximate"]["layer"]
+    lines = []
+    for families, why in texts.SURPLUS:
+        there = [n for n in rest if n.startswith(tuple(families.split(", ")))]
+        if there:
+            lines.append(f"- {', '.join(there)}: {why}.")
+        rest = {n: layer for n, layer in rest.items() if n not in there}
+    lines += [f"- {n}: unexplained, in `{at}`." for n, at in rest.items()]
+    return "\n".join(lines)
+
+
+def barriers(found):
+    """Each barrier met, and in how many networks."""
+    met = {}
+    for rows in found.values():
+        for name, row in rows.items():
+            for case in cases_of(row).values():
+                for barrier in case["barriers"]:
+                    met.setdefault(barrier, set()).add(name)
+    rows = [
+        [*barrier.split(": ", 1), _shown(names)]
+        for barrier, names in sorted(met.items())
+    ]
+    return table(["layer", "reason", "networks"], rows) if rows else "None."
+
+
+def _shown(names):
+    names = sorted(names)
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return ", ".join(names[:3]) + more
+
+
+def suite_table(found, cases):
+    """Rows of a small suite: each case's share of the parameters."""
+    head = ["network", *[f"parameters, {c}" for c in cases], "MACs"]
+    head += [f"difference, {BACKENDS[b]}" for b in found] + ["probe"]
+    rows = []
+    for name in next(iter(found.values()), {}):
+        first = next(rows[name] for rows in found.values() if name in rows)
+        had = cases_of(first)
+        line = [name]
+        line += [share(had[c]["params"]) if c in had else "-" for c in cases]
+        least = min(had.values(), key=lambda row: row["params"][1], default={})
+        line.append(share(least["macs"]) if least else "-")
+        for rows_ in found.values():
+            every = cases_of(rows_.get(name, {})).values()
+            worst = max((row["difference"] for row in every), default=None)
+            line.append("" if worst is None else small(worst))
+        line.append(small(max(row["conditioning"] for row in had.values())))
+        rows.append(line)
+    return table(head, rows)
+
+
+def report():
+    apps, beyond, hub = map(read, ("applications", "beyond", "hub"))
+    names = ["keras", "tensorflow", "jax", "torch", "keras-hub"]
+    versions = ", ".join(f"{n} {_version(n)}" for n in names if _version(n))
+    intro = (
+        "What `prune` was tried on besides the test suite, and how far its "
+        f"results are from the gated originals ({versions}; CPU)."
+    )
+    parts = [
+        texts.INTRO.format(intro=intro, rounding=ROUNDING, factor=PROBE_FACTOR)
+    ]
+    parts += [summary(apps), "", errors(apps), ""]
+    for case, title in texts.CASES.items():
+        parts += [
+            f"## {title}",
+            "",
+            *texts.NOTES[case],
+            case_table(apps, case),
+            "",
+        ]
+        if case == "before":
+            parts += [texts.MORE.format(few=FEW), "", surplus(apps), ""]
+    parts += ["## Barriers", "", texts.BARRIERS, "", barriers(apps), ""]
+    parts += ["## Other kinds of networks", "", texts.BEYOND, ""]
+    parts += [summary(beyond), "", suite_table(beyond, ["gates"]), ""]
+    parts += [barriers(beyond), "", "## KerasHub", "", texts.HUB, ""]
+    parts += [summary(hub), "", errors(hub), ""]
+    parts += [suite_table(hub, list(texts.CASES)), "", barriers(hub), ""]
+    text = "\n".join(parts)
+    while "\n\n\n" in text:
+        text = text.replace("\n\n\n", "\n\n")
+    return text
+
+
+def _version(name):
+    try:
+        return importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+if __name__ == "__main__":
+    (ROOT / "docs" / "coverage.md").write_text(report())

@@ -1,0 +1,80 @@
+"""What docs/coverage.md says besides its figures."""
+
+CASES = {
+    "after": "Half of the channels closed behind the normalisations",
+    "before": "Half of the channels closed in front of them",
+    "branches": "40 % of the branches closed",
+    "identity": "Nothing closed",
+}
+# Families whose exact networks keep more than `exact=False` would, and why.
+SURPLUS = [
+    (
+        "ConvNeXt",
+        "`exact=False` cuts channels that a `LayerNormalization` reads "
+        "together with the others, and with them the residual stream. That "
+        "is no matter of constants, and nothing exact can do it",
+    ),
+    (
+        "Xception, NASNet",
+        'A "same" `SeparableConv2D` treats each channel alone before it '
+        "mixes them, so that the constants in front of it, which its zero "
+        "border makes vary from place to place, can't merge into one channel",
+    ),
+]
+INTRO = """# Coverage
+
+{intro}
+
+The networks are those of `keras.applications`, with random weights, 10 outputs
+and the smallest inputs they take; the statistics of the normalisations are
+those of real activations, disturbed, so that outputs vary with the inputs. Each
+is pruned and compared with its own gated original, whose closed factors are
+exactly 0:
+
+- *parameters*, *MACs*: after by before, multiply-adds of the kernels;
+- *difference*: the largest, by the largest output; the worst of one batch;
+- *probe*: what a nudge of 1e-7 on the inputs makes of the outputs of the
+  original, the worst of the backends; a network that magnifies rounding shows
+  it here. A difference counts as explained up to {rounding:g}, or {factor}
+  times the probe;
+- *s*: seconds of `prune`, one cold call each on a machine busy with other
+  work: no benchmark. For those see [What it costs](performance.md).
+
+`KERAS_BACKEND=... python benchmarks/coverage.py` makes the figures, and
+`python benchmarks/coverage_report.py` this page.
+
+"""
+NOTES = {
+    "after": ["A closed channel is zero behind its gate.", ""],
+    "before": [
+        "A closed channel is a constant other than zero behind the "
+        "normalisation. *`exact=False`*: the parameters that pruning with "
+        "constants absorbed across zero borders would leave; *more channels*: "
+        "how many the layer that differs most keeps for being exact.",
+        "",
+    ],
+    "branches": [
+        "The operand of an addition that comes the longer way; in networks "
+        "that add nothing (DenseNet, InceptionV3) the last operand of each "
+        "concatenation. MobileNet and VGG have neither.",
+        "",
+    ],
+    "identity": ["", ""],
+}
+MORE = (
+    "The others keep at most {few} more in any layer: one a tensor, that all "
+    "constants in front of a zero border have merged into, or none."
+)
+BARRIERS = "Layers that are kept whole, and the reason that the plan gives."
+BEYOND = (
+    "Small ones with gates of their own, half of them closed "
+    "(`tests/surgeon/networks_beyond.py`; the suite also checks the width of "
+    "each of their layers)."
+)
+HUB = (
+    "Backbones from a config, with gates as above. *MACs* are those of the "
+    "case that leaves least. Where a backbone is made of layers of KerasHub's "
+    "own, they are barriers, kept whole: gates stand between them only, and "
+    "nothing inside goes. The layers of MobileNet get other names from their "
+    "own config (`block_1_0` becomes `block_1_0_0`)."
+)
