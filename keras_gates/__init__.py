@@ -18,6 +18,8 @@ from keras_gates.thresholds import Budget
 from keras_gates.thresholds import Quantile
 from keras_gates.transforms.binarize import binarize
 from keras_gates.transforms.fuse import fuse
+from keras_gates.transforms.insert_gates import insert_gates
+from keras_gates.transforms.separate_shortcuts import separate_shortcuts
 from keras_gates.transforms.to_dense import to_dense
 from keras_gates.transforms.to_resconv import to_resconv
 from keras_gates.transforms.to_stripconv import to_stripconv
@@ -38,7 +40,9 @@ __all__ = [
     "constraints",
     "find_thresholds",
     "fuse",
+    "insert_gates",
     "regularizers",
+    "separate_shortcuts",
     "stats",
     "surgeon",
     "thresholds",
