@@ -65,7 +65,8 @@ class HardThreshold(keras.constraints.Constraint):
         self.delta = nonnegative_number(delta, "delta", type(self).__name__)
 
     def __call__(self, w):
-        return ops.where(ops.abs(w) >= self.delta, w, ops.zeros_like(w))
+        w = ops.convert_to_tensor(w)
+        return ops.where(ops.abs(w) >= self.delta, w, 0.0)
 
     def get_config(self):
         return {"delta": self.delta}

@@ -39,6 +39,14 @@ def gates_of(model):
     return [layer for layer in layers_of(model) if hasattr(layer, "kind")]
 
 
+def factors_of(model):
+    """The factors of all gates, and of all stripes."""
+    layers = layers_of(model)
+    stripes = [x.skeleton for x in layers if hasattr(x, "effective_kernel")]
+    factors = [gate.factor for gate in gates_of(model)]
+    return factors + [x for x in stripes if x is not None]
+
+
 def inputs_for(model, seed=0, batch=4):
     """Random normal inputs in the structure that `model` takes."""
     rng = np.random.default_rng(seed)
@@ -93,7 +101,7 @@ def randomize(model, seed=0, x=None, closed="half"):
 
 def _drawn(weight, rng):
     shape, name = tuple(weight.shape), weight.name
-    if name == "factor":
+    if name in ("factor", "skeleton"):
         return rng.uniform(0.6, 1.5, shape)
     if name in ("bias", "beta", "moving_mean"):
         return rng.normal(0.1, 0.3, shape)
@@ -168,17 +176,15 @@ def close(model, how, rng):
 @contextlib.contextmanager
 def closed_gates(model, threshold=THRESHOLD):
     """Within, factors below the threshold are exactly 0."""
-    gates = gates_of(model)
-    before = [numpy_of(gate.factor) for gate in gates]
+    factors = factors_of(model)
+    before = [numpy_of(factor) for factor in factors]
     try:
-        for gate, factor in zip(gates, before, strict=True):
-            gate.factor.assign(
-                np.where(np.abs(factor) < threshold, 0.0, factor)
-            )
+        for factor, values in zip(factors, before, strict=True):
+            factor.assign(np.where(np.abs(values) < threshold, 0.0, values))
         yield model
     finally:
-        for gate, factor in zip(gates, before, strict=True):
-            gate.factor.assign(factor)
+        for factor, values in zip(factors, before, strict=True):
+            factor.assign(values)
 
 
 def gated_outputs(model, x, threshold=THRESHOLD):

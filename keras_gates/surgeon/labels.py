@@ -119,6 +119,10 @@ def varying(labels):
 
 def axis_masks(mask):
     """Split a mask into one mask per axis whose product it is, or None."""
+    if mask.size in mask.shape:
+        masks = [mask.any().reshape(1)] * mask.ndim
+        masks[mask.shape.index(mask.size)] = mask.reshape(-1)
+        return masks
     masks = []
     product = np.ones((1,) * mask.ndim, bool)
     for axis in range(mask.ndim):

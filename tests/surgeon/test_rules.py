@@ -50,6 +50,10 @@ def draw(model):
         shut = closed(gate)
         size = np.where(shut, 0.1, rng.uniform(0.6, 1.5, shut.shape))
         gate.factor.assign(size * rng.choice([-1, 1, 1], shut.shape))
+    for factor in helpers.factors_of(model):
+        if factor.name == "skeleton":
+            size = helpers.numpy_of(factor)
+            factor.assign(size * (rng.random(size.shape) < 0.7))
     return model
 
 

@@ -203,7 +203,8 @@ def test_blocks_without_convolutions_keep_their_scale():
     for number in (1, 2):
         gated.get_layer(f"{block}{number}").factor.assign(0.0)
     fused = fuse(kg.surgeon.prune(gated, 0.5))
-    helpers.assert_same(gated, fused)
+    # The shortcuts make the sums so large that the softmax says 0 and 1.
+    helpers.assert_same(gated, fused, vary=False)
     images = fused.inputs[0]
     before = keras.Model(images, fused.get_layer("conv1_relu").output)
     end = fused.get_layer("stage1_block1_relu")

@@ -11,26 +11,18 @@ from tests import helpers
 
 BACKEND = keras.backend.backend()
 
+MOVED = [L.Cropping2D, L.ZeroPadding2D, L.Conv2D]
 # Rows and columns with stripes, arguments, and the layers in their place.
 BOXES = {
     "whole": ((0, 3), (0, 3), {"padding": "same"}, [L.Conv2D]),
     "middle": ((1, 2), (0, 3), {"padding": "same"}, [L.Conv2D]),
-    "top": ((0, 1), (0, 3), {"padding": "same"}, [L.ZeroPadding2D, L.Conv2D]),
-    "corner": (
-        (0, 2),
-        (0, 1),
-        {"padding": "same"},
-        [L.ZeroPadding2D, L.Conv2D],
-    ),
+    # One row more on top, and the last one off.
+    "top": ((0, 1), (0, 3), {"padding": "same"}, MOVED),
+    "corner": ((0, 2), (0, 1), {"padding": "same"}, MOVED),
     # Nothing but what is left of the kernel's foot: the input moves up.
     "foot": ((2, 3), (1, 2), {}, [L.Cropping2D, L.Conv2D]),
     "valid": ((0, 2), (0, 3), {}, [L.Cropping2D, L.Conv2D]),
-    "strides": (
-        (0, 2),
-        (1, 3),
-        {"padding": "same", "strides": 2},
-        [L.ZeroPadding2D, L.Conv2D],
-    ),
+    "strides": ((0, 2), (1, 3), {"padding": "same", "strides": 2}, MOVED),
     "dilation": (
         (0, 2),
         (0, 3),

@@ -59,7 +59,9 @@ def test_options_and_names():
         assert layer.skeleton_constraint.delta == 0.1
     assert type(striped.get_layer("shared")) is L.Conv2D
     # The penalty of 3 * 3 * 4 and of 4 factors of 1.
-    assert float(sum(striped.losses)) == pytest.approx(0.5 * 40)
+    assert float(helpers.numpy_of(sum(striped.losses))) == pytest.approx(
+        0.5 * 40
+    )
 
 
 def test_a_sequential_stays_one():

@@ -82,7 +82,7 @@ def _gradients(model, nudges, batches, loss):
     sums = [np.zeros(nudge.nudge.shape) for nudge in nudges]
     for x, y in batches:
         for nudge in nudges:
-            nudge.nudge.assign(ops.zeros_like(nudge.nudge))
+            nudge.nudge.assign(np.zeros(nudge.nudge.shape))
         model.train_on_batch(x, y)
         for total, nudge in zip(sums, nudges, strict=True):
             total += np.abs(ops.convert_to_numpy(nudge.nudge))
