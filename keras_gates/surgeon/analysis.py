@@ -12,6 +12,9 @@ from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
 
+# Why the channels of outputs stay.
+OUTPUT = "it is an output of the model"
+
 
 @dataclasses.dataclass(frozen=True)
 class Selection(Rule):
@@ -112,7 +115,7 @@ def label(graph, uncut=frozenset(), selections=True):
     if partial:
         return label(graph, uncut | partial)
     for tensor in graph.outputs:
-        units.pin(found.labels[tensor], "it is an output of the model")
+        units.pin(found.labels[tensor], OUTPUT)
     _agree(found)
     found.classes = units.classes()
     return found

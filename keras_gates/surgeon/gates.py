@@ -1,5 +1,7 @@
 """Which layers of a graph have factors that can be closed."""
 
+import dataclasses
+
 import numpy as np
 
 from keras_gates.layers.gate import Gate
@@ -29,6 +31,8 @@ def gates_of(graph):
                 "that thresholds and plans can tell them apart."
             )
         found[call.path] = source
+    for name, values in graph.scores.items():
+        found[name] = dataclasses.replace(found[name], scores=values)
     return found | graph.groups
 
 

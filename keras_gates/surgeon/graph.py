@@ -85,8 +85,8 @@ class Call:
 class Graph:
     """A functional model: its sites in order, and the flat calls.
 
-    `bounds` of a nested model's graph are the tensors it is called on, one
-    list for each time. `groups` are channels with scores, by name.
+    `bounds` of a nested model's graph are the tensors of each of its calls.
+    By name, `groups` are channels with scores, and `scores` those of gates.
     """
 
     model: keras.Model
@@ -97,6 +97,7 @@ class Graph:
     outputs: list = dataclasses.field(default_factory=list)
     bounds: list = dataclasses.field(default_factory=list)
     groups: dict = dataclasses.field(default_factory=dict)
+    scores: dict = dataclasses.field(default_factory=dict)
 
     def nested(self):
         """The graphs of all models inside, each once."""

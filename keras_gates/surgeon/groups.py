@@ -26,20 +26,15 @@ class Group(Source):
         units: the classes of the units, in the `Groups`' labelling.
         channels: the first channel of the layer that each unit is.
         start: where its units begin among those of all groups.
-        scores: their scores, or None before they are known.
     """
 
     units: np.ndarray = None
     channels: np.ndarray = None
     start: int = 0
-    scores: np.ndarray | None = None
 
     @property
     def shape(self):
         return self.units.shape
-
-    def values(self):
-        return self.scores
 
 
 @dataclasses.dataclass(eq=False)
@@ -154,12 +149,6 @@ def insert(graph, found, scores=None):
 
 def _scored(found, scores):
     """The groups that have scores, with them."""
-    if not isinstance(scores, dict):
-        raise TypeError(
-            "`scores` must be a dict from the names of groups to arrays, as "
-            f"keras_gates.surgeon.score returns. Received: {scores!r} (of "
-            f"type {type(scores).__name__})."
-        )
     groups = {}
     for name, values in scores.items():
         group, values = found.groups.get(name), np.asarray(values, "float64")
@@ -170,13 +159,38 @@ def _scored(found, scores):
                 f"removed: {why}. Groups of this model: "
                 f"{', '.join(found.groups)}."
             )
-        if values.shape != group.shape or not np.isfinite(values).all():
-            raise ValueError(
-                f"The scores of {name!r} must be {group.units.size} finite "
-                f"numbers. Received: an array of shape {values.shape}."
-            )
-        groups[name] = dataclasses.replace(group, scores=values)
+        groups[name] = scored(name, group, values)
     return dataclasses.replace(found, groups=groups)
+
+
+def members(every):
+    """`{path of a layer: names of the `Groups` that its channels are in}`."""
+    classes, found = every.labelling.classes, {}
+    for step in every.labelling.steps:
+        ids = step.flow.roles.get("out")
+        if ids is not None:
+            found[step.path] = {
+                name
+                for name, group in every.groups.items()
+                if np.isin(group.units, classes[ids]).any()
+            }
+    return found
+
+
+def scored(name, source, values):
+    """A `Source` with scores.
+
+    Raises:
+        ValueError: they are not one finite number for each factor.
+    """
+    values = np.asarray(values, "float64")
+    if values.shape != source.shape or not np.isfinite(values).all():
+        raise ValueError(
+            f"The scores of {name!r} must be finite numbers in an array of "
+            f"the shape {source.shape}. Received: an array of shape "
+            f"{values.shape}."
+        )
+    return dataclasses.replace(source, scores=values)
 
 
 def _gate(graph, tensor, axis, units):

@@ -12,7 +12,12 @@ slot holds decides what becomes of it, besides the cut:
 import keras
 import numpy as np
 
+from keras_gates.surgeon import create
 from keras_gates.surgeon.cuts import cuts_of
+from keras_gates.surgeon.rules import Composite
+from keras_gates.surgeon.rules import rule_of
+from keras_gates.surgeon.rules.packing import PackingConv
+from keras_gates.surgeon.rules.registry import rule_of_class
 
 GRADIENT, SIZE, SQUARE = "gradient", "size of a gradient", "square"
 STEP, STEP_SQUARE, WEIGHT = "step", "square of a step", "weight"
@@ -66,7 +71,6 @@ def carry(model, pruned, decision, folds):
         ValueError: the model is not compiled, can't be compiled again from
             its config, or its optimizer holds what can't be cut safely.
     """
-    check(model)
     try:
         pruned.compile_from_config(model.get_compile_config())
     except (TypeError, ValueError) as error:
@@ -83,8 +87,17 @@ def carry(model, pruned, decision, folds):
             _slots(old, new, found)
 
 
-def check(model):
-    """Refuse a model without an optimizer whose state could be carried."""
+def check(model, graph):
+    """Refuse what has no optimizer whose state could be carried.
+
+    Args:
+        model: the model.
+        graph: the `Graph` that was made of it.
+
+    Raises:
+        ValueError: the model is not compiled, its optimizer is several in
+            one, or a layer's weights become others when pruned.
+    """
     if not model.compiled or getattr(model, "optimizer", None) is None:
         raise ValueError(
             f"keep_optimizer=True needs a compiled model, and '{model.name}' "
@@ -97,6 +110,25 @@ def check(model):
                 "several optimizers in one, whose states can't be told apart "
                 "here. Prune with keep_optimizer=False and compile the result."
             )
+    changed = [call.op.name for call in graph.calls if _repacked(call)]
+    for name in changed or _written_out(model, graph):
+        raise ValueError(
+            f"Pruning gives layer '{name}' weights of another form, for which "
+            "the optimizer has no state. Prune with keep_optimizer=False and "
+            "compile the result."
+        )
+
+
+def _repacked(call):
+    return isinstance(rule_of(call), PackingConv) and call.op.trainable
+
+
+def _written_out(model, graph):
+    """The names of the composite layers that a graph does without."""
+    if graph.model is model:
+        return []
+    rules = [(x, rule_of_class(type(x))) for x in create.sublayers(model)]
+    return [x.name for x, rule in rules if isinstance(rule, Composite)]
 
 
 def _pairs(old, new):

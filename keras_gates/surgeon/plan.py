@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_gates.surgeon import optimizer
 from keras_gates.surgeon import report
 from keras_gates.surgeon import stored
 from keras_gates.surgeon.rebuild import rebuild
@@ -57,11 +58,14 @@ class Plan:
             "parameters>"
         )
 
-    def apply(self):
+    def apply(self, keep_optimizer=False):
         """The pruned model; the plan's own model stays as it is.
 
         Constants and kept factors are taken from the weights as they are
         now.
+
+        Args:
+            keep_optimizer: As in `prune`.
 
         Returns:
             A new `keras.Sequential` for a Sequential that is still a chain
@@ -71,8 +75,13 @@ class Plan:
             ValueError: the weights have changed so that other channels
                 would go than the plan says.
         """
-        masks, exact = self.masks(), self.options["exact"]
-        solution = from_closed(self.model, masks, exact)
+        options = self.options
+        solution = from_closed(
+            self.model,
+            self.masks(),
+            options["exact"],
+            options["drop_shortcuts"],
+        )
         rows, _ = report.describe(solution)
         if [r.after for r in rows] != [r.after for r in self.rows]:
             raise ValueError(
@@ -80,7 +89,8 @@ class Plan:
                 "plan was made, so that it no longer removes what it says. "
                 "Make a new plan."
             )
-        return _build(solution)
+        solution.options = self.options
+        return _build(self.model, solution, keep_optimizer)
 
     def masks(self):
         """The closed factors as boolean arrays, by gate name."""
@@ -110,7 +120,14 @@ class Plan:
 
 
 def plan(
-    model, thresholds, *, scores=None, keep_at_least=0, round_to=1, exact=True
+    model,
+    thresholds,
+    *,
+    scores=None,
+    keep_at_least=0,
+    round_to=1,
+    exact=True,
+    drop_shortcuts=False,
 ):
     """Say what pruning would do, without doing it.
 
@@ -130,6 +147,10 @@ def plan(
             is, to float rounding. With `False`, constants are absorbed
             across zero padding and channels are removed under layer
             normalisation and softmax, too; the plan lists each place.
+        drop_shortcuts: Whether to take out the shortcuts that
+            `insert_gates` added for gates that stay open, as the authors of
+            Comprehensive Pruning finish. Closed gates keep theirs. This
+            changes the function, and the plan says so.
 
     Returns:
         A `Plan`.
@@ -155,7 +176,13 @@ def plan(
     (194, 90)
     """
     solution, floors = from_thresholds(
-        model, thresholds, scores, keep_at_least, round_to, exact
+        model,
+        thresholds,
+        scores,
+        keep_at_least,
+        round_to,
+        exact,
+        drop_shortcuts,
     )
     rows, notes = report.describe(solution)
     closed = {
@@ -166,7 +193,15 @@ def plan(
 
 
 def prune(
-    model, thresholds, *, scores=None, keep_at_least=0, round_to=1, exact=True
+    model,
+    thresholds,
+    *,
+    scores=None,
+    keep_at_least=0,
+    round_to=1,
+    exact=True,
+    drop_shortcuts=False,
+    keep_optimizer=False,
 ):
     """A smaller model that computes the same; the original is untouched.
 
@@ -181,14 +216,22 @@ def prune(
         keep_at_least: As in `plan`.
         round_to: As in `plan`.
         exact: As in `plan`.
+        drop_shortcuts: As in `plan`; the one option that changes what open
+            gates compute.
+        keep_optimizer: Whether to compile the result as the model is, and
+            to cut the state of its optimizer (momenta, iterations, the
+            learning rate) by the same plan, so that `fit` goes on. Where a
+            gate was folded into a weight, its state is scaled to match.
 
     Returns:
         A new `keras.Sequential` for a Sequential that is still a chain of
         layers (a gather is none), else a functional `keras.Model`. It is
-        not compiled.
+        compiled with `keep_optimizer=True` only.
 
     Raises:
-        TypeError, ValueError: As `plan`.
+        TypeError, ValueError: As `plan`; and if `keep_optimizer` is asked
+            for and the model is not compiled, or its optimizer holds what
+            can't be cut safely.
 
     Example:
     >>> import keras
@@ -206,10 +249,27 @@ def prune(
     [8, 2]
     """
     solution, _ = from_thresholds(
-        model, thresholds, scores, keep_at_least, round_to, exact
+        model,
+        thresholds,
+        scores,
+        keep_at_least,
+        round_to,
+        exact,
+        drop_shortcuts,
     )
-    return _build(solution)
+    return _build(model, solution, keep_optimizer)
 
 
-def _build(solution):
-    return rebuild(solution.graph, solution.decision, solution.folds)
+def _build(model, solution, keep_optimizer):
+    if keep_optimizer:
+        if solution.options["drop_shortcuts"]:
+            raise ValueError(
+                "`keep_optimizer` goes on with a training, and "
+                "`drop_shortcuts` changes what was trained. Pass one of them; "
+                "compile the result anew for the other."
+            )
+        optimizer.check(model, solution.graph)
+    pruned = rebuild(solution.graph, solution.decision, solution.folds)
+    if keep_optimizer:
+        optimizer.carry(model, pruned, solution.decision, solution.folds)
+    return pruned

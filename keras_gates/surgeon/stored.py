@@ -66,6 +66,9 @@ def _parsed(text):
 
 def _fields(data):
     options = {name: data["options"][name] for name in ("exact", "round_to")}
+    # Plans of older versions do not speak of it.
+    dropped = data["options"].get("drop_shortcuts", False)
+    options["drop_shortcuts"] = dropped
     return {
         "model": data["model"],
         "fingerprint": data["fingerprint"],

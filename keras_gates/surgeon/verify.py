@@ -11,6 +11,7 @@ from keras_gates.surgeon.gates import gates_of
 from keras_gates.surgeon.plan import Plan
 from keras_gates.surgeon.plan import plan as make_plan
 from keras_gates.surgeon.solution import read
+from keras_gates.surgeon.solution import without_shortcuts
 from keras_gates.surgeon.stored import fingerprint
 
 
@@ -29,7 +30,9 @@ def verify(model, pruned, thresholds, x=None, *, samples=8, seed=0, **options):
             by default (whole numbers below 2 for integer inputs).
         samples: How many random samples.
         seed: Seed of the random inputs.
-        **options: `keep_at_least`, `round_to`, `exact` as given to `prune`.
+        **options: `keep_at_least`, `round_to`, `exact`, `drop_shortcuts`
+            as given to `prune`. Shortcuts that were dropped are left out of
+            the original, too.
 
     Returns:
         A dict from output name to `max|original - pruned| / max|original|`;
@@ -99,6 +102,8 @@ def _decided(model, thresholds, options):
 def _expected(model, decided, x):
     """The outputs with all that is closed at exactly 0."""
     masks, exact = decided.masks(), decided.options["exact"]
+    if decided.options["drop_shortcuts"]:
+        model = without_shortcuts(model, masks)
     graph = read(model, masks, exact)
     if graph.groups:
         model = gated_model(graph, masks)

@@ -11,10 +11,6 @@ from keras import layers as L
 from keras import optimizers as O
 
 import keras_gates as kg
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon import optimizer as carried
-from keras_gates.surgeon import solve
-from keras_gates.surgeon.rebuild import rebuild
 from tests import helpers
 from tests.surgeon import small_models as sm
 
@@ -64,12 +60,7 @@ ALONE = [name for name in POWERS if name not in ("lamb", "averaging")]
 
 def prune(model, threshold=T):
     """The pruned model, compiled as the model is."""
-    carried.check(model)
-    closed = kg.surgeon.plan(model, threshold).masks()
-    found = solve.solve(gr.read(model), closed)
-    small = rebuild(found.graph, found.decision, found.folds)
-    carried.carry(model, small, found.decision, found.folds)
-    return small
+    return kg.surgeon.prune(model, threshold, keep_optimizer=True)
 
 
 def chain(factors, optimizer=None, build=sm.chain):
@@ -294,6 +285,40 @@ def test_the_result_is_compiled_as_the_model():
     }
 
 
+def test_a_plan_carries_the_same_state():
+    model = fit(chain(SCALES, O.AdamW(0.01)))
+    plan = kg.surgeon.plan(model, T)
+    small = plan.apply(keep_optimizer=True)
+    for name in ("_momentums", "_velocities"):
+        expected, got = slots(prune(model), name), slots(small, name)
+        assert all(np.array_equal(got[k], expected[k]) for k in expected)
+    assert not plan.apply().compiled
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_without_gates_training_goes_on_as_if_channels_were_never_there(name):
+    """Channels that only zeros lead out of have no part in training."""
+    inputs = keras.Input((5,))
+    x = L.Dense(8, activation="relu", name="hidden")(inputs)
+    model = keras.Model(inputs, L.Dense(3, name="out")(x))
+    helpers.randomize(model)
+    hidden = model.get_layer("hidden")
+    # Dead units: no gradient, and no momentum, comes through them.
+    kernel = helpers.numpy_of(hidden.kernel)
+    dead = np.arange(8) % 2 == 0
+    hidden.kernel.assign(np.where(dead, 0.0, kernel))
+    hidden.bias.assign(np.where(dead, -1.0, 0.1))
+    model.compile(POWERS[name][0](), loss="mse", run_eagerly=EAGER)
+    fit(model)
+    scores = {"hidden": np.where(dead, 0.0, 1.0)}
+    small = kg.surgeon.prune(model, 0.5, scores=scores, keep_optimizer=True)
+    fit(model, 4, seed=1)
+    fit(small, 4, seed=1)
+    expected = helpers.numpy_of(model.get_layer("out").kernel)[~dead]
+    # As above: fewer terms round otherwise, over four steps.
+    close(helpers.numpy_of(small.get_layer("out").kernel), expected, 1e-4)
+
+
 def test_a_learning_rate_set_by_hand_stays():
     model = fit(chain(SCALES, O.Adam(0.01)))
     model.optimizer.learning_rate = 0.003
@@ -375,6 +400,34 @@ def test_an_optimizer_of_ones_own_is_refused_where_factors_went_in():
 def test_a_model_that_is_not_compiled_is_refused():
     with pytest.raises(ValueError, match="needs a compiled model"):
         prune(sm.chain())
+
+
+def test_several_optimizers_in_one_are_refused():
+    model = chain(SCALES)
+    both = O.MultiOptimizer(lambda variable: O.SGD(0.1))
+    model.compile(both, loss="mse")
+    with pytest.raises(ValueError, match="several optimizers in one"):
+        prune(model)
+
+
+@pytest.mark.parametrize(
+    "layer",
+    [
+        lambda: kg.StripConv(4, 3, padding="same", name="conv"),
+        lambda: kg.ResConv(4, 3, padding="same", name="conv"),
+    ],
+    ids=["packed", "written out"],
+)
+def test_layers_whose_weights_become_others_are_refused_by_name(layer):
+    inputs = keras.Input((6, 6, 4))
+    x = layer()(inputs)
+    x = kg.FilterGate(name="gate")(x)
+    x = L.GlobalAveragePooling2D()(x)
+    model = keras.Model(inputs, L.Dense(2)(x))
+    model.get_layer("gate").factor.assign([0.1, 1.0, 1.0, 1.0])
+    model.compile("sgd", loss="mse")
+    with pytest.raises(ValueError, match="layer 'conv' weights of another"):
+        prune(model, {"gate": T})
 
 
 def test_a_loss_that_is_not_registered_is_refused():

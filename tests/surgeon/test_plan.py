@@ -182,7 +182,11 @@ def test_the_json_is_plain_and_says_its_format():
     assert data["format"] == 1
     assert data["model"] == "convnet"
     assert data["closed"] == {"gate1": [0, 1, 2, 3], "gate2": [0, 1, 2]}
-    assert data["options"] == {"exact": True, "round_to": 1}
+    assert data["options"] == {
+        "drop_shortcuts": False,
+        "exact": True,
+        "round_to": 1,
+    }
 
 
 def test_a_plan_takes_the_weights_as_they_are_when_applied():

@@ -17,7 +17,7 @@ def network():
     z = L.BatchNormalization(name="bn")(y)
     z = L.ReLU(name="relu")(z)
     z = L.Conv2D(5, 3, padding="same", name="branch")(z)
-    y = L.Add(name="add")([y, z])
+    y = y + z  # An operation, no layer: it has no weights.
     y = L.GlobalAveragePooling2D(name="pool")(y)
     model = keras.Model(x, L.Dense(3, name="head")(y))
     helpers.randomize(model)
@@ -170,6 +170,123 @@ def test_layers_may_be_compared_or_left_out():
     found = kg.surgeon.score(chain(), "l1", ignore=("second",))
     assert list(found) == ["first"]
     np.testing.assert_allclose(found["first"].mean(), 1.0)
+
+
+@pytest.mark.parametrize(
+    "ignore, left",
+    [
+        (("branch",), []),  # its channels are those of the stream
+        (("head",), ["stem"]),  # whose channels stay in any case
+        (("stem", "head"), []),
+    ],
+)
+def test_any_layer_may_be_ignored(ignore, left):
+    assert list(kg.surgeon.score(network(), "l1", ignore=ignore)) == left
+
+
+def test_each_layer_may_have_a_share_of_its_own():
+    model = chain()
+    scores = kg.surgeon.score(model, "l2")
+    shares = {"group": kg.Quantile(0.5), "second": kg.Quantile(0.2)}
+    small = kg.surgeon.prune(model, shares, scores=scores)
+    units = [small.get_layer(n).units for n in ("first", "second")]
+    assert units == [3, 4]
+
+
+def test_local_and_global_ranking():
+    model = chain()
+    first = np.arange(1.0, 7)
+    scores = {"first": first, "second": 100 + np.arange(5.0)}
+    closed = kg.surgeon.plan(model, kg.Quantile(0.4), scores=scores).closed
+    assert closed == {"first": [0, 1, 2, 3], "second": []}
+    local = kg.Quantile(0.4, scope="gate")
+    closed = kg.surgeon.plan(model, local, scores=scores).closed
+    assert closed == {"first": [0, 1], "second": [0, 1]}
+
+
+# Scores of gates -------------------------------------------------------------
+
+
+def gated():
+    """Two gates, whose factors say other things than their scores."""
+    inputs = keras.Input((4,))
+    x = L.Dense(6, activation="relu", name="first")(inputs)
+    x = kg.FilterGate(name="gate1")(x)
+    x = L.Dense(5, activation="relu", name="second")(x)
+    x = kg.FilterGate(name="gate2")(x)
+    model = keras.Model(inputs, L.Dense(2, name="head")(x))
+    helpers.randomize(model, closed="none")
+    return model
+
+
+SCORES = {
+    "gate1": np.array([5.0, 1.0, 4.0, 2.0, 6.0, 3.0]),
+    "gate2": np.array([9.0, 8.0, 0.5, 7.0, 0.6]),
+}
+
+
+def test_gates_are_closed_by_their_scores():
+    model = gated()
+    plan = kg.surgeon.plan(model, kg.Quantile(0.4), scores=SCORES)
+    assert plan.closed == {"gate1": [1, 3], "gate2": [2, 4]}
+    small = plan.apply()
+    assert max(kg.surgeon.verify(model, small, plan).values()) < 1e-5
+    for gate, shut in plan.closed.items():
+        factor = model.get_layer(gate).factor
+        values = helpers.numpy_of(factor)
+        values[shut] = 0.0
+        factor.assign(values)
+    helpers.assert_same(model, small)
+
+
+def test_gates_without_scores_stay_open():
+    some = {"gate2": SCORES["gate2"]}
+    plan = kg.surgeon.plan(gated(), kg.Quantile(0.4), scores=some)
+    assert plan.closed.get("gate1", []) == []
+    assert plan.closed["gate2"] == [2, 4]
+    shares = {"filter": kg.Quantile(0.4)}
+    plan = kg.surgeon.plan(gated(), shares, scores=some)
+    assert plan.closed.get("gate1", []) == []
+    shares["gate1"] = 10.0  # by name, and so by its factors
+    plan = kg.surgeon.plan(gated(), shares, scores=some, keep_at_least=1)
+    assert len(plan.closed["gate1"]) == 5
+
+
+@pytest.mark.filterwarnings("ignore:Budget.*larger steps:UserWarning")
+def test_floors_and_multiples_go_by_the_scores_of_gates():
+    model = gated()
+    plan = kg.surgeon.plan(model, 5.5, scores=SCORES, keep_at_least=2)
+    assert plan.closed["gate1"] == [1, 2, 3, 5]
+    plan = kg.surgeon.plan(model, 3.5, scores=SCORES, round_to=4)
+    assert plan.closed["gate1"] == [1, 3]
+    budget = kg.Budget(macs=0.6)
+    plan = kg.surgeon.plan(model, budget, scores=SCORES)
+    closed = np.isin(np.arange(6), plan.closed["gate1"])
+    assert closed.any()
+    assert SCORES["gate1"][closed].max() < SCORES["gate1"][~closed].min()
+
+
+def test_what_score_returns_for_gates_is_taken():
+    model = gated()
+    model.compile(loss="mse")
+    data = helpers.inputs_for(model, batch=6), np.zeros((6, 2), "float32")
+    scores = kg.surgeon.score(model, "taylor", data, of="gates")
+    plan = kg.surgeon.plan(model, kg.Quantile(0.5), scores=scores)
+    assert sum(map(len, plan.closed.values())) == 5
+
+
+@pytest.mark.parametrize(
+    "scores, error, words",
+    [
+        ([1.0], TypeError, "must be a dict from the names"),
+        ({"gate1": np.ones(5)}, ValueError, r"'gate1'.*shape \(6,\)"),
+        ({"gate1": np.full(6, np.nan)}, ValueError, "finite"),
+        ({"nowhere": np.ones(6)}, ValueError, "heads no group"),
+    ],
+)
+def test_bad_scores(scores, error, words):
+    with pytest.raises(error, match=words):
+        kg.surgeon.prune(gated(), 0.5, scores=scores)
 
 
 def test_what_scores_close_is_cut():

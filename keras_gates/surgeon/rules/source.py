@@ -16,17 +16,21 @@ class Source:
         variable: the variable that holds the factors.
         zeroed: the weights of the layer, with the role of their axis, that
             are zero where a closed factor stays; a gate leaves none.
+        scores: what thresholds compare in the place of the factors, or None.
     """
 
     layer: keras.Layer
     kind: str
     variable: keras.Variable
     zeroed: dict = dataclasses.field(default_factory=dict)
+    scores: np.ndarray | None = None
 
     @property
     def shape(self):
         return tuple(self.variable.shape)
 
     def values(self):
-        """The factors as they are."""
+        """What thresholds compare: the scores, or the factors as they are."""
+        if self.scores is not None:
+            return self.scores
         return np.array(keras.ops.convert_to_numpy(self.variable))

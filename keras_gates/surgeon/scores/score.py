@@ -60,7 +60,8 @@ def score(
             (`"taylor"` and `"random"` only).
         normalize: What the scores of each group are divided by, so that
             layers compare: their `"mean"`, `"max"`, `"sum"`, or None.
-        ignore: Names of layers whose groups are left out, and so stay whole.
+        ignore: Names of layers that stay whole: the groups that they have a
+            part in are left out. Or names of gates.
         loss: The loss for `"taylor"`; that of a compiled model by default.
         batch_size: Samples a batch, where data are arrays.
         exact: As in `prune`: which groups there are depends on it.
@@ -95,21 +96,30 @@ def score(
     graph = expand.read(model)
     if of == "gates":
         found = _of_gates(graph, criterion, data, loss, batch_size, seed)
+        members = {name: {name} for name in found}
     else:
+        every = groups.find(graph, exact)
+        members = groups.members(every)
         found = _of_groups(
-            graph, criterion, data, loss, batch_size, exact, seed
+            graph, every, criterion, data, loss, batch_size, seed
         )
-    for name in ignore:
-        if name not in found:
-            raise ValueError(
-                f"`ignore` has {name!r}, which is not among the {of} that can "
-                f"be scored: {', '.join(found)}."
-            )
+    left_out = _left_out(ignore, members, of)
     return {
         name: values / (_NORMALIZE[normalize](values) or 1.0)
         for name, values in found.items()
-        if name not in ignore
+        if name not in left_out
     }
+
+
+def _left_out(ignore, members, of):
+    """The groups or gates that ignored layers have a part in."""
+    for name in ignore:
+        if name not in members:
+            raise ValueError(
+                f"`ignore` has {name!r}, which is no layer with {of} that "
+                f"could be scored. There are: {', '.join(members)}."
+            )
+    return {group for name in ignore for group in members[name]}
 
 
 def _check(criterion, of, normalize):
@@ -132,8 +142,7 @@ def _check(criterion, of, normalize):
         )
 
 
-def _of_groups(graph, criterion, data, loss, batch_size, exact, seed):
-    found = groups.find(graph, exact)
+def _of_groups(graph, found, criterion, data, loss, batch_size, seed):
     if not found.groups:
         why = "; ".join(f"'{n}': {w}" for n, w in found.kept.items())
         raise ValueError(

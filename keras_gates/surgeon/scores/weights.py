@@ -5,6 +5,7 @@ of a group, as DepGraph takes it, so that wide groups are no better than
 narrow ones.
 """
 
+import keras
 import numpy as np
 
 from keras_gates.surgeon import create
@@ -13,17 +14,22 @@ from keras_gates.surgeon.rules.rule import named_weights
 
 def l1(found):
     """The mean of `sum |w|` over the kernel slices of each unit."""
-    return _of_kernels(found, lambda rows: np.abs(rows).sum(axis=1))
+    return _of_kernels(found, np.abs)
 
 
 def l2(found):
     """The mean of `sqrt(sum w^2)` over the kernel slices of each unit."""
-    return _of_kernels(found, lambda rows: np.sqrt((rows**2).sum(axis=1)))
+    return _of_kernels(found, np.square, np.sqrt)
 
 
 def geometric_median(found):
     """The sum of distances to the other filters of a layer (FPGM)."""
-    return _of_kernels(found, _distances, roles=("out",))
+    total = _Mean(found.labelling)
+    for array, axis, role, ids in _kernels(found):
+        if role == "out":
+            rows = np.moveaxis(array, axis, 0).astype("float64")
+            total.add(ids, _distances(rows.reshape(len(rows), -1)))
+    return total.mean()
 
 
 def batch_norm(found):
@@ -38,9 +44,21 @@ def batch_norm(found):
     return total.mean()
 
 
-def _of_kernels(found, size, roles=("out", "in")):
-    """The mean over kernels of `size`, of an array with a row a channel."""
+def _of_kernels(found, size, root=np.asarray):
+    """The mean over kernels of `root` of the sums of `size` of each slice."""
     total = _Mean(found.labelling)
+    last, sizes = None, None
+    for array, axis, _, ids in _kernels(found):
+        if array is not last:
+            single = np.promote_types(array.dtype, "float32")
+            last, sizes = array, size(array.astype(single, copy=False))
+        rest = tuple(a for a in range(array.ndim) if a != axis)
+        total.add(ids, root(sizes.sum(axis=rest, dtype="float64")))
+    return total.mean()
+
+
+def _kernels(found):
+    """`(kernel, axis, role, units along it)` for all axes of channels."""
     for step in _once(found.labelling):
         axes = step.rule.axes_of(step.call)
         for part in step.rule.parts(step.call.op):
@@ -49,13 +67,13 @@ def _of_kernels(found, size, roles=("out", "in")):
                 if len(weight.shape) < 2:
                     continue
                 array = create.array_of(weight)
-                for role in set(own) & set(roles) & set(step.flow.roles):
+                for role in sorted(
+                    {"in", "out"} & set(own) & set(step.flow.roles)
+                ):
                     axis = array.ndim - len(own) + own.index(role)
-                    rows = np.moveaxis(array, axis, 0).astype("float64")
                     ids = step.flow.roles[role]
-                    if len(ids) == len(rows):
-                        total.add(ids, size(rows.reshape(len(rows), -1)))
-    return total.mean()
+                    if len(ids) == array.shape[axis]:
+                        yield array, axis, role, ids
 
 
 def _distances(rows):
@@ -65,11 +83,13 @@ def _distances(rows):
 
 
 def _once(labelling):
-    """The steps of each operation's first call."""
+    """The steps of each layer's first call."""
     seen = set()
     for step in labelling.steps:
-        if step.position is None and id(step.call.op) not in seen:
-            seen.add(id(step.call.op))
+        op = step.call.op
+        layer = step.position is None and isinstance(op, keras.Layer)
+        if layer and id(op) not in seen:
+            seen.add(id(op))
             yield step
 
 
