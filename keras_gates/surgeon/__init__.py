@@ -1,10 +1,33 @@
 """The surgeon: plans what can go, makes the smaller model, checks it."""
 
+from keras_gates.surgeon.iterative import prune_iteratively
 from keras_gates.surgeon.plan import Plan
 from keras_gates.surgeon.plan import plan
 from keras_gates.surgeon.plan import prune
 from keras_gates.surgeon.rules import register
 from keras_gates.surgeon.scores.score import score
+from keras_gates.surgeon.surgery import Surgeon
+from keras_gates.surgeon.surgery import delete_channels
+from keras_gates.surgeon.surgery import delete_layer
+from keras_gates.surgeon.surgery import get_apoz
+from keras_gates.surgeon.surgery import high_apoz
+from keras_gates.surgeon.surgery import insert_layer
+from keras_gates.surgeon.surgery import replace_layer
 from keras_gates.surgeon.verify import verify
 
-__all__ = ["Plan", "plan", "prune", "register", "score", "verify"]
+__all__ = [
+    "Plan",
+    "Surgeon",
+    "delete_channels",
+    "delete_layer",
+    "get_apoz",
+    "high_apoz",
+    "insert_layer",
+    "plan",
+    "prune",
+    "prune_iteratively",
+    "register",
+    "replace_layer",
+    "score",
+    "verify",
+]

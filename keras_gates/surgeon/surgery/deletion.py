@@ -1,0 +1,181 @@
+"""Channels cut out of a model, with all weights that belong to them.
+
+The labels are those of pruning, the decision is the caller's: nothing is
+known to be constant, so nothing is absorbed.
+"""
+
+import dataclasses
+import numbers
+
+import keras
+import numpy as np
+
+from keras_gates.surgeon import analysis
+from keras_gates.surgeon import expand
+from keras_gates.surgeon import fold
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.decision import Decision
+from keras_gates.surgeon.rebuild import rebuild
+from keras_gates.surgeon.rules.activations import why_not
+from keras_gates.surgeon.rules.merge import Merge
+from keras_gates.surgeon.rules.rule import ALL
+
+# What keeps a function as it is, but not a deletion: outputs may get
+# narrower, and a softmax can do with fewer channels.
+_NO_MATTER = {
+    analysis.OUTPUT,
+    *map(why_not, (keras.activations.softmax, keras.activations.log_softmax)),
+}
+
+
+@dataclasses.dataclass
+class Wanted:
+    """Channels to delete from one layer.
+
+    Attributes:
+        channels: their positions; negative ones count from the end.
+        tied: whether those of other layers that are tied to them go too.
+    """
+
+    channels: object
+    tied: bool = False
+
+
+def delete(model, wanted):
+    """A copy of a model without some channels.
+
+    Args:
+        model: a built model.
+        wanted: `{path of a layer: Wanted}`.
+
+    Raises:
+        TypeError, ValueError: the channels are none of the layer's, all of
+            them, tied to others that are not wanted, or read by what can't
+            do with fewer.
+    """
+    graph = expand.read(model)
+    labelling = analysis.label(graph, selections=False)
+    asked = {p: _positions(labelling, p, w) for p, w in wanted.items()}
+    gone, along = np.zeros((2, len(labelling.classes)), bool)
+    for path, positions in asked.items():
+        own = labelling.classes[_ids(labelling, path)[positions]]
+        gone[own] = True
+        along[own] |= wanted[path].tied
+    _check_readers(labelling, gone, asked)
+    _check_ties(labelling, gone, asked, along)
+    decision = Decision(labelling, {}, kept=~gone)
+    _check_left(decision)
+    decision.present = set(labelling.steps)
+    decision.called = {s for step in labelling.steps for s in step.call.scopes}
+    return rebuild(graph, decision, fold.fold(decision, {}))
+
+
+def _step(labelling, path):
+    return next(step for step in labelling.steps if step.path == path)
+
+
+def _ids(labelling, path):
+    """The units of the channels that a layer puts out."""
+    step = _step(labelling, path)
+    ids = _channels(step)
+    if ids is None:
+        why = step.flow.reason or "it passes on those of others"
+        raise ValueError(f"Layer '{path}' has no channels of its own: {why}.")
+    return ids
+
+
+def _channels(step):
+    return step.flow.roles.get("out", step.flow.roles.get("channel"))
+
+
+def _positions(labelling, path, wanted):
+    """Sorted positions, counted from 0."""
+    count = len(_ids(labelling, path))
+    channels = np.asarray(wanted.channels).reshape(-1).tolist()
+    for channel in channels:
+        if isinstance(channel, bool) or not isinstance(
+            channel, numbers.Integral
+        ):
+            raise TypeError(
+                f"The channels of '{path}' must be ints. Received: {channel!r}."
+            )
+    if not all(-count <= c < count for c in channels):
+        raise ValueError(
+            f"Channels of '{path}' are out of range: it has {count}. "
+            f"Received: {channels}."
+        )
+    found = sorted(c % count for c in channels)
+    if len(set(found)) < len(found):
+        raise ValueError(
+            f"Channels of '{path}' are given twice. Received: {channels}."
+        )
+    if len(found) == count:
+        raise ValueError(
+            f"These are all {count} channels of '{path}'. Leave one, or take "
+            "the layer out with delete_layer."
+        )
+    return np.array(found, int)
+
+
+def _check_readers(labelling, gone, asked):
+    """Refuse what can't be read with fewer channels."""
+    classes = labelling.classes
+    names = ", ".join(map(repr, asked))
+    reasons = [
+        reason
+        for ids, reason in labelling.units.pins
+        if gone[classes[ids]].any() and reason not in _NO_MATTER
+    ]
+    if gone[classes[lb.FIXED]]:
+        reasons.append("they are combined with what has all its channels")
+    for step in labelling.steps:
+        whole = step.rule.reading(step.call) == ALL and step.flow.mixes
+        if not whole or step.rule.approximates(step.call):
+            continue
+        if any(gone[classes[labelling.labels[t]]].any() for t in step.inputs):
+            what = f"'{step.path}' (of type {type(step.call.op).__name__})"
+            reasons.append(f"{what} behind them reads all channels together")
+    if reasons:
+        raise ValueError(f"Channels of {names} can't be deleted: {reasons[0]}.")
+
+
+def _check_ties(labelling, gone, asked, along):
+    """Refuse to delete channels of a layer that nobody named."""
+    found = {}
+    for step in labelling.steps:
+        mints = step.flow.mixes and "out" in step.flow.roles
+        if not mints and step.path not in asked:
+            continue
+        own = labelling.classes[_channels(step)]
+        stray = gone[own] & ~along[own]
+        stray[asked.get(step.path, [])] = False
+        if stray.any():
+            found[step.path] = np.flatnonzero(stray).tolist()
+    if not found:
+        return
+    ties = [
+        f"'{step.path}'"
+        for step in labelling.steps
+        if isinstance(step.rule, Merge)
+        and gone[labelling.classes[step.flow.labels[0]]].any()
+    ]
+    where = f" They meet in {', '.join(ties)}." if ties else ""
+    given = (f"{p.tolist()} of '{name}'" for name, p in asked.items())
+    group = (f"{positions} of '{name}'" for name, positions in found.items())
+    raise ValueError(
+        f"Channels {', '.join(given)} can only go together with channels "
+        f"{', '.join(group)}.{where} Pass tied=True to delete the whole "
+        "group, or name these channels too."
+    )
+
+
+def _check_left(decision):
+    """Refuse to leave a tensor without channels."""
+    for step in decision.labelling.steps:
+        for tensor in [*step.inputs, *step.outputs]:
+            labels = decision.labelling.labels[tensor]
+            if not decision.mask(labels).any():
+                raise ValueError(
+                    f"Nothing would be left of the tensor at '{step.path}'. "
+                    "Leave at least one of its channels."
+                )

@@ -1,0 +1,151 @@
+"""Which channels to delete: the average percentage of zeros (APoZ).
+
+Hu et al. 2016, https://arxiv.org/abs/1607.03250.
+"""
+
+import keras
+import numpy as np
+
+from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.rules import rule_of
+from keras_gates.surgeon.rules.linear import Linear
+from keras_gates.surgeon.rules.rule import channel_axis
+from keras_gates.surgeon.scores.batches import batches_of
+from keras_gates.surgeon.surgery.nodes import sites_of
+
+_L = keras.layers
+_ACTIVATIONS = (_L.ReLU, _L.LeakyReLU, _L.PReLU, _L.ELU, _L.Softmax)
+
+
+def get_apoz(model, layer, x_val, node_indices=None):
+    """The share of zeros among a layer's activations, for each channel.
+
+    Activations are taken behind the next nonlinear activation: the layer's
+    own, or that of a layer behind it (a batch normalisation may be between).
+
+    Args:
+        model: A built Functional or Sequential model.
+        layer: A layer of it, or the layer's name.
+        x_val: Inputs: an array, a list or dict of them for a model with
+            several inputs, a `keras.utils.PyDataset`, or an iterable of
+            batches, with or without labels.
+        node_indices: Which of the layer's calls; all by default. The result
+            is the mean over them.
+
+    Returns:
+        An array with a number from 0 to 1 for each channel.
+
+    Raises:
+        ValueError: The layer is not in the model, or no activation follows
+            it before the model branches, mixes the channels, or ends.
+
+    Example:
+    >>> import keras
+    >>> import numpy as np
+    >>> import keras_gates as kg
+    >>> model = keras.Sequential(
+    ...     [
+    ...         keras.Input((2,)),
+    ...         keras.layers.Dense(2, activation="relu", name="hidden"),
+    ...         keras.layers.Dense(1),
+    ...     ]
+    ... )
+    >>> model.get_layer("hidden").set_weights([np.eye(2), np.zeros(2)])
+    >>> x = np.array([[1.0, -1.0], [1.0, 1.0]])
+    >>> kg.surgeon.get_apoz(model, "hidden", x).tolist()
+    [0.0, 0.5]
+    """
+    graph = gr.read(model)
+    own = sites_of(graph, layer, node_indices)
+    tensors = [_activation(graph, site) for site in own]
+    watched = keras.Model(gr.structures(model)[0], tensors)
+    axis = channel_axis(own[0].op, len(tensors[0].shape))
+    totals, samples = 0, 0
+    for x, _ in batches_of(_batches(model, x_val), "apoz", 32):
+        found = watched(x, training=False)
+        zeros = [_zeros(y, axis) for y in keras.tree.flatten(found)]
+        count = len(keras.tree.flatten(x)[0])
+        totals = totals + np.mean(zeros, axis=0) * count
+        samples += count
+    return totals / samples
+
+
+def high_apoz(apoz, method="std", cutoff_std=1, cutoff_absolute=0.99):
+    """The channels with many zeros.
+
+    Args:
+        apoz: What `get_apoz` returns.
+        method: `"std"`: those `cutoff_std` standard deviations above the
+            mean; `"absolute"`: those at `cutoff_absolute`; `"both"`: those
+            at the lower of the two.
+        cutoff_std: How many standard deviations.
+        cutoff_absolute: A share of zeros.
+
+    Returns:
+        An array of positions, for `delete_channels`.
+
+    Raises:
+        ValueError: `method` is none of these.
+
+    Example:
+    >>> import keras_gates as kg
+    >>> kg.surgeon.high_apoz([0.1, 0.2, 0.995], "absolute").tolist()
+    [2]
+    """
+    apoz = np.asarray(apoz)
+    above = apoz.mean() + apoz.std() * cutoff_std
+    cutoffs = {
+        "std": above,
+        "absolute": cutoff_absolute,
+        "both": min(cutoff_absolute, above),
+    }
+    if method not in cutoffs:
+        raise ValueError(
+            '`method` must be "std", "absolute" or "both". Received: '
+            f"{method!r}."
+        )
+    return np.flatnonzero(apoz >= cutoffs[method])
+
+
+def _batches(model, x):
+    """What `batches_of` takes for the same data."""
+    if isinstance(x, keras.utils.PyDataset):
+        return (x[index] for index in range(x.num_batches))
+    several = isinstance(x, list) and len(x) == len(model.inputs) > 1
+    return (x, None) if several or isinstance(x, dict) else x
+
+
+def _zeros(activations, axis):
+    """The share of zeros in each channel."""
+    zeros = keras.ops.convert_to_numpy(activations) == 0
+    rest = tuple(a for a in range(zeros.ndim) if a != axis)
+    return zeros.mean(axis=rest)
+
+
+def _activation(graph, site):
+    """The tensor behind the next nonlinear activation."""
+    first = site
+    while not _nonlinear(site.op):
+        readers = [
+            s
+            for s in graph.sites
+            if any(t is site.node.outputs[0] for t in s.node.input_tensors)
+        ]
+        if len(readers) != 1 or _mixes(readers[0]):
+            raise ValueError(
+                f"No nonlinear activation follows layer '{first.name}' before "
+                f"'{graph.model.name}' branches, mixes its channels, or ends, "
+                "so there are no zeros to count."
+            )
+        site = readers[0]
+    return site.node.outputs[0]
+
+
+def _mixes(site):
+    return not site.calls or isinstance(rule_of(site.calls[0]), Linear)
+
+
+def _nonlinear(op):
+    linear = keras.activations.linear
+    activation = getattr(op, "activation", None) or linear
+    return isinstance(op, _ACTIVATIONS) or activation is not linear

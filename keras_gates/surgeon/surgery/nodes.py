@@ -1,0 +1,55 @@
+"""Which calls of a layer are meant."""
+
+import keras
+
+
+def sites_of(graph, layer, node_indices=None):
+    """The recorded calls of a layer in a model, or some of them.
+
+    Args:
+        graph: the `Graph` of the model.
+        layer: a layer of it, or of a model nested in it; or its name.
+        node_indices: which of the layer's calls, counted over all models
+            that it was ever called in; all in this model by default.
+
+    Returns:
+        A list of `Site`s.
+
+    Raises:
+        ValueError: the layer is not in the model, or an index is repeated
+            or is that of no call in it.
+    """
+    every = [s for g in [graph, *graph.nested()] for s in g.sites]
+    found = [s for s in every if s.op is layer or s.op.name == layer]
+    if not found:
+        raise ValueError(
+            f"Layer {_name(layer)} is not a layer of '{graph.model.name}' "
+            "that is called on something. Pass one of this model's own, as "
+            "model.get_layer(name) returns it."
+        )
+    if found[0].child is not None:
+        raise ValueError(
+            f"'{found[0].name}' is a model in '{graph.model.name}'. Surgery "
+            "is on layers: pass one of those inside."
+        )
+    if node_indices is None or len(node_indices) == 0:
+        return found
+    # Keras keeps a layer's calls in this list, and no public one.
+    places = {id(n): i for i, n in enumerate(found[0].op._inbound_nodes)}
+    sites = {places[id(site.node)]: site for site in found}
+    if len(node_indices) != len(set(node_indices)):
+        raise ValueError(
+            f"`node_indices` of layer '{found[0].name}' has duplicates. "
+            f"Received: {list(node_indices)}."
+        )
+    if not set(node_indices) <= set(sites):
+        raise ValueError(
+            f"`node_indices` of layer '{found[0].name}' must be among those "
+            f"of its calls in '{graph.model.name}', {sorted(sites)}. "
+            f"Received: {list(node_indices)}."
+        )
+    return [sites[index] for index in node_indices]
+
+
+def _name(layer):
+    return repr(layer.name if isinstance(layer, keras.Layer) else layer)

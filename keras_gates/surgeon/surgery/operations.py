@@ -1,0 +1,184 @@
+"""One operation on a model: Keras-Surgeon's functions."""
+
+from keras_gates.surgeon.surgery.surgeon import Surgeon
+
+
+def delete_layer(model, layer, *, node_indices=None, copy=True):
+    """Take a layer out of a model; what it read goes on in its place.
+
+    Args:
+        model: A built Functional or Sequential model.
+        layer: A layer of it with one input, or the layer's name.
+        node_indices: Which of its calls; all by default.
+        copy: Taken for compatibility; the model is copied in any case.
+
+    Returns:
+        A new model.
+
+    Raises:
+        ValueError: The layer is not in the model, has several inputs, or
+            one behind it does not fit what then comes in.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> model = keras.Sequential(
+    ...     [
+    ...         keras.Input((8,)),
+    ...         keras.layers.Dropout(0.5, name="dropout"),
+    ...         keras.layers.Dense(2, name="out"),
+    ...     ]
+    ... )
+    >>> new = kg.surgeon.delete_layer(model, model.get_layer("dropout"))
+    >>> [layer.name for layer in new.layers]
+    ['out']
+    """
+    return _operate(model, "delete_layer", layer, node_indices=node_indices)
+
+
+def insert_layer(model, layer, new_layer, *, node_indices=None, copy=True):
+    """Put a new layer in front of a layer.
+
+    Args:
+        model: A built Functional or Sequential model.
+        layer: A layer of it with one input, or the layer's name.
+        new_layer: A layer, built or not; a copy of it goes in.
+        node_indices: In front of which of the layer's calls; all by default,
+            where the new layer is then shared.
+        copy: Taken for compatibility; the model is copied in any case.
+
+    Returns:
+        A new model.
+
+    Raises:
+        TypeError: `new_layer` is no layer.
+        ValueError: The layer is not in the model, has several inputs, or
+            does not fit what then comes in.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> model = keras.Sequential(
+    ...     [keras.Input((8,)), keras.layers.Dense(2, name="out")]
+    ... )
+    >>> new = kg.surgeon.insert_layer(
+    ...     model, model.get_layer("out"), keras.layers.Dropout(0.5, name="new")
+    ... )
+    >>> [layer.name for layer in new.layers]
+    ['new', 'out']
+    """
+    return _operate(
+        model,
+        "insert_layer",
+        layer,
+        new_layer=new_layer,
+        node_indices=node_indices,
+    )
+
+
+def replace_layer(model, layer, new_layer, *, node_indices=None, copy=True):
+    """Put a new layer in the place of a layer.
+
+    Args:
+        model: A built Functional or Sequential model.
+        layer: A layer of it, or the layer's name.
+        new_layer: A layer, built or not; a copy of it goes in.
+        node_indices: Which of the layer's calls; all by default, where the
+            new layer is then shared.
+        copy: Taken for compatibility; the model is copied in any case.
+
+    Returns:
+        A new model.
+
+    Raises:
+        TypeError: `new_layer` is no layer.
+        ValueError: The layer is not in the model, or one behind it does not
+            fit what then comes in.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> model = keras.Sequential(
+    ...     [keras.Input((8,)), keras.layers.Dense(10, name="classes")]
+    ... )
+    >>> new = kg.surgeon.replace_layer(
+    ...     model, model.get_layer("classes"), keras.layers.Dense(3)
+    ... )
+    >>> new.output_shape
+    (None, 3)
+    """
+    return _operate(
+        model,
+        "replace_layer",
+        layer,
+        new_layer=new_layer,
+        node_indices=node_indices,
+    )
+
+
+def delete_channels(
+    model, layer, channels, *, node_indices=None, copy=None, tied=False
+):
+    """Delete channels of a layer, and the weights everywhere that are theirs.
+
+    The kernels, biases and statistics that are left are those of the
+    original, as `numpy.delete` leaves them, through whatever stands between:
+    normalisations, depthwise convolutions, pooling, concatenation, flattening.
+    What the channels put out is *not* made up for: a channel that emits a
+    constant is missed by what reads it. `keras_gates.surgeon.prune` absorbs
+    the constants that closed gates and gammas leave.
+
+    Args:
+        model: A built Functional or Sequential model. Gates in it are
+            dissolved, as pruning does it.
+        layer: A layer of it with channels, or the layer's name: filters of
+            convolutions, units of `Dense`, recurrent and bidirectional
+            layers, dimensions of an `Embedding`.
+        channels: Positions of the channels to delete; negative ones count
+            from the end.
+        node_indices: Which of the layer's calls; all by default. Some of
+            them get a layer of their own, called `<name>_delete_channels`.
+        copy: Taken for compatibility; the model is copied in any case.
+        tied: Whether to delete, too, the channels of other layers that can
+            only go together with these: those that are added to them, say.
+
+    Returns:
+        A new model. Where the channels reach an output, it is narrower.
+
+    Raises:
+        TypeError: A channel is no int.
+        ValueError: The layer is not in the model or has no channels; the
+            channels are out of range, given twice or all there are; they are
+            tied to channels of other layers (which the message lists) and
+            `tied` is False; or a layer behind reads all of them together, as
+            an `Embedding` does.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> model = keras.Sequential(
+    ...     [
+    ...         keras.Input((28, 28, 1)),
+    ...         keras.layers.Conv2D(8, 3, name="conv"),
+    ...         keras.layers.Flatten(),
+    ...         keras.layers.Dense(10),
+    ...     ]
+    ... )
+    >>> new = kg.surgeon.delete_channels(model, model.get_layer("conv"), [0, 5])
+    >>> [tuple(w.shape) for w in new.weights]
+    [(3, 3, 1, 6), (6,), (4056, 10), (10,)]
+    """
+    return _operate(
+        model,
+        "delete_channels",
+        layer,
+        channels=channels,
+        node_indices=node_indices,
+        tied=tied,
+    )
+
+
+def _operate(model, job, layer, **options):
+    surgeon = Surgeon(model)
+    surgeon.add_job(job, layer, **options)
+    return surgeon.operate()
