@@ -1,0 +1,156 @@
+"""Layers of one Keras from those of the other, by their configs."""
+
+import inspect
+
+import keras
+
+# Keras 3 -> tf_keras, where an argument has another name.
+RENAMED = {
+    "LeakyReLU": {"negative_slope": "alpha"},
+}
+# Activations that are the same function under the same name in both.
+ACTIVATIONS = (
+    "linear relu leaky_relu relu6 elu selu gelu silu swish tanh softsign "
+    "sigmoid softplus exponential mish softmax log_softmax"
+).split()
+_KINDS = ("layers", "initializers", "regularizers", "constraints")
+# Values that ask for nothing: a layer that takes no data format has the
+# channels last.
+_OFF = (None, False, "channels_last")
+# What says how a layer computes, and not what.
+_FREE = {"implementation", "use_cudnn", "flash_attention", "seed"}
+# Shapes that the layer is built for anyway.
+_FREE |= {"batch_input_shape", "input_length", "build_config"}
+_FREE |= {"query_shape", "key_shape", "value_shape"}
+# What separable convolutions of tf_keras inherit, and have no use for.
+_FREE |= {"kernel_initializer"}
+
+
+def classes(source, target):
+    """`{class: counterpart}` of the layers that both Kerases have."""
+    found = {}
+    for name in dir(source.layers):
+        pair = [getattr(k.layers, name, None) for k in (source, target)]
+        if all(isinstance(cls, type) for cls in pair):
+            found[pair[0]] = pair[1]
+    for name in ("Lambda", "Layer", "TFSMLayer", "Wrapper"):
+        found.pop(getattr(source.layers, name, None), None)
+    return found
+
+
+def converted(cls, config, source, target):
+    """A new layer, initializer or the like, of the class `cls`.
+
+    Args:
+        cls: its class, of `target`.
+        config: the config of its counterpart in `source`.
+        source: the module `keras` or `tf_keras`.
+        target: the other one.
+
+    Raises:
+        ValueError: an argument has no counterpart.
+    """
+    names = RENAMED.get(cls.__name__, {})
+    if target is keras:
+        names = {new: old for old, new in names.items()}
+    taken, given = parameters(cls), {}
+    if issubclass(cls, target.layers.RNN):
+        taken["zero_output_for_mask"] = False  # no name, in tf_keras
+    config = dict(config)
+    trainable = config.pop("trainable", True)
+    other = getattr(source.layers, cls.__name__, None)
+    defaults = parameters(other) if other else {}
+    for key, value in config.items():
+        name = names.get(key, key)
+        if name in taken:
+            given[name] = _value(name, value, source, target)
+            if name == "axis" and cls is keras.layers.BatchNormalization:
+                (given[name],) = value  # a list, in tf_keras
+        elif key not in _FREE and value not in (*_OFF, defaults.get(key)):
+            raise ValueError(
+                f"{key}={value!r} of {cls.__name__} has no counterpart in "
+                f"{target.__name__}."
+            )
+    new = cls(**given)
+    if not trainable:
+        new.trainable = False
+    return new
+
+
+def parameters(cls):
+    """`{name: default}` of what the constructor takes, bases included."""
+    found = {}
+    for base in cls.__mro__:
+        constructor = vars(base).get("__init__")
+        if constructor is None or base is object:
+            continue
+        signature = inspect.signature(constructor).parameters.values()
+        for p in signature:
+            if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
+                found.setdefault(p.name, p.default)
+        if not any(p.kind == p.VAR_KEYWORD for p in signature):
+            break
+    else:
+        found |= {"name": None, "dtype": None}
+    return found
+
+
+def _value(name, value, source, target):
+    """A value of a config, in terms of the other Keras."""
+    if name == "dtype":
+        return _policy(value, target)
+    if "activation" in name and not name.endswith("regularizer"):
+        return activation(value, target)
+    if not isinstance(value, dict) or "class_name" not in value:
+        return value
+    known = [
+        getattr(getattr(target, kind), value["class_name"], None)
+        for kind in _KINDS
+        if value.get("registered_name") is None
+    ]
+    cls = next((c for c in known if c is not None), None)
+    if cls is None:
+        raise ValueError(
+            f"{name}={value['class_name']} has no counterpart in "
+            f"{target.__name__}."
+        )
+    return converted(cls, value["config"], source, target)
+
+
+def activation(value, target):
+    """An activation that is the same in both.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if value is None or value in ACTIVATIONS:
+        return value
+    raise ValueError(
+        f"the activation {value!r} has no counterpart in {target.__name__}."
+    )
+
+
+def _policy(value, target):
+    """A dtype policy; tf_keras takes no name of a mixed one."""
+    if isinstance(value, dict):
+        value = value["config"]["name"]
+    mixed = value.startswith("mixed_") and target is not keras
+    return target.mixed_precision.Policy(value) if mixed else value
+
+
+def copy_weights(source, target):
+    """Give a new layer the weights of its counterpart.
+
+    Raises:
+        ValueError: they are not alike.
+    """
+    arrays = [keras.ops.convert_to_numpy(w) for w in source.weights]
+    shapes = [tuple(w.shape) for w in target.weights]
+    if [a.shape for a in arrays] != shapes:
+        raise ValueError(
+            f"Layer '{source.name}' (of type {type(source).__name__}) holds "
+            f"weights of the shapes {[a.shape for a in arrays]}, its "
+            f"counterpart of the shapes {shapes}, so that they can't be "
+            "carried over. Replace it by layers that both Kerases have alike."
+        )
+    target.set_weights(arrays)

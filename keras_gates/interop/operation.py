@@ -1,0 +1,86 @@
+"""A layer of tf_keras that calls an operation of Keras 3."""
+
+import dataclasses
+import functools
+
+import keras
+
+from keras_gates.interop.legacy import tf_keras
+
+
+@functools.cache
+def operation_layer():
+    """The class; it exists from when it is first asked for.
+
+    It is a Lambda by inheritance, because that is what every tool of
+    tensorflow-model-optimization lets pass, but holds no function: it is
+    saved, cloned and loaded by its config, and as long as `keras_gates` is
+    imported.
+    """
+    k2 = tf_keras("keras_gates.interop")
+
+    @k2.saving.register_keras_serializable("keras_gates")
+    class Operation(k2.layers.Lambda):
+        """Calls an operation, or a layer without weights, of Keras 3.
+
+        Args:
+            operation: the config of the operation.
+            arguments: the config of `[args, kwargs]`; each tensor stands
+                there as `{"input": its position}`.
+            **kwargs: those of a layer of tf_keras.
+        """
+
+        def __init__(self, operation, arguments, **kwargs):
+            super().__init__(self.call, **kwargs)
+            self.bound = Bound(operation, arguments)
+
+        def call(self, inputs):
+            given = inputs if isinstance(inputs, (list, tuple)) else [inputs]
+            return self.bound.copy()(given)
+
+        def get_config(self):
+            config = k2.layers.Layer.get_config(self)
+            return {**config, **vars(self.bound)}
+
+        @classmethod
+        def from_config(cls, config, custom_objects=None):
+            return cls(**config)
+
+        def get_prunable_weights(self):
+            """None: asked for by tfmot's magnitude pruning."""
+            return []
+
+    return Operation
+
+
+@dataclasses.dataclass
+class Bound:
+    """An operation and the arguments of its call, by their configs.
+
+    No list, dict or layer of tf_keras' own: it would make others of them.
+    """
+
+    operation: dict
+    arguments: list
+
+    def copy(self):
+        """`inputs -> outputs`, with an operation that no other has."""
+        restored = keras.saving.deserialize_keras_object
+        op, arguments = restored(self.operation), restored(self.arguments)
+
+        def call(inputs):
+            args, kwargs = _filled(arguments, inputs)
+            return op(*args, **kwargs)
+
+        return call
+
+
+def _filled(template, inputs):
+    """Arguments with tensors in the places that stand for them."""
+    if isinstance(template, dict):
+        if set(template) == {"input"}:
+            return inputs[template["input"]]
+        return {k: _filled(v, inputs) for k, v in template.items()}
+    if isinstance(template, (list, tuple)):
+        return type(template)(_filled(v, inputs) for v in template)
+    return template

@@ -1,0 +1,52 @@
+"""The rows: operations of Keras 3 that are layers in tf_keras.
+
+The tools of tensorflow-model-optimization know layers, and no functions.
+Only those stand here that its quantisation takes; any other layer it refuses,
+while it passes over an `Operation`.
+"""
+
+from keras_gates.surgeon.graph import operation
+
+
+def _activation(name):
+    return lambda call: ("Activation", {"activation": name})
+
+
+def _add(call):
+    """No layer takes a number or an array."""
+    ranks = {len(t.shape) for t in call.inputs}
+    plain = len(call.inputs) == 2 and len(ranks) == 1
+    return ("Add", {}) if plain else None
+
+
+def _reshape(call):
+    """Not where the batch axis takes part."""
+    before, after = call.inputs[0].shape, call.outputs[0].shape
+    whole = None not in before[1:] and None not in after[1:]
+    batch = before[0] == after[0] and call.op.newshape[0] in (-1, after[0])
+    if not (whole and batch):
+        return None
+    return "Reshape", {"target_shape": after[1:]}
+
+
+_ROWS = {
+    "nn.Relu": lambda call: ("ReLU", {}),
+    "nn.Relu6": lambda call: ("ReLU", {"max_value": 6.0}),
+    "nn.LeakyRelu": lambda c: ("LeakyReLU", {"alpha": c.op.negative_slope}),
+    "nn.Elu": lambda call: ("ELU", {"alpha": call.op.alpha}),
+    "nn.Softmax": lambda call: ("Softmax", {"axis": call.op.axis}),
+    "nn.Sigmoid": _activation("sigmoid"),
+    "nn.Silu": _activation("swish"),
+    "numpy.Tanh": _activation("tanh"),
+    "numpy.Add": _add,
+    "numpy.Concatenate": lambda c: ("Concatenate", {"axis": c.op.axis}),
+    "numpy.Reshape": _reshape,
+}
+
+
+def as_layer(call):
+    """`(class name, config)` of the layer for a call, or None."""
+    for name, row in _ROWS.items():
+        if type(call.op) is operation(name):
+            return row(call)
+    return None

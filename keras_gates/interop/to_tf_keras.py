@@ -1,0 +1,217 @@
+"""A Keras 3 model, made anew in tf_keras."""
+
+import keras
+
+from keras_gates.interop import configs
+from keras_gates.interop.configs import copy_weights
+from keras_gates.interop.legacy import tf_keras
+from keras_gates.interop.operation import operation_layer
+from keras_gates.interop.operations import as_layer
+from keras_gates.surgeon import graph as gr
+
+# Layers that can leave their activation to an operation behind them.
+_SPLITS = tuple(
+    getattr(keras.layers, name)
+    for name in (
+        "Dense EinsumDense Conv1D Conv2D Conv3D Conv1DTranspose "
+        "Conv2DTranspose Conv3DTranspose DepthwiseConv1D DepthwiseConv2D "
+        "SeparableConv1D SeparableConv2D"
+    ).split()
+)
+# What tfmot's magnitude pruning does not let pass as a layer of tf_keras.
+_AS_OPERATION = (keras.layers.Rescaling,)
+
+
+def to_tf_keras(model):
+    """The same model in tf_keras, for tensorflow-model-optimization.
+
+    Its quantisation-aware training, clustering and sparsity work on models
+    of Keras 2 only, which lives on as `tf_keras`. Layers become those of the
+    same name, operations of `keras.ops` layers where there is one for them,
+    and an `Operation` that calls them where not. Nested models are written
+    out. Weights are copied.
+
+    Args:
+        model: A built Functional or Sequential model of Keras 3, on the
+            TensorFlow backend. Pruned, it has no gates.
+
+    Returns:
+        A functional `tf_keras.Model`, not compiled. What it computes is
+        equal to float rounding.
+
+    Raises:
+        RuntimeError: Keras runs on another backend.
+        ImportError: tf_keras is not installed.
+        TypeError: `model` is no Keras model.
+        ValueError: A layer, or an argument of one, has no counterpart.
+
+    Example:
+    ```python
+    small = kg.surgeon.prune(gated, thresholds=0.05)
+    legacy = kg.interop.to_tf_keras(small)
+    aware = tfmot.quantization.keras.quantize_model(legacy)
+    ```
+    """
+    k2 = tf_keras("keras_gates.interop.to_tf_keras")
+    graph = gr.read(model)
+    return _Converter(k2, graph).model()
+
+
+class _Converter:
+    """Makes each layer once, and calls it as it was called."""
+
+    def __init__(self, k2, graph):
+        self.k2 = k2
+        self.graph = graph
+        self.counterparts = configs.classes(keras, k2)
+        self.made = {}
+        self.names = set()
+
+    def model(self):
+        """The model."""
+        inputs, outputs = gr.structures(self.graph.model)
+        tensors, new = {}, {}
+        for tensor, kt in zip(
+            self.graph.inputs, self.graph.functional.inputs, strict=True
+        ):
+            new[id(kt)] = tensors[id(tensor)] = self._input(kt)
+        for call in self.graph.calls:
+            self._call(call, tensors)
+        for tensor, kt in zip(
+            self.graph.outputs, self.graph.functional.outputs, strict=True
+        ):
+            new[id(kt)] = tensors[id(tensor)]
+        inputs, outputs = keras.tree.map_structure(
+            lambda kt: new[id(kt)], (inputs, outputs)
+        )
+        return self.k2.Model(inputs, outputs, name=self.graph.model.name)
+
+    def _input(self, kt):
+        layer = gr.input_layer(kt)
+        if kt.sparse:
+            raise ValueError(
+                f"Input '{layer.name}' is sparse, which can't be carried over "
+                "to tf_keras. Make it dense."
+            )
+        self.names.add(layer.name)
+        return self.k2.Input(
+            batch_shape=kt.shape, dtype=kt.dtype, name=layer.name
+        )
+
+    def _call(self, call, tensors):
+        known = id(call.op) in self.made
+        layers = self.made.get(id(call.op)) or self._layers(call)
+        if not isinstance(call.op, keras.Layer) or not layers:
+            layers = layers or [self._operation(call)]
+            own = [tensors[id(t)] for t in call.inputs]
+            outputs = layers[0](own if len(own) > 1 else own[0])
+        else:
+            self.made[id(call.op)] = layers
+            args, kwargs = _arguments(call, tensors)
+            outputs = layers[0](*args, **kwargs)
+            if not known:
+                copy_weights(call.op, layers[0])
+            for layer in layers[1:]:
+                outputs = layer(outputs)
+        flat = keras.tree.flatten(outputs)
+        for tensor, new in zip(call.outputs, flat, strict=True):
+            tensors[id(tensor)] = new
+
+    def _layers(self, call):
+        """What is called in the place of a layer or an operation.
+
+        Nothing where it is to be an `Operation`, which a call each has: it
+        holds the other arguments.
+        """
+        op = call.op
+        try:
+            if not isinstance(op, keras.Layer):
+                return self._stock(call)
+            layers = []
+            if type(op) in self.counterparts and type(op) not in _AS_OPERATION:
+                layers = self._counterparts(call)
+        except ValueError as error:
+            raise ValueError(
+                f"Layer '{call.path}' (of type {type(op).__name__}) can't be "
+                f"carried over to tf_keras: {error} Use what both have."
+            ) from error
+        of_keras = type(op).__module__.partition(".")[0] == keras.__name__
+        plain = of_keras and not op.variables
+        if not layers and (not plain or type(op) is keras.layers.Lambda):
+            raise ValueError(
+                f"Layer '{call.path}' (of type {type(op).__name__}) has no "
+                "counterpart in tf_keras. Replace it by layers that both have."
+            )
+        return layers
+
+    def _stock(self, call):
+        found = as_layer(call)
+        if found is None:
+            return []
+        name, config = found
+        cls = getattr(self.k2.layers, name)
+        return [cls(name=self._name(call), **config)]
+
+    def _counterparts(self, call):
+        """A layer, and behind it its activation if tf_keras lacks that."""
+        layer = call.op
+        config = {**layer.get_config(), "name": self._name(call)}
+        own = config.get("activation")
+        alone = type(layer) is keras.layers.Activation
+        lacking = own is not None and own not in configs.ACTIVATIONS
+        if lacking and alone:
+            self.names.discard(config["name"])
+            return []
+        behind = []
+        if lacking and isinstance(layer, _SPLITS):
+            config["activation"] = None
+            function = keras.layers.Activation(own)
+            name = self._unused(f"{config['name']}_activation")
+            behind = [self._wrapped(function, [{"input": 0}], {}, name)]
+        new = configs.converted(
+            self.counterparts[type(layer)], config, keras, self.k2
+        )
+        return [new, *behind]
+
+    def _operation(self, call):
+        numbers = {id(t): {"input": i} for i, t in enumerate(call.inputs)}
+        args, kwargs = _arguments(call, numbers)
+        return self._wrapped(call.op, args, kwargs, self._name(call))
+
+    def _wrapped(self, op, args, kwargs, name):
+        saved = keras.saving.serialize_keras_object
+        return operation_layer()(saved(op), saved([args, kwargs]), name=name)
+
+    def _name(self, call):
+        return self._unused(call.path.replace("/", "_"))
+
+    def _unused(self, name):
+        unique, count = name, 1
+        while unique in self.names:
+            unique, count = f"{name}_{count}", count + 1
+        self.names.add(unique)
+        return unique
+
+
+def _arguments(call, tensors):
+    """The arguments of a recorded call, with `tensors` in their places.
+
+    Keras 3 records arguments that were not given, and whether it trained
+    then, which counts for nothing later.
+    """
+
+    def filled(value):
+        if isinstance(value, gr.Tensor):
+            return tensors[id(value)]
+        if isinstance(value, (list, tuple)):
+            return type(value)(map(filled, value))
+        return value
+
+    given = {k: v for k, v in call.kwargs.items() if v is not None}
+    layer = isinstance(call.op, keras.Layer)
+    if layer:
+        given.pop("training", None)
+    args = list(call.args)
+    while layer and args and args[-1] is None:
+        args.pop()
+    return filled(args), {k: filled(v) for k, v in given.items()}
