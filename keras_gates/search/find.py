@@ -233,6 +233,11 @@ def _searched(graph, kinds):
     there = {gate.kind for gate in gates}
     if kinds is None:
         kinds = [k for k in _ORDER if k in there and k not in th.NAMED]
+    if not isinstance(kinds, (str, list, tuple)):
+        raise TypeError(
+            "`kinds` must be a kind of gate or a list of them. Received: "
+            f"{kinds!r} (of type {type(kinds).__name__})."
+        )
     kinds = [kinds] if isinstance(kinds, str) else list(kinds)
     missing = [kind for kind in kinds if kind not in there]
     if missing or not kinds or len(set(kinds)) < len(kinds):

@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+import numbers
 
 import keras
 import numpy as np
@@ -16,11 +17,17 @@ def scorer(model, evaluate, metric):
         metric: the name of the metric to read, if it is data.
 
     Raises:
-        TypeError: `evaluate` can be read only once.
+        TypeError: `evaluate` is neither, or can be read only once.
         ValueError: the model must be compiled, and is not.
     """
     if callable(evaluate):
         return lambda: _number(evaluate(model), "`evaluate(model)`")
+    if evaluate is None or isinstance(evaluate, (str, numbers.Number)):
+        raise TypeError(
+            "`evaluate` must be a function of the model that returns a "
+            f"number, or data for `model.evaluate`. Received: {evaluate!r} "
+            f"(of type {type(evaluate).__name__})."
+        )
     if hasattr(evaluate, "__next__"):
         raise TypeError(
             "`evaluate` is read anew at each trial. Received: an iterator "

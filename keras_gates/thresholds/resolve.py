@@ -63,7 +63,13 @@ def resolve(thresholds, gates, keep_at_least=0):
     groups = _groups(thresholds, gates)
     closed = {g.name: np.zeros(g.values.shape, bool) for g in gates}
     for rule, members in groups:
-        masks = rule.close(members)
+        masks = list(rule.close(members))
+        if len(masks) != len(members):
+            raise ValueError(
+                f"{type(rule).__name__}.close() must return a boolean array "
+                f"for each gate. Received: {len(masks)} for {len(members)} "
+                "gates."
+            )
         for gate, mask in zip(members, masks, strict=True):
             closed[gate.name] = _checked(mask, gate, rule)
     floors = _floors(keep_at_least, gates)

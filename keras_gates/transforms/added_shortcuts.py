@@ -2,14 +2,9 @@
 
 import dataclasses
 
-from keras import layers
-
-from keras_gates.layers import Gate
+from keras_gates.surgeon import bypass
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon.plan import plan
-from keras_gates.surgeon.rewrite import rewrite
-from keras_gates.transforms.shortcuts import ADD
-from keras_gates.transforms.shortcuts import SUBTRACT
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,8 +39,8 @@ def added_shortcuts(model):
     >>> kg.transforms.added_shortcuts(gated)[0].gate
     'stage1_block1_conv1_layer_gate'
     """
-    graph = gr.read(model)
-    return [AddedShortcut(g.path, a.path) for a, g, _ in _added(graph)]
+    found = bypass.added(gr.read(model))
+    return [AddedShortcut(gate.path, add.path) for add, gate, _ in found]
 
 
 def drop_shortcuts(model, thresholds, **options):
@@ -55,7 +50,7 @@ def drop_shortcuts(model, thresholds, **options):
     authors finish. That changes the function, and calls for fine-tuning,
     with one exception: a shortcut inserted with `start="same"` counts for
     nothing where the factor is 1. Closed gates keep theirs: it is all that is
-    left of the layer.
+    left of the layer. `prune(..., drop_shortcuts=True)` does this and prunes.
 
     Reference:
 
@@ -85,43 +80,4 @@ def drop_shortcuts(model, thresholds, **options):
     """
     decided = plan(model, thresholds, **options)
     closed = {name for name, indices in decided.closed.items() if indices}
-    return without_shortcuts(model, closed)
-
-
-def without_shortcuts(model, closed):
-    """A new model without the added shortcuts of all but `closed` gates.
-
-    Args:
-        model: a functional model with gates.
-        closed: the paths of the closed gates.
-    """
-    graph = gr.read(model)
-    outcome = {}
-    for add, gate, subtract in _added(graph):
-        if gate.path not in closed:
-            outcome[add.site] = add.site.node.input_tensors[1]
-            if subtract is not None:
-                outcome[subtract.site] = subtract.site.node.input_tensors[0]
-
-    def edit(recall):
-        kept = outcome.get(recall.site)
-        return None if kept is None else recall.tensor(kept)
-
-    return rewrite(graph, edit)
-
-
-def _added(graph):
-    """`(Add, gate, Subtract or None)`: the calls of each added shortcut."""
-    found = {}
-    for call in graph.calls:
-        if not isinstance(call.op, layers.Add) or call.site in found:
-            continue
-        gate = call.inputs[-1].producer
-        if gate is None or not isinstance(gate.op, Gate):
-            continue
-        if call.op.name == gate.op.name + ADD:
-            minus = gate.inputs[0].producer
-            named = minus is not None and minus.op.name
-            same = named == gate.op.name + SUBTRACT
-            found[call.site] = (call, gate, minus if same else None)
-    return list(found.values())
+    return bypass.without_shortcuts(model, closed)

@@ -12,6 +12,7 @@ from keras_gates.transforms.naming import Names
 from keras_gates.transforms.piece_gates import insert_pieces
 from keras_gates.transforms.piece_gates import make_gate
 from keras_gates.transforms.pieces import MISMATCH
+from keras_gates.transforms.pieces import SKIPPED
 from keras_gates.transforms.pieces import Finder
 from keras_gates.transforms.spec import check_one_of
 from keras_gates.transforms.spec import parse
@@ -157,6 +158,7 @@ def _pieces(finder, kind, spec):
     """The pieces of one kind that get gates."""
     if spec.pieces is not None:
         one = {"branches": "branch", "blocks": "block"}[kind]
+        _check_once(kind, spec.pieces)
         return [named_piece(finder, one, pair) for pair in spec.pieces]
     found = finder.layers(spec.position) if kind == "layers" else None
     found = found or getattr(finder, kind)()
@@ -165,15 +167,27 @@ def _pieces(finder, kind, spec):
     return wanted
 
 
+def _check_once(kind, pairs):
+    twice = [pair for n, pair in enumerate(pairs) if pair in pairs[:n]]
+    if twice:
+        raise ValueError(
+            f"`{kind}` names {twice[0]!r} twice, and a piece takes one gate "
+            "of a kind. Name it once."
+        )
+
+
 def _check_found(kind, spec, found, wanted):
     spec.check_used(kind, found)
     if wanted or spec.inputs:
         return
     reasons = [f"'{x.name}': {x.reason}" for x in found if x.reason]
     why = "; ".join(reasons[:5]) or "there are none"
+    shaped = any(SKIPPED in reason for reason in reasons)
+    remedy = 'Pass mismatch="project", l' if shaped else "L"
     raise ValueError(
-        f"No {kind} of this model can get gates: {why}. Leave `{kind}` out, "
-        "or see print(keras_gates.transforms.find_structure(model))."
+        f"No {kind} of this model can get gates: {why}. {remedy}eave "
+        f"`{kind}` out, or see "
+        "print(keras_gates.transforms.find_structure(model))."
     )
 
 

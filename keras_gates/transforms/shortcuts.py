@@ -6,9 +6,10 @@ import math
 import numpy as np
 from keras import layers
 
-# A layer that is added for the gate "g" is called "g" and one of these.
-ADD = "_shortcut_add"
-SUBTRACT = "_shortcut_subtract"
+from keras_gates.surgeon.bypass import ADD
+from keras_gates.surgeon.bypass import SUBTRACT
+
+# As there: added to the name of the gate.
 POOL = "_shortcut_pool"
 PROJECT = "_shortcut_conv"
 
@@ -69,9 +70,12 @@ def project(x, axis, width, name, dtype):
     if rank == 2:
         layer = layers.Dense(width, use_bias=False, name=name, dtype=dtype)
     else:
+        # TensorFlow on a CPU fuses zero padding with a "valid" convolution
+        # behind it, that of channels too, and fails.
         layer = _CONVS[rank - 2](
             width,
             1,
+            padding="same",
             data_format="channels_first" if axis == 1 else "channels_last",
             use_bias=False,
             name=name,

@@ -6,7 +6,12 @@ from keras_gates.zoo.style import Style
 
 
 def mlp(
-    hidden=(500, 300), input_shape=(784,), classes=10, name="mlp", **options
+    hidden=(500, 300),
+    input_shape=(784,),
+    classes=10,
+    norm=False,
+    name="mlp",
+    **options,
 ):
     """Fully connected layers with ReLU, 784-500-300-10 as it comes.
 
@@ -22,8 +27,12 @@ def mlp(
         hidden: Sequence of integers, the units of the hidden layers.
         input_shape: Shape of a sample. Images are flattened.
         classes: Integer, the number of classes.
+        norm: Whether a batch normalization takes the place of each hidden
+            layer's bias, as gates like it: it keeps the scale of what they
+            multiply.
         name: Name of the model.
-        **options: `l2`, `classifier_activation`; see `keras_gates.zoo`.
+        **options: `l2`, `batch_norm`, `classifier_activation`; see
+            `keras_gates.zoo`.
 
     Returns:
         A functional `keras.Model`; its hidden layers are "fc1", "fc2", ...
@@ -39,6 +48,6 @@ def mlp(
     if len(input_shape) > 1:
         x = style.flatten(x)
     for number, units in enumerate(hidden, 1):
-        x = style.hidden(x, units, name=f"fc{number}")
+        x = style.hidden(x, units, name=f"fc{number}", norm=norm)
     outputs = style.classify(x, classes, pool=False)
     return keras.Model(inputs, outputs, name=name)

@@ -90,8 +90,9 @@ class Style:
         return pad(x), "valid"
 
     def norm(self, x, name):
+        axis = self.channels if len(x.shape) > 2 else -1
         return layers.BatchNormalization(
-            self.channels, **{**BATCH_NORM, **self.batch_norm}, name=name
+            axis, **{**BATCH_NORM, **self.batch_norm}, name=name
         )(x)
 
     def norm_relu(self, x, name):
@@ -119,15 +120,17 @@ class Style:
     def flatten(self, x):
         return layers.Flatten(data_format=self.layout, name="flatten")(x)
 
-    def hidden(self, x, units, *, name):
-        """A fully connected layer with ReLU."""
-        return layers.Dense(
+    def hidden(self, x, units, *, name, norm=False):
+        """A fully connected layer with ReLU, normalized in front of it."""
+        x = layers.Dense(
             units,
-            "relu",
+            None if norm else "relu",
+            use_bias=not norm,
             kernel_initializer=keras.initializers.HeNormal(),
             kernel_regularizer=self.penalty(),
             name=name,
         )(x)
+        return self.norm_relu(x, name) if norm else x
 
     def classify(self, x, classes, pool=True):
         """Global average pooling, if wanted, and the last Dense layer."""

@@ -94,6 +94,78 @@ def test_residual_ones_change_the_function():
     )
 
 
+# In one call, by `prune` ----------------------------------------------------
+
+
+@pytest.mark.parametrize("start", ["residual", "same"])
+def test_pruned_in_one_call(start):
+    gated = gated_network(start=start)
+    helpers.randomize(gated, closed="ones")
+    gated.get_layer("block1_3x3_layer_gate").factor.assign(0.1)
+    before = helpers.fingerprint(gated)
+    pruned = kg.surgeon.prune(gated, T, drop_shortcuts=True)
+    bare = drop_shortcuts(gated, T)
+    helpers.assert_same(bare, pruned)
+    assert helpers.fingerprint(gated) == before
+    exact = kg.surgeon.prune(gated, T)
+    assert pruned.count_params() < exact.count_params()
+    x = helpers.inputs_for(gated)
+    far = helpers.differences(helpers.run(exact, x), helpers.run(pruned, x))
+    # At a gate of one, `f - shortcut + shortcut` does without both.
+    if start == "same":
+        assert max(far) < helpers.RTOL
+    else:
+        assert max(far) > 1e-2
+
+
+def test_the_plan_tells_what_is_dropped():
+    gated = gated_network()
+    helpers.randomize(gated, closed="ones")
+    gated.get_layer("block1_3x3_layer_gate").factor.assign(0.1)
+    plan = kg.surgeon.plan(gated, T, drop_shortcuts=True)
+    count = len(added_shortcuts(gated)) - 1
+    assert f"takes out {count} added shortcuts of gates" in str(plan)
+    assert "changes the function" in str(plan)
+    assert "takes out" not in str(kg.surgeon.plan(gated, T))
+    again = kg.surgeon.Plan.from_json(plan.to_json(), gated)
+    small = again.apply()
+    assert plan.params[1] == small.count_params()
+    # Compared with the gated model without these shortcuts.
+    assert max(kg.surgeon.verify(gated, small, again).values()) < helpers.RTOL
+    with_them = kg.surgeon.verify(gated, small, T)
+    assert max(with_them.values()) > 1e-2
+
+
+def test_thresholds_are_those_of_the_whole_model():
+    """A budget is met before the shortcuts go, not after."""
+    gated = insert_gates(network(), filters=True, layers=True)
+    helpers.randomize(gated, closed="half")
+    budget = kg.Budget(macs=0.6)
+    plan = kg.surgeon.plan(gated, budget)
+    bare = kg.surgeon.plan(gated, budget, drop_shortcuts=True)
+    assert plan.closed == bare.closed
+
+
+def test_nothing_was_added():
+    gated = helpers.randomize(insert_gates(network(), filters=True))
+    pruned = kg.surgeon.prune(gated, T, drop_shortcuts=True)
+    helpers.assert_same(gated, pruned)
+    assert "takes out" not in str(
+        kg.surgeon.plan(gated, T, drop_shortcuts=True)
+    )
+
+
+def test_refused_with_it():
+    gated = gated_network()
+    with pytest.raises(TypeError, match="Received: 1 "):
+        kg.surgeon.prune(gated, T, drop_shortcuts=1)
+    with pytest.raises(ValueError, match="Pass one of them"):
+        kg.surgeon.prune(gated, T, scores={}, drop_shortcuts=True)
+    gated.compile("sgd", "mse")
+    with pytest.raises(ValueError, match="Pass one of them"):
+        kg.surgeon.prune(gated, T, keep_optimizer=True, drop_shortcuts=True)
+
+
 def test_bad_thresholds():
     with pytest.raises(ValueError, match="at least 0"):
         drop_shortcuts(gated_network(), -1.0)

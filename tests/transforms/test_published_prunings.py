@@ -4,7 +4,6 @@ import pytest
 
 import keras_gates as kg
 from keras_gates import zoo
-from keras_gates.transforms import drop_shortcuts
 from keras_gates.transforms import insert_gates
 from keras_gates.transforms import separate_shortcuts
 
@@ -69,9 +68,7 @@ PRUNINGS = {
 def test_reductions(case, bare):
     build, macs, params = PRUNINGS[case]
     model, gated = build()
-    if bare:
-        gated = drop_shortcuts(gated, 0.5)
-    pruned = kg.surgeon.prune(gated, 0.5)
+    pruned = kg.surgeon.prune(gated, 0.5, drop_shortcuts=bare)
     assert reductions(model, pruned) == (macs, params)
 
 

@@ -107,3 +107,10 @@ def even_sides():
 def test_refused(build, match):
     with pytest.raises(ValueError, match=match):
         separate_shortcuts(build())
+
+
+def test_shortcuts_that_pad_channels_can_be_trained():
+    model = kg.separate_shortcuts(kg.zoo.resnet(8))
+    model.compile("sgd", "mse")
+    x = helpers.inputs_for(model)
+    assert np.isfinite(model.train_on_batch(x, np.zeros((4, 10), "float32")))

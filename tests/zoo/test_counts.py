@@ -39,6 +39,11 @@ INCEPTION_MACS = (
 EXACT = {
     "mlp": (zoo.mlp, 545_000 + 810, 545_000),
     "mlp, pruned": (lambda: zoo.mlp((100, 60)), 85_000 + 170, 85_000),
+    "mlp, normalized": (
+        lambda: zoo.mlp(norm=True),
+        545_000 + 2 * 800 + 10,
+        545_000,
+    ),
     "lenet5": (zoo.lenet5, 430_500 + 580, 2_293_000),
     "vgg16": (zoo.vgg16, 14_986_698, 313_196_544 + 512 * 522),
     "vgg16, 512-10": (
