@@ -42,11 +42,18 @@ def _shortcut(layer, x, made):
     name, g = layer.name, float(kernels.values(layer.g))
     if layer.shortcut_kind.startswith("pool"):
         window, _ = layer.read(x.shape)
-        pool = stock.zero_padded_pool(
-            window, layer.data_format, layer.dtype_policy, name
-        )
-        for part in pool:
-            x = _kept(made, part.name, lambda _, part=part: part)(x)
+        # Inputs of other sizes may want other paddings.
+        pools = made.setdefault(f"{name}_pools", {})
+        if window.pads not in pools:
+            number = f"_{len(pools) + 1}" if pools else ""
+            pools[window.pads] = stock.zero_padded_pool(
+                window,
+                layer.data_format,
+                layer.dtype_policy,
+                f"{name}{number}",
+            )
+        for part in pools[window.pads]:
+            x = part(x)
     if layer.pointwise is not None:
         label = f"{name}_shortcut"
         weights = [g * w for w in _weights(layer.pointwise)]

@@ -97,6 +97,31 @@ def relu_twice(x):
     return same(3)(L.ReLU()(x))
 
 
+def block_without_layers(x, first=0.5, second=3.0):
+    """What pruning both ResConvs of a residual block leaves."""
+    x = L.ReLU()(x)
+    y = L.Rescaling(second)(L.ReLU()(L.Rescaling(first)(x)))
+    return L.ReLU()(L.Add()([x, y]))
+
+
+def blocks_without_layers(x):
+    for scales in ((0.5, 3.0), (1.0, 1.0), (0.2, -0.4)):
+        x = block_without_layers(x, *scales)
+    return same(3)(x)
+
+
+def block_with_two_readers(x):
+    x = block_without_layers(x)
+    return L.Concatenate()([x, L.MaxPooling2D(3, 1, "same")(x)])
+
+
+def negative_block(x):
+    """The sum is negative, so that the ReLU behind it makes it zero."""
+    x = L.ReLU()(x)
+    y = L.ReLU()(L.Add()([x, L.Rescaling(-2.0)(x)]))
+    return L.Add()([same(4)(x), y])
+
+
 def nested(x):
     inner = model(lambda h: L.ReLU()(bn(same()(h))), (None, None, 4))
     return same(3)(inner(inner(x)))
@@ -145,6 +170,21 @@ FUSED = {
     "scale in front": (lambda x: same()(L.Rescaling(0.5)(x)), [L.Conv2D]),
     "scale through": (scale_through, [L.ReLU, L.MaxPooling2D, L.Conv2D]),
     "relu twice": (relu_twice, [L.Conv2D, L.ReLU, L.MaxPooling2D, L.Conv2D]),
+    "scales in a row": (
+        lambda x: L.Rescaling(-2.0)(L.Rescaling(3.0)(x)),
+        [L.Rescaling],
+    ),
+    "added to itself": (lambda x: x + x, [L.Rescaling]),
+    "block without layers": (block_without_layers, [L.ReLU, L.Rescaling]),
+    "blocks without layers": (blocks_without_layers, [L.ReLU, L.Conv2D]),
+    "block with two readers": (
+        block_with_two_readers,
+        [L.ReLU, L.Rescaling, L.MaxPooling2D, L.Concatenate],
+    ),
+    "negative block": (
+        negative_block,
+        [L.ReLU, L.Rescaling, L.Conv2D, L.ReLU, L.Add],
+    ),
     "repvgg": (repvgg, [L.Conv2D, L.ReLU]),
     "repvgg, strided": (lambda x: repvgg(x, 2), [L.Conv2D, L.ReLU]),
     "repvgg, odd": (lambda x: repvgg(x, 2), [L.Conv2D, L.ReLU], (7, 7, 4)),
@@ -235,6 +275,11 @@ def two_kernels(x):
     return L.Add()([same()(same()(x)), x])
 
 
+def shared_addition(x):
+    add, scale = L.Add(), L.Rescaling(0.5)
+    return add([add([x, scale(x)]), x])
+
+
 def dense_into_grouped(x):
     y = L.Conv2D(4, 3, padding="same", groups=2)(x)
     return L.Add()([y, same(4, 1)(x)])
@@ -261,6 +306,7 @@ KEPT = {
     "a pool that leaves zeros out": (same_pool,),
     "a bias in front of a padding": (conv_then_pool,),
     "two kernels in a row": (two_kernels,),
+    "a shared addition": (shared_addition,),
     "dense beside grouped": (dense_into_grouped,),
     "taps in the gaps of others": (gaps,),
     "nothing linear": (lambda x: L.LayerNormalization()(same()(x)),),

@@ -23,7 +23,8 @@ register(_StripConv, _strip_conv.STRIP_CONV)
 register(
     _ResConv,
     Composite(
-        expand=lambda layer, x: layer.expand(x),
+        expand=lambda layer, x, made: layer.expand(x, made),
+        shares=True,
         gate=lambda layer: ("layer", layer.m),
     ),
 )

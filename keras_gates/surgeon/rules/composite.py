@@ -15,6 +15,9 @@ class Composite(Barrier):
         expand: `(layer, x) -> output`: the same function of a KerasTensor,
             made of new layers that have rules, with copies of the weights. A
             gate in it has the name of the layer.
+        shares: whether `expand` takes a third argument, a dict to keep the
+            new layers in, so that a layer may be called at several places:
+            it is empty at the first, and the same at the others.
         gate: `layer -> (kind, variable)`: the factors in the layer that the
             gate of that name has, or None for a layer without.
     """
@@ -22,6 +25,7 @@ class Composite(Barrier):
     kind: str = "composite"
     note: str = "written out first"
     expand: Callable = None
+    shares: bool = False
     gate: Callable = lambda layer: None
 
     def source(self, call):

@@ -1,4 +1,4 @@
-"""Positive scales, moved behind what they pass; ReLUs behind ReLUs."""
+"""Scales, merged and moved behind what they pass; ReLUs behind ReLUs."""
 
 import functools
 
@@ -6,11 +6,13 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import POSITIVE
 from keras_gates.transforms.fusing import edits as ed
 
+_ADD = (layers.Add, gr.operation("numpy.Add"))
 _POOLS = (
     *(layers.MaxPooling1D, layers.MaxPooling2D),
     *(layers.AveragePooling1D, layers.AveragePooling2D),
@@ -25,12 +27,64 @@ def find(graph, wiring, edits, batch_norm):
         if _is_relu(site):
             if _is_nonnegative(site.node.input_tensors[0], wiring):
                 edits[id(site)] = ed.passed
-        elif _is_scale(site) and id(site.op) not in wiring.shared:
-            after = wiring.after(site)
-            if after is None or id(after) in edits or not _lets_pass(after):
-                continue
-            edits[id(site)] = ed.passed
-            edits[id(after)] = functools.partial(_scaled_behind, site.op)
+        elif id(site.op) in wiring.shared:
+            continue
+        elif type(site.op) in _ADD:
+            _sum(site, wiring, edits)
+        elif _is_scale(site):
+            _move(site, wiring.after(site), edits)
+
+
+def _move(site, after, edits):
+    """Multiply the scale behind, or go behind what lets it pass."""
+    if after is None or id(after) in edits:
+        return
+    scale = site.op.scale
+    if _is_scale(after):
+        edit = functools.partial(_scaled, after.op, scale * after.op.scale)
+    # A scale of 0 would have nothing left to fold into.
+    elif scale > 0 and _lets_pass(after):
+        edit = functools.partial(_scaled_behind, site.op)
+    else:
+        return
+    edits[id(site)] = ed.passed
+    edits[id(after)] = edit
+
+
+def _sum(site, wiring, edits):
+    """Make `a x + b x` one scale: what is left of a block without layers."""
+    ways = [_scale_of(kt, wiring, edits) for kt in site.node.input_tensors]
+    source = ways[0][0]
+    alike = len({id(kt) for kt, _, _ in ways}) == 1 and len(ways) > 1
+    if not alike or not keras.backend.is_float_dtype(source.dtype):
+        return
+    for _, _, sites in ways:
+        edits.update({id(s): ed.passed for s in sites})
+    total = sum(scale for _, scale, _ in ways)
+    edits[id(site)] = functools.partial(_summed, total, source)
+
+
+def _scale_of(kt, wiring, edits):
+    """`(source, scale, sites)`: what a tensor is a multiple of."""
+    scale, sites = 1.0, []
+    while (site := wiring.sole_maker(kt)) is not None:
+        if not _is_scale(site) or id(site) in edits:
+            break
+        kt, scale = site.node.input_tensors[0], scale * site.op.scale
+        sites.append(site)
+    return kt, scale, sites
+
+
+def _summed(total, source, recall):
+    # An operation has no dtype policy, so the tensor tells.
+    policy = getattr(recall.op, "dtype_policy", source.dtype)
+    scale = layers.Rescaling(total, dtype=policy, name=recall.op.name)
+    return scale(recall.tensor(source))
+
+
+def _scaled(layer, scale, recall):
+    config = {**layer.get_config(), "scale": scale}
+    return layers.Rescaling.from_config(config)(*recall.args)
 
 
 def _scaled_behind(scale, recall):
@@ -44,8 +98,7 @@ def _is_scale(site):
         return False
     plain = np.ndim(op.scale) == 0 and np.all(np.asarray(op.offset) == 0)
     dtype = site.node.input_tensors[0].dtype
-    # A scale of 0 would have nothing left to fold into.
-    return plain and op.scale > 0 and keras.backend.is_float_dtype(dtype)
+    return plain and keras.backend.is_float_dtype(dtype)
 
 
 def _is_relu(site):

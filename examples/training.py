@@ -1,0 +1,258 @@
+"""Data, training that goes on where it was cut off, and a record of results."""
+
+import contextlib
+import dataclasses
+import json
+import pathlib
+import sys
+
+import keras
+import numpy as np
+
+# Mean and deviation of the colours of CIFAR-10, as its recipes have them.
+CIFAR_MEAN, CIFAR_DEVIATION = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
+
+
+# Data --------------------------------------------------------------------
+
+
+@dataclasses.dataclass
+class Data:
+    """Images, whitened, and the numbers of their classes."""
+
+    x_train: np.ndarray
+    y_train: np.ndarray
+    x_test: np.ndarray
+    y_test: np.ndarray
+    augment: bool = False
+
+
+def load(name, folder=None, images=None, smoke=False, halve=False):
+    """MNIST or CIFAR-10; downloaded where `folder` has it not.
+
+    Args:
+        name: "mnist" or "cifar10".
+        folder: of tensorflow_datasets.
+        images: how many of the images to train on, the first; None for all.
+        smoke: whether to make random images up instead, a few.
+        halve: whether to make them half as wide and high, by averages.
+    """
+    data = _made_up(name) if smoke else _loaded(name, folder, images)
+    if halve:
+        data.x_train = _halved(data.x_train)
+        data.x_test = _halved(data.x_test)
+    return data
+
+
+def _halved(images):
+    count, rows, columns, colours = images.shape
+    pairs = (count, rows // 2, 2, columns // 2, 2, colours)
+    return images.reshape(pairs).mean((2, 4))
+
+
+def _loaded(name, folder, images):
+    import tensorflow_datasets as tfds
+
+    parts = tfds.load(
+        name, split=["train", "test"], data_dir=folder, batch_size=-1
+    )
+    arrays = []
+    for part in tfds.as_numpy(parts):
+        arrays += [part["image"].astype("float32") / 255, part["label"]]
+    data = Data(*arrays, augment=name == "cifar10")
+    mean, deviation = 0.1307, 0.3081
+    if name == "cifar10":
+        mean, deviation = (
+            np.array(x, "float32") for x in (CIFAR_MEAN, CIFAR_DEVIATION)
+        )
+    data.x_train = (data.x_train[:images] - mean) / deviation
+    data.y_train = data.y_train[:images]
+    data.x_test = (data.x_test - mean) / deviation
+    return data
+
+
+def _made_up(name):
+    rng = np.random.default_rng(0)
+    shape = (28, 28, 1) if name == "mnist" else (32, 32, 3)
+    arrays = []
+    for count in (256, 128):
+        arrays += [rng.normal(size=(count, *shape)).astype("float32")]
+        arrays += [rng.integers(0, 10, count)]
+    return Data(*arrays, augment=name == "cifar10")
+
+
+class Batches(keras.utils.PyDataset):
+    """Shuffled batches; with random crops and mirror images if asked for."""
+
+    def __init__(self, data, size, seed):
+        super().__init__()
+        self.data, self.size, self.seed = data, size, seed
+        self.epoch = 0
+        self.order = np.arange(len(data.x_train))
+        self.padded = data.x_train
+        if data.augment:
+            self.side = data.x_train.shape[1]
+            self.most = self.side // 8
+            pad = ((0, 0), *2 * [2 * [self.most]], (0, 0))
+            self.padded = np.pad(data.x_train, pad)
+        self.on_epoch_begin()
+
+    def __len__(self):
+        return len(self.order) // self.size
+
+    def on_epoch_begin(self):
+        self.epoch += 1
+        rng = np.random.default_rng((self.seed, self.epoch))
+        self.order = rng.permutation(len(self.order))
+
+    def __getitem__(self, index):
+        chosen = self.order[index * self.size : (index + 1) * self.size]
+        x, y = self.padded[chosen], self.data.y_train[chosen]
+        if not self.data.augment:
+            return x, y
+        rng = np.random.default_rng((self.seed, self.epoch, index))
+        across, down = rng.integers(0, 2 * self.most + 1, (2, len(x), 1))
+        side = np.arange(self.side)
+        mirrored = rng.integers(0, 2, (len(x), 1)).astype(bool)
+        columns = across + np.where(mirrored, side[::-1], side)
+        rows = (down + side)[:, :, None]
+        each = np.arange(len(x))[:, None, None]
+        return x[each, rows, columns[:, None, :]], y
+
+
+# Training ----------------------------------------------------------------
+
+
+def fit(model, data, folder, *, name, epochs, rate, batch_size=128, seed=0):
+    """Train with SGD and a rate that falls to 0; goes on after a cut.
+
+    Args:
+        model: a model that returns logits; it is compiled here.
+        data: a `Data`.
+        folder: where to keep the state after each epoch until it is done.
+        name: what the progress is to call it.
+        epochs: how many.
+        rate: the learning rate at the start.
+        batch_size: images in a batch.
+        seed: of the order of the images, and what is done to them.
+    """
+    batches = Batches(data, min(batch_size, len(data.x_train)), seed)
+    schedule = keras.optimizers.schedules.CosineDecay(
+        rate, max(1, epochs * len(batches))
+    )
+    model.compile(
+        keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        jit_compile=keras.backend.backend() == "jax",
+    )
+    state = keras.callbacks.BackupAndRestore(str(folder))
+    model.fit(
+        batches,
+        epochs=epochs,
+        callbacks=[state, Progress(name)],
+        verbose=0,
+    )
+    return model
+
+
+class Progress(keras.callbacks.Callback):
+    """A bar on a terminal, a line for each epoch in a log."""
+
+    def __init__(self, name):
+        super().__init__()
+        self.name, self.bar = name, None
+
+    def on_train_begin(self, logs=None):
+        if sys.stdout.isatty():
+            from rich.progress import Progress as Bar
+
+            self.bar = Bar()
+            self.task = self.bar.add_task(self.name, total=None)
+            self.bar.start()
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if self.bar:
+            steps = self.params["steps"]
+            self.bar.reset(self.task, total=steps)
+
+    def on_train_batch_end(self, batch, logs=None):
+        if self.bar:
+            self.bar.advance(self.task)
+
+    def on_epoch_end(self, epoch, logs=None):
+        told = " ".join(f"{k} {v:.4f}" for k, v in logs.items())
+        told = f"{self.name} epoch {epoch + 1}/{self.params['epochs']}: {told}"
+        show = self.bar.console.print if self.bar else print
+        show(told, **({} if self.bar else {"flush": True}))
+
+    def on_train_end(self, logs=None):
+        if self.bar:
+            self.bar.stop()
+
+
+def accuracy(model, data):
+    """The share of the test images that are told right."""
+    right = 0
+    for start in range(0, len(data.x_test), 500):
+        part = slice(start, start + 500)
+        logits = model(data.x_test[part], training=False)
+        answers = keras.ops.convert_to_numpy(logits).argmax(-1)
+        right += int((answers == data.y_test[part]).sum())
+    return right / len(data.x_test)
+
+
+# What is done, and need not be done again --------------------------------
+
+
+class Record:
+    """Models and numbers by name, in a folder; each is made once."""
+
+    def __init__(self, folder):
+        self.folder = pathlib.Path(folder)
+        self.folder.mkdir(parents=True, exist_ok=True)
+
+    def state(self, name):
+        """Where a training keeps its state until it is done."""
+        return self.folder / f"{name}-state"
+
+    def model(self, name, make):
+        """The model of that name: from its file, or from `make`."""
+        path = self.folder / f"{name}.keras"
+        if not path.exists():
+            model = make()
+            with beside(path) as new:
+                keras.Model(model.input, model.output).save(new)
+        return keras.models.load_model(path, compile=False)
+
+    def numbers(self, name, make):
+        """The dict of that name: from its file, or from `make`."""
+        path = self.folder / f"{name}.json"
+        if not path.exists():
+            numbers = make()
+            with beside(path) as new:
+                new.write_text(json.dumps(numbers))
+        return json.loads(path.read_text())
+
+
+@contextlib.contextmanager
+def beside(path):
+    """A path to write to; it takes the place of `path` once it is whole."""
+    new = path.with_name(f"new-{path.name}")
+    new.unlink(missing_ok=True)  # By a run that was killed.
+    yield new
+    new.replace(path)
+
+
+def table(title, head, rows):
+    """Print rows of text: the first column to the left, others right."""
+    from rich.console import Console
+    from rich.table import Table
+
+    shown = Table(title=title, title_justify="left")
+    for number, name in enumerate(head):
+        shown.add_column(name, justify="right" if number else "left")
+    for row in rows:
+        shown.add_row(*map(str, row))
+    # Never narrower than the numbers: in a log rich would take 80 columns.
+    Console(width=max(130, Console().width)).print(shown)

@@ -1,0 +1,83 @@
+"""The scale of batch normalizations, moved into the factors behind them."""
+
+import keras
+import numpy as np
+
+from keras_gates.layers import kernels
+from keras_gates.layers.res_conv import ResConv
+from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.rewrite import rewrite
+
+
+def normalize_gammas(model):
+    """Make each `ResConv`'s `m` say how much its convolution contributes.
+
+    `m <- m * rms(gamma)`, `gamma <- gamma / rms(gamma)`, `beta` likewise
+
+    The new model computes the same. It is for thresholds: an `m` alone says
+    little, since `m` and `gamma` only ever appear as a product. An L1 penalty
+    on `m` makes `m` small and `gamma` large, of a layer that matters too, as
+    far as weight decay on `gamma` lets it; without any, all the way. Of two
+    layers with the same `m`, one may contribute ten times as much as the
+    other. After this, every `gamma` has a root mean square of 1, as it had
+    before training, and `m` is `|m| * rms(gamma)` of before, with its sign.
+
+    Do it after sparse training, then plan and prune. A penalty or constraint
+    on `m`, `gamma` or `beta` sees other values, so go on training with the
+    model as it was, or with what is left. A `ResConv` without `gamma` stays
+    as it is.
+
+    Reference:
+
+    - Xu et al., Layer Pruning via Fusible Residual Convolutional Block for
+      Deep Neural Networks; they go by `|m|`
+
+    Args:
+        model: A built functional or Sequential model. It is not changed.
+
+    Returns:
+        A new model, not compiled.
+
+    Raises:
+        TypeError: If `model` is no Keras model.
+        ValueError: If it has no `ResConv`, is not built, or has no recorded
+            graph.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> inputs = keras.Input((8, 8, 4))
+    >>> layer = kg.ResConv(4, 3, name="conv")
+    >>> model = keras.Model(inputs, layer(inputs))
+    >>> _ = layer.m.assign(0.01)
+    >>> _ = layer.norm.gamma.assign([30.0, 40.0, 40.0, 30.0])
+    >>> ranked = kg.transforms.normalize_gammas(model)
+    >>> round(float(ranked.get_layer("conv").m), 4)
+    0.3536
+    """
+    new = rewrite(gr.read(model))
+    graph = gr.read(new)
+    sites = [site for each in [graph, *graph.nested()] for site in each.sites]
+    found = {id(s.op): s.op for s in sites if isinstance(s.op, ResConv)}
+    if not found:
+        raise ValueError(
+            f"Model '{model.name}' has no ResConv, whose m could take up the "
+            "gammas. Received: a model with other layers only. Expected: one "
+            "that `to_resconv` made, say."
+        )
+    for layer in found.values():
+        _normalize(layer)
+    return new
+
+
+def _normalize(layer):
+    norm = layer.norm
+    if norm is None or norm.gamma is None:
+        return
+    gamma = kernels.values(norm.gamma)
+    # Gammas of zero have no scale; what is left of beta must survive.
+    scale = max(np.sqrt(np.mean(gamma**2)), keras.config.epsilon())
+    layer.m.assign(kernels.values(layer.m) * scale)
+    norm.gamma.assign(gamma / scale)
+    if norm.beta is not None:
+        norm.beta.assign(kernels.values(norm.beta) / scale)
