@@ -1,6 +1,7 @@
 """Constraints that give gate factors exact zeros."""
 
 import keras
+import numpy as np
 from keras import ops
 
 from keras_gates._checks import nonnegative_number
@@ -29,6 +30,45 @@ class UnitInterval(keras.constraints.Constraint):
 
     def __call__(self, w):
         return ops.clip(w, 0.0, 1.0)
+
+
+@keras.saving.register_keras_serializable(package="keras_gates")
+class KeepSign(keras.constraints.Constraint):
+    """Stops each factor at 0 where a step would change its sign.
+
+    `factor = sign * max(sign * factor, 0)`
+
+    What `UnitInterval` is for gates, this is for the gammas of batch
+    normalisations, which may be above 1 and, in a trained network, negative.
+    With an L1 penalty in the loss it gives exact zeros.
+
+    Args:
+        signs: 1 or -1 for all factors, or a vector with one for each.
+            Defaults to 1.
+
+    Raises:
+        ValueError: If an entry of `signs` is neither 1 nor -1.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> keep = kg.constraints.KeepSign([1, 1, -1])
+    >>> kept = keep(keras.ops.array([2.0, -0.5, -0.25]))
+    >>> [float(factor) for factor in kept]
+    [2.0, 0.0, -0.25]
+    """
+
+    def __init__(self, signs=1):
+        self.signs = _validated_signs(signs)
+
+    def __call__(self, w):
+        w = ops.convert_to_tensor(w)
+        signs = ops.convert_to_tensor(self.signs, dtype=w.dtype)
+        # Plus 0, since 0 times -1 is -0.
+        return ops.add(signs * ops.maximum(signs * w, 0.0), 0.0)
+
+    def get_config(self):
+        return {"signs": self.signs}
 
 
 @keras.saving.register_keras_serializable(package="keras_gates")
@@ -184,3 +224,14 @@ def _step_size(optimizer):
     # only summed up. The public `iterations` counts updates, not batches.
     updates = ops.equal((optimizer._iterations + 1) % period, 0)
     return ops.where(updates, rate, 0.0)
+
+
+def _validated_signs(signs):
+    """Return 1, -1 or a list of these: what a JSON config can hold."""
+    known = np.ndim(signs) < 2 and np.isin(signs, (1, -1)).all()
+    if not known or np.size(signs) == 0:
+        raise ValueError(
+            f"KeepSign cannot use these `signs`. Received: signs={signs!r}. "
+            "Expected: 1, -1, or a vector of these, one for each factor."
+        )
+    return np.asarray(signs, int).tolist()

@@ -9,6 +9,7 @@ import pytest
 from keras import ops
 
 from keras_gates.callbacks import BindSoftThreshold
+from keras_gates.constraints import KeepSign
 from keras_gates.constraints import SoftThreshold
 from keras_gates.constraints import UnitInterval
 from keras_gates.layers import FilterGate
@@ -210,3 +211,20 @@ def test_unit_interval_is_serialized():
     config = keras.constraints.serialize(UnitInterval())
     assert config["registered_name"] == "keras_gates>UnitInterval"
     assert isinstance(keras.constraints.deserialize(config), UnitInterval)
+
+
+@pytest.mark.parametrize("signs", [1, -1, [1, -1, 1, -1]])
+def test_keep_sign_projects(signs):
+    kept = KeepSign(signs)
+    w = np.array([2.0, -0.5, 0.0, -3.0], "float32")
+    got = ops.convert_to_numpy(kept(ops.array(w)))
+    same = np.sign(w) == np.broadcast_to(signs, w.shape)
+    np.testing.assert_array_equal(got, np.where(same, w, 0))
+    assert not np.signbit(got[got == 0]).any()
+    assert KeepSign.from_config(kept.get_config()).signs == signs
+
+
+@pytest.mark.parametrize("signs", [0, 2.0, [], [1, 0], [[1, -1]], "one"])
+def test_keep_sign_refuses(signs):
+    with pytest.raises(ValueError, match="KeepSign cannot use these `signs`"):
+        KeepSign(signs)

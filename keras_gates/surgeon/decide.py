@@ -6,8 +6,11 @@ is physically there). What is kept follows from what is read; all of it is
 computed anew in each round, from what was kept in the round before.
 """
 
+import math
+
 import numpy as np
 
+from keras_gates.surgeon import costs
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.decision import Decision
 from keras_gates.surgeon.decision import Reads
@@ -18,7 +21,10 @@ from keras_gates.surgeon.rules.rule import BIAS
 
 # A constant that others merge into must not be tiny beside them.
 _SMALL = 1e-3
-# A gather is worth its copy if it saves its reader this share of channels.
+# What it costs to gather one value, in multiply-adds: 8 to 22 on a CPU (JAX,
+# float32, 64 to 256 channels), and more where kernels run faster than memory.
+GATHERING = 16
+# Where sizes are unknown: the share of its channels it must save its reader.
 _WORTH = 1 / 8
 
 
@@ -134,8 +140,12 @@ def merge_target(decision, step):
 
 
 def poor_selections(decision):
-    """Keys of gathers that save their readers too little."""
-    poor = set()
+    """Keys of gathers that cost more than they save their readers.
+
+    Without one, a closed channel goes on to the kernels that read it, which
+    take it for the constant that it is.
+    """
+    poor, price = set(), None
     for step in decision.present:
         if step.position is None:
             continue
@@ -144,9 +154,51 @@ def poor_selections(decision):
             continue
         before = int(decision.mask(labels).sum())
         after = int(decision.mask(step.flow.labels[0]).sum())
-        if 0 < before - after < _WORTH * after:
-            poor.add(step.key)
+        if before > after:
+            price = _reading_prices(decision) if price is None else price
+            if before - after < _worth(decision, step, after, price):
+                poor.add(step.key)
     return poor
+
+
+def _worth(decision, selection, after, price):
+    """How many channels a gather of `after` must save to pay."""
+    channels = selection.flow.labels[0]
+    saved = price[decision.labelling.classes[channels]].mean()
+    shape = selection.inputs[0].shape[1:]
+    if None in shape or np.isnan(saved) or not saved:
+        return _WORTH * after
+    places = math.prod(shape) / channels.size
+    return GATHERING * places * after / saved
+
+
+def _reading_prices(decision):
+    """For each class, the multiply-adds of all kernels that read it.
+
+    NaN where they depend on sizes that are unknown.
+    """
+    classes = decision.labelling.classes
+    price = np.zeros(len(classes))
+    for step in decision.present:
+        if step.flow.mixes and "in" in step.flow.roles:
+            own = classes[step.flow.roles["in"]]
+            np.add.at(price, own, _price(decision, step))
+    return price
+
+
+def _price(decision, step):
+    """The multiply-adds of a call for one channel that it reads."""
+    call, rule = step.call, step.rule
+    kept = {
+        role: int(decision.mask(ids).sum())
+        for role, ids in step.flow.roles.items()
+    }
+    shapes = costs.cut_weight_shapes(call, rule, {**kept, "in": 1})
+    shape, output = call.inputs[0].shape, call.outputs[0].shape
+    try:
+        return costs.layer_macs(call, rule, shapes, shape, output) or 0
+    except ValueError:
+        return np.nan
 
 
 def depends(labelling, values):

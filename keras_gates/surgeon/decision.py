@@ -23,7 +23,8 @@ class Reads:
 class Decision:
     """The outcome for one labelling and one set of closed gates.
 
-    `closed` holds a mask like its factors by the id of each layer with some.
+    `closed` holds a mask like its factors by the id of each layer with some,
+    `uncut` the keys of gathers that would cost more than they save.
     """
 
     labelling: object
@@ -39,6 +40,7 @@ class Decision:
     recalls: list = dataclasses.field(default_factory=list)
     absorbing: dict = dataclasses.field(default_factory=dict)
     pins: list = dataclasses.field(default_factory=list)
+    uncut: frozenset = frozenset()
 
     def mask(self, labels):
         """Which coordinates of a label array are kept."""

@@ -6,6 +6,8 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_gates.constraints import KeepSign
+from keras_gates.regularizers import L1
 from keras_gates.surgeon import create
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import labels as lb
@@ -118,6 +120,7 @@ class Pieces:
         arrays = {}
         if id(old) not in self.operations:
             arrays, extra = self.weights.of(step)
+            config = create.merged(config, _settled(old))
             config = create.merged(config, extra)
             self.operations[id(old)] = self.copies.make(old, config)
         op = self.operations[id(old)]
@@ -224,6 +227,14 @@ class Pieces:
         source = self.decision.mask(self.labels[selection.inputs[0]])
         source = np.broadcast_to(source, wanted.shape)
         return source.reshape(-1), wanted.reshape(-1)
+
+
+def _settled(op):
+    """What undoes `slim`, so that no gamma needs this package to load."""
+    if not isinstance(op, keras.layers.BatchNormalization):
+        return {}
+    pairs = (("gamma_regularizer", L1), ("gamma_constraint", KeepSign))
+    return {k: None for k, own in pairs if isinstance(getattr(op, k), own)}
 
 
 class _Affine:

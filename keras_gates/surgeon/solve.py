@@ -65,6 +65,7 @@ def _settle(graph, closed, exact):
         decision.closed = by_id
         poor = decide.poor_selections(decision) - uncut
         if not poor:
+            decision.uncut = frozenset(uncut)
             return decision, by_id
         uncut |= poor
 

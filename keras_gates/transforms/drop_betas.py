@@ -1,0 +1,53 @@
+"""What the reference code of Network Slimming does to the shifts it cuts."""
+
+import numpy as np
+
+from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.gates import gates_of
+from keras_gates.surgeon.plan import plan
+from keras_gates.surgeon.rewrite import rewrite
+from keras_gates.surgeon.state import values_of
+
+
+def drop_betas(model, thresholds, **options):
+    """A copy of a model without the betas of channels that are closed.
+
+    `beta = 0 where gamma is closed`
+
+    A channel with its gamma at 0 still emits beta. The surgeon carries it on,
+    so that a cut changes nothing else; the authors' code forgets it. To do
+    as they do, prune this copy with the same thresholds. **That changes the
+    function**, often beyond use until the model is fine-tuned. What it
+    spares is the channel that stays to hold the constants of the others
+    where the zero border of a convolution takes part.
+
+    Reference:
+
+    - [Liu et al., 2017, Learning Efficient Convolutional Networks through
+      Network Slimming](https://arxiv.org/abs/1708.06519)
+
+    Args:
+        model: A built model with batch normalisations. It stays as it is.
+        thresholds: As in `surgeon.plan`; they speak of `"batch_norm"`.
+        **options: Options of `surgeon.plan`.
+
+    Returns:
+        A new model, not compiled.
+
+    Raises:
+        TypeError, ValueError: As `surgeon.plan`.
+
+    Example:
+    >>> import keras_gates as kg
+    >>> model = kg.zoo.resnet(8)
+    >>> closed = {"batch_norm": kg.Quantile(0.5, "gate")}
+    >>> copy = kg.transforms.drop_betas(model, closed)
+    >>> small = kg.surgeon.prune(copy, closed)
+    """
+    masks = plan(model, thresholds, **options).masks()
+    copy = rewrite(gr.read(model))
+    for name, source in gates_of(gr.read(copy)).items():
+        beta = getattr(source.layer, "beta", None)
+        if name in masks and beta is not None:
+            beta.assign(np.where(masks[name], 0.0, values_of(beta)))
+    return copy

@@ -1,0 +1,119 @@
+"""1x1 convolutions that do no more than pick channels."""
+
+import keras
+import numpy as np
+
+from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.decide import GATHERING
+from keras_gates.surgeon.rewrite import rewrite
+from keras_gates.surgeon.rules.rule import channel_axis
+from keras_gates.surgeon.state import values_of
+
+_CONVOLUTIONS = (
+    keras.layers.Conv1D,
+    keras.layers.Conv2D,
+    keras.layers.Conv3D,
+)
+
+
+def simplify_selections(model):
+    """Leave out 1x1 convolutions that copy channels, or gather them.
+
+    `separate_shortcuts` starts its convolutions as identities. Where they
+    were not trained before channels were pruned, a column of a kernel holds
+    a single 1, or none where its channel is gone in front. If that is the
+    identity, the layer goes. If it selects channels, a gather
+    (`keras.ops.take`) takes its place where it is cheaper: moving a value
+    takes as long as some 16 multiply-adds, so that for a kernel of 16 inputs
+    or fewer it is not. What stays keeps its cost: compare it with the network
+    *before* `separate_shortcuts`.
+
+    The function stays as it is. What went can't be trained any more, so
+    simplify before fine-tuning to keep the net small, or not at all to let
+    the shortcuts learn.
+
+    Args:
+        model: A built functional or Sequential model. It is not changed.
+
+    Returns:
+        A new model with the weights of the old, not compiled.
+
+    Example:
+    >>> import keras_gates as kg
+    >>> model = kg.zoo.resnet(14)
+    >>> separated = kg.separate_shortcuts(model)
+    >>> kg.stats.compare(model, separated).macs_removed < 0
+    True
+    >>> back = kg.transforms.simplify_selections(separated)
+    >>> kg.stats.compare(model, back).macs_removed
+    0.0
+    """
+    made = {}
+
+    def edit(recall):
+        op = recall.op
+        indices = _selected(op)
+        if indices is None:
+            return None
+        x = recall.args[0]
+        if recall.site.node.outputs[0].dtype != x.dtype:
+            return None  # In mixed precision the layer casts as well.
+        inputs = values_of(op.kernel).shape[-2]
+        if np.array_equal(indices, np.arange(inputs)):
+            return x
+        if not _cheaper(inputs, indices):
+            return None
+        if id(op) not in made:
+            made[id(op)] = _operations(op, len(x.shape), (indices < 0).any())
+        for operation in made[id(op)][:-1]:
+            x = operation(x)
+        # The channel of zeros is the last.
+        picked = np.where(indices < 0, inputs, indices).tolist()
+        return made[id(op)][-1](x, indices=picked)
+
+    return rewrite(gr.read(model), edit)
+
+
+def _cheaper(inputs, indices):
+    """Whether moving values costs less than multiplying all inputs."""
+    moved = indices.size
+    if (indices < 0).any():
+        moved += inputs + 1
+    return GATHERING * moved < inputs * indices.size
+
+
+def _operations(op, rank, zeros):
+    """A gather under the name of the layer; with zeros to pick, a padding."""
+    axis = channel_axis(op, rank)
+    take = gr.operation("numpy.Take")(axis=axis)
+    take.name = op.name
+    if not zeros:
+        return [take]
+    widths = tuple((0, int(a == axis)) for a in range(rank))
+    pad = gr.operation("numpy.Pad")(widths)
+    pad.name = f"{op.name}_zero"
+    return [pad, take]
+
+
+def _selected(op):
+    """For each output the input that a layer copies, -1 for none (zero).
+
+    None if it does more than that.
+    """
+    if type(op) in _CONVOLUTIONS:
+        single = {*op.kernel_size, *op.strides, op.groups} == {1}
+    else:
+        single = type(op) is keras.layers.Dense
+    if not single or op.activation is not keras.activations.linear:
+        return None
+    if op.quantization_mode is not None or op.lora_enabled:
+        return None
+    if op.use_bias and values_of(op.bias).any():
+        return None
+    kernel = values_of(op.kernel)
+    kernel = kernel.reshape(kernel.shape[-2:])
+    indices = np.where(kernel.any(0), kernel.argmax(0), -1)
+    only = np.zeros_like(kernel)
+    filled = np.flatnonzero(indices >= 0)
+    only[indices[filled], filled] = 1
+    return indices if np.array_equal(kernel, only) else None
