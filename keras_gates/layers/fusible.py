@@ -75,6 +75,12 @@ class Fusible(keras.layers.Layer):
         self.bias_constraint = keras.constraints.get(bias_constraint)
         if padding not in ("same", "valid"):
             self.refuse(f"padding={padding!r}", "Expected: 'same' or 'valid'.")
+        if self.rank not in (None, *stock.RANKS):
+            given = [getattr(self, name) for name in _GEOMETRY]
+            self.refuse(
+                f"{_GEOMETRY} = {tuple(given)!r}",
+                "Expected: integers, or tuples of one or two.",
+            )
         # Keras knows which arguments go together.
         self.convolution(self.rank or 2, None, name="check")
 

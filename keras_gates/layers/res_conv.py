@@ -149,7 +149,7 @@ class ResConv(Fusible):
         self.g_initializer = keras.initializers.get(g_initializer)
         self.g_regularizer = keras.regularizers.get(g_regularizer)
         self.g_constraint = keras.constraints.get(g_constraint)
-        self._normalization()
+        stock.normalization(self, "norm")
         # All axes are alike where no argument tells how many there are.
         sc.resolve(self, self.window((None,) * (self.rank or 1)))
 
@@ -173,7 +173,7 @@ class ResConv(Fusible):
         self.conv = self.convolution(rank, channels, name="conv")
         self.conv.build(input_shape)
         shape = self.conv.compute_output_shape(input_shape)
-        self.norm = self._normalization()
+        self.norm = stock.normalization(self, "norm")
         if self.norm is not None:
             self.norm.build(shape)
         self.gate = LayerGate(
@@ -252,7 +252,7 @@ class ResConv(Fusible):
     def get_config(self):
         batch_norm = self.batch_norm
         if isinstance(batch_norm, dict):
-            whole = self._normalization().get_config()
+            whole = stock.normalization(self, "norm").get_config()
             batch_norm = {name: whole[name] for name in batch_norm}
         return {
             **super().get_config(),
@@ -277,18 +277,6 @@ class ResConv(Fusible):
             use_bias=True,
             kernel_initializer=start,
             name="pointwise",
-        )
-
-    def _normalization(self):
-        """A new batch normalization, or None."""
-        if self.batch_norm is False:
-            return None
-        arguments = {} if self.batch_norm is True else self.batch_norm
-        return keras.layers.BatchNormalization(
-            axis=self.channel_axis,
-            dtype=self.dtype_policy,
-            name="norm",
-            **arguments,
         )
 
     def _check_built(self, done):

@@ -40,6 +40,31 @@ def convolution(rank, channels, filters, groups, **settings):
     return _DEPTHWISE[rank](depth_multiplier=filters // groups, **named)
 
 
+def normalization(layer, name):
+    """The new batch normalization of a `ResConv`, or None.
+
+    Raises:
+        ValueError: `batch_norm` is neither a truth value nor a dict, or has
+            what the layer itself says.
+    """
+    given = layer.batch_norm
+    if given is False:
+        return None
+    options = {} if given is True else given
+    own = {
+        "axis": layer.channel_axis,
+        "dtype": layer.dtype_policy,
+        "name": name,
+    }
+    if not isinstance(options, dict) or own.keys() & options.keys():
+        layer.refuse(
+            f"batch_norm={given!r}",
+            "Expected: True, False, or a dict of arguments of "
+            f"BatchNormalization other than {', '.join(own)}.",
+        )
+    return layers.BatchNormalization(**own, **options)
+
+
 def is_depthwise(layer):
     """Whether a layer is a depthwise convolution."""
     return isinstance(layer, DEPTHWISE)

@@ -120,7 +120,7 @@ class StripConv(keras.layers.Conv2D):
         self.skeleton_regularizer = keras.regularizers.get(skeleton_regularizer)
         self.skeleton_constraint = keras.constraints.get(skeleton_constraint)
         self.method = method
-        self.stripes = None
+        self.skeleton = self.stripes = None
         if stripes is not None:
             self.stripes = Stripes.from_lists(
                 stripes, self.kernel_size, filters, self.name

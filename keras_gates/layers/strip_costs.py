@@ -13,9 +13,8 @@ from keras_gates.layers.trimming import trim
 class Rates:
     """What single steps cost on a backend, in multiply-adds.
 
-    Those of the backend's dense convolution.
-
-    Fitted to the medians that `benchmarks/stripes.py` shows on two cores.
+    Those of the backend's dense convolution. Fitted to the CPU times that
+    `benchmarks/stripes.py` shows, of two cores that others used, too.
 
     Attributes:
         product: a multiply-add of the product with the stripes.
@@ -31,12 +30,10 @@ class Rates:
 
 
 RATES = {
-    "tensorflow": Rates(0.7, 88.0, 6.0, 0.2),
-    "jax": Rates(0.75, 85.0, 2.0, 0.12),
-    "torch": Rates(0.83, 170.0, 0.0, 0.05),
+    "tensorflow": Rates(1.14, 35.0, 15.0, 0.16),
+    "jax": Rates(0.85, 84.0, 18.0, 0.03),
+    "torch": Rates(0.64, 120.0, 28.0, 0.24),
 }
-# Putting one entry of a dense kernel in its place, in multiply-adds.
-_SCATTERED = 10.0
 # By how much stripes must promise to win: the rates are no better than that.
 _MARGIN = 0.9
 
@@ -58,7 +55,7 @@ def pays(stripes, window, channels):
 
 
 def shares(stripes, window, channels):
-    """The costs of both ways, relative to the dense kernel.
+    """The costs of both ways, relative to a `Conv2D` as wide.
 
     Args:
         stripes: the `Stripes`.
@@ -66,17 +63,14 @@ def shares(stripes, window, channels):
         channels: the number of input channels.
 
     Returns:
-        `(by stripes, by the dense kernel in the smallest box)`. One sample
-        is reckoned with; unknown sizes count as large. Infinite where the
-        stripes can't be computed alone.
+        `(by stripes, by the dense kernel in the smallest box)`. The first is
+        infinite where the stripes can't be computed alone.
     """
     rates = RATES[keras.backend.backend()]
     rows, columns, filters = stripes.kept.shape
     whole = rows * columns * filters * channels
     size = trim(window, stripes.box).kernel_size
-    boxed = math.prod(size) * filters * channels
-    places = _places(window)
-    dense = (boxed + _SCATTERED * boxed / places) / whole
+    dense = math.prod(size) / (rows * columns)
     if not strip_ops.can_convolve(stripes, window):
         return math.inf, dense
     taps = stripes.kept.any(axis=2).sum()
@@ -85,16 +79,6 @@ def shares(stripes, window, channels):
         + rates.summed * taps * filters
     )
     return float(each / whole) + rates.constant, dense
-
-
-def _places(window):
-    """How many outputs a filter has."""
-    if None in window.sizes:
-        return 1 << 16
-    return math.prod(
-        -(-size // step)
-        for size, step in zip(window.sizes, window.strides, strict=True)
-    )
 
 
 def _only_cpu():

@@ -11,5 +11,14 @@ from keras_gates.stats.comparison import Comparison
 from keras_gates.stats.comparison import compare
 from keras_gates.stats.counting import Count
 from keras_gates.stats.counting import count
+from keras_gates.stats.stripes import draw_stripes
+from keras_gates.stats.stripes import stripe_shares
 
-__all__ = ["Comparison", "Count", "compare", "count"]
+__all__ = [
+    "Comparison",
+    "Count",
+    "compare",
+    "count",
+    "draw_stripes",
+    "stripe_shares",
+]

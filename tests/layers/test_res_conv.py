@@ -302,6 +302,13 @@ REFUSED = {
         None,
         "No tap of the kernel",
     ),
+    "three axes": ({"strides": (1, 1, 1)}, None, "tuples of one or two"),
+    "normalization by name": ({"batch_norm": "yes"}, None, "True, False, or"),
+    "normalization of an axis": (
+        {"batch_norm": {"axis": 1}},
+        None,
+        "other than axis",
+    ),
     "identity, other channels": (
         {"shortcut": "identity"},
         (None, 8, 8, 3),

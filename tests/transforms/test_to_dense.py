@@ -36,7 +36,12 @@ def striped(rows, columns, options, shape=(9, 8, 3)):
     kept = np.zeros((3, 3, 4), bool)
     kept[slice(*rows), slice(*columns), :3] = True
     layer = kg.StripConv(
-        4, 3, stripes=Stripes(kept).lists(), name="strip", **options
+        4,
+        3,
+        stripes=Stripes(kept).lists(),
+        kernel_initializer="zeros",
+        name="strip",
+        **options,
     )
     model = keras.Sequential([keras.Input(shape), layer])
     return helpers.randomize(model)
@@ -75,7 +80,14 @@ def test_channels_first():
 
 
 def test_a_skeleton_is_multiplied_in():
-    layer = kg.StripConv(4, 3, padding="same", activation="relu", name="strip")
+    layer = kg.StripConv(
+        4,
+        3,
+        padding="same",
+        activation="relu",
+        kernel_initializer="zeros",
+        name="strip",
+    )
     model = keras.Sequential([keras.Input((8, 8, 3)), layer])
     helpers.randomize(model)
     factors = np.random.default_rng(0).normal(size=(3, 3, 4))
@@ -107,12 +119,12 @@ def test_only_what_is_slower_is_turned():
     few = np.zeros((3, 3, 64), bool)
     few[0, 0, :8] = few[2, 2, :8] = True
     inputs = keras.Input((16, 16, 256))
-    x = kg.StripConv(
-        64, 3, padding="same", stripes=Stripes(few).lists(), name="few"
-    )(inputs)
     most = [[list(range(64))] * 3] * 3
-    x = kg.StripConv(64, 3, padding="same", stripes=most, name="all")(x)
-    x = kg.StripConv(8, 3, name="trained")(x)
+    options = {"padding": "same", "kernel_initializer": "zeros"}
+    few = Stripes(few).lists()
+    x = kg.StripConv(64, 3, stripes=few, name="few", **options)(inputs)
+    x = kg.StripConv(64, 3, stripes=most, name="all", **options)(x)
+    x = kg.StripConv(8, 3, name="trained", **options)(x)
     dense = kg.to_dense(keras.Model(inputs, x), only_slower=True)
     types = {layer.name: type(layer) for layer in dense.layers}
     assert types["few"] is kg.StripConv

@@ -13,16 +13,22 @@ def model_of(*stack, shape=(8, 8, 3)):
     return helpers.randomize(keras.Sequential([keras.Input(shape), *stack]))
 
 
+def conv(filters, kernel_size, **options):
+    # JAX compiles random initial weights for seconds, for each shape.
+    options = {"kernel_initializer": "zeros", **options}
+    return L.Conv2D(filters, kernel_size, **options)
+
+
 def network():
     inputs = keras.Input((8, 8, 3))
-    x = L.Conv2D(4, 3, padding="same", name="first")(inputs)
+    x = conv(4, 3, padding="same", name="first")(inputs)
     x = L.BatchNormalization()(x)
-    shared = L.Conv2D(4, (3, 2), padding="same", use_bias=False, name="shared")
+    shared = conv(4, (3, 2), padding="same", use_bias=False, name="shared")
     x = shared(L.ReLU()(shared(x)))
-    y = L.Conv2D(4, 1, name="point")(x)
-    y = L.Conv2D(4, 3, groups=2, padding="same", name="groups")(y)
+    y = conv(4, 1, name="point")(x)
+    y = conv(4, 3, groups=2, padding="same", name="groups")(y)
     inner = keras.Input((8, 8, 4))
-    block = keras.Model(inner, L.Conv2D(2, 3, strides=2, name="in")(inner))
+    block = keras.Model(inner, conv(2, 3, strides=2, name="in")(inner))
     return helpers.randomize(keras.Model(inputs, block(L.Add()([x, y]))))
 
 
@@ -65,7 +71,7 @@ def test_options_and_names():
 
 
 def test_a_sequential_stays_one():
-    model = model_of(L.Conv2D(4, 3), L.ReLU())
+    model = model_of(conv(4, 3), L.ReLU())
     assert isinstance(kg.to_stripconv(model), keras.Sequential)
 
 
@@ -85,4 +91,4 @@ def test_layers_without_stripes_are_refused(case):
 
 def test_a_model_without_stripes_is_refused():
     with pytest.raises(ValueError, match="any layer"):
-        kg.to_stripconv(model_of(L.Conv2D(4, 1)))
+        kg.to_stripconv(model_of(conv(4, 1)))
