@@ -75,9 +75,19 @@ class _Builder:
                 self._nested(site, tensors)
             elif (id(site), None) in self.steps:
                 self._site(site, tensors)
-        inputs, outputs = keras.tree.map_structure(
-            lambda kt: tensors[id(kt)], gr.structures(graph.model)
-        )
+        passed = {id(tensors[id(kt)]): kt for kt in graph.functional.inputs}
+
+        def made(kt):
+            new = tensors[id(kt)]
+            # Called on a known size, Keras takes this for a cycle.
+            unknown = None in new.shape[1:]
+            if unknown and passed.get(id(new), kt) is not kt:
+                return keras.layers.Identity()(new)
+            return new
+
+        inputs, outputs = gr.structures(graph.model)
+        inputs = keras.tree.map_structure(lambda kt: tensors[id(kt)], inputs)
+        outputs = keras.tree.map_structure(made, outputs)
         return keras.Model(inputs, outputs, name=graph.model.name)
 
     def _sequential(self, graph, tensors):
@@ -94,6 +104,8 @@ class _Builder:
                     hints = create.prepared(piece.op, piece.spec, piece.arrays)
                     layers.append(stack.enter_context(hints))
             if not all(isinstance(layer, keras.Layer) for layer in layers):
+                return None
+            if len(layers) == len(tensors):
                 return None
             new = keras.Sequential(layers, name=graph.model.name)
         for site in graph.sites:

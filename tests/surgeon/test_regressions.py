@@ -153,6 +153,15 @@ def nested_call_that_nothing_reads():
     return gated(x, L.Add()([inner(x), kg.LayerGate(name="shut")(gone)]))
 
 
+def nested_model_of_unknown_size_without_layers():
+    # Keras takes a call of what is left, on a known size, for a cycle.
+    x, within = start(), keras.Input((None, 4))
+    branch = kg.LayerGate(name="shut")(conv(within))
+    inner = keras.Model(within, L.Add()([within, branch]))
+    chain = keras.Sequential([keras.Input((None, 4)), kg.FilterGate()])
+    return gated(x, chain(inner(conv(x))))
+
+
 def shared_layer_without_its_first_call():
     # The plan counted it as gone.
     x = start()
@@ -178,6 +187,7 @@ CASES = [
     nested_input_that_nothing_reads,
     nested_output_that_nothing_reads,
     nested_call_that_nothing_reads,
+    nested_model_of_unknown_size_without_layers,
     shared_layer_without_its_first_call,
 ]
 
