@@ -18,6 +18,7 @@ activations, disturbed, so that the outputs vary with the inputs.
 """
 
 import argparse
+import datetime
 import gc
 import json
 import os
@@ -195,6 +196,7 @@ def run(suite, names, cases):
         if all(case in row for case in cases):
             continue
         row.pop("error", None)
+        row["date"] = str(datetime.date.today())
         head = f"[{number + 1:2}/{len(names or networks)}] {name:<20}"
         try:
             _fill(row, networks[name], cases, name, head)

@@ -35,8 +35,10 @@ exactly 0:
 - *difference*: the largest, by the largest output; the worst of one batch;
 - *probe*: what a nudge of 1e-7 on the inputs makes of the outputs of the
   original, the worst of the backends; a network that magnifies rounding shows
-  it here. A difference counts as explained up to {rounding:g}, or {factor}
-  times the probe;
+  it here. Outputs count as *equal* up to {rounding:g}, or {factor} times the
+  probe, if the parameters left are also as many as the plan said. Where the
+  probe is above {tells:g}, unless the outputs are the same to the last bit, or
+  where they vary by less than that from input to input, it is *can't tell*;
 - *s*: seconds of `prune`, one cold call each on a machine busy with other
   work: no benchmark. For those see [What it costs](performance.md).
 

@@ -54,7 +54,7 @@ class Copies:
         Raises:
             ValueError: the config does not round-trip.
         """
-        if type(op) not in create.PLAIN or keras.config.is_nnx_enabled():
+        if not _is_known(op) or keras.config.is_nnx_enabled():
             return create.recreate(op, changes)
         key = (type(op), *sorted(changes))
         if key not in self._patterns:
@@ -64,6 +64,12 @@ class Copies:
         pattern = self._patterns[key]
         new = None if pattern is None else pattern.copy(op, changes)
         return create.recreate(op, changes) if new is None else new
+
+
+def _is_known(op):
+    """Whether a copy could tell its config as the layer does."""
+    told = type(op).get_config is not keras.Layer.get_config
+    return type(op) in create.PLAIN and told
 
 
 class _Unexpected(Exception):
@@ -97,7 +103,7 @@ class _Pattern:
         self.own = sorted(names & state.keys())
         if not set(changes) <= set(self.own):
             raise _Unexpected(changes)
-        # It stands in for a `get_config`, which all these classes have.
+        # It stands in for a `get_config`, which these classes have.
         self.fixed = {"_auto_config": None}
         self.fresh, self.tracked, self.bound = {}, {}, {}
         for name in state.keys() - {"_auto_config", *self.own}:
@@ -131,6 +137,9 @@ class _Pattern:
     def copy(self, op, changes):
         """A fresh layer with the config of `op`; None if that is unsafe."""
         held = vars(op)
+        # torch keeps a layer that is an activation elsewhere.
+        if not held.keys() >= set(self.own) - changes.keys():
+            return None
         for name in self.derived:
             if not _same(held.get(name), self.fixed[name]):
                 return None

@@ -13,6 +13,24 @@ GOES = "goes: nothing that is left depends on it"
 _MOST = 3
 
 
+class _Holders:
+    """Tells which of many arrays hold a number, without looking at each."""
+
+    def __init__(self, arrays):
+        numbers = np.concatenate([np.zeros(0, int), *map(np.ravel, arrays)])
+        holders = np.repeat(np.arange(len(arrays)), [a.size for a in arrays])
+        order = np.argsort(numbers, kind="stable")
+        self.numbers, self.holders = numbers[order], holders[order]
+
+    def of(self, wanted):
+        """The indices of the arrays that hold any of `wanted`, in order."""
+        first = np.searchsorted(self.numbers, wanted)
+        last = np.searchsorted(self.numbers, wanted, "right")
+        spans = zip(first, last, strict=True)
+        found = [self.holders[start:stop] for start, stop in spans]
+        return np.unique(np.concatenate([np.zeros(0, int), *found]))
+
+
 class Reasons:
     """Collects what a solution has to say of each step."""
 
@@ -21,6 +39,22 @@ class Reasons:
         self.decision = solution.decision
         self.labelling = solution.labelling
         self._approximate = self._find_approximate()
+        # A plan asks of each gate who reads it: to look through all steps
+        # each time would take the square of the depth.
+        classes = self.labelling.classes
+        self._makers = [
+            step
+            for step in self.labelling.steps
+            if step.flow.roles.get("out") is not None
+            and step in self.decision.present
+        ]
+        made = [classes[step.flow.roles["out"]] for step in self._makers]
+        self._made = _Holders(made)
+        self._read = _Holders([classes[ids] for _, ids in self.decision.reads])
+        self._selections = {}
+        for step in self.decision.present:
+            if step.position is not None:
+                self._selections.setdefault(id(step.site), []).append(step)
 
     def approximate(self, step):
         return id(step.call.op) in self._approximate
@@ -92,9 +126,9 @@ class Reasons:
             if np.isin(wanted, classes[pinned]).any():
                 return reason
         readers = {}
-        for step, read in self.decision.reads:
-            if np.isin(classes[read], wanted).any():
-                readers.setdefault(step.path, self._reading(step))
+        for number in self._read.of(wanted):
+            step, _ = self.decision.reads[number]
+            readers.setdefault(step.path, self._reading(step))
         for step, read in self.decision.recalls:
             if np.isin(classes[read], wanted).any():
                 readers[step.path] = "feeds them back into itself"
@@ -108,12 +142,8 @@ class Reasons:
     def _tied(self, wanted):
         """Whose channels these are, where several layers make them."""
         makers = {}
-        for step in self.labelling.steps:
-            ids = step.flow.roles.get("out")
-            if ids is None or step not in self.decision.present:
-                continue
-            if np.isin(self.labelling.classes[ids], wanted).any():
-                makers[step.path] = None
+        for number in self._made.of(wanted):
+            makers[self._makers[number].path] = None
         if len(makers) < 2:
             return ""
         more = len(makers) - _MOST
@@ -179,15 +209,20 @@ class Reasons:
         return None
 
     def _selects(self, step):
-        for other in self.decision.present:
-            if other.position is not None and other.site is step.site:
-                before = self.labelling.labels[other.inputs[0]]
-                source = int(self.decision.mask(before).sum())
-                after = int(self.decision.mask(other.flow.labels[0]).sum())
-                if before.size == 1:
-                    source = other.flow.labels[0].size
-                if after < source:
-                    return [f"a gather picks {after} of {source} channels"]
+        if step.position is None and (step.key[0], 0) in self.decision.uncut:
+            size = int(self.decision.mask(step.flow.labels[0]).sum())
+            return [
+                f"reads all {size} channels: a gather of those that are open "
+                "would cost more than it saves"
+            ]
+        for other in self._selections.get(id(step.site), []):
+            before = self.labelling.labels[other.inputs[0]]
+            source = int(self.decision.mask(before).sum())
+            after = int(self.decision.mask(other.flow.labels[0]).sum())
+            if before.size == 1:
+                source = other.flow.labels[0].size
+            if after < source:
+                return [f"a gather picks {after} of {source} channels"]
         return []
 
     def notes(self):

@@ -39,16 +39,6 @@ def disturb(model, rng):
                 middle = 0.0 if kind in ("beta", "bias") else 1.0
                 weight.assign(middle + rng.normal(0, 0.2, weight.shape))
     _calm(model)
-    if not _norms(model):
-        _amplify(model)
-
-
-def _amplify(model):
-    """Make up for what ReLUs and closed gates take, where nothing else does."""
-    for layer in helpers.layers_of(model):
-        for weight in layer.weights:
-            if len(weight.shape) > 1:
-                weight.assign(2 * helpers.numpy_of(weight))
 
 
 def _norms(model):
@@ -65,19 +55,20 @@ def _calm(model):
     Where each block changes its stream as much as it passes on, a deep
     network magnifies rounding until its outputs say nothing.
     """
-    for op in gr.functional_of(model).operations:
-        if isinstance(op, ADDITIONS):
-            for tensor in op._inbound_nodes[0].input_tensors:
-                _calm_source(tensor)
+    ops = gr.functional_of(model).operations
+    additions = [op for op in ops if isinstance(op, ADDITIONS)]
+    for op in additions:
+        for tensor in op._inbound_nodes[0].input_tensors:
+            _calm_source(tensor, min(0.25, 2 / len(additions)))
 
 
-def _calm_source(tensor):
+def _calm_source(tensor, factor):
     """Scale down the normalisation that a summand comes from, if any."""
     op = tensor._keras_history.operation
     while isinstance(op, L.Dropout):
         op = op._inbound_nodes[0].input_tensors[0]._keras_history.operation
     if isinstance(op, L.BatchNormalization):
-        op.gamma.assign(0.25 * helpers.numpy_of(op.gamma))
+        op.gamma.assign(factor * helpers.numpy_of(op.gamma))
 
 
 def settle(model, rng):
@@ -92,9 +83,31 @@ def settle(model, rng):
         norm.momentum = 0.0
     if norms:
         model(inputs(model, BATCH, rng), training=True)
+    elif not _norms(model):
+        _center(model, rng)
     for norm, momentum in zip(norms, momenta, strict=True):
         norm.momentum = momentum
         _move(norm, rng)
+
+
+def _center(chain, rng):
+    """Do for a chain of layers what normalisations would do.
+
+    Without them, ReLU by ReLU, all inputs come to lead to the same outputs.
+    """
+    x = inputs(chain, BATCH, rng)
+    for layer in chain.layers[1:]:
+        if isinstance(layer, BEFORE):
+            own, layer.activation = layer.activation, keras.activations.linear
+            y = helpers.numpy_of(layer(x))
+            layer.activation = own
+            axes = tuple(range(y.ndim - 1))
+            scale = 1 / np.sqrt(y.var(axes) + 0.1 * y.var())
+            shift = rng.normal(0, 0.1, scale.shape) - scale * y.mean(axes)
+            bias = scale * helpers.numpy_of(layer.bias) + shift
+            layer.kernel.assign(scale * helpers.numpy_of(layer.kernel))
+            layer.bias.assign(bias)
+        x = layer(x)
 
 
 def _move(norm, rng):

@@ -1,0 +1,179 @@
+"""One-shot pruning against Torch-Pruning, as ratios within one run.
+
+    KERAS_BACKEND=torch python benchmarks/surgery.py
+
+It needs `pip install --no-deps torch-pruning==1.6.1 torchvision`; a folder
+that was given as `--target` is named by `--peers`.
+
+Both sides score coupled channels by the L1 norm of their weights, group them,
+and take the lower half of each group away: ours `score` and `prune` of the
+network of keras.applications, theirs `BasePruner` with
+`GroupMagnitudeImportance(p=1)` on its twin in torchvision. Theirs cuts in
+place, so it is given a copy that was made beforehand; ours returns a new model.
+Ours leaves ConvNeXt's residual channels alone, which layer normalisation
+reads: its cuts are exact, theirs are not. So the table tells how many
+parameters are left on each side.
+
+A ratio is the median of ours / theirs over runs that alternate, in seconds of
+the processor, which leaves out those of other processes.
+"""
+
+import argparse
+import copy
+import gc
+import importlib.util
+import os
+import pathlib
+import statistics
+import sys
+import time
+import warnings
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.setdefault("KERAS_BACKEND", "torch")
+
+import keras
+import numpy as np
+import torch
+
+import keras_gates as kg
+
+TWINS = {
+    "ResNet50": "resnet50",
+    "DenseNet121": "densenet121",
+    "VGG16": "vgg16",
+    "InceptionV3": "inception_v3",
+    "MobileNetV2": "mobilenet_v2",
+    "EfficientNetB0": "efficientnet_b0",
+    "ConvNeXtTiny": "convnext_tiny",
+}
+OPTIONS = {"inception_v3": {"init_weights": False, "aux_logits": False}}
+
+
+def load_peers(folder):
+    """Import the peers; torchvision as far as a torch without CUDA lets it.
+
+    Its compiled operations load only beside the torch they were built for. No
+    network here uses them, but torchvision describes two of them when
+    imported, for which they have to exist.
+    """
+    if folder:
+        sys.path.insert(0, folder)
+    origin = importlib.util.find_spec("torchvision").origin
+    compiled = sorted(pathlib.Path(origin).parent.glob("_C*.so"))
+    try:
+        for path in compiled:
+            torch.ops.load_library(path)
+    except OSError:
+        library = torch.library.Library("torchvision", "DEF")
+        for name in ("nms", "qnms"):
+            library.define(f"{name}(Tensor a, Tensor b, float t) -> Tensor")
+        # It is forgotten with the object.
+        load_peers.library = library
+    import torch_pruning
+    import torchvision
+
+    return torch_pruning, torchvision
+
+
+def our_side(name):
+    model = getattr(keras.applications, name)(weights=None)
+    rng = np.random.default_rng(0)
+    for layer in model.layers:
+        if getattr(layer, "gamma", None) is not None:
+            layer.gamma.assign(rng.uniform(0.5, 1.5, layer.gamma.shape))
+    before = model.count_params()
+
+    def run():
+        scores = kg.surgeon.score(model, "l1")
+        middle = {name: np.median(values) for name, values in scores.items()}
+        small = kg.surgeon.prune(model, middle, scores=scores)
+        return small.count_params() / before
+
+    return lambda: run
+
+
+def their_side(name, torch_pruning, torchvision):
+    twin = TWINS[name]
+    model = getattr(torchvision.models, twin)(
+        weights=None, **OPTIONS.get(twin, {})
+    ).eval()
+    size = 299 if name == "InceptionV3" else 224
+    x = torch.zeros(1, 3, size, size)
+    before = sum(p.numel() for p in model.parameters())
+
+    def prepare():
+        own = copy.deepcopy(model)
+        last = [m for m in own.modules() if isinstance(m, torch.nn.Linear)][-1]
+
+        def run():
+            torch_pruning.pruner.BasePruner(
+                own,
+                x,
+                importance=torch_pruning.importance.GroupMagnitudeImportance(
+                    p=1
+                ),
+                pruning_ratio=0.5,
+                ignored_layers=[last],
+            ).step()
+            return sum(p.numel() for p in own.parameters()) / before
+
+        return run
+
+    return prepare
+
+
+def timed(prepare):
+    run = prepare()
+    gc.collect()
+    start = time.process_time()
+    left = run()
+    return time.process_time() - start, left
+
+
+def bench(name, rounds, peers):
+    sides = our_side(name), their_side(name, *peers)
+    ratios, times, left = [], [], None
+    for done in range(rounds + 1):
+        # Whichever comes first, a drift of the clock falls on both.
+        order = sides if done % 2 else sides[::-1]
+        found = {side: timed(side) for side in order}
+        ours, theirs = (found[side] for side in sides)
+        if done:
+            times.append((ours[0], theirs[0]))
+            ratios.append(ours[0] / theirs[0])
+        left = ours[1], theirs[1]
+        print(f"\r  round {done}/{rounds}", end="", file=sys.stderr)
+    print("\r" + " " * 20 + "\r", end="", file=sys.stderr)
+    ours, theirs = (statistics.median(t) for t in zip(*times, strict=True))
+    print(
+        f"{name:<15} {ours:6.3f} s {theirs:6.3f} s "
+        f"{statistics.median(ratios):6.2f} ({min(ratios):.2f} to "
+        f"{max(ratios):.2f})   {left[0]:6.1%} {left[1]:6.1%}",
+        flush=True,
+    )
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--peers", help="the folder they are installed in")
+    parser.add_argument("--only", choices=TWINS, action="append")
+    options = parser.parse_args()
+    warnings.filterwarnings("ignore")
+    torch.set_num_threads(1)
+    peers = load_peers(options.peers)
+    print(
+        f"keras {keras.__version__} on torch {torch.__version__}, "
+        f"torch-pruning {peers[0].__version__}, "
+        f"torchvision {peers[1].__version__}"
+    )
+    print(
+        "network           ours    theirs   ratio (range)     parameters left"
+    )
+    for name in options.only or TWINS:
+        bench(name, options.rounds, peers)
+
+
+if __name__ == "__main__":
+    main()
