@@ -20,6 +20,8 @@ export NO_MKDOCS_2_WARNING := 1
 # The processes of a test run share the cores; threads of their own slow them.
 TEST_VARS := TF_CPP_MIN_LOG_LEVEL=3 JAX_PLATFORMS=cpu \
 	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
+# Tests run each computation once or twice: on JAX, compiling takes longest.
+TEST_VARS += JAX_DISABLE_MOST_OPTIMIZATIONS=1
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 # What the other backends run: exactness, not the whole suite.
 CORE := $(wildcard tests/layers tests/surgeon tests/transforms \
@@ -28,7 +30,7 @@ CORE := $(wildcard tests/layers tests/surgeon tests/transforms \
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format docs serve wheel test-tensorflow test-jax \
-	test-torch bench clean distclean
+	test-torch bench coverage clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -75,6 +77,12 @@ test-torch: $(DEV_ENV) ## the exactness core on torch
 bench: $(DEV_ENV) ## speed and memory, each against a peer in the same run
 	for backend in tensorflow jax torch; do TF_CPP_MIN_LOG_LEVEL=3 \
 		KERAS_BACKEND=$$backend $(BIN)/python benchmarks/speed.py; done
+
+coverage: $(DEV_ENV) ## prune all of keras.applications; docs/coverage.md (hours)
+	for suite in beyond applications; do for backend in torch tensorflow jax; \
+		do TF_CPP_MIN_LOG_LEVEL=3 KERAS_BACKEND=$$backend $(BIN)/python \
+		benchmarks/coverage.py --suite $$suite; done; done
+	$(BIN)/python benchmarks/coverage_report.py
 
 clean: ## remove what was built, but not .venv
 	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache

@@ -2,6 +2,7 @@
 
 from keras_gates import callbacks
 from keras_gates import constraints
+from keras_gates import interop
 from keras_gates import regularizers
 from keras_gates import stats
 from keras_gates import surgeon
@@ -20,6 +21,7 @@ from keras_gates.transforms.binarize import binarize
 from keras_gates.transforms.fuse import fuse
 from keras_gates.transforms.insert_gates import insert_gates
 from keras_gates.transforms.separate_shortcuts import separate_shortcuts
+from keras_gates.transforms.slim import slim
 from keras_gates.transforms.to_dense import to_dense
 from keras_gates.transforms.to_resconv import to_resconv
 from keras_gates.transforms.to_stripconv import to_stripconv
@@ -41,8 +43,10 @@ __all__ = [
     "find_thresholds",
     "fuse",
     "insert_gates",
+    "interop",
     "regularizers",
     "separate_shortcuts",
+    "slim",
     "stats",
     "surgeon",
     "thresholds",

@@ -32,12 +32,15 @@ SURGEON = [
     "surgeon.essential",
     "surgeon.budget",
     "surgeon.closing",
+    "surgeon.bypass",
     "surgeon.solution",
     "surgeon.stored",
     "surgeon.cuts",
     "surgeon.optimizer",
     "surgeon.plan",
     "surgeon.verify",
+    "surgeon.surgery",
+    "surgeon.iterative",
 ]
 GATES = ["constraints", "regularizers", "layers"]
 READING = [f"surgeon.{name}" for name in ("graph", "create", "state")]
@@ -62,9 +65,10 @@ ARROWS = {
     "thresholds": ["_checks", "layers"],
     **{name: [*LOW, *SURGEON[:rank]] for rank, name in enumerate(SURGEON)},
     "surgeon.__init__": [*LOW, *SURGEON],
-    "stats": ["surgeon.graph", *SURGEON[:6]],
+    "stats": ["_checks", "layers", "surgeon.graph", *SURGEON[:6]],
     "search": [*LOW, *SURGEON],
     "transforms": [*LOW, *SURGEON, "stats"],
+    "interop": ["surgeon.graph"],
     "zoo": [],
 }
 # The top module re-exports what users type.

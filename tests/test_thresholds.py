@@ -232,7 +232,7 @@ BAD = [
     ({3: 1}, ValueError, "key 3"),
     (Wrong([[True]]), ValueError, r"Wrong.close\(\).*shape \(1,\)"),
     (Wrong([[0.0] * 7]), ValueError, "float64.*'gate'"),
-    (Wrong([]), ValueError, "zip"),
+    (Wrong([]), ValueError, r"Wrong.close\(\).*0 for 1 gates"),
 ]
 
 

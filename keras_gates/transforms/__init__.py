@@ -5,9 +5,13 @@ from keras_gates.transforms.added_shortcuts import added_shortcuts
 from keras_gates.transforms.added_shortcuts import drop_shortcuts
 from keras_gates.transforms.convolutions import Convolutions
 from keras_gates.transforms.convolutions import find_convolutions
+from keras_gates.transforms.drop_betas import drop_betas
 from keras_gates.transforms.fuse import fuse
 from keras_gates.transforms.insert_gates import insert_gates
+from keras_gates.transforms.normalize_gammas import normalize_gammas
 from keras_gates.transforms.separate_shortcuts import separate_shortcuts
+from keras_gates.transforms.simplify_selections import simplify_selections
+from keras_gates.transforms.slim import slim
 from keras_gates.transforms.spec import GateSpec
 from keras_gates.transforms.structure import Structure
 from keras_gates.transforms.structure import find_structure
@@ -21,12 +25,16 @@ __all__ = [
     "GateSpec",
     "Structure",
     "added_shortcuts",
+    "drop_betas",
     "drop_shortcuts",
     "find_convolutions",
     "find_structure",
     "fuse",
     "insert_gates",
+    "normalize_gammas",
     "separate_shortcuts",
+    "simplify_selections",
+    "slim",
     "to_dense",
     "to_resconv",
     "to_stripconv",

@@ -13,6 +13,8 @@ from keras_gates.transforms import regions
 from keras_gates.transforms import shortcuts
 
 MISMATCH = ("project", "skip")
+# Why a piece gets no gate under mismatch="skip".
+SKIPPED = "its shortcut would need"
 # Names of the layers that transforms add, which are no layers to be gated.
 ADDED = (shortcuts.ADD, shortcuts.PROJECT)
 
@@ -158,7 +160,7 @@ class Finder:
             piece.reason = str(error)
             return piece
         if self.mismatch == "skip" and str(piece.shortcut) != "identity":
-            piece.reason = f"its shortcut would need {piece.shortcut}"
+            piece.reason = f"{SKIPPED} {piece.shortcut}"
         if call.scopes != piece.last.scopes:
             piece.reason = "it begins and ends in different models"
         return self.checked(piece)

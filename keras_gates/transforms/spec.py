@@ -94,8 +94,10 @@ class GateSpec:
         check_one_of(self.position, POSITIONS, "position")
         patterns.check(self.include, "include")
         patterns.check(self.exclude, "exclude")
-        for piece in self.pieces or ():
-            _check_piece(piece)
+        check_one_of(self.inputs, (True, False), "inputs")
+        for name, get in _GETTERS.items():
+            _check_known(name, getattr(self, name), get)
+        _check_pieces(self.pieces)
 
     def wants(self, calls):
         """Whether what consists of these calls is to be gated."""
@@ -206,13 +208,36 @@ _READERS = (
 )
 
 
-def _check_piece(piece):
-    pair = isinstance(piece, (tuple, list)) and len(piece) == 2
-    if not pair or not all(isinstance(name, str) for name in piece):
+_GETTERS = {
+    "regularizer": keras.regularizers.get,
+    "initializer": keras.initializers.get,
+    "constraint": keras.constraints.get,
+}
+
+
+def _check_known(name, value, get):
+    try:
+        get(value)
+    except ValueError as error:
+        raise ValueError(
+            f"Gates can't have this `{name}`. Received: {value!r}. Expected: "
+            f"what Keras layers take as `{name}`. ({error})"
+        ) from error
+
+
+def _check_pieces(pieces):
+    if pieces is not None and not isinstance(pieces, (list, tuple)):
         raise TypeError(
-            "`pieces` takes pairs (first, last) of layer names. Received: "
-            f"{piece!r}."
+            "`pieces` takes a list of pairs (first, last) of layer names. "
+            f"Received: {pieces!r} (of type {type(pieces).__name__})."
         )
+    for piece in pieces or ():
+        pair = isinstance(piece, (tuple, list)) and len(piece) == 2
+        if not pair or not all(isinstance(name, str) for name in piece):
+            raise TypeError(
+                "`pieces` takes pairs (first, last) of layer names. "
+                f"Received: {piece!r}."
+            )
 
 
 def check_one_of(value, known, argument):

@@ -14,6 +14,11 @@ from keras_gates.transforms.fusing import edits as ed
 
 # What `g` starts from.
 STARTS = {"same": "zeros", "residual": "ones"}
+# What the convolution says of itself, and its batch normalization.
+_GIVEN = (
+    *("name", "filters", "kernel_size", "strides", "padding", "data_format"),
+    *("dilation_rate", "groups", "activation", "use_bias", "batch_norm"),
+)
 
 
 def to_resconv(
@@ -56,7 +61,8 @@ def to_resconv(
         A new model, not compiled.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
+        TypeError: If an argument is of the wrong type, or one that the
+            convolution itself has, such as `filters`.
         ValueError: If no convolution can be converted, a pattern fits none,
             `start` is unknown, or the model has no recorded graph.
 
@@ -67,10 +73,17 @@ def to_resconv(
     >>> gated.get_layer("stage1_block1_conv1").shortcut_kind
     'identity'
     """
-    if start not in STARTS:
+    if start not in list(STARTS):
         raise ValueError(
             f"Unknown start. Received: start={start!r}. Expected: one of "
             f"{list(STARTS)}."
+        )
+    strange = [name for name in arguments if name in _GIVEN]
+    if strange:
+        raise TypeError(
+            f"`to_resconv` can't change what a convolution is. Received: "
+            f"{', '.join(strange)}. Expected: arguments of ResConv that a "
+            "convolution has not, such as g_regularizer. Leave them out."
         )
     if isinstance(m_regularizer, numbers.Real):
         m_regularizer = regularizers.L1(m_regularizer)

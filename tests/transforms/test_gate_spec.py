@@ -190,6 +190,17 @@ BAD = [
         r"one way in.*through 'stem'\.",
     ),
     ({"branches": [("pool", "head")]}, ValueError, "can't turn"),
+    ({"branches": {"pieces": 3}}, TypeError, "list of pairs.* 3 "),
+    ({"branches": [("a", "add")] * 2}, ValueError, "'add'.*twice"),
+    ({"filters": "foo"}, ValueError, "`regularizer`.*'foo'"),
+    ({"filters": {"initializer": "foo"}}, ValueError, "`initializer`.*'foo'"),
+    ({"layers": {"constraint": 3}}, ValueError, "`constraint`.* 3"),
+    ({"filters": {"inputs": "x"}}, ValueError, "`inputs`.*'x'"),
+    (
+        {"layers": ["conv*"], "mismatch": "skip"},
+        ValueError,
+        "'conv\\*'.*fits nothing",
+    ),
     ({"blocks": [("head", "head")]}, ValueError, "an output of the model"),
 ]
 
@@ -223,3 +234,9 @@ def test_no_functional_model():
         insert_gates(Subclassed(), filters=True)
     with pytest.raises(TypeError, match="Keras model"):
         insert_gates(3, filters=True)
+
+
+def test_shortcuts_that_are_skipped_are_told():
+    source = zoo.lenet5()
+    with pytest.raises(ValueError, match='would need.*mismatch="project"'):
+        insert_gates(source, layers=True, mismatch="skip")
