@@ -42,6 +42,7 @@ def test_the_collapsed_vgg_is_refused_by_name(vgg):
         kg.surgeon.plan(vgg, CLOSED)
 
 
+@pytest.mark.slow
 def test_with_a_floor_it_is_usable(vgg):
     plan = kg.surgeon.plan(vgg, CLOSED, keep_at_least=1)
     small = plan.apply()

@@ -40,7 +40,16 @@ def networks():
     }
 
 
-@pytest.mark.parametrize("name", networks())
+DEEP = ("preact_resnet29", "densenet22", "mobilenetv2")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.slow if name in DEEP else ())
+        for name in networks()
+    ],
+)
 def test_networks(name):
     model = networks()[name]()
     x = helpers.inputs_for(model)
@@ -53,7 +62,14 @@ def test_networks(name):
     assert max(kg.surgeon.verify(model, pruned, plan).values()) < 1e-4
 
 
-@pytest.mark.parametrize("start", [0, 10, 20])
+@pytest.mark.parametrize(
+    "start",
+    [
+        0,
+        pytest.param(10, marks=pytest.mark.slow),
+        pytest.param(20, marks=pytest.mark.slow),
+    ],
+)
 def test_random_graphs(start):
     cut = 0
     for seed in range(start, start + 10):
