@@ -45,7 +45,8 @@ SURGEON = [
 GATES = ["constraints", "regularizers", "layers"]
 READING = [f"surgeon.{name}" for name in ("graph", "create", "state")]
 LOW = [
-    *("_checks", *READING, "surgeon.copies", "surgeon.rewrite"),
+    *("_checks", *READING, "surgeon.copies", "surgeon.naming"),
+    "surgeon.rewrite",
     *(*GATES, "thresholds"),
 ]
 
@@ -57,6 +58,7 @@ ARROWS = {
     "surgeon.create": ["surgeon.graph"],
     "surgeon.copies": ["surgeon.graph", "surgeon.create"],
     "surgeon.state": ["surgeon.graph", "surgeon.create"],
+    "surgeon.naming": [],
     "surgeon.rewrite": READING,
     "constraints": ["_checks"],
     "regularizers": ["_checks"],
@@ -68,7 +70,7 @@ ARROWS = {
     "stats": ["_checks", "layers", "surgeon.graph", *SURGEON[:6]],
     "search": [*LOW, *SURGEON],
     "transforms": [*LOW, *SURGEON, "stats"],
-    "interop": ["surgeon.graph"],
+    "interop": ["surgeon.graph", "surgeon.naming"],
     "zoo": [],
 }
 # The top module re-exports what users type.

@@ -8,6 +8,7 @@ from keras_gates.interop.legacy import tf_keras
 from keras_gates.interop.operation import operation_layer
 from keras_gates.interop.operations import as_layer
 from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.naming import Names
 
 # Layers that can leave their activation to an operation behind them.
 _SPLITS = tuple(
@@ -65,7 +66,7 @@ class _Converter:
         self.graph = graph
         self.counterparts = configs.classes(keras, k2)
         self.made = {}
-        self.names = set()
+        self.names = Names()
 
     def model(self):
         """The model."""
@@ -166,7 +167,7 @@ class _Converter:
         if lacking and isinstance(layer, _SPLITS):
             config["activation"] = None
             function = keras.layers.Activation(own)
-            name = self._unused(f"{config['name']}_activation")
+            name = self.names.free(f"{config['name']}_activation")
             behind = [self._wrapped(function, [{"input": 0}], {}, name)]
         new = configs.converted(
             self.counterparts[type(layer)], config, keras, self.k2
@@ -183,14 +184,7 @@ class _Converter:
         return operation_layer()(saved(op), saved([args, kwargs]), name=name)
 
     def _name(self, call):
-        return self._unused(call.path.replace("/", "_"))
-
-    def _unused(self, name):
-        unique, count = name, 1
-        while unique in self.names:
-            unique, count = f"{name}_{count}", count + 1
-        self.names.add(unique)
-        return unique
+        return self.names.free(call.path.replace("/", "_"))
 
 
 def _arguments(call, tensors):

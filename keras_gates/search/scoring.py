@@ -5,7 +5,8 @@ import math
 import numbers
 
 import keras
-import numpy as np
+
+from keras_gates.surgeon.state import values_of
 
 
 def scorer(model, evaluate, metric):
@@ -88,9 +89,7 @@ def whole(model):
     before = []
     if keras.backend.backend() == "jax":
         variables = [*model.variables, *model.metrics_variables]
-        before = [
-            (v, np.array(keras.ops.convert_to_numpy(v))) for v in variables
-        ]
+        before = [(v, values_of(v)) for v in variables]
     try:
         yield
     except BaseException:

@@ -12,6 +12,7 @@ from keras_gates.surgeon import create
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.copies import Copies
+from keras_gates.surgeon.naming import Names
 from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.weights import Weights
 
@@ -82,7 +83,7 @@ class Pieces:
         steps = decision.labelling.steps
         sites = {id(s.site): id(s.call.op) for s in steps}
         self._sites = collections.Counter(sites.values())
-        self._names = {s.call.op.name for s in steps}
+        self._names = Names(s.call.op.name for s in steps)
         self._replaced = set()
 
     def of(self, step):
@@ -195,11 +196,7 @@ class Pieces:
         if alone and name == op.name and id(op) not in self._replaced:
             self._replaced.add(id(op))
             return name
-        unique, count = name, 1
-        while unique in self._names:
-            unique, count = f"{name}_{count}", count + 1
-        self._names.add(unique)
-        return unique
+        return self._names.free(name)
 
     # Gathers -------------------------------------------------------------
 

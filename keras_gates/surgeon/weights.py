@@ -10,6 +10,8 @@ from keras_gates.surgeon.rules.packing import PackingConv
 from keras_gates.surgeon.rules.per_channel import batch_norm_axis
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import named_weights
+from keras_gates.surgeon.state import copy_seeds
+from keras_gates.surgeon.state import copy_state
 
 
 class Weights:
@@ -198,20 +200,12 @@ class Weights:
             return
         left = self._left.pop(id(old))
         if left is None:
-            _copy(old, new)
-        else:
-            rule, named = left
-            for part, arrays in zip(rule.parts(new), named, strict=True):
-                _assign(old, part, arrays)
-        for before, after in zip(
-            create.seed_states(old), create.seed_states(new), strict=True
-        ):
-            after.assign(_values(before))
-
-
-def _values(variable):
-    """A copy: JAX would share the array, and free it when either trains."""
-    return np.array(keras.ops.convert_to_numpy(variable))
+            copy_state(old, new)
+            return
+        rule, named = left
+        for part, arrays in zip(rule.parts(new), named, strict=True):
+            _assign(old, part, arrays)
+        copy_seeds(old, new)
 
 
 def _assign(old, part, arrays):
@@ -230,19 +224,6 @@ def _assign(old, part, arrays):
                 "hold widths."
             )
         weight.assign(array)
-
-
-def _copy(old, new):
-    if [w.shape for w in old.weights] != [w.shape for w in new.weights]:
-        raise ValueError(
-            f"Layer '{old.name}' (of type {type(old).__name__}) has other "
-            "weights when it is recreated from its config: "
-            f"{[tuple(w.shape) for w in new.weights]} instead of "
-            f"{[tuple(w.shape) for w in old.weights]}. Its `get_config()` "
-            "must return every argument of its constructor."
-        )
-    for before, after in zip(old.weights, new.weights, strict=True):
-        after.assign(_values(before))
 
 
 def _along(vector, role, roles, rank):

@@ -6,10 +6,10 @@ from keras import layers
 from keras_gates import regularizers
 from keras_gates.layers import FilterGate
 from keras_gates.surgeon import analysis
+from keras_gates.surgeon.naming import Names
 from keras_gates.surgeon.rewrite import rewrite
 from keras_gates.surgeon.rules.rule import channel_axis
 from keras_gates.transforms.channels import find_channels
-from keras_gates.transforms.naming import Names
 from keras_gates.transforms.piece_gates import dtype_of
 from keras_gates.transforms.weighing import Shares
 
@@ -45,7 +45,7 @@ def insert_filters(graph, spec, tied, shapes):
         shapes: `{Tensor: shape}`; read for `spec.weigh` alone.
     """
     _, chosen, labelling = chosen_channels(graph, spec, tied)
-    names, places = Names(graph), {}
+    names, places = Names.of(graph), {}
     cost = None
     if spec.weigh != "count":
         cost = Shares(graph.calls, shapes, spec.weigh).of_classes(labelling)

@@ -5,10 +5,10 @@ from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import LayerGate
 from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.naming import Names
 from keras_gates.transforms.filter_gates import chosen_channels
 from keras_gates.transforms.filter_gates import insert_filters
 from keras_gates.transforms.named import named_piece
-from keras_gates.transforms.naming import Names
 from keras_gates.transforms.piece_gates import insert_pieces
 from keras_gates.transforms.piece_gates import make_gate
 from keras_gates.transforms.pieces import MISMATCH
@@ -115,7 +115,7 @@ def insert_gates(
     shapes = tried_shapes(graph)
     chosen = _chosen(graph, Finder(graph, shapes, mismatch), specs, tied)
     if chosen:
-        names = Names(graph)
+        names = Names.of(graph)
         jobs = [
             (piece, gate)
             for kind, found in chosen.items()

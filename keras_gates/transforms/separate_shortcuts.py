@@ -3,10 +3,10 @@
 from keras_gates.surgeon import analysis
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.naming import Names
 from keras_gates.surgeon.rewrite import rewrite
 from keras_gates.transforms import regions
 from keras_gates.transforms import shortcuts
-from keras_gates.transforms.naming import Names
 from keras_gates.transforms.piece_gates import dtype_of
 from keras_gates.transforms.piece_gates import swapped
 
@@ -68,7 +68,7 @@ def separate_shortcuts(model):
         )
     labelling = analysis.label(graph)
     axes = {site: _axis(join, labelling) for site, join in sums.items()}
-    names = Names(graph)
+    names = Names.of(graph)
 
     def edit(recall):
         join = sums.get(recall.site)

@@ -7,8 +7,8 @@ from keras_gates.layers.strip_conv import StripConv
 from keras_gates.layers.stripes import Stripes
 from keras_gates.layers.trimming import trim
 from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.naming import Names
 from keras_gates.surgeon.rewrite import rewrite
-from keras_gates.transforms.naming import Names
 
 _OWN = ("needs", "stripes", "method")
 
@@ -53,7 +53,7 @@ def to_dense(model, only_slower=False):
     (2, 3)
     """
     graph = gr.read(model)
-    names, found, made = Names(graph), {}, {}
+    names, found, made = Names.of(graph), {}, {}
     for site in [s for g in [graph, *graph.nested()] for s in g.sites]:
         if isinstance(site.op, StripConv):
             shape = tuple(site.node.input_tensors[0].shape)

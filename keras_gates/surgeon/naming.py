@@ -1,0 +1,21 @@
+"""Names for new layers that no other layer of a model has."""
+
+
+class Names(set):
+    """Names that are taken."""
+
+    @classmethod
+    def of(cls, graph):
+        """Those in a graph and in the models nested in it."""
+        graphs = [graph, *graph.nested()]
+        inputs = [kt.name for g in graphs for kt in g.functional.inputs]
+        return cls([*inputs, *(site.name for g in graphs for site in g.sites)])
+
+    def free(self, name):
+        """`name`, with a number behind it if it is taken; taken from now on."""
+        found, number = name, 0
+        while found in self:
+            number += 1
+            found = f"{name}_{number}"
+        self.add(found)
+        return found
