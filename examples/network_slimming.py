@@ -24,6 +24,8 @@ import network_slimming_report
 import numpy as np
 import training
 from keras import layers
+from small_vgg import norm_relu
+from small_vgg import small_vgg
 
 import keras_gates as kg
 from keras_gates.surgeon.verify import closed_gates
@@ -65,7 +67,8 @@ RECIPES = {
 def main(argv=None):
     """Run all seeds, and print the tables."""
     args = arguments(argv)
-    recipe = recipe_of(args)
+    smoke = {"epochs": 1, "fine_tune": 1, "quantile": 0.5}
+    recipe = training.recipe_of(args, RECIPES, **smoke)
     print(f"{args.network} on {recipe.dataset}: {recipe}", flush=True)
     data = training.load(recipe.dataset, args.data_dir, args.images, args.smoke)
     seeds = [run_seed(args, recipe, data, seed) for seed in args.seeds]
@@ -81,19 +84,8 @@ def run_seed(args, recipe, data, seed):
     floor = {"keep_at_least": args.keep_at_least}
 
     def train(name, model, epochs, rate=recipe.rate):
-        return record.model(
-            name,
-            lambda: training.fit(
-                model,
-                data,
-                record.state(name),
-                name=f"seed {seed}, {name}",
-                epochs=epochs,
-                rate=rate,
-                batch_size=recipe.batch,
-                seed=seed,
-            ),
-        )
+        options = {"epochs": epochs, "rate": rate, "batch_size": recipe.batch}
+        return record.trained(name, lambda: model, data, seed=seed, **options)
 
     dense = fresh(args, recipe, data, seed)
     rows = []
@@ -198,7 +190,8 @@ def network(name, shape, decay):
     if name == "mlp":
         return mlp(shape, decay)
     if name == "small_vgg":
-        return small_vgg(shape, decay)
+        widths = (16, 32, 64, 64, 128, 128)
+        return small_vgg(shape, decay, widths, pooled=(1, 2, 4))
     make = {
         "vgg19": kg.zoo.vgg19,
         "resnet164": lambda *a, **k: kg.zoo.preact_resnet(164, *a, **k),
@@ -223,43 +216,7 @@ def mlp(shape, decay):
     return keras.Model(inputs, layers.Dense(10, name="logits")(x))
 
 
-def small_vgg(shape, decay):
-    """Six convolutions, an eighth to a quarter as wide as those of VGG."""
-    inputs = x = keras.Input(shape)
-    for number, filters in enumerate((16, 32, 64, 64, 128, 128), 1):
-        x = layers.Conv2D(
-            filters,
-            3,
-            padding="same",
-            use_bias=False,
-            kernel_initializer="he_normal",
-            kernel_regularizer=keras.regularizers.L2(decay),
-            name=f"conv{number}",
-        )(x)
-        x = norm_relu(x, f"conv{number}")
-        if number in (1, 2, 4):
-            x = layers.MaxPooling2D(name=f"pool{number}")(x)
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(inputs, layers.Dense(10, name="logits")(x))
-
-
-def norm_relu(x, name):
-    """The statistics follow a short training at 0.9, not at 0.99."""
-    norm = layers.BatchNormalization(momentum=0.9, name=f"{name}_bn")
-    return layers.ReLU(name=f"{name}_relu")(norm(x))
-
-
 # The command line --------------------------------------------------------
-
-
-def recipe_of(args):
-    """The recipe, with what the command line says otherwise."""
-    recipe = RECIPES[args.network]
-    names = ("epochs", "fine_tune", "strength", "quantile", "decay")
-    given = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
-    if args.smoke:
-        given |= {"epochs": 1, "fine_tune": 1, "quantile": 0.5}
-    return dataclasses.replace(recipe, **given)
 
 
 def arguments(argv):

@@ -93,20 +93,9 @@ def run_seed(args, data, seed):
     check_settings(args, folder)
 
     def train(name, make):
-        # Made only where it has to be trained.
-        return record.model(
-            name,
-            lambda: training.fit(
-                make(),
-                data,
-                record.state(name),
-                name=f"seed {seed}, {name}",
-                epochs=args.epochs,
-                rate=args.rate,
-                batch_size=args.batch,
-                seed=seed,
-            ),
-        )
+        options = {"epochs": args.epochs, "rate": args.rate}
+        options["batch_size"] = args.batch
+        return record.trained(name, make, data, seed=seed, **options)
 
     base = train("baseline", lambda: network(args, data, seed))
     gated = train("res_conv", lambda: sparse(args, data, seed))

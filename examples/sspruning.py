@@ -94,18 +94,8 @@ class Runs:
 
     def train(self, name, make, epochs, rate):
         """The model of a name, trained if it was not before."""
-        return self.record.model(
-            name,
-            lambda: training.fit(
-                make(),
-                self.data,
-                self.record.state(name),
-                name=f"seed {self.seed}, {name}",
-                epochs=epochs,
-                rate=rate,
-                seed=self.seed,
-            ),
-        )
+        options = {"seed": self.seed, "epochs": epochs, "rate": rate}
+        return self.record.trained(name, make, self.data, **options)
 
     def cell(self, where, score):
         """The numbers of one cell."""

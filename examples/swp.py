@@ -21,8 +21,8 @@ import pathlib
 import keras
 import numpy as np
 import training
-from keras import layers
 from keras import ops
+from small_vgg import small_vgg
 
 import keras_gates as kg
 
@@ -68,7 +68,7 @@ RECIPES = {
 def main(argv=None):
     """Run all seeds, and print the tables."""
     args = arguments(argv)
-    recipe = recipe_of(args)
+    recipe = training.recipe_of(args, RECIPES, epochs=1, fine_tune=1)
     print(f"{args.network} on {recipe.dataset}: {recipe}", flush=True)
     data = training.load(recipe.dataset, args.data_dir, args.images, args.smoke)
     run = continual if args.continual else compare
@@ -99,18 +99,14 @@ class Seed:
 
     def trained(self, name, make, epochs=None, rate=None):
         """What `make` returns, trained."""
-        return self.record.model(
+        return self.record.trained(
             name,
-            lambda: training.fit(
-                make(),
-                self.data,
-                self.record.state(name),
-                name=f"seed {self.seed}, {name}",
-                epochs=epochs or self.recipe.epochs,
-                rate=rate or self.recipe.rate,
-                batch_size=self.recipe.batch,
-                seed=self.seed,
-            ),
+            make,
+            self.data,
+            seed=self.seed,
+            epochs=epochs or self.recipe.epochs,
+            rate=rate or self.recipe.rate,
+            batch_size=self.recipe.batch,
         )
 
     def tuned(self, name, model):
@@ -284,35 +280,14 @@ def scored(model, score, decay):
 def network(name, shape, decay):
     """A network that returns logits."""
     if name == "small_vgg":
-        return small_vgg(shape, decay)
+        widths = (16, 16, 32, 32, 64, 64)
+        return small_vgg(shape, decay, widths, pooled=(2, 4))
     make = {
         "lenet5": kg.zoo.lenet5,
         "resnet20": lambda *a, **k: kg.zoo.resnet(20, "pad", *a, **k),
         "vgg16": kg.zoo.vgg16,
     }[name]
     return make(shape, l2=decay, classifier_activation=None)
-
-
-def small_vgg(shape, decay):
-    """Six convolutions, a quarter as wide as the first of VGG."""
-    inputs = x = keras.Input(shape)
-    for number, filters in enumerate((16, 16, 32, 32, 64, 64), 1):
-        x = layers.Conv2D(
-            filters,
-            3,
-            padding="same",
-            use_bias=False,
-            kernel_initializer="he_normal",
-            kernel_regularizer=keras.regularizers.L2(decay),
-            name=f"conv{number}",
-        )(x)
-        # The statistics must follow a short training: 0.9, and not 0.99.
-        x = layers.BatchNormalization(momentum=0.9, name=f"conv{number}_bn")(x)
-        x = layers.ReLU(name=f"conv{number}_relu")(x)
-        if number in (2, 4):
-            x = layers.MaxPooling2D(name=f"pool{number}")(x)
-    x = layers.GlobalAveragePooling2D(name="pool")(x)
-    return keras.Model(inputs, layers.Dense(10, name="logits")(x))
 
 
 # Table -------------------------------------------------------------------
@@ -340,16 +315,6 @@ def report(args, rows):
 
 
 # The command line --------------------------------------------------------
-
-
-def recipe_of(args):
-    """The recipe, with what the command line says otherwise."""
-    recipe = RECIPES[args.network]
-    names = ("epochs", "fine_tune", "skeleton", "lasso", "shares", "gates")
-    given = {n: getattr(args, n) for n in names if getattr(args, n) is not None}
-    if args.smoke:
-        given |= {"epochs": 1, "fine_tune": 1}
-    return dataclasses.replace(recipe, **given)
 
 
 def arguments(argv):

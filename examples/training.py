@@ -123,6 +123,23 @@ class Batches(keras.utils.PyDataset):
 # Training ----------------------------------------------------------------
 
 
+def recipe_of(args, recipes, **smoke):
+    """The recipe of a network, with what the command line says otherwise.
+
+    Args:
+        args: the command line, with `network` and `smoke`.
+        recipes: dataclasses by network.
+        smoke: what a smoke run has in their place.
+    """
+    recipe = recipes[args.network]
+    names = {field.name for field in dataclasses.fields(recipe)}
+    given = {n: v for n, v in vars(args).items() if n in names}
+    given = {n: v for n, v in given.items() if v is not None}
+    if args.smoke:
+        given |= smoke
+    return dataclasses.replace(recipe, **given)
+
+
 def fit(model, data, folder, *, name, epochs, rate, batch_size=128, seed=0):
     """Train with SGD and a rate that falls to 0; goes on after a cut.
 
@@ -224,6 +241,20 @@ class Record:
             with beside(path) as new:
                 keras.Model(model.input, model.output).save(new)
         return keras.models.load_model(path, compile=False)
+
+    def trained(self, name, make, data, *, seed, **options):
+        """The model of that name: from its file, or from `make`, trained.
+
+        Nothing is made unless it has to be trained. `options` are those of
+        `fit`.
+        """
+
+        def train():
+            told = f"seed {seed}, {name}"
+            state = self.state(name)
+            return fit(make(), data, state, name=told, seed=seed, **options)
+
+        return self.model(name, train)
 
     def numbers(self, name, make):
         """The dict of that name: from its file, or from `make`."""

@@ -1,32 +1,15 @@
 """Runs `examples/network_slimming.py` as a user does, but small."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import keras
 import pytest
 
+from tests.examples.scripts import run
+
 pytestmark = pytest.mark.slow
 
-# What users would see; those of other kinds are for developers.
-WARNINGS = ["-W", "error::UserWarning"]
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "examples" / "network_slimming.py"
-
-
-def run(folder, *options):
-    """What it prints."""
-    options = ["--smoke", "--output", folder, *options]
-    done = subprocess.run(
-        [sys.executable, *WARNINGS, SCRIPT, *options],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+SCRIPT = "network_slimming.py"
 
 
 @pytest.fixture(scope="module", params=["mlp", "small_vgg"])
@@ -34,7 +17,7 @@ def passes(request, tmp_path_factory):
     """The folder of two passes, what was printed, and the network."""
     folder = tmp_path_factory.mktemp("network_slimming")
     arguments = ("--network", request.param, "--passes", "2")
-    return folder, run(folder, *arguments), request.param, arguments
+    return folder, run(SCRIPT, folder, *arguments), request.param, arguments
 
 
 def test_the_cut_changes_nothing_but_what_is_closed(passes):
@@ -67,7 +50,7 @@ def test_the_paper_stands_beside_it(passes):
 
 def test_what_is_done_is_not_done_again(passes):
     folder, printed, _, arguments = passes
-    again = run(folder, *arguments)
+    again = run(SCRIPT, folder, *arguments)
     assert "epoch 1/1" in printed
     assert "epoch 1/1" not in again
     assert again.split("Accuracy")[1] == printed.split("Accuracy")[1]

@@ -1,7 +1,6 @@
 """Runs `examples/quickstart.py` as a user does, but small."""
 
 import os
-import pathlib
 import re
 import subprocess
 import sys
@@ -10,26 +9,16 @@ import keras
 import numpy as np
 import pytest
 
-pytestmark = pytest.mark.slow
+from tests.examples import scripts
 
-# What users would see; those of other kinds are for developers.
-WARNINGS = ["-W", "error::UserWarning"]
-ROOT = pathlib.Path(__file__).resolve().parents[2]
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """The folder that the quickstart wrote to, and what it printed."""
     folder = tmp_path_factory.mktemp("quickstart")
-    script = ROOT / "examples" / "quickstart.py"
-    done = subprocess.run(
-        [sys.executable, *WARNINGS, script, "--smoke", "--output", folder],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return folder, done.stdout
+    return folder, scripts.run("quickstart.py", folder)
 
 
 def test_it_writes_its_files_and_no_others(run):

@@ -1,36 +1,25 @@
 """Runs `examples/resconv_prune.py` as a user does, but small."""
 
 import os
-import pathlib
 import re
 import subprocess
 import sys
 
 import pytest
 
+from tests.examples.scripts import start
+
 pytestmark = pytest.mark.slow
 
-# What users would see; those of other kinds are for developers.
-WARNINGS = ["-W", "error::UserWarning"]
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "examples" / "resconv_prune.py"
+SCRIPT = "resconv_prune.py"
 STAGES = ["baseline", "ResConv", "pruned *", "at random *", "retrained"]
-
-
-def start(folder, *options):
-    return subprocess.run(
-        [sys.executable, *WARNINGS, SCRIPT, "--smoke", *options],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-    )
 
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
     """The folder that the recipe wrote to, and what it printed."""
     folder = tmp_path_factory.mktemp("resconv")
-    done = start(folder)
+    done = start(SCRIPT, folder)
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout
 
@@ -64,11 +53,11 @@ def test_half_of_the_convolutions_go_in_each_row(run):
 
 
 def test_nothing_is_done_twice_and_other_settings_are_refused(run):
-    again = start(run[0])
+    again = start(SCRIPT, run[0])
     assert again.returncode == 0, again.stdout + again.stderr
     assert "epoch 1/1" in run[1] and "epoch 1/1" not in again.stdout
     assert rows_of(again.stdout) == rows_of(run[1])
-    other = start(run[0], "--strength", "0.5")
+    other = start(SCRIPT, run[0], "--strength", "0.5")
     assert other.returncode != 0
     assert "other settings" in other.stderr
 

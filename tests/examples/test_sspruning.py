@@ -1,39 +1,25 @@
 """Runs `examples/sspruning.py` as a user does, but small."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import pytest
 
+from tests.examples.scripts import run
+
 pytestmark = pytest.mark.slow
 
-# What users would see; those of other kinds are for developers.
-WARNINGS = ["-W", "error::UserWarning"]
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "examples" / "sspruning.py"
+SCRIPT = "sspruning.py"
 WHERE, SCORE = ("both", "tied"), ("learned", "taylor")
 
 
-def run(folder):
-    """What it prints."""
-    options = ["--smoke", "--output", folder, "--where", *WHERE]
-    done = subprocess.run(
-        [sys.executable, *WARNINGS, SCRIPT, *options, "--score", *SCORE],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+OPTIONS = ("--where", *WHERE, "--score", *SCORE)
 
 
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
     """The folder that it wrote to, and what it printed."""
     folder = tmp_path_factory.mktemp("sspruning")
-    return folder, run(folder)
+    return folder, run(SCRIPT, folder, *OPTIONS)
 
 
 @pytest.mark.parametrize("score", SCORE)
@@ -53,4 +39,4 @@ def test_the_table_has_the_paper_beside_it(done):
 
 def test_what_is_done_is_not_done_again(done):
     assert "epoch 1/1" in done[1]
-    assert "epoch 1/1" not in run(done[0])
+    assert "epoch 1/1" not in run(SCRIPT, done[0], *OPTIONS)

@@ -1,35 +1,21 @@
 """Runs `examples/swp.py` as a user does, but small."""
 
 import json
-import pathlib
-import subprocess
-import sys
 
 import keras
 import pytest
 
 import keras_gates as kg
+from tests.examples import scripts
 
 pytestmark = pytest.mark.slow
 
-# What users would see; those of other kinds are for developers.
-WARNINGS = ["-W", "error::UserWarning"]
-ROOT = pathlib.Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "examples" / "swp.py"
 SHARE = 0.3
 
 
 def run(folder, *options):
     """What it prints."""
-    options = ["--smoke", "--shares", str(SHARE), "--output", folder, *options]
-    done = subprocess.run(
-        [sys.executable, *WARNINGS, SCRIPT, *options],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    return scripts.run("swp.py", folder, "--shares", str(SHARE), *options)
 
 
 @pytest.fixture(scope="module")
