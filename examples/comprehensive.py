@@ -11,6 +11,10 @@ Beside the pruned network it trains the same one without gates, to compare with.
 `--control random` prunes that one at random, down to as many multiply-adds, and
 fine-tunes it for as long.
 
+Folding a gate makes the weights beside it as small as it was. Where gates got
+very small, as those of inputs do, plain SGD at a usual rate spoils such weights
+in a few steps; `--adam 1e-5` fine-tunes with steps that go by the weight.
+
 Each stage is saved as it ends, and each training after every epoch: the same
 command goes on where a run was cut.
 """
@@ -153,9 +157,15 @@ def pruned(run, gated, thresholds):
 
 
 def fine_tuned(run, name, make):
-    """A model trained on, at a tenth of the rate."""
+    """A model trained on: at a tenth of the rate, or with Adam."""
     args = run.args
-    return run.train(name, make, args.fine_tune_epochs, args.rate / 10)
+    return run.train(
+        name,
+        make,
+        args.fine_tune_epochs,
+        args.adam or args.rate / 10,
+        adam=args.adam is not None,
+    )
 
 
 def closed_at_random(run, target):

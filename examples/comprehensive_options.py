@@ -4,6 +4,8 @@ import argparse
 import dataclasses
 import pathlib
 
+from small_vgg import small_vgg
+
 import keras_gates as kg
 
 KINDS = {
@@ -54,6 +56,13 @@ def vgg16(**options):
     return kg.zoo.vgg16(dropout=0.5, **options)
 
 
+def narrow(*, input_shape, l2, batch_norm, classifier_activation):
+    """A VGG of eight convolutions, which two cores can train."""
+    del classifier_activation  # It returns logits anyhow.
+    widths = (16, 16, 32, 32, 64, 64, 64, 64)
+    return small_vgg(input_shape, l2, widths, pooled=(2, 4), **batch_norm)
+
+
 DEEP = {"filter": 0.05, "layer": 0.1, "branch": 0.1, "block": 0.1}
 RECIPES = {
     "mlp": Recipe(mlp, "mnist", 30, 0.1, 5e-4, {"filter": 0.8, "layer": 0.1}),
@@ -63,6 +72,7 @@ RECIPES = {
     "resnet20": Recipe(resnet(20), "cifar10", 30, 0.1, 5e-4, DEEP, 4),
     "resnet56": Recipe(resnet(56), "cifar10", 100, 0.1, 5e-4, DEEP, 4),
     "vgg16": Recipe(vgg16, "cifar10", 100, 0.05, 5e-4, DEEP, 4),
+    "small_vgg": Recipe(narrow, "cifar10", 30, 0.1, 5e-4, DEEP, 4),
     "inception": Recipe(kg.zoo.inception, "cifar10", 30, 0.1, 5e-4, DEEP, 4),
 }
 DATASETS = ("digits", "mnist", "fashion_mnist", "cifar10")
@@ -92,6 +102,7 @@ def arguments(argv, text):
     add("--base-epochs", type=int, help="without; as many unless given")
     add("--passes", type=int, default=1, help="of training and cutting")
     add("--fine-tune-epochs", type=int, default=10)
+    add("--adam", type=float, help="fine-tune with Adam at this rate")
     add("--held-out", type=int, default=5000, help="training images")
     add("--max-drop", type=float, default=0.005, help="for the search")
     add("--threshold", type=float, help="instead of a search")

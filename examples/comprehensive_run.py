@@ -141,7 +141,7 @@ class Run:
             quickstart.save(make(), path)
         return keras.models.load_model(path, compile=False)
 
-    def train(self, name, make, epochs, rate=None, callbacks=()):
+    def train(self, name, make, epochs, rate=None, callbacks=(), adam=False):
         """A model that is trained once, on from where a run was cut."""
         args = self.args
         if (args.output / f"{name}.keras").exists():
@@ -156,7 +156,8 @@ class Run:
             batches.begin(steps // len(batches))
         else:
             model = make()
-            compile_(model, rate or args.rate, epochs * len(batches))
+            steps = epochs * len(batches)
+            compile_(model, rate or args.rate, steps, adam)
         model.fit(
             batches,
             epochs=epochs,
@@ -182,11 +183,13 @@ class Keep(keras.callbacks.Callback):
             self.model.save(new)
 
 
-def compile_(model, rate, steps):
-    """SGD, its rate falling to zero; the gates' penalty is in the loss."""
+def compile_(model, rate, steps, adam):
+    """SGD or Adam, its rate falling to zero; gates' penalty is in the loss."""
     schedule = keras.optimizers.schedules.CosineDecay(rate, max(steps, 1))
     model.compile(
-        keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True),
+        keras.optimizers.Adam(schedule)
+        if adam
+        else keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True),
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
         metrics=["accuracy"],
     )

@@ -165,15 +165,16 @@ def _scored(found, scores):
 
 def members(every):
     """`{path of a layer: names of the `Groups` that its channels are in}`."""
-    classes, found = every.labelling.classes, {}
+    classes, names = every.labelling.classes, list(every.groups)
+    owner = np.full(len(classes), -1)
+    for number, group in enumerate(every.groups.values()):
+        owner[group.units] = number
+    found = {}
     for step in every.labelling.steps:
         ids = step.flow.roles.get("out")
         if ids is not None:
-            found[step.path] = {
-                name
-                for name, group in every.groups.items()
-                if np.isin(group.units, classes[ids]).any()
-            }
+            own = np.unique(owner[classes[ids]])
+            found[step.path] = {names[number] for number in own[own >= 0]}
     return found
 
 

@@ -23,12 +23,13 @@ EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
 RUNS = {
     "searched": ["--gates", "filter,layer", "--control", "random"],
     "as the authors do": [
-        *("--gates", "filter,layer", "--threshold", "0.98"),
+        *("--gates", "filter,layer", "--threshold", "0.9"),
         *("--drop-shortcuts", "--filter-strength", "2"),
+        *("--model", "small_vgg"),
     ],
     "in passes, with inputs": [
         *("--model", "mlp", "--input-gates", "--passes", "2"),
-        *("--budget", "0.3"),
+        *("--budget", "0.3", "--adam", "1e-5"),
     ],
 }
 
