@@ -14,10 +14,9 @@ from tests.surgeon.judge import RARE
 from tests.surgeon.judge import census
 from tests.surgeon.judge import judge
 
-CHUNK = 25
 # JAX compiles each shape of each operation anew, so that a graph takes some
 # ten times as long; TensorFlow runs the slow chunks too.
-QUICK = 2 if keras.backend.backend() == "jax" else 4
+CHUNK, QUICK = (10, 2) if keras.backend.backend() == "jax" else (25, 4)
 CHUNKS = [
     pytest.param(i, marks=[pytest.mark.slow] * (i >= QUICK), id=f"{i * CHUNK}")
     for i in range(10)
