@@ -143,15 +143,22 @@ class Runs:
         if score == "learned":
             return self.train(
                 f"{where}-sparse",
-                lambda: kg.insert_gates(
-                    untied(), GateSpec(strength=args.strength, **spec)
-                ),
+                lambda: kg.insert_gates(untied(), self.ranked(spec)),
                 args.sparse_epochs,
                 args.rate,
             )
         name = "tied-plain" if tied else "separated"
         model = self.train(name, untied, args.sparse_epochs, args.rate)
         return kg.insert_gates(model, GateSpec(**spec))
+
+    def ranked(self, spec):
+        """Gates that end in an order: none stops at 1, all are pulled alike.
+
+        The mean over a layer would pull narrow layers harder, and all gates
+        of a network are ranked together.
+        """
+        penalty = kg.regularizers.L1(self.args.strength)
+        return GateSpec(regularizer=penalty, constraint=None, **spec)
 
     def scores(self, gated, score):
         """The scores of all gates."""
@@ -227,7 +234,7 @@ def arguments(argv):
     add("--sparse-epochs", type=int, default=40, help="in front of the cut")
     add("--fine-tune", type=int, default=80, help="epochs behind the cut")
     add("--rate", type=float, default=0.05, help="learning rate of the latter")
-    add("--strength", type=float, default=1e-2, help="of the penalty on gates")
+    add("--strength", type=float, default=1e-3, help="of the penalty on a gate")
     add("--decay", type=float, default=5e-4, help="L2 on kernels")
     add("--images", type=int, help="train on the first so many")
     add("--halve", action="store_true", help="images of 16x16 pixels")
