@@ -127,10 +127,8 @@ class _Folder:
                 if index not in gone:
                     self.users.setdefault(tensor, []).append((step, index))
 
-    def _reachable(self, gate, step):
+    def _together(self, gate, step):
         """Whether what is done to `step` happens in all calls of `gate`."""
-        if len(self.sites[id(step.call.op)]) != 1:
-            return False
         if len(step.site.calls) != len(gate.site.calls):
             return False
         alone = len(gate.site.calls) == 1
@@ -140,7 +138,8 @@ class _Folder:
     def _place(self, step, side, tensor, factors):
         """The weights of `step` that take the factors, or None."""
         taken = step.rule.takes(step.call, side)
-        if not taken:
+        # A layer that is called elsewhere, too, would scale there as well.
+        if not taken or len(self.sites[id(step.call.op)]) != 1:
             return None
         factors = np.broadcast_to(factors, self.labels[tensor].shape)
         places = []
@@ -162,7 +161,7 @@ class _Folder:
         if len(self.users.get(tensor, ())) != 1 or tensor in self.outputs:
             return None
         step = self.producer.get(tensor)
-        if step is None or not self._reachable(gate, step):
+        if step is None or not self._together(gate, step):
             return None
         if _passes(step.rule.behind(step.call), factors):
             places = self._place(step, "out", tensor, factors)
@@ -214,7 +213,7 @@ class _Folder:
             return None
         places = []
         for step, index in users:
-            if not self._reachable(gate, step):
+            if not self._together(gate, step):
                 return None
             found = None
             if index == 0:

@@ -234,3 +234,28 @@ def test_a_closed_input_of_a_layer_leaves_only_its_bias():
     pruned = surgeon.prune(model, helpers.THRESHOLD)
     helpers.assert_same(model, pruned)
     assert len([k for k in helpers.layers_of(pruned) if k.weights]) == 2
+
+
+def test_a_gate_behind_a_shared_gate_is_folded_through_it():
+    # What `insert_gates` makes of a residual stream and its branches.
+    x = start()
+    stream = kg.FilterGate(name="stream")
+    y = stream(conv(x))
+    y = L.Add()([y, kg.BranchGate(name="branch")(stream(conv(y)))])
+    model = gated(x, y)
+    pruned = surgeon.prune(model, helpers.THRESHOLD)
+    helpers.assert_same(model, pruned)
+    kinds = {type(layer) for layer in helpers.layers_of(pruned)}
+    assert L.Rescaling not in kinds
+
+
+def test_a_shared_layer_does_not_take_the_factors_of_one_call():
+    x = start()
+    shared = L.Conv1D(4, 1, name="shared")
+    y = L.Add()([shared(x), kg.BranchGate(name="branch")(shared(conv(x)))])
+    model = gated(x, y)
+    model.get_layer("branch").factor.assign(0.7)
+    pruned = surgeon.prune(model, helpers.THRESHOLD)
+    helpers.assert_same(model, pruned)
+    kinds = [type(layer) for layer in helpers.layers_of(pruned)]
+    assert kinds.count(L.Rescaling) == 1
