@@ -63,3 +63,12 @@ class Decision:
         if value is None:
             return np.zeros(labels.shape, bool)
         return ~np.isnan(np.broadcast_to(value.values, labels.shape))
+
+    def gone(self, step):
+        """The constants that a layer loses as inputs, 0 elsewhere; or None."""
+        reads = self.absorbing.get(id(step.call.op))
+        if reads is None or "in" not in step.flow.roles:
+            return None
+        kept = self.mask(step.flow.roles["in"])
+        gone = np.where(kept | np.isnan(reads.values), 0.0, reads.values)
+        return gone if gone.any() else None

@@ -161,20 +161,13 @@ class Reasons:
     # Constants -----------------------------------------------------------
 
     def _absorbs(self, step):
-        reads = self.decision.absorbing.get(id(step.call.op))
-        if reads is None or "in" not in step.flow.roles:
+        gone = self.decision.gone(step)
+        if gone is None:
             return []
-        kept = self.decision.mask(step.flow.roles["in"])
-        gone = ~kept & ~np.isnan(reads.values) & (reads.values != 0)
-        count = int(gone.sum())
-        if not count:
-            return []
-        how = {
-            "bias": "into its bias",
-            "merge": "into one that stays, for the zero border",
-            "approximate": "into its bias",
-        }[reads.mode]
-        return [f"{count} constant inputs go {how}"]
+        how = "into its bias"
+        if self.decision.absorbing[id(step.call.op)].mode == "merge":
+            how = "into one that stays, for the zero border"
+        return [f"{np.count_nonzero(gone)} constant inputs go {how}"]
 
     def _find_approximate(self):
         """Operations at which `exact=False` made a difference, and how."""
@@ -194,11 +187,9 @@ class Reasons:
             guessed = value is not None and value.guess
             return "not exact: it counts as constant" if guessed else None
         reads = self.decision.absorbing.get(id(step.call.op))
-        if reads is not None and reads.mode == "approximate":
-            kept = self.decision.mask(step.flow.roles["in"])
-            gone = ~kept & ~np.isnan(reads.values)
-            if (reads.values[gone] != 0).any():
-                return "not exact at the zero border"
+        loose = reads is not None and reads.mode == "approximate"
+        if loose and self.decision.gone(step) is not None:
+            return "not exact at the zero border"
         units = liveness.recalled(self.decision, step)
         if units is not None and not self.decision.mask(units).all():
             return "not exact: units go that it fed back into itself"

@@ -98,22 +98,13 @@ class Weights:
         if shift is not None:
             mean = arrays["moving_mean"]
             arrays["moving_mean"] = (mean - shift).astype(mean.dtype)
-        gone = self._gone(step)
+        gone = self.decision.gone(step)
         if gone is None:
             return {}
         if self.decision.absorbing[id(layer)].mode == "merge":
             self._merge(step, arrays, gone)
             return {}
         return self._add_bias(step, part, arrays, gone)
-
-    def _gone(self, step):
-        """The values of the known inputs that go, 0 elsewhere; or None."""
-        reads = self.decision.absorbing.get(id(step.call.op))
-        if reads is None or "in" not in step.flow.roles:
-            return None
-        kept = self.decision.mask(step.flow.roles["in"])
-        gone = np.where(kept | np.isnan(reads.values), 0.0, reads.values)
-        return gone if gone.any() else None
 
     def _merge(self, step, arrays, gone):
         """Give one constant input the kernel slices of all others."""
@@ -158,7 +149,7 @@ class Weights:
 
     def added_bias(self, step):
         """How many parameters a new bias adds to a layer."""
-        gone = self._gone(step)
+        gone = self.decision.gone(step)
         if gone is None or self._norm_behind(step) is not None:
             return 0
         if self.decision.absorbing[id(step.call.op)].mode == "merge":
