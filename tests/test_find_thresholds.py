@@ -223,12 +223,19 @@ def test_the_curve_is_drawn():
     found = kg.find_thresholds(network(), Mass(), max_drop=6.0)
     _, axes = pyplot.subplots()
     assert found.plot(axes) is axes
-    macs, params, least = axes.lines
-    order = np.argsort(found.macs, kind="stable")
-    share = found.macs[order] / found.whole[1]
-    np.testing.assert_allclose(macs.get_xdata(), share)
-    np.testing.assert_allclose(macs.get_ydata(), found.scores[order])
-    assert len(params.get_xdata()) == len(found.trials)
+    best, macs, star, _, params, _, least = axes.lines
+    np.testing.assert_allclose(macs.get_xdata(), found.macs / found.whole[1])
+    np.testing.assert_allclose(macs.get_ydata(), found.scores)
+    np.testing.assert_allclose(
+        params.get_xdata(), found.params / found.whole[0]
+    )
+    for share, score in zip(*best.get_data(), strict=True):
+        as_small = found.macs <= share * found.whole[1] + 0.5
+        assert score == found.scores[as_small].max()
+    chosen = found.chosen
+    np.testing.assert_allclose(
+        np.ravel(star.get_data()), [chosen.macs / found.whole[1], chosen.score]
+    )
     assert set(least.get_ydata()) == {found.scores[0] - 6.0}
     assert isinstance(found.plot(), type(axes))
     pyplot.close("all")

@@ -44,7 +44,11 @@ class FoundThresholds(dict):
         return np.array([trial.macs for trial in self.trials])
 
     def plot(self, ax=None):
-        """Draw the curve: score against what is left of the model.
+        """Draw what was seen: score against what is left of the model.
+
+        A dot is a trial, a star the one that was chosen. The line is the best
+        score that any trial with as little left had: trials of several kinds
+        of gates lie on no curve.
 
         Args:
             ax: Axes of matplotlib to draw on; new ones by default.
@@ -61,13 +65,18 @@ class FoundThresholds(dict):
             _, ax = pyplot.subplots()
         params, macs = self.whole
         least = self.trials[0].score - self.max_drop
-        for left, whole, label in [
-            (self.macs, macs, "MACs"),
-            (self.params, params, "parameters"),
+        for left, whole, chosen, label in [
+            (self.macs, macs, self.chosen.macs, "MACs"),
+            (self.params, params, self.chosen.params, "parameters"),
         ]:
             share = left / max(whole, 1)
             order = np.argsort(share, kind="stable")
-            ax.plot(share[order], self.scores[order], "o-", label=label)
+            best = np.maximum.accumulate(self.scores[order])
+            (line,) = ax.step(share[order], best, where="post", label=label)
+            color = line.get_color()
+            ax.plot(share, self.scores, "o", color=color, markersize=4)
+            at = chosen / max(whole, 1)
+            ax.plot(at, self.chosen.score, "*", color=color, markersize=14)
         ax.axhline(least, color="gray", linestyle="--", label="least allowed")
         ax.set_xlabel("share that is left")
         ax.set_ylabel("score")
