@@ -97,7 +97,12 @@ class _Pattern:
         self.sample, self.built_at_once = new, new.built
         state = dict(vars(new))
         tracker = state.pop("_tracker")
-        stores = {id(store) for _, store in tracker.config.values()}
+        kinds = {id(kept[1]): kind for kind, kept in tracker.config.items()}
+        self.stores = {
+            name: kinds[id(value)]
+            for name, value in state.items()
+            if id(value) in kinds
+        }
         names = {KEPT_AS.get(key, key) for key in op.get_config()}
         names |= {"activity_regularizer"}
         self.own = sorted(names & state.keys())
@@ -106,9 +111,9 @@ class _Pattern:
         # It stands in for a `get_config`, which these classes have.
         self.fixed = {"_auto_config": None}
         self.fresh, self.tracked, self.bound = {}, {}, {}
-        for name in state.keys() - {"_auto_config", *self.own}:
-            if id(state[name]) not in stores:
-                self._sort(name, state[name], tracker)
+        known = {"_auto_config", *self.own, *self.stores}
+        for name in state.keys() - known:
+            self._sort(name, state[name], tracker)
         self._derive(op)
 
     def _sort(self, name, value, tracker):
@@ -126,9 +131,9 @@ class _Pattern:
 
     def _derive(self, op):
         """Find what follows from the config, and what `build` sets."""
-        common, state = vars(keras.Layer()), vars(op)
+        state = vars(op)
         self.derived = []
-        for name in self.fixed.keys() - common.keys():
+        for name in self.fixed.keys() - _common():
             if _same(state.get(name), self.fixed[name]):
                 self.derived.append(name)
             elif self.fixed[name] is not None:
@@ -147,7 +152,7 @@ class _Pattern:
         state = vars(new)
         state.update(self.fixed)
         state.update({name: kind() for name, kind in self.fresh.items()})
-        new._initialize_tracker()
+        self._track(state)
         try:
             for name in self.own:
                 value = changes[name] if name in changes else held.get(name)
@@ -161,6 +166,21 @@ class _Pattern:
         if self.built_at_once:
             new._build_at_init()
         return new
+
+    def _track(self, state):
+        """What `_initialize_tracker` leaves: a tracker, its stores empty."""
+        old = self.sample._tracker
+        stores = {kind: [] for kind in old.config}
+        config = {k: (test, stores[k]) for k, (test, _) in old.config.items()}
+        exclusions = {k: list(kinds) for k, kinds in old.exclusions.items()}
+        state["_tracker"] = type(old)(config, exclusions)
+        state.update({name: stores[kind] for name, kind in self.stores.items()})
+
+
+@functools.cache
+def _common():
+    """The names of what all layers hold."""
+    return frozenset(vars(keras.Layer()))
 
 
 def _is_data(value):

@@ -206,8 +206,11 @@ def seed_states(layer):
     """Variables that are no weights: the states of seed generators."""
     if not isinstance(layer, keras.Layer):
         return []
-    weights = {id(w) for w in layer.weights}
-    return [v for v in layer.variables if id(v) not in weights]
+    variables, weights = layer.variables, layer.weights
+    if len(variables) == len(weights):
+        return []
+    known = {id(w) for w in weights}
+    return [v for v in variables if id(v) not in known]
 
 
 def mark_called(model):

@@ -13,6 +13,9 @@ import keras
 from keras.src.models.functional import Functional
 from keras.src.ops.node import Node
 
+from keras_gates.surgeon.arguments import mapped
+from keras_gates.surgeon.arguments import recorded
+
 
 @dataclasses.dataclass(eq=False)
 class Tensor:
@@ -209,9 +212,7 @@ def _expand(graph, bound, calls, scope):
                 tensor.shape = _sharpest(tensor.shape, kt.shape)
                 tensors[id(kt)] = tensor
             continue
-        args, kwargs = node.arguments.convert(
-            lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x
-        )
+        args, kwargs = recorded(node, tensors)
         call = Call(site, args, kwargs, inputs, [], path, scope)
         call.outputs = [_tensor(kt, call) for kt in node.outputs]
         for kt, tensor in zip(node.outputs, call.outputs, strict=True):
@@ -231,8 +232,7 @@ def replace(graph, old, new):
 
     for call in old.consumers:
         call.inputs = [swap(x) for x in call.inputs]
-        call.args = keras.tree.map_structure(swap, call.args)
-        call.kwargs = keras.tree.map_structure(swap, call.kwargs)
+        call.args, call.kwargs = mapped(swap, call.args, call.kwargs)
     graph.outputs = [swap(x) for x in graph.outputs]
     if not graph.nested():
         return

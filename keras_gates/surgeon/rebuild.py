@@ -6,6 +6,8 @@ import keras
 
 from keras_gates.surgeon import create
 from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.arguments import mapped
+from keras_gates.surgeon.arguments import recorded
 from keras_gates.surgeon.pieces import Pieces
 from keras_gates.surgeon.pieces import cut_shape
 
@@ -136,9 +138,7 @@ class _Builder:
         """Call the new one of a nested model, if it is still called."""
         if site not in self.called:
             return
-        args, kwargs = site.node.arguments.convert(
-            lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x
-        )
+        args, kwargs = recorded(site.node, tensors)
         _bind(site.node, self._inner(site)(*args, **kwargs), tensors)
 
     def _site(self, site, tensors):
@@ -169,8 +169,8 @@ def _call(piece, x, own):
     """The outcome of a piece, on its own arguments or on `x`."""
     args, kwargs = (x,), piece.kwargs
     if piece.args is not None:
-        args, kwargs = keras.tree.map_structure(
-            lambda a: own.get(id(a), a), (piece.args, piece.kwargs)
+        args, kwargs = mapped(
+            lambda a: own.get(id(a), a), piece.args, piece.kwargs
         )
     return create.call(piece.op, args, kwargs, piece.spec, piece.arrays)
 

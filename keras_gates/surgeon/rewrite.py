@@ -6,6 +6,7 @@ import keras
 
 from keras_gates.surgeon import create
 from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.arguments import recorded
 from keras_gates.surgeon.state import copy_state
 from keras_gates.surgeon.state import values_of
 
@@ -113,9 +114,7 @@ class _Rewriter:
         return new
 
     def _site(self, site, tensors):
-        args, kwargs = site.node.arguments.convert(
-            lambda x: tensors[id(x)] if isinstance(x, keras.KerasTensor) else x
-        )
+        args, kwargs = recorded(site.node, tensors)
         outputs = None
         if site.child is None:
             recall = Recall(site, args, kwargs, self, tensors)
