@@ -43,7 +43,8 @@ SURGEON = [
     "surgeon.iterative",
 ]
 GATES = ["constraints", "regularizers", "layers"]
-READING = [f"surgeon.{name}" for name in ("graph", "create", "state")]
+_READING = ("arguments", "graph", "create", "state")
+READING = [f"surgeon.{name}" for name in _READING]
 LOW = [
     *("_checks", *READING, "surgeon.copies", "surgeon.naming"),
     "surgeon.rewrite",
@@ -54,7 +55,8 @@ LOW = [
 # what it may import besides itself. No other arrow is allowed.
 ARROWS = {
     "_checks": [],
-    "surgeon.graph": [],
+    "surgeon.arguments": [],
+    "surgeon.graph": ["surgeon.arguments"],
     "surgeon.create": ["surgeon.graph"],
     "surgeon.copies": ["surgeon.graph", "surgeon.create"],
     "surgeon.state": ["surgeon.graph", "surgeon.create"],

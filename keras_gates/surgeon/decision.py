@@ -62,7 +62,7 @@ class Decision:
         labels = self.labelling.labels[tensor]
         if value is None:
             return np.zeros(labels.shape, bool)
-        return ~np.isnan(np.broadcast_to(value.values, labels.shape))
+        return ~np.isnan(lb.stretched(value.values, labels.shape))
 
     def gone(self, step):
         """The constants that a layer loses as inputs, 0 elsewhere; or None."""

@@ -11,6 +11,11 @@ import numpy as np
 FIXED = 0
 
 
+def stretched(array, shape):
+    """`np.broadcast_to`, which costs more than most of what is done here."""
+    return array if array.shape == shape else np.broadcast_to(array, shape)
+
+
 class Units:
     """Mints ids, ties them together, and pins what must stay."""
 

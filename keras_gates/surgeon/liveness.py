@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import IDENTITY
@@ -58,7 +59,7 @@ def _walk(decision, needed, called):
     graph = decision.labelling.graph
     present = set(graph.outputs)
     for tensor in graph.outputs:
-        _demand(decision, tensor, True)
+        _demand(decision, tensor, np.True_)
     for step in reversed(decision.labelling.steps):
         inside = True
         for scope in step.call.scopes:
@@ -79,8 +80,7 @@ def _walk(decision, needed, called):
 
 def _demand(decision, tensor, wanted):
     labels = decision.labelling.labels[tensor]
-    wanted = np.broadcast_to(wanted, labels.shape)
-    wanted = wanted & ~decision.known(tensor)
+    wanted = lb.stretched(wanted, labels.shape) & ~decision.known(tensor)
     before = decision.demand.get(tensor)
     decision.demand[tensor] = wanted if before is None else before | wanted
 
@@ -144,9 +144,9 @@ def recalled(decision, step):
 def _scatter(out, source, shape):
     """Demand on the outputs, as demand on the coordinates they stem from."""
     if isinstance(source, str) and source == IDENTITY:
-        return np.broadcast_to(out, shape)
+        return lb.stretched(out, shape)
     wanted = np.zeros(shape, bool).reshape(-1)
-    picked = source[np.broadcast_to(out, source.shape)]
+    picked = source[lb.stretched(out, source.shape)]
     wanted[picked[picked >= 0]] = True
     return wanted.reshape(shape)
 
@@ -172,7 +172,7 @@ def _read_all(decision, step, index, tensor, labels):
         else:
             _read(decision, step, labels.ravel())
         return
-    zero = np.broadcast_to(value.plain(), labels.shape) == 0
+    zero = lb.stretched(value.plain(), labels.shape) == 0
     _read(decision, step, labels[~zero])
 
 
@@ -218,9 +218,7 @@ def _constant_operands(decision, step):
         if value is None:
             rest.append(index)
             continue
-        array = np.where(
-            kept, np.broadcast_to(value.plain(), labels.shape), 0.0
-        )
+        array = np.where(kept, lb.stretched(value.plain(), labels.shape), 0.0)
         if np.isnan(array).any():
             rest.append(index)
         else:

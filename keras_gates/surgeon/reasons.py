@@ -50,6 +50,8 @@ class Reasons:
         ]
         made = [classes[step.flow.roles["out"]] for step in self._makers]
         self._made = _Holders(made)
+        pins = self.labelling.units.pins
+        self._pinned = _Holders([classes[ids] for ids, _ in pins])
         self._read = _Holders([classes[ids] for _, ids in self.decision.reads])
         self._selections = {}
         for step in self.decision.present:
@@ -122,9 +124,8 @@ class Reasons:
         """Why these units are kept: pins first, then who reads them."""
         classes = self.labelling.classes
         wanted = np.unique(classes[units])
-        for pinned, reason in self.labelling.units.pins:
-            if np.isin(wanted, classes[pinned]).any():
-                return reason
+        for number in self._pinned.of(wanted):
+            return self.labelling.units.pins[number][1]
         readers = {}
         for number in self._read.of(wanted):
             step, _ = self.decision.reads[number]

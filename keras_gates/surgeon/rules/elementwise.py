@@ -102,11 +102,18 @@ class Activated(Elementwise):
         return row.passes if row is not None else None
 
 
+def _relu(op, array):
+    if op.threshold or op.negative_slope:
+        return run(op.call, array)
+    return np.clip(array, 0.0, op.max_value)
+
+
 @dataclasses.dataclass(frozen=True)
 class ReLU(Elementwise):
     """The ReLU layer: homogeneous unless it is clipped or shifted."""
 
     kind: str = "activation"
+    twin: Callable | None = _relu
 
     def scaling(self, call):
         if call.op.threshold != 0:
