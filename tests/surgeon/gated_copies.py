@@ -76,7 +76,9 @@ def _calm_source(tensor, factor):
     while isinstance(op, L.Dropout):
         op = op._inbound_nodes[0].input_tensors[0]._keras_history.operation
     if isinstance(op, L.BatchNormalization):
-        op.gamma.assign(factor * helpers.numpy_of(op.gamma))
+        for weight in (op.gamma, op.beta):
+            if weight is not None:
+                weight.assign(factor * helpers.numpy_of(weight))
 
 
 def settle(model, rng):
