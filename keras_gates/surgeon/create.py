@@ -186,9 +186,11 @@ def array_of(variable):
     `convert_to_numpy` copies, which for the largest layer of a network is
     most of what a prune needs beside the models.
     """
-    if keras.backend.backend() != "torch":
-        return np.asarray(keras.ops.convert_to_tensor(variable))
     value = variable.value
+    if keras.backend.backend() == "tensorflow":
+        return np.asarray(value.value())  # not of the variable: a copy
+    if keras.backend.backend() == "jax":
+        return np.asarray(value)
     # NumPy has no bfloat16 of its own that torch could hand out.
     if value.device.type == "cpu" and variable.dtype != "bfloat16":
         return value.detach().numpy()

@@ -13,6 +13,9 @@ from keras_gates.surgeon.rules.rule import named_weights
 from keras_gates.surgeon.state import copy_seeds
 from keras_gates.surgeon.state import copy_state
 
+# How many entries are taken out of a kernel at a time.
+_AT_ONCE = 2**18
+
 
 class Weights:
     """Cuts, absorbs and scales the weights of one decision.
@@ -243,8 +246,22 @@ def _cut(array, roles, index, units):
 
 
 def _cut_last_two(array, rows, columns):
-    """Both axes of kernels at once: one new array instead of two."""
-    width = array.shape[-1]
-    flat = (rows[:, None] * width + columns).reshape(-1)
-    cut = np.take(array.reshape(*array.shape[:-2], -1), flat, -1)
-    return cut.reshape(*array.shape[:-2], len(rows), len(columns))
+    """Both axes of kernels at once: one new array instead of two.
+
+    Of a large one a few rows at a time: an index takes twice the memory.
+    """
+    width, count = array.shape[-1], len(columns)
+    source = array.reshape(*array.shape[:-2], -1)
+
+    def take(rows):
+        return np.take(source, (rows[:, None] * width + columns).ravel(), -1)
+
+    step = max(1, _AT_ONCE // max(1, count))
+    if len(rows) <= step:
+        cut = take(rows)
+    else:
+        cut = np.empty((*array.shape[:-2], len(rows) * count), array.dtype)
+        for at in range(0, len(rows), step):
+            part = take(rows[at : at + step])
+            cut[..., at * count : at * count + part.shape[-1]] = part
+    return cut.reshape(*array.shape[:-2], len(rows), count)
