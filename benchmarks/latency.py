@@ -131,12 +131,12 @@ def read():
     return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
 
 
-def write(rows):
+def write(rows, path=RESULTS):
     """Write beside and rename, so that a kill leaves the old file whole."""
-    RESULTS.parent.mkdir(exist_ok=True)
-    beside = RESULTS.with_suffix(".tmp")
+    path.parent.mkdir(exist_ok=True)
+    beside = path.with_suffix(".tmp")
     beside.write_text(json.dumps(rows, indent=1))
-    os.replace(beside, RESULTS)
+    os.replace(beside, path)
 
 
 def table(rows):

@@ -1,18 +1,19 @@
-"""Which widths run slowly: the time of a layer by its channels, one by one.
+"""Which widths run slowly: the time of convolutions by their channels.
 
     KERAS_BACKEND=tensorflow taskset -c 0 python benchmarks/widths.py
 
-Chains of equal layers with as many channels going in as coming out, on one
-image and one core, in the runtimes of `latency.py`. All widths take turns; a
-time is the median of all rounds, of the processor. The table has each width's
-time by that of the next multiple of 8, which computes more: above 1, whoever
-removed those channels made the network slower.
+Chains of equal convolutions with as many channels going in as coming out, on
+one image and one core, in the runtimes of `latency.py`. All widths take turns;
+a time is the median of all rounds, of the processor. The table has the time of
+a width by that of the next multiple of 16, which computes more: where it is
+above 1, taking those channels away has made the layer slower.
+
+Runtimes that are done are kept in benchmarks/results/widths.json.
 """
 
 import argparse
 import json
 import os
-import pathlib
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -22,15 +23,11 @@ import numpy as np
 import tensorflow as tf
 
 RESULTS = latency.RESULTS.with_name("widths.json")
-BASES = (8, 16, 32, 64, 128)
+WIDTHS = (*range(8, 65), *range(113, 129))
+SHOWN = (9, 12, 15, 20, 24, 28, 30, 31, 36, 40, 44, 47, 56, 63, 120, 127)
+BLOCK = 16
 DEPTH = 6
 SIZE = 16
-
-
-def widths():
-    """Each base and what lies around it, as far as to the next multiples."""
-    near = {b + step for b in BASES for step in (*range(-4, 9), 12, 16)}
-    return sorted(near)
 
 
 def chain(kernel, width):
@@ -49,30 +46,34 @@ def bench(runtime, kernel, rounds):
     """`{width: milliseconds}`."""
     rng = np.random.default_rng(0)
     calls = {}
-    for width in widths():
+    for width in WIDTHS:
         x = rng.normal(size=(1, SIZE, SIZE, width)).astype("float32")
         calls[width] = latency.RUNTIMES[runtime](chain(kernel, width), x)
+        keras.backend.clear_session()
     return latency.medians(calls, rounds)
 
 
-def up(width, multiple=8):
-    return -(-width // multiple) * multiple
+def ratios(row):
+    """`{width: its time by that of the next multiple of 16}`."""
+    times = {int(width): time for width, time in row.items()}
+    return {w: t / times[-(-w // BLOCK) * BLOCK] for w, t in times.items()}
 
 
 def table(rows):
-    """Time by that of the next multiple of 8, worst width of each residue."""
-    lines = [f"{'':24}" + "".join(f"{r:>7}" for r in range(1, 8))]
+    head = ["", *map(str, SHOWN)]
+    lines = [head, ["---", *["---:"] * len(SHOWN)]]
     for name, row in rows.items():
-        times = {int(width): time for width, time in row.items()}
-        for base in BASES:
-            cells = []
-            for rest in range(1, 8):
-                width = base + rest
-                ratio = times[width] / times[up(width)]
-                cells.append(f"{ratio:7.2f}")
-            head = f"{name}, {base}+"
-            lines.append(f"{head:24}" + "".join(cells))
-    return "\n".join(lines)
+        found = ratios(row)
+        lines.append([name, *(f"{found[w]:.2f}" for w in SHOWN)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def slow(rows, limit=1.1):
+    """For each runtime, the widths that take longer than a wider layer."""
+    return "\n".join(
+        f"{name}: {[w for w, r in ratios(row).items() if r > limit]}"
+        for name, row in rows.items()
+    )
 
 
 def main():
@@ -83,20 +84,12 @@ def main():
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for runtime in latency.RUNTIMES:
         for kernel in (1, 3):
-            name = f"{runtime} {kernel}x{kernel}"
+            name = f"{runtime}, {kernel}x{kernel}"
             if name not in rows:
                 rows[name] = bench(runtime, kernel, options.rounds)
-                write(rows)
-                print(name, rows[name], flush=True)
-    print(table(rows))
-
-
-def write(rows):
-    """Write beside and rename, so that a kill leaves the old file whole."""
-    pathlib.Path(RESULTS).parent.mkdir(exist_ok=True)
-    beside = RESULTS.with_suffix(".tmp")
-    beside.write_text(json.dumps(rows, indent=1))
-    os.replace(beside, RESULTS)
+                latency.write(rows, RESULTS)
+                print(f"{name} done", flush=True)
+    print(table(rows), slow(rows), sep="\n\n")
 
 
 if __name__ == "__main__":

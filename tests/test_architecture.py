@@ -25,6 +25,7 @@ SURGEON = [
     "surgeon.solve",
     "surgeon.weights",
     "surgeon.reasons",
+    "surgeon.slow_widths",
     "surgeon.report",
     "surgeon.pieces",
     "surgeon.rebuild",

@@ -70,10 +70,10 @@ class Call:
     outputs: list
     path: str
     scopes: tuple = ()
+    op: object = dataclasses.field(init=False)
 
-    @property
-    def op(self):
-        return self.site.op
+    def __post_init__(self):
+        self.op = self.site.op
 
     def argument(self, name, default=None):
         """The argument `name` of the recorded call, however it was passed."""

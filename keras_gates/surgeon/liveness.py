@@ -6,6 +6,7 @@ from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import IDENTITY
+from keras_gates.surgeon.rules.rule import Rule
 
 
 def backward(decision):
@@ -101,14 +102,14 @@ def _visit(decision, step):
             continue
         used.append(tensor)
         labels = decision.labelling.labels[tensor]
-        wanted = np.full(labels.shape, flow.mixes and live)
+        wanted = np.bool_(flow.mixes and live)
         for number, output in enumerate(step.outputs):
             source = flow.sources[number][index]
             out = decision.demand.get(output)
             if source is None:
                 continue
             if out is not None:
-                wanted |= _scatter(out, source, labels.shape)
+                wanted = wanted | _scatter(out, source, labels.shape)
             if index in flow.untied:
                 _read_untied(decision, step, number, labels.ravel()[source])
         _demand(decision, tensor, wanted)
@@ -134,6 +135,8 @@ def recalled(decision, step):
 
     A recurrent layer reads its own state, whatever stands behind it.
     """
+    if type(step.rule).recalls is Rule.recalls:
+        return None
     demanded = [
         decision.demand.get(t, np.zeros(labels.shape, bool))
         for t, labels in zip(step.outputs, step.flow.labels, strict=True)

@@ -7,6 +7,7 @@ import keras
 from keras_gates.surgeon import costs
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon import reasons
+from keras_gates.surgeon import slow_widths
 from keras_gates.surgeon.rules.packing import PackingConv
 from keras_gates.surgeon.weights import Weights
 
@@ -47,7 +48,8 @@ class Row:
 def describe(solution):
     """`(rows, notes)` of a solution."""
     told = reasons.Reasons(solution)
-    return _rows(solution, told), told.notes()
+    notes = [*told.notes(), *slow_widths.notes(solution)]
+    return _rows(solution, told), notes
 
 
 def totals(solution):

@@ -1,0 +1,73 @@
+"""What a plan says of widths that run slowly."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+
+import keras_gates as kg
+from keras_gates.surgeon import plan
+from tests import helpers
+
+
+def convnet(width, closed, **options):
+    """A network whose convolution `conv` loses channels."""
+    x = inputs = keras.Input((8, 8, 3))
+    x = L.Conv2D(width, 3, padding="same", name="conv", **options)(x)
+    gate = kg.FilterGate(name="gate")
+    x = L.Dense(2)(L.GlobalAveragePooling2D()(gate(x)))
+    gate.factor.assign(np.where(np.arange(width) < closed, 0.0, 1.0))
+    return keras.Model(inputs, x)
+
+
+def told(model, **options):
+    notes = plan(model, helpers.THRESHOLD, **options).notes
+    return [note for note in notes if "onnxruntime" in note]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(32, 30), (64, 45), (16, 12), (16, 8), (130, 127)]
+)
+def test_a_slow_width_is_told_with_the_remedy(before, after):
+    model = convnet(before, before - after)
+    (note,) = told(model)
+    assert f"{after} of 'conv'" in note
+    assert "1 of the widths" in note
+    assert "round_to=16" in note
+    assert not told(model, round_to=16)
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (32, 16),  # whole blocks
+        (32, 24),  # half of one takes no longer
+        (64, 33),
+        (16, 7),  # not measured
+        (30, 30),  # not cut
+        (47, 46),  # there is no next multiple
+    ],
+)
+def test_other_widths_are_not_told(before, after):
+    assert not told(convnet(before, before - after))
+
+
+def test_convolutions_in_groups_are_not_told():
+    x = inputs = keras.Input((8, 8, 3))
+    gate = kg.FilterGate()
+    x = L.DepthwiseConv2D(3)(gate(L.Conv2D(32, 1)(x)))
+    gate.factor.assign(np.where(np.arange(32) < 2, 0.0, 1.0))
+    (note,) = told(keras.Model(inputs, L.Dense(2)(L.Flatten()(x))))
+    assert "1 of the widths" in note and "depthwise" not in note
+
+
+def test_many_widths_are_summed_up():
+    x = inputs = keras.Input((8, 8, 3))
+    for number in range(5):
+        x = L.Conv2D(32, 1, name=f"conv{number}")(x)
+        gate = kg.FilterGate()
+        x = gate(x)
+        gate.factor.assign(np.where(np.arange(32) < 2, 0.0, 1.0))
+    (note,) = told(keras.Model(inputs, L.Dense(2)(L.Flatten()(x))))
+    assert "5 of the widths" in note
+    assert "30 of 'conv2', ...)" in note and "conv3" not in note
