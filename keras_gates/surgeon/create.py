@@ -187,9 +187,10 @@ def array_of(variable):
     most of what a prune needs beside the models.
     """
     value = variable.value
-    if keras.backend.backend() == "tensorflow":
-        return np.asarray(value.value())  # not of the variable: a copy
-    if keras.backend.backend() == "jax":
+    if hasattr(value, "read_value"):
+        # NumPy takes a copy of a tf.Variable, and none of a tensor.
+        value = value.value()
+    if keras.backend.backend() != "torch":
         return np.asarray(value)
     # NumPy has no bfloat16 of its own that torch could hand out.
     if value.device.type == "cpu" and variable.dtype != "bfloat16":
