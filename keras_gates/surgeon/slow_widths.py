@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 # On a CPU onnxruntime computes convolutions by blocks of so many channels, and
-# what is not quite a block takes longer than a whole one: 1.1 to 2 times. The
+# what is not quite a block takes longer than a whole one: 1.1 to 1.6 times. The
 # rule is read off what benchmarks/widths.py measures (docs/performance.md).
 BLOCK = 16
 _NEARLY = 13
