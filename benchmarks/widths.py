@@ -3,7 +3,8 @@
     KERAS_BACKEND=tensorflow taskset -c 0 python benchmarks/widths.py
 
 Chains of equal convolutions with as many channels going in as coming out, on
-one image and one core, in the runtimes of `latency.py`. All widths take turns;
+one image and one core, in the runtimes of `latency.py`; "separable" ones are a
+depthwise convolution and one of 1x1 in turn. All widths take turns;
 a time is the median of all rounds, of the processor. The table has the time of
 a width by that of the next multiple of 16, which computes more: where it is
 above 1, taking those channels away has made the layer slower.
@@ -30,25 +31,39 @@ DEPTH = 6
 SIZE = 16
 
 
-def chain(kernel, width):
+def conv(width, kernel):
+    return keras.layers.Conv2D(width, kernel, padding="same", activation="relu")
+
+
+def depthwise():
+    return keras.layers.DepthwiseConv2D(3, padding="same", activation="relu")
+
+
+KINDS = {
+    "1x1": lambda width: [conv(width, 1)],
+    "3x3": lambda width: [conv(width, 3)],
+    "separable": lambda width: [depthwise(), conv(width, 1)],
+}
+
+
+def chain(kind, width):
     x = inputs = keras.Input((SIZE, SIZE, width))
     for _ in range(DEPTH):
-        x = keras.layers.Conv2D(
-            width, kernel, padding="same", activation="relu"
-        )(x)
+        for layer in KINDS[kind](width):
+            x = layer(x)
     model = keras.Model(inputs, x)
     # The export to ONNX asks for a model that has been called.
     model(np.zeros((1, SIZE, SIZE, width), "float32"))
     return model
 
 
-def bench(runtime, kernel, rounds):
+def bench(runtime, kind, rounds):
     """`{width: milliseconds}`."""
     rng = np.random.default_rng(0)
     calls = {}
     for width in WIDTHS:
         x = rng.normal(size=(1, SIZE, SIZE, width)).astype("float32")
-        calls[width] = latency.RUNTIMES[runtime](chain(kernel, width), x)
+        calls[width] = latency.RUNTIMES[runtime](chain(kind, width), x)
         keras.backend.clear_session()
     return latency.medians(calls, rounds)
 
@@ -83,10 +98,10 @@ def main():
     tf.config.threading.set_intra_op_parallelism_threads(1)
     rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for runtime in latency.RUNTIMES:
-        for kernel in (1, 3):
-            name = f"{runtime}, {kernel}x{kernel}"
+        for kind in KINDS:
+            name = f"{runtime}, {kind}"
             if name not in rows:
-                rows[name] = bench(runtime, kernel, options.rounds)
+                rows[name] = bench(runtime, kind, options.rounds)
                 latency.write(rows, RESULTS)
                 print(f"{name} done", flush=True)
     print(table(rows), slow(rows), sep="\n\n")

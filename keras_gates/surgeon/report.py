@@ -48,8 +48,9 @@ class Row:
 def describe(solution):
     """`(rows, notes)` of a solution."""
     told = reasons.Reasons(solution)
-    notes = [*told.notes(), *slow_widths.notes(solution)]
-    return _rows(solution, told), notes
+    rows = _rows(solution, told)
+    ops = {s.path: s.call.op for s in solution.labelling.steps}
+    return rows, [*told.notes(), *slow_widths.notes(rows, ops)]
 
 
 def totals(solution):

@@ -1,34 +1,42 @@
 """Widths that are known to run slower than wider ones."""
 
 import keras
-import numpy as np
 
 # On a CPU onnxruntime computes convolutions by blocks of so many channels, and
-# what is not quite a block takes longer than a whole one: 1.1 to 1.6 times. The
-# rule is read off what benchmarks/widths.py measures (docs/performance.md).
+# what is not quite a block takes longer than a whole one: 1.1 to 1.6 times. One
+# that is depthwise leaves the blocks altogether unless its channels are a
+# multiple of 4: up to 2.3 times. These rules are read off what
+# benchmarks/widths.py measures (docs/performance.md).
 BLOCK = 16
 _NEARLY = 13
+_QUARTER = 4
 _SHOWN = 3
+_CONV, _DEPTHWISE = keras.layers.Conv2D, keras.layers.DepthwiseConv2D
 
 
-def is_slow(width):
-    """Whether a convolution is faster with the next multiple of `BLOCK`."""
-    return 8 <= width < BLOCK or width % BLOCK >= _NEARLY
+def _multiple_wanted(op, width):
+    """The multiple whose next one runs faster than `width`, or None."""
+    if type(op) is _DEPTHWISE and width % _QUARTER:
+        return _QUARTER
+    nearly = 8 <= width < BLOCK or width % BLOCK >= _NEARLY
+    return BLOCK if type(op) is _CONV and op.groups == 1 and nearly else None
 
 
-def notes(solution):
-    """A line on the convolutions that a cut leaves with such widths, if any."""
+def notes(rows, ops):
+    """A line on the convolutions that a cut leaves with such widths, if any.
+
+    Args:
+        rows: the `Row`s of a plan.
+        ops: their layers, by path.
+    """
     found = {}
-    for step in solution.labelling.steps:
-        op, ids = step.call.op, step.flow.roles.get("out")
-        if type(op) is not keras.layers.Conv2D or op.groups != 1 or ids is None:
+    for row in rows:
+        multiple = _multiple_wanted(ops[row.layer], row.after)
+        if not row.after or row.after == row.before or multiple is None:
             continue
-        before = len(ids)
-        after = np.count_nonzero(solution.decision.mask(ids))
         # A block that the layer never had is none to go back to.
-        whole = -(-after // BLOCK) * BLOCK <= before
-        if after < before and whole and is_slow(after):
-            found[step.path] = after
+        if -(-row.after // multiple) * multiple <= row.before:
+            found[row.layer] = row.after
     if not found:
         return []
     some = [f"{n} of '{path}'" for path, n in list(found.items())[:_SHOWN]]

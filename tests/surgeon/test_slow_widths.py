@@ -52,13 +52,28 @@ def test_other_widths_are_not_told(before, after):
     assert not told(convnet(before, before - after))
 
 
-def test_convolutions_in_groups_are_not_told():
+@pytest.mark.parametrize(
+    ("after", "slow"), [(31, 2), (30, 2), (26, 1), (28, 0)]
+)
+def test_a_depthwise_convolution_is_fast_at_multiples_of_4(after, slow):
     x = inputs = keras.Input((8, 8, 3))
     gate = kg.FilterGate()
-    x = L.DepthwiseConv2D(3)(gate(L.Conv2D(32, 1)(x)))
-    gate.factor.assign(np.where(np.arange(32) < 2, 0.0, 1.0))
-    (note,) = told(keras.Model(inputs, L.Dense(2)(L.Flatten()(x))))
-    assert "1 of the widths" in note and "depthwise" not in note
+    x = L.DepthwiseConv2D(3)(gate(L.Conv2D(32, 1, name="conv")(x)))
+    gate.factor.assign(np.where(np.arange(32) < 32 - after, 0.0, 1.0))
+    notes = told(keras.Model(inputs, L.Dense(2)(L.Flatten()(x))))
+    assert len(notes) == bool(slow)
+    assert all(f"{slow} of the widths" in note for note in notes)
+
+
+def test_convolutions_in_groups_are_not_told():
+    x = inputs = keras.Input((8, 8, 4))
+    x = L.Conv2D(32, 1, groups=2)(x)
+    gate = kg.FilterGate()
+    x = L.GlobalAveragePooling2D()(gate(x))
+    gate.factor.assign(np.where(np.arange(32) % 16 < 1, 0.0, 1.0))
+    model = keras.Model(inputs, L.Dense(2)(x))
+    assert plan(model, helpers.THRESHOLD).rows[1].after == 30
+    assert not told(model)
 
 
 def test_many_widths_are_summed_up():
