@@ -173,8 +173,9 @@ def plot(rows):
         macs = [row["macs"][str(m)] for m in MULTIPLES]
         axis.plot(places, macs, "k--", label="multiply-adds")
         axis.set(title=name, xticks=places, xticklabels=MULTIPLES)
-        axis.set(ylim=(0, None), xlabel="multiple of channels")
-    np.ravel(axes)[0].set_ylabel("left, of the original")
+        axis.set(xlabel="multiple of channels")
+    # Only now, or what is higher in later networks would be cut off.
+    np.ravel(axes)[0].set(ylim=(0, None), ylabel="left, of the original")
     figure.legend(
         *np.ravel(axes)[0].get_legend_handles_labels(),
         loc="upper center",
