@@ -5,7 +5,7 @@ import keras
 # On a CPU onnxruntime computes convolutions by blocks of so many channels, and
 # what is not quite a block takes longer than a whole one: 1.1 to 1.6 times. One
 # that is depthwise leaves the blocks altogether unless its channels are a
-# multiple of 4: up to 2.3 times. These rules are read off what
+# multiple of 4: 1.3 to 2.2 times. These rules are read off what
 # benchmarks/widths.py measures (docs/performance.md).
 BLOCK = 16
 _NEARLY = 13
