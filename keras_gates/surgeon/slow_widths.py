@@ -31,11 +31,11 @@ def notes(rows, ops):
     """
     found = {}
     for row in rows:
-        multiple = _multiple_wanted(ops[row.layer], row.after)
-        if not row.after or row.after == row.before or multiple is None:
+        if not row.after or row.after == row.before:
             continue
+        multiple = _multiple_wanted(ops[row.layer], row.after)
         # A block that the layer never had is none to go back to.
-        if -(-row.after // multiple) * multiple <= row.before:
+        if multiple and -(-row.after // multiple) * multiple <= row.before:
             found[row.layer] = row.after
     if not found:
         return []

@@ -65,6 +65,17 @@ def test_a_depthwise_convolution_is_fast_at_multiples_of_4(after, slow):
     assert all(f"{slow} of the widths" in note for note in notes)
 
 
+def test_channels_may_come_first_and_sizes_be_unknown():
+    x = inputs = keras.Input((3, None, None))
+    options = {"data_format": "channels_first"}
+    gate = kg.FilterGate(axis=1)
+    x = gate(L.Conv2D(32, 1, name="conv", **options)(x))
+    x = L.Conv2D(2, 1, **options)(x)
+    gate.factor.assign(np.where(np.arange(32) < 2, 0.0, 1.0))
+    (note,) = told(keras.Model(inputs, x))
+    assert "1 of the widths" in note and "30 of 'conv'" in note
+
+
 def test_convolutions_in_groups_are_not_told():
     x = inputs = keras.Input((8, 8, 4))
     x = L.Conv2D(32, 1, groups=2)(x)
