@@ -24,6 +24,7 @@ import time
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import coverage_report
 import keras
 import numpy as np
 import tensorflow as tf
@@ -127,8 +128,8 @@ def bench(name, rounds):
     return row
 
 
-def read():
-    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+def read(path=RESULTS):
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def write(rows, path=RESULTS):
@@ -141,7 +142,7 @@ def write(rows, path=RESULTS):
 
 def table(rows):
     head = ["network", "multiple", "MACs left", *RUNTIMES]
-    lines = [head, ["---", *["---:"] * (len(head) - 1)]]
+    lines = []
     for name, row in rows.items():
         whole = [f"{row[runtime]['0']:.2f} ms" for runtime in RUNTIMES]
         lines.append([name, "original", "1", *whole])
@@ -152,7 +153,7 @@ def table(rows):
             ]
             share = f"{row['macs'][multiple]:.2f}"
             lines.append(["", multiple, share, *left])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return coverage_report.table(head, lines)
 
 
 def plot(rows):

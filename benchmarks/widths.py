@@ -4,20 +4,20 @@
 
 Chains of equal convolutions with as many channels going in as coming out, on
 one image and one core, in the runtimes of `latency.py`; "separable" ones are a
-depthwise convolution and one of 1x1 in turn. All widths take turns;
-a time is the median of all rounds, of the processor. The table has the time of
-a width by that of the next multiple of 16, which computes more: where it is
-above 1, taking those channels away has made the layer slower.
+depthwise convolution and one of 1x1 in turn. All widths take turns; a time is
+the median of all rounds, of the processor. The table has the time of a width by
+that of the next multiple of 16, which computes more: where it is above 1,
+taking those channels away has made the layer slower.
 
 Runtimes that are done are kept in benchmarks/results/widths.json.
 """
 
 import argparse
-import json
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import coverage_report
 import keras
 import latency
 import numpy as np
@@ -25,7 +25,7 @@ import tensorflow as tf
 
 RESULTS = latency.RESULTS.with_name("widths.json")
 WIDTHS = (*range(8, 65), *range(113, 129))
-SHOWN = (9, 12, 15, 20, 24, 28, 30, 31, 36, 40, 44, 47, 56, 63, 120, 127)
+SHOWN = (9, 12, 15, 20, 24, 28, 30, 31, 40, 44, 47, 56, 63, 120, 127)
 BLOCK = 16
 DEPTH = 6
 SIZE = 16
@@ -75,12 +75,11 @@ def ratios(row):
 
 
 def table(rows):
-    head = ["", *map(str, SHOWN)]
-    lines = [head, ["---", *["---:"] * len(SHOWN)]]
+    lines = []
     for name, row in rows.items():
         found = ratios(row)
         lines.append([name, *(f"{found[w]:.2f}" for w in SHOWN)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return coverage_report.table(["", *SHOWN], lines)
 
 
 def slow(rows, limit=1.1):
@@ -96,7 +95,7 @@ def main():
     parser.add_argument("--rounds", type=int, default=40)
     options = parser.parse_args()
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    rows = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    rows = latency.read(RESULTS)
     for runtime in latency.RUNTIMES:
         for kind in KINDS:
             name = f"{runtime}, {kind}"

@@ -124,8 +124,9 @@ class Reasons:
         """Why these units are kept: pins first, then who reads them."""
         classes = self.labelling.classes
         wanted = np.unique(classes[units])
-        for number in self._pinned.of(wanted):
-            return self.labelling.units.pins[number][1]
+        pinned = self._pinned.of(wanted)
+        if pinned.size:
+            return self.labelling.units.pins[pinned[0]][1]
         readers = {}
         for number in self._read.of(wanted):
             step, _ = self.decision.reads[number]

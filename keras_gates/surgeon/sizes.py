@@ -3,6 +3,7 @@
 import keras
 
 from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.arguments import mapped
 
 
 def of(graph, input_shape=None):
@@ -33,9 +34,10 @@ def of(graph, input_shape=None):
 
 def _outputs(call, specs):
     """What a call gives for inputs of these shapes; nothing is recorded."""
-    args, kwargs = keras.tree.map_structure(
+    args, kwargs = mapped(
         lambda x: specs[x] if isinstance(x, gr.Tensor) else x,
-        (call.args, call.kwargs),
+        call.args,
+        call.kwargs,
     )
     try:
         return call.op.compute_output_spec(*args, **kwargs)

@@ -7,7 +7,7 @@ import keras
 # that is depthwise leaves the blocks altogether unless its channels are a
 # multiple of 4: 1.3 to 2.2 times. These rules are read off what
 # benchmarks/widths.py measures (docs/performance.md).
-BLOCK = 16
+_BLOCK = 16
 _NEARLY = 13
 _QUARTER = 4
 _SHOWN = 3
@@ -18,8 +18,8 @@ def _multiple_wanted(op, width):
     """The multiple whose next one runs faster than `width`, or None."""
     if type(op) is _DEPTHWISE and width % _QUARTER:
         return _QUARTER
-    nearly = 8 <= width < BLOCK or width % BLOCK >= _NEARLY
-    return BLOCK if type(op) is _CONV and op.groups == 1 and nearly else None
+    nearly = 8 <= width < _BLOCK or width % _BLOCK >= _NEARLY
+    return _BLOCK if type(op) is _CONV and op.groups == 1 and nearly else None
 
 
 def notes(rows, ops):
@@ -42,7 +42,6 @@ def notes(rows, ops):
     some = [f"{n} of '{path}'" for path, n in list(found.items())[:_SHOWN]]
     more = ", ..." * (len(found) > _SHOWN)
     return [
-        f"onnxruntime takes longer for {len(found)} of the widths than for the "
-        f"next multiple of {BLOCK} ({', '.join(some)}{more}); "
-        f"round_to={BLOCK} keeps to those"
+        f"onnxruntime takes longer for {len(found)} of the widths than for "
+        f"wider ones ({', '.join(some)}{more}); round_to={_BLOCK} avoids them"
     ]

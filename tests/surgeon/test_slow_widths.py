@@ -10,11 +10,11 @@ from keras_gates.surgeon import plan
 from tests import helpers
 
 
-def convnet(width, closed, **options):
+def convnet(width, closed):
     """A network whose convolution `conv` loses channels."""
     x = inputs = keras.Input((8, 8, 3))
-    x = L.Conv2D(width, 3, padding="same", name="conv", **options)(x)
-    gate = kg.FilterGate(name="gate")
+    x = L.Conv2D(width, 3, padding="same", name="conv")(x)
+    gate = kg.FilterGate()
     x = L.Dense(2)(L.GlobalAveragePooling2D()(gate(x)))
     gate.factor.assign(np.where(np.arange(width) < closed, 0.0, 1.0))
     return keras.Model(inputs, x)

@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.arguments import mapped
 from keras_gates.surgeon.rules import activations
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.rule import ALL
@@ -27,8 +28,8 @@ def rerun(call, array):
     first = call.inputs[0]
 
     def function(x):
-        args, kwargs = keras.tree.map_structure(
-            lambda a: x if a is first else a, (call.args, call.kwargs)
+        args, kwargs = mapped(
+            lambda a: x if a is first else a, call.args, call.kwargs
         )
         if isinstance(call.op, keras.Layer):
             kwargs = {k: v for k, v in kwargs.items() if k != "training"}

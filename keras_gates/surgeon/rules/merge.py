@@ -6,6 +6,7 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from keras_gates.surgeon.arguments import mapped
 from keras_gates.surgeon.graph import Tensor
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.rule import LINEAR
@@ -141,7 +142,7 @@ class Merge(Rule):
                     array = array.compress(mask, axis)
             return array
 
-        args, kwargs = keras.tree.map_structure(cut, (call.args, call.kwargs))
+        args, kwargs = mapped(cut, call.args, call.kwargs)
         return {}, args, kwargs
 
 

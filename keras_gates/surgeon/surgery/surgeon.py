@@ -6,6 +6,7 @@ import keras
 
 from keras_gates.surgeon import create
 from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.arguments import mapped
 from keras_gates.surgeon.rewrite import rewrite
 from keras_gates.surgeon.state import copy_state
 from keras_gates.surgeon.surgery.deletion import Wanted
@@ -216,8 +217,8 @@ def _do(job, recall):
     if job.job == "delete_layer":
         return found[0]
     new = _called(job, job.given, found)
-    args, kwargs = keras.tree.map_structure(
-        lambda x: new if x is found[0] else x, (recall.args, recall.kwargs)
+    args, kwargs = mapped(
+        lambda x: new if x is found[0] else x, recall.args, recall.kwargs
     )
     return recall(*args, **kwargs)
 
