@@ -228,7 +228,8 @@ def constants(found, closed, exact=True):
 
     Args:
         found: a `Labelling`.
-        closed: `{id of layer: boolean array like its factors}`.
+        closed: `{id of layer: boolean array like its factors, or like its
+            units for one that reads its own output}`.
         exact: whether what varies a little may not count as constant.
     """
     values = {}
@@ -239,7 +240,8 @@ def constants(found, closed, exact=True):
             shut = None
         if all(v is None for v in inputs) and shut is None:
             continue
-        if step.call.kwargs.get("training") is True or step.flow.reason:
+        trained = step.call.kwargs.get("training") is True
+        if (trained and step.rule.trains) or step.flow.reason:
             continue
         outputs = [None] * len(step.outputs)
         if any(v is not None for v in inputs):
@@ -249,7 +251,7 @@ def constants(found, closed, exact=True):
             pairs = zip(outputs, guesses, strict=True)
             outputs = [value or guess for value, guess in pairs]
         if shut is not None:
-            outputs = [step.rule.shut(step.call, step.flow, outputs[0], shut)]
+            outputs[0] = step.rule.shut(step.call, step.flow, outputs[0], shut)
         for tensor, value in zip(step.outputs, outputs, strict=True):
             if value is not None:
                 values[tensor] = value

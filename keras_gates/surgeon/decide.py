@@ -28,12 +28,18 @@ GATHERING = 16
 _WORTH = 1 / 8
 
 
-def decide(labelling, values, exact=True):
+def decide(labelling, values, exact=True, closed=None):
     """Find the smallest set of channels that computes the same.
+
+    Args:
+        labelling: the `Labelling`.
+        values: what `analysis.constants` found for it.
+        exact: whether only exact removals are made.
+        closed: as in `analysis.constants`.
 
     Returns a `Decision` whose `kept` marks the classes that stay.
     """
-    decision = Decision(labelling, values, exact)
+    decision = Decision(labelling, values, exact, closed or {})
     decision.absorbing = _absorbing(labelling, values, exact)
     while True:
         _fixpoint(decision)

@@ -24,7 +24,8 @@ class Decision:
     """The outcome for one labelling and one set of closed gates.
 
     `closed` holds a mask like its factors by the id of each layer with some,
-    `uncut` the keys of gathers that would cost more than they save.
+    and like its units for a layer that reads its own output; `uncut` the keys
+    of gathers that would cost more than they save.
     """
 
     labelling: object

@@ -65,9 +65,7 @@ def _shut(decision, closed):
     for step in decision.present:
         shut = closed.get(id(step.call.op))
         if step.position is None and shut is not None and shut.any():
-            source = step.rule.source(step.call)
-            zeroed = {} if source is None else source.zeroed
-            for name, role in zeroed.items():
+            for name, role in step.rule.zeroed(step.call).items():
                 zeros = [(role, np.where(shut, 0.0, 1.0))]
                 found[id(step.call.op), name] = zeros
     return found

@@ -90,6 +90,8 @@ class Graph:
 
     `bounds` of a nested model's graph are the tensors of each of its calls.
     By name, `groups` are channels with scores, and `scores` those of gates.
+    `loops` holds, by the id of a layer that reads its own output, the place
+    of each of its units among those of all groups, -1 for none.
     """
 
     model: keras.Model
@@ -101,6 +103,7 @@ class Graph:
     bounds: list = dataclasses.field(default_factory=list)
     groups: dict = dataclasses.field(default_factory=dict)
     scores: dict = dataclasses.field(default_factory=dict)
+    loops: dict = dataclasses.field(default_factory=dict)
 
     def nested(self):
         """The graphs of all models inside, each once."""

@@ -94,17 +94,18 @@ def _places(labelling, exact):
     for step in labelling.steps:
         if not step.flow.mixes or not step.inputs:
             continue
-        tensor = step.inputs[0]
-        own = classes[labelling.labels[tensor]]
-        axes = lb.varying(own)
         whole = step.rule.reading(step.call) == ALL
-        if whole and not exact and step.rule.approximates(step.call):
-            continue
-        if whole or len(axes) != 1:
-            pinned[own] = True
-            continue
-        places[tensor] = axes[0]
-        read[own] = True
+        if whole and not exact:
+            whole = not step.rule.approximates(step.call)
+        for index in (0, *step.flow.states):
+            tensor = step.inputs[index]
+            own = classes[labelling.labels[tensor]]
+            axes = lb.varying(own)
+            if whole or len(axes) != 1:
+                pinned[own] = True
+                continue
+            places[tensor] = axes[0]
+            read[own] = True
     return places, read & ~pinned
 
 
@@ -145,6 +146,22 @@ def insert(graph, found, scores=None):
         for each in [call, *behind.get(id(call), ())]
     ]
     graph.groups = found.groups
+    graph.loops = _loops(found.labelling, place)
+
+
+def _loops(labelling, place):
+    """The units of the layers that read their own outputs.
+
+    What is closed behind such a layer would still be there inside: each unit
+    that a score closes is zero for its layer, too.
+    """
+    found = {}
+    for step in labelling.steps:
+        nothing = [np.zeros(x.shape, bool) for x in step.flow.labels]
+        if step.rule.recalls(step.call, step.flow, nothing) is not None:
+            units = labelling.classes[step.flow.roles["out"]]
+            found[id(step.call.op)] = place[units]
+    return found
 
 
 def _scored(found, scores):
@@ -239,7 +256,12 @@ def size(graph):
 
 
 def masks(graph, closed):
-    """`{id of a virtual gate: mask}` from `{name of a group: mask}`."""
+    """What groups close, from `{name of a group: mask}`.
+
+    Returns:
+        `{id: mask}` of the virtual gates, and of the layers whose units are
+        zero for themselves.
+    """
     if not graph.groups:
         return {}
     flat = np.zeros(size(graph), bool)
@@ -247,4 +269,6 @@ def masks(graph, closed):
         if name in closed:
             flat[group.start : group.start + group.units.size] = closed[name]
     ops = [c.op for c in graph.calls if isinstance(c.op, VirtualGate)]
-    return {id(op): op.mask(flat) for op in ops}
+    found = {id(op): op.mask(flat) for op in ops}
+    loops = graph.loops.items()
+    return found | {key: (at >= 0) & flat[at] for key, at in loops}

@@ -113,7 +113,7 @@ def _visit(decision, step):
             if index in flow.untied:
                 _read_untied(decision, step, number, labels.ravel()[source])
         _demand(decision, tensor, wanted)
-        if flow.mixes and live:
+        if flow.mixes and live and index not in flow.states:
             _read_all(decision, step, index, tensor, labels)
     return used
 
@@ -133,7 +133,8 @@ def _read_untied(decision, step, number, units):
 def recalled(decision, step):
     """Units of a step's outputs that it reads itself, None if it has none.
 
-    A recurrent layer reads its own state, whatever stands behind it.
+    A recurrent layer reads its own state, whatever gates stand behind it;
+    what a score closes is zero for the layer itself, too.
     """
     if type(step.rule).recalls is Rule.recalls:
         return None
@@ -141,7 +142,8 @@ def recalled(decision, step):
         decision.demand.get(t, np.zeros(labels.shape, bool))
         for t, labels in zip(step.outputs, step.flow.labels, strict=True)
     ]
-    return step.rule.recalls(step.call, step.flow, demanded)
+    closed = decision.closed.get(id(step.call.op))
+    return step.rule.recalls(step.call, step.flow, demanded, closed)
 
 
 def _scatter(out, source, shape):

@@ -61,8 +61,7 @@ def _settle(graph, closed, exact):
         values = analysis.constants(labelling, by_id, exact)
         if not uncut:
             _check_outputs(labelling, values, by_id)
-        decision = decide.decide(labelling, values, exact)
-        decision.closed = by_id
+        decision = decide.decide(labelling, values, exact, by_id)
         poor = decide.poor_selections(decision) - uncut
         if not poor:
             decision.uncut = frozenset(uncut)

@@ -26,7 +26,7 @@ class Channels:
         axis: that of the channels.
         classes: for each channel, its class in the labelling.
         tied: whether other gates hold some of the same channels, or there
-            is more than one place.
+            are places of more than one layer.
         reason: why they get no gate; "" if they get one.
     """
 
@@ -56,17 +56,23 @@ def find_channels(graph, labelling=None, position="activation"):
     factors out again, be it past an addition, a concatenation or a
     depthwise convolution. There, gates go behind the normalization.
 
+    Each call of a shared layer is a place for the same gate: what stays open
+    behind one of them keeps its channels for all.
+
     Args:
         graph: the `Graph` of a model.
         labelling: its `Labelling`, if it is at hand.
         position: where in the chain, as for `chains.chain`.
     """
     labelling = labelling or analysis.label(graph)
-    places, seen = {}, {lb.FIXED}
+    places, seen, makers = {}, {lb.FIXED}, set()
     for step in labelling.steps:
         made = {u for labels in step.flow.labels for u in labels.ravel()} - seen
         seen |= made
-        if made and step.position is None and has_kernel(step.call):
+        if step.position is not None or not has_kernel(step.call):
+            continue
+        if made or id(step.call.op) in makers:
+            makers.add(id(step.call.op))
             start = chains.chain(graph, step.call, position)
             for chain in _behind_norms(graph, start, position):
                 places.setdefault(chain[-1].site, chain)
@@ -157,6 +163,12 @@ def _only_scales(tensor):
 
 def _shared(found):
     """Put together what holds the same channels; mark what is tied."""
+    barred = {
+        id(one.places[0][0].op): one.reason for one in found if one.reason
+    }
+    for one in found:
+        # Without a gate behind one of its calls, others close for nothing.
+        one.reason = barred.get(id(one.places[0][0].op), "")
     groups = {}
     for one in found:
         key = id(one)
@@ -174,5 +186,6 @@ def _shared(found):
             counts[c] = counts.get(c, 0) + 1
     for group in gated:
         partly = any(counts[c] > 1 for c in group.classes)
-        group.tied = partly or len(group.places) > 1
+        makers = {id(place[0].op) for place in group.places}
+        group.tied = partly or len(makers) > 1
     return result

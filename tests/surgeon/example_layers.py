@@ -164,8 +164,9 @@ def recurrent():
         yield layer(name, 8, shrinks=IN, return_state=True)
         yield layer(name, 8, shrinks=IN, activation="softmax", why="softmax")
         yield Example(name, masked(name), IN, note="masked")
+        yield Example(name, with_state(name), IN, FEEDS_BACK, "with state")
         yield Example(
-            name, with_state(name), IN, "comes from outside", "with state"
+            name, given_state(name), IN, "comes from outside", "given state"
         )
         yield Example(name, unread(name), note="zero rows")
     yield layer("GRU", 8, shrinks=IN, reset_after=False)
@@ -209,6 +210,19 @@ def with_state(name):
         _, *state = first(front(inputs))
         y = second(front(inputs, "front_b"), initial_state=state)
         return keras.Model(inputs, behind(y))
+
+    return build
+
+
+def given_state(name):
+    """The initial state is an input of the model, which has no units."""
+
+    def build():
+        inputs = keras.Input(SIGNAL)
+        count = 2 if name == "LSTM" else 1
+        states = [keras.Input((8,)) for _ in range(count)]
+        y = getattr(L, name)(8)(front(inputs), initial_state=states)
+        return keras.Model([inputs, *states], behind(y))
 
     return build
 

@@ -147,11 +147,33 @@ def padded_then_read(name, pad):
     )
 
 
+# What is the identity in inference, whatever Keras records.
+AUGMENTED = {
+    "CutMix": (),
+    "MixUp": (),
+    "RandomBrightness": (0.3,),
+    "RandomContrast": (0.3,),
+    "RandomElasticTransform": (),
+    "RandomErasing": (),
+    "RandomFlip": (),
+    "RandomGaussianBlur": (),
+    "RandomPerspective": (),
+    "RandomRotation": (0.3,),
+    "RandomSharpness": (0.3,),
+    "RandomShear": (0.3,),
+    "RandomTranslation": (0.3, 0.3),
+    "RandomZoom": (0.3,),
+}
+
+
 def images():
     for name in ("nearest", "bilinear"):
         yield layer("Resizing", 4, 4, interpolation=name, shape=IMAGE)
     yield layer("Resizing", 4, 8, pad_to_aspect_ratio=True, shape=IMAGE)
     yield layer("CenterCrop", 4, 4, shape=IMAGE)
+    yield layer("RandomCrop", 4, 4, shape=IMAGE)
+    for name, arguments in AUGMENTED.items():
+        yield layer(name, *arguments, shape=IMAGE)
 
 
 def shapes():

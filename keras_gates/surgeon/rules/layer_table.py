@@ -1,5 +1,7 @@
 """The rows: every layer of Keras that has a rule."""
 
+import dataclasses
+
 from keras_gates.surgeon.rules import convolution as cv
 from keras_gates.surgeon.rules import einsum as en
 from keras_gates.surgeon.rules import elementwise as ew
@@ -23,7 +25,13 @@ _SCALES = {"in": {"kernel": "in"}, "out": {"kernel": "out", "bias": "out"}}
 _ONCE = {"kernel": "out"}
 
 DENSE = ln.Linear(
-    "dense", _KERNEL, {"units": "out"}, _ONCE, _SCALES, width="units"
+    "dense",
+    _KERNEL,
+    {"units": "out"},
+    _ONCE,
+    _SCALES,
+    width="units",
+    trains=False,
 )
 
 
@@ -113,7 +121,7 @@ LAYER_SCALE = pc.PerChannel(
     scales={"out": {"gamma": "channel"}},
     passes=LINEAR,
 )
-EINSUM = en.EinsumDense(scales=_SCALES, costs=_ONCE)
+EINSUM = en.EinsumDense(scales=_SCALES, costs=_ONCE, trains=False)
 EMBEDDING = ln.Embedding(
     "embedding",
     {"embeddings": (None, "out")},
@@ -150,8 +158,10 @@ ATTENTION = _barrier(
     "attention heads share their width, and no rule cuts them yet"
 )
 PRODUCT = _barrier("a product over the channels needs both sides alike")
-AUGMENTATION = _barrier("preprocessing is kept whole", costs={})
 
+# Preprocessing layers take a call for one in training unless they are told
+# otherwise, and Keras records that; in inference they are told.
+AUGMENTATION = dataclasses.replace(ew.NOISE, trains=False)
 SAME = ew.IDENTITY_TWIN
 POOL = sp.Spatial("pooling")
 MAX_POOL = sp.Spatial("pooling", passes=POSITIVE)
@@ -200,8 +210,23 @@ LAYERS = {
     **{f"UpSampling{n}D": sp.Spatial("upsampling") for n in (1, 2, 3)},
     **{f"ZeroPadding{n}D": PADDING for n in (1, 2, 3)},
     **{f"Cropping{n}D": sp.Spatial("cropping") for n in (1, 2, 3)},
-    "Resizing": sp.Spatial("resizing", pads=lambda op: op.pad_to_aspect_ratio),
-    "CenterCrop": sp.Spatial("cropping"),
+    "Resizing": sp.Spatial(
+        "resizing",
+        pads=lambda op: op.pad_to_aspect_ratio,
+        rim=lambda op: op.fill_value,
+        trains=False,
+    ),
+    "CenterCrop": sp.Spatial("cropping", trains=False),
+    "RandomCrop": sp.Spatial("cropping", trains=False),
+    **{
+        f"Random{name}": AUGMENTATION
+        for name in (
+            "Brightness Contrast ElasticTransform Erasing Flip GaussianBlur "
+            "Perspective Rotation Sharpness Shear Translation Zoom"
+        ).split()
+    },
+    "CutMix": AUGMENTATION,
+    "MixUp": AUGMENTATION,
     "Flatten": ix.Index("flatten", move=mv.flatten),
     "Reshape": MOVES,
     "Permute": ix.Index("permute", move=mv.permute, along=mv.nowhere),

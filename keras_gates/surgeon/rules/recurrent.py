@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 
 from keras_gates.surgeon import labels as lb
@@ -23,7 +24,8 @@ class Recurrent(Linear):
 
     Both kernels are `(..., gates * units)`; a bias has that last axis too.
     Each unit is read by the units to which its row of the recurrent kernel
-    leads: closing it behind the layer does not change what they see.
+    leads: a gate behind the layer does not change what they see. A unit that
+    a score closes is zero for them as well, as with a row of zeros.
 
     Attributes:
         gates: how often the units stand side by side in a kernel.
@@ -43,16 +45,38 @@ class Recurrent(Linear):
             roles["in"] = ids
         else:
             units.pin(inputs[0], "it works along the axis of time")
-        for labels in inputs[1:]:
-            units.pin(labels, "a state or a mask is read whole")
         out = units.mint(id(call.op), self.size(call.op))
+        states = self._states(call, inputs, out, units)
         roles["out"] = out
         roles["gates"] = np.tile(out, self.gates)
         for reason in self.why_whole(call):
             units.pin(out, reason)
         outputs = self.outputs(call, out)
         sources = [[None] * len(inputs) for _ in outputs]
-        return Flow(outputs, sources, roles, mixes=True)
+        return Flow(outputs, sources, roles, mixes=True, states=states)
+
+    def _states(self, call, inputs, out, units):
+        """Tie the initial states to the units; the inputs that they are.
+
+        A unit of a state is read by the unit of that number, and by those
+        that read it: what need not be there needs no state either.
+        """
+        given = call.argument("initial_state")
+        given = [] if given is None else keras.tree.flatten(given)
+        tensors, found = {id(tensor) for tensor in given}, []
+        for index, tensor in enumerate(call.inputs[1:], 1):
+            labels = inputs[index]
+            ids = None
+            if id(tensor) in tensors:
+                ids = one_axis(labels, labels.ndim - 1, tensor.shape)
+            if ids is None or len(ids) != len(out):
+                units.pin(labels, "a state or a mask is read whole")
+            else:
+                units.tie(labels, lb.vector(out, labels.ndim, -1))
+                found.append(index)
+        if len(found) < len(given):
+            units.pin(out, _STATE)
+        return tuple(found)
 
     def size(self, op):
         """How many units the layer has."""
@@ -64,11 +88,7 @@ class Recurrent(Linear):
 
     def why_whole(self, call):
         """Reasons why all units stay."""
-        found = []
-        if call.argument("initial_state") is not None:
-            found.append(_STATE)
-        if call.op.stateful:
-            found.append(_STATEFUL)
+        found = [_STATEFUL] if call.op.stateful else []
         for part in self.parts(call.op):
             for name in ("activation", "recurrent_activation"):
                 why = activations.why_not(getattr(part, name, None))
@@ -89,18 +109,23 @@ class Recurrent(Linear):
     def behind(self, call):
         return None
 
-    def recalls(self, call, flow, demanded):
+    def recalls(self, call, flow, demanded, closed=None):
         """The demanded units, those that they read, and so on."""
         out = flow.roles["out"]
         read = np.zeros(len(out), bool)
         for mask in demanded:
             read |= mask.reshape(-1, len(out)).any(axis=0)
         leads = self._leads(call.op)
+        if closed is not None:
+            leads[closed] = False
         while True:
             more = read | leads[:, read].any(axis=1)
             if (more == read).all():
                 return out[read]
             read = more
+
+    def zeroed(self, call):
+        return {"recurrent_kernel": "out"}
 
     def _leads(self, op):
         """Whether unit i has a part in what unit j becomes: `(i, j)`."""

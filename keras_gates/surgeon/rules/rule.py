@@ -39,6 +39,8 @@ class Flow:
         mixes: whether each output coordinate depends on every input one.
         untied: inputs whose units are other than the outputs', so that a
             kept output coordinate must be read from its source.
+        states: inputs of a layer that mixes whose units are those of its
+            outputs, and that it reads where those are kept.
         reason: why the inputs are kept whole, if they are.
     """
 
@@ -47,6 +49,7 @@ class Flow:
     roles: dict = dataclasses.field(default_factory=dict)
     mixes: bool = False
     untied: tuple = ()
+    states: tuple = ()
     reason: str | None = None
 
 
@@ -65,6 +68,8 @@ class Rule:
         scales: "in" or "out" -> the weights that take a factor there, as
             `{weight: role}`.
         cuts: whether a selection of channels may stand in front.
+        trains: whether a call with `training=True` may compute something
+            else than one in inference.
     """
 
     kind: str = "rule"
@@ -73,6 +78,7 @@ class Rule:
     costs: dict | None = dataclasses.field(default_factory=dict)
     scales: dict = dataclasses.field(default_factory=dict)
     cuts: bool = False
+    trains: bool = True
     note: str = ""
 
     def pick(self, call):
@@ -162,7 +168,7 @@ class Rule:
         """Whether the operation itself has a size, for all of its calls."""
         return bool(self.axes_of(call) or self.config)
 
-    def recalls(self, call, flow, demanded):
+    def recalls(self, call, flow, demanded, closed=None):
         """The units of its outputs that the operation itself reads, or None.
 
         Args:
@@ -170,6 +176,8 @@ class Rule:
             flow: its `Flow`.
             demanded: for each output, which of its coordinates (an array
                 like its labels) something that varies depends on.
+            closed: which of the layer's units are zero for itself as well,
+                a boolean array, or None.
         """
         return None
 
@@ -189,6 +197,11 @@ class Rule:
     def source(self, call):
         """The `Source` of factors that thresholds may close, or None."""
         return None
+
+    def zeroed(self, call):
+        """`{weight: role}` of the weights that are zero where it is closed."""
+        source = self.source(call)
+        return {} if source is None else source.zeroed
 
     def shut(self, call, flow, value, mask):
         """The output's `Known` when the factors in `mask` are zero.

@@ -32,7 +32,8 @@ class Spatial(Rule):
     Attributes:
         space: `call -> axes` that it works along.
         twin: what a constant becomes; identity for an average, a maximum.
-        pads: whether a rim of zeros is put round the input.
+        pads: whether a rim is put round the input.
+        rim: the value of that rim.
     """
 
     kind: str = "spatial"
@@ -40,6 +41,7 @@ class Spatial(Rule):
     passes: str | None = LINEAR
     twin: Callable | None = None
     pads: Callable = lambda op: False
+    rim: Callable = lambda op: 0.0
     cuts: bool = True
 
     def flow(self, call, inputs, units):
@@ -74,10 +76,17 @@ class Spatial(Rule):
             x = self._uniform(call, x).ravel()[source]
         if self.twin is not None:
             x = self.twin(call, x)
-        if self.pads(call.op) and not value.border:
+        rim = self._rim(call)
+        if rim:
+            return [known(np.where(x == rim, x, np.nan))]
+        if rim == 0 and not value.border:
             found = known(x)
             return [found and Known(found.values, border=True)]
         return [known(x)]
+
+    def _rim(self, call):
+        """The value that is put round the input; None where there is none."""
+        return self.rim(call.op) if self.pads(call.op) else None
 
     def _uniform(self, call, x):
         """Values that agree along the axes that are reduced."""
@@ -88,7 +97,7 @@ class Spatial(Rule):
         return np.where(same, x, np.nan)
 
     def scaling(self, call):
-        return self.passes
+        return None if self._rim(call) else self.passes
 
 
 def reduced(call):

@@ -71,6 +71,7 @@ class TimeDistributed(Rule):
             inner=inner,
             axes=inner.axes,
             costs=inner.costs,
+            trains=inner.trains,
         )
 
     def positions(self, call, over, in_shape, out_shape):
@@ -155,9 +156,13 @@ class TimeDistributed(Rule):
     def approximates(self, call):
         return self.inner.approximates(inside(call))
 
-    def recalls(self, call, flow, demanded):
+    def recalls(self, call, flow, demanded, closed=None):
         one = [_without_time(mask) for mask in demanded]
-        return self.inner.recalls(inside(call), self._inner(flow), one)
+        within = self._inner(flow)
+        return self.inner.recalls(inside(call), within, one, closed)
+
+    def zeroed(self, call):
+        return self.inner.zeroed(inside(call))
 
     def scaling(self, call):
         return self.inner.scaling(inside(call))
