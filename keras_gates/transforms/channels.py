@@ -163,11 +163,9 @@ def _only_scales(tensor):
 
 def _shared(found):
     """Put together what holds the same channels; mark what is tied."""
-    barred = {
-        id(one.places[0][0].op): one.reason for one in found if one.reason
-    }
+    barred = {id(c.places[0][0].op): c.reason for c in found if c.reason}
     for one in found:
-        # Without a gate behind one of its calls, others close for nothing.
+        # Where one call of a layer gets no gate, the others close in vain.
         one.reason = barred.get(id(one.places[0][0].op), "")
     groups = {}
     for one in found:

@@ -74,6 +74,11 @@ def _kernels(found):
                     ids = step.flow.roles[role]
                     if len(ids) == array.shape[axis]:
                         yield array, axis, role, ids
+                if "gates" in own and "gates" in step.flow.roles:
+                    # A recurrent unit has a column in each gate's part.
+                    ids = step.flow.roles["out"]
+                    columns = array.reshape(*array.shape[:-1], -1, len(ids))
+                    yield columns, columns.ndim - 1, "out", ids
 
 
 def _distances(rows):
