@@ -184,9 +184,10 @@ def recurrent():
     )
     for n in SPACES:
         shape = (3, *SPACE[n])
-        yield layer(
-            f"ConvLSTM{n}D", 8, 3, shape=shape, shrinks=STAYS, why="no rule"
-        )
+        name, more = f"ConvLSTM{n}D", {"shape": shape, "shrinks": IN}
+        yield layer(name, 8, 3, why=FEEDS_BACK, **more)
+        yield layer(name, 8, 3, padding="same", return_sequences=True, **more)
+        yield layer(name, 8, 3, strides=2, use_bias=False, **more)
 
 
 def masked(name):

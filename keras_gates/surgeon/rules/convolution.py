@@ -46,7 +46,7 @@ class Conv(Linear):
             roles["in of group"] = roles["in"].reshape(groups, -1)[0]
 
     def reading(self, call):
-        return _conv_reading(call.op)
+        return conv_reading(call.op)
 
     def merges(self, call):
         return call.op.groups == 1
@@ -67,7 +67,7 @@ class Conv(Linear):
         return np.einsum("gi,igo->go", x, kernel).reshape(-1)
 
 
-def _conv_reading(op):
+def conv_reading(op):
     """Zero padding turns a constant into something else at the border."""
     point = all(k == 1 for k in op.kernel_size)
     return BIAS if point or op.padding == "valid" else ZERO
@@ -104,7 +104,7 @@ class Separable(Linear):
             roles["middle"] = np.repeat(roles["in"], multiplier)
 
     def reading(self, call):
-        return _conv_reading(call.op)
+        return conv_reading(call.op)
 
     def merges(self, call):
         return False
@@ -159,7 +159,7 @@ class Depthwise(Rule):
         if x.size != x.shape[axis]:
             return [None]
         x = x.reshape(-1)[source.reshape(-1)]
-        if _conv_reading(call.op) == BIAS:
+        if conv_reading(call.op) == BIAS:
             out = x * self.taps(call.op)
         else:
             out = np.where(x == 0, 0.0, np.nan)

@@ -60,13 +60,14 @@ class Elementwise(Rule):
     def value(self, call, flow, values):
         if values[0] is None:
             return [None]
-        x = values[0].plain()
+        border = values[0].border and self.scaling(call) == LINEAR
+        x = values[0].values if border else values[0].plain()
         filled = np.where(np.isnan(x), 0.0, x)
         if self.twin is not None:
             result = self.twin(call.op, filled)
         else:
             result = rerun(call, filled)
-        return [known(np.where(np.isnan(x), np.nan, result))]
+        return [known(np.where(np.isnan(x), np.nan, result), border)]
 
     def scaling(self, call):
         return self.passes

@@ -50,12 +50,12 @@ class GateRule(PerChannel):
     def value(self, call, flow, values):
         if values[0] is None:
             return [None]
-        x = values[0].plain()
+        x, border = values[0].values, values[0].border
         factors = self.factors(call, x.ndim).astype("float64")
         shape = flow.labels[0].shape
         if np.broadcast_shapes(x.shape, factors.shape, shape) != shape:
             return [known(np.zeros(shape)) if not x.any() else None]
-        return [known(np.broadcast_to(x * factors, shape))]
+        return [known(np.broadcast_to(x * factors, shape), border)]
 
     def shut(self, call, flow, value, mask):
         labels = flow.labels[0]
@@ -63,8 +63,9 @@ class GateRule(PerChannel):
         pairs = zip(mask.shape, labels.shape, strict=True)
         if any(m not in (1, e) for m, e in pairs):
             return value if not mask.all() else Known(np.zeros(labels.shape))
-        before = np.nan if value is None else value.values
-        return Known(np.where(mask, 0.0, np.broadcast_to(before, labels.shape)))
+        before = Known(np.nan) if value is None else value
+        values = np.broadcast_to(before.values, labels.shape)
+        return Known(np.where(mask, 0.0, values), before.border)
 
 
 GATE = GateRule(axis=lambda op: getattr(op, "axis", -1))

@@ -139,19 +139,23 @@ def _barrier(why, costs=None):
 _SEQUENCE = {"in": {"kernel": "in"}}
 
 
-def _recurrent(gates):
-    return rc.Recurrent(
+def _recurrent(gates, rule=rc.Recurrent):
+    return rule(
         axes={
             "kernel": ("in", "gates"),
             "recurrent_kernel": ("out", "gates"),
             "bias": ("gates",),
         },
-        config={"units": "out"},
+        config={rule.width: "out"},
         costs={"kernel": "step", "recurrent_kernel": "step"},
         scales=_SEQUENCE,
         gates=gates,
-        note="closed units go under exact=False, or where none reads them",
+        note="units go that scores close; those that gates close do where "
+        "none reads them, and under exact=False",
     )
+
+
+CONV_LSTM = _recurrent(4, rc.ConvRecurrent)
 
 
 ATTENTION = _barrier(
@@ -250,10 +254,7 @@ LAYERS = {
     "Bidirectional": rc.Bidirectional(scales=_SEQUENCE),
     "TimeDistributed": td.TimeDistributed(),
     "RNN": _barrier("a cell may use its state in any way"),
-    **{
-        f"ConvLSTM{n}D": _barrier("no rule cuts recurrent convolutions yet")
-        for n in (1, 2, 3)
-    },
+    **{f"ConvLSTM{n}D": CONV_LSTM for n in (1, 2, 3)},
 }
 
 # Layers of keras.applications that keras.layers does not export.

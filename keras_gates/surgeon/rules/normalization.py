@@ -5,11 +5,14 @@ from collections.abc import Callable
 
 import numpy as np
 
+from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.elementwise import Elementwise
 from keras_gates.surgeon.rules.elementwise import mixing_flow
+from keras_gates.surgeon.rules.elementwise import rerun
 from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.per_channel import PerChannel
+from keras_gates.surgeon.rules.per_channel import alike
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import ZERO
 from keras_gates.surgeon.rules.rule import barrier
@@ -70,6 +73,21 @@ class GroupNorm(Normalizing):
             return barrier(call, inputs, units, why)
         return PerChannel.flow(self, call, inputs, units)
 
+    def value(self, call, flow, values):
+        """A constant is its own mean: the shift alone comes out."""
+        if values[0] is None:
+            return [None]
+        x = values[0].plain()
+        shift = weight(call.op, "beta")
+        if shift is None:
+            return [known(np.where(np.isnan(x), np.nan, 0.0))]
+        shape = [1] * x.ndim
+        shape[call.op.axis] = -1
+        shift = shift.reshape(shape)
+        if np.broadcast_shapes(shift.shape, x.shape) != x.shape:
+            return [None]
+        return [known(np.where(np.isnan(x), np.nan, shift))]
+
     def revise(self, call, flow, view):
         if "channel" not in view.index or call.op.groups == -1:
             return {}, call.args, call.kwargs
@@ -91,10 +109,24 @@ class Mixing(Elementwise):
         return mixing_flow(call, inputs, units, spans)
 
     def value(self, call, flow, values):
-        if values[0] is None or self.absorbs != ZERO:
+        if values[0] is None:
             return [None]
-        zero = values[0].plain() == 0
-        return [known(np.where(zero, 0.0, np.nan))]
+        x = values[0].plain()
+        if not flow.mixes:
+            return [known(self._along_others(call, x))]
+        if self.absorbs != ZERO:
+            return [None]
+        return [known(np.where(x == 0, 0.0, np.nan))]
+
+    def _along_others(self, call, x):
+        """What comes of constants along axes that hold no channels."""
+        shape = call.inputs[0].shape
+        spans = [a % x.ndim for a in self.spans(call.op, x.ndim)]
+        if len(call.inputs) > 1 or any(shape[a] is None for a in spans):
+            return None
+        true = lb.spread(np.where(np.isnan(x), 0.0, x), shape, spans)
+        found = alike(rerun(call, true), x.shape)
+        return None if found is None else np.where(np.isnan(x), np.nan, found)
 
     def reading(self, call):
         return self.absorbs

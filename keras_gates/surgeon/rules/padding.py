@@ -1,6 +1,7 @@
 """`keras.ops.pad`: along space as ZeroPadding, or of the channels."""
 
 import dataclasses
+import numbers
 
 import numpy as np
 
@@ -19,7 +20,7 @@ _COPIES = ("constant", "reflect", "symmetric", "edge")
 
 @dataclasses.dataclass(frozen=True)
 class Pad(Rule):
-    """Padded channels are new units, known to be zero.
+    """Padded channels are new units, known to be what is padded with.
 
     That is the parameter-free shortcut of residual networks, where the
     channels that a block adds start from zero.
@@ -31,7 +32,7 @@ class Pad(Rule):
     def flow(self, call, inputs, units):
         labels = inputs[0]
         op = call.op
-        if op.mode not in _COPIES or not _zero(call):
+        if op.mode not in _COPIES or _rim(call) is None:
             return barrier(call, inputs, units, "it pads with other values")
         axes = _channel_axes(call, labels)
         numbers = np.arange(labels.size).reshape(labels.shape)
@@ -53,16 +54,21 @@ class Pad(Rule):
         if isinstance(source, str):
             if values[0] is None:
                 return [None]
-            border = call.op.mode == "constant" and not values[0].border
-            found = known(values[0].plain())
+            x, rim = values[0].plain(), _rim(call)
+            if call.op.mode != "constant":
+                return [known(x)]
+            if rim:
+                return [known(np.where(x == rim, x, np.nan))]
+            found = known(x)
+            border = not values[0].border
             return [found and Known(found.values, border)]
         found = np.full(source.shape, np.nan)
         if values[0] is not None:
             found = values[0].plain().ravel()[source]
-        return [known(np.where(source < 0, 0.0, found))]
+        return [known(np.where(source < 0, _rim(call), found))]
 
     def scaling(self, call):
-        return LINEAR
+        return None if _rim(call) else LINEAR
 
     def sized(self, call):
         return True
@@ -103,6 +109,9 @@ def _widths(call):
     return widths * rank if len(widths) == 1 else widths
 
 
-def _zero(call):
+def _rim(call):
+    """The one number that it pads with, None where there are more."""
     value = call.argument("constant_values")
-    return value is None or (np.ndim(value) == 0 and value == 0)
+    if value is None:
+        return 0.0
+    return float(value) if isinstance(value, numbers.Real) else None

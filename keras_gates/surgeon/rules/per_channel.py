@@ -63,12 +63,28 @@ class PerChannel(Rule):
         else:
             result = rerun(call, filled)
         if result.shape != x.shape:
-            result = np.where(x == 0, 0.0, np.nan)
-            return [known(result) if self.passes is not None else None]
+            # The weights vary along other axes, too: it may not matter.
+            zero = np.where(x == 0, 0.0, np.nan)
+            result = alike(result, x.shape)
+            if result is None:
+                return [known(zero) if self.passes is not None else None]
         return [known(np.where(np.isnan(x), np.nan, result))]
 
     def scaling(self, call):
         return self.passes
+
+
+def alike(array, shape):
+    """An array with the extents of `shape`, NaN where what goes differs.
+
+    None where it is no longer one along some axis of `shape`.
+    """
+    pairs = list(zip(array.shape, shape, strict=True))
+    if any(own != size and size != 1 for own, size in pairs):
+        return None
+    axes = tuple(a for a, (own, size) in enumerate(pairs) if own != size)
+    low, high = (f(array, axis=axes, keepdims=True) for f in (np.min, np.max))
+    return np.where(low == high, low, np.nan)
 
 
 def slopes_axis(op):

@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
+from keras_gates.surgeon.rules.convolution import conv_reading
 from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.registry import rule_of_class
 from keras_gates.surgeon.rules.rule import Barrier
@@ -40,7 +41,8 @@ class Recurrent(Linear):
 
     def flow(self, call, inputs, units):
         roles = {}
-        ids = one_axis(inputs[0], 2, call.inputs[0].shape)
+        axis = inputs[0].ndim + self.last_axis(call.op)
+        ids = one_axis(inputs[0], axis, call.inputs[0].shape)
         if ids is not None:
             roles["in"] = ids
         else:
@@ -68,23 +70,25 @@ class Recurrent(Linear):
             labels = inputs[index]
             ids = None
             if id(tensor) in tensors:
-                ids = one_axis(labels, labels.ndim - 1, tensor.shape)
+                axis = labels.ndim + self.last_axis(call.op)
+                ids = one_axis(labels, axis, tensor.shape)
             if ids is None or len(ids) != len(out):
                 units.pin(labels, "a state or a mask is read whole")
             else:
-                units.tie(labels, lb.vector(out, labels.ndim, -1))
+                units.tie(labels, lb.vector(out, labels.ndim, axis))
                 found.append(index)
         if len(found) < len(given):
             units.pin(out, _STATE)
         return tuple(found)
 
-    def size(self, op):
-        """How many units the layer has."""
-        return op.units
+    def last_axis(self, op):
+        """The axis of the channels, counted from the end, of all tensors."""
+        return -1
 
     def outputs(self, call, out):
         """Labels of the outputs: the sequence or its end, then states."""
-        return [lb.vector(out, len(t.shape), -1) for t in call.outputs]
+        axis = self.last_axis(call.op)
+        return [lb.vector(out, len(t.shape), axis) for t in call.outputs]
 
     def why_whole(self, call):
         """Reasons why all units stay."""
@@ -133,8 +137,27 @@ class Recurrent(Linear):
         leads = np.zeros((size, size), bool)
         for part in self.parts(op):
             kernel = weight(part, "recurrent_kernel")
-            leads |= (kernel.reshape(size, -1, size) != 0).any(axis=1)
+            gates = kernel.shape[-1] // size
+            kernel = kernel.reshape(-1, size, gates, size)
+            leads |= (kernel != 0).any(axis=(0, 2))
         return leads
+
+
+@dataclasses.dataclass(frozen=True)
+class ConvRecurrent(Recurrent):
+    """ConvLSTM: the same with convolutions, one unit for each filter."""
+
+    kind: str = "recurrent convolution"
+    width: str = "filters"
+
+    def last_axis(self, op):
+        return -1 if op.data_format == "channels_last" else -1 - op.rank
+
+    def axis(self, call):
+        return len(call.inputs[0].shape) + self.last_axis(call.op)
+
+    def reading(self, call):
+        return conv_reading(call.op)
 
 
 def wrapped(config):
