@@ -96,14 +96,14 @@ def _places(labelling, exact):
             continue
         tensor = step.inputs[0]
         own = classes[labelling.labels[tensor]]
-        axes = lb.varying(own)
+        axis, _ = lb.sole_axis(own)
         whole = step.rule.reading(step.call) == ALL
         if whole and not exact and step.rule.approximates(step.call):
             continue
-        if whole or len(axes) != 1:
+        if whole or axis is None:
             pinned[own] = True
             continue
-        places[tensor] = axes[0]
+        places[tensor] = axis
         read[own] = True
     return places, read & ~pinned
 
@@ -135,7 +135,8 @@ def insert(graph, found, scores=None):
         place[group.units] = group.start + np.arange(group.units.size)
     behind = {}
     for tensor, axis in found.places.items():
-        units = place[classes[found.labelling.labels[tensor].ravel()]]
+        _, own = lb.sole_axis(classes[found.labelling.labels[tensor]])
+        units = place[own]
         if (units >= 0).any():
             call = _gate(graph, tensor, axis, units)
             behind.setdefault(id(tensor.producer), []).append(call)
