@@ -164,21 +164,6 @@ def _scored(found, scores):
     return dataclasses.replace(found, groups=groups)
 
 
-def members(every):
-    """`{path of a layer: names of the `Groups` that its channels are in}`."""
-    classes, names = every.labelling.classes, list(every.groups)
-    owner = np.full(len(classes), -1)
-    for number, group in enumerate(every.groups.values()):
-        owner[group.units] = number
-    found = {}
-    for step in every.labelling.steps:
-        ids = step.flow.roles.get("out")
-        if ids is not None:
-            own = np.unique(owner[classes[ids]])
-            found[step.path] = {names[number] for number in own[own >= 0]}
-    return found
-
-
 def scored(name, source, values):
     """A `Source` with scores.
 
