@@ -73,9 +73,9 @@ def check_fit(patterns, argument, graph):
             continue
         if matches(pattern, graph.calls):
             continue
-        near = difflib.get_close_matches(
-            pattern if plain else pattern.__name__, dict.fromkeys(every + inputs), 3, 0.4
-        )
+        wanted = pattern if plain else pattern.__name__
+        known = dict.fromkeys(every + inputs)
+        near = difflib.get_close_matches(wanted, known, 3, 0.4)
         some = near or list(dict.fromkeys(every))[:5]
         raise ValueError(
             f"`{argument}` has {pattern!r}, which fits no layer of model "
