@@ -58,8 +58,9 @@ def batches_of(model, data, criterion, size):
         )
     inputs = Inputs.of(model)
     if isinstance(data, (tuple, dict)) or _is_x(data, inputs):
-        parts = _parts(data, criterion, inputs)
-        return _split(parts, inputs.batch_size or size)
+        whole = _parts(data, criterion, inputs)
+        batches = _split(whole, inputs.batch_size or size)
+        return [_sized(batch, inputs) for batch in batches]
     return _each(_iterable(data), criterion, inputs)
 
 
@@ -93,12 +94,23 @@ def _each(iterable, criterion, inputs):
         empty = False
         # A loader of PyTorch collates into lists.
         pair = tuple(batch) if isinstance(batch, list) else batch
-        yield _parts(pair, criterion, inputs)
+        yield _sized(_parts(pair, criterion, inputs), inputs)
     if empty:
         raise ValueError(
             "`data` hold no batch. An iterator that was read before is empty: "
             "pass a new one."
         )
+
+
+def _sized(batch, inputs):
+    """The batch, if the model takes as many samples."""
+    if inputs.batch_size not in (None, batch.size):
+        raise ValueError(
+            f"Model '{inputs.model}' is made for batches of "
+            f"{inputs.batch_size}. Received: {batch.size} samples, in the "
+            "last batch at least. Leave some out."
+        )
+    return batch
 
 
 def _parts(given, criterion, inputs):

@@ -139,14 +139,14 @@ def array_of(value, name):
 
 
 def _fits(shape, expected):
-    """Whether Keras takes an array of this shape; it mends a last axis of 1."""
+    """Whether Keras takes samples of this shape; it mends a last axis of 1."""
     if len(shape) == len(expected) + 1 and shape[-1] == 1:
         shape = shape[:-1]
     elif len(shape) == len(expected) - 1 and expected[-1] == 1:
         shape = (*shape, 1)
     pairs = zip(shape, expected, strict=False)
     return len(shape) == len(expected) and all(
-        b is None or a == b for a, b in pairs
+        axis == 0 or b is None or a == b for axis, (a, b) in enumerate(pairs)
     )
 
 
