@@ -125,10 +125,13 @@ class Objective:
         )
 
     def _check(self, total, count, wrong):
-        """Warn where the gradients are made of rounding."""
-        if wrong is None or not np.isfinite(total + wrong):
+        """Warn where the gradients are made of rounding.
+
+        Where they are all 0, so are the scores, and `score` says it.
+        """
+        if not total or not wrong or not np.isfinite(total + wrong):
             return
-        if total / count > _ROUNDING * wrong or not wrong:
+        if total / count > _ROUNDING * wrong:
             return
         warnings.warn(
             "The gradient of the loss is rounding noise, about "

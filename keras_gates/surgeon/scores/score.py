@@ -33,6 +33,22 @@ _NORMALIZE = {
 # What scores that are equal may differ by, in sums of float32.
 _ROUNDING = 1e-6
 _MOST = 5
+# What to do where all scores of a group are equal.
+_REMEDIES = {
+    "apoz": (
+        "Nothing is ever zero there, or all is; activations such as GELU or "
+        'tanh have no zeros to count. Score by "mean" or "taylor".'
+    ),
+    "taylor": (
+        "Where they are 0, the loss does not depend on these channels, or the "
+        "labels are where it is at its least, as the model's own outputs are. "
+        "Pass hard labels (the true ones, or the argmax of the outputs), or "
+        "another loss."
+    ),
+    None: (
+        "Train the model first, pass more data, or score by another criterion."
+    ),
+}
 
 
 def score(
@@ -242,13 +258,7 @@ def _check_found(found, criterion, of):
         )
     alike = [n for n, v in found.items() if v.size > 1 and _alike(v)]
     if alike:
-        remedy = (
-            "Nothing is ever zero there, or all is; activations such as GELU "
-            'or tanh have no zeros to count. Score by "mean" or "taylor".'
-            if criterion == "apoz"
-            else "Train the model first, pass more data, or score by another "
-            "criterion."
-        )
+        remedy = _REMEDIES.get(criterion, _REMEDIES[None])
         warnings.warn(
             f"All {criterion!r} scores are equal within {len(alike)} of "
             f"{len(found)} {of}, so which of their channels are closed is "
