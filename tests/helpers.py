@@ -7,6 +7,7 @@ closed gates assigned to exactly 0. Nothing here asks the surgeon anything.
 import contextlib
 import hashlib
 import json
+import warnings
 
 import keras
 import numpy as np
@@ -66,6 +67,17 @@ def run(model, x):
     """The outputs in inference, flat, as float64 arrays."""
     outputs = model(x, training=False)
     return [numpy_of(y).astype("float64") for y in keras.tree.flatten(outputs)]
+
+
+@contextlib.contextmanager
+def told():
+    """Gathers the messages of the `UserWarning`s within."""
+    messages = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        yield messages
+    own = [w for w in caught if issubclass(w.category, UserWarning)]
+    messages += [str(w.message) for w in own]
 
 
 # Weights -----------------------------------------------------------------

@@ -48,6 +48,7 @@ _READING = ("arguments", "graph", "create", "state")
 READING = [f"surgeon.{name}" for name in _READING]
 LOW = [
     *("_checks", *READING, "surgeon.copies", "surgeon.naming"),
+    "surgeon.patterns",
     "surgeon.rewrite",
     *(*GATES, "thresholds"),
 ]
@@ -62,6 +63,7 @@ ARROWS = {
     "surgeon.copies": ["surgeon.graph", "surgeon.create"],
     "surgeon.state": ["surgeon.graph", "surgeon.create"],
     "surgeon.naming": [],
+    "surgeon.patterns": [],
     "surgeon.rewrite": READING,
     "constraints": ["_checks"],
     "regularizers": ["_checks"],

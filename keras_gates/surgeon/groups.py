@@ -100,11 +100,11 @@ def _places(labelling, exact):
         for index in (0, *step.flow.states):
             tensor = step.inputs[index]
             own = classes[labelling.labels[tensor]]
-            axes = lb.varying(own)
-            if whole or len(axes) != 1:
+            axis, _ = lb.sole_axis(own)
+            if whole or axis is None:
                 pinned[own] = True
                 continue
-            places[tensor] = axes[0]
+            places[tensor] = axis
             read[own] = True
     return places, read & ~pinned
 
@@ -136,7 +136,8 @@ def insert(graph, found, scores=None):
         place[group.units] = group.start + np.arange(group.units.size)
     behind = {}
     for tensor, axis in found.places.items():
-        units = place[classes[found.labelling.labels[tensor].ravel()]]
+        _, own = lb.sole_axis(classes[found.labelling.labels[tensor]])
+        units = place[own]
         if (units >= 0).any():
             call = _gate(graph, tensor, axis, units)
             behind.setdefault(id(tensor.producer), []).append(call)
@@ -178,21 +179,6 @@ def _scored(found, scores):
             )
         groups[name] = scored(name, group, values)
     return dataclasses.replace(found, groups=groups)
-
-
-def members(every):
-    """`{path of a layer: names of the `Groups` that its channels are in}`."""
-    classes, names = every.labelling.classes, list(every.groups)
-    owner = np.full(len(classes), -1)
-    for number, group in enumerate(every.groups.values()):
-        owner[group.units] = number
-    found = {}
-    for step in every.labelling.steps:
-        ids = step.flow.roles.get("out")
-        if ids is not None:
-            own = np.unique(owner[classes[ids]])
-            found[step.path] = {names[number] for number in own[own >= 0]}
-    return found
 
 
 def scored(name, source, values):

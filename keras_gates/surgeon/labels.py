@@ -122,6 +122,19 @@ def varying(labels):
     return [axis for axis, size in enumerate(labels.shape) if size > 1]
 
 
+def sole_axis(ids):
+    """`(axis, what is along it)` of an array that varies along one axis.
+
+    Ties may have made one axis of what a move spread over several. Where all
+    ids are alike, it is the axis with an extent. `(None, None)`: there is no
+    such axis.
+    """
+    own = collapse(ids)
+    own = own if varying(own) else ids
+    axes = varying(own)
+    return (axes[0], own.reshape(-1)) if len(axes) == 1 else (None, None)
+
+
 def axis_masks(mask):
     """Split a mask into one mask per axis whose product it is, or None."""
     if mask.size in mask.shape:

@@ -30,7 +30,7 @@ def chain(graph, call, position="activation"):
     """
     found = [call]
     while (after := _sole_reader(graph, found[-1])) is not None:
-        if not isinstance(after.op, NORMS) and not _is_activation(after):
+        if not isinstance(after.op, NORMS) and not is_activation(after):
             break
         found.append(after)
     if position == "norm":
@@ -62,5 +62,6 @@ def _sole_reader(graph, call):
     return after if inside and alone else None
 
 
-def _is_activation(call):
+def is_activation(call):
+    """Whether a call treats each value alone, as activations do."""
     return isinstance(rule_of(call), (Elementwise, PReLU))

@@ -10,6 +10,7 @@ from keras_gates.surgeon import analysis
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.convolution import Depthwise
+from keras_gates.surgeon.rules.index import Index
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import POSITIVE
 from keras_gates.transforms import chains
@@ -77,7 +78,10 @@ def find_channels(graph, labelling=None, position="activation"):
             for chain in _behind_norms(graph, start, position):
                 places.setdefault(chain[-1].site, chain)
     pinned = _pinned(labelling)
-    found = [_channels(graph, labelling, c, pinned) for c in places.values()]
+    found = []
+    for chain in places.values():
+        chain = _behind_moves(graph, labelling, chain, position)
+        found.append(_channels(labelling, chain, pinned))
     return _shared(found)
 
 
@@ -127,18 +131,64 @@ def _pinned(labelling):
     }
 
 
-def _channels(graph, labelling, chain, pinned):
+def _behind_moves(graph, labelling, chain, position):
+    """The chain, or a longer one, to where each factor is for one channel.
+
+    The units of a layer that is reshaped to a map go by the channel of the
+    map, and those in front of a pixel shuffle likewise: in front of the move,
+    several factors would have to close for one channel to go.
+    """
+    if _has_factor_each(labelling, chain[-1]):
+        return chain
+    found, longer = None, list(chain)
+    while (after := _moved_or_treated(graph, longer[-1])) is not None:
+        longer.append(after)
+        activation = chains.is_activation(after)
+        if activation and position == "norm" and found is not None:
+            break
+        treated = activation or isinstance(after.op, chains.NORMS)
+        if _has_factor_each(labelling, after) and (treated or found is None):
+            found = list(longer)
+    return chain if found is None else found
+
+
+def _moved_or_treated(graph, call):
+    """What alone reads a call's output, and moves or treats its channels."""
+    (tensor, *more) = call.outputs
+    if more or len(tensor.consumers) != 1 or tensor in graph.outputs:
+        return None
+    (after,) = tensor.consumers
+    alone = after.inputs == [tensor] and len(after.outputs) == 1
+    once = len(after.site.calls) == 1 or after.scopes == call.scopes
+    fits = isinstance(after.op, chains.NORMS) or chains.is_activation(after)
+    fits = fits or isinstance(rule_of(after), Index)
+    return after if alone and once and fits else None
+
+
+def _has_factor_each(labelling, call):
+    """Whether an axis of what a call puts out has each channel just once."""
+    _, classes = _along_one_axis(labelling, call.outputs[0])
+    return classes is not None and len(np.unique(classes)) == len(classes)
+
+
+def _along_one_axis(labelling, tensor):
+    """`(axis, classes)` of a tensor's channels; None, None: of several axes."""
+    axis, own = lb.sole_axis(labelling.classes[labelling.labels[tensor]])
+    if axis is None or own.size != tensor.shape[axis]:
+        return None, None
+    return axis, own
+
+
+def _channels(labelling, chain, pinned):
     """The `Channels` of one place, with the reason if it gets no gate."""
     tensor = chain[-1].outputs[0]
     found = Channels([chain])
-    labels = labelling.labels[tensor]
-    axes = lb.varying(labels)
-    if len(axes) != 1 or labels.size != tensor.shape[axes[0]]:
+    axis, found.classes = _along_one_axis(labelling, tensor)
+    if axis is None:
         found.reason = "its channels are not along one axis"
         return found
-    last = axes[0] == labels.ndim - 1
-    found.axis = -1 if last else axes[0]
-    found.classes = labelling.classes[labels.ravel()]
+    last = axis == len(tensor.shape) - 1
+    found.axis = -1 if last else axis
     reasons = [pinned.get(int(c)) for c in found.classes]
     if None not in reasons:
         found.reason = reasons[0]

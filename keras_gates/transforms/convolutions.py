@@ -9,7 +9,7 @@ from keras_gates.layers import stock
 from keras_gates.layers.res_conv import ResConv
 from keras_gates.stats import tables
 from keras_gates.surgeon import graph as gr
-from keras_gates.transforms import patterns
+from keras_gates.surgeon import patterns
 from keras_gates.transforms.fusing.wiring import Wiring
 from keras_gates.transforms.fusing.wiring import shared_layers
 

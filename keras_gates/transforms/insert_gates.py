@@ -112,6 +112,7 @@ def insert_gates(
     specs = {kind: spec for kind, spec in specs.items() if spec is not None}
     _check(specs, mismatch=mismatch, start=start, tied=tied)
     graph = gr.read(model)
+    specs = {kind: spec.named(graph) for kind, spec in specs.items()}
     shapes = tried_shapes(graph)
     chosen = _chosen(graph, Finder(graph, shapes, mismatch), specs, tied)
     if chosen:

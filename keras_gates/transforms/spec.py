@@ -8,7 +8,7 @@ import keras
 
 from keras_gates import constraints
 from keras_gates._checks import nonnegative_number
-from keras_gates.transforms import patterns
+from keras_gates.surgeon import patterns
 from keras_gates.transforms.chains import POSITIONS
 
 WEIGHS = ("count", "macs", "params")
@@ -41,8 +41,8 @@ class GateSpec:
             `constraints.UnitInterval()`: the paper's range, in which L1 gives
             exact zeros. `None` for none.
         include: What to gate: one or a list of layer names (`*` stands for
-            anything) and layer classes. Defaults to `None`, all that is
-            found.
+            anything), layers and layer classes. Defaults to `None`, all that
+            is found.
         exclude: What to leave out, likewise.
         pieces: For branches and blocks: pairs `(first, last)` of layer names,
             in place of what is found. `last` is the layer that joins the
@@ -98,6 +98,14 @@ class GateSpec:
         for name, get in _GETTERS.items():
             _check_known(name, getattr(self, name), get)
         _check_pieces(self.pieces)
+
+    def named(self, graph):
+        """The spec with paths in place of layers of the model."""
+        include, exclude = (
+            patterns.named(getattr(self, name), graph, name)
+            for name in ("include", "exclude")
+        )
+        return dataclasses.replace(self, include=include, exclude=exclude)
 
     def wants(self, calls):
         """Whether what consists of these calls is to be gated."""

@@ -7,6 +7,8 @@ import numpy as np
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.known import known
+from keras_gates.surgeon.rules.linear import Linear
+from keras_gates.surgeon.rules.registry import rule_of
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
@@ -47,7 +49,10 @@ class Index(Rule):
             if not _fits(m.shape, tensor.shape):
                 return barrier(call, inputs, units, _cannot(call, "sizes"))
         flat = np.concatenate([x.ravel() for x in inputs])
-        outputs = [_rectangular(flat[m], units, m) for m in moved]
+        outputs = [
+            _rectangular(flat[m], units, m, tensor)
+            for m, tensor in zip(moved, call.outputs, strict=True)
+        ]
         sources = [_split(m, inputs) for m in moved]
         return Flow(outputs, sources)
 
@@ -100,22 +105,73 @@ def _cannot(call, error):
     )
 
 
-def _rectangular(labels, units, moved):
+def _rectangular(labels, units, moved, tensor):
     """Tie units so that what is kept is a box: only one axis may be cut.
 
-    It is the axis along which the numbers in `moved` are nearest to each
-    other: there, neighbours were channels of one tensor before. Elsewhere
-    they may be groups of channels, or different tensors.
+    It is the axis that the next kernel takes for its channels. Where none is
+    in sight, it is the one along which the numbers in `moved` are nearest to
+    each other: there, neighbours were channels of one tensor before.
+    Elsewhere they may be groups of channels, or different tensors.
     """
     axes = lb.varying(labels)
     axes = [a for a in axes if (labels != labels.take([0], a)).any()]
     if len(axes) < 2:
         return labels
     steps = {a: np.abs(np.diff(moved, axis=a)).max() for a in axes}
-    free = min(reversed(axes), key=steps.get)
+    free = _axis_read(tensor, labels.shape, axes)
+    if free is None:
+        free = min(reversed(axes), key=steps.get)
     first = labels
     for axis in axes:
         if axis != free:
             first = first.take([0], axis)
     units.tie(labels, first)
     return np.broadcast_to(first, labels.shape)
+
+
+def _axis_read(tensor, shape, axes):
+    """Which of the axes the first kernel behind a tensor reads as channels.
+
+    Returns:
+        The axis, or None: no kernel is in sight, or it reads several at once.
+    """
+    places = {
+        axis: lb.vector(np.arange(shape[axis]), len(shape), axis)
+        for axis in axes
+    }
+    todo, seen = [(tensor, places)], set()
+    while todo:
+        tensor, places = todo.pop(0)
+        for call in tensor.consumers:
+            if call in seen:
+                continue
+            seen.add(call)
+            rule = rule_of(call)
+            if isinstance(rule, Linear) and call.inputs[0] is tensor:
+                axis = rule.axis(call) % len(tensor.shape)
+                read = [
+                    a
+                    for a, array in places.items()
+                    if lb.varying(array) == [axis]
+                ]
+                return read[0] if len(read) == 1 else None
+            todo += _behind(call, rule, tensor, places)
+    return None
+
+
+def _behind(call, rule, tensor, places):
+    """`(output, places)` of a call that moves them, or treats each alone."""
+    if isinstance(rule, Index) and call.inputs == [tensor]:
+        moved = [{} for _ in call.outputs]
+        for axis, array in places.items():
+            whole = lb.spread(array, tensor.shape, rule.along(call))
+            try:
+                found = rule.move(call, [whole])
+            except Exception:  # what can't be followed is not in sight
+                return []
+            found = found if isinstance(found, (list, tuple)) else [found]
+            for output, one in zip(moved, found, strict=True):
+                output[axis] = lb.collapse(np.asarray(one))
+        return list(zip(call.outputs, moved, strict=True))
+    alike = [t for t in call.outputs if t.shape == tensor.shape]
+    return [(t, places) for t in alike]

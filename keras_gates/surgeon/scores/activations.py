@@ -1,6 +1,5 @@
 """Criteria that look at what comes out on data."""
 
-import keras
 import numpy as np
 from keras import ops
 
@@ -30,9 +29,9 @@ def _mean(graph, batches, measure):
 
     model = with_gates(graph, metered)
     samples = 0
-    for x, _ in batches:
-        model(x, training=False)
-        samples += len(keras.tree.flatten(x)[0])
+    for batch in batches:
+        model(batch.x, training=False)
+        samples += batch.size
     sums, places = np.zeros((2, groups.size(graph)))
     for gate, meter in meters:
         inside = gate.units >= 0

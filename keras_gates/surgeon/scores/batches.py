@@ -1,49 +1,191 @@
-"""Data as batches `(x, y)`, whatever form they come in."""
+"""Data as batches, whatever form they come in: as `fit` takes them."""
+
+import dataclasses
 
 import keras
 
+from keras_gates.surgeon.scores.inputs import Inputs
+from keras_gates.surgeon.scores.inputs import array_of
+
 _LABELLED = ("taylor",)
 _UNLABELLED = ("apoz", "mean")
+_PARTS = ("x", "y", "sample_weight")
 
 
-def batches_of(data, criterion, size):
-    """A list or iterable of batches `(x, y)`; y may be None.
+@dataclasses.dataclass(frozen=True)
+class Batch:
+    """Some samples.
+
+    Attributes:
+        x: arrays in the structure that the model is called on.
+        y: the targets, or None.
+        sample_weight: weights of the samples in the loss, or None.
+        size: how many samples there are.
+    """
+
+    x: object
+    y: object
+    sample_weight: object
+    size: int
+
+
+def batches_of(model, data, criterion, size):
+    """`Batch`es, a list or an iterator that is read once.
+
+    A tuple is `(x, y, sample_weight)`, or the first of these; an array, a
+    dict, and a list of as many arrays as the model has inputs are x; anything
+    else holds batches of these.
+
+    Args:
+        model: a functional or Sequential model.
+        data: the data.
+        criterion: what they are for.
+        size: samples a batch, where data are arrays.
 
     Raises:
-        ValueError: the criterion needs data, or labels, and has none.
+        TypeError: the data are of no known form.
+        ValueError: the criterion needs data, or labels, and has none; or
+            they are not what the model takes.
     """
     if criterion not in (*_LABELLED, *_UNLABELLED):
         return []
+    labelled = criterion in _LABELLED
     if data is None:
-        what = "(x, y)" if criterion in _LABELLED else "x"
+        what = "(x, y)" if labelled else "x"
         raise ValueError(
             f"The criterion {criterion!r} needs data. Pass data={what}, or an "
             "iterable of such batches."
         )
-    if isinstance(data, tuple) or hasattr(data, "shape"):
-        x, y = data if isinstance(data, tuple) else (data, None)
-        return _split(x, y, size, criterion)
-    return (_pair(batch, criterion) for batch in data)
+    inputs = Inputs.of(model)
+    if isinstance(data, (tuple, dict)) or _is_x(data, inputs):
+        whole = _parts(data, criterion, inputs)
+        batches = _split(whole, inputs.batch_size or size)
+        return [_sized(batch, inputs) for batch in batches]
+    return _each(_iterable(data), criterion, inputs)
 
 
-def _split(x, y, size, criterion):
-    _pair((x, y), criterion)
-    count = len(keras.tree.flatten(x)[0])
+def _is_x(data, inputs):
+    """Whether data that are no tuple are x alone, and no batches."""
+    return hasattr(data, "shape") or (
+        isinstance(data, list) and inputs.are(data)
+    )
 
-    def part(array, start):
-        return None if array is None else array[start : start + size]
 
+def _split(batch, size):
     def cut(arrays, start):
-        return keras.tree.map_structure(lambda a: part(a, start), arrays)
+        return keras.tree.map_structure(
+            lambda a: None if a is None else a[start : start + size], arrays
+        )
 
-    return [(cut(x, start), cut(y, start)) for start in range(0, count, size)]
+    parts = (batch.x, batch.y, batch.sample_weight)
+    return [
+        Batch(
+            *(cut(arrays, start) for arrays in parts),
+            size=min(size, batch.size - start),
+        )
+        for start in range(0, batch.size, size)
+    ]
 
 
-def _pair(batch, criterion):
-    x, y = batch[:2] if isinstance(batch, (tuple, list)) else (batch, None)
+def _each(iterable, criterion, inputs):
+    """The batches of an iterable, checked one by one."""
+    empty = True
+    for batch in iterable:
+        empty = False
+        # A loader of PyTorch collates into lists.
+        pair = tuple(batch) if isinstance(batch, list) else batch
+        yield _sized(_parts(pair, criterion, inputs), inputs)
+    if empty:
+        raise ValueError(
+            "`data` hold no batch. An iterator that was read before is empty: "
+            "pass a new one."
+        )
+
+
+def _sized(batch, inputs):
+    """The batch, if the model takes as many samples."""
+    if inputs.batch_size not in (None, batch.size):
+        raise ValueError(
+            f"Model '{inputs.model}' is made for batches of "
+            f"{inputs.batch_size}. Received: {batch.size} samples, in the "
+            "last batch at least. Leave some out."
+        )
+    return batch
+
+
+def _parts(given, criterion, inputs):
+    """A tuple, or x alone, as one `Batch`."""
+    parts = given if isinstance(given, tuple) else (given,)
+    if not 1 <= len(parts) <= len(_PARTS):
+        raise ValueError(
+            "A tuple in `data` is (x,), (x, y) or (x, y, sample_weight). "
+            f"Received: a tuple of {len(parts)}. Pass several inputs as a "
+            f"list or a dict: {inputs}."
+        )
+    x, y, weight = (*parts, None, None)[: len(_PARTS)]
     if y is None and criterion in _LABELLED:
         raise ValueError(
             f"The criterion {criterion!r} needs labels: batches of (x, y). "
             "Received batches of x alone."
         )
-    return x, y
+    x = inputs.pack(x)
+    y, weight = _arrays(y, "y"), _arrays(weight, "sample_weight")
+    return Batch(x, y, weight, _length((x, y, weight)))
+
+
+def _arrays(structure, name):
+    """A structure of arrays; an output without a loss may have None."""
+    return keras.tree.map_structure(
+        lambda value: None if value is None else array_of(value, name),
+        structure,
+    )
+
+
+def _length(parts):
+    """How many samples there are, the same in all parts."""
+    lengths = {
+        name: [len(a) for a in keras.tree.flatten(part) if a is not None]
+        for name, part in zip(_PARTS, parts, strict=True)
+    }
+    every = {n for counts in lengths.values() for n in counts}
+    if len(every) != 1 or not max(every):
+        told = "; ".join(
+            f"{name}: {', '.join(map(str, counts))}"
+            for name, counts in lengths.items()
+            if counts
+        )
+        raise ValueError(
+            "All arrays in `data` must have the same number of samples, at "
+            f"least one. Received: {told}."
+        )
+    return every.pop()
+
+
+def _iterable(data):
+    """An iterable that ends.
+
+    Raises:
+        TypeError: the data are no iterable.
+        ValueError: they have no end.
+    """
+    endless = "`data` have no end ({}). Take some: {}."
+    cardinality = getattr(data, "cardinality", None)
+    if callable(cardinality) and int(cardinality()) == -1:
+        # What tf.data says of a dataset that is repeated for ever.
+        raise ValueError(
+            endless.format(type(data).__name__, "data.take(number of batches)")
+        )
+    if isinstance(data, keras.utils.PyDataset):
+        if data.num_batches is None:
+            how = "(data[i] for i in range(number of batches))"
+            raise ValueError(endless.format(type(data).__name__, how))
+        # Python would go on until an IndexError, which few raise.
+        return (data[index] for index in range(data.num_batches))
+    if isinstance(data, str) or not hasattr(data, "__iter__"):
+        raise TypeError(
+            "`data` must be arrays, (x, y), (x, y, sample_weight), a list or "
+            "dict of arrays for several inputs, or an iterable of batches: a "
+            "tf.data.Dataset, a keras.utils.PyDataset, a torch DataLoader, a "
+            f"generator. Received: {data!r} (of type {type(data).__name__})."
+        )
+    return data

@@ -13,7 +13,8 @@ class Meter(keras.layers.Layer):
     """
 
     def __init__(self, measure, axis, **kwargs):
-        super().__init__(dtype="float32", **kwargs)
+        # What it watches goes on as it is, in whatever precision.
+        super().__init__(dtype="float32", autocast=False, **kwargs)
         self.measure = measure
         self.axis = axis
 

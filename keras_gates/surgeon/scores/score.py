@@ -1,15 +1,20 @@
 """One call for all criteria."""
 
-import keras
+import warnings
+
 import numpy as np
 
+from keras_gates.surgeon import analysis
 from keras_gates.surgeon import expand
 from keras_gates.surgeon import groups
+from keras_gates.surgeon import patterns
 from keras_gates.surgeon.gates import gates_of
 from keras_gates.surgeon.scores import activations
+from keras_gates.surgeon.scores import ignored
 from keras_gates.surgeon.scores import taylor
 from keras_gates.surgeon.scores import weights
 from keras_gates.surgeon.scores.batches import batches_of
+from keras_gates.surgeon.scores.objective import Objective
 
 _WEIGHTS = {
     "l1": weights.l1,
@@ -25,6 +30,25 @@ _NORMALIZE = {
     "max": np.max,
     "sum": np.sum,
 }
+# What scores that are equal may differ by, in sums of float32.
+_ROUNDING = 1e-6
+_MOST = 5
+# What to do where all scores of a group are equal.
+_REMEDIES = {
+    "apoz": (
+        "Nothing is ever zero there, or all is; activations such as GELU or "
+        'tanh have no zeros to count. Score by "mean" or "taylor".'
+    ),
+    "taylor": (
+        "Where they are 0, the loss does not depend on these channels, or the "
+        "labels are where it is at its least, as the model's own outputs are. "
+        "Pass hard labels (the true ones, or the argmax of the outputs), or "
+        "another loss."
+    ),
+    None: (
+        "Train the model first, pass more data, or score by another criterion."
+    ),
+}
 
 
 def score(
@@ -36,6 +60,7 @@ def score(
     normalize="mean",
     ignore=(),
     loss=None,
+    loss_weights=None,
     batch_size=32,
     exact=True,
     seed=0,
@@ -54,15 +79,25 @@ def score(
             percentage of zeros), `"mean"` (mean absolute activation),
             `"taylor"` (`sum |a * dL/da|`, first order), or `"random"`, the
             control that any other should beat.
-        data: `(x, y)`, `x` alone, or an iterable of batches of these, for
-            `"apoz"`, `"mean"` (x) and `"taylor"` (x and y).
+        data: For `"apoz"` and `"mean"` (x) and `"taylor"` (x and y), as `fit`
+            takes them: a tuple is `(x, y)` or `(x, y, sample_weight)`; an
+            array is x, and so is a dict or a list of arrays for several
+            inputs; anything else is an iterable of batches of these (a
+            `tf.data.Dataset`, a `keras.utils.PyDataset`, a PyTorch
+            `DataLoader`, a generator, a list), which is read once.
         of: `"groups"` of coupled channels, or the model's `"gates"`
             (`"taylor"` and `"random"` only).
         normalize: What the scores of each group are divided by, so that
             layers compare: their `"mean"`, `"max"`, `"sum"`, or None.
-        ignore: Names of layers that stay whole: the groups that they have a
-            part in are left out. Or names of gates.
-        loss: The loss for `"taylor"`; that of a compiled model by default.
+        ignore: What stays whole: one or a list of layer names (`*` stands for
+            anything), layers and layer classes; a nested model stands for all
+            that is in it. The groups, or gates, whose channels come out of
+            these layers are left out.
+        loss: The loss for `"taylor"` in any form that `compile` takes; that
+            of a compiled model by default, with its weights. What layers add
+            with `add_loss` and penalties on activations count as in `fit`; a
+            `compute_loss` or `train_step` of the model's own is not called.
+        loss_weights: The weights of `loss`, as `compile` takes them.
         batch_size: Samples a batch, where data are arrays.
         exact: As in `prune`: which groups there are depends on it.
         seed: Seed of `"random"`.
@@ -72,8 +107,14 @@ def score(
         its channels) or gate to an array, one score a channel.
 
     Raises:
+        TypeError: `data` or `ignore` is of no known form.
         ValueError: The criterion or another name is unknown, data or a loss
-            are missing, or no channel can be removed.
+            are missing or do not fit the model, no channel can be removed, or
+            `ignore` leaves all out.
+
+    Warns:
+        UserWarning: Scores rank nothing: all of a group are equal, or their
+            gradients are rounding noise. Or groups have no score.
 
     Example:
     >>> import keras
@@ -93,33 +134,23 @@ def score(
     [8, 2]
     """
     _check(criterion, of, normalize)
+    patterns.check(ignore, "ignore")
     graph = expand.read(model)
+    patterns.check_fit(ignore, "ignore", graph)
+    batches = batches_of(model, data, criterion, batch_size)
+    objective = None
+    if criterion == "taylor":
+        objective = Objective.of(model, loss, loss_weights)
+    how = (criterion, batches, objective, seed)
     if of == "gates":
-        found = _of_gates(graph, criterion, data, loss, batch_size, seed)
-        members = {name: {name} for name in found}
+        found = _of_gates(graph, ignore, *how)
     else:
-        every = groups.find(graph, exact)
-        members = groups.members(every)
-        found = _of_groups(
-            graph, every, criterion, data, loss, batch_size, seed
-        )
-    left_out = _left_out(ignore, members, of)
+        found = _of_groups(graph, ignore, exact, *how)
+    _check_found(found, criterion, of)
     return {
         name: values / (_NORMALIZE[normalize](values) or 1.0)
         for name, values in found.items()
-        if name not in left_out
     }
-
-
-def _left_out(ignore, members, of):
-    """The groups or gates that ignored layers have a part in."""
-    for name in ignore:
-        if name not in members:
-            raise ValueError(
-                f"`ignore` has {name!r}, which is no layer with {of} that "
-                f"could be scored. There are: {', '.join(members)}."
-            )
-    return {group for name in ignore for group in members[name]}
 
 
 def _check(criterion, of, normalize):
@@ -142,46 +173,107 @@ def _check(criterion, of, normalize):
         )
 
 
-def _of_groups(graph, found, criterion, data, loss, batch_size, seed):
-    if not found.groups:
-        why = "; ".join(f"'{n}': {w}" for n, w in found.kept.items())
+def _of_groups(graph, ignore, exact, criterion, batches, objective, seed):
+    every = groups.find(graph, exact)
+    if not every.groups:
+        why = "; ".join(f"'{n}': {w}" for n, w in every.kept.items())
         raise ValueError(
             f"No channel of '{graph.model.name}' can be removed. {why}"
         )
+    out = ignored.groups_of(ignore, every)
+    names = _left(every.groups, out, "groups")
     if criterion in _WEIGHTS:
-        each = _WEIGHTS[criterion](found)
-        known = {n: each[g.units] for n, g in found.groups.items()}
-        # A group without such a weight has no score, and stays whole.
-        return {n: v for n, v in known.items() if not np.isnan(v).any()}
+        each = _WEIGHTS[criterion](every)
+        found = {n: each[every.groups[n].units] for n in names}
+        return _known(found, criterion)
     if criterion == "random":
         rng = np.random.default_rng(seed)
-        return {n: rng.random(g.shape) for n, g in found.groups.items()}
-    groups.insert(graph, found)
-    batches = batches_of(data, criterion, batch_size)
+        found = {n: rng.random(g.shape) for n, g in every.groups.items()}
+        return {n: found[n] for n in names}
+    groups.insert(graph, every)
     if criterion == "taylor":
-        flat = taylor.of_groups(graph, batches, _loss(graph.model, loss))
+        flat = taylor.of_groups(graph, batches, objective)
     else:
         flat = _DATA[criterion](graph, batches)
+    ends = {n: every.groups[n].start for n in names}
     return {
-        name: flat[group.start : group.start + group.units.size]
-        for name, group in found.groups.items()
+        n: flat[e : e + every.groups[n].units.size] for n, e in ends.items()
     }
 
 
-def _of_gates(graph, criterion, data, loss, batch_size, seed):
-    batches = batches_of(data, criterion, batch_size)
-    rng = np.random.default_rng(seed)
+def _of_gates(graph, ignore, criterion, batches, objective, seed):
+    out = set()
+    if patterns.listed(ignore):
+        labelling = analysis.label(graph, selections=False)
+        out = ignored.gates_of(ignore, labelling)
     if criterion == "random":
-        sources = gates_of(graph)
-        return {n: rng.random(s.shape) for n, s in sources.items()}
-    return taylor.of_gates(graph, batches, _loss(graph.model, loss))
+        rng = np.random.default_rng(seed)
+        found = {n: rng.random(s.shape) for n, s in gates_of(graph).items()}
+    else:
+        found = taylor.of_gates(graph, batches, objective)
+    return {name: found[name] for name in _left(found, out, "gates")}
 
 
-def _loss(model, loss):
-    """The loss to differentiate."""
-    if loss is None and not getattr(model, "compiled", False):
+def _left(names, out, of):
+    """The names of all that is not ignored."""
+    left = [name for name in names if name not in out]
+    if names and not left:
         raise ValueError(
-            f"The criterion 'taylor' needs a loss, and '{model.name}' is not "
-            "compiled. Compile it, or pass loss=..."
+            f"`ignore` leaves out all {of} of this model, so there is nothing "
+            f"to score: {', '.join(map(repr, names))}. Ignore fewer layers."
         )
-    return model.loss if loss is None else keras.losses.get(loss)
+    return left
+
+
+def _known(found, criterion):
+    """The groups that have a score by their weights; the others stay whole."""
+    lost = [name for name, values in found.items() if np.isnan(values).all()]
+    part = [n for n, values in found.items() if np.isnan(values).any()]
+    what = "gamma" if criterion == "batch_norm" else "kernel"
+    if len(part) == len(found):
+        raise ValueError(
+            f"No group has a {what} for each channel, which {criterion!r} "
+            f"scores: {_told(part)}. Score by another criterion."
+        )
+    if part:
+        also = " or only some" if part != lost else ""
+        warnings.warn(
+            f"{len(part)} of {len(found)} groups have no score by "
+            f"{criterion!r}, since their channels have no {what}{also}, and "
+            f"stay whole: {_told(part)}.",
+            UserWarning,
+            stacklevel=4,
+        )
+    return {name: v for name, v in found.items() if name not in part}
+
+
+def _check_found(found, criterion, of):
+    """Refuse scores that are no numbers; warn of those that rank nothing."""
+    bad = [n for n, values in found.items() if not np.isfinite(values).all()]
+    if bad:
+        raise ValueError(
+            f"The {criterion!r} scores of {_told(bad)} are not finite: the "
+            "data, the loss or the weights hold NaN or infinity, or overflow. "
+            "Look at these first."
+        )
+    alike = [n for n, v in found.items() if v.size > 1 and _alike(v)]
+    if alike:
+        remedy = _REMEDIES.get(criterion, _REMEDIES[None])
+        warnings.warn(
+            f"All {criterion!r} scores are equal within {len(alike)} of "
+            f"{len(found)} {of}, so which of their channels are closed is "
+            f"arbitrary: {_told(alike)}. {remedy}",
+            UserWarning,
+            stacklevel=3,
+        )
+
+
+def _alike(values):
+    """Whether scores differ by rounding alone."""
+    return np.ptp(values) <= _ROUNDING * np.abs(values).max()
+
+
+def _told(names):
+    more = len(names) - _MOST
+    tail = f" and {more} more" if more > 0 else ""
+    return ", ".join(map(repr, names[:_MOST])) + tail

@@ -7,7 +7,6 @@ https://arxiv.org/abs/1611.06440).
 
 import keras
 import numpy as np
-from keras import ops
 
 from keras_gates.surgeon import groups
 from keras_gates.surgeon.gated import with_gates
@@ -24,17 +23,23 @@ _RANDOM = (
 )
 
 
-def of_groups(graph, batches, loss):
-    """`sum |a * dL/da|` over batches of each unit, and over its places."""
+def of_groups(graph, batches, objective):
+    """`sum |a * dL/da|` over batches of each unit, and over its places.
+
+    Args:
+        graph: the `Graph` with its virtual gates.
+        batches: `Batch`es; read once.
+        objective: the `Objective`.
+    """
     nudges = []
 
     def nudged(gate, x):
-        nudge = Nudge(gate.axis)
+        nudge = Nudge(gate.axis, dtype=gate.dtype_policy)
         nudges.append((gate, nudge))
         return nudge(x)
 
     model = with_gates(graph, nudged, _without_noise)
-    found = _gradients(model, [nudge for _, nudge in nudges], batches, loss)
+    found = objective.gradients(model, [n for _, n in nudges], batches)
     sums = np.zeros(groups.size(graph))
     for (gate, _), values in zip(nudges, found, strict=True):
         inside = gate.units >= 0
@@ -42,48 +47,32 @@ def of_groups(graph, batches, loss):
     return sums
 
 
-def of_gates(graph, batches, loss):
+def of_gates(graph, batches, objective):
     """`{path: sum |a * dL/da|}` over batches, of the factors of each gate."""
     sites, nudges = {}, {}
     for call in graph.calls:
         if isinstance(rule_of(call), GateRule):
             sites.setdefault(id(call.op), call)
+    if not sites:
+        raise ValueError(
+            f"Model '{graph.model.name}' has no gates to score. Put some into "
+            'it with keras_gates.insert_gates, or score of="groups".'
+        )
 
     def nudged(recall):
         call = sites.get(id(recall.op))
         if call is None:
             return _without_noise(recall)
         if call.path not in nudges:
-            nudges[call.path] = Nudge(getattr(recall.op, "axis", None))
+            axis = getattr(recall.op, "axis", None)
+            nudges[call.path] = Nudge(axis, dtype=recall.op.dtype_policy)
         return nudges[call.path](recall())
 
     model = rewrite(graph, nudged)
-    found = _gradients(model, list(nudges.values()), batches, loss)
+    found = objective.gradients(model, list(nudges.values()), batches)
     return dict(zip(nudges, found, strict=True))
 
 
 def _without_noise(recall):
     """Dropout passed over: scores are for the network in inference."""
     return recall.args[0] if isinstance(recall.op, _RANDOM) else None
-
-
-def _gradients(model, nudges, batches, loss):
-    """`sum |dL/dnudge|` over batches, an array for each.
-
-    A step of plain SGD at rate 1 from zero is the gradient, on any backend.
-    Frozen normalisations use their moving statistics.
-    """
-    own = {id(nudge) for nudge in nudges}
-    for layer in model._flatten_layers(include_self=False):
-        if id(layer) not in own and not layer._layers:
-            layer.trainable = False
-    sgd = keras.optimizers.SGD(1.0)
-    model.compile(optimizer=sgd, loss=loss, auto_scale_loss=False)
-    sums = [np.zeros(nudge.nudge.shape) for nudge in nudges]
-    for x, y in batches:
-        for nudge in nudges:
-            nudge.nudge.assign(np.zeros(nudge.nudge.shape))
-        model.train_on_batch(x, y)
-        for total, nudge in zip(sums, nudges, strict=True):
-            total += np.abs(ops.convert_to_numpy(nudge.nudge))
-    return sums

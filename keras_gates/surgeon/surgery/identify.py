@@ -61,12 +61,11 @@ def get_apoz(model, layer, x_val, node_indices=None):
     watched = keras.Model(gr.structures(model)[0], tensors)
     axis = channel_axis(own[0].op, len(tensors[0].shape))
     totals, samples = 0, 0
-    for x, _ in batches_of(_batches(model, x_val), "apoz", 32):
-        found = watched(x, training=False)
+    for batch in batches_of(model, x_val, "apoz", 32):
+        found = watched(batch.x, training=False)
         zeros = [_zeros(y, axis) for y in keras.tree.flatten(found)]
-        count = len(keras.tree.flatten(x)[0])
-        totals = totals + np.mean(zeros, axis=0) * count
-        samples += count
+        totals = totals + np.mean(zeros, axis=0) * batch.size
+        samples += batch.size
     return totals / samples
 
 
@@ -105,14 +104,6 @@ def high_apoz(apoz, method="std", cutoff_std=1, cutoff_absolute=0.99):
             f"{method!r}."
         )
     return np.flatnonzero(apoz >= cutoffs[method])
-
-
-def _batches(model, x):
-    """What `batches_of` takes for the same data."""
-    if isinstance(x, keras.utils.PyDataset):
-        return (x[index] for index in range(x.num_batches))
-    several = isinstance(x, list) and len(x) == len(model.inputs) > 1
-    return (x, None) if several or isinstance(x, dict) else x
 
 
 def _zeros(activations, axis):

@@ -1,0 +1,149 @@
+"""Layers by name, by a pattern with *, by class, or themselves."""
+
+import difflib
+import fnmatch
+import glob
+
+import keras
+
+
+def listed(value):
+    """One or several patterns, or None, as a list."""
+    if value is None:
+        return []
+    return list(value) if isinstance(value, (list, tuple, set)) else [value]
+
+
+def check(patterns, argument):
+    """Refuse what is no pattern.
+
+    Raises:
+        TypeError: one is neither a string, nor a class, nor a layer.
+    """
+    for pattern in listed(patterns):
+        if not isinstance(pattern, (str, type, keras.Layer)):
+            raise TypeError(
+                f"`{argument}` takes layer names, patterns, layer classes and "
+                f"layers. Received: {pattern!r} (of type "
+                f"{type(pattern).__name__})."
+            )
+
+
+def matches(patterns, calls):
+    """Whether one of the patterns fits one of the calls."""
+    return any(
+        _fits(pattern, call) for pattern in listed(patterns) for call in calls
+    )
+
+
+def named(patterns, graph, argument):
+    """The patterns, with paths for layers: a copy has other layers.
+
+    Raises:
+        ValueError: a layer is not one of the model's.
+    """
+    found = []
+    for pattern in listed(patterns):
+        if isinstance(pattern, keras.Layer):
+            paths = _paths(graph.calls, pattern)
+            if not paths:
+                raise ValueError(
+                    f"`{argument}` has the layer '{pattern.name}', which is "
+                    f"none of model '{graph.model.name}'. Take layers from "
+                    "the model itself, with model.get_layer(name)."
+                )
+            found += map(glob.escape, paths)
+        else:
+            found.append(pattern)
+    return found if patterns is not None else None
+
+
+def check_fit(patterns, argument, graph):
+    """Refuse a pattern that fits no layer of a model.
+
+    Raises:
+        ValueError: one fits none; the message has names that are near it.
+    """
+    inputs = [kt.name for kt in graph.functional.inputs]
+    every = [name for call in graph.calls for name in _names(call)]
+    for pattern in named(patterns, graph, argument) or ():
+        plain = isinstance(pattern, str)
+        of_input = plain and fnmatch.filter(inputs, pattern)
+        if of_input or pattern is keras.layers.InputLayer:
+            continue
+        if matches(pattern, graph.calls):
+            continue
+        wanted = pattern if plain else pattern.__name__
+        known = dict.fromkeys(every + inputs)
+        near = difflib.get_close_matches(wanted, known, 3, 0.4)
+        some = near or list(dict.fromkeys(every))[:5]
+        raise ValueError(
+            f"`{argument}` has {pattern!r}, which fits no layer of model "
+            f"'{graph.model.name}'. {'Near it' if near else 'There are'}: "
+            f"{', '.join(map(repr, some))}. Pass the name of a layer, a "
+            "pattern with *, a layer, or a class."
+        )
+
+
+def check_used(patterns, argument, kind, found):
+    """Refuse a pattern that fits nothing that can be gated.
+
+    Args:
+        patterns: one, or a list.
+        argument: the argument they came in, for the message.
+        kind: what they choose from, for the message.
+        found: what there is: each with `name`, `calls` and `reason`.
+
+    Raises:
+        ValueError: a pattern fits none of them.
+    """
+    for pattern in listed(patterns):
+        fitting = [x for x in found if matches(pattern, x.calls)]
+        if any(not x.reason for x in fitting):
+            continue
+        if fitting and argument == "exclude":
+            continue
+        names = ", ".join(x.name for x in found if not x.reason) or "none"
+        why = "; ".join(f"'{x.name}': {x.reason}" for x in fitting[:3])
+        why = f"fits only what gets no gate ({why})" if why else "fits nothing"
+        raise ValueError(
+            f"`{argument}` of `{kind}` has {pattern!r}, which {why}. The "
+            f"{kind} of this model that can get gates: {names}. Pass one of "
+            "these names, the name of a layer inside, a pattern with *, or a "
+            "class."
+        )
+
+
+def _fits(pattern, call):
+    """Whether a pattern fits a call, or a nested model that it is in."""
+    ops = [call.op, *(scope.site.op for scope in call.scopes)]
+    if isinstance(pattern, type):
+        return any(isinstance(op, pattern) for op in ops)
+    if isinstance(pattern, keras.Layer):
+        return any(op is pattern for op in ops)
+    return any(fnmatch.fnmatchcase(name, pattern) for name in _names(call))
+
+
+def _names(call):
+    """The path and the name of a call, and those of the models round it."""
+    inside = _scopes(call)
+    names = [call.path, call.op.name, *inside, *inside.values()]
+    return list(dict.fromkeys(names))
+
+
+def _scopes(call):
+    """`{path: name}` of the nested models that a call is in."""
+    names = [scope.site.name for scope in call.scopes]
+    return {"/".join(names[: n + 1]): name for n, name in enumerate(names)}
+
+
+def _paths(calls, layer):
+    """The paths of a layer, or of a nested model."""
+    found = {}
+    for call in calls:
+        if call.op is layer:
+            found[call.path] = None
+        for path, scope in zip(_scopes(call), call.scopes, strict=True):
+            if scope.site.op is layer:
+                found[path] = None
+    return list(found)

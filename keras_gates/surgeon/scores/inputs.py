@@ -1,0 +1,167 @@
+"""What a model is called on, and data brought into that structure."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_gates.surgeon import graph as gr
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """The inputs of a model.
+
+    Attributes:
+        model: its name.
+        structure: its input tensors, nested as the model takes them.
+        names: their names, in the order of the flat structure.
+    """
+
+    model: str
+    structure: object
+    names: tuple
+
+    @classmethod
+    def of(cls, model):
+        structure, _ = gr.structures(model)
+        tensors = keras.tree.flatten(structure)
+        return cls(model.name, structure, tuple(t.name for t in tensors))
+
+    @property
+    def tensors(self):
+        return keras.tree.flatten(self.structure)
+
+    @property
+    def batch_size(self):
+        """The number of samples that the model is made for, or None."""
+        sizes = [tensor.shape[0] for tensor in self.tensors]
+        return next((size for size in sizes if size is not None), None)
+
+    def __str__(self):
+        told = (f"'{t.name}' {tuple(t.shape)}" for t in self.tensors)
+        return ", ".join(told)
+
+    def are(self, data):
+        """Whether a list is these inputs, and not batches of them."""
+        flat = keras.tree.flatten(data)
+        arrays = all(hasattr(a, "shape") or a is None for a in flat)
+        if not arrays or len(flat) != len(self.names):
+            return False
+        plain = len(data) == len(flat)
+        plain = plain and not any(isinstance(a, (list, tuple)) for a in data)
+        return (
+            plain
+            and not any(isinstance(a, dict) for a in data)
+            or (_skeleton(data) == _skeleton(self.structure))
+        )
+
+    def pack(self, x):
+        """Arrays in the structure that the model is called on.
+
+        Raises:
+            TypeError, ValueError: they are not what the model takes.
+        """
+        flat = self._by_name(x) if isinstance(x, dict) else self._in_order(x)
+        arrays = [
+            self._checked(array, tensor)
+            for array, tensor in zip(flat, self.tensors, strict=True)
+        ]
+        return keras.tree.pack_sequence_as(self.structure, arrays)
+
+    def _by_name(self, x):
+        """The arrays of a dict, by the model's keys or its inputs' names."""
+        if _skeleton(x) == _skeleton(self.structure):
+            return keras.tree.flatten(x)
+        own = self.structure
+        flat = isinstance(own, dict) and len(own) == len(self.names)
+        keys = sorted(own) if flat and set(own) <= set(x) else self.names
+        missing = [key for key in keys if key not in x]
+        if missing:
+            raise ValueError(
+                f"`data` do not fit model '{self.model}': no array for "
+                f"{', '.join(map(repr, missing))}. Expected: {self}. "
+                f"Received: a dict with {', '.join(map(repr, x)) or 'nothing'}."
+            )
+        return [x[key] for key in keys]
+
+    def _in_order(self, x):
+        flat = keras.tree.flatten(x)
+        own = self.structure
+        ordered = not isinstance(own, dict) or list(own) == sorted(own)
+        if len(flat) == len(self.names) and (ordered or len(flat) == 1):
+            return flat
+        raise ValueError(
+            f"`data` do not fit model '{self.model}'. Expected for x: {self}. "
+            f"Received: {_described(x)}. Pass several inputs as a dict by "
+            "name, or as a list in this order; a tuple is read as (x, y, "
+            "sample_weight)."
+        )
+
+    def _checked(self, value, tensor):
+        if value is None:
+            if getattr(gr.input_layer(tensor), "optional", False):
+                return None
+            raise ValueError(
+                f"`data` hold None for input '{tensor.name}' of model "
+                f"'{self.model}', which is not optional."
+            )
+        array = array_of(value, f"input '{tensor.name}'")
+        if not _fits(tuple(array.shape), tuple(tensor.shape)):
+            raise ValueError(
+                f"`data` do not fit model '{self.model}': input "
+                f"'{tensor.name}' takes the shape {tuple(tensor.shape)}, and "
+                f"received an array of {tuple(array.shape)}. Expected for x: "
+                f"{self}. A tuple is read as (x, y, sample_weight); pass "
+                "several inputs as a list or a dict."
+            )
+        return array
+
+
+def array_of(value, name):
+    """A tensor of this backend or a NumPy array, for anything like one.
+
+    Raises:
+        TypeError: it is nothing like an array of samples.
+    """
+    if isinstance(value, np.ndarray) or keras.ops.is_tensor(value):
+        array = value
+    elif hasattr(value, "__array__") and hasattr(value, "shape"):
+        array = np.asarray(value)  # of another backend, or of pandas
+    else:
+        array = None
+    if array is None or not array.shape:
+        raise TypeError(
+            "`data` must hold arrays with a first axis of samples. Received "
+            f"for {name}: {value!r} (of type {type(value).__name__})."
+        )
+    return array
+
+
+def _fits(shape, expected):
+    """Whether Keras takes samples of this shape; it mends a last axis of 1."""
+    if len(shape) == len(expected) + 1 and shape[-1] == 1:
+        shape = shape[:-1]
+    elif len(shape) == len(expected) - 1 and expected[-1] == 1:
+        shape = (*shape, 1)
+    pairs = zip(shape, expected, strict=False)
+    return len(shape) == len(expected) and all(
+        axis == 0 or b is None or a == b for axis, (a, b) in enumerate(pairs)
+    )
+
+
+def _skeleton(value):
+    """A structure alone, lists and tuples alike."""
+    if isinstance(value, dict):
+        return {key: _skeleton(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_skeleton(part) for part in value]
+    return None
+
+
+def _described(x):
+    if hasattr(x, "shape"):
+        return f"one array of shape {tuple(x.shape)}"
+    if isinstance(x, (list, tuple)):
+        return f"a {type(x).__name__} of {len(x)}"
+    return f"{x!r} (of type {type(x).__name__})"

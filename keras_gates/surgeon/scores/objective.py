@@ -1,0 +1,187 @@
+"""The loss of a model as `fit` takes it, and its gradients at probes."""
+
+import dataclasses
+import warnings
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gates.surgeon import graph as gr
+
+# Beside the gradient for the labels of other samples, one that is no more
+# than this is made of rounding: some units in the last place of float32.
+_ROUNDING = 16 * float(np.finfo("float32").eps)
+# Gradients of float16 fall below its smallest number without it.
+_HALF_SCALE = 1024.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Objective:
+    """What is differentiated.
+
+    Attributes:
+        model: the model whose outputs it is for.
+        loss: a loss in any form that `compile` takes.
+        weights: the weights of the losses, likewise.
+    """
+
+    model: keras.Model
+    loss: object
+    weights: object = None
+
+    @classmethod
+    def of(cls, model, loss=None, weights=None):
+        """The loss that is given, or that of a compiled model.
+
+        Raises:
+            ValueError: there is none.
+        """
+        if loss is not None:
+            return cls(model, loss, weights)
+        compiled = getattr(model, "compiled", False)
+        if not compiled or model.loss is None:
+            state = "compiled without a loss" if compiled else "not compiled"
+            raise ValueError(
+                f"The criterion 'taylor' needs a loss, and '{model.name}' is "
+                f"{state}. Compile it, or pass loss=..."
+            )
+        own = getattr(model, "_compile_loss", None)
+        if weights is None:
+            weights = getattr(own, "_user_loss_weights", None)
+        _say_what_is_left_out(model)
+        return cls(model, model.loss, weights)
+
+    def gradients(self, copy, nudges, batches):
+        """`sum |dL/dnudge|` over batches, an array for each.
+
+        A step of plain SGD at rate 1 from zero is the gradient, on any
+        backend. Frozen normalisations use their moving statistics.
+
+        Args:
+            copy: a copy of the model with the nudges.
+            nudges: the `Nudge` layers.
+            batches: `Batch`es; read once.
+        """
+        self._compile(copy, nudges)
+        sums = [np.zeros(nudge.nudge.shape) for nudge in nudges]
+        count, wrong = 0, None
+        for batch in batches:
+            count += 1
+            y = batch.y
+            found = self._step(copy, nudges, batch, y)
+            for total, values in zip(sums, found, strict=True):
+                total += values
+            if wrong is None and batch.size > 1:
+                other = self._step(copy, nudges, batch, _of_others(y))
+                wrong = sum(float(values.sum()) for values in other)
+        self._check(sum(float(v.sum()) for v in sums), count, wrong)
+        return sums
+
+    def _compile(self, copy, nudges):
+        own = {id(nudge) for nudge in nudges}
+        layers = copy._flatten_layers(include_self=False)
+        half = False
+        for layer in layers:
+            half = half or getattr(layer, "compute_dtype", "") == "float16"
+            if id(layer) not in own and not layer._layers:
+                layer.trainable = False
+        if gr.functional_of(copy) is copy:
+            # A gate may have been an output; losses go by its name.
+            names = gr.functional_of(self.model).output_names
+            copy.output_names = list(names)
+        scale = _HALF_SCALE if half else None
+        copy.compile(
+            optimizer=keras.optimizers.SGD(1.0, loss_scale_factor=scale),
+            loss=self.loss,
+            loss_weights=self.weights,
+            auto_scale_loss=False,
+        )
+
+    def _step(self, copy, nudges, batch, y):
+        """The size of the gradient of each nudge on a batch."""
+        for nudge in nudges:
+            nudge.nudge.assign(np.zeros(nudge.nudge.shape))
+        try:
+            copy.train_on_batch(batch.x, y, sample_weight=batch.sample_weight)
+        except Exception as error:
+            raise ValueError(self._misfit(batch, y)) from error
+        return [np.abs(ops.convert_to_numpy(n.nudge)) for n in nudges]
+
+    def _misfit(self, batch, y):
+        _, structure = gr.structures(self.model)
+        shapes = [tuple(t.shape) for t in keras.tree.flatten(structure)]
+        names = gr.functional_of(self.model).output_names
+        pairs = zip(names, shapes, strict=True)
+        outputs = ", ".join(f"{name!r} {shape}" for name, shape in pairs)
+        weight = batch.sample_weight
+        weighted = "" if weight is None else f", weights {_shapes(weight)}"
+        return (
+            f"The loss of '{self.model.name}' can't be taken of these labels. "
+            f"It has the outputs {outputs}, the loss {_told(self.loss)} and "
+            f"loss_weights={self.weights!r}. Received: y {_shapes(y)}"
+            f"{weighted}. Pass them as `fit` takes them: in the structure of "
+            "the outputs, or as a dict by their names."
+        )
+
+    def _check(self, total, count, wrong):
+        """Warn where the gradients are made of rounding.
+
+        Where they are all 0, so are the scores, and `score` says it.
+        """
+        if not total or not wrong or not np.isfinite(total + wrong):
+            return
+        if total / count > _ROUNDING * wrong:
+            return
+        warnings.warn(
+            "The gradient of the loss is rounding noise, about "
+            f"{total / count / wrong:.0e} of what labels of other samples "
+            "give: the labels are where the loss is at its least, as the "
+            "model's own outputs are. These scores rank at random. Pass hard "
+            "labels (the true ones, or the argmax of the outputs), or another "
+            'loss; or score by "mean", which needs no labels.',
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _say_what_is_left_out(model):
+    """Warn of methods that `fit` would call, and that are not called here."""
+    own = [
+        name
+        for name in ("compute_loss", "train_step")
+        if getattr(type(model), name) is not getattr(keras.Model, name)
+    ]
+    if own and not isinstance(model, keras.Sequential):
+        warnings.warn(
+            f"'{model.name}' (of type {type(model).__name__}) has a "
+            f"{' and a '.join(own)} of its own, which scores don't call: "
+            "taylor differentiates the compiled loss. Pass loss=... for "
+            "another, or scores of your own to prune.",
+            UserWarning,
+            stacklevel=2,
+        )
+
+
+def _of_others(y):
+    """The labels, each with the sample before."""
+
+    def rolled(array):
+        if array is None:
+            return None
+        return np.roll(ops.convert_to_numpy(array), 1, axis=0)
+
+    return keras.tree.map_structure(rolled, y)
+
+
+def _shapes(structure):
+    return keras.tree.map_structure(
+        lambda a: None if a is None else tuple(a.shape), structure
+    )
+
+
+def _told(loss):
+    """A loss as a user would write it."""
+    return keras.tree.map_structure(
+        lambda x: getattr(x, "name", getattr(x, "__name__", x)), loss
+    )
