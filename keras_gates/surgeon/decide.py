@@ -40,7 +40,8 @@ def decide(labelling, values, exact=True):
         missing = _missing(decision)
         if not missing:
             return decision
-        decision.pins += missing
+        _check_progress(decision, missing)
+        decision.pins += [units for _, units in missing]
 
 
 def _absorbing(labelling, values, exact):
@@ -72,6 +73,19 @@ def _absorbing(labelling, values, exact):
     return found
 
 
+def _check_progress(decision, missing):
+    """Refuse to pin what is kept already: that would go on for ever."""
+    if all(decision.mask(units).all() for _, units in missing):
+        raise _stuck(missing[0][0].path, "what is missing there is kept")
+
+
+def _stuck(path, why):
+    return RuntimeError(
+        f"keras_gates: the decision comes to no end at '{path}': {why}. "
+        "Please report this model."
+    )
+
+
 def _fixpoint(decision):
     classes = decision.labelling.classes
     pins = decision.labelling.units.pins
@@ -80,18 +94,36 @@ def _fixpoint(decision):
     for units in [ids for ids, _ in pins] + decision.pins:
         pinned[classes[units]] = True
     decision.kept = np.ones(len(classes), bool)
-    while True:
+    # Each round but the last lets go of a class at least.
+    for _ in range(len(classes) + 1):
         backward(decision)
         kept = pinned.copy()
         for _, units in decision.reads + decision.recalls:
             kept[classes[units]] = True
         if (kept == decision.kept).all():
             return
+        changed = np.flatnonzero(kept != decision.kept)
         decision.kept = kept
+    raise _stuck(_reader(decision, changed), "its inputs come and go")
+
+
+def _reader(decision, changed):
+    """The path of a step that reads one of these classes."""
+    classes = decision.labelling.classes
+    for step, units in decision.reads + decision.recalls:
+        if np.isin(classes[units], changed).any():
+            return step.path
+    return decision.labelling.steps[-1].path
 
 
 def _missing(decision):
-    """Units to pin: a tensor left empty, or a merge without a target."""
+    """What to pin: a tensor left empty, or a merge without a target.
+
+    A tensor of size 0 was empty before, and has nothing that could be kept.
+
+    Returns:
+        Pairs of the step that lacks them and the units.
+    """
     found = []
     for step in decision.labelling.steps:
         if step not in decision.present:
@@ -100,14 +132,14 @@ def _missing(decision):
         tensors = [t for i, t in enumerate(step.inputs) if i not in dropped]
         for tensor in tensors + step.outputs:
             labels = decision.labelling.labels[tensor]
-            if not decision.mask(labels).any():
-                found.append(labels.ravel()[:1])
+            if labels.size and not decision.mask(labels).any():
+                found.append((step, labels.ravel()[:1]))
     if found:
         return found
     for step in decision.present:
         target = merge_target(decision, step)
         if target is not None and not decision.mask(target[0]).all():
-            found.append(target[0])
+            found.append((step, target[0]))
     return found
 
 

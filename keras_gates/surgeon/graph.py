@@ -187,7 +187,9 @@ def _plain_call(node, model):
 
 
 def _tensor(kt, producer=None):
-    return Tensor(tuple(kt.shape), kt.dtype, producer)
+    # A size may be a number of NumPy, which no config can hold.
+    shape = tuple(None if size is None else int(size) for size in kt.shape)
+    return Tensor(shape, kt.dtype, producer)
 
 
 def _expand(graph, bound, calls, scope):

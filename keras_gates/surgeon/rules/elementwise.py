@@ -16,6 +16,7 @@ from keras_gates.surgeon.rules.rule import POSITIVE
 from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
+from keras_gates.surgeon.rules.rule import axes_among
 from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import only_first
 from keras_gates.surgeon.rules.rule import run
@@ -125,8 +126,7 @@ class ReLU(Elementwise):
 def mixing_flow(call, inputs, units, axes):
     """Labels pass, but each output depends on all inputs along `axes`."""
     rank = len(call.inputs[0].shape)
-    axes = [axes] if isinstance(axes, int) else list(axes)
-    mixed = {axis % rank for axis in axes}
+    mixed = set(axes_among(axes, rank))
     sources = only_first(inputs, units, EXTRA)
     mixes = any(axis in mixed for axis in lb.varying(inputs[0]))
     return Flow([inputs[0]], [sources], mixes=mixes)

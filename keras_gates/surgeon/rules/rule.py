@@ -9,6 +9,7 @@ the operation looks like at its final size (`revise`).
 import dataclasses
 
 import keras
+import numpy as np
 
 from keras_gates.surgeon import labels as lb
 
@@ -285,6 +286,18 @@ def channel_axis(op, rank):
     layout = getattr(op, "data_format", "channels_last")
     layout = layout or keras.config.image_data_format()
     return 1 if layout == "channels_first" else rank - 1
+
+
+def axes_among(axis, rank):
+    """An argument `axis` as a list of axes, none negative; None for all.
+
+    It may be a number, a list, a tuple, or an array of NumPy or a backend.
+    """
+    if axis is None:
+        return list(range(rank))
+    if not isinstance(axis, (int, tuple, list, np.ndarray)):
+        axis = keras.ops.convert_to_numpy(axis)
+    return [int(a) % rank for a in np.atleast_1d(axis)]
 
 
 def one_axis(labels, axis, shape):
