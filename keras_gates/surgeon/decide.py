@@ -48,11 +48,13 @@ def _absorbing(labelling, values, exact):
     """For each layer that mixes inputs: which known ones may go, and how."""
     steps_of = {}
     for step in labelling.steps:
-        if step.flow.mixes and "in" in step.flow.roles:
-            steps_of.setdefault(id(step.call.op), []).append(step)
+        for index in step.flow.reads if step.flow.mixes else ():
+            if step.flow.read(index) is not None:
+                key = id(step.call.op), index
+                steps_of.setdefault(key, []).append(step)
     found = {}
-    for op, steps in steps_of.items():
-        known = [values.get(step.inputs[0]) for step in steps]
+    for (op, index), steps in steps_of.items():
+        known = [values.get(step.inputs[index]) for step in steps]
         if any(value is None for value in known):
             continue
         rule, call = steps[0].rule, steps[0].call
@@ -69,7 +71,7 @@ def _absorbing(labelling, values, exact):
                 mode = "approximate"
         if mode == "none":
             agreed = np.where(agreed == 0, 0.0, np.nan)
-        found[op] = Reads(agreed, mode)
+        found[op, index] = Reads(agreed, mode)
     return found
 
 
@@ -137,25 +139,26 @@ def _missing(decision):
     if found:
         return found
     for step in decision.present:
-        target = merge_target(decision, step)
-        if target is not None and not decision.mask(target[0]).all():
-            found.append((step, target[0]))
+        for index in step.flow.reads:
+            target = merge_target(decision, step, index)
+            if target is not None and not decision.mask(target[0]).all():
+                found.append((step, target[0]))
     return found
 
 
-def merge_target(decision, step):
-    """Where the removed constants of a layer go, if they must merge.
+def merge_target(decision, step, index):
+    """Where the removed constants of an input go, if they must merge.
 
     Returns:
         None if nothing merges, else `(units, position)`: the unit that
         must stay (an array of one) and its place along the channels.
     """
-    absorbing = decision.absorbing.get(id(step.call.op))
+    absorbing = decision.absorbing.get((id(step.call.op), index))
     if absorbing is None or absorbing.mode != "merge":
         return None
-    if not step.flow.mixes or "in" not in step.flow.roles:
+    ids = step.flow.read(index)
+    if not step.flow.mixes or ids is None:
         return None
-    ids = step.flow.roles["in"]
     kept = decision.mask(ids)
     values = np.where(np.isnan(absorbing.values), 0.0, absorbing.values)
     size = np.abs(values)

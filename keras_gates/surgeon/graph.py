@@ -16,6 +16,8 @@ from keras.src.ops.node import Node
 from keras_gates.surgeon.arguments import mapped
 from keras_gates.surgeon.arguments import recorded
 
+_OPERATIONS = "keras.src.ops"
+
 
 @dataclasses.dataclass(eq=False)
 class Tensor:
@@ -272,8 +274,28 @@ def operation(name):
     Returns None where this Keras has no such operation.
     """
     module, _, cls = name.rpartition(".")
-    found = importlib.import_module(f"keras.src.ops.{module}")
+    found = importlib.import_module(f"{_OPERATIONS}.{module}")
     return getattr(found, cls, None)
+
+
+def operation_of(function):
+    """The class behind a function of `keras.ops`, by identity, or None.
+
+    The class is named after the function: `log_softmax` and `LogSoftmax`.
+    """
+    module = getattr(function, "__module__", None) or ""
+    package, _, module = module.rpartition(".")
+    name = getattr(function, "__name__", "")
+    if package != _OPERATIONS:
+        return None
+    found = importlib.import_module(f"{package}.{module}")
+    if getattr(found, name, None) is not function:
+        return None
+    wanted = name.replace("_", "").lower()
+    for cls_name, cls in vars(found).items():
+        if cls_name.lower() == wanted and isinstance(cls, type):
+            return cls
+    return None
 
 
 def layer_class(path):

@@ -94,17 +94,18 @@ def _places(labelling, exact):
     for step in labelling.steps:
         if not step.flow.mixes or not step.inputs:
             continue
-        tensor = step.inputs[0]
-        own = classes[labelling.labels[tensor]]
-        axes = lb.varying(own)
         whole = step.rule.reading(step.call) == ALL
         if whole and not exact and step.rule.approximates(step.call):
             continue
-        if whole or len(axes) != 1:
-            pinned[own] = True
-            continue
-        places[tensor] = axes[0]
-        read[own] = True
+        for index in {0, *step.flow.reads}:
+            tensor = step.inputs[index]
+            own = classes[labelling.labels[tensor]]
+            axes = lb.varying(own)
+            if whole or len(axes) != 1:
+                pinned[own] = True
+                continue
+            places[tensor] = axes[0]
+            read[own] = True
     return places, read & ~pinned
 
 

@@ -1,5 +1,6 @@
 """The rows: every layer of Keras that has a rule."""
 
+from keras_gates.surgeon.rules import attention as at
 from keras_gates.surgeon.rules import convolution as cv
 from keras_gates.surgeon.rules import einsum as en
 from keras_gates.surgeon.rules import elementwise as ew
@@ -146,9 +147,7 @@ def _recurrent(gates):
     )
 
 
-ATTENTION = _barrier(
-    "attention heads share their width, and no rule cuts them yet"
-)
+ATTENTION = _barrier("attention takes products over all channels")
 PRODUCT = _barrier("a product over the channels needs both sides alike")
 AUGMENTATION = _barrier("preprocessing is kept whole", costs={})
 
@@ -214,8 +213,8 @@ LAYERS = {
     "Maximum": mg.MAXIMUM,
     "Minimum": mg.MINIMUM,
     "Dot": PRODUCT,
-    "MultiHeadAttention": ATTENTION,
-    "GroupQueryAttention": ATTENTION,
+    "MultiHeadAttention": at.Attention(),
+    "GroupQueryAttention": at.Attention(shaped=False),
     "Attention": ATTENTION,
     "AdditiveAttention": ATTENTION,
     "Masking": _barrier("its mask looks at all features", costs={}),

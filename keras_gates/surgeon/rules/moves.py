@@ -46,9 +46,9 @@ def reshape(call, arrays):
     axes = lb.varying(lb.collapse(x))
     if not axes:
         return np.full((1,) * len(shape), x.flat[0])
-    if None not in (*before[1:], *shape[1:]):
-        if math.prod(before[1:]) == math.prod(shape[1:]):
-            return x.reshape(1, *shape[1:])
+    known = None not in (*before[1:], *shape[1:])
+    if known and math.prod(before[1:]) == math.prod(shape[1:]):
+        return x.reshape(1, *shape[1:])
     first, last = axes[0], axes[-1] + 1
     block = before[first:]
     for axis in range(len(shape) - 1, 0, -1):

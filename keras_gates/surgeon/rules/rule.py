@@ -41,6 +41,7 @@ class Flow:
         untied: inputs whose units are other than the outputs', so that a
             kept output coordinate must be read from its source.
         reason: why the inputs are kept whole, if they are.
+        reads: input that is read by a kernel -> the role of its units.
     """
 
     labels: list
@@ -49,6 +50,11 @@ class Flow:
     mixes: bool = False
     untied: tuple = ()
     reason: str | None = None
+    reads: dict = dataclasses.field(default_factory=lambda: {0: "in"})
+
+    def read(self, index):
+        """The units that a kernel reads of an input, or None."""
+        return self.roles.get(self.reads.get(index))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,6 +137,18 @@ class Rule:
         """One of LINEAR, POSITIVE, PRESERVES_ZERO, or None."""
         return None
 
+    def as_function(self, op):
+        """What the operation is where another has it for an activation.
+
+        Args:
+            op: the operation; None for any of its class.
+
+        Returns:
+            `(how a factor passes, whether it mixes channels)`, or None where
+            it is no function of its input alone.
+        """
+        return None
+
     def behind(self, call):
         """How a factor on the output passes back to the weights."""
         return LINEAR
@@ -146,6 +164,21 @@ class Rule:
     def takes(self, call, side):
         """The weights `{name: role}` that take a factor, or None."""
         return self.scales.get(side)
+
+    def takes_input(self, call, flow, index):
+        """As `takes`, for a factor on one of the inputs."""
+        return self.takes(call, "in") if index == 0 else None
+
+    def absorbed(self, call, part, role, values):
+        """What known inputs add: the name of a bias -> an array like it.
+
+        Args:
+            call: the `Call`.
+            part: one of `parts`.
+            role: that of the inputs.
+            values: theirs, `(units,)`, 0 for what does not go.
+        """
+        return {"bias": self.contribution(part, values)}
 
     def axes_of(self, call):
         """Weight name -> roles, for this call."""
