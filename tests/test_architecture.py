@@ -44,7 +44,7 @@ SURGEON = [
     "surgeon.iterative",
 ]
 GATES = ["constraints", "regularizers", "layers"]
-_READING = ("arguments", "graph", "create", "state")
+_READING = ("arguments", "time_axis", "graph", "create", "state")
 READING = [f"surgeon.{name}" for name in _READING]
 LOW = [
     *("_checks", *READING, "surgeon.copies", "surgeon.naming"),
@@ -57,7 +57,8 @@ LOW = [
 ARROWS = {
     "_checks": [],
     "surgeon.arguments": [],
-    "surgeon.graph": ["surgeon.arguments"],
+    "surgeon.time_axis": [],
+    "surgeon.graph": ["surgeon.arguments", "surgeon.time_axis"],
     "surgeon.create": ["surgeon.graph"],
     "surgeon.copies": ["surgeon.graph", "surgeon.create"],
     "surgeon.state": ["surgeon.graph", "surgeon.create"],
@@ -90,7 +91,7 @@ BANNED_CALLS = {
     "numpy.random.seed",
     "random.seed",
 }
-FILE_LINES = 300
+FILE_LINES = 400
 BODY_LINES = 55
 
 

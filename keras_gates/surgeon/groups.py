@@ -16,6 +16,7 @@ from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.source import Source
 from keras_gates.surgeon.rules.virtual import VirtualGate
+from keras_gates.surgeon.time_axis import is_fold
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,7 +99,7 @@ def _places(labelling, exact):
         if whole and not exact and step.rule.approximates(step.call):
             continue
         for index in {0, *step.flow.reads}:
-            tensor = step.inputs[index]
+            tensor = _before_folds(step.inputs[index])
             own = classes[labelling.labels[tensor]]
             axes = lb.varying(own)
             if whole or len(axes) != 1:
@@ -107,6 +108,13 @@ def _places(labelling, exact):
             places[tensor] = axes[0]
             read[own] = True
     return places, read & ~pinned
+
+
+def _before_folds(tensor):
+    """The tensor that a model has for one that was folded along time."""
+    while tensor.producer is not None and is_fold(tensor.producer.op):
+        tensor = tensor.producer.inputs[0]
+    return tensor
 
 
 def _why(labelling, own):

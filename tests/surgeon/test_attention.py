@@ -69,8 +69,14 @@ def widths(model):
     } | {"out": int(subject._output_dense.kernel.shape[-1])}
 
 
-@pytest.mark.parametrize("call", CALLS)
-@pytest.mark.parametrize("name", LAYERS)
+PAIRS = [
+    *[("plain", call) for call in CALLS],
+    *[(name, call) for name in LAYERS for call in ("self", "keyed")][2:],
+    ("grouped", "scores"),
+]
+
+
+@pytest.mark.parametrize("name, call", PAIRS)
 def test_what_attention_reads_and_returns_is_cut(name, call):
     model = model_of(LAYERS[name], CALLS[call])
     small = kg.surgeon.prune(model, helpers.THRESHOLD)
