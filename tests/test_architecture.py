@@ -44,7 +44,7 @@ SURGEON = [
     "surgeon.iterative",
 ]
 GATES = ["constraints", "regularizers", "layers"]
-_READING = ("arguments", "graph", "create", "state")
+_READING = ("arguments", "time_axis", "graph", "create", "state")
 READING = [f"surgeon.{name}" for name in _READING]
 LOW = [
     *("_checks", *READING, "surgeon.copies", "surgeon.naming"),
@@ -58,7 +58,8 @@ LOW = [
 ARROWS = {
     "_checks": [],
     "surgeon.arguments": [],
-    "surgeon.graph": ["surgeon.arguments"],
+    "surgeon.time_axis": [],
+    "surgeon.graph": ["surgeon.arguments", "surgeon.time_axis"],
     "surgeon.create": ["surgeon.graph"],
     "surgeon.copies": ["surgeon.graph", "surgeon.create"],
     "surgeon.state": ["surgeon.graph", "surgeon.create"],

@@ -182,7 +182,8 @@ def _macs(call, shapes):
     inside = shapes[call.inputs[0]] if call.inputs else ()
     outside = shapes[call.outputs[0]]
     weights = costs.weight_shapes(call.op)
-    return costs.layer_macs(call, rule_of(call), weights, inside, outside)
+    rule = rule_of(call)
+    return costs.layer_macs(call, rule, weights, inside, outside, shapes)
 
 
 def _row(call, macs, seen):

@@ -207,6 +207,11 @@ def _tie_steps(found, step, other):
     if step is other:
         return
     ours, theirs = step.inputs + step.outputs, other.inputs + other.outputs
+    if len(step.inputs) != len(other.inputs):
+        why = f"'{step.path}' is called with other arguments elsewhere"
+        for tensor in ours + theirs:
+            found.units.pin(found.labels[tensor], why)
+        return
     why = f"'{step.path}' is called on differently shaped tensors"
     _tie_all(found, ours, theirs, why)
 

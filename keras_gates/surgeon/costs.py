@@ -10,6 +10,7 @@ import math
 
 import keras
 
+from keras_gates.surgeon import time_axis
 from keras_gates.surgeon.rules.rule import named_weights
 
 
@@ -52,7 +53,7 @@ def parameters(shapes):
     return sum(math.prod(shape) for _, shape in shapes)
 
 
-def layer_macs(call, rule, shapes, in_shape, out_shape):
+def layer_macs(call, rule, shapes, in_shape, out_shape, tensor_shapes=None):
     """The MACs of one call at given shapes, before a cut or after it.
 
     Args:
@@ -61,6 +62,7 @@ def layer_macs(call, rule, shapes, in_shape, out_shape):
         shapes: `[(name, shape)]` of the weights.
         in_shape: shape of the first input, batch axis included.
         out_shape: shape of the first output, batch axis included.
+        tensor_shapes: `{Tensor: shape}`, if others than those of the graph.
 
     Returns:
         An integer, or None if the rule does not know what the call costs.
@@ -70,18 +72,21 @@ def layer_macs(call, rule, shapes, in_shape, out_shape):
     """
     if rule.costs is None:
         return None
+    steps = [x.shape[time_axis.AXIS] for x in call.times]
+    if tensor_shapes is not None:
+        steps = [tensor_shapes[x][time_axis.AXIS] for x in call.times]
     total = 0
     for name, shape in shapes:
         over = rule.costs.get(name)
         if over is not None:
-            places = _places(call, rule, over, in_shape, out_shape)
+            places = _places(call, rule, over, steps, in_shape, out_shape)
             total += math.prod(shape) * places
     return total
 
 
-def _places(call, rule, over, in_shape, out_shape):
+def _places(call, rule, over, steps, in_shape, out_shape):
     """At how many positions a weight is used."""
-    sizes = rule.positions(call, over, in_shape, out_shape)
+    sizes = [*steps, *rule.positions(call, over, in_shape, out_shape)]
     if None in sizes:
         raise ValueError(
             f"The MACs of layer '{call.path}' (of type "

@@ -5,6 +5,7 @@ are created from configs, and what a call of one looks up on the instance.
 """
 
 import contextlib
+import inspect
 
 import keras
 import numpy as np
@@ -49,6 +50,10 @@ def recreate(op, changes):
                 return _from_config(op, config, changes)
             except Exception:  # the first error says more
                 pass
+        if not isinstance(op, keras.Layer):
+            new = _from_attributes(op, changes)
+            if new is not None:
+                return new
         raise ValueError(
             f"'{op.name}' (of type {type(op).__name__}) can't be recreated "
             f"from its config: {error} Give the class a `get_config()` that "
@@ -81,6 +86,32 @@ def _from_config(op, config, changes):
         ):
             twin.trainable = part.trainable
     return new
+
+
+def _from_attributes(op, changes):
+    """A bare operation again, from the attributes of its arguments.
+
+    Keras has no config of one that was given numbers or arrays of NumPy. The
+    new one gets Python's, so that a model with it can be saved.
+
+    Returns:
+        None if it does not keep each argument under its name.
+    """
+    names = inspect.signature(type(op).__init__).parameters
+    wanted = [name for name in names if name not in ("self", "name")]
+    if not all(hasattr(op, name) for name in wanted):
+        return None
+    config = {name: _plain(getattr(op, name)) for name in wanted}
+    return type(op)(**merged(config, changes), name=op.name)
+
+
+def _plain(value):
+    """Numbers and arrays of NumPy as Python's, at any depth."""
+    if isinstance(value, (tuple, list)):
+        return type(value)(_plain(x) for x in value)
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    return value
 
 
 def merged(config, changes):

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_gates.surgeon import time_axis
 from keras_gates.surgeon.rules.rule import named_weights
 
 
@@ -67,6 +68,7 @@ def cuts_of(decision, folds, pruned):
 def _layer_at(model, path):
     """The layer at a path such as "tower/hidden", or None."""
     for name in path.split("/"):
+        model = time_axis.layer_of(model)
         found = [layer for layer in model.layers if layer.name == name]
         if not found:
             return None

@@ -46,18 +46,21 @@ def decide(labelling, values, exact=True, closed=None):
         missing = _missing(decision)
         if not missing:
             return decision
-        decision.pins += missing
+        _check_progress(decision, missing)
+        decision.pins += [units for _, units in missing]
 
 
 def _absorbing(labelling, values, exact):
     """For each layer that mixes inputs: which known ones may go, and how."""
     steps_of = {}
     for step in labelling.steps:
-        if step.flow.mixes and "in" in step.flow.roles:
-            steps_of.setdefault(id(step.call.op), []).append(step)
+        for index in step.flow.reads if step.flow.mixes else ():
+            if step.flow.read(index) is not None:
+                key = id(step.call.op), index
+                steps_of.setdefault(key, []).append(step)
     found = {}
-    for op, steps in steps_of.items():
-        known = [values.get(step.inputs[0]) for step in steps]
+    for (op, index), steps in steps_of.items():
+        known = [values.get(step.inputs[index]) for step in steps]
         if any(value is None for value in known):
             continue
         rule, call = steps[0].rule, steps[0].call
@@ -74,8 +77,21 @@ def _absorbing(labelling, values, exact):
                 mode = "approximate"
         if mode == "none":
             agreed = np.where(agreed == 0, 0.0, np.nan)
-        found[op] = Reads(agreed, mode)
+        found[op, index] = Reads(agreed, mode)
     return found
+
+
+def _check_progress(decision, missing):
+    """Refuse to pin what is kept already: that would go on for ever."""
+    if all(decision.mask(units).all() for _, units in missing):
+        raise _stuck(missing[0][0].path, "what is missing there is kept")
+
+
+def _stuck(path, why):
+    return RuntimeError(
+        f"keras_gates: the decision comes to no end at '{path}': {why}. "
+        "Please report this model."
+    )
 
 
 def _fixpoint(decision):
@@ -86,18 +102,36 @@ def _fixpoint(decision):
     for units in [ids for ids, _ in pins] + decision.pins:
         pinned[classes[units]] = True
     decision.kept = np.ones(len(classes), bool)
-    while True:
+    # Each round but the last lets go of a class at least.
+    for _ in range(len(classes) + 1):
         backward(decision)
         kept = pinned.copy()
         for _, units in decision.reads + decision.recalls:
             kept[classes[units]] = True
         if (kept == decision.kept).all():
             return
+        changed = np.flatnonzero(kept != decision.kept)
         decision.kept = kept
+    raise _stuck(_reader(decision, changed), "its inputs come and go")
+
+
+def _reader(decision, changed):
+    """The path of a step that reads one of these classes."""
+    classes = decision.labelling.classes
+    for step, units in decision.reads + decision.recalls:
+        if np.isin(classes[units], changed).any():
+            return step.path
+    return decision.labelling.steps[-1].path
 
 
 def _missing(decision):
-    """Units to pin: a tensor left empty, or a merge without a target."""
+    """What to pin: a tensor left empty, or a merge without a target.
+
+    A tensor of size 0 was empty before, and has nothing that could be kept.
+
+    Returns:
+        Pairs of the step that lacks them and the units.
+    """
     found = []
     for step in decision.labelling.steps:
         if step not in decision.present:
@@ -106,30 +140,31 @@ def _missing(decision):
         tensors = [t for i, t in enumerate(step.inputs) if i not in dropped]
         for tensor in tensors + step.outputs:
             labels = decision.labelling.labels[tensor]
-            if not decision.mask(labels).any():
-                found.append(labels.ravel()[:1])
+            if labels.size and not decision.mask(labels).any():
+                found.append((step, labels.ravel()[:1]))
     if found:
         return found
     for step in decision.present:
-        target = merge_target(decision, step)
-        if target is not None and not decision.mask(target[0]).all():
-            found.append(target[0])
+        for index in step.flow.reads:
+            target = merge_target(decision, step, index)
+            if target is not None and not decision.mask(target[0]).all():
+                found.append((step, target[0]))
     return found
 
 
-def merge_target(decision, step):
-    """Where the removed constants of a layer go, if they must merge.
+def merge_target(decision, step, index):
+    """Where the removed constants of an input go, if they must merge.
 
     Returns:
         None if nothing merges, else `(units, position)`: the unit that
         must stay (an array of one) and its place along the channels.
     """
-    absorbing = decision.absorbing.get(id(step.call.op))
+    absorbing = decision.absorbing.get((id(step.call.op), index))
     if absorbing is None or absorbing.mode != "merge":
         return None
-    if not step.flow.mixes or "in" not in step.flow.roles:
+    ids = step.flow.read(index)
+    if not step.flow.mixes or ids is None:
         return None
-    ids = step.flow.roles["in"]
     kept = decision.mask(ids)
     values = np.where(np.isnan(absorbing.values), 0.0, absorbing.values)
     size = np.abs(values)

@@ -23,6 +23,8 @@ class Reads:
 class Decision:
     """The outcome for one labelling and one set of closed gates.
 
+    `absorbing` holds `Reads` by the id of an operation and the number of an
+    input that a kernel of it reads.
     `closed` holds a mask like its factors by the id of each layer with some,
     and like its units for a layer that reads its own output; `uncut` the keys
     of gathers that would cost more than they save.
@@ -66,10 +68,15 @@ class Decision:
         return ~np.isnan(lb.stretched(value.values, labels.shape))
 
     def gone(self, step):
-        """The constants that a layer loses as inputs, 0 elsewhere; or None."""
-        reads = self.absorbing.get(id(step.call.op))
-        if reads is None or "in" not in step.flow.roles:
+        """The constants that a layer loses, by input; 0 for what stays."""
+        found = {i: self._gone_from(step, i) for i in step.flow.reads}
+        return {i: gone for i, gone in found.items() if gone is not None}
+
+    def _gone_from(self, step, index):
+        reads = self.absorbing.get((id(step.call.op), index))
+        ids = step.flow.read(index)
+        if reads is None or ids is None:
             return None
-        kept = self.mask(step.flow.roles["in"])
+        kept = self.mask(ids)
         gone = np.where(kept | np.isnan(reads.values), 0.0, reads.values)
         return gone if gone.any() else None

@@ -133,9 +133,8 @@ class _Folder:
         scope = step.path.rpartition("/")[0]
         return alone or scope == gate.path.rpartition("/")[0]
 
-    def _place(self, step, side, tensor, factors):
-        """The weights of `step` that take the factors, or None."""
-        taken = step.rule.takes(step.call, side)
+    def _place(self, step, taken, tensor, factors):
+        """The weights `{name: role}` of a step, with their factors, or None."""
         # A layer that is called elsewhere, too, would scale there as well.
         if not taken or len(self.sites[id(step.call.op)]) != 1:
             return None
@@ -162,7 +161,8 @@ class _Folder:
         if step is None or not self._together(gate, step):
             return None
         if _passes(step.rule.behind(step.call), factors):
-            places = self._place(step, "out", tensor, factors)
+            taken = step.rule.takes(step.call, "out")
+            places = self._place(step, taken, tensor, factors)
             if places is not None:
                 return places
         if step.flow.mixes or not _passes(
@@ -213,9 +213,8 @@ class _Folder:
         for step, index in users:
             if not self._together(gate, step):
                 return None
-            found = None
-            if index == 0:
-                found = self._place(step, "in", tensor, factors)
+            taken = step.rule.takes_input(step.call, step.flow, index)
+            found = self._place(step, taken, tensor, factors)
             if found is None:
                 found = self._onward(gate, step, index, factors)
             if found is None:

@@ -13,8 +13,11 @@ import keras
 from keras.src.models.functional import Functional
 from keras.src.ops.node import Node
 
+from keras_gates.surgeon import time_axis
 from keras_gates.surgeon.arguments import mapped
 from keras_gates.surgeon.arguments import recorded
+
+_OPERATIONS = "keras.src.ops"
 
 
 @dataclasses.dataclass(eq=False)
@@ -34,7 +37,8 @@ class Site:
     `child` is the graph of a nested model; `calls` are the flat calls that
     this site became: one for each time the model round it is called.
     `behind` holds, by the number of an output, the site of a gate that the
-    model does not have.
+    model does not have. `folds` are the sites in front of a model in
+    TimeDistributed and behind it, for its axis of time.
     """
 
     op: object
@@ -43,6 +47,7 @@ class Site:
     child: "Graph | None" = None
     calls: list = dataclasses.field(default_factory=list)
     behind: dict = dataclasses.field(default_factory=dict)
+    folds: tuple = ()
 
 
 @dataclasses.dataclass(eq=False)
@@ -60,7 +65,8 @@ class Call:
 
     `scopes` are those that it is in, the outermost first. `args` and
     `kwargs` hold `Tensor`s where the recorded call holds KerasTensors.
-    `path` names the layer from the outermost model.
+    `path` names the layer from the outermost model. It is made once for each
+    step in the axis of time of the tensors in `times`.
     """
 
     site: Site
@@ -70,6 +76,7 @@ class Call:
     outputs: list
     path: str
     scopes: tuple = ()
+    times: tuple = ()
     op: object = dataclasses.field(init=False)
 
     def __post_init__(self):
@@ -154,7 +161,7 @@ def read(model):
         )
     graph = _sites(model, {})
     graph.inputs = [_tensor(kt) for kt in graph.functional.inputs]
-    graph.outputs = _expand(graph, graph.inputs, graph.calls, ())
+    graph.outputs = _expand(graph, graph.inputs, graph.calls)
     return graph
 
 
@@ -170,10 +177,13 @@ def _sites(model, memo):
             if node.operation is None or node.is_input:
                 continue
             op = node.operation
-            child = None
-            if is_functional(op) and _plain_call(node, op):
-                child = _sites(op, memo)
-            sites.append(Site(op, node, op.name, child))
+            inner, child, folds = time_axis.layer_of(op), None, ()
+            if is_functional(inner) and _plain_call(node, inner):
+                child = _sites(inner, memo)
+            if child is not None and inner is not op:
+                kinds = time_axis.FoldTime, time_axis.UnfoldTime
+                folds = tuple(Site(k(op.name), node, op.name) for k in kinds)
+            sites.append(Site(op, node, op.name, child, folds=folds))
     memo[id(model)] = Graph(model, functional, sites)
     return memo[id(model)]
 
@@ -181,22 +191,31 @@ def _sites(model, memo):
 def _plain_call(node, model):
     """Whether a nested model is called on exactly its inputs, as they are.
 
-    Keras adds or drops a last axis of 1 where a rank is off by one.
+    Keras adds or drops a last axis of 1 where a rank is off by one. In
+    TimeDistributed, it is given an axis more.
     """
     given, inputs = node.input_tensors, functional_of(model).inputs
+    if node.operation is not model:
+        single = len(given) == len(inputs) == len(node.outputs) == 1
+        trains = node.arguments.kwargs.get("training") is True
+        deeper = single and len(given[0].shape) == len(inputs[0].shape) + 1
+        return deeper and not trains and len(functional_of(model).outputs) == 1
     return len(given) == len(inputs) and all(
         len(a.shape) == len(b.shape) for a, b in zip(given, inputs, strict=True)
     )
 
 
 def _tensor(kt, producer=None):
-    return Tensor(tuple(kt.shape), kt.dtype, producer)
+    # A size may be a number of NumPy, which no config can hold.
+    shape = tuple(None if size is None else int(size) for size in kt.shape)
+    return Tensor(shape, kt.dtype, producer)
 
 
-def _expand(graph, bound, calls, scope):
+def _expand(graph, bound, calls, scope=(), times=()):
     """Append the calls of `graph` on tensors `bound`; return its outputs.
 
-    `scope` holds the `Scope`s round it.
+    `scope` holds the `Scope`s round it, and `times` the tensors whose steps
+    it is called on.
     """
     tensors = {}
     for kt, tensor in zip(graph.functional.inputs, bound, strict=True):
@@ -207,24 +226,51 @@ def _expand(graph, bound, calls, scope):
         inputs = [tensors[id(kt)] for kt in node.input_tensors]
         path = "/".join([*(s.site.name for s in scope), site.name])
         if site.child is not None:
-            site.child.bounds.append(inputs)
-            inner = Scope(site, inputs)
-            outputs = _expand(site.child, inputs, calls, (*scope, inner))
-            inner.outputs = outputs
+            place = path, scope, times
+            outputs = _expand_nested(site, inputs, calls, place)
             for kt, tensor in zip(node.outputs, outputs, strict=True):
                 tensor.shape = _sharpest(tensor.shape, kt.shape)
                 tensors[id(kt)] = tensor
             continue
         args, kwargs = recorded(node, tensors)
-        call = Call(site, args, kwargs, inputs, [], path, scope)
+        call = Call(site, args, kwargs, inputs, [], path, scope, times)
         call.outputs = [_tensor(kt, call) for kt in node.outputs]
         for kt, tensor in zip(node.outputs, call.outputs, strict=True):
             tensors[id(kt)] = tensor
-        for tensor in inputs:
-            tensor.consumers.append(call)
-        site.calls.append(call)
-        calls.append(call)
+        _add(call, calls)
     return [tensors[id(kt)] for kt in graph.functional.outputs]
+
+
+def _add(call, calls):
+    for tensor in call.inputs:
+        tensor.consumers.append(call)
+    call.site.calls.append(call)
+    calls.append(call)
+
+
+def _expand_nested(site, inputs, calls, place):
+    """Append the calls of a nested model; return its outputs."""
+    path, scope, times = place
+    bound, within = inputs, times
+    if site.folds:
+        bound = _fold(site.folds[0], inputs, calls, place)
+        within = (*times, inputs[0])
+    site.child.bounds.append(bound)
+    inner = Scope(site, bound)
+    inner.outputs = _expand(site.child, bound, calls, (*scope, inner), within)
+    if not site.folds:
+        return inner.outputs
+    return _fold(site.folds[1], (*inner.outputs, *inputs), calls, place)
+
+
+def _fold(site, args, calls, place):
+    """Append the call of a fold on its first argument; return its output."""
+    path, scope, times = place
+    call = Call(site, tuple(args), {}, [args[0]], [], path, scope, times)
+    spec = site.op.compute_output_spec(*args)
+    call.outputs = [Tensor(tuple(spec.shape), args[0].dtype, call)]
+    _add(call, calls)
+    return call.outputs
 
 
 def replace(graph, old, new):
@@ -273,8 +319,28 @@ def operation(name):
     Returns None where this Keras has no such operation.
     """
     module, _, cls = name.rpartition(".")
-    found = importlib.import_module(f"keras.src.ops.{module}")
+    found = importlib.import_module(f"{_OPERATIONS}.{module}")
     return getattr(found, cls, None)
+
+
+def operation_of(function):
+    """The class behind a function of `keras.ops`, by identity, or None.
+
+    The class is named after the function: `log_softmax` and `LogSoftmax`.
+    """
+    module = getattr(function, "__module__", None) or ""
+    package, _, module = module.rpartition(".")
+    name = getattr(function, "__name__", "")
+    if package != _OPERATIONS:
+        return None
+    found = importlib.import_module(f"{package}.{module}")
+    if getattr(found, name, None) is not function:
+        return None
+    wanted = name.replace("_", "").lower()
+    for cls_name, cls in vars(found).items():
+        if cls_name.lower() == wanted and isinstance(cls, type):
+            return cls
+    return None
 
 
 def layer_class(path):

@@ -16,6 +16,7 @@ from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.source import Source
 from keras_gates.surgeon.rules.virtual import VirtualGate
+from keras_gates.surgeon.time_axis import is_fold
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -97,8 +98,8 @@ def _places(labelling, exact):
         whole = step.rule.reading(step.call) == ALL
         if whole and not exact:
             whole = not step.rule.approximates(step.call)
-        for index in (0, *step.flow.states):
-            tensor = step.inputs[index]
+        for index in sorted({0, *step.flow.reads, *step.flow.states}):
+            tensor = _before_folds(step.inputs[index])
             own = classes[labelling.labels[tensor]]
             axis, _ = lb.sole_axis(own)
             if whole or axis is None:
@@ -107,6 +108,13 @@ def _places(labelling, exact):
             places[tensor] = axis
             read[own] = True
     return places, read & ~pinned
+
+
+def _before_folds(tensor):
+    """The tensor that a model has for one that was folded along time."""
+    while tensor.producer is not None and is_fold(tensor.producer.op):
+        tensor = tensor.producer.inputs[0]
+    return tensor
 
 
 def _why(labelling, own):

@@ -162,14 +162,15 @@ def _read(decision, step, units):
 
 def _read_all(decision, step, index, tensor, labels):
     """A layer that mixes reads all inputs but those it can do without."""
-    absorbing = decision.absorbing.get(id(step.call.op))
+    absorbing = decision.absorbing.get((id(step.call.op), index))
     value = decision.values.get(tensor)
-    if index > 0 or value is None:
+    beside = index > 0 and index not in step.flow.reads
+    if beside or value is None:
         _read(decision, step, labels.ravel())
         return
     if absorbing is not None:
         stays = np.isnan(absorbing.values)
-        _read(decision, step, step.flow.roles["in"][stays])
+        _read(decision, step, step.flow.read(index)[stays])
         return
     if step.rule.reading(step.call) == ALL:
         if not decision.exact and step.rule.approximates(step.call):

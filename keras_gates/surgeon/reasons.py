@@ -163,13 +163,13 @@ class Reasons:
     # Constants -----------------------------------------------------------
 
     def _absorbs(self, step):
-        gone = self.decision.gone(step)
-        if gone is None:
-            return []
-        how = "into its bias"
-        if self.decision.absorbing[id(step.call.op)].mode == "merge":
-            how = "into one that stays, for the zero border"
-        return [f"{np.count_nonzero(gone)} constant inputs go {how}"]
+        lines = {}
+        for index, gone in self.decision.gone(step).items():
+            how = "into its bias"
+            if self.decision.absorbing[id(step.call.op), index].mode == "merge":
+                how = "into one that stays, for the zero border"
+            lines[f"{np.count_nonzero(gone)} constant inputs go {how}"] = None
+        return list(lines)
 
     def _find_approximate(self):
         """Operations at which `exact=False` made a difference, and how."""
@@ -188,9 +188,10 @@ class Reasons:
             value = self.decision.values.get(step.outputs[0])
             guessed = value is not None and value.guess
             return "not exact: it counts as constant" if guessed else None
-        reads = self.decision.absorbing.get(id(step.call.op))
-        loose = reads is not None and reads.mode == "approximate"
-        if loose and self.decision.gone(step) is not None:
+        if any(
+            self.decision.absorbing[id(step.call.op), i].mode == "approximate"
+            for i in self.decision.gone(step)
+        ):
             return "not exact at the zero border"
         units = liveness.recalled(self.decision, step)
         if units is not None and not self.decision.mask(units).all():

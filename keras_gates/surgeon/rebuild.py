@@ -6,6 +6,7 @@ import keras
 
 from keras_gates.surgeon import create
 from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon import time_axis
 from keras_gates.surgeon.arguments import mapped
 from keras_gates.surgeon.arguments import recorded
 from keras_gates.surgeon.pieces import Pieces
@@ -35,6 +36,7 @@ class _Builder:
         self.labels = decision.labelling.labels
         self.pieces = Pieces(decision, folds)
         self.models = {}
+        self.wrappers = {}
         self.called = {scope.site for scope in decision.called}
         self.steps = {}
         for step in decision.labelling.steps:
@@ -132,7 +134,10 @@ class _Builder:
         return (id(site), None) in self.steps and not gathers
 
     def _inner(self, site):
-        return self.model(site.child, site.child.bounds[0])
+        model = self.model(site.child, site.child.bounds[0])
+        if id(site.op) not in self.wrappers:
+            self.wrappers[id(site.op)] = time_axis.again(site.op, model)
+        return self.wrappers[id(site.op)]
 
     def _nested(self, site, tensors):
         """Call the new one of a nested model, if it is still called."""

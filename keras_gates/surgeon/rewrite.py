@@ -6,6 +6,7 @@ import keras
 
 from keras_gates.surgeon import create
 from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon import time_axis
 from keras_gates.surgeon.arguments import recorded
 from keras_gates.surgeon.state import copy_state
 from keras_gates.surgeon.state import values_of
@@ -127,7 +128,10 @@ class _Rewriter:
 
     def copy(self, site):
         if site.child is not None:
-            return self.model(site.child)
+            if id(site.op) not in self.copies:
+                model = self.model(site.child)
+                self.copies[id(site.op)] = time_axis.again(site.op, model)
+            return self.copies[id(site.op)]
         if id(site.op) not in self.copies:
             self.copies[id(site.op)] = create.recreate(site.op, {})
             self.pending[id(site.op)] = site.op

@@ -101,24 +101,28 @@ class Weights:
         if shift is not None:
             mean = arrays["moving_mean"]
             arrays["moving_mean"] = (mean - shift).astype(mean.dtype)
-        gone = self.decision.gone(step)
-        if gone is None:
-            return {}
-        if self.decision.absorbing[id(layer)].mode == "merge":
-            self._merge(step, arrays, gone)
-            return {}
-        return self._add_bias(step, part, arrays, gone)
+        changes = {}
+        for index, gone in self.decision.gone(step).items():
+            if self.decision.absorbing[id(layer), index].mode == "merge":
+                self._merge(step, arrays, index, gone)
+            else:
+                role = step.flow.reads[index]
+                added = step.rule.absorbed(step.call, part, role, gone)
+                for name, bias in added.items():
+                    changes.update(self._add_bias(step, arrays, name, bias))
+        return changes
 
-    def _merge(self, step, arrays, gone):
+    def _merge(self, step, arrays, index, gone):
         """Give one constant input the kernel slices of all others."""
-        _, position = merge_target(self.decision, step)
-        reads = self.decision.absorbing[id(step.call.op)]
+        _, position = merge_target(self.decision, step, index)
+        reads = self.decision.absorbing[id(step.call.op), index]
         share = gone / reads.values[position]
         share[position] = 1.0
+        role = step.flow.reads[index]
         for name, roles in step.rule.axes_of(step.call).items():
-            if "in" in roles and name in arrays:
+            if role in roles and name in arrays:
                 array = arrays[name]
-                axis = array.ndim - len(roles) + roles.index("in")
+                axis = array.ndim - len(roles) + roles.index(role)
                 array = np.array(array)
                 slices = np.moveaxis(array, axis, 0)
                 rows = np.flatnonzero(share)
@@ -128,17 +132,16 @@ class Weights:
                 slices[position] = merged
                 arrays[name] = array
 
-    def _add_bias(self, step, part, arrays, gone):
+    def _add_bias(self, step, arrays, name, added):
         call = step.call
-        added = step.rule.contribution(part, gone)
-        if "bias" in arrays:
-            bias = arrays["bias"]
-            arrays["bias"] = (bias + added).astype(bias.dtype)
+        if name in arrays:
+            bias = arrays[name]
+            arrays[name] = (bias + added).astype(bias.dtype)
             return {}
         # A bias that was there is scaled with the other weights; a new one
         # has to be given the factors that the kernel's outputs get.
         key = (id(call.op), step.rule.kernel)
-        roles = step.rule.axes_of(call)["bias"]
+        roles = step.rule.axes_of(call)[name]
         for role, factor in self.folds.factors.get(key, ()):
             if role in roles:
                 added = added * _along(factor, role, roles, added.ndim)
@@ -147,24 +150,30 @@ class Weights:
             self.shifts[id(norm)] = added.reshape(-1)
             return {}
         kernel = arrays[step.rule.kernel]
-        arrays["bias"] = added.astype(kernel.dtype)
+        arrays[name] = added.astype(kernel.dtype)
         return step.rule.with_bias(call)
 
     def added_bias(self, step):
         """How many parameters a new bias adds to a layer."""
-        gone = self.decision.gone(step)
-        if gone is None or self._norm_behind(step) is not None:
-            return 0
-        if self.decision.absorbing[id(step.call.op)].mode == "merge":
-            return 0
-        roles = step.rule.axes_of(step.call)["bias"]
-        index = self.index(step)
-        added = [
-            _cut(step.rule.contribution(p, gone), roles, index, step.flow.roles)
-            for p in step.rule.parts(step.call.op)
-            if getattr(p, "bias", None) is None
-        ]
-        return sum(bias.size for bias in added)
+        call, total = step.call, 0
+        for index, gone in self.decision.gone(step).items():
+            mode = self.decision.absorbing[id(call.op), index].mode
+            if mode == "merge" or self._norm_behind(step) is not None:
+                continue
+            role = step.flow.reads[index]
+            for part in step.rule.parts(call.op):
+                added = step.rule.absorbed(call, part, role, gone)
+                total += sum(
+                    self._size(step, name, bias)
+                    for name, bias in added.items()
+                    if getattr(part, name, None) is None
+                )
+        return total
+
+    def _size(self, step, name, array):
+        """How large an array like a weight is after the cut."""
+        roles = step.rule.axes_of(step.call)[name]
+        return _cut(array, roles, self.index(step), step.flow.roles).size
 
     def _norm_behind(self, step):
         """The BatchNormalization that alone reads a layer's output."""

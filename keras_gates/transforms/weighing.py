@@ -70,7 +70,8 @@ class Shares:
             return math.prod(weight.shape)
         ends = self.shapes[call.inputs[0]], self.shapes[call.outputs[0]]
         weights = [(name, tuple(weight.shape))]
-        return costs.layer_macs(call, rule, weights, *ends) or 0
+        macs = costs.layer_macs(call, rule, weights, *ends, self.shapes)
+        return macs or 0
 
 
 def _picked(labelling):

@@ -145,7 +145,8 @@ def with_lora():
 def gate_inside():
     inputs = keras.Input((4, 5))
     tower = keras.Sequential([keras.Input((5,)), kg.FilterGate(name="inner")])
-    x = L.TimeDistributed(tower, name="wrapper")(inputs)
+    # A mask comes with the tensor, so that its model is not looked into.
+    x = L.TimeDistributed(tower, name="wrapper")(L.Masking()(inputs))
     return keras.Model(inputs, L.Dense(3)(x))
 
 

@@ -2,9 +2,11 @@
 
 from keras_gates.layers.res_conv import ResConv as _ResConv
 from keras_gates.layers.strip_conv import StripConv as _StripConv
+from keras_gates.surgeon import time_axis as _time_axis
 from keras_gates.surgeon.rules import gates as _gates
 from keras_gates.surgeon.rules import strip_conv as _strip_conv
 from keras_gates.surgeon.rules import tables as _tables
+from keras_gates.surgeon.rules import time_distributed as _time_distributed
 from keras_gates.surgeon.rules import virtual as _virtual
 from keras_gates.surgeon.rules.composite import Composite
 from keras_gates.surgeon.rules.elementwise import Elementwise
@@ -29,6 +31,8 @@ register(
     ),
 )
 register(_virtual.VirtualGate, _virtual.VIRTUAL)
+register(_time_axis.FoldTime, _time_distributed.FOLD)
+register(_time_axis.UnfoldTime, _time_distributed.UNFOLD)
 
 __all__ = [
     "Composite",

@@ -5,12 +5,17 @@ shape), and a factor passes where the function is homogeneous.
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable
+from collections.abc import Hashable
 
 import keras
 import numpy as np
 
+from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.rules.registry import rule_of_class
+from keras_gates.surgeon.rules.registry import rule_of_function
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import POSITIVE
 from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
@@ -69,6 +74,9 @@ _ROWS = {
     "glu": Activation(None, mixes=True),
 }
 
+# What an argument of a partial function may be: it cannot tell channels apart.
+_NUMBERS = (type(None), bool, int, float, str, np.number, np.bool_)
+
 ACTIVATIONS = {
     getattr(keras.activations, name): row
     for name, row in _ROWS.items()
@@ -77,10 +85,47 @@ ACTIVATIONS = {
 
 
 def known_activation(function):
-    """The row of a function; None if it is a stranger."""
+    """The row of an activation; None if it is a stranger.
+
+    By identity, never by name: a function of `keras.activations` or of
+    `keras.ops`, one that was registered, one of these with some of its
+    arguments set by `functools.partial`, or a layer that treats each number
+    alone.
+    """
     if function is None:
         return _ROWS["linear"]
-    return ACTIVATIONS.get(function)
+    if isinstance(function, functools.partial):
+        return _of_partial(function)
+    if isinstance(function, keras.Layer):
+        rule = rule_of_class(type(function))
+        return None if function.weights else _row_of(rule, function)
+    if not isinstance(function, Hashable):
+        return None
+    if function in ACTIVATIONS:
+        return ACTIVATIONS[function]
+    rule = rule_of_function(function)
+    return _row_of(rule or rule_of_class(gr.operation_of(function)), None)
+
+
+def _row_of(rule, op):
+    """The row of a function that a rule describes."""
+    known = None if rule is None else rule.as_function(op)
+    return None if known is None else Activation(known[0], mixes=known[1])
+
+
+def _of_partial(partial):
+    """The row of a function with some of its arguments set to numbers."""
+    row = known_activation(partial.func)
+    plain = all(isinstance(x, _NUMBERS) for x in partial.keywords.values())
+    if row is None or partial.args or not plain:
+        return None
+    if row.mixes or partial.func not in ACTIVATIONS:
+        # A rule of an operation holds whatever its arguments are.
+        return Activation(row.passes, mixes=row.mixes)
+    if row.passes == POSITIVE and set(partial.keywords) <= {"negative_slope"}:
+        return Activation(POSITIVE)
+    zero = run(partial, np.zeros(1))
+    return Activation(None if zero.any() else PRESERVES_ZERO)
 
 
 def apply(function, values):
@@ -96,11 +141,21 @@ def apply(function, values):
 def why_not(function):
     """Why the channels behind `function` are kept, or None."""
     row = known_activation(function)
-    name = getattr(function, "__name__", repr(function))
+    name = _name(function)
     if row is None:
         return (
-            f"the activation {name} is not one of keras.activations, so it "
-            "may mix channels; use an Activation layer with a registered "
-            "class instead"
+            f"the activation {name} is not one of keras.activations or "
+            "keras.ops, so it may mix channels; if it does not, tell the "
+            "surgeon: keras_gates.surgeon.register(function, "
+            "keras_gates.surgeon.rules.Elementwise())"
         )
     return f"{name} over the channels reads them all" if row.mixes else None
+
+
+def _name(function):
+    """What to call an activation in a message."""
+    if isinstance(function, functools.partial):
+        return f"partial of {_name(function.func)}"
+    if isinstance(function, keras.Layer):
+        return f"'{function.name}' ({type(function).__name__})"
+    return getattr(function, "__name__", repr(function))

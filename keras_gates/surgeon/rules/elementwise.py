@@ -16,6 +16,7 @@ from keras_gates.surgeon.rules.rule import POSITIVE
 from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
+from keras_gates.surgeon.rules.rule import axes_among
 from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import only_first
 from keras_gates.surgeon.rules.rule import run
@@ -69,8 +70,15 @@ class Elementwise(Rule):
             result = rerun(call, filled)
         return [known(np.where(np.isnan(x), np.nan, result), border)]
 
-    def scaling(self, call):
+    def passes_of(self, op):
+        """How a factor passes this operation."""
         return self.passes
+
+    def scaling(self, call):
+        return self.passes_of(call.op)
+
+    def as_function(self, op):
+        return self.passes_of(op), False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,9 +107,13 @@ class Activated(Elementwise):
     def approximates(self, call):
         return True
 
-    def scaling(self, call):
-        row = activations.known_activation(call.op.activation)
+    def passes_of(self, op):
+        row = activations.known_activation(op.activation)
         return row.passes if row is not None else None
+
+    def as_function(self, op):
+        row = op and activations.known_activation(op.activation)
+        return (row.passes, row.mixes) if row else None
 
 
 def _relu(op, array):
@@ -117,17 +129,16 @@ class ReLU(Elementwise):
     kind: str = "activation"
     twin: Callable | None = _relu
 
-    def scaling(self, call):
-        if call.op.threshold != 0:
+    def passes_of(self, op):
+        if op.threshold != 0:
             return None
-        return POSITIVE if call.op.max_value is None else PRESERVES_ZERO
+        return POSITIVE if op.max_value is None else PRESERVES_ZERO
 
 
 def mixing_flow(call, inputs, units, axes):
     """Labels pass, but each output depends on all inputs along `axes`."""
     rank = len(call.inputs[0].shape)
-    axes = [axes] if isinstance(axes, int) else list(axes)
-    mixed = {axis % rank for axis in axes}
+    mixed = set(axes_among(axes, rank))
     sources = only_first(inputs, units, EXTRA)
     mixes = any(axis in mixed for axis in lb.varying(inputs[0]))
     return Flow([inputs[0]], [sources], mixes=mixes)

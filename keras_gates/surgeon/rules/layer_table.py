@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from keras_gates.surgeon.rules import attention as at
 from keras_gates.surgeon.rules import convolution as cv
 from keras_gates.surgeon.rules import einsum as en
 from keras_gates.surgeon.rules import elementwise as ew
@@ -156,11 +157,7 @@ def _recurrent(gates, rule=rc.Recurrent):
 
 
 CONV_LSTM = _recurrent(4, rc.ConvRecurrent)
-
-
-ATTENTION = _barrier(
-    "attention heads share their width, and no rule cuts them yet"
-)
+ATTENTION = _barrier("attention takes products over all channels")
 PRODUCT = _barrier("a product over the channels needs both sides alike")
 
 # Preprocessing layers take a call for one in training unless they are told
@@ -243,8 +240,8 @@ LAYERS = {
     "Maximum": mg.MAXIMUM,
     "Minimum": mg.MINIMUM,
     "Dot": PRODUCT,
-    "MultiHeadAttention": ATTENTION,
-    "GroupQueryAttention": ATTENTION,
+    "MultiHeadAttention": at.Attention(),
+    "GroupQueryAttention": at.Attention(shaped=False),
     "Attention": ATTENTION,
     "AdditiveAttention": ATTENTION,
     "Masking": _barrier("its mask looks at all features", costs={}),

@@ -4,8 +4,12 @@ A move is the NumPy twin of an operation; a rewrite gives the sizes and
 positions that the operation names in terms of what is left.
 """
 
+import math
+
 import keras
 import numpy as np
+
+from keras_gates.surgeon import labels as lb
 
 
 def concatenate(call, arrays):
@@ -31,17 +35,50 @@ def flatten(call, arrays):
 
 
 def reshape(call, arrays):
-    target = [1 if s is None else s for s in call.outputs[0].shape]
-    return arrays[0].reshape(target)
+    """Reshape; positions without channels may join the batch, or leave it.
+
+    All that varies has to be on axes that make up one block at the end, as
+    long before as after: what is in front of it counts blocks, however many
+    of them there are. Or it is in a block at the beginning of each sample.
+    """
+    x, shape = arrays[0], call.outputs[0].shape
+    before = call.inputs[0].shape
+    axes = lb.varying(lb.collapse(x))
+    if not axes:
+        return np.full((1,) * len(shape), x.flat[0])
+    known = None not in (*before[1:], *shape[1:])
+    if known and math.prod(before[1:]) == math.prod(shape[1:]):
+        return x.reshape(1, *shape[1:])
+    first, last = axes[0], axes[-1] + 1
+    block = before[first:]
+    for axis in range(len(shape) - 1, 0, -1):
+        end = shape[axis:]
+        if None in (*block, *end) or math.prod(end) != math.prod(block):
+            continue
+        kept = x[(0,) * first].reshape(end)
+        return kept.reshape((1,) * axis + end)
+    whole = isinstance(call.op, keras.Layer)  # it leaves the batch alone
+    if whole and before[1:last] == shape[1:last] and None not in shape[1:last]:
+        kept = x[(..., *(0,) * (x.ndim - last))]
+        return kept.reshape(kept.shape + (1,) * (len(shape) - last))
+    raise ValueError(
+        "channels change places with positions that go into the batch, or "
+        "whose number is unknown"
+    )
 
 
 def reshaped(call, flow, view):
     """Reshape's target, from the sizes that are left."""
     shape = view.shape(call.outputs[0], flow.labels[0])
-    shape = [-1 if s is None else s for s in shape]
     if isinstance(call.op, keras.Layer):
-        return {"target_shape": shape[1:]}, call.args, call.kwargs
-    return {"newshape": shape}, call.args, call.kwargs
+        target = [-1 if s is None else s for s in shape[1:]]
+        return {"target_shape": target}, call.args, call.kwargs
+    given = np.atleast_1d(np.array(call.op.newshape, object)).tolist()
+    open_ = [
+        -1 if s is None or g in (None, -1) else s
+        for s, g in zip(shape, given, strict=True)
+    ]
+    return {"newshape": open_}, call.args, call.kwargs
 
 
 def split(call, arrays):

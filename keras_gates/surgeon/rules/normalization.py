@@ -15,6 +15,7 @@ from keras_gates.surgeon.rules.per_channel import PerChannel
 from keras_gates.surgeon.rules.per_channel import alike
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import ZERO
+from keras_gates.surgeon.rules.rule import axes_among
 from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import weight
 
@@ -108,6 +109,9 @@ class Mixing(Elementwise):
         spans = self.spans(call.op, len(call.inputs[0].shape))
         return mixing_flow(call, inputs, units, spans)
 
+    def as_function(self, op):
+        return None, True
+
     def value(self, call, flow, values):
         if values[0] is None:
             return [None]
@@ -136,10 +140,10 @@ class Mixing(Elementwise):
 
 
 def norm_axes(op, rank):
-    """The axes of a normalisation as a tuple."""
-    axis = op.axis
-    return tuple(axis) if isinstance(axis, (list, tuple)) else (axis,)
+    """The axes of a normalisation as a list."""
+    return axes_among(op.axis, rank)
 
 
 def single_axis(op):
-    return norm_axes(op, None)[-1]
+    """The last of the axes that a normalisation was given."""
+    return int(np.atleast_1d(op.axis)[-1])

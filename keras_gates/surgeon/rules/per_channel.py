@@ -170,7 +170,7 @@ class BatchNorm(PerChannel):
 
 
 def batch_norm_axis(op):
-    return op.axis if isinstance(op.axis, int) else op.axis[0]
+    return int(np.atleast_1d(op.axis)[0])
 
 
 def batch_norm(op, x):

@@ -4,31 +4,62 @@ A subclass is not its parent: what it adds may change what its channels
 mean, so it gets no rule until it is registered.
 """
 
+import types
+
 import keras
 
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Rule
 
 _RULES = {}
+_FUNCTIONS = {}
 _UNKNOWN = Barrier()
 
 
 def register(layer_class, rule):
     """Tell the surgeon how to treat a class of layers or operations.
 
+    A function can be registered as well, for layers that have it for their
+    `activation`: with `Elementwise()`, which says that it treats each number
+    alone.
+
     Args:
-        layer_class: the class; subclasses are not included.
+        layer_class: the class, subclasses not included; or a function.
         rule: a `keras_gates.surgeon.rules.Rule`, such as `PerChannel(...)`
             or `Elementwise()`.
 
     Raises:
-        TypeError: `layer_class` is no class, or `rule` is no `Rule`.
-        ValueError: the class has a rule already.
+        TypeError: `layer_class` is no class and no function, or `rule` is no
+            `Rule`, or for a function not `Elementwise`.
+        ValueError: the class or the function has a rule already.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> def squared_relu(x):
+    ...     return keras.ops.square(keras.ops.relu(x))
+    >>> kg.surgeon.register(
+    ...     squared_relu, kg.surgeon.rules.Elementwise(passes="zero")
+    ... )
+    >>> model = keras.Sequential(
+    ...     [
+    ...         keras.Input((4,)),
+    ...         keras.layers.Dense(8, activation=squared_relu, name="hidden"),
+    ...         keras.layers.Dense(2),
+    ...     ]
+    ... )
+    >>> list(kg.surgeon.score(model, "l2"))
+    ['hidden']
     """
+    if isinstance(layer_class, types.FunctionType | types.BuiltinFunctionType):
+        _register_function(layer_class, rule)
+        return
     if not isinstance(layer_class, type):
         raise TypeError(
             "`layer_class` must be a class. Received: "
-            f"{layer_class!r} (of type {type(layer_class).__name__})."
+            f"{layer_class!r} (of type {type(layer_class).__name__}). A "
+            "function may be registered, too, if layers have it for their "
+            "activation."
         )
     if not isinstance(rule, Rule):
         raise TypeError(
@@ -45,14 +76,59 @@ def register(layer_class, rule):
     _RULES[layer_class] = rule
 
 
+def _register_function(function, rule):
+    """Register a function of single numbers."""
+    known = rule.as_function(None) if isinstance(rule, Rule) else None
+    if known is None or known[1]:
+        raise TypeError(
+            f"A function can only be registered as "
+            "keras_gates.surgeon.rules.Elementwise(...): it treats each "
+            f"number alone. Received for {function.__name__}: {rule!r}. For "
+            "anything else make a layer class, and register that."
+        )
+    if function in _FUNCTIONS:
+        raise ValueError(
+            f"The function {function.__name__} has a rule already "
+            f"({_FUNCTIONS[function].kind}). Rules are never replaced."
+        )
+    _FUNCTIONS[function] = rule
+
+
 def rule_of(call):
     """The rule for a call; a barrier if its class has none."""
-    return _RULES.get(type(call.op), _UNKNOWN).pick(call)
+    rule = _RULES.get(type(call.op), _UNKNOWN).pick(call)
+    weighted = _weighted_activation(rule, call.op)
+    if weighted is None:
+        return rule
+    why = (
+        f"its activation '{weighted.name}' (of type "
+        f"{type(weighted).__name__}) has weights of its own; make it a layer "
+        "behind this one"
+    )
+    return Barrier(costs=rule.costs, why=why)
+
+
+def _weighted_activation(rule, op):
+    """A layer with weights that is the activation of another, or None."""
+    layered = isinstance(op, keras.Layer) and op._layers
+    if not layered or isinstance(rule, Barrier):
+        return None
+    for part in rule.parts(op):
+        for name in ("activation", "recurrent_activation"):
+            found = getattr(part, name, None)
+            if isinstance(found, keras.Layer) and found.weights:
+                return found
+    return None
 
 
 def rule_of_class(cls):
     """The rule that a class is registered with, or None."""
     return _RULES.get(cls)
+
+
+def rule_of_function(function):
+    """The rule that a function is registered with, or None."""
+    return _FUNCTIONS.get(function)
 
 
 def registered():

@@ -9,6 +9,7 @@ the operation looks like at its final size (`revise`).
 import dataclasses
 
 import keras
+import numpy as np
 
 from keras_gates.surgeon import labels as lb
 
@@ -42,6 +43,7 @@ class Flow:
         states: inputs of a layer that mixes whose units are those of its
             outputs, and that it reads where those are kept.
         reason: why the inputs are kept whole, if they are.
+        reads: input that is read by a kernel -> the role of its units.
     """
 
     labels: list
@@ -51,6 +53,11 @@ class Flow:
     untied: tuple = ()
     states: tuple = ()
     reason: str | None = None
+    reads: dict = dataclasses.field(default_factory=lambda: {0: "in"})
+
+    def read(self, index):
+        """The units that a kernel reads of an input, or None."""
+        return self.roles.get(self.reads.get(index))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +143,18 @@ class Rule:
         """One of LINEAR, POSITIVE, PRESERVES_ZERO, or None."""
         return None
 
+    def as_function(self, op):
+        """What the operation is where another has it for an activation.
+
+        Args:
+            op: the operation; None for any of its class.
+
+        Returns:
+            `(how a factor passes, whether it mixes channels)`, or None where
+            it is no function of its input alone.
+        """
+        return None
+
     def behind(self, call):
         """How a factor on the output passes back to the weights."""
         return LINEAR
@@ -151,6 +170,21 @@ class Rule:
     def takes(self, call, side):
         """The weights `{name: role}` that take a factor, or None."""
         return self.scales.get(side)
+
+    def takes_input(self, call, flow, index):
+        """As `takes`, for a factor on one of the inputs."""
+        return self.takes(call, "in") if index == 0 else None
+
+    def absorbed(self, call, part, role, values):
+        """What known inputs add: the name of a bias -> an array like it.
+
+        Args:
+            call: the `Call`.
+            part: one of `parts`.
+            role: that of the inputs.
+            values: theirs, `(units,)`, 0 for what does not go.
+        """
+        return {"bias": self.contribution(part, values)}
 
     def axes_of(self, call):
         """Weight name -> roles, for this call."""
@@ -298,6 +332,18 @@ def channel_axis(op, rank):
     layout = getattr(op, "data_format", "channels_last")
     layout = layout or keras.config.image_data_format()
     return 1 if layout == "channels_first" else rank - 1
+
+
+def axes_among(axis, rank):
+    """An argument `axis` as a list of axes, none negative; None for all.
+
+    It may be a number, a list, a tuple, or an array of NumPy or a backend.
+    """
+    if axis is None:
+        return list(range(rank))
+    if not isinstance(axis, (int, tuple, list, np.ndarray)):
+        axis = keras.ops.convert_to_numpy(axis)
+    return [int(a) % rank for a in np.atleast_1d(axis)]
 
 
 def one_axis(labels, axis, shape):

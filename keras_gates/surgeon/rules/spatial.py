@@ -11,6 +11,7 @@ from keras_gates.surgeon.rules.rule import IDENTITY
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
+from keras_gates.surgeon.rules.rule import axes_among
 from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import channel_axis
 from keras_gates.surgeon.rules.rule import only_first
@@ -102,10 +103,7 @@ class Spatial(Rule):
 
 def reduced(call):
     """The axes of `ops.mean` and its like; all of them for None."""
-    rank = len(call.inputs[0].shape)
-    axis = call.op.axis
-    axes = range(rank) if axis is None else np.atleast_1d(axis)
-    return [int(a) % rank for a in axes]
+    return axes_among(call.op.axis, len(call.inputs[0].shape))
 
 
 def times_positions(call, x):

@@ -4,11 +4,14 @@ import dataclasses
 
 import numpy as np
 
+from keras_gates.surgeon import time_axis
 from keras_gates.surgeon.graph import Call
 from keras_gates.surgeon.graph import Site
 from keras_gates.surgeon.graph import Tensor
 from keras_gates.surgeon.rules.gates import GateRule
+from keras_gates.surgeon.rules.index import Index
 from keras_gates.surgeon.rules.known import Known
+from keras_gates.surgeon.rules.moves import nowhere
 from keras_gates.surgeon.rules.recurrent import wrapped
 from keras_gates.surgeon.rules.registry import rule_of
 from keras_gates.surgeon.rules.rule import Barrier
@@ -17,7 +20,7 @@ from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import unknown
 
-_TIME = 1
+_TIME = time_axis.AXIS
 _GATE = "a gate inside TimeDistributed is not seen; gates take any rank"
 
 
@@ -45,6 +48,20 @@ def _without_time(array):
 
 def _with_time(array):
     return np.expand_dims(array, _TIME)
+
+
+def _fold(call, arrays):
+    if arrays[0].shape[_TIME] > 1:
+        raise ValueError("it holds channels along the axis of time")
+    return _without_time(arrays[0])
+
+
+def _unfold(call, arrays):
+    return _with_time(arrays[0])
+
+
+FOLD = Index("time distributed", move=_fold, along=nowhere)
+UNFOLD = Index("time distributed", move=_unfold, along=nowhere)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -67,9 +67,8 @@ def _kernels(found):
                 if len(weight.shape) < 2:
                     continue
                 array = create.array_of(weight)
-                for role in sorted(
-                    {"in", "out"} & set(own) & set(step.flow.roles)
-                ):
+                kernels = {"out", *step.flow.reads.values()}
+                for role in sorted(kernels & set(own) & set(step.flow.roles)):
                     axis = array.ndim - len(own) + own.index(role)
                     ids = step.flow.roles[role]
                     if len(ids) == array.shape[axis]:

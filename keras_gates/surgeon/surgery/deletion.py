@@ -174,7 +174,7 @@ def _check_left(decision):
     for step in decision.labelling.steps:
         for tensor in [*step.inputs, *step.outputs]:
             labels = decision.labelling.labels[tensor]
-            if not decision.mask(labels).any():
+            if labels.size and not decision.mask(labels).any():
                 raise ValueError(
                     f"Nothing would be left of the tensor at '{step.path}'. "
                     "Leave at least one of its channels."

@@ -29,7 +29,8 @@ def sites_of(graph, layer, node_indices=None):
         )
     if found[0].child is not None:
         raise ValueError(
-            f"'{found[0].name}' is a model in '{graph.model.name}'. Surgery "
+            f"'{found[0].name}' is or holds a model in "
+            f"'{graph.model.name}'. Surgery "
             "is on layers: pass one of those inside."
         )
     if node_indices is None or len(node_indices) == 0:

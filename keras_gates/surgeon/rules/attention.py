@@ -1,0 +1,194 @@
+"""Attention with projections: they read channels, and the heads stay."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules.rule import BIAS
+from keras_gates.surgeon.rules.rule import ZERO
+from keras_gates.surgeon.rules.rule import Flow
+from keras_gates.surgeon.rules.rule import Rule
+from keras_gates.surgeon.rules.rule import one_axis
+from keras_gates.surgeon.rules.rule import weight
+
+_ARGUMENTS = ("query", "value", "key")
+# Each projection, and the argument that it reads.
+_READERS = {"query": "query", "gate": "query", "key": "key", "value": "value"}
+_OTHER = "a mask of attention is read whole"
+_WHOLE = "what attention reads has all of its channels"
+_ALONG = "attention mixes the positions along its other axes"
+
+
+class Projections:
+    """The weights of an attention layer, under names that tell them apart.
+
+    Each projection is a layer of its own, and calls its weights "kernel" and
+    "bias". Here they are `query_kernel`, `output_bias`, and so on.
+    """
+
+    def __init__(self, op):
+        self.weights = list(op.weights)
+        for name in (*_READERS, "output"):
+            dense = getattr(op, f"_{name}_dense", None)
+            for kind in ("kernel", "bias"):
+                found = getattr(dense, kind, None)
+                if found is not None:
+                    setattr(self, f"{name}_{kind}", found)
+
+
+def _role(argument):
+    return f"in {argument}"
+
+
+def _equally_wide(op):
+    """Whether Keras wants the query as wide as the value.
+
+    That depends on the class, and on the version of Keras.
+    """
+    try:
+        op.compute_output_shape((1, 2, 3), (1, 2, 4))
+    except ValueError:
+        return True
+    return False
+
+
+@dataclasses.dataclass(frozen=True)
+class Attention(Rule):
+    """Query, key and value are read by one kernel each, `(in, head, dim)`.
+
+    What the heads hold is not cut. The output is minted by a kernel
+    `(head, dim, out)`.
+
+    Attributes:
+        shaped: whether the config has the width of the output. Otherwise it
+            is that of the query, so that both are cut alike.
+    """
+
+    kind: str = "attention"
+    costs: dict | None = None
+    note: str = "the channels that it reads and returns; heads stay"
+    shaped: bool = True
+
+    def arguments(self, call):
+        """By the number of an input, the argument that it is."""
+        found = {}
+        for name in _ARGUMENTS:
+            tensor = call.argument(name)
+            for index, x in enumerate(call.inputs):
+                if x is tensor and index not in found:
+                    found[index] = name
+                    break
+        return found
+
+    def flow(self, call, inputs, units):
+        names = self.arguments(call)
+        roles, reads = {}, {}
+        for index, labels in enumerate(inputs):
+            shape = call.inputs[index].shape
+            if index not in names:
+                units.pin(labels, _OTHER)
+                continue
+            reads[index] = _role(names[index])
+            roles[reads[index]] = self._read(call, names[index], shape, units)
+            ids = one_axis(labels, len(shape) - 1, shape)
+            if ids is not None:
+                units.tie(roles[reads[index]], ids)
+                continue
+            units.pin(roles[reads[index]], _WHOLE)
+            if lb.varying(labels):
+                units.pin(labels, _ALONG)
+        if _role("key") not in roles:
+            value = call.argument("value").shape
+            key = self._read(call, "key", value, units)
+            units.tie(key, roles[_role("value")])
+        if _equally_wide(call.op):
+            units.tie(roles[_role("query")], roles[_role("value")])
+        outputs = [lb.fixed(len(t.shape)) for t in call.outputs]
+        out = self._out(call, roles, units)
+        if out is not None:
+            roles["out"] = out
+            outputs[0] = lb.vector(out, outputs[0].ndim, -1)
+        sources = [[None] * len(inputs) for _ in outputs]
+        return Flow(outputs, sources, roles, mixes=True, reads=reads)
+
+    def _read(self, call, argument, shape, units):
+        """The units that a kernel reads, the same in all calls of a layer.
+
+        One call may have a key of its own, and another may not.
+        """
+        return units.mint((id(call.op), argument), shape[-1])
+
+    def _out(self, call, roles, units):
+        """The units of the output; None where they are not cut."""
+        if not self.shaped:
+            return roles.get(_role("query"))
+        if not self._flat(call.op):
+            return None
+        return units.mint(id(call.op), call.outputs[0].shape[-1])
+
+    def _flat(self, op):
+        """Whether the output has one axis of channels."""
+        return len(Projections(op).output_kernel.shape) == 3
+
+    def axis(self, call):
+        return -1
+
+    def axes_of(self, call):
+        keyed = call.argument("key") is not None
+        axes = {}
+        for name, argument in _READERS.items():
+            # Without a key of its own, the value is the key.
+            at = "value" if argument == "key" and not keyed else argument
+            axes[f"{name}_kernel"] = (_role(at), None, None)
+            axes[f"{name}_bias"] = (None, None)
+        flat = self._flat(call.op)
+        axes["output_kernel"] = (None, None, "out") if flat else (None,)
+        axes["output_bias"] = ("out",) if flat else (None,)
+        return axes
+
+    def parts(self, op):
+        return [Projections(op)]
+
+    def reading(self, call):
+        biased = hasattr(Projections(call.op), "query_bias")
+        return BIAS if biased else ZERO
+
+    def merges(self, call):
+        return True
+
+    def absorbed(self, call, part, role, values):
+        values = np.where(np.isnan(values), 0.0, values)
+        return {
+            name.replace("kernel", "bias"): np.tensordot(
+                values, weight(part, name), 1
+            )
+            for name in self._kernels(call, part, role)
+        }
+
+    def _kernels(self, call, part, role):
+        """The names of the kernels that read what has this role."""
+        return [
+            name
+            for name, roles in self.axes_of(call).items()
+            if roles[0] == role and hasattr(part, name)
+        ]
+
+    def takes_input(self, call, flow, index):
+        role = flow.reads.get(index)
+        if role is None:
+            return None
+        names = self._kernels(call, Projections(call.op), role)
+        return dict.fromkeys(names, role)
+
+    def takes(self, call, side):
+        if side != "out" or not self._flat(call.op):
+            return None
+        return {"output_kernel": "out", "output_bias": "out"}
+
+    def revise(self, call, flow, view):
+        config = {}
+        if self.shaped and "out" in view.index:
+            # By default it would be as wide as the query is after the cut.
+            config["output_shape"] = (len(view.index["out"]),)
+        return config, call.args, call.kwargs

@@ -1,0 +1,62 @@
+"""The axis of time of TimeDistributed: into the batch, and out of it.
+
+A model in TimeDistributed is read as if its calls saw one sample for each
+step. These operations stand in front of it and behind it; in no model.
+"""
+
+import dataclasses
+
+import keras
+
+AXIS = 1
+
+
+@dataclasses.dataclass(eq=False)
+class FoldTime:
+    """Takes the axis of time into the batch."""
+
+    name: str
+
+    def call(self, x):
+        return keras.ops.reshape(x, (-1, *x.shape[AXIS + 1 :]))
+
+    def compute_output_spec(self, x):
+        shape = (*x.shape[:AXIS], *x.shape[AXIS + 1 :])
+        return keras.KerasTensor(shape, x.dtype)
+
+
+@dataclasses.dataclass(eq=False)
+class UnfoldTime:
+    """Puts it back: `x` is what was folded."""
+
+    name: str
+
+    def call(self, y, x):
+        return keras.ops.reshape(y, (-1, x.shape[AXIS], *y.shape[1:]))
+
+    def compute_output_spec(self, y, x):
+        shape = (y.shape[0], x.shape[AXIS], *y.shape[1:])
+        return keras.KerasTensor(shape, y.dtype)
+
+
+def is_fold(op):
+    """Whether an operation is one of these."""
+    return isinstance(op, (FoldTime, UnfoldTime))
+
+
+def distributes(op):
+    """Whether an operation calls a layer step by step."""
+    return type(op) is keras.layers.TimeDistributed
+
+
+def layer_of(op):
+    """The layer inside, or the operation itself."""
+    return op.layer if distributes(op) else op
+
+
+def again(op, model):
+    """TimeDistributed like `op`, of the model that became of its own."""
+    if not distributes(op):
+        return model
+    config = keras.Layer.get_config(op)
+    return type(op)(model, **config)
