@@ -39,6 +39,9 @@ SURGEON = [
     "surgeon.cuts",
     "surgeon.optimizer",
     "surgeon.plan",
+    "surgeon.sample_inputs",
+    "surgeon.masked_run",
+    "surgeon.closed_places",
     "surgeon.verify",
     "surgeon.surgery",
     "surgeon.iterative",
@@ -90,7 +93,7 @@ BANNED_CALLS = {
     "numpy.random.seed",
     "random.seed",
 }
-FILE_LINES = 300
+FILE_LINES = 400
 BODY_LINES = 55
 
 
