@@ -204,7 +204,7 @@ class _Search:
         totals = report.totals(solution)
         params, macs = totals["params"], totals["macs"]
         self.whole = params[0], macs[0]
-        with closed_gates(self.model, masks):
+        with closed_gates(self.model, masks, self.graph):
             score = self.score()
         found = Trial(thresholds, score, params[1], macs[1])
         self.known[key] = found

@@ -3,14 +3,89 @@
 import collections
 import functools
 
+import keras
+
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon.rewrite import rewrite
 from keras_gates.surgeon.rules.composite import Composite
 from keras_gates.surgeon.rules.registry import rule_of_class
 
 
-def read(model):
+class Trace:
+    """Where the tensors of a model with its composites written out come from.
+
+    Attributes:
+        written_out: whether there was a composite at all; without one, the
+            recorded calls are those of the model itself.
+        functions: `{recorded call of a composite: keras.Function}` of what
+            was made of it.
+    """
+
+    def __init__(self):
+        self.written_out = False
+        self.functions = {}
+        self._origins = {}
+        self._names = {}
+        self._tensors = []  # kept, since an id is for living objects only
+
+    def origin(self, site, number):
+        """The `(recorded call, output)` of the user's model, or None.
+
+        Args:
+            site: a `Site` of the graph that was read.
+            number: one of its outputs.
+        """
+        if not self.written_out:
+            return site.node, number
+        kt = site.node.outputs[number]
+        # A Sequential is called once more for its own record.
+        key = self._names.get(id(site)), id(site.op), number
+        return self._origins.get(id(kt)) or self._origins.get(key)
+
+    def recording(self, graph, edit):
+        """An `edit` for `rewrite` that keeps all this as it goes."""
+        self.written_out = True
+        own = _model_names(graph)
+
+        def recorded(recall):
+            outputs = edit(recall)
+            composite = outputs is not None
+            outputs = outputs if composite else recall()
+            node, flat = recall.site.node, keras.tree.flatten(outputs)
+            if composite:
+                given = keras.tree.flatten((recall.args, recall.kwargs))
+                given = [x for x in given if isinstance(x, keras.KerasTensor)]
+                self.functions[node] = keras.Function(given, flat)
+            for number, kt in enumerate(flat):
+                op, index = gr.maker(kt)
+                key = own[id(recall.site)], id(op), index
+                # What is handed on unchanged is what it was before.
+                self._origins.setdefault(id(kt), (node, number))
+                self._tensors.append(kt)
+                taken = key in self._origins
+                self._origins[key] = None if taken else (node, number)
+            return outputs
+
+        return recorded
+
+    def finish(self, graph):
+        """The graph that was read in the end."""
+        self._names = _model_names(graph)
+        return graph
+
+
+def _model_names(graph):
+    """`{id of a site: name of the model that it is in}`."""
+    graphs = [graph, *graph.nested()]
+    return {id(site): g.model.name for g in graphs for site in g.sites}
+
+
+def read(model, trace=None):
     """The `Graph` of a model, or of one like it without composite layers.
+
+    Args:
+        model: a built model.
+        trace: a `Trace` to be filled, or None.
 
     Raises:
         TypeError, ValueError: as `graph.read`; or a composite layer whose
@@ -34,7 +109,10 @@ def read(model):
     if not sites:
         return graph
     made = collections.defaultdict(dict)
-    return gr.read(rewrite(graph, functools.partial(_written_out, made)))
+    edit = functools.partial(_written_out, made)
+    if trace is None:
+        return gr.read(rewrite(graph, edit))
+    return trace.finish(gr.read(rewrite(graph, trace.recording(graph, edit))))
 
 
 def _rule(site):

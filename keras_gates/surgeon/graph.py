@@ -5,11 +5,14 @@ recorded nodes of a functional model, the classes behind `keras.ops`, and
 the hooks that let a layer be built from arrays without a trace.
 """
 
+import contextlib
 import dataclasses
 import importlib
 import inspect
 
 import keras
+from keras.src.backend.common.masking import get_keras_mask
+from keras.src.backend.common.masking import set_keras_mask
 from keras.src.models.functional import Functional
 from keras.src.ops.node import Node
 
@@ -171,21 +174,31 @@ def _sites(model, memo):
         return memo[id(model)]
     functional = functional_of(model)
     sites = []
-    by_depth = functional._nodes_by_depth
-    for depth in sorted(by_depth, reverse=True):
-        for node in by_depth[depth]:
-            if node.operation is None or node.is_input:
-                continue
-            op = node.operation
-            inner, child, folds = time_axis.layer_of(op), None, ()
-            if is_functional(inner) and _plain_call(node, inner):
-                child = _sites(inner, memo)
-            if child is not None and inner is not op:
-                kinds = time_axis.FoldTime, time_axis.UnfoldTime
-                folds = tuple(Site(k(op.name), node, op.name) for k in kinds)
-            sites.append(Site(op, node, op.name, child, folds=folds))
+    for node in nodes_of(functional):
+        op = node.operation
+        inner, child, folds = time_axis.layer_of(op), None, ()
+        if is_functional(inner) and _plain_call(node, inner):
+            child = _sites(inner, memo)
+        if child is not None and inner is not op:
+            kinds = time_axis.FoldTime, time_axis.UnfoldTime
+            folds = tuple(Site(k(op.name), node, op.name) for k in kinds)
+        sites.append(Site(op, node, op.name, child, folds=folds))
     memo[id(model)] = Graph(model, functional, sites)
     return memo[id(model)]
+
+
+def nodes_of(function):
+    """The recorded calls of a functional model or `keras.Function`, in order.
+
+    That is the order in which Keras makes them.
+    """
+    by_depth = function._nodes_by_depth
+    return [
+        node
+        for depth in sorted(by_depth, reverse=True)
+        for node in by_depth[depth]
+        if node.operation is not None and not node.is_input
+    ]
 
 
 def _plain_call(node, model):
@@ -363,7 +376,48 @@ def input_layer(kt):
     return kt._keras_history.operation
 
 
+def maker(kt):
+    """`(operation, number of its output)` that a symbolic tensor is."""
+    history = kt._keras_history
+    return history.operation, history.tensor_index
+
+
 def structures(model):
     """The nested structures of a functional model's inputs and outputs."""
     functional = functional_of(model)
     return functional._inputs_struct, functional._outputs_struct
+
+
+def struct_of(function):
+    """The nested structure of the outputs of a model or `keras.Function`."""
+    return function._outputs_struct
+
+
+@contextlib.contextmanager
+def other_loop(functional, loop):
+    """Within, a functional model makes its recorded calls by `loop`.
+
+    Only the one object is concerned, and none of its layers.
+
+    Args:
+        functional: the model.
+        loop: `(inputs, operation_fn) -> outputs`: `operation_fn` of an
+            operation is what is to be called in its place, since it passes
+            on `training`.
+    """
+    state, name = vars(functional), "_run_through_graph"
+    before = state.get(name)
+    state[name] = loop
+    try:
+        yield
+    finally:
+        del state[name]
+        if before is not None:
+            state[name] = before
+
+
+def carry_mask(old, new):
+    """Give a tensor the mask (of padded steps, say) of another."""
+    mask = get_keras_mask(old)
+    if mask is not None:
+        set_keras_mask(new, mask)

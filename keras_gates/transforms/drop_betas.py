@@ -48,6 +48,8 @@ def drop_betas(model, thresholds, **options):
     copy = rewrite(gr.read(model))
     for name, source in gates_of(gr.read(copy)).items():
         beta = getattr(source.layer, "beta", None)
-        if name in masks and beta is not None:
+        # Other layers with gates may have a weight of that name.
+        own = source.kind == "batch_norm" and beta is not None
+        if own and name in masks:
             beta.assign(np.where(masks[name], 0.0, values_of(beta)))
     return copy

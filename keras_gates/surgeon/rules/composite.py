@@ -19,7 +19,10 @@ class Composite(Barrier):
             new layers in, so that a layer may be called at several places:
             it is empty at the first, and the same at the others.
         gate: `layer -> (kind, variable)`: the factors in the layer that the
-            gate of that name has, or None for a layer without.
+            gate of that name has, or None for a layer without. Where the
+            factors are a function of the variable, `(kind, variable, value)`
+            with the value at which they are zero; thresholds and plans speak
+            of the factors, and never of the variable.
     """
 
     kind: str = "composite"
@@ -30,4 +33,7 @@ class Composite(Barrier):
 
     def source(self, call):
         found = self.gate(call.op)
-        return None if found is None else Source(call.op, *found)
+        if found is None:
+            return None
+        kind, variable, *closed = found
+        return Source(call.op, kind, variable, closed=(*closed, None)[0])

@@ -16,6 +16,8 @@ class Source:
         variable: the variable that holds the factors.
         zeroed: the weights of the layer, with the role of their axis, that
             are zero where a closed factor stays; a gate leaves none.
+        closed: the value of `variable` at which its factor is zero, or None
+            where the rule does not say whether they are the same.
         scores: what thresholds compare in the place of the factors, or None.
     """
 
@@ -23,6 +25,7 @@ class Source:
     kind: str
     variable: keras.Variable
     zeroed: dict = dataclasses.field(default_factory=dict)
+    closed: float | None = 0.0
     scores: np.ndarray | None = None
 
     @property
