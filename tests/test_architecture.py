@@ -17,14 +17,17 @@ SURGEON = [
     "surgeon.analysis",
     "surgeon.groups",
     "surgeon.gated",
-    "surgeon.scores",
     "surgeon.decision",
     "surgeon.liveness",
     "surgeon.decide",
     "surgeon.fold",
     "surgeon.solve",
+    "surgeon.bars",
+    "surgeon.removable",
+    "surgeon.scores",
     "surgeon.weights",
     "surgeon.reasons",
+    "surgeon.futile",
     "surgeon.slow_widths",
     "surgeon.report",
     "surgeon.pieces",
@@ -90,7 +93,7 @@ BANNED_CALLS = {
     "numpy.random.seed",
     "random.seed",
 }
-FILE_LINES = 300
+FILE_LINES = 400
 BODY_LINES = 55
 
 

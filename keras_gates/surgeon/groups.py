@@ -224,12 +224,17 @@ def places(graph, op, classes, closed):
         return []
     found = []
     for name, group in graph.groups.items():
-        at = op.units - group.start
-        inside = (op.units >= 0) & (at >= 0) & (at < group.units.size)
-        if inside.any() and name in closed:
+        at, own = inside(group, op.units)
+        if own.any() and name in closed:
             scores = np.abs(group.scores)
-            found.append((name, scores, classes[inside], at[inside]))
+            found.append((name, scores, classes[own], at[own]))
     return found
+
+
+def inside(group, units):
+    """`(places in the group, which of them are)` of a virtual gate's units."""
+    at = units - group.start
+    return at, (units >= 0) & (at >= 0) & (at < group.units.size)
 
 
 def size(graph):

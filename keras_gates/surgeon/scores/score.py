@@ -5,6 +5,7 @@ import numpy as np
 
 from keras_gates.surgeon import expand
 from keras_gates.surgeon import groups
+from keras_gates.surgeon import removable
 from keras_gates.surgeon.gates import gates_of
 from keras_gates.surgeon.scores import activations
 from keras_gates.surgeon.scores import taylor
@@ -98,7 +99,7 @@ def score(
         found = _of_gates(graph, criterion, data, loss, batch_size, seed)
         members = {name: {name} for name in found}
     else:
-        every = groups.find(graph, exact)
+        every = removable.offered(graph, model, exact)
         members = groups.members(every)
         found = _of_groups(
             graph, every, criterion, data, loss, batch_size, seed
@@ -143,11 +144,6 @@ def _check(criterion, of, normalize):
 
 
 def _of_groups(graph, found, criterion, data, loss, batch_size, seed):
-    if not found.groups:
-        why = "; ".join(f"'{n}': {w}" for n, w in found.kept.items())
-        raise ValueError(
-            f"No channel of '{graph.model.name}' can be removed. {why}"
-        )
     if criterion in _WEIGHTS:
         each = _WEIGHTS[criterion](found)
         known = {n: each[g.units] for n, g in found.groups.items()}
