@@ -123,6 +123,29 @@ def never(graph, names, closed=None, exact=True):
     return found
 
 
+def reasons(graph, names, exact=True):
+    """What bars the channels of some gates that remove nothing, in words.
+
+    Args:
+        graph: as in `never`.
+        names: the gates, or groups, in question.
+        exact: as in `solve`.
+
+    Returns:
+        `{name: text}`.
+    """
+    if not names:
+        return {}
+    sources = gates_of(graph)
+    closed = {name: np.arange(sources[name].shape[0]) > 0 for name in names}
+    solution = solve.solve(graph, closed, exact=exact, check=False)
+    bars, found = Bars(solution.decision), {name: {} for name in names}
+    for name, _, at, classes in places(solution):
+        kept = np.unique(classes[closed[name][at]])
+        found[name] |= dict.fromkeys(map(str, bars.of(kept)))
+    return {name: few(texts, "; ") for name, texts in found.items()}
+
+
 def parameters(decision, before=False):
     """How many parameters are left (or were before), gates aside."""
     total, seen = 0, set()
