@@ -109,6 +109,7 @@ def label(graph, uncut=frozenset(), selections=True):
                 found.steps.append(step)
                 found.labels[step.outputs[0]] = step.flow.labels[0]
                 inputs[0] = step.outputs[0]
+        units.owner = call
         flow = rule.flow(call, [found.labels[t] for t in inputs], units)
         found.steps.append(Step(call, rule, inputs, call.outputs, flow))
         for tensor, labels in zip(call.outputs, flow.labels, strict=True):
@@ -116,6 +117,7 @@ def label(graph, uncut=frozenset(), selections=True):
     partial = _partial(found)
     if partial:
         return label(graph, uncut | partial)
+    units.owner = None
     for tensor in graph.outputs:
         units.pin(found.labels[tensor], OUTPUT)
     _agree(found)

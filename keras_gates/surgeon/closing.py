@@ -6,6 +6,7 @@ from keras_gates import thresholds as th
 from keras_gates.surgeon import budget as bg
 from keras_gates.surgeon import essential
 from keras_gates.surgeon import latency
+from keras_gates.surgeon import removable
 from keras_gates.surgeon import report
 from keras_gates.surgeon import solve
 from keras_gates.surgeon.rebuild import rebuild
@@ -35,9 +36,16 @@ def close(graph, gates, thresholds, keep_at_least=0, **options):
         others = {n: mask for n, mask in closed.items() if n not in names}
         floors = th.resolve(th.Quantile(1.0), gates, keep_at_least)
         held = {name: ~floors[name] for name in names}
-        ranking, chosen = _within(graph, budget, members, others, held, options)
+        vain = removable.never(graph, names, others, options["exact"])
+        free = {name: held[name] | vain.get(name, False) for name in held}
+        ranking, chosen = _within(graph, budget, members, others, free, options)
         closed |= ranking.closing(chosen)
         wanted |= ranking.reached(chosen)
+        spared = removable.spared(graph, closed, names, **options)
+        closed |= {name: closed[name] & ~spared[name] for name in spared}
+        for name, mask in vain.items():
+            spared[name] = spared.get(name, False) | mask
+        return closed, _budget_notes(wanted, closed, spared)
     return closed, _notes(wanted, closed)
 
 
@@ -80,12 +88,25 @@ def _measured(graph, budget, others, options):
     return milliseconds({}), lambda masks: milliseconds({**others, **masks})
 
 
+def _budget_notes(wanted, closed, spared):
+    """What floors hold open, and what is left open for want of a use."""
+    kept = {n: wanted[n] & spared[n] & ~closed[n] for n in spared}
+    wanted = {n: wanted[n] & ~kept.get(n, False) for n in wanted}
+    why = "left open by the budget, for closing it removes nothing"
+    return [*_notes(wanted, closed), *_listed(why, kept)]
+
+
 def _notes(wanted, closed):
     """What floors hold open that would be closed without them."""
     kept = {name: wanted[name] & ~closed[name] for name in closed}
+    return _listed("held open by keep_at_least", kept)
+
+
+def _listed(what, masks):
+    """A note with the gates that have any factor in `masks`, if any has."""
     parts = [
         f"'{name}' ({np.count_nonzero(mask)} of {mask.size})"
-        for name, mask in kept.items()
+        for name, mask in masks.items()
         if mask.any()
     ]
-    return [f"held open by keep_at_least: {', '.join(parts)}"] * bool(parts)
+    return [f"{what}: {', '.join(parts)}"] * bool(parts)

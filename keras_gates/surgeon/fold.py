@@ -200,9 +200,7 @@ class _Folder:
 
     def _has_offset(self, step):
         """Whether a dropped operand left a constant behind."""
-        return step.key in self.decision.dropped and hasattr(
-            step.rule, "without"
-        )
+        return step.rule.merging and step.key in self.decision.dropped
 
     def downstream(self, gate, tensor, factors):
         """Factors into everything that reads `tensor`."""

@@ -149,13 +149,42 @@ def insert(graph, found, scores=None):
         if (units >= 0).any():
             call = _gate(graph, tensor, axis, units)
             behind.setdefault(id(tensor.producer), []).append(call)
+    _add_calls(graph, behind)
+    graph.groups = found.groups
+    graph.loops = _loops(found.labelling, place)
+
+
+def insert_gates(graph, gates):
+    """Put virtual gates behind tensors, for a trial; changes the graph.
+
+    Args:
+        graph: the `Graph`, freshly read.
+        gates: `{name: [(tensor, axis), ...]}`: where the channels of each
+            gate are, in the same order at each place.
+    """
+    found, behind, start = {}, {}, 0
+    for name, places_of_one in gates.items():
+        for tensor, axis in places_of_one:
+            size = tensor.shape[axis]
+            call = _gate(graph, tensor, axis, start + np.arange(size))
+            behind.setdefault(id(tensor.producer), []).append(call)
+        units = np.arange(size)
+        scores = np.ones(size)
+        found[name] = Group(
+            None, "group", None, {}, scores, units, units, start
+        )
+        start += size
+    _add_calls(graph, behind)
+    graph.groups = found
+
+
+def _add_calls(graph, behind):
+    """Add calls to a graph, each after the one whose id it stands under."""
     graph.calls = [
         each
         for call in graph.calls
         for each in [call, *behind.get(id(call), ())]
     ]
-    graph.groups = found.groups
-    graph.loops = _loops(found.labelling, place)
 
 
 def _loops(labelling, place):
@@ -235,12 +264,17 @@ def places(graph, op, classes, closed):
         return []
     found = []
     for name, group in graph.groups.items():
-        at = op.units - group.start
-        inside = (op.units >= 0) & (at >= 0) & (at < group.units.size)
-        if inside.any() and name in closed:
+        at, own = inside(group, op.units)
+        if own.any() and name in closed:
             scores = np.abs(group.scores)
-            found.append((name, scores, classes[inside], at[inside]))
+            found.append((name, scores, classes[own], at[own]))
     return found
+
+
+def inside(group, units):
+    """`(places in the group, which of them are)` of a virtual gate's units."""
+    at = units - group.start
+    return at, (units >= 0) & (at >= 0) & (at < group.units.size)
 
 
 def size(graph):

@@ -17,11 +17,21 @@ def stretched(array, shape):
 
 
 class Units:
-    """Mints ids, ties them together, and pins what must stay."""
+    """Mints ids, ties them together, and pins what must stay.
+
+    Attributes:
+        count: how many ids there are.
+        pins: `(ids, reason)` of all that must stay.
+        owner: the call whose rule is asked at the moment.
+        owners: for each pin, the call whose rule made it; None for those
+            that the model as a whole makes.
+    """
 
     def __init__(self):
         self.count = 1
         self.pins = []
+        self.owner = None
+        self.owners = []
         self._minted = {}
         self._ties = []
 
@@ -45,6 +55,7 @@ class Units:
     def pin(self, labels, reason):
         """Keep these units, for `reason`."""
         self.pins.append((np.unique(labels), reason))
+        self.owners.append(self.owner)
 
     def classes(self):
         """The class of each unit: the smallest id of those tied to it.

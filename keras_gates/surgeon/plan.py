@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from keras_gates.surgeon import futile
 from keras_gates.surgeon import optimizer
 from keras_gates.surgeon import report
 from keras_gates.surgeon import stored
@@ -233,6 +234,10 @@ def prune(
             for and the model is not compiled, or its optimizer holds what
             can't be cut safely.
 
+    Warns:
+        UserWarning: Gates are closed, and nothing can be removed for it; it
+            says what bars, as the notes of a plan do.
+
     Example:
     >>> import keras
     >>> import keras_gates as kg
@@ -257,6 +262,7 @@ def prune(
         exact,
         drop_shortcuts,
     )
+    futile.warn(solution, model.name)
     return _build(model, solution, keep_optimizer)
 
 

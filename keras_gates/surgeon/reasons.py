@@ -4,6 +4,7 @@ import numpy as np
 
 from keras_gates.surgeon import liveness
 from keras_gates.surgeon.analysis import Selection
+from keras_gates.surgeon.bars import Holders
 from keras_gates.surgeon.gates import gates_of
 from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.rules.packing import PackingConv
@@ -11,24 +12,6 @@ from keras_gates.surgeon.rules.rule import ALL
 
 GOES = "goes: nothing that is left depends on it"
 _MOST = 3
-
-
-class _Holders:
-    """Tells which of many arrays hold a number, without looking at each."""
-
-    def __init__(self, arrays):
-        numbers = np.concatenate([np.zeros(0, int), *map(np.ravel, arrays)])
-        holders = np.repeat(np.arange(len(arrays)), [a.size for a in arrays])
-        order = np.argsort(numbers, kind="stable")
-        self.numbers, self.holders = numbers[order], holders[order]
-
-    def of(self, wanted):
-        """The indices of the arrays that hold any of `wanted`, in order."""
-        first = np.searchsorted(self.numbers, wanted)
-        last = np.searchsorted(self.numbers, wanted, "right")
-        spans = zip(first, last, strict=True)
-        found = [self.holders[start:stop] for start, stop in spans]
-        return np.unique(np.concatenate([np.zeros(0, int), *found]))
 
 
 class Reasons:
@@ -49,10 +32,10 @@ class Reasons:
             and step in self.decision.present
         ]
         made = [classes[step.flow.roles["out"]] for step in self._makers]
-        self._made = _Holders(made)
+        self._made = Holders(made)
         pins = self.labelling.units.pins
-        self._pinned = _Holders([classes[ids] for ids, _ in pins])
-        self._read = _Holders([classes[ids] for _, ids in self.decision.reads])
+        self._pinned = Holders([classes[ids] for ids, _ in pins])
+        self._read = Holders([classes[ids] for _, ids in self.decision.reads])
         self._selections = {}
         for step in self.decision.present:
             if step.position is not None:

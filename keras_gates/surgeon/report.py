@@ -5,6 +5,7 @@ import dataclasses
 import keras
 
 from keras_gates.surgeon import costs
+from keras_gates.surgeon import futile
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon import reasons
 from keras_gates.surgeon import slow_widths
@@ -50,7 +51,8 @@ def describe(solution):
     told = reasons.Reasons(solution)
     rows = _rows(solution, told)
     ops = {s.path: s.call.op for s in solution.labelling.steps}
-    return rows, [*told.notes(), *slow_widths.notes(rows, ops)]
+    vain = futile.notes(solution)
+    return rows, [*told.notes(), *vain, *slow_widths.notes(rows, ops)]
 
 
 def totals(solution):

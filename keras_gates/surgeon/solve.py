@@ -26,7 +26,7 @@ class Solution:
         return self.decision.labelling
 
 
-def solve(graph, closed, exact=True, round_to=1):
+def solve(graph, closed, exact=True, round_to=1, check=True):
     """Find what stays when the gates in `closed` are zero.
 
     Args:
@@ -35,6 +35,8 @@ def solve(graph, closed, exact=True, round_to=1):
         exact: whether only exact removals are made.
         round_to: a multiple that the channels of cut layers are kept to,
             by opening the largest of the closed gates again.
+        check: whether to refuse what makes an output constant; a trial that
+            builds nothing need not.
 
     Returns:
         A `Solution`, whose `closed` says which gates are closed after all.
@@ -44,7 +46,7 @@ def solve(graph, closed, exact=True, round_to=1):
     """
     closed = {name: mask.copy() for name, mask in closed.items()}
     while True:  # each round opens a gate at least
-        decision, by_id = _settle(graph, closed, exact)
+        decision, by_id = _settle(graph, closed, exact, check)
         if round_to == 1 or not _reopen(decision, closed, round_to):
             break
     folds = fold.fold(decision, by_id)
@@ -52,14 +54,14 @@ def solve(graph, closed, exact=True, round_to=1):
     return Solution(graph, closed, decision, folds, options)
 
 
-def _settle(graph, closed, exact):
+def _settle(graph, closed, exact, check=True):
     """Decide, and do without the gathers that are not worth it."""
     uncut, gates = set(), gates_of(graph)
     while True:
         labelling = analysis.label(graph, frozenset(uncut))
         by_id = by_id_of(graph, gates, closed)
         values = analysis.constants(labelling, by_id, exact)
-        if not uncut:
+        if check and not uncut:
             _check_outputs(labelling, values, by_id)
         decision = decide.decide(labelling, values, exact, by_id)
         poor = decide.poor_selections(decision) - uncut
@@ -128,7 +130,7 @@ def _reopen(decision, closed, multiple):
     """Open gates again until widths are multiples; whether any was."""
     labelling = decision.labelling
     gates = _vectors(labelling, closed)
-    links = _selections(labelling)
+    links = selections(labelling)
     size = _closed_sizes(labelling, gates, links, closed)
     chosen = np.zeros(len(size), bool)
     for step in labelling.steps:
@@ -176,7 +178,7 @@ def _vectors(labelling, closed):
     return found
 
 
-def _selections(labelling):
+def selections(labelling):
     """For each gather: the classes that it picks from, and its own."""
     found = []
     for step in labelling.steps:

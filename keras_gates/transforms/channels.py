@@ -7,7 +7,10 @@ import numpy as np
 
 from keras_gates.layers import FilterGate
 from keras_gates.surgeon import analysis
+from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon import groups
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon import removable
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.convolution import Depthwise
 from keras_gates.surgeon.rules.index import Index
@@ -29,6 +32,8 @@ class Channels:
         tied: whether other gates hold some of the same channels, or there
             are places of more than one layer.
         reason: why they get no gate; "" if they get one.
+        approximate: why they get one only if they are asked for by name:
+            what closing them does to the function with `exact=False`.
     """
 
     places: list
@@ -36,6 +41,7 @@ class Channels:
     classes: np.ndarray | None = None
     tied: bool = False
     reason: str = ""
+    approximate: str = ""
 
     @property
     def name(self):
@@ -55,7 +61,8 @@ def find_channels(graph, labelling=None, position="activation"):
 
     A gate is never in front of a batch normalization that would divide its
     factors out again, be it past an addition, a concatenation or a
-    depthwise convolution. There, gates go behind the normalization.
+    depthwise convolution. There, gates go behind the normalization. Nor is
+    one where closing it could remove nothing.
 
     Each call of a shared layer is a place for the same gate: what stays open
     behind one of them keeps its channels for all.
@@ -82,7 +89,44 @@ def find_channels(graph, labelling=None, position="activation"):
     for chain in places.values():
         chain = _behind_moves(graph, labelling, chain, position)
         found.append(_channels(labelling, chain, pinned))
-    return _shared(found)
+    result = _shared(found)
+    _mark_futile(graph, [one for one in result if not one.reason])
+    return result
+
+
+def _mark_futile(graph, found):
+    """Find those whose closing removes nothing, by trial solutions."""
+    why = _futile(graph, found, exact=True)
+    loose = _futile(graph, found, exact=False) if why else {}
+    for number, reason in why.items():
+        one = found[number]
+        if number in loose:
+            one.reason = f"closing it removes nothing: {reason}"
+        else:
+            how = "closing it removes something with exact=False only"
+            one.approximate = f"{how}: {reason}"
+
+
+def _futile(graph, found, exact):
+    """`{number: reason}` of those none of whose channels can go."""
+    trial = gr.read(graph.model)
+    twin = dict(zip(graph.calls, trial.calls, strict=True))
+    # A gate in a model that is called twice is there in both calls.
+    gates = {
+        str(number): [
+            (twin[call].outputs[0], channels.axis)
+            for place in channels.places
+            for call in place[-1].site.calls
+        ]
+        for number, channels in enumerate(found)
+    }
+    groups.insert_gates(trial, gates)
+    vain = removable.never(trial, gates, exact=exact)
+    names = [name for name, mask in vain.items() if mask.all()]
+    return {
+        int(name): why
+        for name, why in removable.reasons(trial, names, exact).items()
+    }
 
 
 def _behind_norms(graph, chain, position):
@@ -123,12 +167,14 @@ def _passes_factors(call):
 
 def _pinned(labelling):
     """Class -> why its units must stay."""
-    classes = labelling.classes
-    return {
-        int(c): reason
-        for units, reason in labelling.units.pins
-        for c in np.unique(classes[units])
-    }
+    classes, units = labelling.classes, labelling.units
+    found = {}
+    for (ids, reason), owner in zip(units.pins, units.owners, strict=True):
+        if owner is not None:
+            name = type(owner.op).__name__
+            reason = f"'{owner.path}' ({name}) keeps it whole: {reason}"
+        found |= dict.fromkeys(map(int, np.unique(classes[ids])), reason)
+    return found
 
 
 def _behind_moves(graph, labelling, chain, position):

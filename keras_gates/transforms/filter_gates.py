@@ -1,11 +1,14 @@
 """Gates on channels, put into a copy of a model."""
 
+import warnings
+
 import keras
 from keras import layers
 
 from keras_gates import regularizers
 from keras_gates.layers import FilterGate
 from keras_gates.surgeon import analysis
+from keras_gates.surgeon.bars import few
 from keras_gates.surgeon.naming import Names
 from keras_gates.surgeon.rewrite import rewrite
 from keras_gates.surgeon.rules.rule import channel_axis
@@ -31,6 +34,9 @@ def chosen_channels(graph, spec, tied):
         for channels in found:
             if channels.tied and not channels.reason:
                 channels.reason = "its channels are tied to those of others"
+    for channels in found:
+        if channels.approximate and spec.include is None:
+            channels.reason = channels.reason or channels.approximate
     chosen = [c for c in found if not c.reason and spec.wants(c.calls)]
     return found, chosen, labelling
 
@@ -44,7 +50,9 @@ def insert_filters(graph, spec, tied, shapes):
         tied: as in `insert_gates`.
         shapes: `{Tensor: shape}`; read for `spec.weigh` alone.
     """
-    _, chosen, labelling = chosen_channels(graph, spec, tied)
+    found, chosen, labelling = chosen_channels(graph, spec, tied)
+    if not chosen and not spec.inputs:
+        _warn_of_none(found)
     names, places = Names.of(graph), {}
     cost = None
     if spec.weigh != "count":
@@ -64,6 +72,16 @@ def insert_filters(graph, spec, tied, shapes):
         return new if gate is None else gate(new)
 
     return rewrite(graph, edit, edit_input)
+
+
+def _warn_of_none(found):
+    """Added shortcuts tie channels, and those of an input can't go."""
+    why = few([f"'{x.name}': {x.reason}" for x in found if x.reason], "; ")
+    warnings.warn(
+        "No filter gates were put in: with the shortcuts that the other gates "
+        f"need, they would remove nothing. {why}.",
+        stacklevel=4,
+    )
 
 
 def _gate(channels, spec, cost, names):

@@ -113,4 +113,4 @@ def _described(found):
     else:
         shortcut = f", with a shortcut: {found.shortcut}"
         where = found.last.path + shortcut * (found.shortcut is not None)
-    return where, found.reason
+    return where, found.reason or getattr(found, "approximate", "")

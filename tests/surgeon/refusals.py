@@ -1,6 +1,7 @@
 """How tests check a refusal: a clear error, and nothing changed."""
 
 import json
+import warnings
 
 import keras
 import pytest
@@ -20,6 +21,20 @@ def state(model):
         found["compile"] = id(optimizer), slots
         found["config"] = json.dumps(model.get_compile_config(), default=str)
     return found
+
+
+def warned(action):
+    """What `action` returns, and the texts of the `UserWarning`s it gives.
+
+    `pytest.warns` would give the others again, without the module that they
+    are ignored by.
+    """
+    with warnings.catch_warnings(record=True) as given:
+        warnings.simplefilter("always")
+        result = action()
+    return result, [
+        str(one.message) for one in given if one.category is UserWarning
+    ]
 
 
 def compiled(model):

@@ -42,6 +42,7 @@ class Merge(Rule):
     without: Callable = lambda constants, count: None
     absorbing: float | None = None
     passes: str | None = None
+    merging = True
 
     def flow(self, call, inputs, units):
         shapes = [t.shape for t in call.inputs]

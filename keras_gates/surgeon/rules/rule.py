@@ -88,6 +88,12 @@ class Rule:
     trains: bool = True
     note: str = ""
 
+    # Attributes, not fields: a class of rules sets them for all of its rules.
+    # The kernel whose outputs get a bias where constants are absorbed.
+    kernel = "kernel"
+    # Whether operands that are constant are left out, see `without`.
+    merging = False
+
     def pick(self, call):
         """The rule for this call, where a class has more than one."""
         return self
@@ -109,8 +115,14 @@ class Rule:
         return channel_axis(call.op, rank)
 
     def flow(self, call, inputs, units):
-        """The `Flow` of a call on inputs with these labels."""
-        raise NotImplementedError
+        """The `Flow` of a call on inputs with these labels.
+
+        Args:
+            call: the `Call`.
+            inputs: the label arrays of its inputs.
+            units: the `Units`, to mint, tie and pin.
+        """
+        raise self._lacking("flow", "every rule says how channels run")
 
     def value(self, call, flow, values):
         """A `Known` or None for each output."""
@@ -119,6 +131,59 @@ class Rule:
     def reading(self, call):
         """One of ALL, ZERO, BIAS."""
         return ZERO
+
+    def axis(self, call):
+        """The axis of the channels that the role "in" stands for.
+
+        A rule that treats channels one by one has it of the layer, as a
+        field: `op -> axis`.
+        """
+        return channel_axis(call.op, len(call.inputs[0].shape))
+
+    def contribution(self, part, values):
+        """What known inputs add to the output, as a bias of its own.
+
+        Asked of rules whose `reading` is BIAS.
+
+        Args:
+            part: one of `parts`.
+            values: the known inputs along the role "in", 0 for the others.
+        """
+        raise self._lacking("contribution", "its `reading` is BIAS")
+
+    def with_bias(self, call):
+        """The change to the config that gives the layer a bias."""
+        return {"use_bias": True}
+
+    def without(self, constants, count):
+        """What stands in for operands that are constant, if they can go.
+
+        Asked of rules that are `merging`.
+
+        Args:
+            constants: `{index of the operand: its values}`.
+            count: how many operands there are.
+
+        Returns:
+            `(scale, offset)` for what is left, or None.
+        """
+        return None
+
+    def factors(self, call, rank, factor=None):
+        """The factors of a gate, shaped for a tensor of `rank` axes.
+
+        Args:
+            call: the `Call`.
+            rank: the number of axes, the batch's included.
+            factor: an array like the factors, to be shaped in their place.
+        """
+        raise self._lacking("factors", "it is a rule for gates")
+
+    def _lacking(self, method, why):
+        return NotImplementedError(
+            f"{type(self).__name__} ('{self.kind}') must define `{method}`: "
+            f"{why}."
+        )
 
     def merges(self, call):
         """Whether known inputs can merge into one of them.

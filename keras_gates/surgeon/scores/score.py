@@ -8,6 +8,7 @@ from keras_gates.surgeon import analysis
 from keras_gates.surgeon import expand
 from keras_gates.surgeon import groups
 from keras_gates.surgeon import patterns
+from keras_gates.surgeon import removable
 from keras_gates.surgeon.gates import gates_of
 from keras_gates.surgeon.scores import activations
 from keras_gates.surgeon.scores import ignored
@@ -145,7 +146,7 @@ def score(
     if of == "gates":
         found = _of_gates(graph, ignore, *how)
     else:
-        found = _of_groups(graph, ignore, exact, *how)
+        found = _of_groups(graph, model, ignore, exact, *how)
     _check_found(found, criterion, of)
     return {
         name: values / (_NORMALIZE[normalize](values) or 1.0)
@@ -173,13 +174,10 @@ def _check(criterion, of, normalize):
         )
 
 
-def _of_groups(graph, ignore, exact, criterion, batches, objective, seed):
-    every = groups.find(graph, exact)
-    if not every.groups:
-        why = "; ".join(f"'{n}': {w}" for n, w in every.kept.items())
-        raise ValueError(
-            f"No channel of '{graph.model.name}' can be removed. {why}"
-        )
+def _of_groups(
+    graph, model, ignore, exact, criterion, batches, objective, seed
+):
+    every = removable.offered(graph, model, exact)
     out = ignored.groups_of(ignore, every)
     names = _left(every.groups, out, "groups")
     if criterion in _WEIGHTS:
