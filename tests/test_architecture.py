@@ -22,6 +22,7 @@ SURGEON = [
     "surgeon.liveness",
     "surgeon.decide",
     "surgeon.fold",
+    "surgeon.influence",
     "surgeon.solve",
     "surgeon.weights",
     "surgeon.reasons",
@@ -31,6 +32,7 @@ SURGEON = [
     "surgeon.rebuild",
     "surgeon.latency",
     "surgeon.essential",
+    "surgeon.nearest",
     "surgeon.budget",
     "surgeon.closing",
     "surgeon.bypass",
@@ -90,7 +92,7 @@ BANNED_CALLS = {
     "numpy.random.seed",
     "random.seed",
 }
-FILE_LINES = 300
+FILE_LINES = 400
 BODY_LINES = 55
 
 

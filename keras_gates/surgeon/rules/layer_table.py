@@ -1,6 +1,7 @@
 """The rows: every layer of Keras that has a rule."""
 
 from keras_gates.surgeon.rules import convolution as cv
+from keras_gates.surgeon.rules import counts as ct
 from keras_gates.surgeon.rules import einsum as en
 from keras_gates.surgeon.rules import elementwise as ew
 from keras_gates.surgeon.rules import index as ix
@@ -124,11 +125,12 @@ EMBEDDING = ln.Embedding(
 )
 
 
-def _barrier(why, costs=None):
-    return Barrier(costs=costs, why=why, note=why)
+def _barrier(why, costs=None, counts=None):
+    return Barrier(costs=costs, why=why, note=why, counts=counts)
 
 
 _SEQUENCE = {"in": {"kernel": "in"}}
+_EACH_STEP = {"kernel": "step", "recurrent_kernel": "step"}
 
 
 def _recurrent(gates):
@@ -139,17 +141,24 @@ def _recurrent(gates):
             "bias": ("gates",),
         },
         config={"units": "out"},
-        costs={"kernel": "step", "recurrent_kernel": "step"},
+        costs=_EACH_STEP,
         scales=_SEQUENCE,
         gates=gates,
         note="closed units go under exact=False, or where none reads them",
     )
 
 
-ATTENTION = _barrier(
-    "attention heads share their width, and no rule cuts them yet"
-)
-PRODUCT = _barrier("a product over the channels needs both sides alike")
+_HEADS = "attention heads share their width, and no rule cuts them yet"
+MULTI_HEAD = _barrier(_HEADS, counts=ct.multi_head)
+ATTENTION = _barrier(_HEADS, counts=ct.attention)
+_BOTH_SIDES = "a product over the channels needs both sides alike"
+
+
+def product(counts):
+    """A product of tensors, both kept whole."""
+    return _barrier(_BOTH_SIDES, counts=counts)
+
+
 AUGMENTATION = _barrier("preprocessing is kept whole", costs={})
 
 SAME = ew.IDENTITY_TWIN
@@ -213,9 +222,9 @@ LAYERS = {
     "Average": mg.AVERAGE,
     "Maximum": mg.MAXIMUM,
     "Minimum": mg.MINIMUM,
-    "Dot": PRODUCT,
-    "MultiHeadAttention": ATTENTION,
-    "GroupQueryAttention": ATTENTION,
+    "Dot": product(ct.dot_layer),
+    "MultiHeadAttention": MULTI_HEAD,
+    "GroupQueryAttention": MULTI_HEAD,
     "Attention": ATTENTION,
     "AdditiveAttention": ATTENTION,
     "Masking": _barrier("its mask looks at all features", costs={}),
@@ -224,9 +233,11 @@ LAYERS = {
     "LSTM": _recurrent(4),
     "Bidirectional": rc.Bidirectional(scales=_SEQUENCE),
     "TimeDistributed": td.TimeDistributed(),
-    "RNN": _barrier("a cell may use its state in any way"),
+    "RNN": _barrier("a cell may use its state in any way", counts=ct.cells),
     **{
-        f"ConvLSTM{n}D": _barrier("no rule cuts recurrent convolutions yet")
+        f"ConvLSTM{n}D": _barrier(
+            "no rule cuts recurrent convolutions yet", costs=_EACH_STEP
+        )
         for n in (1, 2, 3)
     },
 }

@@ -7,10 +7,12 @@ the operation looks like at its final size (`revise`).
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import keras
 
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules import reach
 
 # How an input coordinate with a known value may be removed.
 ALL = "all"  # never: every coordinate is read
@@ -65,6 +67,10 @@ class Rule:
         scales: "in" or "out" -> the weights that take a factor there, as
             `{weight: role}`.
         cuts: whether a selection of channels may stand in front.
+        counts: the multiply-adds of a call that `costs` can't express, as
+            `(call, weights, inputs, outputs) -> number`: `[(name, shape)]`
+            of the weights, the shapes of all inputs and outputs. None where
+            there are no such, or where they can't be counted.
     """
 
     kind: str = "rule"
@@ -74,6 +80,7 @@ class Rule:
     scales: dict = dataclasses.field(default_factory=dict)
     cuts: bool = False
     note: str = ""
+    counts: Callable | None = None
 
     def pick(self, call):
         """The rule for this call, where a class has more than one."""
@@ -102,6 +109,15 @@ class Rule:
     def value(self, call, flow, values):
         """A `Known` or None for each output."""
         return [None] * len(call.outputs)
+
+    def reaches(self, call):
+        """How far each input gets: VALUES, CHOICE or NOTHING of `reach`.
+
+        An output whose data has been closed is useless, although a mask may
+        still vary it. What a call of Keras names a mask, a condition or
+        indices is a choice; all else counts with its values.
+        """
+        return reach.by_argument(call)
 
     def reading(self, call):
         """One of ALL, ZERO, BIAS."""
