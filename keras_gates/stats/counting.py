@@ -179,11 +179,8 @@ def count(model, input_shape=None):
 
 
 def _macs(call, shapes):
-    inside = shapes[call.inputs[0]] if call.inputs else ()
-    outside = shapes[call.outputs[0]]
     weights = costs.weight_shapes(call.op)
-    rule = rule_of(call)
-    return costs.layer_macs(call, rule, weights, inside, outside, shapes)
+    return costs.call_macs(call, rule_of(call), weights, shapes)
 
 
 def _row(call, macs, seen):

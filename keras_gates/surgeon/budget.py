@@ -6,12 +6,14 @@ import warnings
 
 import numpy as np
 
+from keras_gates.surgeon.nearest import nearest
+
 # How far under the budget is near enough, as a share of it. Times are noisy.
-_NEAR = {"macs": 0.02, "params": 0.02, "latency": 0.1}
-# How often a step that goes too far is left out, to come nearer.
-_ROUNDS = 8
+_NEAR, _NEAR_TIME = 0.02, 0.1
 # What is measured and not counted is tried in this many steps.
 _STEPS = 64
+# MACs that are this much further down than time are worth a warning.
+FAR_BELOW = 0.5
 
 UNITS = {"macs": "MACs", "params": "parameters", "latency": "ms"}
 
@@ -24,20 +26,29 @@ class Ranking:
         gates: the `Factors`.
         sizes: what they are ranked by.
         order: the indices of those that may close, smallest first.
+        units: a number for each factor; those of one number go together.
+        families: a number for each factor; units of one family are alike.
     """
 
     gates: list
     sizes: np.ndarray
     order: np.ndarray
+    units: np.ndarray
+    families: np.ndarray
 
     @classmethod
-    def of(cls, gates, held, normalize=False):
-        """Rank gates, without the factors that are `held` open."""
+    def of(cls, gates, held, normalize=False, ties=None):
+        """Rank gates, without the factors that are `held` open.
+
+        `ties` has an array like its factors for each gate with channels: the
+        number of what each of them goes with.
+        """
         sizes = np.concatenate([np.zeros(0), *_sizes(gates, normalize)])
         order = np.argsort(sizes, kind="stable")
         fixed = [held.get(g.name, np.zeros(g.values.shape)) for g in gates]
         fixed = np.concatenate([np.zeros(0), *map(np.ravel, fixed)])
-        return cls(gates, sizes, order[fixed[order] == 0])
+        together = _together(gates, ties or {})
+        return cls(gates, sizes, order[fixed[order] == 0], *together)
 
     def closing(self, indices):
         """`{gate name: mask}` that closes the factors at `indices`."""
@@ -59,6 +70,31 @@ class Ranking:
         return masks
 
 
+def _together(gates, ties):
+    """`(units, families)`: a family is what the same gates are tied to."""
+    units, owners, start = [], [], 0
+    for number, gate in enumerate(gates):
+        own = ties.get(gate.name)
+        if own is None:
+            # Below 0, so that they are none of the ties.
+            own = -1 - start - np.arange(gate.values.size)
+        units.append(np.ravel(own))
+        owners.append(np.full(gate.values.size, number))
+        start += gate.values.size
+    units = np.concatenate([np.zeros(0, int), *units])
+    owners = np.concatenate([np.zeros(0, int), *owners])
+    _, units = np.unique(units, return_inverse=True)
+    members = {}
+    for unit, owner in zip(units.tolist(), owners.tolist(), strict=True):
+        members.setdefault(unit, {})[owner] = None
+    numbers = {}
+    families = [
+        numbers.setdefault(tuple(members[unit]), len(numbers))
+        for unit in units.tolist()
+    ]
+    return units, np.array(families, int)
+
+
 def _sizes(gates, normalize):
     """The sizes to rank by, an array for each gate."""
     sizes = [np.abs(g.values).reshape(-1).astype("float64") for g in gates]
@@ -77,14 +113,15 @@ def _sizes(gates, normalize):
     ]
 
 
-def meet(budget, ranking, whole, cost):
+def meet(budget, ranking, whole, cost, trials):
     """Close factors in their order until `cost` is within the budget.
 
     Args:
-        budget: a `Budget`.
+        budget: a `Budget` of what is counted.
         ranking: a `Ranking`.
         whole: what the model costs as it is.
         cost: a function from `{gate name: mask}` to what is left of it.
+        trials: how often `cost` may be asked, nearly.
 
     Returns:
         The indices of the factors to close.
@@ -95,8 +132,73 @@ def meet(budget, ranking, whole, cost):
     Warns:
         UserWarning: the budget is met, but not nearly.
     """
-    limit, known = budget.limit(whole), {}
-    near = (1 - _NEAR[budget.of]) * limit
+    limit, left = budget.limit(whole), _remembered(cost, ranking)
+    order, near = ranking.order, (1 - _NEAR) * limit
+    if left(order[:0]) <= limit:
+        return order[:0]
+    if left(order) > limit:
+        raise ValueError(_out_of_reach(budget, limit, left(order), whole))
+    together = ranking.units[order], ranking.families[order]
+    found = nearest(order, *together, left, (near, limit), trials)
+    if left(found) < near:
+        warnings.warn(_far(budget, limit, left(found), whole), stacklevel=2)
+    return found
+
+
+def meet_time(budget, ranking, clock, ratio):
+    """The same for a latency: so many of the first as it takes.
+
+    Args:
+        budget: a `Budget` of latency.
+        ranking: a `Ranking`.
+        clock: the `Clock` of the model rebuilt as it is.
+        ratio: a function from `{gate name: mask}` to the share of its time
+            that is left, measured at each call.
+
+    Returns:
+        The indices of the factors to close.
+
+    Raises:
+        ValueError: the budget can't be reached, or noise hides it.
+
+    Warns:
+        UserWarning: the budget is met, but not nearly.
+    """
+    whole, order = clock.whole, ranking.order
+    limit = budget.limit(whole)
+    if limit >= whole:
+        return order[:0]
+    if 1 - limit / whole <= clock.noise:
+        raise ValueError(_too_fine(budget, limit, clock))
+
+    def measured(indices):
+        return whole * ratio(ranking.closing(indices))
+
+    left = _remembered(lambda masks: whole * ratio(masks), ranking)
+    if left(order) > limit:
+        raise ValueError(_out_of_reach(budget, limit, left(order), whole))
+    step = max(1, -(-order.size // _STEPS))
+    counts = [*range(step, order.size, step), order.size]
+    number = bisect.bisect_left(
+        counts, True, key=lambda count: left(order[:count]) <= limit
+    )
+    # The first that seems to do may owe it to chance: it has to do so twice.
+    amount = left(order[: counts[number]])
+    while clock.noise and number + 1 < len(counts):
+        amount = (
+            left(order[: counts[number]]) + measured(order[: counts[number]])
+        ) / 2
+        if amount <= limit:
+            break
+        number += 1
+    if amount < (1 - _NEAR_TIME) * limit:
+        warnings.warn(_far(budget, limit, amount, whole), stacklevel=2)
+    return order[: counts[number]]
+
+
+def _remembered(cost, ranking):
+    """`cost` as a function of indices, which is asked once for each."""
+    known = {}
 
     def left(indices):
         key = np.sort(indices).tobytes()
@@ -104,40 +206,7 @@ def meet(budget, ranking, whole, cost):
             known[key] = cost(ranking.closing(indices))
         return known[key]
 
-    order, counted = ranking.order, budget.of != "latency"
-    if left(order[:0]) <= limit:
-        return order[:0]
-    if left(order) > limit:
-        raise ValueError(_out_of_reach(budget, limit, left(order), whole))
-    step = 1 if counted else max(1, -(-order.size // _STEPS))
-    rounds = _ROUNDS if counted else 1
-    found = _nearest(order, left, (near, limit), rounds, step)
-    if left(found) < near:
-        warnings.warn(_far(budget, limit, left(found), whole), stacklevel=2)
-    return found
-
-
-def _nearest(order, left, bounds, rounds, step):
-    """The choice that leaves most, of those that leave no more than asked."""
-    (near, limit), taken, best = bounds, order[:0], order
-    for _ in range(rounds):
-        counts = range(0, order.size + step, step)
-
-        def first(count, taken=taken, order=order):
-            return np.concatenate([taken, order[:count]])
-
-        if left(first(order.size)) > limit:
-            break
-        number = bisect.bisect_left(
-            counts, True, key=lambda n, first=first: left(first(n)) <= limit
-        )
-        found = first(counts[number])
-        best = max(best, found, key=left)
-        if left(best) >= near or number == 0:
-            break
-        # The last one went too far: do without it, and go on behind it.
-        taken, order = first(counts[number - 1]), order[counts[number] :]
-    return best
+    return left
 
 
 def _out_of_reach(budget, limit, least, whole):
@@ -149,6 +218,17 @@ def _out_of_reach(budget, limit, least, whole):
         f"keep_at_least (now {budget.keep_at_least!r}). "
         "`print(keras_gates.surgeon.plan(model, ...))` with a high threshold "
         "tells what keeps the rest."
+    )
+
+
+def _too_fine(budget, limit, clock):
+    return (
+        f"{_called(budget)} asks for {_amount(limit, clock.whole, budget)}, "
+        f"but the time of the model as it is varies by {clock.noise:.1%} from "
+        "one measurement to the next, so that nothing smaller can be told. "
+        "Allow less, stop what else runs on the machine, take a larger "
+        "batch_size, pass a `measure` that repeats its runs more often, or "
+        "set a budget of macs."
     )
 
 

@@ -2,7 +2,8 @@
 
 One MAC is one multiply-add, for one sample. A weight that `Rule.costs` names
 is used once at each position of a tensor, so it costs its size times the
-number of positions. All else (biases, normalization, activations, pooling,
+number of positions. What has a `Rule.counts` (attention, products of tensors)
+costs what that says. All else (biases, normalization, activations, pooling,
 gates, look-ups, merges) counts as nothing.
 """
 
@@ -11,6 +12,7 @@ import math
 import keras
 
 from keras_gates.surgeon import time_axis
+from keras_gates.surgeon.rules import counts
 from keras_gates.surgeon.rules.rule import named_weights
 
 
@@ -53,16 +55,15 @@ def parameters(shapes):
     return sum(math.prod(shape) for _, shape in shapes)
 
 
-def layer_macs(call, rule, shapes, in_shape, out_shape, tensor_shapes=None):
+def call_macs(call, rule, weights, shapes):
     """The MACs of one call at given shapes, before a cut or after it.
 
     Args:
         call: the `Call`; only the layout of its layer is read.
         rule: its `Rule`.
-        shapes: `[(name, shape)]` of the weights.
-        in_shape: shape of the first input, batch axis included.
-        out_shape: shape of the first output, batch axis included.
-        tensor_shapes: `{Tensor: shape}`, if others than those of the graph.
+        weights: `[(name, shape)]` of the weights.
+        shapes: `{Tensor: shape}`, batch axis included, of what goes in and
+            comes out.
 
     Returns:
         An integer, or None if the rule does not know what the call costs.
@@ -70,29 +71,25 @@ def layer_macs(call, rule, shapes, in_shape, out_shape, tensor_shapes=None):
     Raises:
         ValueError: A size that the count depends on is None.
     """
-    if rule.costs is None:
-        return None
-    steps = [x.shape[time_axis.AXIS] for x in call.times]
-    if tensor_shapes is not None:
-        steps = [tensor_shapes[x][time_axis.AXIS] for x in call.times]
-    total = 0
-    for name, shape in shapes:
-        over = rule.costs.get(name)
-        if over is not None:
-            places = _places(call, rule, over, steps, in_shape, out_shape)
-            total += math.prod(shape) * places
-    return total
-
-
-def _places(call, rule, over, steps, in_shape, out_shape):
-    """At how many positions a weight is used."""
-    sizes = [*steps, *rule.positions(call, over, in_shape, out_shape)]
-    if None in sizes:
+    inputs = [tuple(shapes[t]) for t in call.inputs]
+    outputs = [tuple(shapes[t]) for t in call.outputs]
+    steps = [shapes.get(t, t.shape)[time_axis.AXIS] for t in call.times]
+    try:
+        once = counts.of(call, rule, weights, inputs, outputs)
+        return once and once * math.prod(steps)
+    except TypeError as error:
+        if not any(None in s[1:] for s in (*inputs, *outputs, (0, *steps))):
+            raise
+        given = inputs[0] if len(inputs) == 1 else inputs
         raise ValueError(
             f"The MACs of layer '{call.path}' (of type "
             f"{type(call.op).__name__}) depend on sizes that are unknown: it "
-            f"maps {tuple(in_shape)} to {tuple(out_shape)}. Expected: known "
-            "sizes on every axis but the batch's. Pass them as "
-            "`input_shape=`, without the batch axis."
-        )
-    return math.prod(sizes)
+            f"maps {given} to {outputs[0]}. Expected: known sizes on every "
+            "axis but the batch's. Pass them, without the batch axis, as "
+            "`input_shape=` to kg.stats, or as `sizes=` elsewhere."
+        ) from error
+
+
+def recorded(call):
+    """`{Tensor: shape}` of a call, as the model has them."""
+    return {t: t.shape for t in (*call.inputs, *call.outputs)}

@@ -235,21 +235,7 @@ def _price(decision, step):
         for role, ids in step.flow.roles.items()
     }
     shapes = costs.cut_weight_shapes(call, rule, {**kept, "in": 1})
-    shape, output = call.inputs[0].shape, call.outputs[0].shape
     try:
-        return costs.layer_macs(call, rule, shapes, shape, output) or 0
+        return costs.call_macs(call, rule, shapes, costs.recorded(call)) or 0
     except ValueError:
         return np.nan
-
-
-def depends(labelling, values):
-    """The tensors that vary with the model's inputs."""
-    found = set(labelling.graph.inputs)
-    for step in labelling.steps:
-        if not any(t in found for t in step.inputs):
-            continue
-        for tensor in step.outputs:
-            value = values.get(tensor)
-            if value is None or np.isnan(value.values).any():
-                found.add(tensor)
-    return found

@@ -1,22 +1,29 @@
-"""What a search must leave open, so that no output becomes constant."""
+"""What a search must leave open, so that no input is cut off."""
 
 import bisect
 
 import numpy as np
 
 from keras_gates.surgeon import analysis
-from keras_gates.surgeon import decide
+from keras_gates.surgeon import influence
 from keras_gates.surgeon import solve
 from keras_gates.surgeon.gates import gates_of
 from keras_gates.thresholds.floor import channels
 
 
-def severing(graph, exact=True):
-    """A function that says whether closed gates make an output constant.
+def severing(graph, exact=True, closed=None):
+    """A function that says whether closed gates cut an input off.
+
+    An output must go on to depend on each input whose values it computes
+    with, by values: a mask, a condition or an index that still gets there does
+    not make up for the data. An output that depends on nothing but choices
+    must go on to depend on each of these.
 
     Args:
         graph: the `Graph` of a model.
         exact: as in `solve`.
+        closed: `{gate name: boolean array}` of gates that are closed anyway;
+            what they cut off is not missed.
 
     Returns:
         A function from `{gate name: boolean array}` to bool. The graph is
@@ -24,16 +31,14 @@ def severing(graph, exact=True):
     """
     labelling = analysis.label(graph)
     sources = gates_of(graph)
-    before = decide.depends(labelling, {})
-    outputs = [t for t in graph.outputs if t in before]
 
-    def severs(closed):
+    def found(closed):
         by_id = solve.by_id_of(graph, sources, closed)
         values = analysis.constants(labelling, by_id, exact)
-        varying = decide.depends(labelling, values)
-        return any(tensor not in varying for tensor in outputs)
+        return influence.levels(labelling, values)
 
-    return severs
+    needed = influence.main(found(closed or {}), graph.outputs)
+    return lambda closed: influence.lost(found(closed), needed)
 
 
 def held_open(gates, closed, keep_at_least, severs):
@@ -45,8 +50,8 @@ def held_open(gates, closed, keep_at_least, severs):
 
     Args:
         gates: the `Factors` that may be closed.
-        closed: `{name: mask}` of gates that are closed anyway; they alone
-            do not sever an output.
+        closed: `{name: mask}` of gates that are closed anyway, as `severing`
+            was told.
         keep_at_least: the floor of each gate that is held; at least one of
             its factors is.
         severs: what `severing` returns.

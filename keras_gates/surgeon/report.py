@@ -8,6 +8,7 @@ from keras_gates.surgeon import costs
 from keras_gates.surgeon import futile
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon import reasons
+from keras_gates.surgeon import sizes
 from keras_gates.surgeon import slow_widths
 from keras_gates.surgeon.rules.packing import PackingConv
 from keras_gates.surgeon.weights import Weights
@@ -23,7 +24,8 @@ class Row:
         before: channels of its output, `None` where it has no such axis.
         after: channels that stay; 0 where the layer goes.
         params: `(before, after)`.
-        macs: `(before, after)`, None where they are not known.
+        macs: `(before, after)`, None where they are not known; at the sizes
+            of a `Budget`, if it has any.
         exact: whether what happens to the layer is exact.
         why: what happens, and why something stays.
     """
@@ -49,29 +51,39 @@ class Row:
 def describe(solution):
     """`(rows, notes)` of a solution."""
     told = reasons.Reasons(solution)
-    rows = _rows(solution, told)
+    rows = _rows(solution, shapes_of(solution), told)
     ops = {s.path: s.call.op for s in solution.labelling.steps}
     vain = futile.notes(solution)
     return rows, [*told.notes(), *vain, *slow_widths.notes(rows, ops)]
 
 
-def totals(solution):
+def shapes_of(solution):
+    """`{Tensor: shape}` at which multiply-adds are counted."""
+    return sizes.of(solution.graph, solution.options.get("sizes"))
+
+
+def totals(solution, shapes=None):
     """The `(before, after)` of all rows together, by what they count.
 
     Without reasons, which take longer to find than the rest of the rows.
     """
-    rows = _rows(solution)
+    rows = _rows(solution, shapes or shapes_of(solution))
     return {what: total(rows, what) for what in ("params", "macs")}
 
 
-def _rows(solution, told=None):
+def uncounted(solution, shapes):
+    """Names of what has multiply-adds that no rule or no size tells."""
+    return [r.layer for r in _rows(solution, shapes) if r.macs is None]
+
+
+def _rows(solution, shapes, told=None):
     decision = solution.decision
     weights = Weights(decision, solution.folds)
     rows, seen = [], {}
     for step in decision.labelling.steps:
         if step.position is not None:
             continue
-        row = _row(step, decision, weights)
+        row = _row(step, decision, weights, shapes)
         if told is not None:
             row.why = told.of(step)
             row.exact = not told.approximate(step)
@@ -83,9 +95,14 @@ def _rows(solution, told=None):
                 seen[id(step.call.op)] = first, True
                 first.after, first.params = row.after, row.params
                 first.why = row.why
-        elif isinstance(step.call.op, keras.Layer) or row.why:
+        elif isinstance(step.call.op, keras.Layer) or row.why or _costly(row):
             rows.append(row)
     return rows
+
+
+def _costly(row):
+    """Whether a bare operation multiplies, or may."""
+    return row.macs is None or row.macs[0] > 0
 
 
 def _add_call(first, row):
@@ -95,7 +112,7 @@ def _add_call(first, row):
         first.macs = tuple(a + b for a, b in pairs)
 
 
-def _row(step, decision, weights):
+def _row(step, decision, weights, shapes):
     call, rule = step.call, step.rule
     present = step in decision.present
     labels = step.flow.labels[0]
@@ -109,17 +126,17 @@ def _row(step, decision, weights):
         after = (
             int(mask.any(axis=_but(axis, mask.ndim)).sum()) if axes else before
         )
-    shapes = costs.weight_shapes(call.op)
+    own = costs.weight_shapes(call.op)
     gone = step.is_gate or not present
-    cut = shapes if gone else _cut_shapes(step, weights)
+    cut = own if gone else _cut_shapes(step, weights)
     left = 0 if gone else costs.parameters(cut) + weights.added_bias(step)
     return Row(
         call.path,
         rule.kind,
         before,
         after,
-        (costs.parameters(shapes), left),
-        _macs(call, rule, shapes, [] if gone else cut),
+        (costs.parameters(own), left),
+        _macs(call, rule, own, None if gone else cut, shapes),
     )
 
 
@@ -135,16 +152,18 @@ def _cut_shapes(step, weights):
     return costs.cut_weight_shapes(step.call, step.rule, kept)
 
 
-def _macs(call, rule, shapes, cut):
+def _macs(call, rule, own, cut, shapes):
     """MACs before and after; None where a rule or a size is unknown."""
-    inside = call.inputs[0].shape if call.inputs else ()
-    outside = call.outputs[0].shape
     try:
-        before = costs.layer_macs(call, rule, shapes, inside, outside)
-        after = costs.layer_macs(call, rule, cut, inside, outside)
+        before = costs.call_macs(call, rule, own, shapes)
+        if before is None:
+            return None
+        after = 0
+        if cut is not None:
+            after = costs.call_macs(call, rule, cut, shapes)
     except ValueError:
         return None
-    return None if before is None else (before, after)
+    return before, after
 
 
 def total(rows, what):
@@ -205,13 +224,19 @@ def _change(before, after):
 
 
 def _sums(plan):
-    lines = []
+    lines, at = [], _at(plan.options.get("sizes"))
     for name, pair in (("parameters", plan.params), ("MACs", plan.macs)):
         before, after = pair
         share = f" ({after / before:.1%} of before)" if before else ""
-        unit = " for one sample, 1 MAC = one multiply-add" * (name == "MACs")
+        unit = f" for one sample{at}, 1 MAC = one multiply-add"
+        unit *= name == "MACs"
         lines.append(f"{name}: {before:,} -> {after:,}{share}{unit}")
     unknown = ", ".join(f"'{r.layer}'" for r in plan.rows if r.macs is None)
     if unknown:
         lines.append(f"MACs unknown, and not in the total: {unknown}")
     return lines
+
+
+def _at(given):
+    """At which sizes MACs were counted, if they were given."""
+    return "" if given is None else f" with inputs of {given}"

@@ -44,11 +44,16 @@ def from_thresholds(
         )
     options = {"exact": exact, "round_to": int(round_to)}
     closed, notes = close(graph, found, thresholds, keep_at_least, **options)
+    _, budget, _ = th.part_budget(thresholds, found)
     solution = solve.solve(graph, closed, **options)
     if drop_shortcuts:
         notes = [*notes, *_dropped(model, solution.closed)]
         solution = from_closed(model, solution.closed, exact, True)
-    solution.options = {**options, "drop_shortcuts": drop_shortcuts}
+    more = {
+        "drop_shortcuts": drop_shortcuts,
+        "sizes": getattr(budget, "sizes", None),
+    }
+    solution.options = {**options, **more}
     return solution, notes
 
 

@@ -8,7 +8,9 @@ from keras_gates.surgeon import analysis
 from keras_gates.surgeon import decide
 from keras_gates.surgeon import fold
 from keras_gates.surgeon import groups
+from keras_gates.surgeon import influence
 from keras_gates.surgeon.gates import gates_of
+from keras_gates.surgeon.rules.reach import VALUES
 
 
 @dataclasses.dataclass
@@ -82,17 +84,25 @@ def by_id_of(graph, gates, closed):
 
 
 def _check_outputs(labelling, values, closed):
-    """Refuse to make an output constant, and name the gates that would."""
+    """Refuse to make an output constant, and name the gates that would.
+
+    An output that its data no longer get to is taken for constant, whatever
+    a mask still does to it.
+    """
     if not any(mask.any() for mask in closed.values()):
         return
-    varying = decide.depends(labelling, values)
+    now = influence.levels(labelling, values)
     graph = labelling.graph
+    before = None
     for number, tensor in enumerate(graph.outputs):
-        if tensor in varying:
+        if influence.best(now, tensor) == VALUES:
             continue
-        before = decide.depends(labelling, {})
-        if tensor not in before:
+        if before is None:
+            before = influence.levels(labelling, {})
+        level = influence.best(before, tensor)
+        if influence.best(now, tensor) == level:
             continue
+        varying = {t for t in now if influence.best(now, t) == level}
         gates = _culprits(labelling, varying, tensor, closed)
         name = graph.functional.output_names[number]
         # Scalar gates have no channels to keep.
@@ -100,12 +110,22 @@ def _check_outputs(labelling, values, closed):
         remedy = "pass keep_at_least=1 or more, " if floor else ""
         raise ValueError(
             f"With these thresholds output {number} ('{name}') no longer "
-            "depends on the model's inputs: every path to it goes through a "
+            f"depends on {_what(now, tensor)}: every path to it goes through a "
             "gate that lets nothing through: "
             f"{', '.join(map(repr, sorted(gates)))}. Lower the threshold of "
             f"one of them (thresholds takes a dict by gate name), {remedy}or "
             "put a shortcut round the gate so that the rest can do without it."
         )
+
+
+def _what(now, tensor):
+    """What an output is cut off from."""
+    if influence.best(now, tensor):
+        return (
+            "the values of the model's inputs, only on masks, conditions or "
+            "indices made of them"
+        )
+    return "the model's inputs"
 
 
 def _culprits(labelling, varying, tensor, closed):
@@ -129,7 +149,7 @@ def _culprits(labelling, varying, tensor, closed):
 def _reopen(decision, closed, multiple):
     """Open gates again until widths are multiples; whether any was."""
     labelling = decision.labelling
-    gates = _vectors(labelling, closed)
+    gates = vectors(labelling, closed)
     links = selections(labelling)
     size = _closed_sizes(labelling, gates, links, closed)
     chosen = np.zeros(len(size), bool)
@@ -156,7 +176,7 @@ def _reopen(decision, closed, multiple):
     return True
 
 
-def _vectors(labelling, closed):
+def vectors(labelling, closed):
     """`(name, factors, classes, places)` of closed vectors of factors.
 
     The places are those of the classes among the factors.

@@ -69,6 +69,7 @@ def _fields(data):
     # Plans of older versions do not speak of it.
     dropped = data["options"].get("drop_shortcuts", False)
     options["drop_shortcuts"] = dropped
+    options["sizes"] = data["options"].get("sizes")
     return {
         "model": data["model"],
         "fingerprint": data["fingerprint"],

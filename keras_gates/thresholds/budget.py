@@ -2,6 +2,8 @@
 
 import dataclasses
 import numbers
+import warnings
+from collections.abc import Callable
 
 from keras_gates.thresholds.floor import check_floor
 from keras_gates.thresholds.rule import Rule
@@ -21,14 +23,17 @@ class Budget(Rule):
     stay in. A budget that the model keeps to as it is closes nothing.
 
     The result is under the budget by 2 % at most. Where closing one factor
-    removes more than that (a branch, say), it is left open and the next ones
-    are tried; if no choice comes as near, a warning tells how near the best
-    one is.
+    removes more than that (a branch, say), others are opened again beside
+    it, or it is left open and the next ones are tried; if no choice that was
+    tried comes as near, a warning tells how near the best one is. What
+    would close for nothing stays open.
 
     A search must not starve a layer: where nothing leads round a gate,
     `keep_at_least` of its channels stay open, and a gate of one factor stays
     open. The plan's notes tell which. Where a shortcut does lead round a
-    filter gate, all of its channels may close, and the branch goes.
+    filter gate, all of its channels may close, and the branch goes. Each
+    output goes on to depend on the values of every input that it depended on;
+    a mask, a condition or an index is no way round for the data.
 
     A `Budget` is for `plan` and `prune`. In a dict of thresholds it ranks
     the gates under its key, beside fixed thresholds for the others; one
@@ -41,9 +46,9 @@ class Budget(Rule):
         latency: Time of one inference that may be left: up to 1 a share of
             that of the model rebuilt with nothing removed, above 1
             milliseconds. Each trial is rebuilt and measured with
-            `predict_on_batch`, on this machine and backend; the choice
-            varies with the noise, so keep the plan. Steps of 1/64 of the
-            factors are tried.
+            `predict_on_batch`, on this machine and backend, in turn with the
+            whole model; the choice varies with the noise, so keep the plan.
+            Steps of 1/64 of the factors are tried.
         keep_at_least: Channels that stay open where nothing leads round: a
             whole number, or a share below 1 of each gate's own. At least
             one does.
@@ -51,13 +56,20 @@ class Budget(Rule):
             mean of their gate (for gates of one factor, of their kind), for
             models whose layers' factors are on different scales.
         batch_size: Samples a batch, for `latency`.
+        sizes: Sizes that the model's inputs leave open, to count MACs or
+            measure time at, without the batch axis: a tuple, or for several
+            inputs a list of tuples or a dict of them by name. The plan's
+            MACs are those at these sizes.
+        measure: For `latency`, a function from a model to milliseconds, to
+            measure elsewhere than here: on a device, or in another runtime.
 
     Raises:
         TypeError: If an argument is of another type.
         ValueError: If not exactly one of `macs`, `params` and `latency` is
             given, or an argument is not in its range. `plan` and `prune`
             raise it for a budget that these gates can't reach, and say what
-            they can.
+            they can; and for a latency that differs from the whole by less
+            than one measurement from the next.
 
     Example:
     >>> import keras
@@ -80,6 +92,10 @@ class Budget(Rule):
     keep_at_least: float = 0.05
     normalize: bool = False
     batch_size: int = 1
+    sizes: tuple | list | dict | None = dataclasses.field(
+        default=None, hash=False
+    )
+    measure: Callable | None = None
 
     def __post_init__(self):
         given = [c for c in COSTS if getattr(self, c) is not None]
@@ -108,6 +124,11 @@ class Budget(Rule):
             raise ValueError(
                 f"`batch_size` must be at least 1. Received: {size!r}."
             )
+        if self.measure is not None:
+            _check_measure(self.measure, self.of)
+        if self.sizes is not None:
+            # Lists and whole numbers are what JSON has.
+            object.__setattr__(self, "sizes", _plain(self.sizes))
 
     @property
     def of(self):
@@ -123,9 +144,59 @@ class Budget(Rule):
         """How much may be left of a model that costs `whole`."""
         return self.amount * whole if self.amount <= 1 else self.amount
 
+    def get_config(self):
+        """The arguments, as JSON can hold them: without `measure`.
+
+        Warns:
+            UserWarning: there is a `measure`, which has to be passed again.
+        """
+        names = [f.name for f in dataclasses.fields(self)]
+        config = {name: getattr(self, name) for name in names}
+        if config.pop("measure") is not None:
+            warnings.warn(
+                "The config of a Budget can't hold its `measure`, which is a "
+                "function. Pass it again: Budget(**config, measure=...).",
+                stacklevel=2,
+            )
+        return config
+
     def close(self, gates):
         raise TypeError(
             "A Budget is counted on a pruned model, so that factors alone "
             "do not tell what it closes. Pass it to keras_gates.surgeon.plan "
             "or prune."
         )
+
+
+def _check_measure(measure, of):
+    if not callable(measure):
+        raise TypeError(
+            "`measure` must be a function from a model to milliseconds. "
+            f"Received: {measure!r} (of type {type(measure).__name__})."
+        )
+    if of != "latency":
+        raise ValueError(
+            f"`measure` is for a Budget of latency. Received: a Budget of {of}."
+        )
+
+
+def _plain(sizes):
+    """Sizes as lists of ints, or a dict of these.
+
+    Raises:
+        TypeError: they are something else.
+    """
+    if isinstance(sizes, dict):
+        return {name: s and _plain(s) for name, s in sizes.items()}
+    found = []
+    for size in sizes if isinstance(sizes, (tuple, list)) else [sizes]:
+        whole = isinstance(size, numbers.Integral)
+        inner = isinstance(size, (tuple, list)) or size is None
+        if isinstance(size, bool) or not (whole or inner) or sizes is size:
+            raise TypeError(
+                "`sizes` must be a tuple of whole numbers, without the batch "
+                "axis, or a list of these, or a dict by the inputs' names. "
+                f"Received: {sizes!r} (of type {type(sizes).__name__})."
+            )
+        found.append(int(size) if whole else size and _plain(size))
+    return found

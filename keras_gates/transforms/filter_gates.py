@@ -56,7 +56,9 @@ def insert_filters(graph, spec, tied, shapes):
     names, places = Names.of(graph), {}
     cost = None
     if spec.weigh != "count":
-        cost = Shares(graph.calls, shapes, spec.weigh).of_classes(labelling)
+        shares = Shares(graph.calls, shapes, spec.weigh)
+        cost = shares.of_classes(labelling)
+        shares.warn_of([(c.gate_name, cost[c.classes]) for c in chosen])
     for channels in chosen:
         gate = _gate(channels, spec, cost, names)
         for place in channels.places:

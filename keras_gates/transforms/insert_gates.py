@@ -35,6 +35,7 @@ def insert_gates(
     mismatch="project",
     start="residual",
     tied="share",
+    sizes=None,
 ):
     """Put gates into a model, at any of four granularities.
 
@@ -84,6 +85,10 @@ def insert_gates(
             `f`, the model as it was, and with a gate at zero the shortcut.
         tied: `"share"`: one gate for channels that are tied. `"skip"`: they
             get none.
+        sizes: Sizes that the model's inputs leave open, to shape shortcuts
+            and to weigh multiply-adds at, without the batch axis: a tuple, or
+            for several inputs a list of tuples or a dict of them by name.
+            Defaults to `None`: 96 for each, and 160 must do as well.
 
     Returns:
         A new model, not compiled.
@@ -113,7 +118,7 @@ def insert_gates(
     _check(specs, mismatch=mismatch, start=start, tied=tied)
     graph = gr.read(model)
     specs = {kind: spec.named(graph) for kind, spec in specs.items()}
-    shapes = tried_shapes(graph)
+    shapes = tried_shapes(graph, sizes)
     chosen = _chosen(graph, Finder(graph, shapes, mismatch), specs, tied)
     if chosen:
         names = Names.of(graph)
@@ -125,7 +130,7 @@ def insert_gates(
             )
         ]
         graph = gr.read(insert_pieces(graph, jobs, start))
-        shapes = tried_shapes(graph)
+        shapes = tried_shapes(graph, sizes)
     if "filters" in specs:
         return insert_filters(graph, specs["filters"], tied, shapes[0])
     return graph.model
@@ -194,10 +199,12 @@ def _check_found(kind, spec, found, wanted):
 
 def _gates(kind, found, spec, names, graph, shapes):
     """Each piece with its gate."""
-    shares = None
+    weights = [1 / len(found)] * len(found)
     if spec.weigh != "count":
         shares = Shares(graph.calls, shapes, spec.weigh)
-    for piece in found:
-        weight = shares.of(piece.calls) if shares else 1 / len(found)
+        weights = [shares.of(piece.calls) for piece in found]
+        named = [piece.name for piece in found]
+        shares.warn_of(zip(named, weights, strict=True))
+    for piece, weight in zip(found, weights, strict=True):
         arguments = spec.arguments(lambda s, w=weight: regularizers.L1(s * w))
         yield piece, make_gate(piece, _PIECES[kind], names, arguments)

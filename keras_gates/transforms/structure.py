@@ -81,12 +81,14 @@ def find_structure(model, mismatch="project", position="activation"):
     )
 
 
-def tried_shapes(graph):
+def tried_shapes(graph, given=None):
     """The shape of each tensor, for some sizes of the inputs.
 
     Where an input leaves a size open, for two. Where these do not fit the
-    model, open sizes stay open.
+    model, open sizes stay open. Where sizes are given, for these alone.
     """
+    if given is not None:
+        return [sizes.of(graph, given)]
     recorded = sizes.of(graph)
     if not any(None in tensor.shape[1:] for tensor in graph.inputs):
         return [recorded]

@@ -1,13 +1,11 @@
 """What a gate costs: the share of the model that goes when it is closed."""
 
-import math
+import warnings
 
 import numpy as np
 
 from keras_gates.surgeon import costs
-from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon.rules import rule_of
-from keras_gates.surgeon.rules.rule import named_weights
 
 
 class Shares:
@@ -15,13 +13,17 @@ class Shares:
 
     Args:
         calls: all calls of the model.
-        shapes: `{Tensor: shape}`, with no size open.
+        shapes: `{Tensor: shape}`.
         unit: "macs" or "params".
+
+    Attributes:
+        unknown: the paths of what could not be counted.
     """
 
     def __init__(self, calls, shapes, unit):
         self.shapes = shapes
         self.unit = unit
+        self.unknown = []
         # A model without a single kernel has no shares to speak of.
         self.total = self._cost(calls) or 1
 
@@ -33,45 +35,61 @@ class Shares:
         """For each class, the share that goes when it alone is removed."""
         found = np.zeros(len(labelling.classes))
         flows = {s.call: s.flow for s in labelling.steps if s.position is None}
-        for call, roles, cost in self._parts(flows):
-            for role in roles:
-                ids = flows[call].roles.get(role)
-                if ids is not None:
-                    own = labelling.classes[ids]
-                    np.add.at(found, own, cost / len(ids))
+        for call in self._once(flows):
+            whole = self._of(call, {})
+            for role, ids in flows[call].roles.items() if whole else ():
+                saved = whole - self._of(call, {role: len(ids) - 1})
+                np.add.at(found, labelling.classes[ids], saved)
         for above, below in _picked(labelling):
             found[above] += found[below]
         return found / self.total
 
-    def _cost(self, calls):
-        return sum(cost for _, _, cost in self._parts(calls))
+    def warn_of(self, gates):
+        """Name the gates whose share is 0: nothing would hold them down.
 
-    def _parts(self, calls):
-        """The cost of each weight, with the roles of its axes.
-
-        Multiply-adds count at each call, the parameters of a layer once.
+        Args:
+            gates: pairs of a gate's name and its share or shares.
         """
-        seen = set()
-        for call in calls:
-            if self.unit == "params" and id(call.op) in seen:
-                continue
-            seen.add(id(call.op))
-            rule = rule_of(call)
-            axes = rule.axes_of(call)
-            if not gr.own_weights(call.op):
-                continue
-            for part in rule.parts(call.op):
-                for name, weight in named_weights(part, axes):
-                    roles = {role for role in axes.get(name, ()) if role}
-                    yield call, roles, self._of(call, rule, name, weight)
+        free = [name for name, share in gates if not np.any(share)]
+        if not free:
+            return
+        unknown = list(dict.fromkeys(self.unknown))
+        why = f" Not counted: {_listed(unknown)}." if unknown else ""
+        warnings.warn(
+            f'weigh="{self.unit}" gives no penalty to {_listed(free)}: what '
+            f"goes with them has no {self.unit} that are counted.{why} Take "
+            'weigh="params" or "count", or leave them out with `exclude`.',
+            stacklevel=3,
+        )
 
-    def _of(self, call, rule, name, weight):
+    def _once(self, calls):
+        """Multiply-adds count at each call, the parameters of a layer once."""
+        if self.unit == "macs":
+            return list(calls)
+        return list(
+            {id(call.op): call for call in reversed(list(calls))}.values()
+        )
+
+    def _cost(self, calls):
+        return sum(self._of(call, {}) for call in self._once(calls))
+
+    def _of(self, call, kept):
+        """The cost of a call with so many positions left along some roles."""
+        rule = rule_of(call)
+        weights = costs.cut_weight_shapes(call, rule, kept)
         if self.unit == "params":
-            return math.prod(weight.shape)
-        ends = self.shapes[call.inputs[0]], self.shapes[call.outputs[0]]
-        weights = [(name, tuple(weight.shape))]
-        macs = costs.layer_macs(call, rule, weights, *ends, self.shapes)
-        return macs or 0
+            return costs.parameters(weights)
+        try:
+            found = costs.call_macs(call, rule, weights, self.shapes)
+        except ValueError:
+            found = None
+        if found is None:
+            self.unknown.append(call.path)
+        return found or 0
+
+
+def _listed(names):
+    return ", ".join(map(repr, names[:8])) + ", ..." * (len(names) > 8)
 
 
 def _picked(labelling):

@@ -7,7 +7,6 @@ from keras import layers as L
 
 import keras_gates as kg
 from keras_gates.surgeon import essential
-from keras_gates.surgeon import latency
 from keras_gates.surgeon import plan
 from keras_gates.surgeon import prune
 from keras_gates.surgeon import verify
@@ -450,40 +449,3 @@ def test_gates_of_one_factor_are_normalised_by_kind():
     model = sm.set_gates(scalar_steps(), branch1=0.8, branch2=0.2)
     budget = kg.Budget(macs=294, normalize=True)
     assert plan(model, budget).closed == {"branch1": [], "branch2": [0]}
-
-
-# Latency ------------------------------------------------------------------
-
-
-def parameters_as_time(model, batch_size):
-    assert batch_size == 4
-    return model.count_params() / 1000
-
-
-@pytest.mark.parametrize("amount", [0.5, 5.0])
-def test_latency_is_that_of_rebuilt_models(monkeypatch, amount):
-    model = convnet()
-    monkeypatch.setattr(latency, "milliseconds", parameters_as_time)
-    whole = prune(model, 0.0).count_params() / 1000
-    limit = amount * whole if amount < 1 else amount
-    small = prune(model, kg.Budget(latency=amount, batch_size=4))
-    # A 64th of the factors is a step; here at most 5 % of the parameters.
-    assert 0.9 * limit <= small.count_params() / 1000 <= limit
-
-
-def test_latency_out_of_reach(monkeypatch):
-    monkeypatch.setattr(latency, "milliseconds", parameters_as_time)
-    with pytest.raises(ValueError, match=r"least .* can reach is 0.\d+ ms"):
-        plan(wide_chain(), kg.Budget(latency=0.001, batch_size=4))
-
-
-def test_latency_is_measured():
-    model = wide_chain()
-    before = helpers.fingerprint(model)
-    assert 0 < latency.milliseconds(prune(model, 0.0), 2) < 1e4
-    # How far one can get on a busy machine is not known; that it is tried is.
-    try:
-        found = plan(model, kg.Budget(latency=1e9))
-    finally:
-        assert helpers.fingerprint(model) == before
-    assert found.closed == {"gate": []}

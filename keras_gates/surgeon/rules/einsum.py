@@ -4,6 +4,7 @@ import dataclasses
 
 import numpy as np
 
+from keras_gates.surgeon.rules import counts
 from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import weight
@@ -77,9 +78,9 @@ class EinsumDense(Linear):
     def pick(self, call):
         spec, bias = read(call.op.equation), call.op.bias_axes
         if spec is None:
-            return Barrier(why=_EQUATION)
+            return Barrier(why=_EQUATION, counts=counts.einsum_dense)
         if bias is not None and spec.new not in bias:
-            return Barrier(why=_BIAS)
+            return Barrier(why=_BIAS, counts=counts.einsum_dense)
         return self
 
     def axis(self, call):

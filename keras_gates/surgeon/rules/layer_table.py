@@ -4,6 +4,7 @@ import dataclasses
 
 from keras_gates.surgeon.rules import attention as at
 from keras_gates.surgeon.rules import convolution as cv
+from keras_gates.surgeon.rules import counts as ct
 from keras_gates.surgeon.rules import einsum as en
 from keras_gates.surgeon.rules import elementwise as ew
 from keras_gates.surgeon.rules import index as ix
@@ -133,11 +134,12 @@ EMBEDDING = ln.Embedding(
 )
 
 
-def _barrier(why, costs=None):
-    return Barrier(costs=costs, why=why, note=why)
+def _barrier(why, costs=None, counts=None):
+    return Barrier(costs=costs, why=why, note=why, counts=counts)
 
 
 _SEQUENCE = {"in": {"kernel": "in"}}
+_EACH_STEP = {"kernel": "step", "recurrent_kernel": "step"}
 
 
 def _recurrent(gates, rule=rc.Recurrent):
@@ -148,7 +150,7 @@ def _recurrent(gates, rule=rc.Recurrent):
             "bias": ("gates",),
         },
         config={rule.width: "out"},
-        costs={"kernel": "step", "recurrent_kernel": "step"},
+        costs=_EACH_STEP,
         scales=_SEQUENCE,
         gates=gates,
         note="units go that scores close; those that gates close do where "
@@ -157,8 +159,16 @@ def _recurrent(gates, rule=rc.Recurrent):
 
 
 CONV_LSTM = _recurrent(4, rc.ConvRecurrent)
-ATTENTION = _barrier("attention takes products over all channels")
-PRODUCT = _barrier("a product over the channels needs both sides alike")
+ATTENTION = _barrier(
+    "attention takes products over all channels", counts=ct.attention
+)
+_BOTH_SIDES = "a product over the channels needs both sides alike"
+
+
+def product(counts):
+    """A product of tensors, both kept whole."""
+    return _barrier(_BOTH_SIDES, counts=counts)
+
 
 # Preprocessing layers take a call for one in training unless they are told
 # otherwise, and Keras records that; in inference they are told.
@@ -239,9 +249,9 @@ LAYERS = {
     "Average": mg.AVERAGE,
     "Maximum": mg.MAXIMUM,
     "Minimum": mg.MINIMUM,
-    "Dot": PRODUCT,
-    "MultiHeadAttention": at.Attention(),
-    "GroupQueryAttention": at.Attention(shaped=False),
+    "Dot": product(ct.dot_layer),
+    "MultiHeadAttention": at.Attention(counts=ct.multi_head),
+    "GroupQueryAttention": at.Attention(counts=ct.multi_head, shaped=False),
     "Attention": ATTENTION,
     "AdditiveAttention": ATTENTION,
     "Masking": _barrier("its mask looks at all features", costs={}),
@@ -250,7 +260,7 @@ LAYERS = {
     "LSTM": _recurrent(4),
     "Bidirectional": rc.Bidirectional(scales=_SEQUENCE),
     "TimeDistributed": td.TimeDistributed(),
-    "RNN": _barrier("a cell may use its state in any way"),
+    "RNN": _barrier("a cell may use its state in any way", counts=ct.cells),
     **{f"ConvLSTM{n}D": CONV_LSTM for n in (1, 2, 3)},
 }
 

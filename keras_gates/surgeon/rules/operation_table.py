@@ -2,6 +2,7 @@
 
 import keras
 
+from keras_gates.surgeon.rules import counts as ct
 from keras_gates.surgeon.rules import elementwise as ew
 from keras_gates.surgeon.rules import index as ix
 from keras_gates.surgeon.rules import layer_table as lt
@@ -113,8 +114,9 @@ OPERATIONS = {
     "numpy.GetItem": ix.Index(
         "slice", move=mv.get_item, along=mv.nowhere, rewrite=mv.sliced
     ),
-    "numpy.Matmul": lt.PRODUCT,
-    "numpy.Einsum": lt.PRODUCT,
-    "numpy.Tensordot": lt.PRODUCT,
-    "numpy.Dot": lt.PRODUCT,
+    "numpy.Matmul": lt.product(ct.product),
+    "numpy.Einsum": lt.product(ct.einsum),
+    "numpy.Tensordot": lt.product(ct.tensordot),
+    "numpy.Dot": lt.product(ct.product),
+    "nn.DotProductAttention": lt.product(ct.dot_product_attention),
 }

@@ -7,8 +7,10 @@ import numpy as np
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
+from keras_gates.surgeon.rules import counts
 from keras_gates.surgeon.rules.convolution import conv_reading
 from keras_gates.surgeon.rules.linear import Linear
+from keras_gates.surgeon.rules.registry import rule_of
 from keras_gates.surgeon.rules.registry import rule_of_class
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Flow
@@ -168,6 +170,20 @@ def wrapped(config):
     return {"config": config, "build_config": None}
 
 
+def _both_ways(call, weights, inputs, outputs):
+    """The multiply-adds of two layers of any kind."""
+    total = 0
+    for way in (call.op.forward_layer, call.op.backward_layer):
+        site = dataclasses.replace(call.site, op=way)
+        one = dataclasses.replace(call, site=site)
+        shapes = [(w.name, tuple(w.shape)) for w in way.weights]
+        found = counts.of(one, rule_of(one), shapes, inputs, outputs)
+        if found is None:
+            return None
+        total += found
+    return total
+
+
 @dataclasses.dataclass(frozen=True)
 class Bidirectional(Recurrent):
     """A recurrent layer both ways; unit i goes in both or in none.
@@ -183,11 +199,11 @@ class Bidirectional(Recurrent):
         first = rule_of_class(type(ways[0]))
         alike = type(ways[0]) is type(ways[1])
         if not isinstance(first, Recurrent) or not alike:
-            return Barrier(
-                why="it is cut only round two SimpleRNN, two GRU or two LSTM"
-            )
+            why = "it is cut only round two SimpleRNN, two GRU or two LSTM"
+            return Barrier(why=why, counts=_both_ways)
         if ways[0].units != ways[1].units:
-            return Barrier(why="its two directions have different widths")
+            why = "its two directions have different widths"
+            return Barrier(why=why, counts=_both_ways)
         return dataclasses.replace(
             self, axes=first.axes, costs=first.costs, gates=first.gates
         )

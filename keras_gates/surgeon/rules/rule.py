@@ -7,11 +7,13 @@ the operation looks like at its final size (`revise`).
 """
 
 import dataclasses
+from collections.abc import Callable
 
 import keras
 import numpy as np
 
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules import reach
 
 # How an input coordinate with a known value may be removed.
 ALL = "all"  # never: every coordinate is read
@@ -77,6 +79,10 @@ class Rule:
         cuts: whether a selection of channels may stand in front.
         trains: whether a call with `training=True` may compute something
             else than one in inference.
+        counts: the multiply-adds of a call that `costs` can't express, as
+            `(call, weights, inputs, outputs) -> number`: `[(name, shape)]`
+            of the weights, the shapes of all inputs and outputs. None where
+            there are no such, or where they can't be counted.
     """
 
     kind: str = "rule"
@@ -87,6 +93,7 @@ class Rule:
     cuts: bool = False
     trains: bool = True
     note: str = ""
+    counts: Callable | None = None
 
     # Attributes, not fields: a class of rules sets them for all of its rules.
     # The kernel whose outputs get a bias where constants are absorbed.
@@ -127,6 +134,15 @@ class Rule:
     def value(self, call, flow, values):
         """A `Known` or None for each output."""
         return [None] * len(call.outputs)
+
+    def reaches(self, call):
+        """How far each input gets: VALUES, CHOICE or NOTHING of `reach`.
+
+        An output whose data has been closed is useless, although a mask may
+        still vary it. What a call of Keras names a mask, a condition or
+        indices is a choice; all else counts with its values.
+        """
+        return reach.by_argument(call)
 
     def reading(self, call):
         """One of ALL, ZERO, BIAS."""

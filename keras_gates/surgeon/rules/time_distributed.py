@@ -8,6 +8,10 @@ from keras_gates.surgeon import time_axis
 from keras_gates.surgeon.graph import Call
 from keras_gates.surgeon.graph import Site
 from keras_gates.surgeon.graph import Tensor
+from keras_gates.surgeon.graph import is_functional
+from keras_gates.surgeon.graph import own_weights
+from keras_gates.surgeon.graph import read
+from keras_gates.surgeon.rules import counts
 from keras_gates.surgeon.rules.gates import GateRule
 from keras_gates.surgeon.rules.index import Index
 from keras_gates.surgeon.rules.known import Known
@@ -35,6 +39,31 @@ def inside(call):
     y = [step(tensor) for tensor in call.outputs]
     site = Site(call.op.layer, call.site.node, call.site.name)
     return Call(site, (x,), {}, [x], y, call.path)
+
+
+def _each_step(inner):
+    """The `counts` of a layer or a model that is kept whole inside."""
+
+    def counted(call, weights, inputs, outputs):
+        one = inside(call)
+        if is_functional(one.op):
+            each = [_recorded(part) for part in read(one.op).calls]
+        else:
+            shapes = [
+                [(*shape[:_TIME], *shape[_TIME + 1 :]) for shape in some]
+                for some in (inputs[:1], outputs)
+            ]
+            each = [counts.of(one, inner, weights, *shapes)]
+        return None if None in each else inputs[0][_TIME] * sum(each)
+
+    return counted
+
+
+def _recorded(call):
+    """The multiply-adds of a call in a model, at the sizes it has there."""
+    weights = [(w.name, tuple(w.shape)) for w in own_weights(call.op)]
+    shapes = [[t.shape for t in some] for some in (call.inputs, call.outputs)]
+    return counts.of(call, rule_of(call), weights, *shapes)
 
 
 def _map(function, array):
@@ -81,7 +110,8 @@ class TimeDistributed(Rule):
         if isinstance(inner, GateRule):
             return Barrier(why=_GATE)
         if isinstance(inner, Barrier):
-            return Barrier(why=inner.why or unknown(call.op.layer))
+            why = inner.why or unknown(call.op.layer)
+            return Barrier(why=why, counts=_each_step(inner))
         return dataclasses.replace(
             self,
             kind=f"{self.kind} {inner.kind}",

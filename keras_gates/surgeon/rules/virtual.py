@@ -29,6 +29,9 @@ class VirtualGate:
     def factor(self):
         return np.ones(len(self.units), "float32")
 
+    def compute_output_spec(self, x):
+        return x
+
     def mask(self, closed):
         """Its closed channels, from the closed units of all groups."""
         return (self.units >= 0) & closed[self.units]

@@ -1,0 +1,245 @@
+"""Of the choices that keep to a limit, one that leaves nearly all of it.
+
+Factors close in the order of their size, as many as it takes. Where the last
+of them goes too far (a branch, the last channel of many that are tied, eight
+channels at once), there are two ways on: close it, and open others again; or
+leave it open, and close what comes next. Each may meet a large step in turn,
+so both are followed, nearest to the order first. If that comes to nothing, the
+large steps are combined freely, by what each of them was seen to change; and
+at last the order is changed, a little at first.
+"""
+
+import bisect
+import heapq
+import itertools
+
+import numpy as np
+
+# By so many trials, steps are taken family by family; then one by one; then
+# they are combined, so many at most: 2 ** 12 ways.
+_BY_FAMILY, _ONE_BY_ONE, _COMBINED = 32, 40, 60
+_STEPS = 12
+# How much the ranks of a family may change, as a factor: e ** 0.1 at first.
+_SHAKEN = 0.1
+
+
+class _Spent(Exception):
+    """No more trials."""
+
+
+def nearest(order, units, families, left, bounds, trials):
+    """Find what to close.
+
+    Args:
+        order: indices of factors, in the order to close them in. All of them
+            together keep to the limit, and none of them does not.
+        units: a number for each of them; those of one number go together.
+        families: a number for each; units of one family are much alike.
+        left: a function from indices to what is left when they are closed.
+        bounds: `(near, limit)`: what is enough to be left, and what may be.
+        trials: how often `left` may be asked, or a little more.
+
+    Returns:
+        The indices to close. The first so many in `order` that just keep to
+        the limit, if that is near enough.
+    """
+    search = _Search(order, units, families, left, bounds)
+    every = np.arange(len(order))
+    search.fill(every[:0], every, np.inf, exactly=True)
+    try:
+        for until in (_BY_FAMILY, _ONE_BY_ONE):
+            search.follow(every, until == _BY_FAMILY, min(until, trials))
+        search.combine(min(_COMBINED, trials))
+        search.exchange(every, trials)
+        search.shake(every, trials)
+    except _Spent:
+        pass
+    return order[search.best]
+
+
+class _Search:
+    """The choices tried, as places in the order; `best` leaves most."""
+
+    def __init__(self, order, units, families, left, bounds):
+        self.order = order
+        self.units = units
+        self.families = families
+        self.left = left
+        self.near, self.limit = bounds
+        self.known = {}
+        self.best = None
+        self.most = -1
+        self.large = {}
+
+    @property
+    def done(self):
+        return self.most >= self.near
+
+    def cost(self, *parts, until):
+        """What is left when all of these places are closed."""
+        closed = np.sort(np.concatenate(parts))
+        key = closed.tobytes()
+        if key not in self.known:
+            if len(self.known) >= until:
+                raise _Spent
+            self.known[key] = self.left(self.order[closed])
+        found = self.known[key]
+        more = (found, -closed.size) > (self.most, -np.size(self.best))
+        if found <= self.limit and more:
+            self.best, self.most = closed, found
+        return found
+
+    def fill(self, fixed, free, until, within=None, exactly=False):
+        """Close `free` ones in order, as many as it takes beside `fixed`.
+
+        Args:
+            fixed: places that are closed.
+            free: places that may close.
+            until: how many trials there may have been by then.
+            within: a number of free ones that is known to be enough.
+            exactly: whether none too many may close; else what is near
+                enough will do.
+
+        Returns:
+            Their number, or None where all of them are not enough.
+        """
+        low, high = 0, len(free) if within is None else within
+        above = self.cost(fixed, until=until)
+        if above <= self.limit:
+            return 0
+        below = self.cost(fixed, free[:high], until=until)
+        if below > self.limit:
+            return None
+        halve = True
+        while high - low > 1 and (exactly or below < self.near):
+            middle = (low + high) // 2
+            halve = exactly or not halve
+            if not halve and above > below:
+                share = (above - (self.near + self.limit) / 2) / (above - below)
+                middle = low + round(share * (high - low))
+                middle = min(max(middle, low + 1), high - 1)
+            found = self.cost(fixed, free[:middle], until=until)
+            if found <= self.limit:
+                high, below = middle, found
+            else:
+                low, above = middle, found
+        return high
+
+    def follow(self, every, by_family, until, most=np.inf):
+        """Both ways on at each large step, until one comes near.
+
+        Opening others again comes first; the fewer large steps are left
+        open, the earlier a choice is tried.
+
+        Args:
+            every: all places, in the order to close them in.
+            by_family: whether a step too large is taken for one of many like
+                it, all of which then stay as they are on either side of it.
+            until: how many trials there may have been by then.
+            most: how many large steps may be left open.
+        """
+        numbers = itertools.count()
+        todo = [(0, 0, 0, (every[:0], every, None))]
+        try:
+            while todo and not self.done:
+                opened, depth, _, (fixed, free, within) = heapq.heappop(todo)
+                count = self.fill(fixed, free, until, within)
+                if not count or self.done:
+                    continue
+                self.large.setdefault(self.units[free[count - 1]], None)
+                ways = self._ways(fixed, free, count, by_family)
+                for more, way in enumerate(ways):
+                    if opened + more <= most:
+                        rank = opened + more, depth - 1, next(numbers)
+                        heapq.heappush(todo, (*rank, way))
+        except _Spent:
+            pass
+
+    def _ways(self, fixed, free, count, by_family):
+        """What is `(fixed, free, within)` behind a step that went too far."""
+        step = free[count - 1]
+        kinds = self.families if by_family else self.units
+        alike = kinds[free] == kinds[step]
+        rest, number = free[~alike], int((~alike[:count]).sum())
+        closed = np.concatenate([fixed, free[:count][alike[:count]]])
+        opened = closed[self.units[closed] != self.units[step]]
+        return (closed, rest, number), (opened, rest, None)
+
+    def combine(self, until):
+        """Open and close large steps about the best choice, all ways.
+
+        What each changes is measured there, once; the combinations that
+        should come near by the sum of that are tried.
+        """
+        if self.done:
+            return
+        base, now = self.best, self.most
+        steps = np.unique(self.units)
+        if len(steps) > _STEPS:
+            steps = np.array(list(self.large)[:_STEPS])
+
+        def flipped(some):
+            """The places closed, with these steps the other way round."""
+            mask = np.isin(np.arange(len(self.units)), base)
+            return np.flatnonzero(mask ^ np.isin(self.units, steps[some]))
+
+        singles = np.eye(len(steps), dtype=bool)
+        try:
+            changes = [
+                self.cost(flipped(x), until=until) - now for x in singles
+            ]
+            flips = itertools.product([False, True], repeat=len(steps))
+            flips = np.array(list(flips))
+            sums = now + flips @ np.array(changes)
+            # Those nearest to the middle of what will do come first.
+            far = np.abs(sums - (self.near + self.limit) / 2)
+            for index in np.argsort(far, kind="stable"):
+                if self.done:
+                    return
+                self.cost(flipped(flips[index]), until=until)
+        except _Spent:
+            pass
+
+    def exchange(self, every, trials):
+        """Open a step of one family and close another's, while it helps."""
+        before = None
+        while not self.done and before is not self.best:
+            before = self.best
+            for opened in np.unique(self.families[before]):
+                self._trade(every, before, opened, trials)
+                if self.done:
+                    return
+
+    def _trade(self, every, closed, opened, trials):
+        """Open a step of a family, and close the fewest of each other."""
+        own = closed[self.families[closed] == opened][::-1]
+        counts = range(1, len(own) + 1)
+
+        def without(count):
+            return np.setdiff1d(closed, own[:count])
+
+        def above(count):
+            return self.cost(without(count), until=trials) > self.limit
+
+        number = bisect.bisect_left(counts, True, key=above)
+        if number == len(counts):
+            return
+        base = without(counts[number])
+        for family in np.unique(self.families):
+            free = np.setdiff1d(every[self.families == family], base)
+            if family != opened and free.size and not self.done:
+                self.fill(base, free, trials)
+
+    def shake(self, every, trials):
+        """Try other orders: families earlier or later than they should be."""
+        random = np.random.default_rng(0)
+        count = self.families.max(initial=0) + 1
+        for number in itertools.count(1):
+            if self.done or number > trials:
+                return
+            moved = np.exp(_SHAKEN * number**0.5 * random.normal(size=count))
+            ranks = (every + 0.5) * moved[self.families]
+            other = np.argsort(ranks, kind="stable")
+            self.follow(other, True, trials, most=0)
+            if len(self.known) >= trials:
+                return

@@ -1,0 +1,185 @@
+"""Multiply-adds that are more than a kernel used at each position.
+
+Each function is a `Rule.counts`: `(call, weights, inputs, outputs)`, where
+`weights` are `[(name, shape)]`, before a cut or after it, and the others the
+shapes of all tensors, with no size open. None where it can't be told.
+"""
+
+import math
+
+import keras
+import numpy as np
+
+from keras_gates.surgeon.graph import Tensor
+
+_CELLS = (
+    keras.layers.SimpleRNNCell,
+    keras.layers.GRUCell,
+    keras.layers.LSTMCell,
+)
+_OF_CELLS = ("kernel", "recurrent_kernel")
+
+
+def of(call, rule, weights, inputs, outputs):
+    """The multiply-adds of a call by its rule, None where it has no count.
+
+    May raise TypeError: a size that matters is None.
+    """
+    if rule.counts is not None:
+        return rule.counts(call, weights, inputs, outputs)
+    if rule.costs is None:
+        # What only compares multiplies nothing.
+        tests = not weights and all(t.dtype == "bool" for t in call.outputs)
+        return 0 if tests else None
+    total = 0
+    for name, shape in weights:
+        over = rule.costs.get(name)
+        if over is not None:
+            inside = inputs[0] if inputs else ()
+            places = rule.positions(call, over, inside, outputs[0])
+            total += math.prod(shape) * math.prod(places)
+    return total
+
+
+def _shape(call, inputs, value):
+    """The shape of an argument: a tensor of the graph, or an array."""
+    if isinstance(value, Tensor):
+        return dict(zip(call.inputs, inputs, strict=True))[value]
+    return tuple(np.shape(value) if isinstance(value, list) else value.shape)
+
+
+# Attention ----------------------------------------------------------------
+
+
+def multi_head(call, weights, inputs, outputs):
+    """Projections of query, key, value and result, scores and their sum."""
+    query = _shape(call, inputs, call.argument("query"))
+    value = call.argument("value")
+    key = _shape(call, inputs, call.argument("key") or value)
+    value = _shape(call, inputs, value)
+    kernels = [shape for name, shape in weights if name.endswith("kernel")]
+    if len(kernels) < 4:
+        return None
+    by_query = [kernels[0], kernels[-1], *kernels[2:-2]]
+    steps = math.prod(query[1:-1])
+    total = sum(math.prod(kernel) for kernel in by_query) * steps
+    total += math.prod(kernels[1]) * math.prod(key[1:-1])
+    total += math.prod(kernels[-2]) * math.prod(value[1:-1])
+    # A query attends along these; the rest of the axes are a further batch.
+    axes = getattr(call.op, "attention_axes", None) or range(1, len(key) - 1)
+    others = math.prod(key[axis] for axis in axes)
+    heads, depth = kernels[0][-2:]
+    return total + heads * steps * others * (depth + kernels[-2][-1])
+
+
+def attention(call, weights, inputs, outputs):
+    """`Attention` and `AdditiveAttention`: scores and their weighted sum."""
+    query, value, *key = inputs[: _operands(call)]
+    key = key[0] if key else value
+    steps = math.prod(query[1:-1])
+    return steps * key[-2] * (query[-1] + value[-1])
+
+
+def _operands(call):
+    """How many tensors the layer attends with; masks come behind."""
+    return len(keras.tree.flatten(call.argument("inputs")))
+
+
+def dot_product_attention(call, weights, inputs, outputs):
+    """`ops.dot_product_attention`, heads on the axis before the last."""
+    query, key, value = (
+        _shape(call, inputs, call.argument(name))
+        for name in ("query", "key", "value")
+    )
+    return query[1] * query[2] * key[1] * (query[3] + value[3])
+
+
+# Products of tensors ------------------------------------------------------
+
+
+def product(call, weights, inputs, outputs):
+    """`matmul` and `dot`: the last axis of the first one is summed over."""
+    first = _shape(call, inputs, call.argument("x1"))
+    return math.prod(outputs[0][1:]) * (first[-1] if first else 1)
+
+
+def tensordot(call, weights, inputs, outputs):
+    """The axes of the first operand that are summed over."""
+    first = _shape(call, inputs, call.argument("x1"))
+    axes = call.op.axes
+    if isinstance(axes, int):
+        summed = first[len(first) - axes :]
+    else:
+        summed = [first[a] for a in np.atleast_1d(axes[0])]
+    return math.prod(outputs[0][1:]) * math.prod(summed)
+
+
+def dot_layer(call, weights, inputs, outputs):
+    """The layer `Dot`; its axes include that of the batch."""
+    axes = call.op.axes
+    axis = axes if isinstance(axes, int) else axes[0]
+    return math.prod(outputs[0][1:]) * inputs[0][axis]
+
+
+def einsum(call, weights, inputs, outputs):
+    """`ops.einsum` of two operands; more can be multiplied in any order."""
+    if len(call.args) != 2:
+        return None
+    shapes = [_shape(call, inputs, x) for x in call.args]
+    batched = [isinstance(x, Tensor) for x in call.args]
+    return _letters(call.op.subscripts, shapes, batched)
+
+
+def einsum_dense(call, weights, inputs, outputs):
+    """`EinsumDense` with any equation."""
+    kernel = dict(weights)["kernel"]
+    shapes = [inputs[0], kernel]
+    return _letters(call.op.equation, shapes, [True, False])
+
+
+def _letters(equation, shapes, batched):
+    """The product of all sizes that an equation names, but the batch's.
+
+    Args:
+        equation: as `einsum` takes it, with an arrow.
+        shapes: of its two operands.
+        batched: for each, whether its first axis is the batch's.
+    """
+    left, arrow, result = equation.replace(" ", "").partition("->")
+    if not arrow:
+        return None
+    operands = [
+        _spelled(letters, len(shape))
+        for letters, shape in zip(left.split(","), shapes, strict=True)
+    ]
+    first = [x[0] for x, own in zip(operands, batched, strict=True) if own]
+    sizes = {}
+    for letters, shape in zip(operands, shapes, strict=True):
+        for letter, size in zip(letters, shape, strict=True):
+            if letter not in first:
+                sizes[letter] = max(size, sizes.get(letter, 1))
+    if set(sizes) <= {*result, *(x for x in sizes if not isinstance(x, str))}:
+        return 0  # nothing is summed
+    return math.prod(sizes.values())
+
+
+def _spelled(letters, rank):
+    """A list of names of axes; those of an ellipsis are numbers from behind."""
+    before, dots, behind = letters.partition("...")
+    if not dots:
+        return list(letters)
+    count = rank - len(before) - len(behind)
+    return [*before, *range(-count, 0), *behind]
+
+
+# Recurrent layers --------------------------------------------------------
+
+
+def cells(call, weights, inputs, outputs):
+    """`RNN` with cells of Keras: each kernel once at each step."""
+    cell = call.op.cell
+    every = getattr(cell, "cells", [cell])
+    if not all(type(each) in _CELLS for each in every):
+        return None
+    once = sum(math.prod(shape) for name, shape in weights if name in _OF_CELLS)
+    return inputs[0][1] * once
