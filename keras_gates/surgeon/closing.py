@@ -39,7 +39,6 @@ def close(graph, gates, thresholds, keep_at_least=0, **options):
     fixed, budget, members = th.part_budget(thresholds, gates)
     closed = th.resolve(fixed, gates, keep_at_least)
     wanted = th.resolve(fixed, gates)
-    idle = {}
     if budget is not None:
         names = {gate.name for gate in members}
         others = {n: mask for n, mask in closed.items() if n not in names}
