@@ -171,7 +171,13 @@ def insert_gates(graph, gates):
         units = np.arange(size)
         scores = np.ones(size)
         found[name] = Group(
-            None, "group", None, {}, scores, units, units, start
+            None,
+            "group",
+            None,
+            scores=scores,
+            units=units,
+            channels=units,
+            start=start,
         )
         start += size
     _add_calls(graph, behind)
