@@ -74,9 +74,9 @@ def _length(batch):
 def _first(x, samples):
     """The first batches of a dataset, enough for so many samples."""
     if isinstance(x, keras.utils.PyDataset):
-        numbers = itertools.count() if x.num_batches is None else None
-        numbers = range(x.num_batches) if numbers is None else numbers
-        x = (x[number] for number in numbers)
+        length = x.num_batches
+        numbers = itertools.count() if length is None else range(length)
+        x = map(x.__getitem__, numbers)
     elif not hasattr(x, "__iter__"):
         raise TypeError(
             "`x` must be what `model.predict` takes: arrays, a list or a dict "
