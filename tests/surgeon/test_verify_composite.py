@@ -358,17 +358,20 @@ def test_layer_scaling_factors(shared, sequential):
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_gammas_and_factors_together():
-    model = res_convs()
+@pytest.mark.parametrize("shared", [False, True])
+def test_gammas_and_factors_together(shared):
+    model = res_convs(shared)
+    model.get_layer("a").norm.gamma.assign([1.0, 0.01, 1.0, 0.01])
     norm = model.get_layer("b").norm
     norm.gamma.assign([0.01, 0.01, 1.0, 1.0])
+    model.get_layer("a").m.assign(0.9)
     closed = {"layer": 0.1, "batch_norm": 0.1}
     plan = kg.surgeon.plan(model, closed)
     small = plan.apply()
     assert far(model, small, plan) < 1e-5
     norm.gamma.assign([0.0, 0.0, 1.0, 1.0])
-    for name in "ac":
-        model.get_layer(name).m.assign(0.0)
+    model.get_layer("a").norm.gamma.assign([1.0, 0.0, 1.0, 0.0])
+    model.get_layer("c").m.assign(0.0)
     x = helpers.inputs_for(model)
     (expected,), (got,) = helpers.run(model, x), helpers.run(small, x)
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
