@@ -116,7 +116,12 @@ def _joined(arrays):
 
 
 def _run(model, x, closing):
-    values = [] if closing is None else list(closing.values.values())
+    closing_values = {} if closing is None else closing.values
+    # No gradient is asked for: torch would keep what it needs for one.
+    values = [
+        (v, keras.ops.stop_gradient(v.value)) for v in model.trainable_variables
+    ]
+    values += closing_values.values()
     loop = contextlib.nullcontext()
     if closing is not None:
         loop = _Loop(closing).within(model)
