@@ -134,6 +134,15 @@ def test_words():
     assert set(x.ravel()) == {"cat", "dog"}
 
 
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow", reason="a lookup in TensorFlow"
+)
+def test_numbers_of_a_vocabulary():
+    layer = L.IntegerLookup(vocabulary=[7, 12, 40])
+    (x,) = drawn(of(lambda x: embed(layer(x)), dtype="int64"))
+    assert set(x.ravel()) == {7, 12, 40} and x.dtype == "int64"
+
+
 def test_strings_without_a_vocabulary_are_asked_for():
     kt = keras.KerasTensor((None, 3), dtype="string", name="words")
     with pytest.raises(ValueError, match="'words'.*pass `x`"):
