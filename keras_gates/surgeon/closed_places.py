@@ -83,6 +83,7 @@ class _Places:
         self.closing = Closing()
         # Gates that a composite layer closes by a variable of its own.
         self._gates = []
+        self._functions = {}
 
     def drop_shortcuts(self, closed):
         """Let what adds the shortcuts of open gates hand on the gate's part."""
@@ -128,10 +129,16 @@ class _Places:
 
     def _part(self, site):
         """The recorded call of a composite, and those of a part of it."""
-        for composite, function in self.trace.functions.items():
-            nodes = gr.nodes_of(function)
-            calls = [n for n in nodes if n is site.node]
-            calls = calls or [n for n in nodes if n.operation is site.op]
+        nodes = {
+            composite: gr.nodes_of(self._function(composite))
+            for composite in self.trace.parts
+        }
+        for composite, every in nodes.items():
+            if site.node in every:
+                return composite, [site.node]
+        for composite, every in nodes.items():
+            # A Sequential is called once more for its own record.
+            calls = [node for node in every if node.operation is site.op]
             if calls:
                 return composite, calls
         raise ValueError(
@@ -140,8 +147,15 @@ class _Places:
         )
 
     def _stand_in(self, composite):
-        function = self.trace.functions[composite]
+        function = self._function(composite)
         return self.closing.inside.setdefault(composite, StandIn(function))
+
+    def _function(self, composite):
+        """The parts of a composite, to be run by themselves."""
+        if composite not in self._functions:
+            ends = self.trace.parts[composite]
+            self._functions[composite] = keras.Function(*ends)
+        return self._functions[composite]
 
     def finished(self):
         """The `Closing`.
@@ -149,7 +163,7 @@ class _Places:
         A composite layer that is run by its parts has its own gate closed in
         them, too.
         """
-        for site, mask in self._gates:
+        for site, mask in self._gates if self.closing.inside else ():
             composite, calls = self._part(site)
             stand_in = self.closing.inside.get(composite)
             if stand_in is not None:
@@ -194,7 +208,7 @@ class _Places:
     def _own_layer(self, step):
         """The user's layer, or a part of it, and where its values go."""
         origin = self.trace.origin(step.site, 0)
-        if origin is None or origin[0] in self.trace.functions:
+        if origin is None or origin[0] in self.trace.parts:
             stand_in = self._stand_in(self._part(step.site)[0])
             return step.call.op, stand_in.values
         return origin[0].operation, self.closing.values

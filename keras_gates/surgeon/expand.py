@@ -17,13 +17,13 @@ class Trace:
     Attributes:
         written_out: whether there was a composite at all; without one, the
             recorded calls are those of the model itself.
-        functions: `{recorded call of a composite: keras.Function}` of what
-            was made of it.
+        parts: `{recorded call of a composite: (inputs, outputs)}`, symbolic
+            tensors between which is what was made of it.
     """
 
     def __init__(self):
         self.written_out = False
-        self.functions = {}
+        self.parts = {}
         self._origins = {}
         self._names = {}
         self._tensors = []  # kept, since an id is for living objects only
@@ -55,7 +55,7 @@ class Trace:
             if composite:
                 given = keras.tree.flatten((recall.args, recall.kwargs))
                 given = [x for x in given if isinstance(x, keras.KerasTensor)]
-                self.functions[node] = keras.Function(given, flat)
+                self.parts[node] = (given, flat)
             for number, kt in enumerate(flat):
                 op, index = gr.maker(kt)
                 key = own[id(recall.site)], id(op), index

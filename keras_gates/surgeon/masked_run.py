@@ -116,7 +116,12 @@ def _joined(arrays):
 
 
 def _run(model, x, closing):
-    values = [] if closing is None else list(closing.values.values())
+    closing_values = {} if closing is None else closing.values
+    # No gradient is asked for: torch would keep what it needs for one.
+    values = [
+        (v, keras.ops.stop_gradient(v.value)) for v in model.trainable_variables
+    ]
+    values += closing_values.values()
     loop = contextlib.nullcontext()
     if closing is not None:
         loop = _Loop(closing).within(model)
@@ -132,7 +137,7 @@ def check_recorded(model, x):
         ValueError: a class overrides `call`, say.
     """
     expected, got = _run(model, x, None), _run(model, x, Closing())
-    far = [difference(a, b) for a, b in zip(expected, got, strict=True)]
+    far = differences(expected, got)
     if max(far) > max(_SAME, *map(resolution, expected)):
         raise ValueError(
             f"Model '{model.name}' (of type {type(model).__name__}) does not "
@@ -162,9 +167,10 @@ class _Loop:
                 loop = functools.partial(self.run, functional)
                 stack.enter_context(gr.other_loop(functional, loop))
             yield
-        closed = {id(node) for node in self.closing.masks}
+        parts = (self.closing.masks, self.closing.inside)
+        closed = {node for part in parts for node in part}
         for each in (graph, *graph.nested()):
-            nodes = {id(site.node) for site in each.sites}
+            nodes = {site.node for site in each.sites}
             if nodes & closed and each.functional not in self.seen:
                 raise ValueError(
                     f"Model '{each.model.name}' (of type "
@@ -231,6 +237,11 @@ def _check_parts(layer, expected, got):
                 "Expected: layers that compute the same, with copies of its "
                 "weights. Correct the `expand` that it was registered with."
             )
+
+
+def differences(expected, got):
+    """The `difference` of each output."""
+    return [difference(a, b) for a, b in zip(expected, got, strict=True)]
 
 
 def difference(expected, got):

@@ -61,6 +61,17 @@ def batches(model, x, samples, seed):
     return found
 
 
+def few(model, batch):
+    """Two samples of a batch, for what each sample shows as well as all do."""
+    if any(kt.shape[0] for kt in gr.functional_of(model).inputs):
+        return batch
+
+    def cut(array):
+        return array[:2] if np.ndim(array) else array
+
+    return keras.tree.map_structure(cut, batch)
+
+
 def count(found):
     """How many samples there are in batches."""
     return sum(_length(batch) for batch in found)
@@ -74,9 +85,9 @@ def _length(batch):
 def _first(x, samples):
     """The first batches of a dataset, enough for so many samples."""
     if isinstance(x, keras.utils.PyDataset):
-        numbers = itertools.count() if x.num_batches is None else None
-        numbers = range(x.num_batches) if numbers is None else numbers
-        x = (x[number] for number in numbers)
+        length = x.num_batches
+        numbers = itertools.count() if length is None else range(length)
+        x = map(x.__getitem__, numbers)
     elif not hasattr(x, "__iter__"):
         raise TypeError(
             "`x` must be what `model.predict` takes: arrays, a list or a dict "
@@ -133,16 +144,21 @@ def _drawn(kt, size, bound, rng):
             "since its unknown sizes can't be guessed."
         )
     if isinstance(bound, list):
-        return np.array(bound, dtype=object)[
+        words = np.array(bound, dtype=object)[
             rng.integers(len(bound), size=shape)
         ]
+        return words if kt.dtype == "string" else words.astype(kt.dtype)
     if kt.dtype == "string":
         raise ValueError(
             f"Input '{kt.name}' takes strings, and which can't be guessed: "
             "pass `x`."
         )
     if bound is not None:
-        return rng.integers(0, max(1, bound), shape).astype(kt.dtype)
+        found = rng.integers(0, max(1, bound), shape)
+        if bound > 1 and len(shape) > 1:
+            # A zero may stand for padding, and must not be all that there is.
+            found[..., 0] = rng.integers(1, bound, shape[:-1])
+        return found.astype(kt.dtype)
     if kt.dtype == "bool":
         return _lengths(shape, rng)
     if keras.backend.is_float_dtype(kt.dtype):
@@ -198,7 +214,7 @@ def _table(call, tensor):
         return op.num_tokens
     if isinstance(op, (_L.StringLookup, _L.IntegerLookup)):
         words = op.get_vocabulary(include_special_tokens=False)
-        return [str(word) for word in words] if words else None
+        return list(words) or None
     if _ONE_HOT is not None and isinstance(op, _ONE_HOT):
         return op.num_classes
     if _TAKE is not None and isinstance(op, _TAKE):

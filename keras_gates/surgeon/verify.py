@@ -87,24 +87,23 @@ def verify(model, pruned, thresholds, x=None, *, samples=8, seed=0, **options):
     """
     decided = _decided(model, thresholds, options)
     batches = sample_inputs.batches(model, x, samples, seed)
-    masked_run.check_recorded(model, batches[0])
-    truths = [
-        masked_run.outputs(model, batches, closing)
-        for closing in closed_places.find(
-            model,
-            decided.masks(),
-            decided.options["exact"],
-            decided.options["drop_shortcuts"],
-        )
-    ]
+    closing, *others = closed_places.find(
+        model,
+        decided.masks(),
+        decided.options["exact"],
+        decided.options["drop_shortcuts"],
+    )
+    few = sample_inputs.few(model, batches[0])
+    masked_run.check_recorded(model, few)
+    expected = masked_run.outputs(model, batches, closing)
     got = masked_run.outputs(pruned, batches)
-    _check_shapes(model, truths[0], pruned, got)
-    far = [
-        max(map(masked_run.difference, expected, [y] * len(expected)))
-        for y, *expected in zip(got, *truths, strict=True)
-    ]
+    _check_shapes(model, expected, pruned, got)
+    far = masked_run.differences(expected, got)
+    for other in others:
+        pair = [masked_run.outputs(model, [few], c) for c in (closing, other)]
+        far = [*map(max, far, masked_run.differences(*pair))]
     names = _output_names(model)
-    _warn(model, names, truths[0], far, sample_inputs.count(batches))
+    _warn(model, names, expected, far, sample_inputs.count(batches))
     return dict(zip(names, far, strict=True))
 
 

@@ -14,7 +14,9 @@ def network():
     y = kg.ResConv(6, 3, padding="same", activation="relu", name="goes")(y)
     y = kg.ResConv(6, 3, padding="same", activation="relu", name="stays")(y)
     model = keras.Model(x, L.Dense(2)(L.GlobalAveragePooling2D()(y)))
-    helpers.randomize(model)
+    # With most seeds a negative `g` and the ReLUs leave an output that hardly
+    # varies.
+    helpers.randomize(model, seed=3)
     for name, m in (("wider", 0.5), ("goes", 0.01), ("stays", 0.7)):
         model.get_layer(name).m.assign(m)
     return model
