@@ -121,7 +121,48 @@ def test_siamese_distances():
     model = keras.Model([a, b], L.Dense(1)(far))
     gated = inserted(model)
     assert len(gates(gated)) == 1
-    cut(gated)
+    small = cut(gated)
+    # The factors are in the kernel that both calls have.
+    assert not any(isinstance(x, L.Rescaling) for x in small.layers)
+
+
+def test_factors_that_are_not_those_of_all_calls_stay_out_of_the_kernel():
+    shared = dense()
+    a, b = keras.Input((8,)), keras.Input((8,))
+    one = kg.FilterGate(name="one")(shared(a))
+    two = kg.FilterGate(name="two")(shared(b))
+    far = ops.abs(ops.subtract(one, two))
+    model = keras.Model([a, b], L.Dense(1)(far))
+    helpers.randomize(model, closed="none")
+    for number, name in enumerate(("one", "two")):
+        factors = np.linspace(0.6 + number, 1.5, 16) * OPEN
+        model.get_layer(name).factor.assign(factors)
+    cut(model)
+
+
+def test_a_gate_behind_two_calls_of_three():
+    shared, gate = dense(), kg.FilterGate(name="gate")
+    inputs = [keras.Input((8,)) for _ in range(3)]
+    a, b, c = map(shared, inputs)
+    far = ops.abs(ops.subtract(gate(a), gate(b)))
+    y = L.Concatenate()([L.Dense(2)(far), L.Dense(2)(c)])
+    model = keras.Model(inputs, L.Dense(1)(y))
+    helpers.randomize(model, closed="none")
+    gate.factor.assign(np.linspace(0.6, 1.5, 16) * OPEN)
+    small = kg.surgeon.prune(model, 0.5)
+    helpers.assert_same(model, small)
+    assert small.get_layer("shared").units == 16
+
+
+def test_both_calls_meet_in_one_gate():
+    shared = L.Dense(16, name="shared")
+    a, b = keras.Input((8,)), keras.Input((8,))
+    y = kg.FilterGate(name="gate")(L.Add()([shared(a), shared(b)]))
+    model = keras.Model([a, b], L.Dense(2)(ops.tanh(y)))
+    helpers.randomize(model, closed="none")
+    model.get_layer("gate").factor.assign(np.linspace(0.6, 1.5, 16) * OPEN)
+    small = cut(model)
+    assert not any(isinstance(x, L.Rescaling) for x in small.layers)
 
 
 def test_a_layer_that_is_called_on_what_it_returned():
