@@ -396,6 +396,7 @@ def test_a_unit_without_weights_from_the_data_scores_low():
         assert set(np.argsort(scores)[:2]) == {1, 5}
 
 
+@pytest.mark.filterwarnings("ignore:Budget")
 def test_budgets_and_widths():
     inputs = keras.Input((STEPS, FEATURES))
     y = L.LSTM(32, name="a", return_sequences=True)(inputs)
