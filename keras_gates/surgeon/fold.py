@@ -27,35 +27,39 @@ class Folds:
     scales: dict = dataclasses.field(default_factory=dict)
     taken: dict = dataclasses.field(default_factory=dict)
 
+    def take(self, steps, places):
+        """Note the places at which the factors of some gates go."""
+        for step in steps:
+            self.taken[step.key] = tuple(p[0].path for p in places)
+        for target, name, role, vector in places:
+            key = (id(target.call.op), name)
+            self.factors.setdefault(key, []).append((role, vector))
+
 
 def fold(decision, closed):
     """Find the `Folds` of all gates that are still there."""
     folder = _Folder(decision)
-    found, met = Folds(_shut(decision, closed)), set()
+    found, gates = Folds(_shut(decision, closed)), {}
     for step in decision.labelling.steps:
-        if not step.is_gate or step not in decision.present:
+        if step.is_gate and step in decision.present:
+            gates.setdefault(id(step.call.op), {}).setdefault(step.key, step)
+    for op, steps in gates.items():
+        pairs = [
+            (step, _factors(decision, step, closed.get(op)))
+            for step in steps.values()
+        ]
+        places = folder.before_all(pairs)
+        if places is not None:
+            found.take([step for step, _ in pairs], places)
             continue
-        if step.key in met:
-            continue
-        met.add(step.key)
-        factors = _factors(decision, step, closed.get(id(step.call.op)))
-        if (factors == 1).all():
-            found.taken[step.key] = ()
-            continue
-        # Where the gate's axis has no units, no walk can follow its factors.
-        followed = _fits(factors, step.flow.labels[0])
-        places = None
-        if followed:
-            places = folder.upstream(step, step.inputs[0], factors)
-        if followed and places is None:
-            places = folder.downstream(step, step.outputs[0], factors)
-        if places is None:
-            found.scales[step.key] = factors
-            continue
-        found.taken[step.key] = tuple(p[0].path for p in places)
-        for target, name, role, vector in places:
-            key = (id(target.call.op), name)
-            found.factors.setdefault(key, []).append((role, vector))
+        for step, factors in pairs:
+            places = folder.before_all([(step, factors)])
+            if places is None:
+                places = folder.behind(step, factors)
+            if places is None:
+                found.scales[step.key] = factors
+            else:
+                found.take([step], places)
     return found
 
 
@@ -133,10 +137,20 @@ class _Folder:
         scope = step.path.rpartition("/")[0]
         return alone or scope == gate.path.rpartition("/")[0]
 
+<<<<<<< HEAD
     def _place(self, step, taken, tensor, factors):
         """The weights `{name: role}` of a step, with their factors, or None."""
         # A layer that is called elsewhere, too, would scale there as well.
         if not taken or len(self.sites[id(step.call.op)]) != 1:
+=======
+    def _place(self, step, side, tensor, factors):
+        """The weights of `step` that take the factors, or None."""
+        taken = step.rule.takes(step.call, side)
+        # A layer that is called elsewhere, too, would scale there as well;
+        # upstream, that is looked at when all places are known.
+        alone = len(self.sites[id(step.call.op)]) == 1
+        if not taken or (side == "in" and not alone):
+>>>>>>> h-go
             return None
         factors = np.broadcast_to(factors, self.labels[tensor].shape)
         places = []
@@ -152,6 +166,42 @@ class _Folder:
                 return None
             places.append((step, name, role, vector))
         return places
+
+    def before_all(self, pairs):
+        """Places in front of all calls of a gate, each once, or None.
+
+        A layer that is called more than once takes the factors if they are
+        the same behind each of its calls.
+
+        Args:
+            pairs: `(step, factors)` of the gate's calls.
+        """
+        found = {}
+        for step, factors in pairs:
+            if (factors == 1).all():
+                continue
+            # Where the gate's axis has no units, no walk can follow.
+            if not _fits(factors, step.flow.labels[0]):
+                return None
+            places = self.upstream(step, step.inputs[0], factors)
+            if places is None:
+                return None
+            for place in places:
+                target, name, role, _ = place
+                key = (id(target.call.op), name, role)
+                found.setdefault(key, {})[id(target.site)] = place
+        for (op, *_), by_site in found.items():
+            first, *rest = (vector for *_, vector in by_site.values())
+            same = all(np.array_equal(first, other) for other in rest)
+            if by_site.keys() != self.sites[op] or not same:
+                return None
+        return [next(iter(by_site.values())) for by_site in found.values()]
+
+    def behind(self, step, factors):
+        """Places behind one call of a gate, or None."""
+        if not _fits(factors, step.flow.labels[0]):
+            return None
+        return self.downstream(step, step.outputs[0], factors)
 
     def upstream(self, gate, tensor, factors):
         """Factors into what produces `tensor`, for its only reader."""

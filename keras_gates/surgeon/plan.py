@@ -147,7 +147,8 @@ def plan(
         exact: Whether to make only removals that leave the function as it
             is, to float rounding. With `False`, constants are absorbed
             across zero padding and channels are removed under layer
-            normalisation and softmax, too; the plan lists each place.
+            normalisation and softmax, and units that gates close behind
+            recurrent layers, too; the plan lists each place.
         drop_shortcuts: Whether to take out the shortcuts that
             `insert_gates` added for gates that stay open, as the authors of
             Comprehensive Pruning finish. Closed gates keep theirs. This

@@ -396,6 +396,7 @@ def test_a_unit_without_weights_from_the_data_scores_low():
         assert set(np.argsort(scores)[:2]) == {1, 5}
 
 
+@pytest.mark.filterwarnings("ignore:Budget")
 def test_budgets_and_widths():
     inputs = keras.Input((STEPS, FEATURES))
     y = L.LSTM(32, name="a", return_sequences=True)(inputs)
@@ -509,3 +510,121 @@ def test_in_nested_models_and_in_time_distributed():
     x = np.random.default_rng(0).normal(size=(3, 4, STEPS, FEATURES))
     check(model, small, x, *loops(each.layer), head.kernel)
     assert max(kg.surgeon.verify(model, small, plan).values()) < 1e-5
+
+
+# States that come from elsewhere ----------------------------------------------
+
+
+def test_gates_on_states_leave_the_decoder_its_units():
+    source = keras.Input((STEPS, FEATURES))
+    target = keras.Input((STEPS, FEATURES))
+    encoder = L.LSTM(UNITS, return_state=True, name="encoder")
+    _, h, c = encoder(source)
+    states = [kg.FilterGate(name=f"gate_{i}")(s) for i, s in enumerate((h, c))]
+    decoder = L.LSTM(UNITS, return_sequences=True, name="decoder")
+    y = decoder(target, initial_state=states)
+    model = keras.Model([source, target], L.Dense(2)(y))
+    helpers.randomize(model, closed="none")
+    for number, shut in enumerate(([0, 2, 3], [3, 5])):
+        factors = np.linspace(0.6, 1.5, UNITS)
+        factors[shut] = 0.0
+        model.get_layer(f"gate_{number}").factor.assign(factors)
+    small = kg.surgeon.prune(model, 0.5)
+    helpers.assert_same(model, small, [sequence(), sequence(1)])
+
+
+def test_both_directions_begin_with_the_states_of_another():
+    source = keras.Input((STEPS, FEATURES))
+    target = keras.Input((STEPS, FEATURES))
+    make = L.Bidirectional
+    encoder = make(L.GRU(UNITS, return_state=True), name="encoder")
+    decoder = make(L.GRU(UNITS, return_sequences=True), name="decoder")
+    head = L.Dense(2)
+    y, *states = encoder(source)
+    also = L.Dense(2)
+    model = keras.Model(
+        [source, target],
+        [head(decoder(target, initial_state=states)), also(y)],
+    )
+    helpers.randomize(model)
+    plan, small = prune(model, "encoder")
+    assert small.get_layer("decoder").forward_layer.units == len(OPEN)
+    kernels = [*loops(encoder, decoder), head.kernel, also.kernel]
+    check(model, small, [sequence(), sequence(1)], *kernels)
+    assert max(kg.surgeon.verify(model, small, plan).values()) < 1e-5
+
+
+def test_a_state_that_is_an_input_keeps_the_units():
+    inputs, state = keras.Input((STEPS, FEATURES)), keras.Input((UNITS,))
+    y = L.GRU(UNITS, name="cells")(inputs, initial_state=state)
+    y = L.Dense(6, activation="relu", name="next")(y)
+    model = keras.Model([inputs, state], L.Dense(2)(y))
+    assert set(kg.surgeon.score(model, "l2")) == {"next"}
+    with pytest.raises(ValueError, match="comes from outside"):
+        kg.surgeon.plan(model, 0.5, scores=scores_of("cells"))
+
+
+# Recurrent convolutions -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"padding": "same", "return_sequences": True},
+        {"use_bias": False, "strides": 2},
+        {"go_backwards": True, "recurrent_dropout": 0.2},
+        {"return_state": True},
+    ],
+    ids=str,
+)
+def test_recurrent_convolutions(config):
+    inputs = keras.Input((4, 7, 6, 2))
+    layer = L.ConvLSTM2D(UNITS, 3, name="cells", **config)
+    found = layer(inputs)
+    found = found if isinstance(found, (list, tuple)) else [found]
+    heads = [L.Dense(2) for _ in found]
+    model = keras.Model(
+        inputs, [h(y) for h, y in zip(heads, found, strict=True)]
+    )
+    helpers.randomize(model)
+    plan, small = prune(model, "cells")
+    assert small.get_layer("cells").filters == len(OPEN)
+    x = helpers.inputs_for(model)
+    loop = layer.cell.recurrent_kernel
+    before = helpers.numpy_of(loop)
+    silent = before.copy()
+    silent[..., CLOSED, :] = 0
+    loop.assign(silent)
+    with rows_at_zero(*(h.kernel for h in heads)):
+        expected = helpers.run(model, x)
+    loop.assign(before)
+    assert min(helpers.variation(expected)) > 1e-3
+    far = helpers.differences(expected, helpers.run(small, x))
+    assert max(far) < helpers.RTOL
+    assert max(kg.surgeon.verify(model, small, plan).values()) < 1e-5
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() == "tensorflow", reason="no such convolution"
+)
+def test_recurrent_convolutions_with_channels_first():
+    inputs = keras.Input((4, 2, 7, 6))
+    first = {"data_format": "channels_first"}
+    x = L.ConvLSTM2D(
+        UNITS, 3, return_sequences=True, padding="same", name="a", **first
+    )(inputs)
+    x = L.ConvLSTM2D(UNITS, 3, name="b", **first)(x)
+    model = keras.Model(inputs, L.Conv2D(2, 3, **first)(x))
+    helpers.randomize(model)
+    plan, small = prune(model, "a", "b")
+    assert small.get_layer("a").filters == small.get_layer("b").filters == 4
+    assert max(kg.surgeon.verify(model, small, plan).values()) < 1e-5
+
+
+def test_the_multiply_adds_of_a_recurrent_convolution():
+    inputs = keras.Input((4, 7, 6, 2))
+    model = keras.Model(inputs, L.ConvLSTM2D(5, 3)(inputs))
+    # At each of 5 x 4 places of 4 steps: 3 x 3 taps to 4 gates of 5 filters.
+    places = 4 * 5 * 4
+    assert kg.stats.count(model).macs == places * 9 * 20 * (2 + 5)

@@ -58,7 +58,8 @@ class Pad(Rule):
             if call.op.mode != "constant":
                 return [known(x)]
             if rim:
-                return [known(np.where(x == rim, x, np.nan))]
+                same = np.float32(x) == np.float32(rim)
+                return [known(np.where(same, x, np.nan))]
             found = known(x)
             border = not values[0].border
             return [found and Known(found.values, border)]

@@ -153,7 +153,7 @@ class ConvRecurrent(Recurrent):
     width: str = "filters"
 
     def last_axis(self, op):
-        return -1 if op.data_format == "channels_last" else -1 - op.rank
+        return -1 if op.data_format == "channels_last" else -1 - op.cell.rank
 
     def axis(self, call):
         return len(call.inputs[0].shape) + self.last_axis(call.op)

@@ -79,7 +79,8 @@ class Spatial(Rule):
             x = self.twin(call, x)
         rim = self._rim(call)
         if rim:
-            return [known(np.where(x == rim, x, np.nan))]
+            same = np.float32(x) == np.float32(rim)
+            return [known(np.where(same, x, np.nan))]
         if rim == 0 and not value.border:
             found = known(x)
             return [found and Known(found.values, border=True)]
