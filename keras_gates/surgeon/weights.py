@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_gates.surgeon import create
+from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.decide import merge_target
 from keras_gates.surgeon.rules.packing import PackingConv
@@ -130,7 +131,8 @@ class Weights:
 
     def _add_bias(self, step, part, arrays, gone):
         call = step.call
-        added = step.rule.contribution(part, gone)
+        with faults.of_rule(call, step.rule):
+            added = step.rule.contribution(part, gone)
         if "bias" in arrays:
             bias = arrays["bias"]
             arrays["bias"] = (bias + added).astype(bias.dtype)

@@ -224,7 +224,10 @@ LAYERS = {
     "LSTM": _recurrent(4),
     "Bidirectional": rc.Bidirectional(scales=_SEQUENCE),
     "TimeDistributed": td.TimeDistributed(),
-    "RNN": _barrier("a cell may use its state in any way"),
+    "RNN": _barrier(
+        "a cell may use its state in any way; SimpleRNN, GRU and LSTM layers, "
+        "one after the other, are cut"
+    ),
     **{
         f"ConvLSTM{n}D": _barrier("no rule cuts recurrent convolutions yet")
         for n in (1, 2, 3)
