@@ -1,7 +1,11 @@
-"""Argument checks that regularizers, constraints and callbacks share."""
+"""Argument checks, and what their messages have in common."""
 
+import difflib
 import math
 import numbers
+
+# How many names a message lists.
+_MOST = 8
 
 
 def nonnegative_number(value, argument, owner):
@@ -23,3 +27,17 @@ def nonnegative_number(value, argument, owner):
             f"Pass a number such as {argument}=1e-4."
         )
     return float(value)
+
+
+def listed(names, nothing="none"):
+    """The first names of many, and how many more there are."""
+    names = list(map(str, names))
+    more = len(names) - _MOST
+    tail = f" and {more} more" if more > 0 else ""
+    return (", ".join(names[:_MOST]) or nothing) + tail
+
+
+def suggestion(name, known):
+    """A question that names what comes nearest, or "" where nothing does."""
+    near = difflib.get_close_matches(str(name), list(map(str, known)), n=1)
+    return f" Did you mean {near[0]!r}?" if near else ""

@@ -8,6 +8,7 @@ import pytest
 ROOT = pathlib.Path(__file__).resolve().parents[1] / "keras_gates"
 
 SURGEON = [
+    "surgeon.faults",
     "surgeon.labels",
     "surgeon.rules",
     "surgeon.gates",
@@ -81,7 +82,7 @@ ARROWS = {
     "thresholds": ["_checks", "layers"],
     **{name: [*LOW, *SURGEON[:rank]] for rank, name in enumerate(SURGEON)},
     "surgeon.__init__": [*LOW, *SURGEON],
-    "stats": ["_checks", "layers", "surgeon.graph", *SURGEON[:6]],
+    "stats": ["_checks", "layers", "surgeon.graph", *SURGEON[:7]],
     "search": [*LOW, *SURGEON],
     "transforms": [*LOW, *SURGEON, "stats"],
     "interop": ["surgeon.graph", "surgeon.naming"],

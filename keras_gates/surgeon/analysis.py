@@ -5,6 +5,7 @@ import functools
 
 import numpy as np
 
+from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.gates import GateRule
@@ -110,7 +111,8 @@ def label(graph, uncut=frozenset(), selections=True):
                 found.labels[step.outputs[0]] = step.flow.labels[0]
                 inputs[0] = step.outputs[0]
         units.owner = call
-        flow = rule.flow(call, [found.labels[t] for t in inputs], units)
+        with faults.of_rule(call, rule):
+            flow = rule.flow(call, [found.labels[t] for t in inputs], units)
         found.steps.append(Step(call, rule, inputs, call.outputs, flow))
         for tensor, labels in zip(call.outputs, flow.labels, strict=True):
             found.labels[tensor] = labels
@@ -230,6 +232,20 @@ def _tie_all(found, tensors, others, why):
             found.units.pin(right, why)
 
 
+def _outputs(step, inputs, shut, exact):
+    """What is known of the outputs of one step."""
+    outputs = [None] * len(step.outputs)
+    if any(v is not None for v in inputs):
+        outputs = step.rule.value(step.call, step.flow, inputs)
+    if not exact and step.flow.mixes and inputs[0] is not None:
+        guesses = step.rule.guess(step.call, step.flow, inputs)
+        pairs = zip(outputs, guesses, strict=True)
+        outputs = [value or guess for value, guess in pairs]
+    if shut is not None:
+        outputs[0] = step.rule.shut(step.call, step.flow, outputs[0], shut)
+    return outputs
+
+
 def constants(found, closed, exact=True):
     """The known values of each tensor when the `closed` gates are zero.
 
@@ -250,15 +266,8 @@ def constants(found, closed, exact=True):
         trained = step.call.kwargs.get("training") is True
         if (trained and step.rule.trains) or step.flow.reason:
             continue
-        outputs = [None] * len(step.outputs)
-        if any(v is not None for v in inputs):
-            outputs = step.rule.value(step.call, step.flow, inputs)
-        if not exact and step.flow.mixes and inputs[0] is not None:
-            guesses = step.rule.guess(step.call, step.flow, inputs)
-            pairs = zip(outputs, guesses, strict=True)
-            outputs = [value or guess for value, guess in pairs]
-        if shut is not None:
-            outputs[0] = step.rule.shut(step.call, step.flow, outputs[0], shut)
+        with faults.of_rule(step.call, step.rule):
+            outputs = _outputs(step, inputs, shut, exact)
         for tensor, value in zip(step.outputs, outputs, strict=True):
             if value is not None:
                 values[tensor] = value

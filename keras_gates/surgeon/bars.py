@@ -173,6 +173,9 @@ class Bars:
         for step in self.readers(wanted):
             if step.flow.reason is not None:
                 continue  # said of its pins
+            if step.position is not None:
+                yield from self._behind(step, wanted)
+                continue
             if self._whole(step):
                 text = "reads all channels together"
                 yield _bar(step, text, Cause.TOGETHER)
@@ -181,6 +184,17 @@ class Bars:
                 yield _bar(step, text, Cause.CONSTANT)
             else:
                 yield _bar(step, "reads them where they are open", Cause.OPEN)
+
+    def _behind(self, selection, wanted):
+        """What keeps the channels that a gather passes on."""
+        classes = self.labelling.classes
+        before = classes[self.labelling.labels[selection.inputs[0]]].ravel()
+        before = before[selection.flow.sources[0][0]].ravel()
+        own = classes[selection.flow.labels[0]].ravel()
+        passed = np.unique(own[np.isin(before, wanted)])
+        passed = passed[self.decision.kept[passed]]
+        if passed.size:
+            yield from self.of(passed)
 
     def _whole(self, step):
         rule, call = step.rule, step.call

@@ -188,7 +188,7 @@ def _budget_notes(wanted, closed, spared):
     """What floors hold open, and what is left open for want of a use."""
     kept = {n: wanted[n] & spared[n] & ~closed[n] for n in spared}
     wanted = {n: wanted[n] & ~kept.get(n, False) for n in wanted}
-    why = "left open by the budget, for closing it removes nothing"
+    why = "closing these removes nothing, so the budget leaves them open"
     return [*_notes(wanted, closed), *_listed(why, kept)]
 
 

@@ -137,20 +137,9 @@ class _Folder:
         scope = step.path.rpartition("/")[0]
         return alone or scope == gate.path.rpartition("/")[0]
 
-<<<<<<< HEAD
     def _place(self, step, taken, tensor, factors):
         """The weights `{name: role}` of a step, with their factors, or None."""
-        # A layer that is called elsewhere, too, would scale there as well.
-        if not taken or len(self.sites[id(step.call.op)]) != 1:
-=======
-    def _place(self, step, side, tensor, factors):
-        """The weights of `step` that take the factors, or None."""
-        taken = step.rule.takes(step.call, side)
-        # A layer that is called elsewhere, too, would scale there as well;
-        # upstream, that is looked at when all places are known.
-        alone = len(self.sites[id(step.call.op)]) == 1
-        if not taken or (side == "in" and not alone):
->>>>>>> h-go
+        if not taken:
             return None
         factors = np.broadcast_to(factors, self.labels[tensor].shape)
         places = []
@@ -261,8 +250,12 @@ class _Folder:
         for step, index in users:
             if not self._together(gate, step):
                 return None
-            taken = step.rule.takes_input(step.call, step.flow, index)
-            found = self._place(step, taken, tensor, factors)
+            found = None
+            # A layer that is called elsewhere, too, would scale there as
+            # well; upstream, that is looked at when all places are known.
+            if len(self.sites[id(step.call.op)]) == 1:
+                taken = step.rule.takes_input(step.call, step.flow, index)
+                found = self._place(step, taken, tensor, factors)
             if found is None:
                 found = self._onward(gate, step, index, factors)
             if found is None:

@@ -112,6 +112,15 @@ def find(solution):
     }
     found = []
     if vain:
+        # By the channels alone, gathers that no longer pay are not seen.
+        vain = removable.spared(
+            solution.graph,
+            solution.closed,
+            list(vain),
+            once=True,
+            exact=solution.decision.exact,
+        )
+    if vain:
         finder = _Finder(solution, vain)
         for name in vain:
             found += finder.of(name)
@@ -195,7 +204,7 @@ class _Finder:
     def _open(self, name, classes):
         """Where else these channels are made or read, and left open."""
         join, read = self._join(classes), classes
-        classes = self._with_sources(classes)
+        classes = self._across_gathers(classes)
         if self._left_open(name, name, classes):
             return (
                 f"channels that '{name}' leaves open are coupled to them, and "
@@ -228,11 +237,14 @@ class _Finder:
             return f"{tie} {what}", f"{both} one gate {place} instead."
         return self._read(name, read)
 
-    def _with_sources(self, classes):
-        """The same with those that gathers pick them from."""
+    def _across_gathers(self, classes):
+        """The same with what gathers make of them, and pick them from."""
         found = np.zeros(len(self.labelling.classes), bool)
         found[classes] = True
-        for above, below in reversed(solve.selections(self.labelling)):
+        links = solve.selections(self.labelling)
+        for above, below in links:
+            found[below[found[above] & self.decision.kept[below]]] = True
+        for above, below in reversed(links):
             found[above[found[below]]] = True
         return np.flatnonzero(found)
 

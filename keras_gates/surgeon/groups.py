@@ -10,6 +10,8 @@ import dataclasses
 
 import numpy as np
 
+from keras_gates._checks import listed
+from keras_gates._checks import suggestion
 from keras_gates.surgeon import analysis
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import labels as lb
@@ -211,14 +213,17 @@ def _loops(labelling, place):
 def _scored(found, scores):
     """The groups that have scores, with them."""
     groups = {}
+    known = found.groups.keys() | found.kept.keys()
+    strange = "" if known & scores.keys() else " None of its keys is known: "
+    strange += "they look like the scores of another model." * bool(strange)
     for name, values in scores.items():
         group, values = found.groups.get(name), np.asarray(values, "float64")
         if group is None:
             why = found.kept.get(name, "it heads no group of coupled channels")
             raise ValueError(
                 f"`scores` has the key {name!r}, whose channels can't be "
-                f"removed: {why}. Groups of this model: "
-                f"{', '.join(found.groups)}."
+                f"removed: {why}.{suggestion(name, found.groups)}{strange} "
+                f"Groups of this model: {listed(found.groups)}."
             )
         groups[name] = scored(name, group, values)
     return dataclasses.replace(found, groups=groups)
@@ -235,7 +240,8 @@ def scored(name, source, values):
         raise ValueError(
             f"The scores of {name!r} must be finite numbers in an array of "
             f"the shape {source.shape}. Received: an array of shape "
-            f"{values.shape}."
+            f"{values.shape}. Scores are for the model that they were taken "
+            "of, at the widths that it had."
         )
     return dataclasses.replace(source, scores=values)
 

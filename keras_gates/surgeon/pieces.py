@@ -9,6 +9,7 @@ import numpy as np
 from keras_gates.constraints import KeepSign
 from keras_gates.regularizers import L1
 from keras_gates.surgeon import create
+from keras_gates.surgeon import faults
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.copies import Copies
@@ -115,7 +116,8 @@ class Pieces:
         config, args, kwargs = {}, call.args, call.kwargs
         if self._touched(step):
             view = View(self.decision, step, self.weights.index(step))
-            config, args, kwargs = step.rule.revise(call, step.flow, view)
+            with faults.of_rule(call, step.rule):
+                config, args, kwargs = step.rule.revise(call, step.flow, view)
         if gone:
             args, kwargs = _without(args, kwargs, call.inputs, gone)
         arrays = {}

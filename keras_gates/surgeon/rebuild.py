@@ -5,6 +5,7 @@ import contextlib
 import keras
 
 from keras_gates.surgeon import create
+from keras_gates.surgeon import faults
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import time_axis
 from keras_gates.surgeon.arguments import mapped
@@ -111,7 +112,8 @@ class _Builder:
                 return None
             if len(layers) == len(tensors):
                 return None
-            new = keras.Sequential(layers, name=graph.model.name)
+            with faults.of_layer(graph.model.name, graph.model):
+                new = keras.Sequential(layers, name=graph.model.name)
         for site in graph.sites:
             if site.child is None:
                 self.pieces.finish(self.steps[id(site), None])
@@ -160,8 +162,9 @@ class _Builder:
             first = id(step.call.inputs[0])
             own[first] = piece.op(own[first], **piece.kwargs)
         x = own[id(self.pieces.source(step))]
-        for piece in self.pieces.of(step):
-            x = _call(piece, x, own)
+        with faults.of_layer(step.path, step.call.op):
+            for piece in self.pieces.of(step):
+                x = _call(piece, x, own)
         self.pieces.finish(step)
         flat = keras.tree.flatten(x)
         for number, gate in site.behind.items():

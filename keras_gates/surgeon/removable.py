@@ -20,6 +20,9 @@ from keras_gates.surgeon.bars import weight_roles
 from keras_gates.surgeon.gates import gates_of
 from keras_gates.surgeon.rules.virtual import VirtualGate
 
+# How many trial solutions a search for factors to spare may take.
+_TRIES = 24
+
 
 def in_vain(solution):
     """The closed factors of each vector of factors that remove nothing.
@@ -267,7 +270,7 @@ def no_channel(graph, exact):
     ).rstrip()
 
 
-def spared(graph, closed, names, **options):
+def spared(graph, closed, names, once=False, **options):
     """Closed factors that may as well stay open: nothing more is left then.
 
     A channel that is tied to an open one goes with it alone. Closing it by
@@ -277,21 +280,54 @@ def spared(graph, closed, names, **options):
         graph: the `Graph` of a model.
         closed: `{name: mask}` of all that is closed.
         names: the gates that may be opened again.
+        once: whether to leave it at what is in vain now; else also what is
+            once that is open.
         **options: as in `solve`.
 
     Returns:
-        `{name: mask}` of those in `names` that have any; or an empty one,
-        where opening them all would leave more.
+        `{name: mask}` of those in `names` that have any. They are looked for
+        together, then in halves: which gathers pay depends on all of them.
     """
-    solution = solve.solve(graph, closed, check=False, **options)
-    found = {
-        name: mask
-        for name, mask in in_vain(solution).items()
-        if name in names and mask.any()
-    }
-    if not found:
-        return {}
-    opened = {n: mask & ~found.get(n, False) for n, mask in closed.items()}
-    other = solve.solve(graph, opened, check=False, **options)
-    left = [parameters(s.decision) for s in (solution, other)]
-    return found if left[1] <= left[0] else {}
+    spare = {name: np.zeros_like(closed[name]) for name in names}
+    tries = _TRIES
+    while tries:
+        opened = _without(closed, spare)
+        solution = solve.solve(graph, opened, check=False, **options)
+        vain = in_vain(solution)
+        found = {n: vain[n] for n in names if n in vain and vain[n].any()}
+        least, todo, more = parameters(solution.decision), [found], {}
+        while found and todo and tries:
+            part, tries = todo.pop(), tries - 1
+            both = {name: _either(name, more, part) for name in found}
+            trial = _without(opened, both)
+            other = solve.solve(graph, trial, check=False, **options)
+            if parameters(other.decision) <= least:
+                more = both
+            else:
+                todo += _halves(part)
+        spare = {name: _either(name, spare, more) for name in spare}
+        if once or not any(mask.any() for mask in more.values()):
+            break
+    return {name: mask for name, mask in spare.items() if mask.any()}
+
+
+def _without(closed, opened):
+    return {n: mask & ~opened.get(n, False) for n, mask in closed.items()}
+
+
+def _either(name, masks, others):
+    return np.bool_(masks.get(name, False)) | others.get(name, False)
+
+
+def _halves(masks):
+    """Two parts of some masks; none where there is but one factor left."""
+    marks = [(n, i) for n, mask in masks.items() for i in np.flatnonzero(mask)]
+    if len(marks) < 2:
+        return []
+    parts = []
+    for some in (marks[len(marks) // 2 :], marks[: len(marks) // 2]):
+        part = {name: np.zeros_like(mask) for name, mask in masks.items()}
+        for name, place in some:
+            part[name].reshape(-1)[place] = True
+        parts.append(part)
+    return parts

@@ -4,6 +4,8 @@ import numbers
 
 import numpy as np
 
+from keras_gates._checks import listed
+from keras_gates._checks import suggestion
 from keras_gates.thresholds.below import Below
 from keras_gates.thresholds.budget import Budget
 from keras_gates.thresholds.floor import channels
@@ -126,8 +128,9 @@ def _groups(thresholds, gates):
         if key not in names and key not in KINDS:
             raise ValueError(
                 f"`thresholds` has the key {key!r}, which is neither a kind "
-                f"of gate ({', '.join(KINDS)}) nor the name of one. Gates "
-                f"of this model: {', '.join(sorted(names)) or 'none'}."
+                f"of gate ({', '.join(KINDS)}) nor the name of one."
+                f"{suggestion(key, [*KINDS, *names])} Gates of this model: "
+                f"{listed(sorted(names))}."
             )
     groups = []
     for key, value in thresholds.items():
@@ -178,8 +181,8 @@ def _floors(keep_at_least, gates):
         if name not in names:
             raise ValueError(
                 f"`keep_at_least` has the key {name!r}, which is not the "
-                "name of a filter gate. Filter gates of this model: "
-                f"{', '.join(sorted(names)) or 'none'}."
+                f"name of a filter gate.{suggestion(name, names)} Filter "
+                f"gates of this model: {listed(sorted(names))}."
             )
         check_floor(floor, f"keep_at_least[{name!r}]")
     return keep_at_least

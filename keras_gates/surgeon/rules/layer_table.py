@@ -260,7 +260,11 @@ LAYERS = {
     "LSTM": _recurrent(4),
     "Bidirectional": rc.Bidirectional(scales=_SEQUENCE),
     "TimeDistributed": td.TimeDistributed(),
-    "RNN": _barrier("a cell may use its state in any way", counts=ct.cells),
+    "RNN": _barrier(
+        "a cell may use its state in any way; SimpleRNN, GRU and LSTM layers, "
+        "one after the other, are cut",
+        counts=ct.cells,
+    ),
     **{f"ConvLSTM{n}D": CONV_LSTM for n in (1, 2, 3)},
 }
 

@@ -17,7 +17,10 @@ from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import one_axis
 from keras_gates.surgeon.rules.rule import weight
 
-_STATE = "its initial state comes from outside"
+_STATE = (
+    "its initial state comes from outside, as a decoder's from its encoder, "
+    "and no rule cuts both yet"
+)
 _STATEFUL = "it keeps its state between batches"
 
 

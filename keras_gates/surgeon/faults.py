@@ -1,0 +1,84 @@
+"""Errors of rules and of layers, with the layer that they are about."""
+
+import contextlib
+import traceback
+
+import keras
+
+_PACKAGE = __name__.partition(".")[0]
+
+
+class RuleFault(ValueError):
+    """A rule failed on a call."""
+
+
+@contextlib.contextmanager
+def of_rule(call, rule):
+    """Within, what a rule raises is told with the layer that it is about.
+
+    Args:
+        call: the `Call` that the rule is asked of.
+        rule: the `Rule`.
+
+    Raises:
+        RuleFault: the rule raised something; that is its cause.
+    """
+    try:
+        yield
+    except RuleFault:
+        raise
+    except Exception as error:
+        shapes = [tuple(tensor.shape) for tensor in call.inputs]
+        why = f" {error}" if isinstance(error, NotImplementedError) else ""
+        raise RuleFault(
+            f"The rule ('{rule.kind}') for layer '{call.path}' (of type "
+            f"{type(call.op).__name__}) failed with a {type(error).__name__} "
+            f"on inputs of the shapes {shapes}.{why} If you registered it, "
+            "the error above says where; else please report the model, and "
+            "meanwhile leave the layer out of what is pruned."
+        ) from error
+
+
+@contextlib.contextmanager
+def of_layer(path, op):
+    """Within, what Keras or a backend raises is told with the layer.
+
+    Args:
+        path: the path of the layer, or the name of a model.
+        op: the layer itself.
+
+    Raises:
+        ValueError: the layer can't be made, or called, at its new size.
+    """
+    try:
+        yield
+    except Exception as error:
+        if _ours(error):
+            raise
+        raise ValueError(
+            f"Layer '{path}' (of type {type(op).__name__}) can't be made at "
+            f"its new size; Keras raised a {type(error).__name__} "
+            f"(above). {_hint()}"
+        ) from error
+
+
+def _ours(error):
+    """Whether the package raised an error itself."""
+    (frame, _), *_ = reversed(list(traceback.walk_tb(error.__traceback__)))
+    return frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE
+
+
+def _hint():
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return (
+            "If its class is your own, its rule must name the config keys "
+            "that hold widths (`config`), and `call` must take inputs of any "
+            "width."
+        )
+    shape = tuple(distribution.device_mesh.shape)
+    return (
+        f"A {type(distribution).__name__} shares weights out on a mesh of the "
+        f"shape {shape}, and the new width may not divide. Pass round_to, a "
+        "multiple of the mesh's size."
+    )
