@@ -246,6 +246,48 @@ def test_where_something_leads_round_all_may_close():
     assert len(found.closed["gate"]) == WIDTH
 
 
+def weighed(middle):
+    """Gated data that `middle` weighs by others."""
+
+    def build():
+        a = keras.Input((STEPS, 5), name="data")
+        b = keras.Input((STEPS, WIDTH), name="other")
+        h = gate(L.Dense(WIDTH, activation="relu")(a), "gate")
+        h = ops.reshape(middle(h, b), (-1, STEPS * WIDTH))
+        return keras.Model([a, b], L.Dense(3, name="out")(h))
+
+    return build
+
+
+def by_hand(x, y):
+    scores = ops.softmax(ops.matmul(y, ops.swapaxes(y, 1, 2)))
+    return ops.matmul(scores, x)
+
+
+WEIGHED = {
+    "MultiHeadAttention": lambda x, y: L.MultiHeadAttention(2, 4)(y, x, y),
+    "by keywords": lambda x, y: L.MultiHeadAttention(2, 4)(
+        value=x, key=y, query=y
+    ),
+    "Attention": lambda x, y: L.Attention()([y, x, y]),
+    "AdditiveAttention": lambda x, y: L.AdditiveAttention()([y, x, y]),
+    "by hand": by_hand,
+    "einsum": lambda x, y: ops.einsum("bij,bjd->bid", y[:, :, :STEPS], x),
+    "Dot": lambda x, y: L.Dot((2, 1))([y[:, :, :STEPS], x]),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHED)
+def test_weights_of_what_is_closed_are_no_way_round(name):
+    """Whatever the scores are: a mean of zeros is zero."""
+    model = drawn(weighed(WEIGHED[name]))
+    with pytest.raises(ValueError, match="no longer depends.*'gate'"):
+        plan(model, 2.0)
+    if name not in ("by hand", "einsum", "Dot"):
+        # Those who ask are cut off beside those who answer.
+        assert len(plan(model, 0.5).closed["gate"]) == WIDTH // 2
+
+
 def test_states_like_zeros_are_no_way_round():
     def build():
         x = keras.Input((STEPS, 5), name="data")

@@ -10,6 +10,7 @@ from keras_gates.surgeon.rules import merge as mg
 from keras_gates.surgeon.rules import moves as mv
 from keras_gates.surgeon.rules import normalization as nm
 from keras_gates.surgeon.rules import per_channel as pc
+from keras_gates.surgeon.rules import product as pr
 from keras_gates.surgeon.rules import recurrent as rc
 from keras_gates.surgeon.rules import spatial as sp
 from keras_gates.surgeon.rules import time_distributed as td
@@ -150,13 +151,17 @@ def _recurrent(gates):
 
 _HEADS = "attention heads share their width, and no rule cuts them yet"
 MULTI_HEAD = _barrier(_HEADS, counts=ct.multi_head)
-ATTENTION = _barrier(_HEADS, counts=ct.attention)
+ATTENTION = pr.Attention(
+    costs=None, why=_HEADS, note=_HEADS, counts=ct.attention
+)
 _BOTH_SIDES = "a product over the channels needs both sides alike"
 
 
 def product(counts):
     """A product of tensors, both kept whole."""
-    return _barrier(_BOTH_SIDES, counts=counts)
+    return pr.Product(
+        costs=None, why=_BOTH_SIDES, note=_BOTH_SIDES, counts=counts
+    )
 
 
 AUGMENTATION = _barrier("preprocessing is kept whole", costs={})

@@ -18,7 +18,7 @@ class ShapeOnly(Elementwise):
         single = len(call.inputs) == 1
         return super().value(call, flow, values) if single else [None]
 
-    def reaches(self, call):
+    def reaches(self, call, known):
         looked_at = call.argument("x")
         return [NOTHING if t is looked_at else VALUES for t in call.inputs]
 
