@@ -168,8 +168,7 @@ def meet_time(budget, ranking, clock, ratio):
     limit = budget.limit(whole)
     if limit >= whole:
         return order[:0]
-    if 1 - limit / whole <= clock.noise:
-        raise ValueError(_too_fine(budget, limit, clock))
+    check_noise(budget, clock)
 
     def measured(indices):
         return whole * ratio(ranking.closing(indices))
@@ -183,17 +182,28 @@ def meet_time(budget, ranking, clock, ratio):
         counts, True, key=lambda count: left(order[:count]) <= limit
     )
     # The first that seems to do may owe it to chance: it has to do so twice.
-    amount = left(order[: counts[number]])
-    while clock.noise and number + 1 < len(counts):
-        amount = (
-            left(order[: counts[number]]) + measured(order[: counts[number]])
-        ) / 2
-        if amount <= limit:
+    while True:
+        chosen = order[: counts[number]]
+        amount = left(chosen)
+        if clock.noise:
+            amount = (amount + measured(chosen)) / 2
+        if amount <= limit or number + 1 == len(counts):
             break
         number += 1
     if amount < (1 - _NEAR_TIME) * limit:
         warnings.warn(_far(budget, limit, amount, whole), stacklevel=2)
-    return order[: counts[number]]
+    return chosen
+
+
+def check_noise(budget, clock):
+    """Refuse a budget that differs from the whole by less than noise.
+
+    Raises:
+        ValueError: it does.
+    """
+    limit = budget.limit(clock.whole)
+    if limit < clock.whole and 1 - limit / clock.whole <= clock.noise:
+        raise ValueError(_too_fine(budget, limit, clock))
 
 
 def _remembered(cost, ranking):

@@ -23,7 +23,7 @@ def levels(labelling, values):
     for step in labelling.steps:
         if not any(t in found for t in step.inputs):
             continue
-        level = _through(step, found)
+        level = _through(step, found, values)
         if not level.any():
             continue
         for tensor in step.outputs:
@@ -33,11 +33,12 @@ def levels(labelling, values):
     return found
 
 
-def _through(step, found):
+def _through(step, found, values):
     """The levels behind a step."""
     own = [VALUES]
     if step.position is None:
-        own = step.rule.reaches(step.call)
+        known = [values.get(tensor) for tensor in step.inputs]
+        own = step.rule.reaches(step.call, known)
     given = [
         (found[tensor], most)
         for tensor, most in zip(step.inputs, own, strict=True)

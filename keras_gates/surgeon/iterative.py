@@ -6,6 +6,8 @@ import numbers
 import numpy as np
 
 from keras_gates import thresholds as th
+from keras_gates.surgeon import latency
+from keras_gates.surgeon.budget import check_noise
 from keras_gates.surgeon.plan import plan
 from keras_gates.surgeon.plan import prune
 from keras_gates.surgeon.scores.score import score
@@ -20,6 +22,9 @@ def prune_iteratively(
     is to go: after step `k` of `n` a `Quantile(q)` has closed the share
     `q * k / n` of the channels there were, and a `Budget` has taken `k / n`
     of what it takes altogether. Numbers as thresholds hold in each step.
+    For a `Budget` of latency, each step's model is measured in turn with the
+    model that there was to begin with; a step that would change less than
+    noise hides is left to the next.
 
     Args:
         model: A built Functional or Sequential model.
@@ -41,8 +46,7 @@ def prune_iteratively(
     Raises:
         TypeError: `scores` is neither a name nor a function, `steps` is no
             int, or as `prune`.
-        ValueError: `steps` is below 1, a `Budget` of latency is given in
-            milliseconds, or as `prune`.
+        ValueError: `steps` is below 1, or as `prune`.
 
     Example:
     >>> import keras
@@ -72,8 +76,9 @@ def prune_iteratively(
             start = _Start(
                 {name: np.size(values) for name, values in found.items()},
                 _costs(model, thresholds, found),
+                _clock(model, thresholds),
             )
-        part = start.part(thresholds, (step - 1) / steps, step / steps, found)
+        part = start.part(thresholds, step / steps, found, model)
         model = prune(model, part, scores=found, **options)
         if on_step is not None:
             model = on_step(model, step) or model
@@ -93,21 +98,34 @@ def _check(scores, steps):
         raise ValueError(f"`steps` must be at least 1. Received: {steps!r}.")
 
 
-def _costs(model, thresholds, scores):
-    """What the model costs, where a budget asks for it."""
+def _budgets(thresholds):
     rules = (
         thresholds.values() if isinstance(thresholds, dict) else [thresholds]
     )
-    budgets = [rule for rule in rules if isinstance(rule, th.Budget)]
-    if any(b.of == "latency" and b.amount > 1 for b in budgets):
-        raise ValueError(
-            "In steps, a Budget of latency must be a share: how long the "
-            "model takes as it is differs from one measurement to the next."
-        )
+    return [rule for rule in rules if isinstance(rule, th.Budget)]
+
+
+def _costs(model, thresholds, scores):
+    """What the model costs, where a budget asks for it."""
+    budgets = _budgets(thresholds)
     if not budgets:
         return {}
-    whole = plan(model, 0.0, scores=scores)
+    # That of a budget which all is within, at the sizes that it counts at.
+    counted = th.Budget(params=1.0, sizes=budgets[0].sizes)
+    whole = plan(model, counted, scores=scores)
     return {"macs": whole.macs[0], "params": whole.params[0]}
+
+
+def _clock(model, thresholds):
+    """A `Clock` of the model, where a budget of latency asks for it."""
+    for budget in _budgets(thresholds):
+        if budget.of == "latency":
+            clock = latency.clock(
+                model, budget.batch_size, budget.measure, budget.sizes
+            )
+            check_noise(budget, clock)
+            return clock
+    return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,33 +135,43 @@ class _Start:
     Attributes:
         sizes: `{name: how many channels have scores}`.
         costs: the model's MACs and parameters.
+        clock: a `Clock` of the model, or None.
     """
 
     sizes: dict
     costs: dict
+    clock: latency.Clock | None
 
-    def part(self, thresholds, before, after, scores):
-        """The thresholds of a step, between two shares of all that goes."""
+    def part(self, thresholds, after, scores, model):
+        """The thresholds of a step, up to a share of all that goes."""
         if not isinstance(thresholds, dict):
-            return self._rule(thresholds, before, after)
+            return self._rule(thresholds, after, model)
         # A group may have gone with its layer.
         return {
-            key: self._rule(rule, before, after)
+            key: self._rule(rule, after, model)
             for key, rule in thresholds.items()
             if key in scores or key not in self.sizes
         }
 
-    def _rule(self, rule, before, after):
+    def _rule(self, rule, after, model):
         if isinstance(rule, th.Quantile):
             return _Further(rule.q * after, rule.scope, self.sizes)
         if not isinstance(rule, th.Budget):
             return rule
-        left = [1 - share * (1 - rule.amount) for share in (before, after)]
         if rule.of == "latency":
-            return dataclasses.replace(rule, latency=left[1] / left[0])
+            share = self._share(rule, after, model)
+            return dataclasses.replace(rule, latency=share)
         whole = self.costs[rule.of]
         limit = whole - after * (whole - rule.limit(whole))
         return dataclasses.replace(rule, **{rule.of: limit})
+
+    def _share(self, budget, after, model):
+        """The share of its time that a step's model may take."""
+        clock = self.clock
+        limit = min(1.0, budget.limit(clock.whole) / clock.whole)
+        now = clock.ratio(model)
+        share = (1 - after * (1 - limit)) / now
+        return share if 1 - share > clock.noise else 1.0
 
 
 @dataclasses.dataclass(frozen=True)

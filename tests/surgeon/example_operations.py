@@ -301,6 +301,20 @@ def merges():
     )
 
 
+def attention():
+    def heads(a, b):
+        a, b = (ops.reshape(x, (-1, 8, 2, 4)) for x in (a, b))
+        return ops.reshape(ops.dot_product_attention(a, b, a), (-1, 8, 8))
+
+    yield op2("nn.DotProductAttention", heads, shape=(8, 8), **PRODUCT)
+
+
+def shape_only():
+    like = (ops.zeros_like, ops.ones_like, lambda x: ops.full_like(x, 0.3))
+    for name, make in zip(("Zeros", "Ones", "Full"), like, strict=True):
+        yield op(f"numpy.{name}Like", lambda x, f=make: x + f(x))
+
+
 def merge_layer(name, pooled=False):
     def merge(a, b):
         if pooled:
@@ -375,6 +389,8 @@ EXAMPLES = [
         images,
         shapes,
         merges,
+        attention,
+        shape_only,
         reductions,
         elementwise,
         gates,

@@ -127,11 +127,6 @@ def test_a_model_that_comes_back_is_pruned_next():
         ({"steps": 1.5}, TypeError, "must be an int"),
         ({"scores": {"first": np.ones(40)}}, TypeError, "name of a criterion"),
         ({"scores": "l7"}, ValueError, "Unknown criterion"),
-        (
-            {"thresholds": kg.Budget(latency=3.0)},
-            ValueError,
-            "must be a share",
-        ),
     ],
 )
 def test_bad_arguments(options, error, words):

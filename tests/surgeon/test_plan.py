@@ -186,6 +186,7 @@ def test_the_json_is_plain_and_says_its_format():
         "drop_shortcuts": False,
         "exact": True,
         "round_to": 1,
+        "sizes": None,
     }
 
 

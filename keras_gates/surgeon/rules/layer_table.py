@@ -13,6 +13,7 @@ from keras_gates.surgeon.rules import merge as mg
 from keras_gates.surgeon.rules import moves as mv
 from keras_gates.surgeon.rules import normalization as nm
 from keras_gates.surgeon.rules import per_channel as pc
+from keras_gates.surgeon.rules import product as pr
 from keras_gates.surgeon.rules import recurrent as rc
 from keras_gates.surgeon.rules import spatial as sp
 from keras_gates.surgeon.rules import time_distributed as td
@@ -159,15 +160,16 @@ def _recurrent(gates, rule=rc.Recurrent):
 
 
 CONV_LSTM = _recurrent(4, rc.ConvRecurrent)
-ATTENTION = _barrier(
-    "attention takes products over all channels", counts=ct.attention
-)
+_ALL = "attention takes products over all channels"
+ATTENTION = pr.Attention(costs=None, why=_ALL, note=_ALL, counts=ct.attention)
 _BOTH_SIDES = "a product over the channels needs both sides alike"
 
 
 def product(counts):
     """A product of tensors, both kept whole."""
-    return _barrier(_BOTH_SIDES, counts=counts)
+    return pr.Product(
+        costs=None, why=_BOTH_SIDES, note=_BOTH_SIDES, counts=counts
+    )
 
 
 # Preprocessing layers take a call for one in training unless they are told

@@ -14,6 +14,7 @@ from keras_gates.surgeon.rules.activations import ACTIVATIONS
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import POSITIVE
 from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
+from keras_gates.surgeon.rules.shape_only import SHAPE_ONLY
 
 
 def _elementwise(passes, function=None):
@@ -68,6 +69,7 @@ OPERATIONS = {
     "numpy.Abs": _elementwise(POSITIVE),
     "numpy.Negative": _elementwise(LINEAR),
     "numpy.Copy": lt.SAME,
+    **{f"numpy.{name}Like": SHAPE_ONLY for name in ("Zeros", "Ones", "Full")},
     "math.Rsqrt": _elementwise(None),
     "math.Erf": _elementwise(PRESERVES_ZERO),
     "core.Cast": lt.SAME,

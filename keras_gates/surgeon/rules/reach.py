@@ -9,6 +9,7 @@ be content with the masks that are left.
 import inspect
 
 import keras
+import numpy as np
 
 VALUES = 2
 CHOICE = 1
@@ -18,23 +19,29 @@ NOTHING = 0
 _CHOOSING = ("mask", "condition", "condlist", "indices")
 
 
-def by_argument(call):
+def by_argument(call, known):
     """For each input of a call, how far it gets, from its argument's name.
+
+    Args:
+        call: the `Call`.
+        known: for each input, a `Known` or None.
 
     Where all that goes in is of that kind, as the numbers of the rows that
     are looked up in a table of constants, it is the data. What puts out truth
-    values of something else, as a comparison does, passes on a choice.
+    values of something else, as a comparison does, passes on a choice. Where
+    all that is attended to is the same, queries and keys get nowhere.
     """
     most = CHOICE if _is_test(call) else VALUES
     if len(call.inputs) == 1:
         return [most]
-    found = {}
+    found, weighing = {}, _weighing(call, known)
     for name, value in _arguments(call):
         level = CHOICE if _chooses(name) else VALUES
+        level = NOTHING if name in weighing else level
         for tensor in keras.tree.flatten(value):
             if any(tensor is x for x in call.inputs):
                 found[tensor] = max(level, found.get(tensor, NOTHING))
-    if VALUES not in found.values():
+    if VALUES not in found.values() and not weighing:
         found = {}
     return [min(most, found.get(tensor, VALUES)) for tensor in call.inputs]
 
@@ -54,6 +61,22 @@ def _arguments(call):
     names += [""] * (len(call.args) - len(names))
     yield from zip(names, call.args, strict=False)
     yield from call.kwargs.items()
+
+
+def _weighing(call, known):
+    """The arguments by which a call weighs what is the same everywhere."""
+    given = dict(_arguments(call))
+    if "query" not in given or "value" not in given:
+        return ()
+    of = dict(zip(call.inputs, known, strict=True))
+    return ("query", "key") if steady(of.get(given["value"])) else ()
+
+
+def steady(known):
+    """Whether a tensor is known and the same at each of its positions."""
+    if known is None or np.isnan(known.values).any():
+        return False
+    return all(size == 1 for size in known.values.shape[1:-1])
 
 
 def _is_test(call):

@@ -135,14 +135,18 @@ class Rule:
         """A `Known` or None for each output."""
         return [None] * len(call.outputs)
 
-    def reaches(self, call):
+    def reaches(self, call, known):
         """How far each input gets: VALUES, CHOICE or NOTHING of `reach`.
 
         An output whose data has been closed is useless, although a mask may
         still vary it. What a call of Keras names a mask, a condition or
         indices is a choice; all else counts with its values.
+
+        Args:
+            call: the `Call`.
+            known: for each input, a `Known` or None.
         """
-        return reach.by_argument(call)
+        return reach.by_argument(call, known)
 
     def reading(self, call):
         """One of ALL, ZERO, BIAS."""

@@ -1,0 +1,26 @@
+"""Operations that look at the shape of a tensor, and at none of its values."""
+
+import dataclasses
+
+from keras_gates.surgeon.rules.elementwise import Elementwise
+from keras_gates.surgeon.rules.reach import NOTHING
+from keras_gates.surgeon.rules.reach import VALUES
+
+
+@dataclasses.dataclass(frozen=True)
+class ShapeOnly(Elementwise):
+    """`zeros_like(x)` and its like: what is in `x` gets nowhere."""
+
+    kind: str = "shape"
+
+    def value(self, call, flow, values):
+        # What `full_like` fills with may be a tensor.
+        single = len(call.inputs) == 1
+        return super().value(call, flow, values) if single else [None]
+
+    def reaches(self, call, known):
+        looked_at = call.argument("x")
+        return [NOTHING if t is looked_at else VALUES for t in call.inputs]
+
+
+SHAPE_ONLY = ShapeOnly()
