@@ -112,10 +112,11 @@ class Pieces:
     def _main(self, step, gone):
         """The operation itself, at its final size."""
         call, old = step.call, step.call.op
-        config, args, kwargs = {}, call.args, call.kwargs
+        config, args, kwargs, other = {}, call.args, call.kwargs, None
         if self._touched(step):
             view = View(self.decision, step, self.weights.index(step))
             config, args, kwargs = step.rule.revise(call, step.flow, view)
+            other = step.rule.replaced(call, step.flow, view)
         if gone:
             args, kwargs = _without(args, kwargs, call.inputs, gone)
         arrays = {}
@@ -123,7 +124,8 @@ class Pieces:
             arrays, extra = self.weights.of(step)
             config = create.merged(config, _settled(old))
             config = create.merged(config, extra)
-            self.operations[id(old)] = self.copies.make(old, config)
+            new = self.copies.make(old, config) if other is None else other
+            self.operations[id(old)] = new
         op = self.operations[id(old)]
         return Piece(op, args, kwargs, self._spec(step), arrays)
 
