@@ -162,3 +162,11 @@ def axis_masks(mask):
             [-1 if a == axis else 1 for a in range(mask.ndim)]
         )
     return masks if (product == mask).all() else None
+
+
+def cut_shape(shape, masks):
+    """A shape whose cut axes have the sizes that the masks leave."""
+    return tuple(
+        int(mask.sum()) if len(mask) > 1 else size
+        for size, mask in zip(shape, masks, strict=True)
+    )

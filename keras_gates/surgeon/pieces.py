@@ -55,15 +55,7 @@ class View:
 
     def shape(self, tensor, labels):
         """The shape of a tensor when only what is kept is left."""
-        return cut_shape(tensor.shape, self.masks(labels))
-
-
-def cut_shape(shape, masks):
-    """A shape whose cut axes have the sizes that the masks leave."""
-    return tuple(
-        int(mask.sum()) if len(mask) > 1 else size
-        for size, mask in zip(shape, masks, strict=True)
-    )
+        return lb.cut_shape(tensor.shape, self.masks(labels))
 
 
 class Pieces:
@@ -113,11 +105,12 @@ class Pieces:
     def _main(self, step, gone):
         """The operation itself, at its final size."""
         call, old = step.call, step.call.op
-        config, args, kwargs = {}, call.args, call.kwargs
+        config, args, kwargs, other = {}, call.args, call.kwargs, None
         if self._touched(step):
             view = View(self.decision, step, self.weights.index(step))
             with faults.of_rule(call, step.rule):
                 config, args, kwargs = step.rule.revise(call, step.flow, view)
+                other = step.rule.replaced(call, step.flow, view)
         if gone:
             args, kwargs = _without(args, kwargs, call.inputs, gone)
         arrays = {}
@@ -125,7 +118,8 @@ class Pieces:
             arrays, extra = self.weights.of(step)
             config = create.merged(config, _settled(old))
             config = create.merged(config, extra)
-            self.operations[id(old)] = self.copies.make(old, config)
+            new = self.copies.make(old, config) if other is None else other
+            self.operations[id(old)] = new
         op = self.operations[id(old)]
         return Piece(op, args, kwargs, self._spec(step), arrays)
 
@@ -140,7 +134,7 @@ class Pieces:
             return None
         kt = node.outputs[0]
         masks = self.decision.masks(step.flow.labels[0])
-        shape = cut_shape(tuple(kt.shape), masks)
+        shape = lb.cut_shape(tuple(kt.shape), masks)
         return keras.KerasTensor(shape, kt.dtype, kt.sparse)
 
     # What gates and constant operands leave behind -----------------------

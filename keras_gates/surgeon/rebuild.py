@@ -7,11 +7,11 @@ import keras
 from keras_gates.surgeon import create
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon import time_axis
 from keras_gates.surgeon.arguments import mapped
 from keras_gates.surgeon.arguments import recorded
 from keras_gates.surgeon.pieces import Pieces
-from keras_gates.surgeon.pieces import cut_shape
 
 
 def rebuild(graph, decision, folds):
@@ -70,7 +70,7 @@ class _Builder:
         """A new input of a model, narrower if what feeds it is."""
         layer = gr.input_layer(kt)
         masks = self.decision.masks(self.labels[tensor])
-        shape = cut_shape(tuple(kt.shape), masks)
+        shape = lb.cut_shape(tuple(kt.shape), masks)
         config = {**layer.get_config(), "batch_shape": shape}
         return type(layer).from_config(config).output
 

@@ -136,7 +136,7 @@ def _row(step, decision, weights, shapes):
         before,
         after,
         (costs.parameters(own), left),
-        _macs(call, rule, own, None if gone else cut, shapes),
+        _macs(step, own, None if gone else cut, shapes, decision),
     )
 
 
@@ -152,18 +152,33 @@ def _cut_shapes(step, weights):
     return costs.cut_weight_shapes(step.call, step.rule, kept)
 
 
-def _macs(call, rule, own, cut, shapes):
+def _macs(step, own, cut, shapes, decision):
     """MACs before and after; None where a rule or a size is unknown."""
+    call, rule = step.call, step.rule
     try:
         before = costs.call_macs(call, rule, own, shapes)
         if before is None:
             return None
         after = 0
         if cut is not None:
-            after = costs.call_macs(call, rule, cut, shapes)
+            left = shapes
+            if rule.counts is not None and not own:
+                left = _cut_tensors(step, shapes, decision)
+            after = costs.call_macs(call, rule, cut, left)
     except ValueError:
         return None
     return before, after
+
+
+def _cut_tensors(step, shapes, decision):
+    """The shapes of a call's tensors after the cut."""
+    found, labels = dict(shapes), decision.labelling.labels
+    pairs = [*zip(step.call.inputs, step.inputs, strict=True)]
+    pairs += [*zip(step.call.outputs, step.outputs, strict=True)]
+    for tensor, own in pairs:
+        masks = decision.masks(labels[own])
+        found[tensor] = lb.cut_shape(tuple(shapes[tensor]), masks)
+    return found
 
 
 def total(rows, what):

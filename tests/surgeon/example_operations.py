@@ -294,11 +294,24 @@ def merges():
         lambda x: ops.tensordot(x, np.ones((8, 4), "float32"), 1),
         **PRODUCT,
     )
+    kernel = np.sin(np.arange(32, dtype="float32")).reshape(8, 4)
+    yield op("numpy.Dot", lambda x: ops.dot(x, kernel), shrinks=IN)
+    yield op("numpy.Matmul", lambda x: x @ kernel, "array", shrinks=IN)
     yield op(
-        "numpy.Dot",
-        lambda x: ops.dot(x, np.ones((8, 4), "float32")),
+        "numpy.Matmul",
+        lambda x: ops.matmul(np.ones((4, 8), "float32"), x),
+        "array on the left",
         **PRODUCT,
     )
+    for padding in ("valid", "same"):
+        yield op(
+            "nn.Conv",
+            lambda x, p=padding: ops.conv(
+                x, kernel.reshape(1, 8, 4), padding=p
+            ),
+            note=padding,
+            shrinks=IN,
+        )
 
 
 def attention():

@@ -12,6 +12,7 @@ from keras_gates.surgeon.rules import Composite
 from keras_gates.surgeon.rules import registered
 from tests import helpers
 from tests.surgeon import example_layers
+from tests.surgeon import example_more_operations
 from tests.surgeon import example_operations
 from tests.surgeon.examples import AID
 from tests.surgeon.examples import FEEDS_BACK
@@ -22,7 +23,11 @@ from tests.surgeon.examples import behind
 from tests.surgeon.examples import front
 from tests.surgeon.examples import layer
 
-EXAMPLES = [*example_layers.EXAMPLES, *example_operations.EXAMPLES]
+EXAMPLES = [
+    *example_layers.EXAMPLES,
+    *example_operations.EXAMPLES,
+    *example_more_operations.EXAMPLES,
+]
 HERE = [example for example in EXAMPLES if example.cls is not None]
 
 

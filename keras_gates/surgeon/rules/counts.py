@@ -11,6 +11,7 @@ import keras
 import numpy as np
 
 from keras_gates.surgeon.graph import Tensor
+from keras_gates.surgeon.rules.rule import channel_axis
 
 _CELLS = (
     keras.layers.SimpleRNNCell,
@@ -101,6 +102,15 @@ def product(call, weights, inputs, outputs):
     """`matmul` and `dot`: the last axis of the first one is summed over."""
     first = _shape(call, inputs, call.argument("x1"))
     return math.prod(outputs[0][1:]) * (first[-1] if first else 1)
+
+
+def convolution(call, weights, inputs, outputs):
+    """`ops.nn.conv`: each tap at each position of what comes out."""
+    kernel = _shape(call, inputs, call.argument("kernel"))
+    axis = channel_axis(call.op, len(inputs[0]))
+    # After a cut the kernel reads as many channels as there are.
+    taps = math.prod(kernel[:-2]) * min(kernel[-2], inputs[0][axis])
+    return taps * math.prod(outputs[0][1:])
 
 
 def tensordot(call, weights, inputs, outputs):

@@ -1,6 +1,7 @@
 """Operations that treat every coordinate alike, or each channel alone."""
 
 import dataclasses
+import inspect
 from collections.abc import Callable
 
 import keras
@@ -19,25 +20,39 @@ from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import axes_among
 from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import only_first
+from keras_gates.surgeon.rules.rule import operands
 from keras_gates.surgeon.rules.rule import run
 
+ARRAY = "it has an array beside the data, which may tell channels apart"
 EXTRA = "an input beside the data is read whole"
 
 
 def rerun(call, array):
     """The recorded call on `array` in place of its first tensor."""
+    return rerun_all(call, array)[0]
+
+
+def rerun_all(call, array):
+    """As `rerun`, for all of its outputs."""
     first = call.inputs[0]
+    single = keras.backend.is_float_dtype(first.dtype)
+    x = keras.ops.convert_to_tensor(array, "float32" if single else first.dtype)
+    args, kwargs = mapped(
+        lambda a: x if a is first else a, call.args, call.kwargs
+    )
+    if isinstance(call.op, keras.Layer):
+        kwargs = {k: v for k, v in kwargs.items() if k != "training"}
+    outputs = keras.tree.flatten(call.op.call(*args, **kwargs))
+    return [keras.ops.convert_to_numpy(y).astype("float64") for y in outputs]
 
-    def function(x):
-        args, kwargs = mapped(
-            lambda a: x if a is first else a, call.args, call.kwargs
-        )
-        if isinstance(call.op, keras.Layer):
-            kwargs = {k: v for k, v in kwargs.items() if k != "training"}
-            return call.op.call(*args, **kwargs)
-        return call.op.call(*args, **kwargs)
 
-    return run(function, array)
+def arrays_beside(call):
+    """Whether an operation has an array that might tell channels apart."""
+    if isinstance(call.op, keras.Layer):
+        return False
+    names = inspect.signature(type(call.op).__init__).parameters
+    own = [getattr(call.op, name, None) for name in names]
+    return any(np.ndim(x) for x in (*operands(call), *own))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +70,8 @@ class Elementwise(Rule):
     cuts: bool = True
 
     def flow(self, call, inputs, units):
+        if arrays_beside(call):
+            return barrier(call, inputs, units, ARRAY)
         sources = only_first(inputs, units, EXTRA)
         return Flow([inputs[0]], [sources])
 
@@ -147,6 +164,34 @@ def mixing_flow(call, inputs, units, axes):
 IDENTITY_TWIN = Elementwise(
     kind="identity in inference", passes=LINEAR, twin=lambda op, x: x
 )
+
+
+@dataclasses.dataclass(frozen=True)
+class Cast(Elementwise):
+    """A change of type, linear between those of fractions."""
+
+    kind: str = "cast"
+
+    def passes_of(self, op):
+        return LINEAR if op and _is_float(op.dtype) else None
+
+    def value(self, call, flow, values):
+        if values[0] is None:
+            return [None]
+        x = values[0].plain()
+        if _is_float(call.outputs[0].dtype):
+            return [known(x)]
+        if call.outputs[0].dtype == "bool":
+            return [known(np.where(np.isnan(x), np.nan, x != 0))]
+        return [known(np.trunc(x))]
+
+
+def _is_float(dtype):
+    return dtype is None or keras.backend.is_float_dtype(
+        keras.backend.standardize_dtype(dtype)
+    )
+
+
 # A scaled input would change the noise, or the penalty, of training.
 NOISE = Elementwise(
     kind="identity in inference", passes=None, twin=lambda op, x: x

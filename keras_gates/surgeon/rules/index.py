@@ -6,6 +6,7 @@ from collections.abc import Callable
 import numpy as np
 
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.registry import rule_of
@@ -26,12 +27,17 @@ class Index(Rule):
             these are broadcast to their true sizes.
         rewrite: `(call, flow, view) -> (config, args, kwargs)` where the
             operation names sizes or positions; None where it does not.
+        other: `(call, flow, view) ->` another operation for what is left,
+            or None.
+        rims: `call ->` whether there is a rim of zeros round what is moved.
     """
 
     kind: str = "index"
     move: Callable = None
     along: Callable = lambda call: None
     rewrite: Callable | None = None
+    other: Callable = lambda call, flow, view: None
+    rims: Callable = lambda call: False
 
     def flow(self, call, inputs, units):
         numbers, offset = [], 0
@@ -59,6 +65,8 @@ class Index(Rule):
     def value(self, call, flow, values):
         if all(v is None for v in values):
             return [None] * len(flow.labels)
+        if self.rims(call):
+            values = [v and Known(v.values, border=True) for v in values]
         results = []
         for sources, labels in zip(flow.sources, flow.labels, strict=True):
             out = np.full(labels.shape, np.nan)
@@ -79,6 +87,9 @@ class Index(Rule):
         if self.rewrite is None:
             return {}, call.args, call.kwargs
         return self.rewrite(call, flow, view)
+
+    def replaced(self, call, flow, view):
+        return self.other(call, flow, view)
 
 
 def _split(moved, inputs):

@@ -13,15 +13,9 @@ from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import barrier
+from keras_gates.surgeon.rules.rule import operands
 
 RANKS = "its operands have different ranks"
-
-
-def operands(call):
-    """The tensors and constants that a call combines, in order."""
-    if isinstance(call.op, keras.Layer):
-        return list(call.inputs)
-    return [*call.args, *call.kwargs.values()]
 
 
 @dataclasses.dataclass(frozen=True)

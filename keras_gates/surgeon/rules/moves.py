@@ -5,17 +5,30 @@ positions that the operation names in terms of what is left.
 """
 
 import math
+import numbers
 
 import keras
 import numpy as np
 
+from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.graph import Tensor
 
 
 def concatenate(call, arrays):
     """Concatenation; extents of 1 on other axes grow to meet the rest."""
+    return _joined(call, arrays, call.op.axis)
+
+
+def _joined(call, arrays, axis):
     rank = arrays[0].ndim
-    axis = call.op.axis % rank
+    if len(keras.tree.flatten(call.args)) != len(arrays):
+        raise ValueError("some of what it joins is no tensor of the model")
+    if axis is None or any(array.ndim != rank for array in arrays):
+        raise ValueError("it flattens what it joins")
+    axis = int(axis) % rank
+    if axis == 0:
+        raise ValueError("it joins batches")
     extents = np.max([a.shape for a in arrays], axis=0)
     grown = []
     for array in arrays:
@@ -24,6 +37,23 @@ def concatenate(call, arrays):
         ]
         grown.append(np.broadcast_to(array, target))
     return np.concatenate(grown, axis)
+
+
+def append(call, arrays):
+    return _joined(call, arrays, call.op.axis)
+
+
+def hstack(call, arrays):
+    return _joined(call, arrays, 1 if arrays[0].ndim > 1 else 0)
+
+
+def vstack(call, arrays):
+    return _joined(call, arrays, 0)
+
+
+def dstack(call, arrays):
+    arrays = [a[..., None] if a.ndim == 2 else a for a in arrays]
+    return _joined(call, arrays, 2)
 
 
 def flatten(call, arrays):
@@ -82,12 +112,48 @@ def reshaped(call, flow, view):
 
 
 def split(call, arrays):
-    return np.split(arrays[0], call.op.indices_or_sections, call.op.axis)
+    return np.split(arrays[0], call.op.indices_or_sections, split_axis(call))
+
+
+def array_split(call, arrays):
+    parts = call.op.indices_or_sections
+    return np.array_split(arrays[0], parts, call.op.axis)
+
+
+def unstack(call, arrays):
+    parts = np.moveaxis(arrays[0], call.op.axis, 0)
+    return [parts[index] for index in range(len(call.outputs))]
+
+
+def split_axis(call):
+    """The axis of a split; that of `hsplit` and its like is in their name."""
+    if hasattr(call.op, "axis"):
+        return call.op.axis % len(call.inputs[0].shape)
+    return {"Hsplit": 1, "Vsplit": 0, "Dsplit": 2}[type(call.op).__name__]
+
+
+def parted(call):
+    """`along`, for a move that splits."""
+    return [split_axis(call)]
+
+
+def as_it_was(call, flow, view):
+    """`rewrite`, for what is replaced where its sizes change."""
+    return {}, call.args, call.kwargs
+
+
+def as_split(call, flow, view):
+    """`ops.split`, whose parts need not be as large as those they were."""
+    axis = split_axis(call)
+    if len(view.masks(view.inputs[0])[axis]) == 1:
+        return None
+    config, _, _ = splits(call, flow, view)
+    return gr.operation("numpy.Split")(**config, axis=axis, name=call.op.name)
 
 
 def splits(call, flow, view):
     """Split's positions, from the sizes of the parts that are left."""
-    axis = call.op.axis % len(call.outputs[0].shape)
+    axis = split_axis(call)
     sizes = [
         view.shape(tensor, labels)[axis]
         for tensor, labels in zip(call.outputs, flow.labels, strict=True)
@@ -97,13 +163,15 @@ def splits(call, flow, view):
 
 
 def get_item(call, arrays):
-    """Slicing; on an axis of channels only contiguous slices."""
+    """Slicing; with a step, only if nothing else is done."""
     x = arrays[0]
-    key = []
-    for axis, item in _axis_items(call, x.ndim):
-        plain = not isinstance(item, slice) or item.step in (None, 1)
-        if axis is not None and x.shape[axis] > 1 and not plain:
-            raise ValueError("a slice with a step")
+    key, items = [], _axis_items(call, x.ndim)
+    for axis, item in items:
+        labelled = axis is not None and x.shape[axis] > 1
+        if not (item is None or isinstance(item, (slice, numbers.Integral))):
+            raise ValueError("it picks by a list; use keras.ops.take")
+        if labelled and _steps(item) and _stepped(call, x.ndim) is None:
+            raise ValueError("a slice with a step, and more")
         unlabelled = axis is not None and x.shape[axis] == 1
         if unlabelled and isinstance(item, slice):
             item = slice(None)
@@ -111,6 +179,39 @@ def get_item(call, arrays):
             item = 0
         key.append(item)
     return x[tuple(key)]
+
+
+def _steps(item):
+    return isinstance(item, slice) and item.step not in (None, 1)
+
+
+def _stepped(call, rank):
+    """`(axis, slice)` of a key that does nothing but step, or None."""
+    items = [i for i in _axis_items(call, rank) if i[1] != slice(None)]
+    alone = len(items) == 1 and _steps(items[0][1])
+    return items[0] if alone else None
+
+
+def _taken_by_step(call, view):
+    """`(axis, positions)` of what is left of a slice with a step, or None."""
+    found = _stepped(call, view.inputs[0].ndim)
+    if found is None:
+        return None
+    axis, item = found
+    mask = view.masks(view.inputs[0])[axis]
+    if len(mask) == 1:
+        return None
+    position = np.cumsum(mask) - 1
+    picked = range(len(mask))[item]
+    return axis, [int(position[i]) for i in picked if mask[i]]
+
+
+def as_take(call, flow, view):
+    """`ops.take`, for a slice with a step: what is left has no such step."""
+    found = _taken_by_step(call, view)
+    if found is None:
+        return None
+    return gr.operation("numpy.Take")(axis=found[0], name=call.op.name)
 
 
 def _axis_items(call, rank):
@@ -136,6 +237,9 @@ def _axis_items(call, rank):
 
 def sliced(call, flow, view):
     """The key in terms of the channels that are left."""
+    stepped = _taken_by_step(call, view)
+    if stepped is not None:
+        return {}, (call.args[0], stepped[1]), {}
     labels = view.inputs[0]
     masks = view.masks(labels)
     key = []
@@ -155,10 +259,19 @@ def sliced(call, flow, view):
 
 
 def take(call, arrays):
-    indices = np.asarray(call.argument("indices"))
-    if indices.ndim != 1 or call.op.axis is None:
+    indices, axis = _indices(call), call.op.axis
+    varies = axis is not None and lb.collapse(arrays[0]).shape[axis] > 1
+    if axis is None or (indices.ndim > 1 and varies):
         raise ValueError("only a list of indices along one axis")
-    return np.take(arrays[0], indices, call.op.axis)
+    return np.take(arrays[0], indices, axis)
+
+
+def _indices(call):
+    """The positions that `take` was given, in NumPy."""
+    indices = call.argument("indices")
+    if isinstance(indices, Tensor) or len(call.inputs) > 1:
+        raise ValueError("its indices are known at run time only")
+    return keras.ops.convert_to_numpy(indices)
 
 
 def taken(call, flow, view):
@@ -167,8 +280,10 @@ def taken(call, flow, view):
     mask = view.masks(view.inputs[0])[axis]
     if len(mask) == 1:
         return {}, call.args, call.kwargs
-    indices = np.asarray(call.argument("indices"))
+    indices = _indices(call)
     position = np.cumsum(mask) - 1
+    if indices.ndim == 0:
+        return {}, (call.args[0], int(position[indices])), {}
     left = [int(position[i]) for i in indices if mask[i]]
     return {}, (call.args[0], left), {}
 
@@ -216,13 +331,62 @@ def flip(call, arrays):
 def repeat(call, arrays):
     if call.op.axis is None:
         raise ValueError("repeat without an axis")
+    if np.ndim(call.op.repeats) and np.size(call.op.repeats) > 1:
+        raise ValueError("repeats of its own for each position")
     return np.repeat(arrays[0], call.op.repeats, call.op.axis)
+
+
+def tile(call, arrays):
+    repeats = np.atleast_1d(call.op.repeats)
+    if len(repeats) > arrays[0].ndim:
+        raise ValueError("it puts an axis before that of the batch")
+    return np.tile(arrays[0], repeats)
+
+
+def broadcast(call, arrays):
+    if len(call.outputs[0].shape) > arrays[0].ndim:
+        raise ValueError("it puts an axis before that of the batch")
+    return arrays[0]
+
+
+def broadcasted(call, flow, view):
+    """The target of `broadcast_to`, with what is left on cut axes."""
+    shape = view.shape(call.outputs[0], flow.labels[0])
+    return {"shape": shape}, call.args, call.kwargs
+
+
+def diagonal(call, arrays):
+    """The diagonal of two axes that hold no channels, as the last axis."""
+    axes = [a % arrays[0].ndim for a in (call.op.axis1, call.op.axis2)]
+    if 0 in axes or any(arrays[0].shape[a] > 1 for a in axes):
+        raise ValueError("the diagonal meets channels or samples")
+    return np.squeeze(arrays[0], tuple(axes))[..., None]
+
+
+def rot90(call, arrays):
+    axes = [a % arrays[0].ndim for a in call.op.axes]
+    if 0 in axes:
+        raise ValueError("it turns the axis of the batch")
+    return np.rot90(arrays[0], call.op.k, axes)
+
+
+def fliplr(call, arrays):
+    return np.fliplr(arrays[0])
+
+
+def flipud(call, arrays):
+    return np.flipud(arrays[0])
 
 
 def own_axis(call):
     """`along`, for a move that looks at the operation's own axis."""
     axis = call.op.axis
     return None if axis is None else [axis]
+
+
+def third(call):
+    """`along`, for a move that looks at the third axis."""
+    return [2] if len(call.inputs[0].shape) > 2 else []
 
 
 def nowhere(call):

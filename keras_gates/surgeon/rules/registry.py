@@ -13,6 +13,7 @@ from keras_gates.surgeon.rules.rule import Rule
 
 _RULES = {}
 _FUNCTIONS = {}
+_REASONS = {}
 _UNKNOWN = Barrier()
 
 
@@ -94,9 +95,18 @@ def _register_function(function, rule):
     _FUNCTIONS[function] = rule
 
 
+def explain(cls, reason):
+    """Say why a class has no rule; it may be registered all the same."""
+    name = cls.__name__
+    _REASONS[cls] = Barrier(why=f"no rule for {name}: {reason}")
+
+
 def rule_of(call):
     """The rule for a call; a barrier if its class has none."""
-    rule = _RULES.get(type(call.op), _UNKNOWN).pick(call)
+    rule = _RULES.get(type(call.op))
+    if rule is None:
+        return _REASONS.get(type(call.op), _UNKNOWN)
+    rule = rule.pick(call)
     weighted = _weighted_activation(rule, call.op)
     if weighted is None:
         return rule

@@ -313,6 +313,13 @@ class Rule:
         }
         return config, call.args, call.kwargs
 
+    def replaced(self, call, flow, view):
+        """Another operation for what is left of this one, or None.
+
+        It gets the arguments that `revise` gives.
+        """
+        return None
+
     def source(self, call):
         """The `Source` of factors that thresholds may close, or None."""
         return None
@@ -417,6 +424,13 @@ def channel_axis(op, rank):
     layout = getattr(op, "data_format", "channels_last")
     layout = layout or keras.config.image_data_format()
     return 1 if layout == "channels_first" else rank - 1
+
+
+def operands(call):
+    """The tensors and constants that a call combines, in order."""
+    if isinstance(call.op, keras.Layer):
+        return list(call.inputs)
+    return [*call.args, *call.kwargs.values()]
 
 
 def axes_among(axis, rank):

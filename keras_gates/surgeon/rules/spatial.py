@@ -9,6 +9,7 @@ from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.rule import IDENTITY
 from keras_gates.surgeon.rules.rule import LINEAR
+from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import axes_among
@@ -35,6 +36,7 @@ class Spatial(Rule):
         twin: what a constant becomes; identity for an average, a maximum.
         pads: whether a rim is put round the input.
         rim: the value of that rim.
+        bars: `call -> ` why a call is not followed, or None.
     """
 
     kind: str = "spatial"
@@ -43,11 +45,19 @@ class Spatial(Rule):
     twin: Callable | None = None
     pads: Callable = lambda op: False
     rim: Callable = lambda op: 0.0
+    bars: Callable = lambda call: None
     cuts: bool = True
+
+    def pick(self, call):
+        why = self.bars(call)
+        return self if why is None else Barrier(costs={}, why=why)
 
     def flow(self, call, inputs, units):
         labels = inputs[0]
-        sources = only_first(inputs, units, WHY)
+        if 0 in self.space(call):
+            why = "it works across the samples of a batch"
+            return barrier(call, inputs, units, why)
+        sources, count = only_first(inputs, units, WHY), len(call.outputs)
         for axis in self.space(call):
             if labels.shape[axis] > 1:
                 first = labels.take([0], axis)
@@ -57,7 +67,7 @@ class Spatial(Rule):
                 labels = first
         rank = len(call.outputs[0].shape)
         if labels is inputs[0] and rank == labels.ndim:
-            return Flow([labels], [sources])
+            return Flow([labels] * count, [sources] * count)
         numbers = np.arange(inputs[0].size).reshape(inputs[0].shape)
         for axis in self.space(call):
             numbers = numbers.take([0], axis)
@@ -65,12 +75,12 @@ class Spatial(Rule):
             space = tuple(self.space(call))
             labels = labels.squeeze(space)
             numbers = numbers.squeeze(space)
-        return Flow([labels], [[numbers] + sources[1:]])
+        return Flow([labels] * count, [[numbers] + sources[1:]] * count)
 
     def value(self, call, flow, values):
         value = values[0]
         if value is None:
-            return [None]
+            return [None] * len(call.outputs)
         x = value.plain()
         source = flow.sources[0][0]
         if source is not IDENTITY:
@@ -84,7 +94,7 @@ class Spatial(Rule):
         if rim == 0 and not value.border:
             found = known(x)
             return [found and Known(found.values, border=True)]
-        return [known(x)]
+        return [known(x)] * len(call.outputs)
 
     def _rim(self, call):
         """The value that is put round the input; None where there is none."""
@@ -100,6 +110,15 @@ class Spatial(Rule):
 
     def scaling(self, call):
         return None if self._rim(call) else self.passes
+
+
+def filled(call):
+    """`bars` for an operation on images, as a batch and padded with 0."""
+    if len(call.inputs[0].shape) != 4:
+        return "it is followed on batches of images"
+    if getattr(call.op, "fill_value", 0):
+        return "it fills up with a value other than 0"
+    return None
 
 
 def reduced(call):

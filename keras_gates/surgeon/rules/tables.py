@@ -4,9 +4,12 @@ import keras
 
 from keras_gates.surgeon.graph import layer_class
 from keras_gates.surgeon.graph import operation
+from keras_gates.surgeon.graph import operation_of
 from keras_gates.surgeon.rules.layer_table import HIDDEN_LAYERS
 from keras_gates.surgeon.rules.layer_table import LAYERS
+from keras_gates.surgeon.rules.not_followed import NOT_FOLLOWED
 from keras_gates.surgeon.rules.operation_table import OPERATIONS
+from keras_gates.surgeon.rules.registry import explain
 from keras_gates.surgeon.rules.registry import register
 from keras_gates.surgeon.rules.registry import registered
 
@@ -20,7 +23,19 @@ def fill():
         cls = operation(name)
         if cls is not None and cls not in registered():
             register(cls, rule)
+    for name, reason in NOT_FOLLOWED.items():
+        cls = operation_of(_function(name))
+        if cls is not None and cls not in registered():
+            explain(cls, reason)
     for name, rule in HIDDEN_LAYERS.items():
         cls = layer_class(name)
         if cls is not None:
             register(cls, rule)
+
+
+def _function(name):
+    """The function of `keras.ops` with a name, wherever it is."""
+    for module in (keras.ops, keras.ops.image, keras.ops.linalg, keras.ops.nn):
+        if hasattr(module, name):
+            return getattr(module, name)
+    return None

@@ -1,0 +1,78 @@
+"""Operations on several tensors whose outcome for constants is run."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_gates.surgeon.arguments import mapped
+from keras_gates.surgeon.graph import Tensor
+from keras_gates.surgeon.rules.known import known
+from keras_gates.surgeon.rules.merge import Merge
+from keras_gates.surgeon.rules.rule import Barrier
+from keras_gates.surgeon.rules.rule import operands
+
+
+@dataclasses.dataclass(frozen=True)
+class Combined(Merge):
+    """Ties its operands; the operation itself combines known values.
+
+    In NumPy, numbers at hand might compare in another way than they do in
+    the precision of the model.
+    """
+
+    kind: str = "combined"
+
+    def value(self, call, flow, values):
+        shape = flow.labels[0].shape
+        arrays = {
+            tensor: np.broadcast_to(self._operand(value, shape), shape)
+            for tensor, value in zip(call.inputs, values, strict=True)
+        }
+        gone = self._unknown(call, arrays, shape)
+        if gone.all():
+            return [None]
+
+        def swap(x):
+            if not isinstance(x, Tensor):
+                return x
+            filled = np.where(np.isnan(arrays[x]), 0.0, arrays[x])
+            single = keras.backend.is_float_dtype(x.dtype)
+            dtype = "float32" if single else x.dtype
+            return keras.ops.convert_to_tensor(filled, dtype)
+
+        args, kwargs = mapped(swap, call.args, call.kwargs)
+        result = keras.ops.convert_to_numpy(call.op.call(*args, **kwargs))
+        result = np.broadcast_to(result.astype("float64"), shape)
+        return [known(np.where(gone, np.nan, result))]
+
+    def _unknown(self, call, arrays, shape):
+        """Where the outcome is not known."""
+        gone = np.zeros(shape, bool)
+        for array in arrays.values():
+            gone = gone | np.isnan(array)
+        return gone
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice(Combined):
+    """`where`: known where the one that is chosen is."""
+
+    kind: str = "choice"
+
+    def pick(self, call):
+        if len(operands(call)) == 3 and not any(
+            x is None for x in operands(call)
+        ):
+            return self
+        return Barrier(costs={}, why="it returns positions")
+
+    def _unknown(self, call, arrays, shape):
+        condition, left, right = (
+            arrays[x]
+            if isinstance(x, Tensor)
+            else np.broadcast_to(keras.ops.convert_to_numpy(x), shape)
+            for x in (call.argument(n) for n in ("condition", "x1", "x2"))
+        )
+        chosen = np.where(condition != 0, np.isnan(left), np.isnan(right))
+        return np.isnan(condition) | chosen

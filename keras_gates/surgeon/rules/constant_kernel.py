@@ -1,0 +1,89 @@
+"""Products with arrays that are no weights: they read channels."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.graph import Tensor
+from keras_gates.surgeon.rules.known import channel_values
+from keras_gates.surgeon.rules.known import known
+from keras_gates.surgeon.rules.product import Product
+from keras_gates.surgeon.rules.rule import ZERO
+from keras_gates.surgeon.rules.rule import Flow
+from keras_gates.surgeon.rules.rule import Rule
+from keras_gates.surgeon.rules.rule import channel_axis
+from keras_gates.surgeon.rules.rule import one_axis
+from keras_gates.surgeon.rules.rule import operands
+
+_PRODUCT = "a product over the channels needs both sides alike"
+
+
+@dataclasses.dataclass(frozen=True)
+class ConstantKernel(Rule):
+    """`x . kernel` with an array `(..., in, out)`; what comes out stays.
+
+    Attributes:
+        argument: the name of the array among the arguments of the call.
+        rank: how many axes it must have; None for two more than positions.
+    """
+
+    kind: str = "product with an array"
+    costs: dict | None = None
+    argument: str = "x2"
+    rank: int | None = 2
+
+    def pick(self, call):
+        kernel = self._kernel(call)
+        if kernel is None:
+            return self._whole()
+        rank = len(call.inputs[0].shape)
+        axis = channel_axis(call.op, rank)
+        fits = kernel.ndim == (self.rank or rank)
+        if not fits or call.inputs[0].shape[axis] != kernel.shape[-2]:
+            return self._whole()
+        return self
+
+    def _whole(self):
+        return Product(costs=None, why=_PRODUCT, counts=self.counts)
+
+    def _kernel(self, call):
+        """The array, or None if there is none on the right."""
+        kernel = call.argument(self.argument)
+        single = len(call.inputs) == 1 and operands(call)[0] is call.inputs[0]
+        if isinstance(kernel, Tensor) or kernel is None or not single:
+            return None
+        return keras.ops.convert_to_numpy(kernel)
+
+    def axis(self, call):
+        return channel_axis(call.op, len(call.inputs[0].shape))
+
+    def flow(self, call, inputs, units):
+        ids = one_axis(inputs[0], self.axis(call), call.inputs[0].shape)
+        roles = {} if ids is None else {"in": ids}
+        if ids is None and lb.varying(inputs[0]):
+            units.pin(inputs[0], "its channels are not those it multiplies")
+        outputs = [lb.fixed(len(t.shape)) for t in call.outputs]
+        return Flow(outputs, [[None]], roles, mixes=True)
+
+    def reading(self, call):
+        return ZERO
+
+    def value(self, call, flow, values):
+        if values[0] is None or "in" not in flow.roles:
+            return [None]
+        x = channel_values(values[0].values, self.axis(call))
+        return [known(np.zeros(flow.labels[0].shape)) if not x.any() else None]
+
+    def sized(self, call):
+        return True
+
+    def revise(self, call, flow, view):
+        if "in" not in view.index:
+            return {}, call.args, call.kwargs
+        old = call.argument(self.argument)
+        kernel = np.take(self._kernel(call), view.index["in"], -2)
+        args = tuple(kernel if x is old else x for x in call.args)
+        kwargs = {k: kernel if x is old else x for k, x in call.kwargs.items()}
+        return {}, args, kwargs

@@ -1,0 +1,110 @@
+"""Operations along axes whose outcome for a constant has to be computed."""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from keras_gates.surgeon.rules.elementwise import rerun_all
+from keras_gates.surgeon.rules.known import known
+from keras_gates.surgeon.rules.rule import IDENTITY
+from keras_gates.surgeon.rules.rule import axes_among
+from keras_gates.surgeon.rules.spatial import Spatial
+from keras_gates.surgeon.rules.spatial import reduced
+
+# More numbers than these are not run through an operation for a constant.
+_MOST = 2**22
+
+
+@dataclasses.dataclass(frozen=True)
+class Reduction(Spatial):
+    """Reduces axes; run on a constant at all of their positions.
+
+    Attributes:
+        constant: whether the outcome of a constant is one for certain. That
+            of `argmax` is not: which of equal numbers it names is open.
+    """
+
+    kind: str = "reduction"
+    space: Callable = reduced
+    passes: str | None = None
+    constant: bool = True
+
+    def value(self, call, flow, values):
+        unknown = [None] * len(call.outputs)
+        if values[0] is None or not self.constant:
+            return unknown
+        x = self._uniform(call, values[0].plain())
+        shape = list(x.shape)
+        for axis in self.space(call):
+            shape[axis] = call.inputs[0].shape[axis]
+        if None in shape or math.prod(shape) > _MOST:
+            return unknown
+        filled = np.broadcast_to(np.where(np.isnan(x), 0.0, x), shape)
+        source = flow.sources[0][0]
+        gone = np.isnan(x)
+        gone = gone if source is IDENTITY else gone.ravel()[source]
+        return [
+            known(np.where(gone, np.nan, y.reshape(gone.shape)))
+            for y in rerun_all(call, filled)
+        ]
+
+
+def zero_only(call, x):
+    """A constant of 0 stays; any other varies along the axes."""
+    return np.where(x == 0, 0.0, np.nan)
+
+
+def always_zero(call, x):
+    """What differences of a constant are."""
+    return np.where(np.isnan(x), np.nan, 0.0)
+
+
+def uncertain(call, x):
+    """Nothing is known of the outcome."""
+    return np.full(x.shape, np.nan)
+
+
+def among(*names):
+    """`space` for axes that the operation has under other names."""
+
+    def space(call):
+        rank = len(call.inputs[0].shape)
+        axes = [axes_among(getattr(call.op, name), rank) for name in names]
+        return [axis for every in axes for axis in every]
+
+    return space
+
+
+def last(count):
+    """`space` for the last axes of a tensor."""
+
+    def space(call):
+        rank = len(call.inputs[0].shape)
+        return list(range(rank - count, rank))
+
+    return space
+
+
+def lists(name):
+    """`bars` for an argument that adds an axis where it is a list."""
+
+    def why(call):
+        if np.ndim(call.argument(name)):
+            return f"a list of `{name}` adds an axis"
+        return None
+
+    return why
+
+
+def weighted(call):
+    """`bars` for an average with weights."""
+    if call.argument("weights") is not None:
+        return "its weights belong to positions"
+    return None
+
+
+def spaced(call):
+    """`bars` for an integral over positions that are given."""
+    return None if call.op.x is None else "its positions are given"
