@@ -44,11 +44,11 @@ SURGEON = [
     "surgeon.iterative",
 ]
 GATES = ["constraints", "regularizers", "layers"]
-_READING = ("arguments", "graph", "create", "state")
+_READING = ("arguments", "graph", "create", "state", "twins", "configs")
 READING = [f"surgeon.{name}" for name in _READING]
+COPYING = ["surgeon.forgotten", "surgeon.copies", "surgeon.classes"]
 LOW = [
-    *("_checks", *READING, "surgeon.copies", "surgeon.naming"),
-    "surgeon.rewrite",
+    *("_checks", *READING, *COPYING, "surgeon.naming", "surgeon.rewrite"),
     *(*GATES, "thresholds"),
 ]
 
@@ -59,10 +59,14 @@ ARROWS = {
     "surgeon.arguments": [],
     "surgeon.graph": ["surgeon.arguments"],
     "surgeon.create": ["surgeon.graph"],
-    "surgeon.copies": ["surgeon.graph", "surgeon.create"],
     "surgeon.state": ["surgeon.graph", "surgeon.create"],
+    "surgeon.twins": READING[:4],
+    "surgeon.configs": READING[:5],
+    "surgeon.forgotten": READING,
+    "surgeon.copies": [*READING, "surgeon.forgotten"],
+    "surgeon.classes": READING,
     "surgeon.naming": [],
-    "surgeon.rewrite": READING,
+    "surgeon.rewrite": [*READING, *COPYING],
     "constraints": ["_checks"],
     "regularizers": ["_checks"],
     "layers": ["_checks", "constraints", "regularizers"],
@@ -90,7 +94,7 @@ BANNED_CALLS = {
     "numpy.random.seed",
     "random.seed",
 }
-FILE_LINES = 300
+FILE_LINES = 400
 BODY_LINES = 55
 
 

@@ -36,6 +36,23 @@ def gates_of(graph):
     return found | graph.groups
 
 
+def unknown_gates(graph):
+    """A sentence on gates of classes that no rule speaks of, or nothing."""
+    found = {
+        f"'{call.path}' (of type {type(call.op).__name__})": None
+        for call in graph.calls
+        if isinstance(call.op, Gate) and rule_of(call).source(call) is None
+    }
+    if not found:
+        return ""
+    return (
+        f" {', '.join(found)}: a subclass of a gate that computes its output "
+        "or its factor in a way of its own is taken for no gate; "
+        "keras_gates.surgeon.register can give it a rule, such as "
+        "keras_gates.surgeon.rules.Composite."
+    )
+
+
 def _check_no_gate_inside(call):
     for part in create.sublayers(call.op):
         if isinstance(part, Gate):

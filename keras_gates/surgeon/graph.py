@@ -12,9 +12,15 @@ import inspect
 import keras
 from keras.src.models.functional import Functional
 from keras.src.ops.node import Node
+from keras.src.saving.keras_saveable import KerasSaveable
+from keras.src.utils.tracking import Tracker
 
 from keras_gates.surgeon.arguments import mapped
 from keras_gates.surgeon.arguments import recorded
+
+# What finds the variables and layers among the attributes of a layer, and
+# the base of what Keras saves: layers, metrics, generators of random numbers.
+TRACKER, SAVEABLE = Tracker, KerasSaveable
 
 
 @dataclasses.dataclass(eq=False)
@@ -124,6 +130,18 @@ def functional_of(model):
     return model if isinstance(model, Functional) else None
 
 
+def has_own_call(op):
+    """Whether a layer or model computes what Keras doesn't know of.
+
+    That is what was put in the place of its `call`, or a `call` that the
+    class of a functional model has instead of running its graph.
+    """
+    if "call" in vars(op):
+        return True
+    known = (Functional.call, keras.Sequential.call)
+    return is_functional(op) and type(op).call not in known
+
+
 def read(model):
     """Return the `Graph` of a built Functional or Sequential model.
 
@@ -168,7 +186,8 @@ def _sites(model, memo):
                 continue
             op = node.operation
             child = None
-            if is_functional(op) and _plain_call(node, op):
+            inside = is_functional(op) and not has_own_call(op)
+            if inside and _plain_call(node, op):
                 child = _sites(op, memo)
             sites.append(Site(op, node, op.name, child))
     memo[id(model)] = Graph(model, functional, sites)

@@ -12,6 +12,7 @@ from keras_gates.surgeon import solve
 from keras_gates.surgeon.closing import close
 from keras_gates.surgeon.gates import factors_of
 from keras_gates.surgeon.gates import gates_of
+from keras_gates.surgeon.gates import unknown_gates
 
 
 def from_thresholds(
@@ -41,6 +42,7 @@ def from_thresholds(
             "layers into it before training; or take the gammas of its batch "
             'normalisations for gates: thresholds={"batch_norm": ...}; or '
             "pass scores=keras_gates.surgeon.score(model, ...)."
+            f"{unknown_gates(graph)}"
         )
     options = {"exact": exact, "round_to": int(round_to)}
     closed, notes = close(graph, found, thresholds, keep_at_least, **options)

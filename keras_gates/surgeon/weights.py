@@ -188,6 +188,14 @@ class Weights:
 
     # The rest ------------------------------------------------------------
 
+    def has_all(self, old):
+        """Note that the copy of a layer has all weights of the old one.
+
+        Those that are not as they were are set by `finish`.
+        """
+        if self._left.get(id(old)) is None:
+            self._left.pop(id(old), None)
+
     def finish(self, old, new):
         """Set the weights that creation left, and the random states."""
         if id(old) not in self._left:
