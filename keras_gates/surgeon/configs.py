@@ -1,6 +1,7 @@
 """Make layers from their configs, with the objects that configs name."""
 
 import types
+import warnings
 
 import keras
 
@@ -42,7 +43,10 @@ def from_configs(op, *changes, accepted=None):
     first = error = None
     for way in ways:
         try:
-            made = [_from_config(op, way(), each) for each in changes]
+            with warnings.catch_warnings():
+                # Keras warns of lambdas, which are put back as they were.
+                warnings.simplefilter("ignore", UserWarning)
+                made = [_from_config(op, way(), each) for each in changes]
         except Exception as failure:
             error = error or failure
             continue

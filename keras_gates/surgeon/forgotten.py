@@ -61,8 +61,10 @@ def carry_more(old, new, twins):
     twins.note_layer(old, new)
     held, got = attributes(old), attributes(new)
     for name in held.keys() - got.keys():
-        with contextlib.suppress(tw.Uncopied):
-            setattr(new, name, twins.of(held[name]))
+        # Weights that only the old one has were left out on purpose.
+        if not _has_state(held[name]):
+            with contextlib.suppress(tw.Uncopied):
+                setattr(new, name, twins.of(held[name]))
 
 
 def attributes(op):
@@ -150,11 +152,17 @@ def _build(base, old):
     return base.built
 
 
+_STATE = (keras.Variable, keras.Layer, keras.random.SeedGenerator)
+
+
 def _is_weight(value):
     """Whether there is nothing but weights and layers in a value."""
     leaves = keras.tree.flatten(value)
-    kinds = (keras.Variable, keras.Layer, keras.random.SeedGenerator)
-    return bool(leaves) and all(isinstance(x, kinds) for x in leaves)
+    return bool(leaves) and all(isinstance(x, _STATE) for x in leaves)
+
+
+def _has_state(value):
+    return any(isinstance(x, _STATE) for x in keras.tree.flatten(value))
 
 
 def _layers(rows):

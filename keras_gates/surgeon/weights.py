@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_gates.surgeon import create
+from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.decide import merge_target
 from keras_gates.surgeon.rules.packing import PackingConv
@@ -177,6 +178,7 @@ class Weights:
         norm = call.op
         if (
             type(norm) is not keras.layers.BatchNormalization
+            or gr.has_own_call(norm)
             or len(self._steps.get(id(norm), ())) != 1
             or call.kwargs.get("training") is True
             or tensor in self.decision.labelling.graph.outputs
