@@ -53,12 +53,15 @@ SURGEON = [
     "surgeon.iterative",
 ]
 GATES = ["constraints", "regularizers", "layers"]
-_READING = ("arguments", "time_axis", "graph", "create", "state")
+_READING = (
+    *("arguments", "time_axis", "graph", "create", "state", "twins"),
+    "configs",
+)
 READING = [f"surgeon.{name}" for name in _READING]
+COPYING = ["surgeon.forgotten", "surgeon.copies", "surgeon.classes"]
 LOW = [
-    *("_checks", *READING, "surgeon.copies", "surgeon.naming"),
-    "surgeon.patterns",
-    "surgeon.rewrite",
+    *("_checks", *READING, *COPYING, "surgeon.naming"),
+    *("surgeon.patterns", "surgeon.rewrite"),
     *(*GATES, "thresholds"),
 ]
 
@@ -70,11 +73,15 @@ ARROWS = {
     "surgeon.time_axis": [],
     "surgeon.graph": ["surgeon.arguments", "surgeon.time_axis"],
     "surgeon.create": ["surgeon.graph"],
-    "surgeon.copies": ["surgeon.graph", "surgeon.create"],
     "surgeon.state": ["surgeon.graph", "surgeon.create"],
+    "surgeon.twins": READING[:5],
+    "surgeon.configs": READING[:6],
+    "surgeon.forgotten": READING,
+    "surgeon.copies": [*READING, "surgeon.forgotten"],
+    "surgeon.classes": READING,
     "surgeon.naming": [],
     "surgeon.patterns": [],
-    "surgeon.rewrite": READING,
+    "surgeon.rewrite": [*READING, *COPYING],
     "constraints": ["_checks"],
     "regularizers": ["_checks"],
     "layers": ["_checks", "constraints", "regularizers"],

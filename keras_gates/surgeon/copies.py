@@ -11,6 +11,7 @@ the same as that layer; a layer that holds anything unexpected is made from its
 config.
 """
 
+import collections
 import copy
 import functools
 import inspect
@@ -18,10 +19,16 @@ import types
 
 import keras
 
+from keras_gates.surgeon import configs
 from keras_gates.surgeon import create
+from keras_gates.surgeon import forgotten
+from keras_gates.surgeon.twins import Twins
+from keras_gates.surgeon.twins import Uncopied
 
 # Keys of a config that a layer keeps under another name.
 KEPT_AS = {"trainable": "_trainable", "dtype": "_dtype_policy"}
+# From how many layers of a class a pattern is tried to be learnt.
+_TRIALS = 3
 DATA = (type(None), bool, int, float, str, inspect.Signature)
 
 
@@ -43,33 +50,105 @@ CHOICES = frozenset(
 
 
 class Copies:
-    """Makes layers and operations anew, like `create.recreate`."""
+    """Makes layers and operations for one new model.
 
-    def __init__(self):
+    A copy is the same function as its original, or there is none: what a
+    config forgets is carried over, or refused by name.
+
+    Args:
+        of_model: makes the copy of a functional model that a layer holds.
+    """
+
+    def __init__(self, of_model):
+        self.twins = Twins(of_model)
+        self._of_model = of_model
         self._patterns = {}
+        self._failed = collections.Counter()
 
     def make(self, op, changes):
         """A new operation of the same class, with `changes` to its config.
 
+        Its weights are for the caller to set.
+
         Raises:
-            ValueError: the config does not round-trip.
+            ValueError: the config does not round-trip, or forgets what can't
+                be carried over.
         """
-        if not _is_known(op) or keras.config.is_nnx_enabled():
-            return create.recreate(op, changes)
+        new = self.plain(op, changes)
+        return self._from_config(op, changes) if new is None else new
+
+    def plain(self, op, changes):
+        """The same as `make`, for a layer that is like others of its class.
+
+        None for any other.
+        """
         key = (type(op), *sorted(changes))
-        if key not in self._patterns:
-            new = create.recreate(op, changes)
-            self._patterns[key] = _learnt(op, new, changes)
-            return new
-        pattern = self._patterns[key]
-        new = None if pattern is None else pattern.copy(op, changes)
-        return create.recreate(op, changes) if new is None else new
+        if not _is_known(op) or self._failed[key] > _TRIALS:
+            return None
+        try:
+            if key not in self._patterns:
+                # Layers may hold what others of their class do not.
+                self._failed[key] += 1
+                new = self._from_config(op, changes)
+                self._patterns[key] = _learnt(op, new, changes)
+                return new
+            return self._patterns[key].copy(op, changes)
+        except Exception:  # another Keras may hold what isn't known here
+            return None
+
+    def whole(self, op, apart=False):
+        """The copy of what stays as it is.
+
+        Args:
+            op: a layer or operation.
+            apart: whether what it shares with others, such as the weights
+                of another layer, becomes its own.
+
+        Returns:
+            `(the copy, whether it has its weights)`.
+
+        Raises:
+            ValueError: it holds what can't be copied, and its config does
+                not lead to the same.
+        """
+        twins = Twins(self._of_model) if apart else self.twins
+        try:
+            if not nnx_enabled():
+                return twins.of(op), True
+        except Uncopied:
+            pass  # its config may tell
+        return self._from_config(op, {}), False
+
+    def finish(self, op, new):
+        """Give a copy that is built by now what else was put on its layer."""
+        if vars(op).keys() - vars(new).keys():
+            forgotten.carry_more(op, new, Twins(self._of_model))
+
+    def _from_config(self, op, changes):
+        """A new operation from a config, with what the config forgets."""
+        if not create.has_sublayers(op):
+            (new,) = configs.from_configs(op, changes)
+            if not forgotten.forgets(op, new, changes):
+                return new
+        base, new = configs.from_configs(
+            op,
+            *({}, changes),
+            accepted=lambda made: not forgotten.forgets(op, made[0]),
+        )
+        forgotten.carry(op, new, base, Twins(self._of_model))
+        return new
+
+
+def nnx_enabled():
+    """Whether layers are modules of Flax, which hold what isn't known here."""
+    enabled = getattr(keras.config, "is_nnx_enabled", None)
+    return enabled is not None and enabled()
 
 
 def _is_known(op):
     """Whether a copy could tell its config as the layer does."""
     told = type(op).get_config is not keras.Layer.get_config
-    return type(op) in create.PLAIN and told
+    return type(op) in create.PLAIN and told and not nnx_enabled()
 
 
 class _Unexpected(Exception):
@@ -77,17 +156,16 @@ class _Unexpected(Exception):
 
 
 def _learnt(op, new, changes):
-    """The pattern of a fresh layer, or None if it has none."""
-    try:
-        pattern = _Pattern(op, new, changes)
-    except _Unexpected:
-        return None
+    """The pattern of a fresh layer; raises `_Unexpected` if it has none."""
+    pattern = _Pattern(op, new, changes)
     twin = pattern.copy(op, changes)
     if twin is None:
-        return None
+        raise _Unexpected(op)
     held, copied = dict(vars(new)), dict(vars(twin))
     held["_auto_config"] = copied["_auto_config"] = None
-    return pattern if _alike(held, copied) else None
+    if not _alike(held, copied):
+        raise _Unexpected(op)
+    return pattern
 
 
 class _Pattern:
@@ -112,6 +190,7 @@ class _Pattern:
         self.fixed = {"_auto_config": None}
         self.fresh, self.tracked, self.bound = {}, {}, {}
         known = {"_auto_config", *self.own, *self.stores}
+        self._known = state.keys() | {"_tracker"}
         for name in state.keys() - known:
             self._sort(name, state[name], tracker)
         self._derive(op)
@@ -133,15 +212,29 @@ class _Pattern:
         """Find what follows from the config, and what `build` sets."""
         state = vars(op)
         self.derived = []
-        for name in self.fixed.keys() - _common():
+        for name in self.fixed.keys() - _common() | self._meant():
             if _same(state.get(name), self.fixed[name]):
                 self.derived.append(name)
             elif self.fixed[name] is not None:
                 raise _Unexpected(name)
 
+    def _meant(self):
+        """What the constructor sets alike, and users may set otherwise."""
+        return self.fixed.keys() & forgotten.MEANT
+
+    def _is_ordinary(self, held):
+        """Whether a layer holds no more than the constructor and `build` set.
+
+        What hides an attribute of the class may be another function.
+        """
+        more = held.keys() - self._known
+        return not any(hasattr(type(self.sample), name) for name in more)
+
     def copy(self, op, changes):
         """A fresh layer with the config of `op`; None if that is unsafe."""
         held = vars(op)
+        if not self._is_ordinary(held):
+            return None
         # torch keeps a layer that is an activation elsewhere.
         if not held.keys() >= set(self.own) - changes.keys():
             return None

@@ -5,7 +5,8 @@ are created from configs, and what a call of one looks up on the instance.
 """
 
 import contextlib
-import inspect
+import numbers
+import operator
 
 import keras
 import numpy as np
@@ -30,98 +31,6 @@ PLAIN = frozenset(
         *("GlobalAveragePooling3D",),
     )
 )
-
-
-def recreate(op, changes):
-    """A new operation of the same class, with `changes` to its config.
-
-    Raises:
-        ValueError: the config does not round-trip.
-    """
-    if type(op) is keras.layers.Lambda:
-        return _same_function(op)
-    try:
-        return _from_config(op, op.get_config(), changes)
-    except Exception as error:
-        auto = getattr(op, "_auto_config", None)
-        if auto is not None:
-            try:
-                config = {**auto.config, "name": op.name}
-                return _from_config(op, config, changes)
-            except Exception:  # the first error says more
-                pass
-        if not isinstance(op, keras.Layer):
-            new = _from_attributes(op, changes)
-            if new is not None:
-                return new
-        raise ValueError(
-            f"'{op.name}' (of type {type(op).__name__}) can't be recreated "
-            f"from its config: {error} Give the class a `get_config()` that "
-            "returns every argument of its constructor, and register custom "
-            "functions with `keras.saving.register_keras_serializable`."
-        ) from error
-
-
-def _same_function(op):
-    """A Lambda layer again; its config holds bytecode, without globals."""
-    return keras.layers.Lambda(
-        op.function,
-        op._output_shape,
-        op.mask,
-        op.arguments,
-        name=op.name,
-        dtype=op.dtype_policy,
-        trainable=op.trainable,
-    )
-
-
-def _from_config(op, config, changes):
-    new = type(op).from_config(merged(config, changes))
-    if isinstance(op, keras.Layer):
-        new.trainable = op.trainable
-        for part, twin in zip(
-            op._flatten_layers(include_self=False),
-            new._flatten_layers(include_self=False),
-            strict=False,
-        ):
-            twin.trainable = part.trainable
-    return new
-
-
-def _from_attributes(op, changes):
-    """A bare operation again, from the attributes of its arguments.
-
-    Keras has no config of one that was given numbers or arrays of NumPy. The
-    new one gets Python's, so that a model with it can be saved.
-
-    Returns:
-        None if it does not keep each argument under its name.
-    """
-    names = inspect.signature(type(op).__init__).parameters
-    wanted = [name for name in names if name not in ("self", "name")]
-    if not all(hasattr(op, name) for name in wanted):
-        return None
-    config = {name: _plain(getattr(op, name)) for name in wanted}
-    return type(op)(**merged(config, changes), name=op.name)
-
-
-def _plain(value):
-    """Numbers and arrays of NumPy as Python's, at any depth."""
-    if isinstance(value, (tuple, list)):
-        return type(value)(_plain(x) for x in value)
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    return value
-
-
-def merged(config, changes):
-    """A config with changes; the configs of inner layers are merged too."""
-    config = dict(config)
-    for key, value in changes.items():
-        old = config.get(key)
-        inner = isinstance(value, dict) and isinstance(old, dict)
-        config[key] = merged(old, value) if inner else value
-    return config
 
 
 def call(op, args, kwargs, output=None, arrays=None):
@@ -186,24 +95,44 @@ def _adding(layer, arrays):
     """`layer.add_weight`, taking initial values from `arrays` by name."""
     add_weight = type(layer).add_weight
 
-    def add(*args, shape=None, initializer=None, name=None, **kwargs):
+    def add(*args, **kwargs):
+        # Keras takes these three by position, too.
+        given = dict(zip(("shape", "initializer", "dtype"), args, strict=False))
+        name, shape = kwargs.get("name"), {**given, **kwargs}.get("shape")
         value = arrays.get(name)
-        if value is not None and tuple(shape) == value.shape:
-            arrays.pop(name)
+        known = len(given) == len(args) and not given.keys() & kwargs.keys()
+        if value is None or not known or _sizes(shape) != value.shape:
+            return add_weight(layer, *args, **kwargs)
+        arrays.pop(name)
 
-            def initializer(shape, dtype=None, value=value):
-                return keras.ops.convert_to_tensor(value, dtype)
+        def initializer(shape, dtype=None):
+            return keras.ops.convert_to_tensor(value, dtype)
 
-        return add_weight(
-            layer,
-            *args,
-            shape=shape,
-            initializer=initializer,
-            name=name,
-            **kwargs,
-        )
+        given = {**given, **kwargs, "initializer": initializer}
+        return add_weight(layer, **given)
 
     return add
+
+
+def _sizes(shape):
+    """A shape as a tuple of numbers, in any form that Keras takes."""
+    if isinstance(shape, numbers.Integral):
+        return (int(shape),)
+    try:
+        return tuple(map(operator.index, () if shape is None else shape))
+    except TypeError:
+        return None
+
+
+def is_of(cls, package):
+    """Whether a class is one of a package's own."""
+    return cls.__module__.partition(".")[0] == package
+
+
+def held(op):
+    """The attributes of a layer or operation by name."""
+    # torch keeps layers elsewhere.
+    return {**vars(op), **vars(op).get("_modules", {})}
 
 
 def has_sublayers(op):

@@ -123,6 +123,8 @@ def read(model, trace=None):
 
 
 def _rule(site):
+    if gr.has_own_call(site.op):
+        return None
     rule = rule_of_class(type(site.op))
     return rule if isinstance(rule, Composite) else None
 

@@ -36,6 +36,25 @@ def gates_of(graph):
     return found | graph.groups
 
 
+def unknown_gates(graph):
+    """A sentence on gates of classes that no rule speaks of, or nothing."""
+    found = {
+        f"'{call.path}' (of type {type(call.op).__name__})": None
+        for call in graph.calls
+        if isinstance(call.op, Gate) and rule_of(call).source(call) is None
+    }
+    if not found:
+        return ""
+    return (
+        f" It has {few(list(found))}, of a class derived from a gate's that "
+        "computes its output or its factor in a way of its own, and is taken "
+        "for no gate. Use the gate classes as they are, or register the class: "
+        "keras_gates.surgeon.register(cls, "
+        "keras_gates.surgeon.rules.Composite(expand=..., gate=...)), where "
+        "`expand` writes it out with the gate that it stands for."
+    )
+
+
 def _check_no_gate_inside(call):
     for part in create.sublayers(call.op):
         if isinstance(part, Gate):

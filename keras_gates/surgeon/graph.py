@@ -15,12 +15,17 @@ from keras.src.backend.common.masking import get_keras_mask
 from keras.src.backend.common.masking import set_keras_mask
 from keras.src.models.functional import Functional
 from keras.src.ops.node import Node
+from keras.src.saving.keras_saveable import KerasSaveable
+from keras.src.utils.tracking import Tracker
 
 from keras_gates.surgeon import time_axis
 from keras_gates.surgeon.arguments import mapped
 from keras_gates.surgeon.arguments import recorded
 
 _OPERATIONS = "keras.src.ops"
+# What finds the variables and layers among the attributes of a layer, and
+# the base of what Keras saves: layers, metrics, generators of random numbers.
+TRACKER, SAVEABLE = Tracker, KerasSaveable
 
 
 @dataclasses.dataclass(eq=False)
@@ -137,6 +142,18 @@ def functional_of(model):
     return model if isinstance(model, Functional) else None
 
 
+def has_own_call(op):
+    """Whether a layer or model computes what Keras doesn't know of.
+
+    That is what was put in the place of its `call`, or a `call` that the
+    class of a functional model has instead of running its graph.
+    """
+    if "call" in vars(op):
+        return True
+    known = (Functional.call, keras.Sequential.call)
+    return is_functional(op) and type(op).call not in known
+
+
 def read(model):
     """Return the `Graph` of a built Functional or Sequential model.
 
@@ -177,7 +194,8 @@ def _sites(model, memo):
     for node in nodes_of(functional):
         op = node.operation
         inner, child, folds = time_axis.layer_of(op), None, ()
-        if is_functional(inner) and _plain_call(node, inner):
+        inside = is_functional(inner) and not has_own_call(inner)
+        if inside and _plain_call(node, inner):
             child = _sites(inner, memo)
         if child is not None and inner is not op:
             kinds = time_axis.FoldTime, time_axis.UnfoldTime

@@ -8,13 +8,15 @@ import numpy as np
 
 from keras_gates.constraints import KeepSign
 from keras_gates.regularizers import L1
+from keras_gates.surgeon import configs
 from keras_gates.surgeon import create
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import labels as lb
-from keras_gates.surgeon.copies import Copies
 from keras_gates.surgeon.naming import Names
+from keras_gates.surgeon.rewrite import new_copies
 from keras_gates.surgeon.rules.merge import Merge
+from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.weights import Weights
 
 
@@ -71,13 +73,20 @@ class Pieces:
         self.labels = decision.labelling.labels
         self.folds = folds
         self.weights = Weights(decision, folds)
-        self.copies = Copies()
+        self.copies = new_copies()
         self.operations = {}
         steps = decision.labelling.steps
         sites = {id(s.site): id(s.call.op) for s in steps}
         self._sites = collections.Counter(sites.values())
         self._names = Names(s.call.op.name for s in steps)
         self._replaced = set()
+        # What gets other weights can't share them with what stays.
+        self._cuttable = {
+            id(x)
+            for s in steps
+            if not isinstance(s.rule, Barrier)
+            for x in (s.call.op, *gr.own_weights(s.call.op))
+        }
 
     def of(self, step):
         """The pieces of a step, in order; none where it is passed over."""
@@ -101,6 +110,7 @@ class Pieces:
         new = self.operations.get(id(step.call.op))
         if isinstance(step.call.op, keras.Layer) and new is not None:
             self.weights.finish(step.call.op, new)
+            self.copies.finish(step.call.op, new)
 
     def _main(self, step, gone):
         """The operation itself, at its final size."""
@@ -116,12 +126,33 @@ class Pieces:
         arrays = {}
         if id(old) not in self.operations:
             arrays, extra = self.weights.of(step)
-            config = create.merged(config, _settled(old))
-            config = create.merged(config, extra)
-            new = self.copies.make(old, config) if other is None else other
+            config = configs.merged(config, _settled(old))
+            config = configs.merged(config, extra)
+            new = self._copied(step, config) if other is None else other
             self.operations[id(old)] = new
         op = self.operations[id(old)]
         return Piece(op, args, kwargs, self._spec(step), arrays)
+
+    def _copied(self, step, config):
+        """The new operation of a step: as it is if nothing has to change."""
+        old = step.call.op
+        if config or self._resized(step):
+            return self.copies.make(old, config)
+        plain = self.copies.plain(old, {})
+        if plain is not None:
+            return plain
+        held = [old, *create.sublayers(old), *gr.own_weights(old)]
+        apart = any(id(x) in self._cuttable for x in held)
+        new, complete = self.copies.whole(old, apart)
+        if complete:
+            self.weights.has_all(old)
+        return new
+
+    def _resized(self, step):
+        """Whether anything that the layer reads, holds or puts out is cut."""
+        roles = step.flow.roles.values()
+        whole = all(self.decision.mask(ids).all() for ids in roles)
+        return self._touched(step) or not whole
 
     def _touched(self, step):
         labels = [self.labels[t] for t in step.inputs] + step.flow.labels

@@ -4,6 +4,7 @@ import contextlib
 
 import keras
 
+from keras_gates.surgeon import classes
 from keras_gates.surgeon import create
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import graph as gr
@@ -12,6 +13,7 @@ from keras_gates.surgeon import time_axis
 from keras_gates.surgeon.arguments import mapped
 from keras_gates.surgeon.arguments import recorded
 from keras_gates.surgeon.pieces import Pieces
+from keras_gates.surgeon.rewrite import new_copies
 
 
 def rebuild(graph, decision, folds):
@@ -64,7 +66,28 @@ class _Builder:
         create.copy_trainable(graph.model, new)
         create.mark_called(new)
         self.models[id(graph.model)] = new
+        self._carry(graph, new)
         return new
+
+    def _carry(self, graph, new):
+        """What the user has put on the model, and her class."""
+
+        def twins():
+            made = new_copies().twins
+            for pair in self._counterparts(graph):
+                made.note_layer(*pair)
+            return made
+
+        classes.carry(graph, new, twins)
+
+    def _counterparts(self, graph):
+        """Pairs of old and new, for what has a counterpart."""
+        for each in [graph, *graph.nested()]:
+            pairs = [(each.model, self.models)]
+            pairs += [(s.op, self.pieces.operations) for s in each.sites]
+            for old, made in pairs:
+                if id(old) in made:
+                    yield old, made[id(old)]
 
     def _input(self, kt, tensor):
         """A new input of a model, narrower if what feeds it is."""
@@ -93,7 +116,9 @@ class _Builder:
         inputs, outputs = gr.structures(graph.model)
         inputs = keras.tree.map_structure(lambda kt: tensors[id(kt)], inputs)
         outputs = keras.tree.map_structure(made, outputs)
-        return keras.Model(inputs, outputs, name=graph.model.name)
+        return classes.functional(
+            graph.model, inputs, outputs, graph.model.name
+        )
 
     def _sequential(self, graph, tensors):
         """A Sequential again; None unless what is left is such a chain."""
@@ -113,7 +138,7 @@ class _Builder:
             if len(layers) == len(tensors):
                 return None
             with faults.of_layer(graph.model.name, graph.model):
-                new = keras.Sequential(layers, name=graph.model.name)
+                new = classes.sequential(graph.model, layers, graph.model.name)
         for site in graph.sites:
             if site.child is None:
                 self.pieces.finish(self.steps[id(site), None])

@@ -4,10 +4,12 @@ import dataclasses
 
 import keras
 
+from keras_gates.surgeon import classes
 from keras_gates.surgeon import create
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import time_axis
 from keras_gates.surgeon.arguments import recorded
+from keras_gates.surgeon.copies import Copies
 from keras_gates.surgeon.state import copy_state
 from keras_gates.surgeon.state import values_of
 
@@ -54,6 +56,16 @@ class Recall:
         return self._rewriter.call(self.site, args, kwargs)
 
 
+def new_copies():
+    """`Copies` for one new model."""
+    return Copies(_twin_model)
+
+
+def _twin_model(model):
+    """A functional model that a layer holds, made again by itself."""
+    return rewrite(gr.read(model))
+
+
 def rewrite(graph, edit=None, edit_input=None, name=None):
     """A new model of a graph, with copies of its layers and weights.
 
@@ -87,7 +99,8 @@ class _Rewriter:
         self.edit = edit or (lambda recall: None)
         self.edit_input = edit_input or (lambda new, old: new)
         self.models = {}
-        self.copies = {}
+        self.copies = new_copies()
+        self.made = {}
         self.pending = {}
 
     def model(self, graph, name=None, outer=False):
@@ -102,16 +115,18 @@ class _Rewriter:
         for site in graph.sites:
             self._site(site, tensors)
         structure, results = gr.structures(graph.model)
-        new = keras.Model(
+        new = classes.functional(
+            graph.model,
             keras.tree.map_structure(lambda kt: inputs[id(kt)], structure),
             keras.tree.map_structure(lambda kt: tensors[id(kt)], results),
-            name=name or graph.model.name,
+            name or graph.model.name,
         )
         if isinstance(graph.model, keras.Sequential):
-            new = _sequential(new) or new
+            new = _sequential(graph.model, new) or new
         create.copy_trainable(graph.model, new)
         create.mark_called(new)
         self.models[id(graph.model)] = new
+        classes.carry(graph, new, lambda: self.copies.twins)
         return new
 
     def _site(self, site, tensors):
@@ -128,14 +143,16 @@ class _Rewriter:
 
     def copy(self, site):
         if site.child is not None:
-            if id(site.op) not in self.copies:
+            if id(site.op) not in self.made:
                 model = self.model(site.child)
-                self.copies[id(site.op)] = time_axis.again(site.op, model)
-            return self.copies[id(site.op)]
-        if id(site.op) not in self.copies:
-            self.copies[id(site.op)] = create.recreate(site.op, {})
-            self.pending[id(site.op)] = site.op
-        return self.copies[id(site.op)]
+                self.made[id(site.op)] = time_axis.again(site.op, model)
+            return self.made[id(site.op)]
+        if id(site.op) not in self.made:
+            new, complete = self.copies.whole(site.op)
+            self.made[id(site.op)] = new
+            if not complete:
+                self.pending[id(site.op)] = site.op
+        return self.made[id(site.op)]
 
     def call(self, site, args, kwargs):
         new = self.copy(site)
@@ -146,6 +163,7 @@ class _Rewriter:
             outputs = new(*args, **kwargs)
         if fresh:
             copy_state(site.op, new)
+            self.copies.twins.note_layer(site.op, new)
         return outputs
 
 
@@ -162,7 +180,7 @@ def _input(kt):
     return type(layer).from_config(layer.get_config()).output
 
 
-def _sequential(model):
+def _sequential(old, model):
     """The layers of a functional model as a Sequential, if it is a chain."""
     graph = gr.read(model)
     ops = [site.op for site in graph.sites]
@@ -183,4 +201,4 @@ def _sequential(model):
     if before is not model.outputs[0]:
         return None
     first = gr.input_layer(model.inputs[0])
-    return keras.Sequential([first, *ops], name=model.name)
+    return classes.sequential(old, [first, *ops], model.name)

@@ -5,16 +5,14 @@ import numbers
 import numpy as np
 
 from keras_gates import thresholds as th
-from keras_gates.layers.gate import Gate
 from keras_gates.surgeon import bypass
 from keras_gates.surgeon import expand
 from keras_gates.surgeon import groups
 from keras_gates.surgeon import solve
-from keras_gates.surgeon.bars import few
 from keras_gates.surgeon.closing import close
 from keras_gates.surgeon.gates import factors_of
 from keras_gates.surgeon.gates import gates_of
-from keras_gates.surgeon.rules import registered
+from keras_gates.surgeon.gates import unknown_gates
 
 
 def from_thresholds(
@@ -44,7 +42,7 @@ def from_thresholds(
             "layers into it before training; or take the gammas of its batch "
             'normalisations for gates: thresholds={"batch_norm": ...}; or '
             "pass scores=keras_gates.surgeon.score(model, ...)."
-            f"{_unrecognized(graph)}"
+            f"{unknown_gates(graph)}"
         )
     options = {"exact": exact, "round_to": int(round_to)}
     closed, notes = close(graph, found, thresholds, keep_at_least, **options)
@@ -112,25 +110,6 @@ def _score(graph, scores, exact):
             rest[name] = values
     if rest:
         groups.insert(graph, groups.find(graph, exact), rest)
-
-
-def _unrecognized(graph):
-    """What the message on a model without gates says of what looks like one."""
-    ops = {id(c.op): c.op for c in graph.calls if isinstance(c.op, Gate)}
-    lines = [
-        f"'{op.name}' (of type {type(op).__name__})"
-        for op in ops.values()
-        if type(op) not in registered()
-    ]
-    if not lines:
-        return ""
-    return (
-        f" It has {few(lines)}, of a class derived from a gate's that no rule "
-        "knows, for it may compute something else. Use the gate classes as "
-        "they are, or register the class: keras_gates.surgeon.register(cls, "
-        "keras_gates.surgeon.rules.Composite(expand=..., gate=...)), where "
-        "`expand` writes it out with the gate that it stands for."
-    )
 
 
 def _asked(thresholds, gates, scores):

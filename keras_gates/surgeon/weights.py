@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_gates.surgeon import create
+from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.decide import merge_target
 from keras_gates.surgeon.rules.packing import PackingConv
@@ -186,6 +187,7 @@ class Weights:
         norm = call.op
         if (
             type(norm) is not keras.layers.BatchNormalization
+            or gr.has_own_call(norm)
             or len(self._steps.get(id(norm), ())) != 1
             or call.kwargs.get("training") is True
             or tensor in self.decision.labelling.graph.outputs
@@ -196,6 +198,14 @@ class Weights:
         return norm if axes == [batch_norm_axis(norm) % rank] else None
 
     # The rest ------------------------------------------------------------
+
+    def has_all(self, old):
+        """Note that the copy of a layer has all weights of the old one.
+
+        Those that are not as they were are set by `finish`.
+        """
+        if self._left.get(id(old)) is None:
+            self._left.pop(id(old), None)
 
     def finish(self, old, new):
         """Set the weights that creation left, and the random states."""

@@ -10,6 +10,7 @@ from keras_gates.layers.res_conv import ResConv
 from keras_gates.stats import tables
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import patterns
+from keras_gates.surgeon.configs import living
 from keras_gates.transforms.fusing.wiring import Wiring
 from keras_gates.transforms.fusing.wiring import shared_layers
 
@@ -150,6 +151,8 @@ def _why_not(site, wiring, include, exclude):
     left = include is not None and not patterns.matches(include, site.calls)
     if left or patterns.matches(exclude, site.calls):
         return "it was not asked for"
+    if gr.has_own_call(op):
+        return "its `call` is not that of its class"
     if type(op) not in _KINDS:
         return f"a {type(op).__name__} and its shortcut are no one layer"
     if id(op) in wiring.shared:
@@ -195,7 +198,7 @@ def _arguments(site, norm):
     """The arguments of the `ResConv` that a convolution becomes."""
     config = {
         key.replace("depthwise_", "kernel_"): value
-        for key, value in site.op.get_config().items()
+        for key, value in living(site.op, site.op.get_config()).items()
     }
     multiplier = config.pop("depth_multiplier", None)
     if multiplier is not None:
@@ -206,7 +209,7 @@ def _arguments(site, norm):
     arguments = {key: config[key] for key in _TAKEN if key in config}
     arguments["batch_norm"] = False
     if norm is not None:
-        given = norm.op.get_config()
+        given = living(norm.op, norm.op.get_config())
         arguments["batch_norm"] = {
             key: value for key, value in given.items() if key not in _OWN
         }

@@ -104,7 +104,11 @@ def _selected(op):
         single = {*op.kernel_size, *op.strides, op.groups} == {1}
     else:
         single = type(op) is keras.layers.Dense
-    if not single or op.activation is not keras.activations.linear:
+    if (
+        gr.has_own_call(op)
+        or not single
+        or op.activation is not keras.activations.linear
+    ):
         return None
     if op.quantization_mode is not None or op.lora_enabled:
         return None

@@ -67,6 +67,9 @@ def slim(model, strength, gamma_init=None):
         new.gamma_regularizer = L1(strength)
         new.gamma_constraint = KeepSign(_signs(recall.op, gamma_init))
         outputs = recall()
+        # A copy may have come with its weights.
+        new.gamma.regularizer = new.gamma_regularizer
+        new.gamma.constraint = new.gamma_constraint
         if gamma_init is not None:
             new.gamma.assign(np.full(new.gamma.shape, gamma_init))
         return outputs

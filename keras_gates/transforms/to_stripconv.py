@@ -4,6 +4,7 @@ import keras
 
 from keras_gates.layers.strip_conv import StripConv
 from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.configs import living
 from keras_gates.surgeon.rewrite import rewrite
 
 
@@ -98,6 +99,7 @@ def _is_plain(op):
     """Whether a layer is a convolution with stripes."""
     return (
         type(op) is keras.layers.Conv2D
+        and not gr.has_own_call(op)
         and op.groups == 1
         and not op.lora_enabled
     )
@@ -112,7 +114,7 @@ def _told(strangers, missing):
 
 
 def _strip_conv(conv, options):
-    config = {**conv.get_config(), **options}
+    config = {**living(conv, conv.get_config()), **options}
     layer = StripConv.from_config(config)
     layer.trainable = conv.trainable
     return layer

@@ -1,5 +1,7 @@
 """What is refused: by a clear error, and with nothing changed."""
 
+import threading
+
 import keras
 import numpy as np
 import pytest
@@ -130,6 +132,12 @@ def behind_gate(layer):
     return helpers.randomize(keras.Model(inputs, L.Dense(3, name="out")(x)))
 
 
+def locked(layer):
+    """A layer with what Python can't copy."""
+    layer.lock = threading.Lock()
+    return layer
+
+
 def quantised():
     model = sm.chain()
     model.get_layer("out").quantize("int8")
@@ -159,12 +167,12 @@ LAYERS = [
     (with_lora, "'out' has LoRA enabled.*without LoRA"),
     (gate_inside, "'inner' is inside 'wrapper'.*TimeDistributed"),
     (
-        lambda: behind_gate(NoConfig(object(), name="odd")),
+        lambda: behind_gate(NoConfig(threading.Lock(), name="odd")),
         "'odd'.*NoConfig.*can't be recreated.*get_config",
     ),
     (
-        lambda: behind_gate(Forgetful(4, name="odd")),
-        r"'odd'.*Forgetful.*\(8, 2\).*get_config",
+        lambda: behind_gate(locked(Forgetful(4, name="odd"))),
+        "'odd'.*Forgetful.*`lock` is.*get_config",
     ),
     (spoilt(NAN), "'gate' has factors that are not finite"),
     (spoilt(float("inf")), "'gate' has factors that are not finite"),

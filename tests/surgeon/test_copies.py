@@ -8,6 +8,7 @@ import pytest
 from keras import layers as L
 
 import keras_gates as kg
+from keras_gates.surgeon import configs
 from keras_gates.surgeon import create
 from keras_gates.surgeon.copies import Copies
 from tests import helpers
@@ -48,7 +49,7 @@ CONFIGS = {
 }
 
 
-def configs(cls):
+def configs_of(cls):
     """A plain config and an odd one of a class."""
     name = cls.__name__
     if "Depthwise" in name:
@@ -103,13 +104,9 @@ def held(layer):
 def copied(op, changes=None, like=None):
     """A copy of `op` by the pattern of `like`; None if it is made anew."""
     changes = changes or {}
-    copies = Copies()
+    copies = Copies(None)
     copies.make(like or op, changes)
-    made = []
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(create, "recreate", lambda *args: made.append(args))
-        new = copies.make(op, changes)
-    return None if made else new
+    return copies.plain(op, changes)
 
 
 @pytest.mark.parametrize("built", [False, True])
@@ -119,7 +116,7 @@ def copied(op, changes=None, like=None):
     ids=lambda c: c.__name__,
 )
 def test_a_copy_holds_what_keras_puts_into_it(cls, built):
-    plain, odd = (cls(**config) for config in configs(cls))
+    plain, odd = (cls(**config) for config in configs_of(cls))
     if built:
         for layer in (plain, odd):
             call(layer)
@@ -130,7 +127,7 @@ def test_a_copy_holds_what_keras_puts_into_it(cls, built):
             # `get_config`, or holds a regularizer that keeps tensors.
             assert cls in (L.Flatten, L.ELU) or "odd" in (op.name, like.name)
             continue
-        truth = create.recreate(op, {})
+        truth = configs.recreate(op, {})
         assert held(new) == held(truth)
         assert new.get_config() == op.get_config()
         assert new.built == truth.built
@@ -148,10 +145,10 @@ CHANGES = {
 
 @pytest.mark.parametrize("cls", CHANGES, ids=lambda c: c.__name__)
 def test_a_copy_holds_the_changes(cls):
-    plain, odd = (call(cls(**config)) for config in configs(cls))
+    plain, odd = (call(cls(**config)) for config in configs_of(cls))
     odd.activity_regularizer = None
     new = copied(odd, CHANGES[cls], like=plain)
-    assert held(new) == held(create.recreate(odd, CHANGES[cls]))
+    assert held(new) == held(configs.recreate(odd, CHANGES[cls]))
     assert CHANGES[cls].items() <= new.get_config().items()
 
 
@@ -216,18 +213,22 @@ def test_what_is_not_plain_is_made_from_its_config(case):
     like = call(L.Dense(3)) if type(op) is L.Dense else op
     assert copied(op, like=like) is None
     assert copied(like, like=like) is not None or op is like
-    assert Copies().make(op, {}).get_config() == op.get_config()
+    assert Copies(None).make(op, {}).get_config() == op.get_config()
 
 
 def test_quantized_layers_are_made_from_their_config():
     assert copied(quantized(), like=call(L.Dense(4))) is None
 
 
-def test_what_was_put_on_a_layer_stays_behind_as_with_keras():
+def test_what_is_put_on_a_layer_is_carried_over():
     op = holding(tag=[1], call=lambda x: x)
-    for new in (copied(op), copied(op, like=L.Dense(3))):
-        assert held(new) == held(create.recreate(op, {}))
-        assert not hasattr(new, "tag")
+    assert copied(op, like=L.Dense(3)) is None
+    copies = Copies(None)
+    for changes in ({}, {"units": 2}):
+        new = call(copies.make(op, changes))
+        assert new.call is op.call
+        copies.finish(op, new)
+        assert new.tag == [1] and new.tag is not op.tag
 
 
 def test_a_layer_that_holds_what_no_constructor_put_there_has_no_pattern():

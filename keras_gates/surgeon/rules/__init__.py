@@ -12,6 +12,7 @@ from keras_gates.surgeon.rules.composite import Composite
 from keras_gates.surgeon.rules.elementwise import Elementwise
 from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.per_channel import PerChannel
+from keras_gates.surgeon.rules.registry import include_subclasses
 from keras_gates.surgeon.rules.registry import register
 from keras_gates.surgeon.rules.registry import registered
 from keras_gates.surgeon.rules.registry import rule_of
@@ -21,6 +22,7 @@ from keras_gates.surgeon.rules.rule import Rule
 _tables.fill()
 for _gate in _gates.GATES:
     register(_gate, _gates.GATE)
+    include_subclasses(_gate, _gates.OF_FACTOR)
 register(_StripConv, _strip_conv.STRIP_CONV)
 register(
     _ResConv,

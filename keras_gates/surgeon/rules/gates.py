@@ -69,4 +69,10 @@ class GateRule(PerChannel):
 
 
 GATE = GateRule(axis=lambda op: getattr(op, "axis", -1))
+# What a gate computes rests on these; a subclass that has its own is unknown.
+OF_FACTOR = (
+    *("__call__", "call", "symbolic_call", "build", "kind", "factor"),
+    *("compute_mask", "compute_output_shape", "compute_output_spec"),
+    *("_factor_shape", "_broadcastable_factor", "_positive_axis", "axis"),
+)
 GATES = (FilterGate, LayerGate, BranchGate, BlockGate)

@@ -8,6 +8,7 @@ import types
 
 import keras
 
+from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Rule
 
@@ -15,6 +16,21 @@ _RULES = {}
 _FUNCTIONS = {}
 _REASONS = {}
 _UNKNOWN = Barrier()
+_REPLACED = Barrier(why="its `call` is not that of its class")
+# Each of these stands for many functions: what one of them computes, its
+# class does not say. Operations that take a function are such, too.
+_MANY = (
+    *(keras.Operation, keras.Layer, keras.layers.Layer, keras.Model),
+    *(keras.Sequential, keras.layers.Lambda, keras.layers.Wrapper),
+    *(keras.layers.TFSMLayer, keras.layers.TorchModuleWrapper),
+    *(keras.layers.JaxLayer, keras.layers.FlaxLayer),
+    *(gr.operation(f"core.{name}") for name in ("Map", "Scan", "WhileLoop")),
+    *(gr.operation(f"core.{name}") for name in ("ForiLoop", "VectorizedMap")),
+    *(gr.operation(f"core.{name}") for name in ("AssociativeScan", "Switch")),
+    *(gr.operation(f"core.{name}") for name in ("Cond", "CustomGradient")),
+)
+# Rules that hold for subclasses, too, unless these change what is named.
+_INHERITED = {}
 
 
 def register(layer_class, rule):
@@ -32,7 +48,8 @@ def register(layer_class, rule):
     Raises:
         TypeError: `layer_class` is no class and no function, or `rule` is no
             `Rule`, or for a function not `Elementwise`.
-        ValueError: the class or the function has a rule already.
+        ValueError: the class or the function has a rule already, or the
+            class stands for many functions, as `keras.layers.Lambda` does.
 
     Example:
     >>> import keras
@@ -68,6 +85,13 @@ def register(layer_class, rule):
             "keras_gates.surgeon.rules.Rule, such as Elementwise(). "
             f"Received: {rule!r}."
         )
+    if _stands_for_many(layer_class):
+        raise ValueError(
+            f"{layer_class.__name__} can have no rule: rules go by class, and "
+            "layers of this one compute many functions. Write yours with "
+            "`keras.ops`, which have rules, or as a layer class of your own, "
+            "and register that."
+        )
     if layer_class in _RULES:
         raise ValueError(
             f"{layer_class.__name__} has a rule already "
@@ -101,9 +125,26 @@ def explain(cls, reason):
     _REASONS[cls] = Barrier(why=f"no rule for {name}: {reason}")
 
 
+def _stands_for_many(cls):
+    """Whether a class does not say what its layers compute."""
+    own = issubclass(cls, keras.layers.Lambda)
+    same = own and cls.call is keras.layers.Lambda.call
+    return same or any(cls is one for one in _MANY)
+
+
+def include_subclasses(cls, names):
+    """Let the rule of a class hold for subclasses that change none of `names`.
+
+    Only for classes of which it is known what their function rests on.
+    """
+    _INHERITED[cls] = tuple(names)
+
+
 def rule_of(call):
     """The rule for a call; a barrier if its class has none."""
-    rule = _RULES.get(type(call.op))
+    if "call" in vars(call.op):
+        return _REPLACED
+    rule = rule_of_class(type(call.op))
     if rule is None:
         return _REASONS.get(type(call.op), _UNKNOWN)
     rule = rule.pick(call)
@@ -132,8 +173,17 @@ def _weighted_activation(rule, op):
 
 
 def rule_of_class(cls):
-    """The rule that a class is registered with, or None."""
-    return _RULES.get(cls)
+    """The rule that a class is registered with, or inherits, or None."""
+    rule = _RULES.get(cls)
+    if rule is not None:
+        return rule
+    for base, names in _INHERITED.items():
+        if issubclass(cls, base) and all(
+            getattr(cls, name, None) is getattr(base, name, None)
+            for name in names
+        ):
+            return _RULES[base]
+    return None
 
 
 def rule_of_function(function):

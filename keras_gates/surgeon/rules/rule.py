@@ -407,10 +407,13 @@ class Barrier(Rule):
 
 def unknown(op):
     """Why an operation without a rule is kept, and what to do about it."""
-    return (
-        f"no rule for {type(op).__name__}; "
-        "keras_gates.surgeon.register can give it one"
-    )
+    name = type(op).__name__
+    if isinstance(op, keras.layers.Lambda):
+        return (
+            f"a {name} may compute anything; write it with keras.ops, or as "
+            "a layer class of your own for keras_gates.surgeon.register"
+        )
+    return f"no rule for {name}; keras_gates.surgeon.register can give it one"
 
 
 def run(function, array):

@@ -4,9 +4,9 @@ import dataclasses
 
 import keras
 
-from keras_gates.surgeon import create
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon.arguments import mapped
+from keras_gates.surgeon.rewrite import new_copies
 from keras_gates.surgeon.rewrite import rewrite
 from keras_gates.surgeon.state import copy_state
 from keras_gates.surgeon.surgery.deletion import Wanted
@@ -227,11 +227,19 @@ def _called(job, layer, args, kwargs=None, changes=None):
     """Call a copy of a layer, the same at all nodes of a job."""
     fresh = job.made is None
     if fresh:
-        job.made = create.recreate(layer, changes or {})
+        job.made, complete = _copied(layer, changes)
     outputs = job.made(*args, **(kwargs or {}))
-    if fresh and layer.built:
+    if fresh and layer.built and not complete:
         copy_state(layer, job.made)
     return outputs
+
+
+def _copied(layer, changes):
+    """A copy of a layer, and whether it has its weights."""
+    copies = new_copies()
+    if changes:
+        return copies.make(layer, changes), False
+    return copies.whole(layer)
 
 
 def _own_name(layer):

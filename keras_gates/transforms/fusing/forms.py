@@ -9,6 +9,8 @@ from keras import layers
 from keras_gates.layers import kernels
 from keras_gates.layers import stock
 from keras_gates.layers.window import Window
+from keras_gates.surgeon import graph as gr
+from keras_gates.surgeon.configs import living
 from keras_gates.transforms.fusing import linear
 
 
@@ -37,7 +39,7 @@ def is_linear(site):
 def _form(site, rank, axis):
     make = _FORMS.get(type(site.op))
     alone = len(site.node.input_tensors) == len(site.node.outputs) == 1
-    if make is None or not alone:
+    if make is None or not alone or gr.has_own_call(site.op):
         return None
     return make(site, rank, axis)
 
@@ -75,7 +77,7 @@ def remade(layer, form):
         kernel = kernel.reshape(*form.taps, form.channels, -1)
     prefix = "depthwise" if stock.is_depthwise(layer) else "kernel"
     config = {
-        **layer.get_config(),
+        **living(layer, layer.get_config()),
         "use_bias": form.biased,
         f"{prefix}_constraint": None,
         "bias_constraint": None,

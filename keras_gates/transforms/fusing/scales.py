@@ -94,7 +94,7 @@ def _scaled_behind(scale, recall):
 
 def _is_scale(site):
     op = site.op
-    if type(op) is not layers.Rescaling:
+    if type(op) is not layers.Rescaling or gr.has_own_call(op):
         return False
     plain = np.ndim(op.scale) == 0 and np.all(np.asarray(op.offset) == 0)
     dtype = site.node.input_tensors[0].dtype
@@ -103,6 +103,8 @@ def _is_scale(site):
 
 def _is_relu(site):
     op = site.op
+    if gr.has_own_call(op):
+        return False
     if type(op) is layers.ReLU:
         return (op.max_value, op.negative_slope, op.threshold) == (None, 0, 0)
     return (
