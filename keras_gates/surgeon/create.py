@@ -187,3 +187,20 @@ def mark_called(model):
 def copy_trainable(old, new):
     """Give a model the flag of another, leaving its layers' own alone."""
     new._trainable = old._trainable
+
+
+def gains_mask(node, gone):
+    """Whether a call puts out a mask of time steps only without some inputs.
+
+    A mask goes along with a tensor while a model runs, and whoever stands for
+    an output hands on its own. One input without a mask was enough for an
+    `Add` to have none.
+
+    Args:
+        node: the recorded call.
+        gone: the numbers of the inputs that are left out.
+    """
+    left = [x for i, x in enumerate(node.input_tensors) if i not in gone]
+    carry = [getattr(x, "_keras_mask", None) is not None for x in left]
+    before = [getattr(x, "_keras_mask", None) for x in node.outputs]
+    return bool(carry) and all(carry) and all(x is None for x in before)

@@ -98,6 +98,8 @@ class Pieces:
             pieces.append(self._main(step, gone))
         if gone and isinstance(step.rule, Merge):
             pieces += self._without(step, gone, alone=not pieces)
+        if gone and create.gains_mask(step.site.node, gone):
+            pieces.append(self._unmasked(step))
         return pieces
 
     def source(self, step):
@@ -191,6 +193,12 @@ class Pieces:
         return self._affine(
             step, scale, offset, name if alone else f"{name}_rest"
         )
+
+    def _unmasked(self, step):
+        """A copy of the values, which no mask of time steps goes along with."""
+        copy = gr.operation("numpy.Copy")()
+        copy.name = self._names.free(f"{step.call.op.name}_unmasked")
+        return Piece(copy)
 
     def _affine(self, step, scale, offset, name):
         """`scale * x + offset`, as a Rescaling wherever it has one axis."""
