@@ -45,8 +45,9 @@ def unknown_gates(graph):
     }
     if not found:
         return ""
+    names = ", ".join(list(found)[:8])
     return (
-        f" It has {few(list(found))}, of a class derived from a gate's that "
+        f" It has {names}, of a class derived from a gate's that "
         "computes its output or its factor in a way of its own, and is taken "
         "for no gate. Use the gate classes as they are, or register the class: "
         "keras_gates.surgeon.register(cls, "
