@@ -104,7 +104,10 @@ def known_activation(function):
     if function in ACTIVATIONS:
         return ACTIVATIONS[function]
     rule = rule_of_function(function)
-    return _row_of(rule or rule_of_class(gr.operation_of(function)), None)
+    operation = gr.operation_of(function)
+    if rule is None and operation is not None:
+        rule = rule_of_class(operation)
+    return _row_of(rule, None)
 
 
 def _row_of(rule, op):
