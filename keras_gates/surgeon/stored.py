@@ -56,7 +56,9 @@ def _parsed(text):
         version = data["format"]
         if version == _FORMAT:
             return _fields(data)
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except KeyError as error:
+        raise _no_plan(f"it has no {error}") from error
+    except (AttributeError, TypeError, ValueError) as error:
         raise _no_plan(f"{type(error).__name__}: {error}") from error
     raise ValueError(
         f"This plan has format {version!r}, and this version of keras_gates "
