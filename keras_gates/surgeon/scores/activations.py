@@ -10,7 +10,12 @@ from keras_gates.surgeon.scores.probes import Meter
 
 def apoz(graph, batches):
     """One minus the average percentage of zeros of each unit."""
-    return _mean(graph, batches, lambda y: ops.not_equal(y, 0))
+    return _mean(graph, batches, _is_there)
+
+
+def _is_there(y):
+    """1 where it is not zero, 0 where it is, NaN where it is not finite."""
+    return ops.cast(ops.not_equal(y, 0), y.dtype) + 0 * y
 
 
 def mean_activation(graph, batches):

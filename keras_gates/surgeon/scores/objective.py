@@ -69,12 +69,11 @@ class Objective:
         count, wrong = 0, None
         for batch in batches:
             count += 1
-            y = batch.y
-            found = self._step(copy, nudges, batch, y)
+            found = self._step(copy, nudges, batch, batch.y, check=True)
             for total, values in zip(sums, found, strict=True):
                 total += values
             if wrong is None and batch.size > 1:
-                other = self._step(copy, nudges, batch, _wrong(y))
+                other = self._step(copy, nudges, batch, _wrong(batch.y))
                 wrong = sum(float(values.sum()) for values in other)
         self._check(sum(float(v.sum()) for v in sums), count, wrong)
         return sums
@@ -99,14 +98,25 @@ class Objective:
             auto_scale_loss=False,
         )
 
-    def _step(self, copy, nudges, batch, y):
+    def _step(self, copy, nudges, batch, y, check=False):
         """The size of the gradient of each nudge on a batch."""
+        copy.reset_metrics()
         for nudge in nudges:
             nudge.nudge.assign(np.zeros(nudge.nudge.shape))
+        weight = batch.sample_weight
         try:
-            copy.train_on_batch(batch.x, y, sample_weight=batch.sample_weight)
+            logs = copy.train_on_batch(
+                batch.x, y, sample_weight=weight, return_dict=True
+            )
         except Exception as error:
             raise ValueError(self._misfit(batch, y)) from error
+        # A gradient may pass a NaN by: that of a ReLU is 0 there.
+        if check and not np.isfinite(float(logs["loss"])):
+            raise ValueError(
+                f"The loss of '{self.model.name}' is not finite on a batch of "
+                f"`data` ({float(logs['loss'])}): the data, the labels or the "
+                "weights hold NaN or infinity. Look at these first."
+            )
         return [np.abs(ops.convert_to_numpy(n.nudge)) for n in nudges]
 
     def _misfit(self, batch, y):
