@@ -48,6 +48,7 @@ _GROUPS = {
     "ctc_loss psnr sparse_categorical_crossentropy ssim",
     "Keras records a wrong shape for it; use the layer": "adaptive_max_pool "
     "adaptive_average_pool",
+    "on TensorFlow, Keras fails along other axes than the last": "argpartition",
     "on torch, Keras turns what comes out of it": "count_nonzero",
     "it halves an axis whose halves go together; use sigmoid and split": "glu",
     "volumes are not followed; use extract_patches": "extract_patches_3d",

@@ -178,7 +178,6 @@ OPERATIONS = {
     },
     "numpy.Sort": _along(_AXIS, POSITIVE),
     "numpy.Argsort": _along(_AXIS, None, rd.uncertain),
-    "numpy.Argpartition": _along(_AXIS, None, rd.uncertain),
     "numpy.Roll": _along(_AXIS),
     "numpy.Diff": _along(_AXIS, twin=rd.always_zero),
     "numpy.Tril": _along(rd.last(2), twin=rd.zero_only),

@@ -28,10 +28,10 @@ def sites_of(graph, layer, node_indices=None):
             "model.get_layer(name) returns it."
         )
     if found[0].child is not None:
+        what = "holds" if found[0].folds else "is"
         raise ValueError(
-            f"'{found[0].name}' is or holds a model in "
-            f"'{graph.model.name}'. Surgery "
-            "is on layers: pass one of those inside."
+            f"'{found[0].name}' {what} a model in '{graph.model.name}'. "
+            "Surgery is on layers: pass one of those inside."
         )
     if node_indices is None or len(node_indices) == 0:
         return found

@@ -1,0 +1,154 @@
+"""Functions and layers as activations, known by what they are."""
+
+import functools
+
+import keras
+import numpy as np
+import pytest
+from keras import layers as L
+from keras import ops
+
+import keras_gates as kg
+from keras_gates.surgeon.rules import Elementwise
+from keras_gates.surgeon.rules import activations
+from keras_gates.surgeon.rules.rule import LINEAR
+from keras_gates.surgeon.rules.rule import POSITIVE
+from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
+from tests import helpers
+
+NAMES = (
+    "relu relu6 leaky_relu elu selu celu gelu silu swish hard_silu sigmoid "
+    "hard_sigmoid softplus softsign tanh exp square abs negative log_sigmoid"
+).split()
+PARTIALS = {
+    "relu at most 6": functools.partial(keras.activations.relu, max_value=6),
+    "relu leaking": functools.partial(
+        keras.activations.relu, negative_slope=0.1
+    ),
+    "relu from 1": functools.partial(
+        keras.activations.relu, threshold=1.0, negative_slope=0.5
+    ),
+    "exact gelu": functools.partial(ops.gelu, approximate=False),
+    "rough gelu": functools.partial(keras.activations.gelu, approximate=True),
+    "threshold": functools.partial(
+        keras.activations.threshold, threshold=-1.0, default_value=2.0
+    ),
+}
+FUNCTIONS = {
+    **{f"ops.{name}": getattr(ops, name) for name in NAMES},
+    **PARTIALS,
+    "ReLU": L.ReLU(),
+    "ReLU at most 1": L.ReLU(max_value=1.0),
+    "ReLU from 1": L.ReLU(threshold=1.0),
+    "LeakyReLU": L.LeakyReLU(),
+    "ELU": L.ELU(),
+    "Activation": L.Activation("gelu"),
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_factor_passes_as_the_row_says(name):
+    function = FUNCTIONS[name]
+    row = activations.known_activation(function)
+    assert row is not None and not row.mixes
+    x = np.linspace(-4, 4, 65, dtype="float32")
+
+    def value(x):
+        return helpers.numpy_of(function(ops.convert_to_tensor(x)))
+
+    order = np.random.default_rng(0).permutation(x.size)
+    np.testing.assert_allclose(value(x)[order], value(x[order]), rtol=1e-6)
+    np.testing.assert_allclose(
+        activations.apply(function, x), value(x), rtol=1e-5, atol=1e-6
+    )
+    factors = {
+        LINEAR: (-2.0, 0.0, 0.5, 3.0),
+        POSITIVE: (0.0, 0.5, 3.0),
+        PRESERVES_ZERO: (0.0, 1.0),
+        None: (1.0,),
+    }[row.passes]
+    for factor in factors:
+        x32 = x * np.float32(factor)
+        np.testing.assert_allclose(
+            value(x32), factor * value(x), rtol=1e-4, atol=1e-5
+        )
+
+
+def relu(x):
+    """Not the one of Keras, in spite of its name."""
+    return x - ops.mean(x, -1, keepdims=True)
+
+
+STRANGERS = {
+    "same name": relu,
+    "lambda": lambda x: ops.relu(x),
+    "bound data": functools.partial(ops.maximum, 0.5),
+    "an array": functools.partial(
+        ops.leaky_relu, negative_slope=np.arange(8.0, dtype="float32")
+    ),
+}
+
+
+@pytest.mark.parametrize("name", STRANGERS)
+def test_a_stranger_is_kept_whole_and_the_plan_says_what_to_do(name):
+    inputs = keras.Input((4,))
+    layer = L.Dense(8, name="hidden")
+    layer.activation = STRANGERS[name]
+    reason = activations.why_not(layer.activation)
+    assert "surgeon.register(function" in reason
+    y = L.Dense(2)(layer(inputs))
+    with pytest.raises(ValueError, match="No channel"):
+        kg.surgeon.score(keras.Model(inputs, y), "l2")
+
+
+@pytest.mark.parametrize(
+    "function", [ops.softmax, ops.log_softmax, L.Softmax()]
+)
+def test_what_mixes_channels_is_known_to(function):
+    assert activations.known_activation(function).mixes
+
+
+BARRED = {
+    "Dense": lambda: L.Dense(8, activation=L.PReLU(shared_axes=[1])),
+    "GRU": lambda: L.GRU(8, activation=L.PReLU()),
+}
+
+
+@pytest.mark.parametrize("name", BARRED)
+def test_an_activation_with_weights_bars_its_layer(name):
+    inputs = keras.Input((5, 4))
+    x = kg.FilterGate(name="gate")(L.Dense(8)(inputs))
+    model = keras.Model(inputs, L.Dense(2)(BARRED[name]()(x)))
+    helpers.run(model, helpers.inputs_for(model))  # which builds PReLU
+    plan = kg.surgeon.plan(model, helpers.THRESHOLD)
+    assert "has weights of its own" in str(plan)
+
+
+def twice(x):
+    return 2 * ops.tanh(x)
+
+
+def test_a_function_can_be_registered():
+    inputs = keras.Input((4,))
+    x = L.Dense(8, activation=twice, name="hidden")(inputs)
+    model = keras.Model(inputs, L.Dense(2)(x))
+    with pytest.raises(ValueError, match="twice is not one of"):
+        kg.surgeon.score(model, "l2")
+    kg.surgeon.register(twice, Elementwise(passes=PRESERVES_ZERO))
+    assert set(kg.surgeon.score(model, "l2")) == {"hidden"}
+    with pytest.raises(ValueError, match="twice has a rule already"):
+        kg.surgeon.register(twice, Elementwise())
+    with pytest.raises(TypeError, match="only be registered as"):
+        kg.surgeon.register(relu, kg.surgeon.rules.PerChannel())
+
+
+@pytest.mark.parametrize("name", ["ops.relu", "ops.tanh", "ops.silu"])
+def test_what_has_such_an_activation_is_cut(name):
+    inputs = keras.Input((4,))
+    x = L.Dense(8, activation=FUNCTIONS[name], name="hidden")(inputs)
+    x = kg.FilterGate()(x)
+    model = keras.Model(inputs, L.Dense(3)(x))
+    helpers.randomize(model)
+    small = kg.surgeon.prune(model, helpers.THRESHOLD)
+    helpers.assert_same(model, small)
+    assert small.get_layer("hidden").units < 8
