@@ -27,10 +27,16 @@ PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 CORE := $(wildcard tests/layers tests/surgeon tests/transforms \
 	tests/test_callbacks.py tests/test_constraints.py tests/test_regularizers.py)
 
+# The lowest Keras that setup.cfg allows, and what it has to pass.
+LOWEST := $(shell sed -n 's/^ *keras>=\([0-9.]*\)$$/\1/p' setup.cfg)
+LOWEST_DIR := build/keras-$(LOWEST)
+LOWEST_CORE := $(addprefix tests/surgeon/test_,copies.py classes.py rewrite.py \
+	register.py optimizer.py)
+
 .NOTPARALLEL:
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format docs serve wheel test-tensorflow test-jax \
-	test-torch bench coverage clean distclean
+	test-torch test-lowest bench coverage clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 18
@@ -39,7 +45,7 @@ demo: $(DEMO_ENV) ## run examples/quickstart.py
 	TF_CPP_MIN_LOG_LEVEL=3 KERAS_BACKEND=tensorflow \
 		$(BIN)/python examples/quickstart.py
 
-test: lint docs wheel test-tensorflow test-jax test-torch ## all that CI runs
+test: lint docs wheel test-tensorflow test-jax test-torch test-lowest ## all that CI runs
 
 lint: $(DEV_ENV) ## ruff check and ruff format --check
 	$(BIN)/ruff check
@@ -73,6 +79,19 @@ test-jax: $(DEV_ENV) ## the exactness core on JAX
 
 test-torch: $(DEV_ENV) ## the exactness core on torch
 	KERAS_BACKEND=torch $(TEST_VARS) $(PYTEST) -m "not slow" $(CORE)
+
+# The environment has the latest Keras; the lowest that setup.cfg allows goes
+# beside it, and in front of it on the path. The backends stay as they are.
+test-lowest: $(LOWEST_DIR)/.done ## a small core on the lowest Keras, all backends
+	for backend in tensorflow jax torch; do \
+		KERAS_BACKEND=$$backend PYTHONPATH=$(LOWEST_DIR) $(TEST_VARS) \
+		$(PYTEST) -m "not slow" $(LOWEST_CORE) || exit 1; done
+
+$(LOWEST_DIR)/.done: $(DEV_ENV)
+	rm -rf $(LOWEST_DIR)
+	$(BIN)/python -m pip install --quiet --no-deps --target $(LOWEST_DIR) \
+		keras==$(LOWEST)
+	touch $@
 
 bench: $(DEV_ENV) ## speed and memory, each against a peer in the same run
 	for backend in tensorflow jax torch; do TF_CPP_MIN_LOG_LEVEL=3 \
