@@ -1,0 +1,310 @@
+"""Which channels can only go together, found out by trying.
+
+Each channel that a layer makes is disturbed in a sample of its own, in one
+run of the user's model; what layers with kernels put out is set back, so that
+a disturbance ends where channels are read. A coordinate that two disturbances
+reach is one that ties two channels. What a weight is shared by (the calls of
+a layer, the places in a map, the groups of a convolution) ties channels, too.
+"""
+
+import keras
+import numpy as np
+from keras import layers as L
+from keras import ops
+
+from tests import helpers
+from tests.surgeon import random_layers as rl
+from tests.surgeon import walker
+
+# Their weights are one for each channel, or none: channels go through them.
+PASS = (
+    L.BatchNormalization,
+    L.DepthwiseConv1D,
+    L.DepthwiseConv2D,
+    L.PReLU,
+    L.LayerNormalization,
+    L.GroupNormalization,
+    L.RMSNormalization,
+    L.UnitNormalization,
+    L.Normalization,
+    rl.ByPosition,
+)
+# They read all channels together, and yet each stays in its place.
+IN_PLACE = (
+    L.LayerNormalization,
+    L.GroupNormalization,
+    L.RMSNormalization,
+    L.UnitNormalization,
+    L.Softmax,
+)
+# Without weights of their own, and yet they read and make channels.
+READERS = (L.Attention, L.AdditiveAttention)
+RECURRENT = (L.LSTM, L.GRU, L.SimpleRNN)
+ROUNDS = 8
+SMALL = 1e-5
+
+
+def base(layer):
+    """The layer that does the work inside `TimeDistributed`."""
+    if isinstance(layer, L.TimeDistributed):
+        return base(layer.layer)
+    return layer
+
+
+def makes_channels(op):
+    op = base(op)
+    if isinstance(op, READERS):
+        return True
+    if not isinstance(op, keras.Layer) or hasattr(op, "kind"):
+        return False
+    return bool(op.weights) and not isinstance(op, PASS)
+
+
+def is_read(event):
+    """Whether a call reads the channels of what goes in."""
+    if isinstance(event.op, walker.Step):
+        return True
+    return makes_channels(event.op) or isinstance(base(event.op), IN_PLACE)
+
+
+def recurrent_cells(op):
+    """The cells of a recurrent layer, both ways of a bidirectional one."""
+    if isinstance(op, L.Bidirectional):
+        ways = [op.forward_layer, op.backward_layer]
+        return [c for way in ways for c in recurrent_cells(way)]
+    return [op.cell] if isinstance(op, RECURRENT) else []
+
+
+def _channels(op, size):
+    """The number of the channel at each place of the last axis."""
+    own = np.arange(size)
+    if isinstance(op, L.Bidirectional):
+        return own % op.forward_layer.units
+    return own
+
+
+class Ties:
+    """The classes of tied channels of a model.
+
+    Attributes:
+        events: all calls, in order.
+        rows: `{(id of a layer, channel): number}`.
+        reached: `{tensor: boolean array (rows, *shape of one sample)}`.
+    """
+
+    def __init__(self, model, x, seed=0, rounds=ROUNDS):
+        self.events = walker.events_of(model, x)
+        self.rows = {}
+        sizes = self._sizes(model, x)
+        for event in self.events:
+            if makes_channels(event.op):
+                for n in _channels(event.op, sizes[event.key]):
+                    self.rows.setdefault((id(event.op), int(n)), len(self.rows))
+        self.reached = {}
+        self._parent = np.arange(len(self.rows))
+        if self.rows:
+            self._disturb(model, x, np.random.default_rng(seed), rounds)
+            self._tie_all()
+
+    def _sizes(self, model, x):
+        found = {}
+
+        def note(event, outputs):
+            found[event.key] = outputs[0].shape[-1]
+            return outputs
+
+        walker.run(model, x, note)
+        return found
+
+    # Disturbances ----------------------------------------------------------
+
+    def _disturb(self, model, x, rng, rounds):
+        for number in range(rounds):
+            sample = number % len(keras.tree.flatten(x)[0])
+            many = keras.tree.map_structure(
+                lambda a, n=sample: np.repeat(
+                    a[n : n + 1], len(self.rows) + 1, axis=0
+                ),
+                x,
+            )
+            walker.run(model, many, self._disturbing(rng, number % 3))
+
+    def _disturbing(self, rng, size):
+        scale = [1.0, 4.0, 0.3][size]
+        differs = {}
+
+        def hook(event, outputs):
+            made = []
+            for name, y in zip(event.makes, outputs, strict=True):
+                if not keras.backend.is_float_dtype(y.dtype):
+                    made.append(y)
+                    continue
+                array = np.array(ops.convert_to_numpy(ops.cast(y, "float32")))
+                array = self._set_back(event, array, differs, rng, scale)
+                moved = _moved(array)
+                differs[name] = moved
+                before = self.reached.get(name)
+                self.reached[name] = moved if before is None else before | moved
+                made.append(ops.cast(ops.convert_to_tensor(array), y.dtype))
+            return made
+
+        return hook
+
+    def _set_back(self, event, array, differs, rng, scale):
+        """The first sample's values wherever nothing but a reader leads."""
+        if makes_channels(event.op):
+            array = np.repeat(array[:1], len(array), axis=0)
+            size = np.abs(array).max() + 0.1
+            for place, n in enumerate(_channels(event.op, array.shape[-1])):
+                row = self.rows[(id(event.op), int(n))] + 1
+                shape = array[row, ..., place].shape
+                noise = rng.normal(0, size * scale, shape)
+                array[row, ..., place] = noise
+        elif isinstance(base(event.op), IN_PLACE):
+            there = differs.get(event.reads[0])
+            if there is not None:
+                there = np.concatenate([np.zeros_like(there[:1]), there])
+                array = np.where(there, array, array[:1])
+            else:
+                array = np.repeat(array[:1], len(array), axis=0)
+        return array
+
+    # Ties ----------------------------------------------------------------
+
+    def find(self, row):
+        while self._parent[row] != row:
+            self._parent[row] = self._parent[self._parent[row]]
+            row = self._parent[row]
+        return row
+
+    def _union(self, rows):
+        first, *rest = map(self.find, rows)
+        for other in rest:
+            self._parent[other] = first
+
+    def _tie_columns(self, reached):
+        """Ties the rows that reach one coordinate."""
+        flat = reached.reshape(len(reached), -1)
+        for column in np.unique(flat, axis=1).T:
+            rows = np.flatnonzero(column)
+            if len(rows) > 1:
+                self._union(rows)
+
+    def _tie_all(self):
+        for reached in self.reached.values():
+            self._tie_columns(reached)
+        together = {}
+        for event in self.events:
+            tensors = [*event.reads, *event.makes]
+            known = [self.reached.get(name) for name in tensors]
+            keys = [event.node] if len(event.key) > 1 else []
+            if isinstance(event.op, walker.Step):
+                keys = []
+            if isinstance(event.op, keras.Layer) and any(
+                w.shape for w in event.op.weights
+            ):
+                keys.append(event.op)
+                self._tie_places(event, known)
+            elif isinstance(event.op, L.Reshape):
+                keys.append(event.op)
+            for key in keys:
+                for n, reached in enumerate(known):
+                    if reached is not None:
+                        together.setdefault((id(key), n), []).append(reached)
+            if isinstance(base(event.op), L.GroupQueryAttention):
+                # All of its tensors are equally wide.
+                flat = [r.any(axis=1) for r in known if r is not None]
+                if flat:
+                    self._tie_columns(np.any(flat, axis=0))
+            if isinstance(event.op, (L.Reshape, type(_RESHAPE))):
+                self._tie_box(known[-1])
+        for several in together.values():
+            if len(several) > 1 and len({r.shape for r in several}) == 1:
+                self._tie_columns(np.any(several, axis=0))
+
+    def _tie_places(self, event, known):
+        """Weights along the channels are the same at all places of a map."""
+        op = base(event.op)
+        if isinstance(op, L.PReLU) or known[0] is None:
+            return
+        both = [known[0]]
+        if getattr(op, "groups", 1) > 1 and not isinstance(
+            op, L.GroupNormalization
+        ):
+            both.append(known[-1])
+        for reached in both:
+            if reached is None:
+                continue
+            places = tuple(range(1, reached.ndim - 1))
+            flat = reached.any(axis=places)
+            self._tie_columns(flat)
+            if getattr(op, "groups", 1) > 1 and not isinstance(
+                op, L.GroupNormalization
+            ):
+                groups = flat.reshape(len(flat), op.groups, -1)
+                self._tie_columns(groups.any(axis=1))
+
+    def _tie_box(self, reached):
+        """Only one axis of what was reshaped can be cut: the last."""
+        if reached is None or not reached.any():
+            return
+        axes = [
+            a
+            for a in range(1, reached.ndim)
+            if (reached != reached.take([0], a)).any()
+        ]
+        others = tuple(axes[:-1])
+        if others:
+            self._tie_columns(reached.any(axis=others))
+
+    # Closing ---------------------------------------------------------------
+
+    def closed_at(self, rows):
+        """`{tensor: mask of one sample}` for all that readers read.
+
+        Args:
+            rows: the closed `(id of a layer, channel)`.
+        """
+        shut = {self.find(self.rows[row]) for row in rows}
+        closed = np.array([self.find(r) in shut for r in range(len(self.rows))])
+        read = {n for e in self.events if is_read(e) for n in e.reads}
+        return {
+            name: self.reached[name][closed].any(axis=0)
+            for name in read
+            if name in self.reached and self.reached[name][closed].any()
+        }
+
+
+def _moved(array):
+    first = array[:1]
+    return np.abs(array[1:] - first) > SMALL * (np.abs(first).max() + 1e-3)
+
+
+_RESHAPE = ops.reshape(
+    keras.KerasTensor((1, 2)), (2, 1)
+)._keras_history.operation
+
+
+def closing(masks):
+    """A hook for `walker.run` that multiplies closed coordinates by 0."""
+
+    def hook(event, outputs):
+        made = []
+        for name, y in zip(event.makes, outputs, strict=True):
+            mask = masks.get(name)
+            if mask is not None:
+                factor = np.where(mask, 0.0, 1.0).astype("float32")
+                y = y * ops.cast(ops.convert_to_tensor(factor), y.dtype)
+            made.append(y)
+        return made
+
+    return hook
+
+
+def truth(model, x, masks):
+    """Flat outputs with `masks` at work, as float64 arrays."""
+    outputs = walker.run(model, x, closing(masks))
+    return [
+        helpers.numpy_of(ops.cast(y, "float32")).astype("float64")
+        for y in keras.tree.flatten(outputs)
+    ]
