@@ -8,6 +8,7 @@ the model is copied instead, with the new model's layers for those of the old.
 """
 
 import inspect
+import types
 import warnings
 
 import keras
@@ -68,7 +69,7 @@ def carry(graph, new, twins):
         )
     held, got = create.held(old), create.held(new)
     names = {n for n in held if n not in got and not n.startswith("_self_")}
-    names -= _OF_TRAINING
+    names -= _OF_TRAINING | _private(type(old))
     lost = _carry(graph, new, twins(), sorted(names)) if names else []
     stock = create.is_of(type(old), keras.__name__)
     if not stock and type(new) is not type(old):
@@ -76,6 +77,17 @@ def carry(graph, new, twins):
         _warn(new, told, [*_overridden(type(old)), *lost])
     elif lost:
         _warn(new, "lacks what can't be copied.", lost)
+
+
+def _private(cls):
+    """The private names in the code of Keras' own classes.
+
+    Its trainers keep books that differ by backend and version.
+    """
+    stock = [c for c in cls.__mro__ if create.is_of(c, keras.__name__)]
+    methods = [f for c in stock for f in vars(c).values()]
+    codes = [f.__code__ for f in methods if isinstance(f, types.FunctionType)]
+    return {n for code in codes for n in code.co_names if n.startswith("_")}
 
 
 def _carry(graph, new, twins, names):

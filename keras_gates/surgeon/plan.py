@@ -227,8 +227,11 @@ def prune(
 
     Returns:
         A new `keras.Sequential` for a Sequential that is still a chain of
-        layers (a gather is none), else a functional `keras.Model`. It is
-        compiled with `keep_optimizer=True` only.
+        layers (a gather is none), else a functional `keras.Model`; of the
+        model's own class if its constructor takes `(inputs, outputs)` (or
+        `(layers)`) first, with the attributes that were set on it, where
+        layers stand for those of the old model. A warning names what is
+        lost. It is compiled with `keep_optimizer=True` only.
 
     Raises:
         TypeError, ValueError: As `plan`; and if `keep_optimizer` is asked

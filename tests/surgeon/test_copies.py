@@ -247,6 +247,32 @@ def _with_an_array(init):
     return wrapped
 
 
+# Keras as it is not known to be ---------------------------------------------
+
+
+def broken(*args, **kwargs):
+    raise AttributeError("no such attribute in this Keras")
+
+
+@pytest.mark.parametrize(
+    "owner, name",
+    [
+        ("copies._Pattern", "copy"),
+        ("copies._Pattern", "__init__"),
+        ("twins.Twins", "_keras"),
+        ("twins.Twins", "_variable"),
+    ],
+)
+def test_what_is_unknown_falls_back_to_configs(owner, name, monkeypatch):
+    model = sm.convnet()
+    monkeypatch.setattr(f"keras_gates.surgeon.{owner}.{name}", broken)
+    small, copy = kg.surgeon.prune(model, T), kg.slim(model, 1e-4)
+    helpers.assert_same(model, small)
+    x = helpers.inputs_for(model)
+    # The same operations in the same order on the same numbers.
+    assert same(helpers.run(model, x), helpers.run(copy, x))
+
+
 # Nothing is shared ----------------------------------------------------------
 
 
