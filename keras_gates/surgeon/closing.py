@@ -51,7 +51,7 @@ def close(graph, gates, thresholds, keep_at_least=0, **options):
         wanted |= {n: mask & held[n] for n, mask in reached.items()}
     return closed, [
         *_notes("held open by keep_at_least", wanted, closed),
-        *_notes("left open, for to close them removes nothing", idle, {}),
+        *_notes("left open, since closing them removes nothing", idle, {}),
     ]
 
 
