@@ -356,5 +356,5 @@ def test_what_removes_nothing_stays_open():
     found = plan(model, kg.Budget(macs=0.5))
     assert found.closed["idle"] == []
     assert len(found.closed["g0"]) == 4
-    note = "left open, for to close them removes nothing: 'idle'"
+    note = "left open, since closing them removes nothing: 'idle'"
     assert any(n.startswith(note) for n in found.notes)
