@@ -135,12 +135,12 @@ def _from_attributes(op, changes):
 
 
 def _plain(value):
-    """Numbers and arrays of NumPy as Python's, at any depth."""
+    """Numbers of NumPy as Python's, and arrays of whole ones as lists."""
     if isinstance(value, (tuple, list)):
         return type(value)(_plain(x) for x in value)
-    if isinstance(value, (np.generic, np.ndarray)):
-        return value.tolist()
-    return value
+    # An array of fractions is data, which no backend takes as a list.
+    whole = isinstance(value, np.ndarray) and value.dtype.kind in "iu"
+    return value.tolist() if whole or isinstance(value, np.generic) else value
 
 
 def merged(config, changes):

@@ -163,11 +163,11 @@ def reductions():
     for name in "Quantile Percentile Nanquantile Nanpercentile".split():
         function = snake(name)
         q = 0.3 if "quantile" in name.lower() else 30.0
-        yield op(f"numpy.{name}", lambda x, f=function, q=q: f(x, q, axis=1))
+        yield op(f"numpy.{name}", lambda x, f=function, q=q: f(x, q, axis=(1,)))
         yield op(
             f"numpy.{name}",
             lambda x, f=function, q=q: ops.moveaxis(
-                f(x, [q, 2 * q], axis=1), 0, 1
+                f(x, [q, 2 * q], axis=(1,)), 0, 1
             ),
             "list",
             STAYS,
@@ -186,8 +186,8 @@ def reductions():
         "numpy.Trace", lambda x: ops.trace(x, axis1=1, axis2=2), shape=IMAGE
     )
     yield op("math.Logsumexp", lambda x: ops.logsumexp(x, axis=1))
-    yield op("linalg.Norm", lambda x: ops.norm(x, axis=1))
-    yield op("linalg.Norm", lambda x: ops.norm(x, ord=1, axis=1), note="1")
+    yield op("linalg.Norm", lambda x: ops.norm(x, axis=(1,)))
+    yield op("linalg.Norm", lambda x: ops.norm(x, ord=1, axis=(1,)), note="1")
     yield op("nn.Moments", lambda x: ops.moments(x, [1]))
     yield op(
         "nn.Moments",
