@@ -187,6 +187,9 @@ class Trial:
         clear |= any(word in text for word in ARGUMENTS)
         clear |= re.search(r"`\w+`", text) is not None
         own = "keras_gates" in where
+        if "please report" in text:
+            cause = error.__cause__ or error
+            return self.verdict("crashed", _line(cause), where=_place(cause))
         leaked = LEAKED.search(text) is not None
         if not own or leaked or not clear:
             return self.verdict("unclear", _line(error), where=where)
