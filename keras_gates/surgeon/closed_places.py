@@ -31,7 +31,6 @@ from keras_gates.surgeon.masked_run import Mask
 from keras_gates.surgeon.masked_run import StandIn
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.gates import GateRule
-from keras_gates.surgeon.rules.recurrent import Recurrent
 from keras_gates.surgeon.state import values_of
 
 
@@ -195,10 +194,9 @@ class _Places:
         for name, mask in masks.items():
             closed[found.groups[name].units[mask]] = True
         for step in labelling.steps:
-            ids = step.flow.roles.get("out")
-            if not isinstance(step.rule, Recurrent) or ids is None:
+            if id(step.call.op) not in self.graph.loops:
                 continue
-            rows = closed[labelling.classes[ids]]
+            rows = closed[labelling.classes[step.flow.roles["out"]]]
             if not rows.any():
                 continue
             layer, values = self._own_layer(step)

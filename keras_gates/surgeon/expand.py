@@ -170,7 +170,7 @@ def _check_gate(op, graph):
     spoken_of = rule_of_class(type(op)).gate(op)
     if spoken_of is None:
         return
-    kind, variable = spoken_of
+    kind, variable, *_ = spoken_of
     named = {c.op.name: c.op for c in graph.calls if isinstance(c.op, Gate)}
     gate = named.get(op.name)
     if gate is not None and gate.kind == kind:

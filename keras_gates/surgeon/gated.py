@@ -60,4 +60,4 @@ def with_gates(graph, gated, edit=None):
             flat[number] = gated(site.op, flat[number])
         return keras.tree.pack_sequence_as(outputs, flat)
 
-    return rewrite(graph, both)
+    return rewrite(graph, both, stock=True)

@@ -7,6 +7,7 @@ import math
 import keras
 import numpy as np
 
+from keras_gates.surgeon import essential
 from keras_gates.surgeon import expand
 from keras_gates.surgeon import groups
 from keras_gates.surgeon import labels as lb
@@ -19,6 +20,7 @@ from keras_gates.surgeon.bars import sizes
 from keras_gates.surgeon.bars import weight_roles
 from keras_gates.surgeon.gates import gates_of
 from keras_gates.surgeon.rules.virtual import VirtualGate
+from keras_gates.thresholds import Factors
 
 # How many trial solutions a search for factors to spare may take.
 _TRIES = 24
@@ -97,7 +99,7 @@ def never(graph, names, closed=None, exact=True):
 
     All gates are closed but for one factor of each, so that everything goes
     that ever can; then again with other ones left open, since what is left
-    open keeps what it is tied to.
+    open keeps what it is tied to; and then with whole gates closed.
 
     Args:
         graph: the `Graph` of a model, with virtual gates where names speak
@@ -113,17 +115,36 @@ def never(graph, names, closed=None, exact=True):
     shapes = {name: sources[name].shape for name in names}
     vectors = {n: s for n, s in shapes.items() if len(s) == 1 and s[0] > 1}
     found = {name: np.ones(shape, bool) for name, shape in vectors.items()}
-    for left_open in (0, -1):
-        masks = {}
-        for name, shape in vectors.items():
-            masks[name] = np.ones(shape, bool)
-            masks[name][left_open] = False
+    for masks in _trials(graph, vectors, closed or {}, exact):
         every = {**(closed or {}), **masks}
         solution = solve.solve(graph, every, exact=exact, check=False)
         for name, vain in in_vain(solution).items():
             if name in found:
                 found[name] &= vain | ~masks[name]
     return found
+
+
+def _trials(graph, shapes, closed, exact):
+    """`{name: mask}`, three times: what is closed of all vectors of factors.
+
+    One factor of each stays open, then another one; and then none but what
+    the outputs can't do without, since a branch may go as a whole alone.
+    """
+    for left_open in (0, -1):
+        masks = {name: np.ones(shape, bool) for name, shape in shapes.items()}
+        for mask in masks.values():
+            mask[left_open] = False
+        yield masks
+    gates = [
+        Factors(name, "filter", np.ones(shape))
+        for name, shape in shapes.items()
+    ]
+    severs = essential.severing(graph, exact, closed)
+    held = essential.held_open(gates, closed, 1, severs)
+    yield {
+        name: ~held.get(name, np.zeros(shape, bool))
+        for name, shape in shapes.items()
+    }
 
 
 def reasons(graph, names, exact=True):

@@ -66,7 +66,7 @@ def _twin_model(model):
     return rewrite(gr.read(model))
 
 
-def rewrite(graph, edit=None, edit_input=None, name=None):
+def rewrite(graph, edit=None, edit_input=None, name=None, stock=False):
     """A new model of a graph, with copies of its layers and weights.
 
     The old model stays as it is. Nested models are made anew as nested
@@ -84,6 +84,9 @@ def rewrite(graph, edit=None, edit_input=None, name=None):
         edit_input: called with each new input tensor of the outermost model
             and the old one; returns what the calls are to read.
         name: the name of the new model; that of the old one by default.
+        stock: whether models of the user's classes become stock ones, for
+            measurements that her `train_step` or `compute_loss` has no part
+            in; a class with a `call` of its own is kept all the same.
 
     Returns:
         A `keras.Sequential` or a functional `keras.Model`.
@@ -91,11 +94,12 @@ def rewrite(graph, edit=None, edit_input=None, name=None):
     Raises:
         ValueError: a layer can't be made from its config.
     """
-    return _Rewriter(edit, edit_input).model(graph, name, outer=True)
+    return _Rewriter(edit, edit_input, stock).model(graph, name, outer=True)
 
 
 class _Rewriter:
-    def __init__(self, edit, edit_input):
+    def __init__(self, edit, edit_input, stock):
+        self.stock = stock
         self.edit = edit or (lambda recall: None)
         self.edit_input = edit_input or (lambda new, old: new)
         self.models = {}
@@ -115,18 +119,23 @@ class _Rewriter:
         for site in graph.sites:
             self._site(site, tensors)
         structure, results = gr.structures(graph.model)
-        new = classes.functional(
-            graph.model,
+        ends = (
             keras.tree.map_structure(lambda kt: inputs[id(kt)], structure),
             keras.tree.map_structure(lambda kt: tensors[id(kt)], results),
-            name or graph.model.name,
         )
-        if isinstance(graph.model, keras.Sequential):
+        name = name or graph.model.name
+        stock = self.stock and not gr.has_own_call(graph.model)
+        if stock:
+            new = keras.Model(*ends, name=name)
+        else:
+            new = classes.functional(graph.model, *ends, name)
+        if isinstance(graph.model, keras.Sequential) and not stock:
             new = _sequential(graph.model, new) or new
         create.copy_trainable(graph.model, new)
         create.mark_called(new)
         self.models[id(graph.model)] = new
-        classes.carry(graph, new, lambda: self.copies.twins)
+        if not stock:
+            classes.carry(graph, new, lambda: self.copies.twins)
         return new
 
     def _site(self, site, tensors):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from keras_gates.surgeon import create
+from keras_gates.surgeon import faults
 from keras_gates.surgeon import graph as gr
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.decide import merge_target
@@ -108,7 +109,8 @@ class Weights:
                 self._merge(step, arrays, index, gone)
             else:
                 role = step.flow.reads[index]
-                added = step.rule.absorbed(step.call, part, role, gone)
+                with faults.of_rule(step.call, step.rule):
+                    added = step.rule.absorbed(step.call, part, role, gone)
                 for name, bias in added.items():
                     changes.update(self._add_bias(step, arrays, name, bias))
         return changes
@@ -163,7 +165,8 @@ class Weights:
                 continue
             role = step.flow.reads[index]
             for part in step.rule.parts(call.op):
-                added = step.rule.absorbed(call, part, role, gone)
+                with faults.of_rule(call, step.rule):
+                    added = step.rule.absorbed(call, part, role, gone)
                 total += sum(
                     self._size(step, name, bias)
                     for name, bias in added.items()

@@ -356,5 +356,6 @@ def test_what_removes_nothing_stays_open():
     found = plan(model, kg.Budget(macs=0.5))
     assert found.closed["idle"] == []
     assert len(found.closed["g0"]) == 4
-    note = "left open, since closing them removes nothing: 'idle'"
+    note = "closing these removes nothing, so the budget leaves them open: "
+    note += "'idle'"
     assert any(n.startswith(note) for n in found.notes)

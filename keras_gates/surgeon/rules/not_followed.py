@@ -21,8 +21,7 @@ _COUNTS = "what comes out counts values, or looks them up in a table"
 _LOSS = "it is a loss or a metric over all channels"
 
 _GROUPS = {
-    _PRODUCT: "cdist corrcoef correlate cross dot_product_attention inner kron "
-    "outer vdot vander",
+    _PRODUCT: "cdist corrcoef correlate cross inner kron outer vdot vander",
     _WEIGHTS: "batch_normalization conv_transpose depthwise_conv "
     "layer_normalization rms_normalization separable_conv",
     _MATRIX: "cholesky cholesky_inverse det eig eigh inv logdet lstsq "

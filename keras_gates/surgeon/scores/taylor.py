@@ -68,7 +68,7 @@ def of_gates(graph, batches, objective):
             nudges[call.path] = Nudge(axis, dtype=recall.op.dtype_policy)
         return nudges[call.path](recall())
 
-    model = rewrite(graph, nudged)
+    model = rewrite(graph, nudged, stock=True)
     found = objective.gradients(model, list(nudges.values()), batches)
     return dict(zip(nudges, found, strict=True))
 
