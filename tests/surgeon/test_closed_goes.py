@@ -50,10 +50,11 @@ REASONS = (
 )
 # One operand is closed and the others, which it is added to, are not.
 TIED = ("Add three", "Average three", "Multiply three", "BranchGate closed")
-# A constant that met a zero border: it differs from place to place, and only
-# one whole kernel could read the sum of all.
+# A constant that met a zero border differs from place to place, and only one
+# whole kernel could read the sum of all. A product with an array has no bias.
 BORDER = re.compile(
-    "(Depthwise|Separable)Conv.*padding=same|Conv.D groups=.*padding=same"
+    "(Depthwise|Separable)Conv.*padding=same|Conv.D groups=.*padding=same|"
+    r"numpy\.(Dot|Matmul)|nn\.Conv"
 )
 ONE = "one channel has to stay, as the constant of the others"
 
