@@ -18,7 +18,7 @@ _KINDS = ("layers", "initializers", "regularizers", "constraints")
 # channels last.
 _OFF = (None, False, "channels_last")
 # What says how a layer computes, and not what.
-_FREE = {"implementation", "use_cudnn", "flash_attention", "seed"}
+_FREE = {"implementation", "use_cudnn", "flash_attention", "seed", "rng_type"}
 # Shapes that the layer is built for anyway.
 _FREE |= {"batch_input_shape", "input_length", "build_config"}
 _FREE |= {"query_shape", "key_shape", "value_shape"}
@@ -33,7 +33,9 @@ def classes(source, target):
         pair = [getattr(k.layers, name, None) for k in (source, target)]
         if all(isinstance(cls, type) for cls in pair):
             found[pair[0]] = pair[1]
-    for name in ("Lambda", "Layer", "TFSMLayer", "Wrapper"):
+    # RandomCrop of Keras 3 leaves images whole in inference, that of tf_keras
+    # does not.
+    for name in ("Lambda", "Layer", "RandomCrop", "TFSMLayer", "Wrapper"):
         found.pop(getattr(source.layers, name, None), None)
     return found
 

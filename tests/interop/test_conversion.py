@@ -25,6 +25,11 @@ REFUSED = {
     "GroupQueryAttention": "no counterpart in tf_keras",
     "applications.convnext.LayerScale": "no counterpart in tf_keras",
     "StripConv": "no counterpart in tf_keras",
+    **dict.fromkeys(
+        "RandomShear RandomSharpness RandomPerspective RandomGaussianBlur "
+        "RandomErasing RandomElasticTransform RandomCrop MixUp CutMix".split(),
+        "no counterpart in tf_keras",
+    ),
 }
 EXAMPLES = example_layers.EXAMPLES + example_operations.EXAMPLES
 SUBJECTS = {example.subject: example for example in reversed(EXAMPLES)}
