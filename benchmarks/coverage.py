@@ -36,10 +36,10 @@ import keras
 import numpy as np
 
 import keras_gates as kg
-from keras_gates.surgeon import analysis
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.rebuild import rebuild
-from keras_gates.surgeon.solve import solve
+from keras_gates.graphs import graph as gr
+from keras_gates.surgeon.build.rebuild import rebuild
+from keras_gates.surgeon.passes.label import label
+from keras_gates.surgeon.solving.solve import solve
 from tests import helpers
 from tests.surgeon import gated_copies
 
@@ -150,7 +150,7 @@ def _approximate(gated, exact):
 
 
 def _barriers(model):
-    labelling = analysis.label(gr.read(model))
+    labelling = label(gr.read(model))
     return sorted(
         {
             f"{type(s.call.op).__name__}: {s.flow.reason}"

@@ -37,7 +37,7 @@ import numpy as np
 from keras import layers
 
 import keras_gates as kg
-from keras_gates.surgeon import graph as gr
+from keras_gates.graphs import graph as gr
 
 NETWORKS = {
     "resnet20": lambda **o: kg.zoo.resnet(20, "projection", **o),

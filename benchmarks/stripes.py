@@ -24,7 +24,7 @@ import keras
 import numpy as np
 
 import keras_gates as kg
-from keras_gates.layers.stripes import Stripes
+from keras_gates.layers.stripconv.stripes import Stripes
 
 BACKEND = keras.backend.backend()
 # Height and width, input channels, filters, images.

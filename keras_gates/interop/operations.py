@@ -5,7 +5,7 @@ Only those stand here that its quantisation takes; any other layer it refuses,
 while it passes over an `Operation`.
 """
 
-from keras_gates.surgeon.graph import operation
+from keras_gates.graphs.graph import operation
 
 
 def _activation(name):

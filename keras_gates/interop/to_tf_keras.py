@@ -2,13 +2,13 @@
 
 import keras
 
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.names import Names
 from keras_gates.interop import configs
 from keras_gates.interop.configs import copy_weights
 from keras_gates.interop.legacy import tf_keras
 from keras_gates.interop.operation import operation_layer
 from keras_gates.interop.operations import as_layer
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.naming import Names
 
 # Layers that can leave their activation to an operation behind them.
 _SPLITS = tuple(

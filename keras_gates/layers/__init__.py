@@ -5,5 +5,5 @@ from keras_gates.layers.branch_gate import BranchGate as BranchGate
 from keras_gates.layers.filter_gate import FilterGate as FilterGate
 from keras_gates.layers.gate import Gate as Gate
 from keras_gates.layers.layer_gate import LayerGate as LayerGate
-from keras_gates.layers.res_conv import ResConv as ResConv
-from keras_gates.layers.strip_conv import StripConv as StripConv
+from keras_gates.layers.resconv.res_conv import ResConv as ResConv
+from keras_gates.layers.stripconv.strip_conv import StripConv as StripConv

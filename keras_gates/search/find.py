@@ -11,11 +11,11 @@ from keras_gates._checks import nonnegative_number
 from keras_gates.search import scoring
 from keras_gates.search.found_thresholds import FoundThresholds
 from keras_gates.search.trial import Trial
-from keras_gates.surgeon import essential
-from keras_gates.surgeon import expand
-from keras_gates.surgeon import report
-from keras_gates.surgeon import solve
-from keras_gates.surgeon.gates import factors_of
+from keras_gates.surgeon.gates import expand
+from keras_gates.surgeon.gates.find import factors_of
+from keras_gates.surgeon.report import table
+from keras_gates.surgeon.solving import essential
+from keras_gates.surgeon.solving import solve
 from keras_gates.surgeon.verify import closed_gates
 from keras_gates.thresholds.floor import check_floor
 
@@ -201,7 +201,7 @@ class _Search:
         if key in self.known:
             return dataclasses.replace(self.known[key], thresholds=thresholds)
         solution = solve.solve(self.graph, masks, exact=self.exact)
-        totals = report.totals(solution)
+        totals = table.totals(solution)
         params, macs = totals["params"], totals["macs"]
         self.whole = params[0], macs[0]
         with closed_gates(self.model, masks, self.graph):

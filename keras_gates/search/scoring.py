@@ -6,7 +6,7 @@ import numbers
 
 import keras
 
-from keras_gates.surgeon.state import values_of
+from keras_gates.graphs.variables import values_of
 
 
 def scorer(model, evaluate, metric):

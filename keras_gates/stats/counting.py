@@ -4,10 +4,10 @@ import dataclasses
 
 import keras
 
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.shapes import shapes_of
 from keras_gates.stats import tables
-from keras_gates.surgeon import costs
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon import sizes
+from keras_gates.surgeon.rules import costs
 from keras_gates.surgeon.rules import rule_of
 
 UNIT = "1 MAC = one multiply-add of a kernel, for one sample"
@@ -163,7 +163,7 @@ def count(model, input_shape=None):
             "alone call `model.count_params()`."
         )
     graph = gr.read(model)
-    shapes = sizes.of(graph, input_shape)
+    shapes = shapes_of(graph, input_shape)
     rows, seen = {}, set()
     for call in graph.calls:
         macs = _macs(call, shapes)

@@ -4,8 +4,8 @@ import keras
 import numpy as np
 
 from keras_gates._checks import nonnegative_number
-from keras_gates.layers.strip_conv import StripConv
-from keras_gates.surgeon import graph as gr
+from keras_gates.graphs import graph as gr
+from keras_gates.layers.stripconv.strip_conv import StripConv
 
 
 def stripe_shares(model, threshold=0.0):

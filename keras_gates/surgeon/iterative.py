@@ -6,8 +6,8 @@ import numbers
 import numpy as np
 
 from keras_gates import thresholds as th
-from keras_gates.surgeon import latency
-from keras_gates.surgeon.budget import check_noise
+from keras_gates.surgeon.closing import latency
+from keras_gates.surgeon.closing.ranking import check_noise
 from keras_gates.surgeon.plan import plan
 from keras_gates.surgeon.plan import prune
 from keras_gates.surgeon.scores.score import score

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from keras_gates.surgeon import futile
-from keras_gates.surgeon import optimizer
-from keras_gates.surgeon import report
-from keras_gates.surgeon import stored
-from keras_gates.surgeon.rebuild import rebuild
-from keras_gates.surgeon.solution import from_closed
-from keras_gates.surgeon.solution import from_thresholds
-from keras_gates.surgeon.solution import shapes_of
+from keras_gates.surgeon import plan_json
+from keras_gates.surgeon.build import optimizer
+from keras_gates.surgeon.build.rebuild import rebuild
+from keras_gates.surgeon.closing.request import factor_shapes
+from keras_gates.surgeon.closing.request import from_closed
+from keras_gates.surgeon.closing.request import from_thresholds
+from keras_gates.surgeon.report import futile
+from keras_gates.surgeon.report import table
 
 
 class Plan:
@@ -38,19 +38,19 @@ class Plan:
     @property
     def params(self):
         """Parameters before and after."""
-        return report.total(self.rows, "params")
+        return table.total(self.rows, "params")
 
     @property
     def macs(self):
         """Multiply-adds of one sample before and after."""
-        return report.total(self.rows, "macs")
+        return table.total(self.rows, "macs")
 
     @property
     def exact(self):
         return all(row.exact for row in self.rows)
 
     def __str__(self):
-        return report.text(self)
+        return table.text(self)
 
     def __repr__(self):
         before, after = self.params
@@ -83,7 +83,7 @@ class Plan:
             options["exact"],
             options["drop_shortcuts"],
         )
-        rows, _ = report.describe(solution)
+        rows, _ = table.describe(solution)
         if [r.after for r in rows] != [r.after for r in self.rows]:
             raise ValueError(
                 f"The weights of '{self.model.name}' have changed since this "
@@ -97,14 +97,16 @@ class Plan:
         """The closed factors as boolean arrays, by gate name."""
         exact = self.options["exact"]
         masks = {}
-        for name, shape in shapes_of(self.model, self.closed, exact).items():
+        for name, shape in factor_shapes(
+            self.model, self.closed, exact
+        ).items():
             masks[name] = np.zeros(shape, bool)
             masks[name].reshape(-1)[self.closed[name]] = True
         return masks
 
     def to_json(self):
         """The plan as JSON text."""
-        return stored.dump(self)
+        return plan_json.dump(self)
 
     @classmethod
     def from_json(cls, text, model):
@@ -117,7 +119,7 @@ class Plan:
         Raises:
             ValueError: the text is no plan, or a plan for another model.
         """
-        return cls(model, *stored.load(text, model))
+        return cls(model, *plan_json.load(text, model))
 
 
 def plan(
@@ -186,7 +188,7 @@ def plan(
         exact,
         drop_shortcuts,
     )
-    rows, notes = report.describe(solution)
+    rows, notes = table.describe(solution)
     closed = {
         name: np.flatnonzero(mask.reshape(-1)).tolist()
         for name, mask in solution.closed.items()

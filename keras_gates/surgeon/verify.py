@@ -5,17 +5,17 @@ import warnings
 
 import numpy as np
 
-from keras_gates.surgeon import closed_places
-from keras_gates.surgeon import create
-from keras_gates.surgeon import expand
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon import masked_run
-from keras_gates.surgeon import sample_inputs
-from keras_gates.surgeon.gates import gates_of
+from keras_gates.graphs import create
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.variables import values_of
+from keras_gates.surgeon.gates import expand
+from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.plan import Plan
 from keras_gates.surgeon.plan import plan as make_plan
-from keras_gates.surgeon.state import values_of
-from keras_gates.surgeon.stored import fingerprint
+from keras_gates.surgeon.plan_json import fingerprint
+from keras_gates.surgeon.verifying import closed_places
+from keras_gates.surgeon.verifying import masked_run
+from keras_gates.surgeon.verifying import sample_inputs
 
 # A model with wrong channels is off by as much as its outputs vary. That has
 # to stand out from what rounding does, some 1e-6 of their scale in float32.

@@ -2,8 +2,9 @@
 
 import dataclasses
 
-from keras_gates.surgeon import bypass
-from keras_gates.surgeon import graph as gr
+from keras_gates.graphs import graph as gr
+from keras_gates.surgeon.gates.added_shortcuts import added
+from keras_gates.surgeon.gates.added_shortcuts import without_open
 from keras_gates.surgeon.plan import plan
 
 
@@ -39,7 +40,7 @@ def added_shortcuts(model):
     >>> kg.transforms.added_shortcuts(gated)[0].gate
     'stage1_block1_conv1_layer_gate'
     """
-    found = bypass.added(gr.read(model))
+    found = added(gr.read(model))
     return [AddedShortcut(gate.path, add.path) for add, gate, _ in found]
 
 
@@ -80,4 +81,4 @@ def drop_shortcuts(model, thresholds, **options):
     """
     decided = plan(model, thresholds, **options)
     closed = {name for name, indices in decided.closed.items() if indices}
-    return bypass.without_shortcuts(model, closed)
+    return without_open(model, closed)

@@ -2,12 +2,12 @@
 
 import numpy as np
 
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.gate import Gate
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.gates import gates_of
+from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.plan import Plan
 from keras_gates.surgeon.plan import plan
-from keras_gates.surgeon.rewrite import rewrite
 
 
 def binarize(model, thresholds, **options):

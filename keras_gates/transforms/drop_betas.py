@@ -2,11 +2,11 @@
 
 import numpy as np
 
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.gates import gates_of
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.rewrite import rewrite
+from keras_gates.graphs.variables import values_of
+from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.plan import plan
-from keras_gates.surgeon.rewrite import rewrite
-from keras_gates.surgeon.state import values_of
 
 
 def drop_betas(model, thresholds, **options):

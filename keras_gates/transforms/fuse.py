@@ -2,9 +2,9 @@
 
 import functools
 
-from keras_gates.layers.res_conv import ResConv
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.rewrite import rewrite
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.rewrite import rewrite
+from keras_gates.layers.resconv.res_conv import ResConv
 from keras_gates.transforms.fusing import branches
 from keras_gates.transforms.fusing import chains
 from keras_gates.transforms.fusing import scales

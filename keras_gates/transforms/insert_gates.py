@@ -1,23 +1,23 @@
 """Gates at four granularities, put into a model by one call."""
 
 from keras_gates import regularizers
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.names import Names
 from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import LayerGate
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.naming import Names
-from keras_gates.transforms.filter_gates import chosen_channels
-from keras_gates.transforms.filter_gates import insert_filters
-from keras_gates.transforms.named import named_piece
-from keras_gates.transforms.piece_gates import insert_pieces
-from keras_gates.transforms.piece_gates import make_gate
-from keras_gates.transforms.pieces import MISMATCH
-from keras_gates.transforms.pieces import SKIPPED
-from keras_gates.transforms.pieces import Finder
-from keras_gates.transforms.spec import check_one_of
-from keras_gates.transforms.spec import parse
-from keras_gates.transforms.structure import tried_shapes
-from keras_gates.transforms.weighing import Shares
+from keras_gates.transforms.finding.named import named_piece
+from keras_gates.transforms.finding.pieces import MISMATCH
+from keras_gates.transforms.finding.pieces import SKIPPED
+from keras_gates.transforms.finding.pieces import Finder
+from keras_gates.transforms.finding.structure import tried_shapes
+from keras_gates.transforms.gating.filter_gates import chosen_channels
+from keras_gates.transforms.gating.filter_gates import insert_filters
+from keras_gates.transforms.gating.piece_gates import insert_pieces
+from keras_gates.transforms.gating.piece_gates import make_gate
+from keras_gates.transforms.gating.spec import check_one_of
+from keras_gates.transforms.gating.spec import parse
+from keras_gates.transforms.gating.weighing import Shares
 
 STARTS = ("residual", "same")
 TIED = ("share", "skip")

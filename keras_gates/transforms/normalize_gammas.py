@@ -3,10 +3,10 @@
 import keras
 import numpy as np
 
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers import kernels
-from keras_gates.layers.res_conv import ResConv
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.rewrite import rewrite
+from keras_gates.layers.resconv.res_conv import ResConv
 
 
 def normalize_gammas(model):

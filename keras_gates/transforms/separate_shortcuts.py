@@ -1,14 +1,14 @@
 """A 1x1 convolution on each identity shortcut."""
 
-from keras_gates.surgeon import analysis
-from keras_gates.surgeon import graph as gr
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.names import Names
+from keras_gates.graphs.rewrite import rewrite
 from keras_gates.surgeon import labels as lb
-from keras_gates.surgeon.naming import Names
-from keras_gates.surgeon.rewrite import rewrite
-from keras_gates.transforms import regions
-from keras_gates.transforms import shortcuts
-from keras_gates.transforms.piece_gates import dtype_of
-from keras_gates.transforms.piece_gates import swapped
+from keras_gates.surgeon.passes.label import label
+from keras_gates.transforms.finding import regions
+from keras_gates.transforms.gating import shortcuts
+from keras_gates.transforms.gating.piece_gates import dtype_of
+from keras_gates.transforms.gating.piece_gates import swapped
 
 # A convolution on the shortcut to the join "add" is called "add" and this.
 SEPARATED = "_separated"
@@ -66,7 +66,7 @@ def separate_shortcuts(model):
             + _unclear(unclear)
             + "Pass a residual model."
         )
-    labelling = analysis.label(graph)
+    labelling = label(graph)
     axes = {site: _axis(join, labelling) for site, join in sums.items()}
     names = Names.of(graph)
 

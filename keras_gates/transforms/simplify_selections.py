@@ -3,11 +3,11 @@
 import keras
 import numpy as np
 
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.decide import GATHERING
-from keras_gates.surgeon.rewrite import rewrite
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.rewrite import rewrite
+from keras_gates.graphs.variables import values_of
+from keras_gates.surgeon.passes.decide import GATHERING
 from keras_gates.surgeon.rules.rule import channel_axis
-from keras_gates.surgeon.state import values_of
 
 _CONVOLUTIONS = (
     keras.layers.Conv1D,

@@ -8,10 +8,10 @@ import numpy as np
 
 from keras_gates._checks import nonnegative_number
 from keras_gates.constraints import KeepSign
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.rewrite import rewrite
+from keras_gates.graphs.variables import values_of
 from keras_gates.regularizers import L1
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.rewrite import rewrite
-from keras_gates.surgeon.state import values_of
 
 
 def slim(model, strength, gamma_init=None):

@@ -3,13 +3,13 @@
 import keras
 import numpy as np
 
-from keras_gates.layers.strip_conv import StripConv
-from keras_gates.layers.stripes import Stripes
-from keras_gates.layers.trimming import trim
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.configs import living
-from keras_gates.surgeon.naming import Names
-from keras_gates.surgeon.rewrite import rewrite
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.configs import living
+from keras_gates.graphs.names import Names
+from keras_gates.graphs.rewrite import rewrite
+from keras_gates.layers.stripconv.strip_conv import StripConv
+from keras_gates.layers.stripconv.stripes import Stripes
+from keras_gates.layers.stripconv.trimming import trim
 
 _OWN = ("needs", "stripes", "method")
 

@@ -6,10 +6,10 @@ import numbers
 import numpy as np
 
 from keras_gates import regularizers
-from keras_gates.layers.res_conv import ResConv
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.rewrite import rewrite
-from keras_gates.transforms.convolutions import read_convolutions
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.rewrite import rewrite
+from keras_gates.layers.resconv.res_conv import ResConv
+from keras_gates.transforms.finding.convolutions import read_convolutions
 from keras_gates.transforms.fusing import edits as ed
 
 # What `g` starts from.

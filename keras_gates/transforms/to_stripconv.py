@@ -2,10 +2,10 @@
 
 import keras
 
-from keras_gates.layers.strip_conv import StripConv
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.configs import living
-from keras_gates.surgeon.rewrite import rewrite
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.configs import living
+from keras_gates.graphs.rewrite import rewrite
+from keras_gates.layers.stripconv.strip_conv import StripConv
 
 
 def to_stripconv(

@@ -13,7 +13,7 @@ import pytest
 
 import keras_gates as kg
 from keras_gates.layers import StripConv
-from keras_gates.layers.stripes import Stripes
+from keras_gates.layers.stripconv.stripes import Stripes
 
 BACKEND = keras.backend.backend()
 # Sums of at most some hundred float32 products, added in another order.

@@ -14,8 +14,8 @@ from keras import layers as L
 from keras import ops
 
 import keras_gates as kg
-from keras_gates.surgeon.graph import layer_class
-from keras_gates.surgeon.graph import operation
+from keras_gates.graphs.graph import layer_class
+from keras_gates.graphs.graph import operation
 
 WIDTH = 8
 # In the names of what is no subject.

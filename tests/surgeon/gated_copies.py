@@ -10,8 +10,8 @@ from keras.src.applications.inception_resnet_v2 import CustomScaleLayer
 from keras.src.ops.numpy import Add
 
 import keras_gates as kg
-from keras_gates.surgeon import analysis
-from keras_gates.surgeon import graph as gr
+from keras_gates.graphs import graph as gr
+from keras_gates.surgeon.passes.label import label
 from tests import helpers
 
 # Behind these, a closed channel is a constant other than zero further on, ...
@@ -220,7 +220,7 @@ def close_groups(model, rng, share=0.5):
     The channels that an addition ties go together, as they have to if any
     of them is to go.
     """
-    labelling = analysis.label(gr.read(model))
+    labelling = label(gr.read(model))
     shut = rng.random(len(labelling.classes)) < share
     for step in labelling.steps:
         if not step.is_gate:

@@ -12,9 +12,9 @@ import pytest
 from keras import layers as L
 
 import keras_gates as kg
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.rebuild import rebuild
-from keras_gates.surgeon.solve import solve
+from keras_gates.graphs import graph as gr
+from keras_gates.surgeon.build.rebuild import rebuild
+from keras_gates.surgeon.solving.solve import solve
 from tests import helpers
 from tests.surgeon import gated_copies
 

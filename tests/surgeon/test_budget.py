@@ -6,10 +6,10 @@ import pytest
 from keras import layers as L
 
 import keras_gates as kg
-from keras_gates.surgeon import essential
 from keras_gates.surgeon import plan
 from keras_gates.surgeon import prune
 from keras_gates.surgeon import verify
+from keras_gates.surgeon.solving import essential
 from tests import helpers
 from tests.surgeon import small_models as sm
 
@@ -351,8 +351,8 @@ def test_the_floor_of_a_plan_holds_in_a_budget_too():
 @pytest.mark.parametrize("make", [wide_chain, convnet, residual, scalar_steps])
 def test_all_but_what_is_held_can_close(make):
     """One factor more, and an output is constant."""
-    from keras_gates.surgeon import expand
-    from keras_gates.surgeon.gates import factors_of
+    from keras_gates.surgeon.gates import expand
+    from keras_gates.surgeon.gates.find import factors_of
 
     model = make()
     graph = expand.read(model)

@@ -14,8 +14,8 @@ from keras import layers as L
 from keras import ops
 
 import keras_gates as kg
-from keras_gates.surgeon import expand
-from keras_gates.surgeon import groups
+from keras_gates.surgeon.gates import expand
+from keras_gates.surgeon.gates import groups
 from tests import helpers
 from tests.surgeon import example_layers
 from tests.surgeon import example_operations

@@ -8,9 +8,9 @@ import pytest
 from keras import layers as L
 
 import keras_gates as kg
-from keras_gates.surgeon import configs
-from keras_gates.surgeon import create
-from keras_gates.surgeon.copies import Copies
+from keras_gates.graphs import configs
+from keras_gates.graphs import create
+from keras_gates.graphs.copies import Copies
 from tests import helpers
 from tests.surgeon import small_models as sm
 from tests.surgeon.results import parts_of

@@ -9,12 +9,12 @@ from keras import ops
 import keras_gates as kg
 from keras_gates import thresholds as th
 from keras_gates.surgeon import Plan
-from keras_gates.surgeon import expand
-from keras_gates.surgeon import groups
 from keras_gates.surgeon import plan
 from keras_gates.surgeon import prune
-from keras_gates.surgeon import removable
-from keras_gates.surgeon import solve
+from keras_gates.surgeon.gates import expand
+from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.solving import removable
+from keras_gates.surgeon.solving import solve
 from keras_gates.transforms import GateSpec
 from keras_gates.transforms import insert_gates
 from tests import helpers

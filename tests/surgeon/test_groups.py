@@ -6,10 +6,10 @@ import pytest
 from keras import layers as L
 
 import keras_gates as kg
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon import groups
-from keras_gates.surgeon.gated import gated_model
-from keras_gates.surgeon.solution import read
+from keras_gates.graphs import graph as gr
+from keras_gates.surgeon.closing.request import read
+from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates.materialize import gated_model
 from tests import helpers
 from tests.surgeon import random_graphs
 

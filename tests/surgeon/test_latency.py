@@ -8,9 +8,9 @@ import pytest
 from keras import layers as L
 
 import keras_gates as kg
-from keras_gates.surgeon import latency
 from keras_gates.surgeon import plan
 from keras_gates.surgeon import prune
+from keras_gates.surgeon.closing import latency
 from tests import helpers
 from tests.surgeon.test_budget import convnet
 from tests.surgeon.test_budget import gated

@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 from keras import layers as L
 
 import keras_gates as kg
-from keras_gates.surgeon import closing
 from keras_gates.surgeon import plan
-from keras_gates.surgeon import report
-from keras_gates.surgeon.nearest import nearest
+from keras_gates.surgeon.closing import close
+from keras_gates.surgeon.closing.nearest import nearest
+from keras_gates.surgeon.report import table
 from tests import helpers
 from tests.surgeon import small_models as sm
 
@@ -213,15 +213,15 @@ def choices(model, search, of, count=200):
 
 def searched(model, round_to=1, keep_at_least=0.05):
     """A search, with what it holds open."""
-    from keras_gates.surgeon import essential
-    from keras_gates.surgeon import expand
-    from keras_gates.surgeon.gates import factors_of
+    from keras_gates.surgeon.gates import expand
+    from keras_gates.surgeon.gates.find import factors_of
+    from keras_gates.surgeon.solving import essential
 
     graph = expand.read(model)
     gates = [g for g in factors_of(graph) if g.kind != "batch_norm"]
     budget = kg.Budget(macs=0.5, keep_at_least=keep_at_least)
     options = {"exact": True, "round_to": round_to}
-    search = closing._Search(graph, budget, gates, {}, options)
+    search = close._Search(graph, budget, gates, {}, options)
     severs = essential.severing(graph)
     found = essential.held_open(gates, {}, keep_at_least, severs)
     none = {g.name: np.zeros(g.values.shape, bool) for g in gates}
@@ -329,13 +329,13 @@ def test_the_branch_of_the_issue():
 
 def test_an_analysis_is_made_a_limited_number_of_times(monkeypatch):
     count = []
-    totals = report.totals
+    totals = table.totals
 
     def counted(*args):
         count.append(args)
         return totals(*args)
 
-    monkeypatch.setattr(report, "totals", counted)
+    monkeypatch.setattr(table, "totals", counted)
     model = kg.insert_gates(kg.zoo.resnet(20), filters=True)
     rng = np.random.default_rng(0)
     for gate in helpers.gates_of(model):

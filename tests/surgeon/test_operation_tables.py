@@ -10,7 +10,7 @@ from keras import layers as L
 from keras import ops
 
 import keras_gates as kg
-from keras_gates.surgeon import graph as gr
+from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.rules import registered
 from keras_gates.surgeon.rules.not_followed import NOT_FOLLOWED
 from tests import helpers

@@ -7,8 +7,8 @@ from keras import layers as L
 from keras import ops
 
 import keras_gates as kg
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.rewrite import rewrite
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.rewrite import rewrite
 from tests import helpers
 from tests.surgeon import small_models as sm
 

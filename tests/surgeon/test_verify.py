@@ -12,9 +12,9 @@ import pytest
 from keras import layers as L
 
 import keras_gates as kg
-from keras_gates.surgeon import closed_places
-from keras_gates.surgeon import groups
-from keras_gates.surgeon import masked_run
+from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.verifying import closed_places
+from keras_gates.surgeon.verifying import masked_run
 from tests import helpers
 from tests.surgeon import small_models as sm
 

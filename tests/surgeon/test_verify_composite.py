@@ -7,10 +7,10 @@ from keras import layers as L
 from keras import ops
 
 import keras_gates as kg
-from keras_gates.surgeon import closed_places
-from keras_gates.surgeon import masked_run
 from keras_gates.surgeon.rules import Composite
 from keras_gates.surgeon.verify import closed_gates
+from keras_gates.surgeon.verifying import closed_places
+from keras_gates.surgeon.verifying import masked_run
 from tests import helpers
 
 T = 0.05

@@ -7,7 +7,7 @@ from keras import layers as L
 from keras import ops
 
 import keras_gates as kg
-from keras_gates.surgeon import sample_inputs
+from keras_gates.surgeon.verifying import sample_inputs
 from tests import helpers
 from tests.surgeon import small_models as sm
 

@@ -19,8 +19,8 @@ import numpy as np
 
 import keras_gates as kg
 from keras_gates import surgeon
-from keras_gates.surgeon import expand
-from keras_gates.surgeon import groups as package_groups
+from keras_gates.surgeon.gates import expand
+from keras_gates.surgeon.gates import groups as package_groups
 from tests import helpers
 from tests.surgeon import tied_channels
 from tests.surgeon import walker

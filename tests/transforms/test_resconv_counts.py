@@ -11,9 +11,9 @@ import keras
 import pytest
 
 import keras_gates as kg
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers import ResConv
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.rewrite import rewrite
 from keras_gates.transforms import fuse
 from keras_gates.transforms import to_resconv
 from tests import helpers

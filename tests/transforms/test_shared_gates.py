@@ -7,7 +7,7 @@ from keras import layers as L
 from keras import ops
 
 import keras_gates as kg
-from keras_gates.surgeon import graph as gr
+from keras_gates.graphs import graph as gr
 from tests import helpers
 
 OPEN = np.arange(16) % 2

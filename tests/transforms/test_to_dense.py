@@ -6,7 +6,7 @@ import pytest
 from keras import layers as L
 
 import keras_gates as kg
-from keras_gates.layers.stripes import Stripes
+from keras_gates.layers.stripconv.stripes import Stripes
 from tests import helpers
 
 BACKEND = keras.backend.backend()

@@ -14,7 +14,7 @@ from keras import ops
 
 import keras_gates as kg
 from keras_gates import transforms as tr
-from keras_gates.surgeon import sample_inputs
+from keras_gates.surgeon.verifying import sample_inputs
 from tests import helpers
 
 # Copies of a layer compute bit by bit the same, but for the shape that a

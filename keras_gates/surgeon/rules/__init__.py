@@ -1,8 +1,8 @@
 """Rules: what the surgeon knows of each layer and operation."""
 
-from keras_gates.layers.res_conv import ResConv as _ResConv
-from keras_gates.layers.strip_conv import StripConv as _StripConv
-from keras_gates.surgeon import time_axis as _time_axis
+from keras_gates.graphs import time_axis as _time_axis
+from keras_gates.layers.resconv.res_conv import ResConv as _ResConv
+from keras_gates.layers.stripconv.strip_conv import StripConv as _StripConv
 from keras_gates.surgeon.rules import gates as _gates
 from keras_gates.surgeon.rules import strip_conv as _strip_conv
 from keras_gates.surgeon.rules import tables as _tables

@@ -13,7 +13,7 @@ from collections.abc import Hashable
 import keras
 import numpy as np
 
-from keras_gates.surgeon import graph as gr
+from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.rules.registry import rule_of_class
 from keras_gates.surgeon.rules.registry import rule_of_function
 from keras_gates.surgeon.rules.rule import LINEAR

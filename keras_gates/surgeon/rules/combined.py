@@ -5,8 +5,8 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_gates.surgeon.arguments import mapped
-from keras_gates.surgeon.graph import Tensor
+from keras_gates.graphs.arguments import mapped
+from keras_gates.graphs.graph import Tensor
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.rules.rule import Barrier

@@ -5,8 +5,8 @@ import dataclasses
 import keras
 import numpy as np
 
+from keras_gates.graphs.graph import Tensor
 from keras_gates.surgeon import labels as lb
-from keras_gates.surgeon.graph import Tensor
 from keras_gates.surgeon.rules.known import channel_values
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.product import Product

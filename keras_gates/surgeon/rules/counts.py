@@ -10,7 +10,7 @@ import math
 import keras
 import numpy as np
 
-from keras_gates.surgeon.graph import Tensor
+from keras_gates.graphs.graph import Tensor
 from keras_gates.surgeon.rules.rule import channel_axis
 
 _CELLS = (

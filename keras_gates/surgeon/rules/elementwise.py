@@ -7,8 +7,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
+from keras_gates.graphs.arguments import mapped
 from keras_gates.surgeon import labels as lb
-from keras_gates.surgeon.arguments import mapped
 from keras_gates.surgeon.rules import activations
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.rule import ALL

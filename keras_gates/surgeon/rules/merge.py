@@ -6,8 +6,8 @@ from collections.abc import Callable
 import keras
 import numpy as np
 
-from keras_gates.surgeon.arguments import mapped
-from keras_gates.surgeon.graph import Tensor
+from keras_gates.graphs.arguments import mapped
+from keras_gates.graphs.graph import Tensor
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow

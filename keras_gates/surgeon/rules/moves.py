@@ -10,9 +10,9 @@ import numbers
 import keras
 import numpy as np
 
-from keras_gates.surgeon import graph as gr
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.graph import Tensor
 from keras_gates.surgeon import labels as lb
-from keras_gates.surgeon.graph import Tensor
 
 
 def concatenate(call, arrays):

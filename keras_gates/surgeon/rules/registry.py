@@ -8,7 +8,7 @@ import types
 
 import keras
 
-from keras_gates.surgeon import graph as gr
+from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Rule
 

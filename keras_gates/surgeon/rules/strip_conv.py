@@ -5,8 +5,8 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_gates.layers import strip_costs
-from keras_gates.layers.stripes import Stripes
+from keras_gates.layers.stripconv import strip_costs
+from keras_gates.layers.stripconv.stripes import Stripes
 from keras_gates.surgeon.rules import activations
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.packing import PackingConv

@@ -2,9 +2,9 @@
 
 import keras
 
-from keras_gates.surgeon.graph import layer_class
-from keras_gates.surgeon.graph import operation
-from keras_gates.surgeon.graph import operation_of
+from keras_gates.graphs.graph import layer_class
+from keras_gates.graphs.graph import operation
+from keras_gates.graphs.graph import operation_of
 from keras_gates.surgeon.rules.layer_table import HIDDEN_LAYERS
 from keras_gates.surgeon.rules.layer_table import LAYERS
 from keras_gates.surgeon.rules.not_followed import NOT_FOLLOWED

@@ -4,13 +4,13 @@ import dataclasses
 
 import numpy as np
 
-from keras_gates.surgeon import time_axis
-from keras_gates.surgeon.graph import Call
-from keras_gates.surgeon.graph import Site
-from keras_gates.surgeon.graph import Tensor
-from keras_gates.surgeon.graph import is_functional
-from keras_gates.surgeon.graph import own_weights
-from keras_gates.surgeon.graph import read
+from keras_gates.graphs import time_axis
+from keras_gates.graphs.graph import Call
+from keras_gates.graphs.graph import Site
+from keras_gates.graphs.graph import Tensor
+from keras_gates.graphs.graph import is_functional
+from keras_gates.graphs.graph import own_weights
+from keras_gates.graphs.graph import read
 from keras_gates.surgeon.rules import counts
 from keras_gates.surgeon.rules.gates import GateRule
 from keras_gates.surgeon.rules.index import Index

@@ -3,8 +3,8 @@
 import numpy as np
 from keras import ops
 
-from keras_gates.surgeon import groups
-from keras_gates.surgeon.gated import with_gates
+from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates.materialize import with_gates
 from keras_gates.surgeon.scores.probes import Meter
 
 

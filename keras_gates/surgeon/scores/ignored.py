@@ -2,8 +2,8 @@
 
 import numpy as np
 
+from keras_gates.graphs import patterns
 from keras_gates.surgeon import labels as lb
-from keras_gates.surgeon import patterns
 
 
 def groups_of(ignore, every):

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from keras_gates.surgeon import graph as gr
+from keras_gates.graphs import graph as gr
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from keras_gates.surgeon import graph as gr
+from keras_gates.graphs import graph as gr
 
 # Beside the gradient for wrong labels, one that is no more than this is made of
 # rounding. With its own soft outputs for labels, a small network was seen at

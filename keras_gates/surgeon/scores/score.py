@@ -4,18 +4,18 @@ import warnings
 
 import numpy as np
 
-from keras_gates.surgeon import analysis
-from keras_gates.surgeon import expand
-from keras_gates.surgeon import groups
-from keras_gates.surgeon import patterns
-from keras_gates.surgeon import removable
-from keras_gates.surgeon.gates import gates_of
+from keras_gates.graphs import patterns
+from keras_gates.surgeon.gates import expand
+from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates.find import gates_of
+from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.scores import activations
 from keras_gates.surgeon.scores import ignored
 from keras_gates.surgeon.scores import taylor
 from keras_gates.surgeon.scores import weights
 from keras_gates.surgeon.scores.batches import batches_of
 from keras_gates.surgeon.scores.objective import Objective
+from keras_gates.surgeon.solving import removable
 
 _WEIGHTS = {
     "l1": weights.l1,
@@ -202,7 +202,7 @@ def _of_groups(
 def _of_gates(graph, ignore, criterion, batches, objective, seed):
     out = set()
     if patterns.listed(ignore):
-        labelling = analysis.label(graph, selections=False)
+        labelling = label(graph, selections=False)
         out = ignored.gates_of(ignore, labelling)
     if criterion == "random":
         rng = np.random.default_rng(seed)

@@ -8,9 +8,9 @@ https://arxiv.org/abs/1611.06440).
 import keras
 import numpy as np
 
-from keras_gates.surgeon import groups
-from keras_gates.surgeon.gated import with_gates
-from keras_gates.surgeon.rewrite import rewrite
+from keras_gates.graphs.rewrite import rewrite
+from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates.materialize import with_gates
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.gates import GateRule
 from keras_gates.surgeon.scores.probes import Nudge

@@ -8,7 +8,7 @@ narrow ones.
 import keras
 import numpy as np
 
-from keras_gates.surgeon import create
+from keras_gates.graphs import create
 from keras_gates.surgeon.rules.rule import named_weights
 
 

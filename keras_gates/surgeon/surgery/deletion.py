@@ -10,12 +10,13 @@ import numbers
 import keras
 import numpy as np
 
-from keras_gates.surgeon import analysis
-from keras_gates.surgeon import expand
-from keras_gates.surgeon import fold
 from keras_gates.surgeon import labels as lb
-from keras_gates.surgeon.decision import Decision
-from keras_gates.surgeon.rebuild import rebuild
+from keras_gates.surgeon.build.rebuild import rebuild
+from keras_gates.surgeon.gates import expand
+from keras_gates.surgeon.passes import fold
+from keras_gates.surgeon.passes.decision import Decision
+from keras_gates.surgeon.passes.label import OUTPUT
+from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules.activations import why_not
 from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.rules.rule import ALL
@@ -23,7 +24,7 @@ from keras_gates.surgeon.rules.rule import ALL
 # What keeps a function as it is, but not a deletion: outputs may get
 # narrower, and a softmax can do with fewer channels.
 _NO_MATTER = {
-    analysis.OUTPUT,
+    OUTPUT,
     *map(why_not, (keras.activations.softmax, keras.activations.log_softmax)),
 }
 
@@ -54,7 +55,7 @@ def delete(model, wanted):
             do with fewer.
     """
     graph = expand.read(model)
-    labelling = analysis.label(graph, selections=False)
+    labelling = label(graph, selections=False)
     asked = {p: _positions(labelling, p, w) for p, w in wanted.items()}
     gone, along = np.zeros((2, len(labelling.classes)), bool)
     for path, positions in asked.items():

@@ -6,7 +6,7 @@ Hu et al. 2016, https://arxiv.org/abs/1607.03250.
 import keras
 import numpy as np
 
-from keras_gates.surgeon import graph as gr
+from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.rule import channel_axis

@@ -4,11 +4,11 @@ import dataclasses
 
 import keras
 
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.arguments import mapped
-from keras_gates.surgeon.rewrite import new_copies
-from keras_gates.surgeon.rewrite import rewrite
-from keras_gates.surgeon.state import copy_state
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.arguments import mapped
+from keras_gates.graphs.rewrite import new_copies
+from keras_gates.graphs.rewrite import rewrite
+from keras_gates.graphs.variables import copy_state
 from keras_gates.surgeon.surgery.deletion import Wanted
 from keras_gates.surgeon.surgery.deletion import delete
 from keras_gates.surgeon.surgery.nodes import sites_of

@@ -5,7 +5,7 @@ import math
 
 from keras import layers
 
-from keras_gates.surgeon import graph as gr
+from keras_gates.graphs import graph as gr
 from keras_gates.transforms.fusing import edits as ed
 from keras_gates.transforms.fusing import forms
 from keras_gates.transforms.fusing import linear

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 from keras import layers
 
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.configs import living
 from keras_gates.layers import kernels
 from keras_gates.layers import stock
 from keras_gates.layers.window import Window
-from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.configs import living
 from keras_gates.transforms.fusing import linear
 
 

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import layers
 
-from keras_gates.surgeon import graph as gr
+from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import POSITIVE

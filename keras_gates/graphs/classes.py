@@ -1,0 +1,148 @@
+"""Models of the user's class, with what she has put on them.
+
+A functional model may be of a class of the user's, with a `train_step` or a
+`compute_loss` of its own. A new model is of the same class if that takes
+inputs and outputs as `keras.Model` does (layers, as `keras.Sequential`). The
+constructor is not run again: it may want more than that. What it has left on
+the model is copied instead, with the new model's layers for those of the old.
+"""
+
+import inspect
+import types
+import warnings
+
+import keras
+
+from keras_gates.graphs import create
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.twins import Uncopied
+
+# What `compile` and `fit` leave on a model.
+_OF_TRAINING = frozenset(
+    (
+        *("_compile_config", "_compiled_trainable_state", "optimizer"),
+        *("history", "stop_training", "stop_evaluating", "stop_predicting"),
+        *("_jax_state", "_functional", "_torch_params", "_modules"),
+    )
+)
+_OF_GRAPHS = ("inputs", "outputs")
+_OF_CHAINS = ("layers",)
+
+
+def functional(old, inputs, outputs, name):
+    """A functional model of the class of `old`, if it can be."""
+    if isinstance(old, keras.Sequential) or not _is_kept(old, _OF_GRAPHS):
+        return keras.Model(inputs, outputs, name=name)
+    new = keras.Model.__new__(type(old))
+    gr.Functional.__init__(new, inputs, outputs, name=name)
+    return new
+
+
+def sequential(old, layers, name):
+    """A Sequential model of the class of `old`, if it can be."""
+    if not _is_kept(old, _OF_CHAINS):
+        return keras.Sequential(layers, name=name)
+    new = keras.Sequential.__new__(type(old))
+    keras.Sequential.__init__(new, layers, name=name)
+    return new
+
+
+def carry(graph, new, twins):
+    """Put on a new model what is on the old one; warn of what can't be.
+
+    Args:
+        graph: the `Graph` of the old model.
+        new: the model that was made of it.
+        twins: makes `Twins` that know the new layers.
+
+    Raises:
+        ValueError: the class is lost, and the model computes what its class
+            says instead of its graph.
+    """
+    old = graph.model
+    if type(new) is not type(old) and gr.has_own_call(old):
+        raise ValueError(
+            f"Model '{old.name}' computes what the `call` of its class "
+            f"{type(old).__name__} says, and the new model can't be of that "
+            f"class: {_why(old)} Use the functional API for all that the "
+            "model computes, or a layer of your own."
+        )
+    held, got = create.held(old), create.held(new)
+    names = {n for n in held if n not in got and not n.startswith("_self_")}
+    names -= _OF_TRAINING | _private(type(old))
+    lost = _carry(graph, new, twins(), sorted(names)) if names else []
+    stock = create.is_of(type(old), keras.__name__)
+    if not stock and type(new) is not type(old):
+        told = f"is not of the class {type(old).__name__}: {_why(old)}"
+        _warn(new, told, [*_overridden(type(old)), *lost])
+    elif lost:
+        _warn(new, "lacks what can't be copied.", lost)
+
+
+def _private(cls):
+    """The private names in the code of Keras' own classes.
+
+    Its trainers keep books that differ by backend and version.
+    """
+    stock = [c for c in cls.__mro__ if create.is_of(c, keras.__name__)]
+    methods = [f for c in stock for f in vars(c).values()]
+    codes = [f.__code__ for f in methods if isinstance(f, types.FunctionType)]
+    return {n for code in codes for n in code.co_names if n.startswith("_")}
+
+
+def _carry(graph, new, twins, names):
+    """Set attributes; what can't be, as texts."""
+    twins.note_layer(graph.model, new)
+    held, lost = create.held(graph.model), []
+    for name in names:
+        try:
+            setattr(new, name, twins.of_new(held[name], _layers(graph)))
+        except Uncopied as error:
+            lost.append(f"`{name}` ({error})")
+    return lost
+
+
+def _is_kept(old, names):
+    """Whether the class makes models of what `keras.Model` makes them of."""
+    if create.is_of(type(old), keras.__name__):
+        return False
+    init = type(old).__init__
+    if create.is_of(init, keras.__name__):
+        return True
+    parameters = list(inspect.signature(init).parameters.values())[1:]
+    first = parameters[: len(names)]
+    if first and first[0].kind is inspect.Parameter.VAR_POSITIONAL:
+        return True
+    return tuple(p.name for p in first) == names
+
+
+def _why(old):
+    chain = isinstance(old, keras.Sequential)
+    names = _OF_CHAINS if chain else _OF_GRAPHS
+    if chain and _is_kept(old, names):
+        return "what is left is no chain of layers."
+    wanted = ", ".join(names)
+    return f"its constructor does not take ({wanted}) first."
+
+
+def _overridden(cls):
+    """The methods that a class adds to those of Keras."""
+    own = [c for c in cls.__mro__ if not create.is_of(c, keras.__name__)]
+    own = [c for c in own if issubclass(c, keras.Model)]
+    names = {name for c in own for name in vars(c)}
+    return [f"`{n}`" for n in sorted(names) if not n.startswith("_")]
+
+
+def _warn(new, told, lost):
+    lost = ", ".join(lost) or "nothing that it has of its own"
+    warnings.warn(
+        f"The new model '{new.name}' {told} It lacks: {lost}.",
+        UserWarning,
+        stacklevel=2,
+    )
+
+
+def _layers(graph):
+    """The layers and models of a graph, and those inside its models."""
+    graphs = [graph, *graph.nested()]
+    return [graph.model, *(s.op for g in graphs for s in g.sites)]

@@ -1,0 +1,213 @@
+"""Make a model anew, call by call, with some of its calls changed."""
+
+import dataclasses
+
+import keras
+
+from keras_gates.graphs import classes
+from keras_gates.graphs import create
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs import time_axis
+from keras_gates.graphs.arguments import recorded
+from keras_gates.graphs.copies import Copies
+from keras_gates.graphs.variables import copy_state
+from keras_gates.graphs.variables import values_of
+
+
+@dataclasses.dataclass(eq=False)
+class Recall:
+    """One recorded call, about to be made in the new model.
+
+    Calling it makes the call: on the arguments as they were, carried over,
+    or on others.
+
+    Attributes:
+        site: the `Site` of the old model that is being carried over.
+        args: its positional arguments, with tensors of the new model.
+        kwargs: its keyword arguments, likewise.
+    """
+
+    site: gr.Site
+    args: tuple
+    kwargs: dict
+    _rewriter: "_Rewriter"
+    _tensors: dict
+
+    @property
+    def op(self):
+        """The old layer or operation. Don't call it: it has a model."""
+        return self.site.op
+
+    def copy(self):
+        """The new layer, with the weights of the old; always the same."""
+        return self._rewriter.copy(self.site)
+
+    def tensor(self, old):
+        """The new tensor for a KerasTensor of the same old model.
+
+        Only what comes before this call is there.
+        """
+        return self._tensors[id(old)]
+
+    def __call__(self, *args, **kwargs):
+        """Make the call; on its own arguments if none are given."""
+        if not args and not kwargs:
+            args, kwargs = self.args, self.kwargs
+        return self._rewriter.call(self.site, args, kwargs)
+
+
+def new_copies():
+    """`Copies` for one new model."""
+    return Copies(_twin_model)
+
+
+def _twin_model(model):
+    """A functional model that a layer holds, made again by itself."""
+    return rewrite(gr.read(model))
+
+
+def rewrite(graph, edit=None, edit_input=None, name=None, stock=False):
+    """A new model of a graph, with copies of its layers and weights.
+
+    The old model stays as it is. Nested models are made anew as nested
+    models, each once, a Sequential as a Sequential if it is still a chain of
+    layers.
+
+    Args:
+        graph: the `Graph` of a model, as `graph.read` returns it.
+        edit: called for each recorded call of a layer or operation, in order,
+            those of nested models included, with a `Recall`. It returns the
+            outputs of the call in the new model: `recall()` for the call as
+            it was, or anything else of the same structure. None stands for
+            `recall()`. All calls are made as they were if no function is
+            given.
+        edit_input: called with each new input tensor of the outermost model
+            and the old one; returns what the calls are to read.
+        name: the name of the new model; that of the old one by default.
+        stock: whether models of the user's classes become stock ones, for
+            measurements that her `train_step` or `compute_loss` has no part
+            in; a class with a `call` of its own is kept all the same.
+
+    Returns:
+        A `keras.Sequential` or a functional `keras.Model`.
+
+    Raises:
+        ValueError: a layer can't be made from its config.
+    """
+    return _Rewriter(edit, edit_input, stock).model(graph, name, outer=True)
+
+
+class _Rewriter:
+    def __init__(self, edit, edit_input, stock):
+        self.stock = stock
+        self.edit = edit or (lambda recall: None)
+        self.edit_input = edit_input or (lambda new, old: new)
+        self.models = {}
+        self.copies = new_copies()
+        self.made = {}
+        self.pending = {}
+
+    def model(self, graph, name=None, outer=False):
+        """The new model of a graph; always the same."""
+        if id(graph.model) in self.models:
+            return self.models[id(graph.model)]
+        inputs = {id(kt): _input(kt) for kt in graph.functional.inputs}
+        tensors = dict(inputs)
+        if outer:
+            for kt in graph.functional.inputs:
+                tensors[id(kt)] = self.edit_input(tensors[id(kt)], kt)
+        for site in graph.sites:
+            self._site(site, tensors)
+        structure, results = gr.structures(graph.model)
+        ends = (
+            keras.tree.map_structure(lambda kt: inputs[id(kt)], structure),
+            keras.tree.map_structure(lambda kt: tensors[id(kt)], results),
+        )
+        name = name or graph.model.name
+        stock = self.stock and not gr.has_own_call(graph.model)
+        if stock:
+            new = keras.Model(*ends, name=name)
+        else:
+            new = classes.functional(graph.model, *ends, name)
+        if isinstance(graph.model, keras.Sequential) and not stock:
+            new = _sequential(graph.model, new) or new
+        create.copy_trainable(graph.model, new)
+        create.mark_called(new)
+        self.models[id(graph.model)] = new
+        if not stock:
+            classes.carry(graph, new, lambda: self.copies.twins)
+        return new
+
+    def _site(self, site, tensors):
+        args, kwargs = recorded(site.node, tensors)
+        outputs = None
+        if site.child is None:
+            recall = Recall(site, args, kwargs, self, tensors)
+            outputs = self.edit(recall)
+        if outputs is None:
+            outputs = self.call(site, args, kwargs)
+        flat = keras.tree.flatten(outputs)
+        for kt, new in zip(site.node.outputs, flat, strict=True):
+            tensors[id(kt)] = new
+
+    def copy(self, site):
+        if site.child is not None:
+            if id(site.op) not in self.made:
+                model = self.model(site.child)
+                self.made[id(site.op)] = time_axis.again(site.op, model)
+            return self.made[id(site.op)]
+        if id(site.op) not in self.made:
+            new, complete = self.copies.whole(site.op)
+            self.made[id(site.op)] = new
+            if not complete:
+                self.pending[id(site.op)] = site.op
+        return self.made[id(site.op)]
+
+    def call(self, site, args, kwargs):
+        new = self.copy(site)
+        if not isinstance(new, keras.Layer) or site.child is not None:
+            return new(*args, **kwargs)
+        fresh = self.pending.pop(id(site.op), None) is not None
+        with create.prepared(new, arrays=_arrays(site.op) if fresh else None):
+            outputs = new(*args, **kwargs)
+        if fresh:
+            copy_state(site.op, new)
+            self.copies.twins.note_layer(site.op, new)
+        return outputs
+
+
+def _arrays(layer):
+    """The weights by name, to be created with: no initialiser runs then."""
+    names = [w.name for w in layer.weights]
+    if create.has_sublayers(layer) or len(set(names)) < len(names):
+        return None
+    return {w.name: values_of(w) for w in layer.weights}
+
+
+def _input(kt):
+    layer = gr.input_layer(kt)
+    return type(layer).from_config(layer.get_config()).output
+
+
+def _sequential(old, model):
+    """The layers of a functional model as a Sequential, if it is a chain."""
+    graph = gr.read(model)
+    ops = [site.op for site in graph.sites]
+    layers = all(isinstance(op, keras.Layer) for op in ops)
+    single = len(model.inputs) == 1 and len(model.outputs) == 1
+    if not layers or not single or len({id(op) for op in ops}) < len(ops):
+        return None
+    before = model.inputs[0]
+    for site in graph.sites:
+        tensors = [*site.node.input_tensors, *site.node.outputs]
+        plain = not any(
+            isinstance(x, keras.KerasTensor)
+            for x in keras.tree.flatten(site.node.arguments.kwargs)
+        )
+        if len(tensors) != 2 or tensors[0] is not before or not plain:
+            return None
+        before = tensors[1]
+    if before is not model.outputs[0]:
+        return None
+    first = gr.input_layer(model.inputs[0])
+    return classes.sequential(old, [first, *ops], model.name)

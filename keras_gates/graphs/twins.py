@@ -1,0 +1,400 @@
+"""Copy a layer as it is: the state of the object, variables of its own.
+
+A config names functions, and a layer may hold more than its config says: an
+activation of the user's, an argument that `get_config` forgets, an attribute
+that was changed later. So a layer that stays as it is isn't made from its
+config. Its twin holds copies of all that it holds; functions and what else
+can't change are the very objects.
+
+Like `graph`, this file leans on what Keras does not document. Whatever it
+can't copy it says so of (`Uncopied`), and the layer is made from its config.
+"""
+
+import collections
+import contextlib
+import copy
+import dataclasses
+import enum
+import functools
+import inspect
+import types
+
+import keras
+import numpy as np
+
+from keras_gates.graphs import create
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.variables import values_of
+
+# What can't change, and is shared.
+FIXED = (
+    *(type(None), bool, int, float, complex, str, bytes, type, range, slice),
+    *(types.ModuleType, types.BuiltinFunctionType, types.CodeType, property),
+    *(inspect.Signature, enum.Enum, type(Ellipsis), type(NotImplemented)),
+    *(np.generic, np.dtype, np.ufunc, keras.dtype_policies.DTypePolicy),
+)
+_FAST = frozenset(t for t in FIXED if t.__module__ == "builtins")
+
+# What a layer holds of the model that it is in, and of its last call.
+OF_CALLS = frozenset(
+    (
+        *("_inbound_nodes", "_outbound_nodes"),
+        *("_losses", "_loss_ids", "_losses_override"),
+    )
+)
+# The parameters of torch, which follow from the variables.
+_OF_TORCH = "_torch_params"
+# What a variable has beside its value, shape and type.
+_OF_VARIABLES = ("_path", "_regularizer", "_constraint")
+
+
+class Uncopied(Exception):
+    """Something can't be copied as it is."""
+
+
+@dataclasses.dataclass
+class Twins:
+    """Copies for one new model.
+
+    What two layers of the old model hold together, their twins hold together.
+
+    Attributes:
+        of_model: makes the twin of a functional model that a layer holds.
+    """
+
+    of_model: object
+    _pairs: dict = dataclasses.field(default_factory=dict)
+    _journal: list = dataclasses.field(default_factory=list)
+    _owned: set = dataclasses.field(default_factory=set)
+    _gone: dict = dataclasses.field(default_factory=dict)
+
+    def note(self, old, new):
+        """Let `new` stand for `old` in all twins to come."""
+        # The old one is held, so that no other object can get its id.
+        self._pairs[id(old)] = old, new
+        self._journal.append(id(old))
+
+    def note_layer(self, old, new):
+        """The same, for a layer that is done, with its weights.
+
+        Its lists know its tracker, which knows all of the layer.
+        """
+        self.note(old, new)
+        if not isinstance(old, keras.Layer):
+            return
+        self.note(old._tracker, new._tracker)
+        if len(old.weights) == len(new.weights):
+            for before, after in zip(old.weights, new.weights, strict=True):
+                self.note(before, after)
+
+    def of_new(self, value, layers):
+        """The copy of what speaks of a model, for the new model.
+
+        Args:
+            value: what is copied.
+            layers: those of the old model. What stands for them is noted.
+
+        Raises:
+            Uncopied: it holds one for which nothing stands, or what can't be
+                copied.
+        """
+        held = [x for layer in layers for x in (layer, *gr.own_weights(layer))]
+        self._gone = {id(x): x for x in held if id(x) not in self._pairs}
+        try:
+            return self.of(value)
+        finally:
+            self._gone = {}
+
+    def of(self, value):
+        """The copy of a layer, an operation, or of what one holds.
+
+        Raises:
+            Uncopied: it holds what can't be copied.
+        """
+        self._journal.clear()
+        owned, self._owned = self._owned, self._owned | _parts(value)
+        try:
+            return self._value(value)
+        except Exception as error:
+            for key in self._journal:
+                self._pairs.pop(key, None)
+            if isinstance(error, Uncopied):
+                raise
+            raise Uncopied(f"{type(error).__name__}: {error}") from error
+        finally:
+            self._owned = owned
+
+    def _value(self, value):
+        kind = type(value)
+        if kind in _FAST or isinstance(value, FIXED):
+            return value
+        if id(value) in self._pairs:
+            return self._pairs[id(value)][1]
+        if id(value) in self._gone:
+            raise Uncopied(f"'{value.name}' is not in the new model")
+        for kinds, make in _MAKERS:
+            if isinstance(value, kinds):
+                return make(self, value)
+        if keras.ops.is_tensor(value):
+            return self._tensor(value)
+        if isinstance(value, gr.SAVEABLE):
+            return self._keras(value)
+        return self._object(value)
+
+    # What Keras makes ------------------------------------------------------
+
+    def _keras(self, old):
+        """A layer, operation, metric or generator of random numbers."""
+        new = object.__new__(type(old))
+        self.note(old, new)
+        held = vars(new)
+        for name, value in vars(old).items():
+            if name in OF_CALLS:
+                held[name] = self._container(value, ())
+            elif name == "_modules" and _OF_TORCH in value:
+                parts = {k: v for k, v in value.items() if k != _OF_TORCH}
+                held[name] = self._value(parts)
+            else:
+                held[name] = self._value(value)
+        if _OF_TORCH in vars(old).get("_modules", ()):
+            new._track_variables()
+        return new
+
+    def _model(self, old):
+        if not gr.is_functional(old):
+            return self._keras(old)
+        new = self.of_model(old)
+        self.note(old, new)
+        return new
+
+    def _tracker(self, old):
+        """What finds the variables and layers among a layer's attributes."""
+        new = object.__new__(type(old))
+        self.note(old, new)
+        held = vars(new)
+        for name, value in vars(old).items():
+            if name != "stored_ids":
+                held[name] = self._value(value)
+        held["stored_ids"] = {
+            kind: {id(self._value(x)) for x in old.config[kind][1]}
+            for kind in old.stored_ids
+        }
+        return new
+
+    def _variable(self, old):
+        if old._value is None:
+            raise Uncopied(f"variable '{old.path}' has no value yet")
+        # torch's modules hold the same parameter.
+        torch = keras.backend.backend() == "torch"
+        start = self._value(old._value) if torch else values_of(old)
+        with _scope_of(old):
+            new = type(old)(
+                start,
+                dtype=old.dtype,
+                trainable=old.trainable,
+                autocast=old._autocast,
+                aggregation=old.aggregation,
+                name=old.name,
+            )
+        self.note(old, new)
+        held = vars(new)
+        for name, value in vars(old).items():
+            more = name not in held and not name.startswith("_self_")
+            if name in _OF_VARIABLES or more:
+                held[name] = self._value(value)
+        return new
+
+    def _symbolic(self, old):
+        """A tensor that is left of a trace, without the graph behind it."""
+        new = keras.KerasTensor(old.shape, old.dtype, old.sparse, name=old.name)
+        self.note(old, new)
+        return new
+
+    def _tensor(self, old):
+        try:
+            new = copy.deepcopy(old)
+        except Exception:  # left of a trace: nothing can change it
+            new = old
+        self.note(old, new)
+        return new
+
+    # What Python makes -----------------------------------------------------
+
+    def _array(self, old):
+        new = old.copy()
+        if old.dtype.hasobject:
+            flat = [self._value(x) for x in old.ravel()]
+            new = np.fromiter(flat, object, len(flat)).reshape(old.shape)
+        self.note(old, new)
+        return new
+
+    def _container(self, old, items=None):
+        """A list, dict or set; those of Keras know the layer's tracker."""
+        kind = next(k for k in _CONTAINERS if isinstance(old, k))
+        new = type(old).__new__(type(old))
+        self.note(old, new)
+        # Not by the methods of the subclass: they would track.
+        put = _CONTAINERS[kind]
+        if kind in (dict, collections.OrderedDict):
+            items = dict(old).items() if items is None else items
+            for key, value in items:
+                put(new, self._value(key), self._value(value))
+        else:
+            for value in old if items is None else items:
+                put(new, self._value(value))
+        if isinstance(old, collections.defaultdict):
+            new.default_factory = self._value(old.default_factory)
+        for name, value in getattr(old, "__dict__", {}).items():
+            vars(new)[name] = self._value(value)
+        return new
+
+    def _tuple(self, old):
+        items = [self._value(x) for x in old]
+        if all(a is b for a, b in zip(items, old, strict=True)):
+            return old
+        if isinstance(old, tuple):
+            return tuple.__new__(type(old), items)
+        return type(old)(items)
+
+    def _partial(self, old):
+        func, args, keywords = map(
+            self._value, (old.func, old.args, old.keywords)
+        )
+        return type(old)(func, *args, **keywords)
+
+    def _object(self, old):
+        """Any other object, as `copy.deepcopy` would go about it."""
+        if hasattr(old, "__deepcopy__"):
+            new = copy.deepcopy(old)
+            self.note(old, new)
+            return new
+        silent = type(old).__reduce__ is object.__reduce__
+        if silent and create.is_of(type(old), "tensorflow"):
+            raise Uncopied(f"it holds a resource of TensorFlow: {old!r}")
+        reduced = old.__reduce_ex__(4)
+        if isinstance(reduced, str):
+            return old
+        make, args, state, listed, paired = (*reduced, *[None] * 5)[:5]
+        empty = listed is paired is None and len(args) < 2
+        if not state and empty:
+            # Nothing in it can change, and it may be told by its identity.
+            return old
+        new = make(*map(self._value, args))
+        self.note(old, new)
+        _set_state(new, state, self._value)
+        for item in listed or ():
+            new.append(self._value(item))
+        for key, value in paired or ():
+            new[self._value(key)] = self._value(value)
+        return new
+
+    # Functions are shared, but for what they know of the layer itself ------
+
+    def _function(self, old):
+        return self._bound(old, set())
+
+    def _bound(self, old, seen):
+        """A function, or what one refers to, for the new layer."""
+        if any(id(old) in x for x in (self._pairs, self._owned, self._gone)):
+            return self._value(old)
+        if id(old) in seen:
+            return old
+        seen = {*seen, id(old)}
+        if isinstance(old, types.MethodType):
+            if isinstance(old.__self__, gr.SAVEABLE):
+                owner = self._bound(old.__self__, seen)
+            else:
+                owner = self._value(old.__self__)
+            same = owner is old.__self__
+            return old if same else types.MethodType(old.__func__, owner)
+        if isinstance(old, types.FunctionType):
+            return self._rebound(old, seen)
+        if type(old) in (list, tuple):
+            items = [self._bound(x, seen) for x in old]
+            same = all(a is b for a, b in zip(items, old, strict=True))
+            return old if same else type(old)(items)
+        if type(old) is dict:
+            items = {k: self._bound(v, seen) for k, v in old.items()}
+            return old if all(items[k] is old[k] for k in old) else items
+        return old
+
+    def _rebound(self, old, seen):
+        try:
+            cells = [c.cell_contents for c in old.__closure__ or ()]
+        except ValueError:  # a name that has no value yet
+            return old
+        before = [cells, old.__defaults__, old.__kwdefaults__, vars(old)]
+        after = [
+            None if x is None else self._bound(x, seen)
+            for x in (cells, *before[1:])
+        ]
+        if all(a is b for a, b in zip(after, before, strict=True)):
+            return old
+        cells, defaults, keywords, attributes = after
+        new = types.FunctionType(
+            old.__code__,
+            old.__globals__,
+            old.__name__,
+            defaults,
+            tuple(map(types.CellType, cells)),
+        )
+        new.__kwdefaults__ = keywords
+        for name in functools.WRAPPER_ASSIGNMENTS:
+            if hasattr(old, name):
+                setattr(new, name, getattr(old, name))
+        vars(new).update(attributes)
+        return new
+
+
+def _parts(value):
+    """The ids of a layer, the layers inside it, and their variables."""
+    if not isinstance(value, keras.Layer):
+        return set()
+    layers = [value, *create.sublayers(value)]
+    variables = [v for layer in layers for v in layer.variables]
+    return {id(x) for x in [*layers, *variables]}
+
+
+def _scope_of(variable):
+    """Within, a variable of the same name gets the same path.
+
+    A distribution of JAX goes by the path as the variable is created.
+    """
+    stack = contextlib.ExitStack()
+    for name in variable.path.split("/")[:-1]:
+        stack.enter_context(keras.name_scope(name))
+    return stack
+
+
+def _set_state(new, state, copied):
+    if state is None:
+        return
+    if hasattr(new, "__setstate__"):
+        new.__setstate__(copied(state))
+        return
+    held, slots = state if isinstance(state, tuple) else (state, {})
+    for name, value in (held or {}).items():
+        vars(new)[name] = copied(value)
+    for name, value in slots.items():
+        setattr(new, name, copied(value))
+
+
+_CONTAINERS = {
+    list: list.append,
+    collections.OrderedDict: collections.OrderedDict.__setitem__,
+    dict: dict.__setitem__,
+    set: set.add,
+}
+# The first that fits.
+_MAKERS = (
+    (keras.Variable, Twins._variable),
+    (keras.Model, Twins._model),
+    (keras.Operation, Twins._keras),
+    (gr.TRACKER, Twins._tracker),
+    ((types.FunctionType, types.MethodType), Twins._function),
+    (tuple(_CONTAINERS), Twins._container),
+    ((tuple, frozenset), Twins._tuple),
+    (functools.partial, Twins._partial),
+    (np.ndarray, Twins._array),
+    (keras.KerasTensor, Twins._symbolic),
+)

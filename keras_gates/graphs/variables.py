@@ -1,0 +1,42 @@
+"""Carry the weights and random states of one layer over to another."""
+
+import keras
+import numpy as np
+
+from keras_gates.graphs import create
+
+
+def copy_state(old, new):
+    """Give a recreated layer all that the old one has learnt.
+
+    Args:
+        old: a built layer.
+        new: one made from its config, and built.
+
+    Raises:
+        ValueError: the new layer has other weights.
+    """
+    if [w.shape for w in old.weights] != [w.shape for w in new.weights]:
+        raise ValueError(
+            f"Layer '{old.name}' (of type {type(old).__name__}) has other "
+            "weights when it is recreated from its config: "
+            f"{[tuple(w.shape) for w in new.weights]} instead of "
+            f"{[tuple(w.shape) for w in old.weights]}. Its `get_config()` "
+            "must return every argument of its constructor."
+        )
+    for before, after in zip(old.weights, new.weights, strict=True):
+        after.assign(values_of(before))
+    copy_seeds(old, new)
+
+
+def copy_seeds(old, new):
+    """Carry the states of a layer's random generators over."""
+    for before, after in zip(
+        create.seed_states(old), create.seed_states(new), strict=True
+    ):
+        after.assign(values_of(before))
+
+
+def values_of(variable):
+    """A copy: JAX would share the array, and free it when either trains."""
+    return np.array(keras.ops.convert_to_numpy(variable))

@@ -1,0 +1,1 @@
+"""`ResConv` and its parts."""

@@ -1,0 +1,1 @@
+"""`StripConv` and its parts."""

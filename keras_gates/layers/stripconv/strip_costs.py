@@ -1,0 +1,88 @@
+"""What computing with stripes costs, against the dense kernel."""
+
+import dataclasses
+import math
+
+import keras
+
+from keras_gates.layers.stripconv import strip_ops
+from keras_gates.layers.stripconv.trimming import trim
+
+
+@dataclasses.dataclass(frozen=True)
+class Rates:
+    """What single steps cost on a backend, in multiply-adds.
+
+    Those of the backend's dense convolution. Fitted to the CPU times that
+    `benchmarks/stripes.py` shows, of two cores that others used, too.
+
+    Attributes:
+        product: a multiply-add of the product with the stripes.
+        written: a number that this product writes, and the sums read.
+        summed: adding one position of the kernel to one output.
+        constant: what comes on top, as a share of the dense kernel.
+    """
+
+    product: float
+    written: float
+    summed: float
+    constant: float
+
+
+RATES = {
+    "tensorflow": Rates(1.14, 35.0, 15.0, 0.16),
+    "jax": Rates(0.85, 84.0, 18.0, 0.03),
+    "torch": Rates(0.64, 120.0, 28.0, 0.24),
+}
+# By how much stripes must promise to win: the rates are no better than that.
+_MARGIN = 0.9
+
+
+def pays(stripes, window, channels):
+    """Whether to compute by stripes takes less time than the dense kernel.
+
+    Not where there is an accelerator: no rates were measured on any.
+
+    Args:
+        stripes: the `Stripes`.
+        window: the `Window` on the input.
+        channels: the number of input channels.
+    """
+    if not _only_cpu():
+        return False
+    by_stripes, dense = shares(stripes, window, channels)
+    return by_stripes < _MARGIN * dense
+
+
+def shares(stripes, window, channels):
+    """The costs of both ways, relative to a `Conv2D` as wide.
+
+    Args:
+        stripes: the `Stripes`.
+        window: the `Window` on the input.
+        channels: the number of input channels.
+
+    Returns:
+        `(by stripes, by the dense kernel in the smallest box)`. The first is
+        infinite where the stripes can't be computed alone.
+    """
+    rates = RATES[keras.backend.backend()]
+    rows, columns, filters = stripes.kept.shape
+    whole = rows * columns * filters * channels
+    size = trim(window, stripes.box).kernel_size
+    dense = math.prod(size) / (rows * columns)
+    if not strip_ops.can_convolve(stripes, window):
+        return math.inf, dense
+    taps = stripes.kept.any(axis=2).sum()
+    each = (
+        stripes.count * (rates.product * channels + rates.written)
+        + rates.summed * taps * filters
+    )
+    return float(each / whole) + rates.constant, dense
+
+
+def _only_cpu():
+    if keras.backend.backend() == "torch":
+        return keras.ops.zeros(()).device.type == "cpu"
+    devices = keras.distribution.list_devices()
+    return all(device.lower().startswith("cpu") for device in devices)

@@ -1,0 +1,1 @@
+"""The smaller model: layers, weights, and the state of an optimizer."""

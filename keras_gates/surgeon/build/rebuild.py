@@ -1,0 +1,214 @@
+"""Make the smaller model: nested models as they were, each layer once."""
+
+import contextlib
+
+import keras
+
+from keras_gates.graphs import classes
+from keras_gates.graphs import create
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs import time_axis
+from keras_gates.graphs.arguments import mapped
+from keras_gates.graphs.arguments import recorded
+from keras_gates.graphs.rewrite import new_copies
+from keras_gates.surgeon import faults
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.build.replacements import Pieces
+
+
+def rebuild(graph, decision, folds):
+    """The new model of a graph.
+
+    Args:
+        graph: the `Graph` that was read.
+        decision: the `Decision` for it.
+        folds: the `Folds`: where the factors of gates go.
+
+    Returns:
+        A `keras.Sequential` for a Sequential, if what is left is a chain of
+        layers, else a functional `keras.Model`.
+    """
+    return _Builder(decision, folds).model(graph, graph.inputs)
+
+
+class _Builder:
+    """Carries the sites of each model over to a new one."""
+
+    def __init__(self, decision, folds):
+        self.decision = decision
+        self.labels = decision.labelling.labels
+        self.pieces = Pieces(decision, folds)
+        self.models = {}
+        self.wrappers = {}
+        self.called = {scope.site for scope in decision.called}
+        self.steps = {}
+        for step in decision.labelling.steps:
+            if step in decision.present:
+                self.steps.setdefault(step.key, step)
+
+    def model(self, graph, bound):
+        """The new model of a graph, nested or not.
+
+        Args:
+            graph: its `Graph`.
+            bound: the flat tensors that its inputs are, where it is called
+                first.
+        """
+        if id(graph.model) in self.models:
+            return self.models[id(graph.model)]
+        pairs = zip(graph.functional.inputs, bound, strict=True)
+        tensors = {id(kt): self._input(kt, tensor) for kt, tensor in pairs}
+        new = None
+        if isinstance(graph.model, keras.Sequential):
+            new = self._sequential(graph, tensors)
+        if new is None:
+            new = self._functional(graph, tensors)
+        create.copy_trainable(graph.model, new)
+        create.mark_called(new)
+        self.models[id(graph.model)] = new
+        self._carry(graph, new)
+        return new
+
+    def _carry(self, graph, new):
+        """What the user has put on the model, and her class."""
+
+        def twins():
+            made = new_copies().twins
+            for pair in self._counterparts(graph):
+                made.note_layer(*pair)
+            return made
+
+        classes.carry(graph, new, twins)
+
+    def _counterparts(self, graph):
+        """Pairs of old and new, for what has a counterpart."""
+        for each in [graph, *graph.nested()]:
+            pairs = [(each.model, self.models)]
+            pairs += [(s.op, self.pieces.operations) for s in each.sites]
+            for old, made in pairs:
+                if id(old) in made:
+                    yield old, made[id(old)]
+
+    def _input(self, kt, tensor):
+        """A new input of a model, narrower if what feeds it is."""
+        layer = gr.input_layer(kt)
+        masks = self.decision.masks(self.labels[tensor])
+        shape = lb.cut_shape(tuple(kt.shape), masks)
+        config = {**layer.get_config(), "batch_shape": shape}
+        return type(layer).from_config(config).output
+
+    def _functional(self, graph, tensors):
+        for site in graph.sites:
+            if site.child is not None:
+                self._nested(site, tensors)
+            elif (id(site), None) in self.steps:
+                self._site(site, tensors)
+        passed = {id(tensors[id(kt)]): kt for kt in graph.functional.inputs}
+
+        def made(kt):
+            new = tensors[id(kt)]
+            # Called on a known size, Keras takes this for a cycle.
+            unknown = None in new.shape[1:]
+            if unknown and passed.get(id(new), kt) is not kt:
+                return keras.layers.Identity()(new)
+            return new
+
+        inputs, outputs = gr.structures(graph.model)
+        inputs = keras.tree.map_structure(lambda kt: tensors[id(kt)], inputs)
+        outputs = keras.tree.map_structure(made, outputs)
+        return classes.functional(
+            graph.model, inputs, outputs, graph.model.name
+        )
+
+    def _sequential(self, graph, tensors):
+        """A Sequential again; None unless what is left is such a chain."""
+        if not all(self._links(site) for site in graph.sites):
+            return None
+        layers = [gr.input_layer(kt) for kt in tensors.values()]
+        with contextlib.ExitStack() as stack:
+            for site in graph.sites:
+                if site.child is not None:
+                    layers.append(self._inner(site))
+                    continue
+                for piece in self._pieces(site):
+                    hints = create.prepared(piece.op, piece.spec, piece.arrays)
+                    layers.append(stack.enter_context(hints))
+            if not all(isinstance(layer, keras.Layer) for layer in layers):
+                return None
+            if len(layers) == len(tensors):
+                return None
+            with faults.of_layer(graph.model.name, graph.model):
+                new = classes.sequential(graph.model, layers, graph.model.name)
+        for site in graph.sites:
+            if site.child is None:
+                self.pieces.finish(self.steps[id(site), None])
+        return new
+
+    def _pieces(self, site):
+        """What a site becomes; for a chain, with the gate behind it."""
+        step = self.steps.get((id(site), None))
+        pieces = [] if step is None else self.pieces.of(step)
+        for gate in site.behind.values():
+            pieces += self._pieces(gate)
+        return pieces
+
+    def _links(self, site):
+        """Whether a site can be a link of a chain: it is there, ungathered."""
+        if site.child is not None:
+            return site in self.called
+        selection = self.steps.get((id(site), 0))
+        gathers = selection is not None and self.pieces.gathers(selection)
+        return (id(site), None) in self.steps and not gathers
+
+    def _inner(self, site):
+        model = self.model(site.child, site.child.bounds[0])
+        if id(site.op) not in self.wrappers:
+            self.wrappers[id(site.op)] = time_axis.again(site.op, model)
+        return self.wrappers[id(site.op)]
+
+    def _nested(self, site, tensors):
+        """Call the new one of a nested model, if it is still called."""
+        if site not in self.called:
+            return
+        args, kwargs = recorded(site.node, tensors)
+        _bind(site.node, self._inner(site)(*args, **kwargs), tensors)
+
+    def _site(self, site, tensors):
+        """Carry one recorded call over to the new graph."""
+        step = self.steps[id(site), None]
+        kts = site.node.input_tensors
+        own = {
+            id(tensor): tensors.get(id(kt))
+            for tensor, kt in zip(step.call.inputs, kts, strict=True)
+        }
+        selection = self.steps.get((id(site), 0))
+        if selection is not None and self.pieces.gathers(selection):
+            piece = self.pieces.gather(selection)
+            first = id(step.call.inputs[0])
+            own[first] = piece.op(own[first], **piece.kwargs)
+        x = own[id(self.pieces.source(step))]
+        with faults.of_layer(step.path, step.call.op):
+            for piece in self.pieces.of(step):
+                x = _call(piece, x, own)
+        self.pieces.finish(step)
+        flat = keras.tree.flatten(x)
+        for number, gate in site.behind.items():
+            for piece in self._pieces(gate):
+                flat[number] = _call(piece, flat[number], own)
+        _bind(site.node, flat, tensors)
+
+
+def _call(piece, x, own):
+    """The outcome of a piece, on its own arguments or on `x`."""
+    args, kwargs = (x,), piece.kwargs
+    if piece.args is not None:
+        args, kwargs = mapped(
+            lambda a: own.get(id(a), a), piece.args, piece.kwargs
+        )
+    return create.call(piece.op, args, kwargs, piece.spec, piece.arrays)
+
+
+def _bind(node, outputs, tensors):
+    flat = keras.tree.flatten(outputs)
+    for kt, new in zip(node.outputs, flat, strict=True):
+        tensors[id(kt)] = new

@@ -1,0 +1,311 @@
+"""What one call turns into in the smaller model."""
+
+import collections
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_gates.constraints import KeepSign
+from keras_gates.graphs import configs
+from keras_gates.graphs import create
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.names import Names
+from keras_gates.graphs.rewrite import new_copies
+from keras_gates.regularizers import L1
+from keras_gates.surgeon import faults
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.build.weights import Weights
+from keras_gates.surgeon.rules.merge import Merge
+from keras_gates.surgeon.rules.rule import Barrier
+
+
+@dataclasses.dataclass
+class Piece:
+    """One operation to call.
+
+    Attributes:
+        op: a new layer or operation.
+        args: its arguments, with the flat tensors of the original; None
+            for the output of the piece before.
+        kwargs: the same by keyword.
+        spec: the outcome of the call, where it is known.
+        arrays: the weights that the layer is to be created with.
+    """
+
+    op: object
+    args: tuple | None = None
+    kwargs: dict = dataclasses.field(default_factory=dict)
+    spec: object = None
+    arrays: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass
+class View:
+    """What a rule may ask when it revises a call."""
+
+    decision: object
+    step: object
+    index: dict
+
+    @property
+    def inputs(self):
+        return [self.decision.labelling.labels[t] for t in self.step.inputs]
+
+    def masks(self, labels):
+        return self.decision.masks(labels)
+
+    def shape(self, tensor, labels):
+        """The shape of a tensor when only what is kept is left."""
+        return lb.cut_shape(tensor.shape, self.masks(labels))
+
+
+class Pieces:
+    """Makes the pieces of each step of a decision.
+
+    Args:
+        decision: the `Decision`.
+        folds: the `Folds`: factors by weight, and gates that stay.
+    """
+
+    def __init__(self, decision, folds):
+        self.decision = decision
+        self.labels = decision.labelling.labels
+        self.folds = folds
+        self.weights = Weights(decision, folds)
+        self.copies = new_copies()
+        self.operations = {}
+        steps = decision.labelling.steps
+        sites = {id(s.site): id(s.call.op) for s in steps}
+        self._sites = collections.Counter(sites.values())
+        self._names = Names(s.call.op.name for s in steps)
+        self._replaced = set()
+        # What gets other weights can't share them with what stays.
+        self._cuttable = {
+            id(x)
+            for s in steps
+            if not isinstance(s.rule, Barrier)
+            for x in (s.call.op, *gr.own_weights(s.call.op))
+        }
+
+    def of(self, step):
+        """The pieces of a step, in order; none where it is passed over."""
+        if step.is_gate:
+            return self._scale(step)
+        gone = self.decision.dropped.get(step.key, ())
+        pieces = []
+        if len(step.call.inputs) - len(gone) != 1 or not gone:
+            pieces.append(self._main(step, gone))
+        if gone and isinstance(step.rule, Merge):
+            pieces += self._without(step, gone, alone=not pieces)
+        if gone and create.gains_mask(step.site.node, gone):
+            pieces.append(self._unmasked(step))
+        return pieces
+
+    def source(self, step):
+        """The input that stands for the output where there is no piece."""
+        gone = self.decision.dropped.get(step.key, ())
+        return next(t for i, t in enumerate(step.call.inputs) if i not in gone)
+
+    def finish(self, step):
+        """Copy what creation did not set, and check that all is there."""
+        new = self.operations.get(id(step.call.op))
+        if isinstance(step.call.op, keras.Layer) and new is not None:
+            self.weights.finish(step.call.op, new)
+            self.copies.finish(step.call.op, new)
+
+    def _main(self, step, gone):
+        """The operation itself, at its final size."""
+        call, old = step.call, step.call.op
+        config, args, kwargs, other = {}, call.args, call.kwargs, None
+        if self._touched(step):
+            view = View(self.decision, step, self.weights.index(step))
+            with faults.of_rule(call, step.rule):
+                config, args, kwargs = step.rule.revise(call, step.flow, view)
+                other = step.rule.replaced(call, step.flow, view)
+        if gone:
+            args, kwargs = _without(args, kwargs, call.inputs, gone)
+        arrays = {}
+        if id(old) not in self.operations:
+            arrays, extra = self.weights.of(step)
+            config = configs.merged(config, _settled(old))
+            config = configs.merged(config, extra)
+            new = self._copied(step, config) if other is None else other
+            self.operations[id(old)] = new
+        op = self.operations[id(old)]
+        return Piece(op, args, kwargs, self._spec(step), arrays)
+
+    def _copied(self, step, config):
+        """The new operation of a step: as it is if nothing has to change."""
+        old = step.call.op
+        if config or self._resized(step):
+            return self.copies.make(old, config)
+        plain = self.copies.plain(old, {})
+        if plain is not None:
+            return plain
+        held = [old, *create.sublayers(old), *gr.own_weights(old)]
+        apart = any(id(x) in self._cuttable for x in held)
+        new, complete = self.copies.whole(old, apart)
+        if complete:
+            self.weights.has_all(old)
+        return new
+
+    def _resized(self, step):
+        """Whether anything that the layer reads, holds or puts out is cut."""
+        roles = step.flow.roles.values()
+        whole = all(self.decision.mask(ids).all() for ids in roles)
+        return self._touched(step) or not whole
+
+    def _touched(self, step):
+        labels = [self.labels[t] for t in step.inputs] + step.flow.labels
+        return not all(self.decision.mask(x).all() for x in labels)
+
+    def _spec(self, step):
+        """The output of a call with one output; None leaves it to Keras."""
+        node = step.site.node
+        if len(node.outputs) != 1 or create.has_sublayers(step.call.op):
+            return None
+        kt = node.outputs[0]
+        masks = self.decision.masks(step.flow.labels[0])
+        shape = lb.cut_shape(tuple(kt.shape), masks)
+        return keras.KerasTensor(shape, kt.dtype, kt.sparse)
+
+    # What gates and constant operands leave behind -----------------------
+
+    def _scale(self, step):
+        """What is left of a gate: nothing, or a stock Rescaling."""
+        factors = self.folds.scales.get(step.key)
+        if factors is None:
+            return []
+        return self._affine(step, factors, 0.0, step.call.op.name)
+
+    def _without(self, step, gone, alone):
+        """What constant operands that are left out do to the others."""
+        constants = {}
+        for index in gone:
+            tensor = step.inputs[index]
+            kept = self.decision.mask(self.labels[tensor])
+            known = self.decision.values[tensor].plain()
+            constants[index] = np.where(kept, known, 0.0)
+        count = len(step.call.inputs)
+        scale, offset = step.rule.without(constants, count)
+        name = step.call.op.name
+        return self._affine(
+            step, scale, offset, name if alone else f"{name}_rest"
+        )
+
+    def _unmasked(self, step):
+        """A copy of the values, which no mask of time steps goes along with."""
+        copy = gr.operation("numpy.Copy")()
+        copy.name = self._names.free(f"{step.call.op.name}_unmasked")
+        return Piece(copy)
+
+    def _affine(self, step, scale, offset, name):
+        """`scale * x + offset`, as a Rescaling wherever it has one axis."""
+        masks = self.decision.masks(step.flow.labels[0])
+        scale, offset = (
+            _cut(np.asarray(a, "float64"), masks) for a in (scale, offset)
+        )
+        if np.all(scale == 1) and np.all(offset == 0):
+            return []
+        vectors = [a for a in (scale, offset) if a.size > 1]
+        last = all(a.size == a.shape[-1] for a in vectors)
+        plain = keras.config.image_data_format() == "channels_last"
+        if vectors and not (last and plain):
+            return [Piece(_Affine(scale, offset))]
+        layer = keras.layers.Rescaling(
+            _listed(scale),
+            _listed(offset),
+            name=self._unique(step, name),
+            dtype=getattr(step.call.op, "dtype_policy", None),
+        )
+        return [Piece(layer, spec=self._spec(step))]
+
+    def _unique(self, step, name):
+        """`name`, unless something else has it.
+
+        A shared operation may leave something behind at each of its calls.
+        """
+        op = step.call.op
+        alone = step.is_gate or self._sites[id(op)] == 1
+        if alone and name == op.name and id(op) not in self._replaced:
+            self._replaced.add(id(op))
+            return name
+        return self._names.free(name)
+
+    # Gathers -------------------------------------------------------------
+
+    def gathers(self, selection):
+        """Whether the reader wants fewer channels than there are."""
+        source, wanted = self._sides(selection)
+        return bool((source != wanted).any())
+
+    def gather(self, selection):
+        """`keras.ops.take`, as a piece."""
+        source, wanted = self._sides(selection)
+        position = np.cumsum(source) - 1
+        indices = position[wanted].tolist()
+        axis = lb.varying(selection.flow.labels[0])[0]
+        # Two runs agree on this name; Keras would count on from any other.
+        take = gr.operation("numpy.Take")(axis=axis)
+        take.name = self._unique(
+            selection, f"{selection.call.op.name}_channels"
+        )
+        return Piece(take, kwargs={"indices": indices})
+
+    def _sides(self, selection):
+        """What is kept in front of a selection, and behind it, in a row."""
+        wanted = self.decision.mask(selection.flow.labels[0])
+        source = self.decision.mask(self.labels[selection.inputs[0]])
+        source = np.broadcast_to(source, wanted.shape)
+        return source.reshape(-1), wanted.reshape(-1)
+
+
+def _settled(op):
+    """What undoes `slim`, so that no gamma needs this package to load."""
+    if not isinstance(op, keras.layers.BatchNormalization):
+        return {}
+    pairs = (("gamma_regularizer", L1), ("gamma_constraint", KeepSign))
+    return {k: None for k, own in pairs if isinstance(getattr(op, k), own)}
+
+
+class _Affine:
+    """A scale and an offset on an axis that Rescaling does not speak of."""
+
+    def __init__(self, scale, offset):
+        self.scale = scale
+        self.offset = offset
+
+    def __call__(self, x):
+        scale, offset = (
+            np.asarray(a, x.dtype) for a in (self.scale, self.offset)
+        )
+        if np.any(scale != 1):
+            x = keras.ops.multiply(x, scale)
+        # On TensorFlow `keras.ops.add` takes a vector along any axis for a
+        # bias of the last one if that is as long; `subtract` does not.
+        return keras.ops.subtract(x, -offset) if np.any(offset != 0) else x
+
+
+def _cut(array, masks):
+    for axis in range(array.ndim):
+        if array.shape[axis] == len(masks[axis]) > 1:
+            array = array.compress(masks[axis], axis)
+    return array
+
+
+def _listed(array):
+    values = array.reshape(-1).tolist()
+    return values[0] if len(values) == 1 else values
+
+
+def _without(args, kwargs, inputs, gone):
+    """Arguments with the operands at positions `gone` left out."""
+    drop = {id(inputs[i]) for i in gone}
+
+    def prune(x):
+        if isinstance(x, (list, tuple)):
+            return type(x)(prune(i) for i in x if id(i) not in drop)
+        return x
+
+    return prune(tuple(args)), {k: prune(v) for k, v in kwargs.items()}

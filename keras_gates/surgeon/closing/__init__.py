@@ -1,0 +1,1 @@
+"""From thresholds, scores, or a budget to what is closed."""

@@ -1,0 +1,208 @@
+"""From thresholds to closed gates; a budget is counted on the way."""
+
+import warnings
+
+import numpy as np
+
+from keras_gates import thresholds as th
+from keras_gates.graphs.shapes import shapes_of
+from keras_gates.surgeon.build.rebuild import rebuild
+from keras_gates.surgeon.closing import latency
+from keras_gates.surgeon.closing import ranking as bg
+from keras_gates.surgeon.passes.label import label
+from keras_gates.surgeon.report import table
+from keras_gates.surgeon.solving import essential
+from keras_gates.surgeon.solving import removable
+from keras_gates.surgeon.solving import solve
+
+# How many analyses a search may make: it takes some 0.5 ms for each call of
+# the model, and 60 are enough where not all steps are large.
+_ANALYSES, _MOST, _CALLS = 60, 240, 5000
+
+
+def close(graph, gates, thresholds, keep_at_least=0, **options):
+    """Decide which factors are closed.
+
+    Args:
+        graph: the `Graph` of the model.
+        gates: the `Factors` that thresholds may speak of.
+        thresholds: as in `plan`.
+        keep_at_least: as in `plan`.
+        **options: `exact` and `round_to`, as in `solve`.
+
+    Returns:
+        `(closed, notes)`: `{gate name: mask}`, and lines for the plan.
+
+    Raises:
+        TypeError, ValueError: as `plan`.
+    """
+    fixed, budget, members = th.part_budget(thresholds, gates)
+    closed = th.resolve(fixed, gates, keep_at_least)
+    wanted = th.resolve(fixed, gates)
+    if budget is not None:
+        names = {gate.name for gate in members}
+        others = {n: mask for n, mask in closed.items() if n not in names}
+        floors = th.resolve(th.Quantile(1.0), gates, keep_at_least)
+        held = {name: ~floors[name] for name in names}
+        search = _Search(graph, budget, members, others, options)
+        vain = removable.never(graph, names, others, options["exact"])
+        free = {name: held[name] | vain.get(name, False) for name in held}
+        free, chosen, reached = search.find(free)
+        closed |= chosen
+        wanted |= {n: m & free[n] | chosen[n] for n, m in reached.items()}
+        spared = removable.spared(graph, closed, names, **options)
+        closed |= {name: closed[name] & ~spared[name] for name in spared}
+        for name, mask in vain.items():
+            spared[name] = spared.get(name, False) | mask
+        return closed, _budget_notes(wanted, closed, spared)
+    return closed, _notes(wanted, closed)
+
+
+class _Search:
+    """What a budget closes of its gates, beside others that are closed."""
+
+    def __init__(self, graph, budget, members, others, options):
+        self.graph = graph
+        self.budget = budget
+        self.members = members
+        self.others = others
+        self.options = options
+        self.shapes = shapes_of(graph, budget.sizes)
+
+    def solved(self, masks):
+        """The `Solution` with these closed, too."""
+        closed = {**self.others, **masks}
+        return solve.solve(self.graph, closed, **self.options)
+
+    def totals(self, masks):
+        return table.totals(self.solved(masks), self.shapes)
+
+    def find(self, held):
+        """`(held, closed, wanted)`, masks by gate name.
+
+        They are what stays open, what is closed, and what would be if
+        nothing were held.
+        """
+        meet = self._timed if self.budget.of == "latency" else self._counted
+        ask = meet()
+        exact = self.options["exact"]
+        severs = essential.severing(self.graph, exact, self.others)
+        floor = self.budget.keep_at_least
+        needed = essential.held_open(self.members, self.others, floor, severs)
+        held = {name: m | needed.get(name, False) for name, m in held.items()}
+        ranking = bg.Ranking.of(
+            self.members, held, self.budget.normalize, self._ties()
+        )
+        chosen = ask(ranking)
+        return held, ranking.closing(chosen), ranking.reached(chosen)
+
+    def _ties(self):
+        """For each gate with channels, the units that its factors close."""
+        labelling = label(self.graph, selections=False)
+        none = {g.name: np.zeros(g.values.shape, bool) for g in self.members}
+        found = {}
+        for name, _, own, at in solve.vectors(labelling, none):
+            ties = found.setdefault(name, np.zeros(none[name].shape, int))
+            ties[at] = own
+        return found
+
+    def _counted(self):
+        """A function from a ranking to what is closed, by counts."""
+        of, solution = self.budget.of, self.solved({})
+        whole = table.totals(solution, self.shapes)[of][0]
+        unknown = []
+        if of == "macs":
+            unknown = table.uncounted(solution, self.shapes)
+        if not whole:
+            raise ValueError(_nothing_counted(self.graph, of, unknown))
+        if unknown:
+            warnings.warn(_not_counted(self.budget, unknown), stacklevel=2)
+        trials = _CALLS // max(1, len(self.graph.calls))
+        trials = min(max(trials, _ANALYSES), _MOST)
+
+        def cost(masks):
+            return self.totals(masks)[of][1]
+
+        return lambda ranking: bg.meet(
+            self.budget, ranking, whole, cost, trials
+        )
+
+    def _timed(self):
+        """The same by measurements of rebuilt models."""
+        budget = self.budget
+
+        def built(solution):
+            return rebuild(solution.graph, solution.decision, solution.folds)
+
+        whole = built(solve.solve(self.graph, {}, **self.options))
+        clock = latency.clock(
+            whole, budget.batch_size, budget.measure, budget.sizes
+        )
+
+        def ratio(masks):
+            return clock.ratio(built(self.solved(masks)))
+
+        def ask(ranking):
+            chosen = bg.meet_time(budget, ranking, clock, ratio)
+            before, after = self.totals(ranking.closing(chosen))["macs"]
+            allowed = budget.limit(clock.whole) / clock.whole
+            if after < bg.FAR_BELOW * min(allowed, 1.0) * before:
+                share = after / before
+                warnings.warn(_more_macs(budget, share, allowed), stacklevel=2)
+            return chosen
+
+        return ask
+
+
+def _nothing_counted(graph, of, unknown):
+    names = ", ".join(map(repr, unknown[:8])) or "no layer has a kernel"
+    return (
+        f"Model '{graph.model.name}' has no {bg.UNITS[of]} that can be "
+        f"counted: {names}. Pass Budget(..., sizes=...) if the size of an "
+        "input is unknown, register a rule with `costs` or `counts` for "
+        "layers without one, or set a budget of params."
+    )
+
+
+def _not_counted(budget, unknown):
+    names = ", ".join(map(repr, unknown[:8])) + ", ..." * (len(unknown) > 8)
+    return (
+        f"Budget({budget.of}={budget.amount!r}) counts nothing for "
+        f"{len(unknown)} layers or operations: {names}. It is met by the rest "
+        "of the model alone. If the size of an input is unknown, pass one to "
+        "count at, as Budget(..., sizes=...); if they have no rule, register "
+        "one with `costs` or `counts`, or set a budget of params."
+    )
+
+
+def _more_macs(budget, share, allowed):
+    return (
+        f"Budget(latency={budget.amount!r}) leaves {share:.1%} of the MACs to "
+        f"come to {allowed:.1%} of the time: time hardly follows MACs here. "
+        "What takes it may be the overhead of calls, not the channels; try a "
+        "larger batch_size, or a budget of macs."
+    )
+
+
+def _budget_notes(wanted, closed, spared):
+    """What floors hold open, and what is left open for want of a use."""
+    kept = {n: wanted[n] & spared[n] & ~closed[n] for n in spared}
+    wanted = {n: wanted[n] & ~kept.get(n, False) for n in wanted}
+    why = "closing these removes nothing, so the budget leaves them open"
+    return [*_notes(wanted, closed), *_listed(why, kept)]
+
+
+def _notes(wanted, closed):
+    """What floors hold open that would be closed without them."""
+    kept = {name: wanted[name] & ~closed[name] for name in closed}
+    return _listed("held open by keep_at_least", kept)
+
+
+def _listed(what, masks):
+    """A note with the gates that have any factor in `masks`, if any has."""
+    parts = [
+        f"'{name}' ({np.count_nonzero(mask)} of {mask.size})"
+        for name, mask in masks.items()
+        if mask.any()
+    ]
+    return [f"{what}: {', '.join(parts)}"] * bool(parts)

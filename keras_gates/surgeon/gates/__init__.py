@@ -1,0 +1,1 @@
+"""What can be closed: gates, composites, and groups of coupled channels."""

@@ -1,0 +1,86 @@
+"""Which layers of a graph have factors that can be closed."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_gates.graphs import create
+from keras_gates.layers.gate import Gate
+from keras_gates.surgeon.rules import rule_of
+from keras_gates.thresholds import Factors
+
+
+def gates_of(graph):
+    """`{path: Source}` of all layers whose factors can be closed.
+
+    Raises:
+        ValueError: two gates have one path.
+    """
+    found, seen = {}, set()
+    for call in graph.calls:
+        if id(call.op) in seen:
+            continue
+        seen.add(id(call.op))
+        source = rule_of(call).source(call)
+        if source is None:
+            _check_no_gate_inside(call)
+            continue
+        if call.path in found:
+            raise ValueError(
+                f"Two gates are called '{call.path}'. Rename one of them, so "
+                "that thresholds and plans can tell them apart."
+            )
+        found[call.path] = source
+    for name, values in graph.scores.items():
+        found[name] = dataclasses.replace(found[name], scores=values)
+    return found | graph.groups
+
+
+def unknown_gates(graph):
+    """A sentence on gates of classes that no rule speaks of, or nothing."""
+    found = {
+        f"'{call.path}' (of type {type(call.op).__name__})": None
+        for call in graph.calls
+        if isinstance(call.op, Gate) and rule_of(call).source(call) is None
+    }
+    if not found:
+        return ""
+    names = ", ".join(list(found)[:8])
+    return (
+        f" It has {names}, of a class derived from a gate's that "
+        "computes its output or its factor in a way of its own, and is taken "
+        "for no gate. Use the gate classes as they are, or register the class: "
+        "keras_gates.surgeon.register(cls, "
+        "keras_gates.surgeon.rules.Composite(expand=..., gate=...)), where "
+        "`expand` writes it out with the gate that it stands for."
+    )
+
+
+def _check_no_gate_inside(call):
+    for part in create.sublayers(call.op):
+        if isinstance(part, Gate):
+            raise ValueError(
+                f"Gate '{part.name}' is inside '{call.path}' (of type "
+                f"{type(call.op).__name__}), whose graph the surgeon can't "
+                "read. Use the gate in a functional model, or call a "
+                "functional model directly instead of wrapping it."
+            )
+
+
+def factors_of(graph):
+    """The `Factors` of all that can be closed.
+
+    Raises:
+        ValueError: a gate holds a NaN or an infinity.
+    """
+    found = []
+    for name, source in gates_of(graph).items():
+        values = source.values()
+        if not np.isfinite(values).all():
+            raise ValueError(
+                f"Gate '{name}' has factors that are not finite; training "
+                "went wrong before the surgeon came. Restore an earlier "
+                "checkpoint."
+            )
+        found.append(Factors(name, source.kind, values))
+    return found

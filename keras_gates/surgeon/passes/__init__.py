@@ -1,0 +1,1 @@
+"""From labels to what stays: one pass a module."""

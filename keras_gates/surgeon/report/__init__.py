@@ -1,0 +1,1 @@
+"""What a plan says: its rows, its reasons, its notes."""

@@ -1,0 +1,1 @@
+"""What stays when gates close, and what can go at all."""

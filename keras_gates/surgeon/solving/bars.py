@@ -1,0 +1,296 @@
+"""What keeps channels: the layers that bar, each with its reason."""
+
+import dataclasses
+import enum
+
+import keras
+import numpy as np
+
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.passes.label import OUTPUT
+from keras_gates.surgeon.rules.rule import ALL
+from keras_gates.surgeon.rules.rule import named_weights
+from keras_gates.surgeon.rules.rule import unknown
+
+
+class Cause(enum.Enum):
+    """The kinds of reasons, each with a remedy of its own."""
+
+    OUTPUT = "output"  # an output of the model holds them
+    UNKNOWN = "unknown"  # no rule is registered for the class
+    PINNED = "pinned"  # a rule keeps them whole
+    FIXED = "fixed"  # they are tied to what has no channels to remove
+    FEEDBACK = "feedback"  # a recurrent layer reads its own state
+    TOGETHER = "together"  # statistics or a softmax over all channels
+    CONSTANT = "constant"  # a constant that the reader can't take over
+    OPEN = "open"  # they are not closed everywhere that they are read
+
+
+@dataclasses.dataclass(frozen=True)
+class Bar:
+    """A layer, or an output, that keeps channels.
+
+    Attributes:
+        layer: the path of the layer; that of the one that makes the output.
+        kind: the name of its class.
+        reason: why it keeps them, to follow the layer in a sentence.
+        cause: which kind of reason it is.
+    """
+
+    layer: str
+    kind: str
+    reason: str
+    cause: Cause
+
+    def __str__(self):
+        return f"'{self.layer}' ({self.kind}) {self.reason}"
+
+
+class Holders:
+    """Tells which of many arrays hold a number, without looking at each."""
+
+    def __init__(self, arrays):
+        numbers = np.concatenate([np.zeros(0, int), *map(np.ravel, arrays)])
+        holders = np.repeat(np.arange(len(arrays)), [a.size for a in arrays])
+        order = np.argsort(numbers, kind="stable")
+        self.numbers, self.holders = numbers[order], holders[order]
+
+    def of(self, wanted):
+        """The indices of the arrays that hold any of `wanted`, in order."""
+        first = np.searchsorted(self.numbers, wanted)
+        last = np.searchsorted(self.numbers, wanted, "right")
+        spans = zip(first, last, strict=True)
+        found = [self.holders[start:stop] for start, stop in spans]
+        return np.unique(np.concatenate([np.zeros(0, int), *found]))
+
+
+class Bars:
+    """Finds the `Bar`s of classes of units in a `Decision`."""
+
+    def __init__(self, decision):
+        self.decision = decision
+        self.labelling = decision.labelling
+        classes = self.labelling.classes
+        pins = self.labelling.units.pins
+        self._pinned = Holders([classes[ids] for ids, _ in pins])
+        self._read = Holders([classes[ids] for _, ids in decision.reads])
+        self._recalled = Holders([classes[ids] for _, ids in decision.recalls])
+
+    def of(self, wanted):
+        """What keeps these classes; what is certain before what is open.
+
+        Args:
+            wanted: the numbers of the classes, each once.
+
+        Returns:
+            A list of `Bar`s, each once. Empty where nothing needs them, and
+            one stays so that no tensor is empty.
+        """
+        found = [
+            *self._of_pins(wanted),
+            *self._of_fixed(wanted),
+            *self._of_recalls(wanted),
+            *self._of_reads(wanted),
+        ]
+        soft = (Cause.OPEN, Cause.CONSTANT)
+        hard = [bar for bar in found if bar.cause not in soft]
+        return list(dict.fromkeys(hard or found))
+
+    def certain(self):
+        """Marks the classes that stay whatever is closed besides."""
+        classes = self.labelling.classes
+        found = np.zeros(len(classes), bool)
+        found[classes[lb.FIXED]] = True
+        whole = [ids for s, ids in self.decision.reads if self._whole(s)]
+        pins = [ids for ids, _ in self.labelling.units.pins]
+        recalls = [ids for _, ids in self.decision.recalls]
+        for ids in whole + pins + recalls:
+            found[classes[ids]] = True
+        return found
+
+    def of_step(self, step):
+        """The `Bar` that a step is which keeps its inputs whole."""
+        return _whole(step.call, step.flow.reason)
+
+    def readers(self, wanted):
+        """The steps that read any of these classes."""
+        numbers = self._read.of(wanted)
+        return [self.decision.reads[number][0] for number in numbers]
+
+    def _of_pins(self, wanted):
+        units = self.labelling.units
+        for number in self._pinned.of(wanted):
+            reason, owner = units.pins[number][1], units.owners[number]
+            if reason == OUTPUT:
+                yield from self._of_output(number)
+            elif owner is None:
+                yield from self._of_makers(units.pins[number][0], reason)
+            else:
+                yield _whole(owner, reason)
+
+    def _of_fixed(self, wanted):
+        """Ties to what has no units: inputs, outputs of what is kept whole."""
+        labelling = self.labelling
+        if labelling.classes[lb.FIXED] not in wanted:
+            return
+        for step in labelling.steps:
+            tensors = {} if step.flow.mixes else dict.fromkeys(step.inputs)
+            fixed = [t for t in tensors if self._is_fixed(t)]
+            if fixed and len(fixed) < len(tensors):
+                maker = fixed[0].producer
+                what = "an input" if maker is None else f"'{maker.path}'"
+                text = f"ties them to {what}, which nothing may cut"
+                yield _bar(step, text, Cause.FIXED)
+
+    def _is_fixed(self, tensor):
+        return (self.labelling.labels[tensor] == lb.FIXED).all()
+
+    def _of_output(self, number):
+        ids = self.labelling.units.pins[number][0]
+        steps = self.labelling.steps
+        producer = {t: step for step in steps for t in step.outputs}
+        for tensor in self.labelling.graph.outputs:
+            labels = self.labelling.labels[tensor]
+            maker = producer.get(tensor)
+            while maker is not None and (maker.is_gate or maker.position == 0):
+                maker = producer.get(maker.inputs[0])
+            if maker is not None and np.isin(labels, ids).any():
+                yield _bar(maker, "makes an output", Cause.OUTPUT)
+
+    def _of_makers(self, ids, reason):
+        """Pins that the whole model makes, such as calls that differ."""
+        for step in self.labelling.steps:
+            made = step.flow.roles.get("out")
+            if made is not None and np.isin(made, ids).any():
+                yield _whole(step.call, reason)
+
+    def _of_recalls(self, wanted):
+        for number in self._recalled.of(wanted):
+            step = self.decision.recalls[number][0]
+            yield _bar(step, "feeds them back into itself", Cause.FEEDBACK)
+
+    def _of_reads(self, wanted):
+        for step in self.readers(wanted):
+            if step.flow.reason is not None:
+                continue  # said of its pins
+            if step.position is not None:
+                yield from self._behind(step, wanted)
+                continue
+            if self._whole(step):
+                text = "reads all channels together"
+                yield _bar(step, text, Cause.TOGETHER)
+            elif self._constant(step, wanted):
+                text = "can't take over what is constant there"
+                yield _bar(step, text, Cause.CONSTANT)
+            else:
+                yield _bar(step, "reads them where they are open", Cause.OPEN)
+
+    def _behind(self, selection, wanted):
+        """What keeps the channels that a gather passes on."""
+        classes = self.labelling.classes
+        before = classes[self.labelling.labels[selection.inputs[0]]].ravel()
+        before = before[selection.flow.sources[0][0]].ravel()
+        own = classes[selection.flow.labels[0]].ravel()
+        passed = np.unique(own[np.isin(before, wanted)])
+        passed = passed[self.decision.kept[passed]]
+        if passed.size:
+            yield from self.of(passed)
+
+    def _whole(self, step):
+        rule, call = step.rule, step.call
+        if not step.flow.mixes or rule.reading(call) != ALL:
+            return False
+        return self.decision.exact or not rule.approximates(call)
+
+    def _constant(self, step, wanted):
+        """Whether the values that a step reads there are all known."""
+        tensor = step.inputs[0]
+        labels = self.labelling.labels[tensor]
+        here = np.isin(self.labelling.classes[labels], wanted)
+        return here.any() and self.decision.known(tensor)[here].all()
+
+
+def _whole(call, reason):
+    name, cause = type(call.op).__name__, Cause.PINNED
+    if reason == unknown(call.op):
+        reason, cause = f"no rule for {name}", Cause.UNKNOWN
+    return Bar(call.path, name, f"keeps them whole: {reason}", cause)
+
+
+def _bar(step, reason, cause):
+    return Bar(step.path, type(step.call.op).__name__, reason, cause)
+
+
+def sizes(labelling):
+    """For each class, the parameters that stand and fall with it.
+
+    Those of each weight are shared out along each of its axes.
+    """
+    found, seen = np.zeros(len(labelling.classes)), set()
+    for step in labelling.steps:
+        if step.position is not None or id(step.call.op) in seen:
+            continue
+        seen.add(id(step.call.op))
+        for shape, roles in weight_roles(step):
+            for axis, role in enumerate(roles, len(shape) - len(roles)):
+                ids = step.flow.roles.get(role)
+                if ids is not None and len(ids) == shape[axis]:
+                    share = np.prod(shape) / shape[axis]
+                    np.add.at(found, labelling.classes[ids], share)
+    return found
+
+
+def weight_roles(step):
+    """`(shape, roles)` of each weight of a step's layer, if it is no gate."""
+    own = step.position is None and not step.is_gate
+    if not own or not isinstance(step.call.op, keras.Layer):
+        return []
+    axes = step.rule.axes_of(step.call)
+    return [
+        (tuple(weight.shape), axes.get(name, ()))
+        for part in step.rule.parts(step.call.op)
+        for name, weight in named_weights(part, axes)
+    ]
+
+
+# How many names or reasons a sentence holds.
+_MOST = 3
+
+
+def few(items, joint=", ", most=_MOST):
+    """The first few of some texts, and how many more there are."""
+    items = list(items)
+    more = len(items) - most
+    tail = f"{joint}and {more} more" if more > 0 else ""
+    return joint.join(items[:most]) + tail
+
+
+_REMEDIES = {
+    Cause.OUTPUT: "Close channels of a layer before the output",
+    Cause.PINNED: "Close channels that it does not read",
+    Cause.FIXED: "Project what is fixed first (a Dense layer or a 1x1 "
+    "convolution), so that its channels can go as well",
+}
+_LAMBDA = (
+    "Write what the Lambda does with keras.ops, or as a layer class of your "
+    "own with a rule"
+)
+
+
+def remedies(bars, loose=False):
+    """What to do about some bars, a sentence for each of the kinds.
+
+    Args:
+        bars: the `Bar`s.
+        loose: whether `exact=False` would help.
+    """
+    found = {}
+    for bar in bars:
+        if bar.cause == Cause.UNKNOWN:
+            text = f"Give {bar.kind} a rule: keras_gates.surgeon.register"
+            found[_LAMBDA if bar.kind == "Lambda" else text] = None
+        elif bar.cause in _REMEDIES:
+            found[_REMEDIES[bar.cause]] = None
+    if loose:
+        found["Pass exact=False to remove them approximately"] = None
+    return [f"{text}." for text in found]

@@ -1,0 +1,89 @@
+"""What a search must leave open, so that no input is cut off."""
+
+import bisect
+
+import numpy as np
+
+from keras_gates.surgeon.gates.find import gates_of
+from keras_gates.surgeon.passes import influence
+from keras_gates.surgeon.passes.label import constants
+from keras_gates.surgeon.passes.label import label
+from keras_gates.surgeon.solving import solve
+from keras_gates.thresholds.floor import channels
+
+
+def severing(graph, exact=True, closed=None):
+    """A function that says whether closed gates cut an input off.
+
+    An output must go on to depend on each input whose values it computes
+    with, by values: a mask, a condition or an index that still gets there does
+    not make up for the data. An output that depends on nothing but choices
+    must go on to depend on each of these.
+
+    Args:
+        graph: the `Graph` of a model.
+        exact: as in `solve`.
+        closed: `{gate name: boolean array}` of gates that are closed anyway;
+            what they cut off is not missed.
+
+    Returns:
+        A function from `{gate name: boolean array}` to bool. The graph is
+        labelled once, so that a call costs a few milliseconds.
+    """
+    labelling = label(graph)
+    sources = gates_of(graph)
+
+    def found(closed):
+        by_id = solve.by_id_of(graph, sources, closed)
+        values = constants(labelling, by_id, exact)
+        return influence.levels(labelling, values)
+
+    needed = influence.main(found(closed or {}), graph.outputs)
+    return lambda closed: influence.lost(found(closed), needed)
+
+
+def held_open(gates, closed, keep_at_least, severs):
+    """Find the gates that nothing leads round, and what of them stays open.
+
+    Gates are closed altogether, those of small factors first. The one with
+    which the model falls apart is held open in part, and so on until all
+    others can close.
+
+    Args:
+        gates: the `Factors` that may be closed.
+        closed: `{name: mask}` of gates that are closed anyway, as `severing`
+            was told.
+        keep_at_least: the floor of each gate that is held; at least one of
+            its factors is.
+        severs: what `severing` returns.
+
+    Returns:
+        `{name: mask}` of the factors that must stay open.
+    """
+    order = sorted(gates, key=lambda gate: np.abs(gate.values).max())
+    held = {}
+
+    def falls_apart(count):
+        shut = {
+            g.name: ~held.get(g.name, np.zeros(g.values.shape, bool))
+            for g in order[:count]
+        }
+        return severs({**closed, **shut})
+
+    counts = range(1, len(order) + 1)
+    while falls_apart(len(order)):
+        gate = order[bisect.bisect_left(counts, True, key=falls_apart)]
+        size = gate.values.size
+        # Held already, and yet the model falls apart: other gates close the
+        # very channels that it leaves open.
+        floor = size if gate.name in held else channels(keep_at_least, size)
+        held[gate.name] = largest(gate.values, max(1, floor))
+    return held
+
+
+def largest(values, count):
+    """Marks the `count` largest sizes, the first of equal ones first."""
+    mask = np.zeros(values.size, bool)
+    order = np.argsort(-np.abs(values).reshape(-1), kind="stable")
+    mask[order[:count]] = True
+    return mask.reshape(values.shape)

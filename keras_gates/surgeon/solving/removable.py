@@ -1,0 +1,354 @@
+"""Which closed channels remove nothing, in one solution or in any."""
+
+import collections
+import dataclasses
+import math
+
+import keras
+import numpy as np
+
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.gates import expand
+from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates.find import gates_of
+from keras_gates.surgeon.rules.virtual import VirtualGate
+from keras_gates.surgeon.solving import essential
+from keras_gates.surgeon.solving import solve
+from keras_gates.surgeon.solving.bars import Bars
+from keras_gates.surgeon.solving.bars import Cause
+from keras_gates.surgeon.solving.bars import few
+from keras_gates.surgeon.solving.bars import remedies
+from keras_gates.surgeon.solving.bars import sizes
+from keras_gates.surgeon.solving.bars import weight_roles
+from keras_gates.thresholds import Factors
+
+# How many trial solutions a search for factors to spare may take.
+_TRIES = 24
+
+
+def in_vain(solution):
+    """The closed factors of each vector of factors that remove nothing.
+
+    A channel that stays as the constant of those that went does not count:
+    it is what the others cost.
+
+    Returns:
+        `{name: mask}` of the gates and groups in `solution.closed` whose
+        factors are one for each channel.
+    """
+    useful, found = _useful(solution.decision), {}
+    for name, step, at, classes in places(solution):
+        shut = solution.closed[name]
+        vain = found.setdefault(name, shut.reshape(-1).copy())
+        if step in solution.decision.present:
+            at = at[useful[classes]]
+        vain[at] = False
+    return {
+        name: mask.reshape(solution.closed[name].shape)
+        for name, mask in found.items()
+    }
+
+
+def _useful(decision):
+    """Marks the classes that are gone, for one reader at least."""
+    labelling = decision.labelling
+    classes = labelling.classes
+    held = np.zeros(len(classes), bool)
+    held[classes[lb.FIXED]] = True
+    for ids, _ in labelling.units.pins:
+        held[classes[ids]] = True
+    for _, ids in decision.reads + decision.recalls:
+        held[classes[ids]] = True
+    useful = ~decision.kept | ~held
+    # Behind a gather a channel has a class of its own.
+    for above, below in reversed(solve.selections(labelling)):
+        np.logical_or.at(useful, above, useful[below])
+    return useful
+
+
+def places(solution):
+    """`(name, step, places, classes)` for each vector of factors.
+
+    The places are those of the classes among the factors.
+    """
+    graph, labelling = solution.graph, solution.labelling
+    sources = gates_of(graph)
+    names = {
+        id(sources[name].layer): name
+        for name in solution.closed
+        if name in sources and name not in graph.groups
+    }
+    for step in labelling.steps:
+        ids = step.flow.roles.get("channel")
+        if ids is None or step.position is not None:
+            continue
+        own = labelling.classes[ids]
+        name = names.get(id(step.call.op))
+        if name is not None and own.size == solution.closed[name].size:
+            yield name, step, np.arange(own.size), own
+        if not isinstance(step.call.op, VirtualGate):
+            continue
+        for name in graph.groups.keys() & solution.closed.keys():
+            at, inside = groups.inside(graph.groups[name], step.call.op.units)
+            if inside.any():
+                yield name, step, at[inside], own[inside]
+
+
+def never(graph, names, closed=None, exact=True):
+    """The factors that remove nothing, whatever else is closed.
+
+    All gates are closed but for one factor of each, so that everything goes
+    that ever can; then again with other ones left open, since what is left
+    open keeps what it is tied to; and then with whole gates closed.
+
+    Args:
+        graph: the `Graph` of a model, with virtual gates where names speak
+            of groups.
+        names: the gates and groups that may be closed.
+        closed: `{name: mask}` of others that are closed anyway.
+        exact: as in `solve`.
+
+    Returns:
+        `{name: mask}` of those in `names` with more than one factor.
+    """
+    sources = gates_of(graph)
+    shapes = {name: sources[name].shape for name in names}
+    vectors = {n: s for n, s in shapes.items() if len(s) == 1 and s[0] > 1}
+    found = {name: np.ones(shape, bool) for name, shape in vectors.items()}
+    for masks in _trials(graph, vectors, closed or {}, exact):
+        every = {**(closed or {}), **masks}
+        solution = solve.solve(graph, every, exact=exact, check=False)
+        for name, vain in in_vain(solution).items():
+            if name in found:
+                found[name] &= vain | ~masks[name]
+    return found
+
+
+def _trials(graph, shapes, closed, exact):
+    """`{name: mask}`, three times: what is closed of all vectors of factors.
+
+    One factor of each stays open, then another one; and then none but what
+    the outputs can't do without, since a branch may go as a whole alone.
+    """
+    for left_open in (0, -1):
+        masks = {name: np.ones(shape, bool) for name, shape in shapes.items()}
+        for mask in masks.values():
+            mask[left_open] = False
+        yield masks
+    gates = [
+        Factors(name, "filter", np.ones(shape))
+        for name, shape in shapes.items()
+    ]
+    severs = essential.severing(graph, exact, closed)
+    held = essential.held_open(gates, closed, 1, severs)
+    yield {
+        name: ~held.get(name, np.zeros(shape, bool))
+        for name, shape in shapes.items()
+    }
+
+
+def reasons(graph, names, exact=True):
+    """What bars the channels of some gates that remove nothing, in words.
+
+    Args:
+        graph: as in `never`.
+        names: the gates, or groups, in question.
+        exact: as in `solve`.
+
+    Returns:
+        `{name: text}`.
+    """
+    if not names:
+        return {}
+    sources = gates_of(graph)
+    closed = {name: np.arange(sources[name].shape[0]) > 0 for name in names}
+    solution = solve.solve(graph, closed, exact=exact, check=False)
+    bars, found = Bars(solution.decision), {name: {} for name in names}
+    for name, _, at, classes in places(solution):
+        kept = np.unique(classes[closed[name][at]])
+        found[name] |= dict.fromkeys(map(str, bars.of(kept)))
+    return {name: few(texts, "; ") for name, texts in found.items()}
+
+
+def parameters(decision, before=False):
+    """How many parameters are left (or were before), gates aside."""
+    total, seen = 0, set()
+    for step in decision.labelling.steps:
+        here = before or step in decision.present
+        if id(step.call.op) in seen or step.position is not None or not here:
+            continue
+        seen.add(id(step.call.op))
+        kept = {
+            role: len(ids) if before else int(decision.mask(ids).sum())
+            for role, ids in step.flow.roles.items()
+        }
+        for shape, roles in weight_roles(step):
+            sizes = list(shape)
+            for axis, role in enumerate(roles, len(shape) - len(roles)):
+                if role in kept:
+                    sizes[axis] = kept[role]
+            total += int(np.prod(sizes))
+    return total
+
+
+def offered(graph, model, exact=True):
+    """The `Groups` of a graph without those whose closing removes nothing.
+
+    Args:
+        graph: the `Graph` of the model.
+        model: the model, read again for a trial: that puts gates into it.
+        exact: as in `solve`.
+
+    Raises:
+        ValueError: there is no other group; it names what bars.
+    """
+    trial = expand.read(model)
+    groups.insert(trial, groups.find(trial, exact))
+    vain = never(trial, trial.groups, exact=exact)
+    every = groups.find(graph, exact)
+    left = {
+        name: group
+        for name, group in every.groups.items()
+        if not vain.get(name, np.zeros(1, bool)).all()
+    }
+    if not left:
+        raise ValueError(no_channel(trial, exact))
+    return dataclasses.replace(every, groups=left)
+
+
+def _any_goes(graph):
+    """Whether `exact=False` removes any group of a freshly read graph."""
+    groups.insert(graph, groups.find(graph, exact=False))
+    vain = never(graph, graph.groups, exact=False)
+    return any(
+        not vain.get(name, np.zeros(1, bool)).all() for name in graph.groups
+    )
+
+
+def barriers(graph, exact=True):
+    """What keeps channels although all that can be closed is closed.
+
+    Args:
+        graph: a `Graph` with its gates, virtual ones included.
+        exact: as in `solve`.
+
+    Returns:
+        `{Bar: parameters that it keeps}`, the most first, outputs last.
+    """
+    closed = {
+        name: np.ones(s.shape, bool) for name, s in gates_of(graph).items()
+    }
+    for mask in closed.values():
+        mask.reshape(-1)[:1] = False
+    solution = solve.solve(graph, closed, exact=exact, check=False)
+    decision, labelling = solution.decision, solution.labelling
+    bars, weighs = Bars(decision), sizes(labelling)
+    useful, found = _useful(decision), collections.Counter()
+    for step in labelling.steps:
+        ids = step.flow.roles.get("out")
+        if step.flow.reason is not None:
+            found[bars.of_step(step)] += _own(step)
+        if ids is None:
+            continue
+        own = np.unique(labelling.classes[ids])
+        own = own[~useful[own]]
+        for bar in bars.of(own) if own.size else ():
+            found[bar] += int(weighs[own].sum())
+    last = {Cause.OUTPUT: 1}
+    order = sorted(found, key=lambda b: (last.get(b.cause, 0), -found[b]))
+    return {bar: found[bar] for bar in order}
+
+
+def _own(step):
+    if not isinstance(step.call.op, keras.Layer):
+        return 0
+    return sum(math.prod(w.shape) for w in step.call.op.weights)
+
+
+def no_channel(graph, exact):
+    """Why no channel of a model can be removed, in words."""
+    found = barriers(graph, exact)
+    name = graph.model.name
+    inside = [bar for bar in found if bar.cause != Cause.OUTPUT]
+    if not found:
+        return (
+            f"No channel of '{name}' can be removed: none of its layers has "
+            "channels of its own, as Dense layers and convolutions have."
+        )
+    if not inside:
+        outputs = few([f"'{bar.layer}' ({bar.kind})" for bar in found])
+        return (
+            f"No channel of '{name}' can be removed: the channels of "
+            f"{outputs} are outputs of the model, and stay; no other layer "
+            "has channels of its own. Put a layer before it whose channels "
+            "may go."
+        )
+    loose = exact and _any_goes(expand.read(graph.model))
+    said = few([str(bar) for bar in inside], "; ")
+    return (
+        f"No channel of '{name}' can be removed. What bars, most parameters "
+        f"first: {said}. {' '.join(remedies(inside, loose))}"
+    ).rstrip()
+
+
+def spared(graph, closed, names, once=False, **options):
+    """Closed factors that may as well stay open: nothing more is left then.
+
+    A channel that is tied to an open one goes with it alone. Closing it by
+    itself changes the function and saves nothing.
+
+    Args:
+        graph: the `Graph` of a model.
+        closed: `{name: mask}` of all that is closed.
+        names: the gates that may be opened again.
+        once: whether to leave it at what is in vain now; else also what is
+            once that is open.
+        **options: as in `solve`.
+
+    Returns:
+        `{name: mask}` of those in `names` that have any. They are looked for
+        together, then in halves: which gathers pay depends on all of them.
+    """
+    spare = {name: np.zeros_like(closed[name]) for name in names}
+    tries = _TRIES
+    while tries:
+        opened = _without(closed, spare)
+        solution = solve.solve(graph, opened, check=False, **options)
+        vain = in_vain(solution)
+        found = {n: vain[n] for n in names if n in vain and vain[n].any()}
+        least, todo, more = parameters(solution.decision), [found], {}
+        while found and todo and tries:
+            part, tries = todo.pop(), tries - 1
+            both = {name: _either(name, more, part) for name in found}
+            trial = _without(opened, both)
+            other = solve.solve(graph, trial, check=False, **options)
+            if parameters(other.decision) <= least:
+                more = both
+            else:
+                todo += _halves(part)
+        spare = {name: _either(name, spare, more) for name in spare}
+        if once or not any(mask.any() for mask in more.values()):
+            break
+    return {name: mask for name, mask in spare.items() if mask.any()}
+
+
+def _without(closed, opened):
+    return {n: mask & ~opened.get(n, False) for n, mask in closed.items()}
+
+
+def _either(name, masks, others):
+    return np.bool_(masks.get(name, False)) | others.get(name, False)
+
+
+def _halves(masks):
+    """Two parts of some masks; none where there is but one factor left."""
+    marks = [(n, i) for n, mask in masks.items() for i in np.flatnonzero(mask)]
+    if len(marks) < 2:
+        return []
+    parts = []
+    for some in (marks[len(marks) // 2 :], marks[: len(marks) // 2]):
+        part = {name: np.zeros_like(mask) for name, mask in masks.items()}
+        for name, place in some:
+            part[name].reshape(-1)[place] = True
+        parts.append(part)
+    return parts

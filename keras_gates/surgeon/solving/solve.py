@@ -1,0 +1,227 @@
+"""From closed gates to a decision: the checks and rounds around `decide`."""
+
+import dataclasses
+
+import numpy as np
+
+from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates.find import gates_of
+from keras_gates.surgeon.passes import decide
+from keras_gates.surgeon.passes import fold
+from keras_gates.surgeon.passes import influence
+from keras_gates.surgeon.passes.label import constants
+from keras_gates.surgeon.passes.label import label
+from keras_gates.surgeon.rules.reach import VALUES
+
+
+@dataclasses.dataclass
+class Solution:
+    """Everything that the rebuild and the report need."""
+
+    graph: object
+    closed: dict
+    decision: object
+    folds: object
+    options: dict
+
+    @property
+    def labelling(self):
+        return self.decision.labelling
+
+
+def solve(graph, closed, exact=True, round_to=1, check=True):
+    """Find what stays when the gates in `closed` are zero.
+
+    Args:
+        graph: the `Graph` of the model.
+        closed: `{gate name: boolean array}`.
+        exact: whether only exact removals are made.
+        round_to: a multiple that the channels of cut layers are kept to,
+            by opening the largest of the closed gates again.
+        check: whether to refuse what makes an output constant; a trial that
+            builds nothing need not.
+
+    Returns:
+        A `Solution`, whose `closed` says which gates are closed after all.
+
+    Raises:
+        ValueError: an output would no longer depend on the inputs.
+    """
+    closed = {name: mask.copy() for name, mask in closed.items()}
+    while True:  # each round opens a gate at least
+        decision, by_id = _settle(graph, closed, exact, check)
+        if round_to == 1 or not _reopen(decision, closed, round_to):
+            break
+    folds = fold.fold(decision, by_id)
+    options = {"exact": exact, "round_to": round_to}
+    return Solution(graph, closed, decision, folds, options)
+
+
+def _settle(graph, closed, exact, check=True):
+    """Decide, and do without the gathers that are not worth it."""
+    uncut, gates = set(), gates_of(graph)
+    while True:
+        labelling = label(graph, frozenset(uncut))
+        by_id = by_id_of(graph, gates, closed)
+        values = constants(labelling, by_id, exact)
+        if check and not uncut:
+            _check_outputs(labelling, values, by_id)
+        decision = decide.decide(labelling, values, exact, by_id)
+        poor = decide.poor_selections(decision) - uncut
+        if not poor:
+            decision.uncut = frozenset(uncut)
+            return decision, by_id
+        uncut |= poor
+
+
+def by_id_of(graph, gates, closed):
+    """The closed factors by the id of what is in the graph for them."""
+    own = {
+        id(gates[name].layer): mask
+        for name, mask in closed.items()
+        if name not in graph.groups
+    }
+    return own | groups.masks(graph, closed)
+
+
+def _check_outputs(labelling, values, closed):
+    """Refuse to make an output constant, and name the gates that would.
+
+    An output that its data no longer get to is taken for constant, whatever
+    a mask still does to it.
+    """
+    if not any(mask.any() for mask in closed.values()):
+        return
+    now = influence.levels(labelling, values)
+    graph = labelling.graph
+    before = None
+    for number, tensor in enumerate(graph.outputs):
+        if influence.best(now, tensor) == VALUES:
+            continue
+        if before is None:
+            before = influence.levels(labelling, {})
+        level = influence.best(before, tensor)
+        if influence.best(now, tensor) == level:
+            continue
+        varying = {t for t in now if influence.best(now, t) == level}
+        gates = _culprits(labelling, varying, tensor, closed)
+        name = graph.functional.output_names[number]
+        # Scalar gates have no channels to keep.
+        floor = any("channel" in step.flow.roles for step in gates.values())
+        remedy = "pass keep_at_least=1 or more, " if floor else ""
+        raise ValueError(
+            f"With these thresholds output {number} ('{name}') no longer "
+            f"depends on {_what(now, tensor)}: every path to it goes through a "
+            "gate that lets nothing through: "
+            f"{', '.join(map(repr, sorted(gates)))}. Lower the threshold of "
+            f"one of them (thresholds takes a dict by gate name), {remedy}or "
+            "put a shortcut round the gate so that the rest can do without it."
+        )
+
+
+def _what(now, tensor):
+    """What an output is cut off from."""
+    if influence.best(now, tensor):
+        return (
+            "the values of the model's inputs, only on masks, conditions or "
+            "indices made of them"
+        )
+    return "the model's inputs"
+
+
+def _culprits(labelling, varying, tensor, closed):
+    """The closed gates at which the paths to `tensor` end, by path."""
+    producer = {t: s for s in labelling.steps for t in s.outputs}
+    found, todo, seen = {}, [tensor], set()
+    while todo:
+        tensor = todo.pop()
+        step = producer.get(tensor)
+        if step is None or tensor in seen or tensor in varying:
+            continue
+        seen.add(tensor)
+        shut = closed.get(id(step.call.op)) if step.position is None else None
+        if shut is not None and shut.any() and step.inputs[0] in varying:
+            found[step.path] = step
+            continue
+        todo.extend(step.inputs)
+    return found
+
+
+def _reopen(decision, closed, multiple):
+    """Open gates again until widths are multiples; whether any was."""
+    labelling = decision.labelling
+    gates = vectors(labelling, closed)
+    links = selections(labelling)
+    size = _closed_sizes(labelling, gates, links, closed)
+    chosen = np.zeros(len(size), bool)
+    for step in labelling.steps:
+        ids = step.flow.roles.get("out")
+        if ids is None or step not in decision.present:
+            continue
+        own = labelling.classes[ids]
+        kept = decision.kept[own]
+        if kept.all() or not kept.any():
+            continue
+        gone = np.unique(own[~kept])
+        gone = gone[size[gone] > 0]
+        order = np.argsort(-size[gone], kind="stable")
+        chosen[gone[order[: -int(kept.sum()) % multiple]]] = True
+    if not chosen.any():
+        return False
+    for above, below in links:
+        largest = size[below] >= size[above]
+        np.logical_or.at(chosen, below, chosen[above] & largest)
+    for name, _, own, at in gates:
+        opened = at[chosen[own]]
+        closed[name][opened] = False
+    return True
+
+
+def vectors(labelling, closed):
+    """`(name, factors, classes, places)` of closed vectors of factors.
+
+    The places are those of the classes among the factors.
+    """
+    graph = labelling.graph
+    sources = gates_of(graph)
+    names = {id(sources[n].layer): n for n in closed if n not in graph.groups}
+    found = []
+    for step in labelling.steps:
+        ids = step.flow.roles.get("channel")
+        if ids is None or step.position is not None:
+            continue
+        own = labelling.classes[ids]
+        name = names.get(id(step.call.op))
+        if name is not None:
+            factors = np.abs(sources[name].values())
+            found.append((name, factors, own, np.arange(own.size)))
+        found += groups.places(graph, step.call.op, own, closed)
+    return found
+
+
+def selections(labelling):
+    """For each gather: the classes that it picks from, and its own."""
+    found = []
+    for step in labelling.steps:
+        if step.position is not None:
+            source = labelling.labels[step.inputs[0]].ravel()
+            source = source[step.flow.sources[0][0]].ravel()
+            own = step.flow.labels[0].ravel()
+            classes = labelling.classes
+            found.append((classes[source], classes[own]))
+    return found
+
+
+def _closed_sizes(labelling, gates, links, closed):
+    """For each class, its largest closed factor; 0 where none closes it.
+
+    What is behind a gather has classes of its own; they count for those
+    they are picked from.
+    """
+    size = np.zeros(len(labelling.classes))
+    for name, factor, own, at in gates:
+        # Above 0, although a closed factor may be 0.
+        np.maximum.at(size, own, np.where(closed[name], factor + 1e-9, 0.0)[at])
+    for above, below in reversed(links):
+        np.maximum.at(size, above, size[below])
+    return size

@@ -1,0 +1,1 @@
+"""How the user's own model is run with what is closed at zero."""

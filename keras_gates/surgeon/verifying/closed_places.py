@@ -1,0 +1,271 @@
+"""Where the user's own model is masked, so that what a plan closes is zero.
+
+What is taken from where:
+
+- Of gates, gammas and skeletons, the layer's own recorded calls and its own
+  variables. Nothing that the surgeon has worked out takes part.
+- Of a composite layer's gate, which output it is, or which variable holds it.
+- Of channels that scores have closed, the labelling says which channels of
+  which tensors they are. That is the one thing that is taken from the code
+  to be verified, and it is checked: with these places masked, what the layer
+  itself puts out for them must not matter any more. So there are two
+  `Closing`s, one that masks the places alone and one that masks the layer as
+  well, and a pruned model has to agree with both.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_gates.graphs import create
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.variables import values_of
+from keras_gates.layers.gate import Gate
+from keras_gates.surgeon.gates import expand
+from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates.added_shortcuts import added
+from keras_gates.surgeon.gates.find import gates_of
+from keras_gates.surgeon.rules import rule_of
+from keras_gates.surgeon.rules.gates import GateRule
+from keras_gates.surgeon.verifying import masked_run
+from keras_gates.surgeon.verifying.masked_run import Closing
+from keras_gates.surgeon.verifying.masked_run import Mask
+from keras_gates.surgeon.verifying.masked_run import StandIn
+
+
+def find(model, masks, exact=True, drop_shortcuts=False):
+    """The `Closing`s of a model that close what a plan closes.
+
+    Args:
+        model: the model.
+        masks: `{name of a gate or group: boolean array}`.
+        exact: as in `plan`.
+        drop_shortcuts: as in `plan`.
+
+    Returns:
+        A list: the `Closing` to compare with, and where scores have closed
+        channels another one, which has to be the same function.
+
+    Raises:
+        ValueError: a layer does not tell how its gate is closed.
+    """
+    places = _Places(model)
+    if drop_shortcuts:
+        names = {name for name, mask in masks.items() if mask.any()}
+        places.drop_shortcuts(names)
+    sources = gates_of(places.graph)
+    found = None
+    if not all(name in sources for name in masks):
+        found = groups.find(places.graph, exact)
+        groups.insert(places.graph, found)
+    scored = {n: m for n, m in masks.items() if n in places.graph.groups}
+    for name, mask in masks.items():
+        if name not in scored and mask.any():
+            places.close(name, sources[name], mask)
+    if not any(mask.any() for mask in scored.values()):
+        return [places.finished()]
+    places.close_groups(scored)
+    places.close_loops(found, scored)
+    return [places.finished(), places.with_layers(scored)]
+
+
+class _Places:
+    """A `Closing` in the making."""
+
+    def __init__(self, model):
+        self.model = model
+        self.own = gr.read(model)
+        self.own_sources = gates_of(self.own)
+        self.trace = expand.Trace()
+        self.graph = expand.read(model, self.trace)
+        self.closing = Closing()
+        # Gates that a composite layer closes by a variable of its own.
+        self._gates = []
+        self._functions = {}
+
+    def drop_shortcuts(self, closed):
+        """Let what adds the shortcuts of open gates hand on the gate's part."""
+        for add, gate, subtract in added(self.own):
+            if gate.path in closed:
+                continue
+            self.closing.handed_on[add.site.node] = 1
+            if subtract is not None:
+                self.closing.handed_on[subtract.site.node] = 0
+
+    def close(self, name, source, mask):
+        """Close factors of a gate, of gammas or of a skeleton."""
+        call = next(c for c in self.graph.calls if c.op is source.layer)
+        sites = {c.site for c in self.graph.calls if c.op is source.layer}
+        own = self.own_sources.get(name)
+        factors = np.where(mask, 0.0, 1.0)
+        if isinstance(rule_of(call), GateRule):
+            each = Mask(factors, source.layer.axis if mask.ndim else None)
+            behind = all(self.trace.origin(site, 0) for site in sites)
+            if behind or own is None:
+                for site in sites:
+                    self._mask(site, 0, each)
+                return
+            self._gates += [(site, each) for site in sites]
+        if own is not None:
+            value = closing_value(name, own, source.values())
+            _assign(self.closing.values, own.variable, mask, value)
+            return
+        for site in sites:
+            stand_in = self._stand_in(self._part(site)[0])
+            _assign(stand_in.values, source.variable, mask, 0.0)
+
+    def _mask(self, site, number, mask):
+        """Mask an output, of the user's layer or of a part of it."""
+        origin = self.trace.origin(site, number)
+        if origin is not None:
+            masked_run.add(self.closing.masks, *origin, mask)
+            return
+        composite, calls = self._part(site)
+        stand_in = self._stand_in(composite)
+        for node in calls:
+            masked_run.add(stand_in.masks, node, number, mask)
+
+    def _part(self, site):
+        """The recorded call of a composite, and those of a part of it."""
+        nodes = {
+            composite: gr.nodes_of(self._function(composite))
+            for composite in self.trace.parts
+        }
+        for composite, every in nodes.items():
+            if site.node in every:
+                return composite, [site.node]
+        for composite, every in nodes.items():
+            # A Sequential is called once more for its own record.
+            calls = [node for node in every if node.operation is site.op]
+            if calls:
+                return composite, calls
+        raise ValueError(
+            f"`verify` can't tell where '{site.name}' is in "
+            f"'{self.model.name}'. Give its layers names of their own."
+        )
+
+    def _stand_in(self, composite):
+        function = self._function(composite)
+        return self.closing.inside.setdefault(composite, StandIn(function))
+
+    def _function(self, composite):
+        """The parts of a composite, to be run by themselves."""
+        if composite not in self._functions:
+            ends = self.trace.parts[composite]
+            self._functions[composite] = keras.Function(*ends)
+        return self._functions[composite]
+
+    def finished(self):
+        """The `Closing`.
+
+        A composite layer that is run by its parts has its own gate closed in
+        them, too.
+        """
+        for site, mask in self._gates if self.closing.inside else ():
+            composite, calls = self._part(site)
+            stand_in = self.closing.inside.get(composite)
+            if stand_in is not None:
+                for node in calls:
+                    masked_run.add(stand_in.gates, node, 0, mask)
+                    masked_run.add(stand_in.masks, node, 0, mask)
+        return self.closing
+
+    def close_groups(self, masks):
+        """Mask the channels that scores have closed, where they are read."""
+        closed = groups.masks(self.graph, masks)
+        graphs = [self.graph, *self.graph.nested()]
+        for site in [site for each in graphs for site in each.sites]:
+            for number, virtual in site.behind.items():
+                mask = closed[id(virtual.op)]
+                if mask.any():
+                    factors = np.where(mask, 0.0, 1.0)
+                    each = Mask(factors, virtual.op.axis)
+                    self._mask(site, number, each)
+
+    def close_loops(self, found, masks):
+        """Close units of recurrent layers for the layers themselves.
+
+        A unit that is zero inside the loop is one that no unit reads: its
+        rows of the recurrent kernel are zero.
+        """
+        labelling = found.labelling
+        closed = np.zeros(len(labelling.classes), bool)
+        for name, mask in masks.items():
+            closed[found.groups[name].units[mask]] = True
+        for step in labelling.steps:
+            if id(step.call.op) not in self.graph.loops:
+                continue
+            rows = closed[labelling.classes[step.flow.roles["out"]]]
+            if not rows.any():
+                continue
+            layer, values = self._own_layer(step)
+            for part in step.rule.parts(layer):
+                _assign(values, part.recurrent_kernel, rows[:, None], 0.0)
+
+    def _own_layer(self, step):
+        """The user's layer, or a part of it, and where its values go."""
+        origin = self.trace.origin(step.site, 0)
+        if origin is None or origin[0] in self.trace.parts:
+            stand_in = self._stand_in(self._part(step.site)[0])
+            return step.call.op, stand_in.values
+        return origin[0].operation, self.closing.values
+
+    def with_layers(self, masks):
+        """A second `Closing`: what the layers put out is masked, too."""
+        layers = {n: dict(at) for n, at in self.closing.masks.items()}
+        second = dataclasses.replace(self.closing, masks=layers)
+        for call in self.graph.calls:
+            mask = masks.get(call.path)
+            if mask is None or not isinstance(call.op, keras.Layer):
+                continue
+            origin = self.trace.origin(call.site, 0)
+            shape = call.outputs[0].shape
+            axis = rule_of(call).channels(call, "out", len(shape))
+            at = self.graph.groups[call.path].channels[mask]
+            if origin is None or at.max(initial=0) >= (shape[axis] or 0):
+                continue
+            factors = np.ones(shape[axis])
+            factors[at] = 0.0
+            node, number = origin
+            outputs = layers.setdefault(node, {})
+            before = outputs.get(number, [])
+            outputs[number] = [*before, Mask(factors, axis)]
+        return second
+
+
+def _assign(into, variable, mask, value):
+    """Note other values of a variable, on top of those that are noted."""
+    _, before = into.get(id(variable), (None, values_of(variable)))
+    into[id(variable)] = (variable, np.where(mask, value, before))
+
+
+def closing_value(name, source, factors):
+    """The value of a source's variable at which its factor is zero.
+
+    Args:
+        name: the name of the gate.
+        source: the `Source` of a layer of the user's own model.
+        factors: the factors that thresholds see.
+
+    Raises:
+        ValueError: nothing says what it is.
+    """
+    variable, layer = source.variable, source.layer
+    if source.closed is not None and variable.shape == factors.shape:
+        return source.closed
+    gates = [x for x in create.sublayers(layer) if isinstance(x, Gate)]
+    if any(gate.factor is variable for gate in gates):
+        return 0.0
+    values = values_of(variable)
+    if values.shape == factors.shape and np.allclose(values, factors):
+        return 0.0
+    raise ValueError(
+        f"Layer '{name}' (of type {type(layer).__name__}) has a gate whose "
+        f"factors are not the values of '{variable.path}', the variable that "
+        "its rule names, so that nothing says at which value of it a factor "
+        f"is zero. Received: factors of the shape {factors.shape} from values "
+        f"of the shape {values.shape}. Expected: the same, or a rule that "
+        "says more: Composite(gate=lambda layer: (kind, variable, value)), "
+        "value being that of the variable at which the factor is zero."
+    )

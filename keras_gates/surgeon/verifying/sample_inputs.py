@@ -1,0 +1,233 @@
+"""Inputs to compare two models on: those given, or random ones."""
+
+import itertools
+import math
+
+import keras
+import numpy as np
+
+from keras_gates.graphs import create
+from keras_gates.graphs import graph as gr
+
+_L = keras.layers
+_INDEXED = (
+    *("numpy.GetItem", "numpy.Reshape", "numpy.Squeeze", "numpy.ExpandDims"),
+    *("numpy.Transpose", "numpy.Ravel", "numpy.Repeat", "numpy.Flip"),
+    *("numpy.Concatenate", "numpy.Stack", "numpy.Split", "numpy.Roll"),
+    *("numpy.BroadcastTo", "numpy.Tile", "numpy.Pad", "core.Cast"),
+    *("core.Slice", "core.Unstack", "core.ConvertToTensor", "core.Identity"),
+)
+# What moves numbers and leaves each as it is: an index stays one.
+_MOVES = (
+    *(_L.Reshape, _L.Flatten, _L.Permute, _L.RepeatVector, _L.Identity),
+    *(_L.Concatenate, _L.Dropout, _L.SpatialDropout1D, _L.Activation),
+    *(_L.ZeroPadding1D, _L.ZeroPadding2D, _L.ZeroPadding3D),
+    *(_L.Cropping1D, _L.Cropping2D, _L.Cropping3D),
+    *filter(None, map(gr.operation, _INDEXED)),
+)
+_TAKE = gr.operation("numpy.Take")
+_ONE_HOT = gr.operation("nn.OneHot")
+
+
+def batches(model, x, samples, seed):
+    """What to run a model on: a list of its inputs.
+
+    Args:
+        model: a Functional or Sequential model.
+        x: as for `model.predict`; or None.
+        samples: how many samples to draw, or to take of an iterable.
+        seed: seed of what is drawn.
+
+    Raises:
+        ValueError: there is no sample; or an input has an unknown size, or
+            is one that can't be drawn, and `x` is None.
+    """
+    if x is None:
+        found = _random(model, samples, seed)
+    elif isinstance(x, (dict, list, tuple)) or hasattr(x, "shape"):
+        found = [x]
+    else:
+        found = _first(x, samples)
+    if not found or any(
+        np.shape(array)[:1] == (0,)
+        for batch in found
+        for array in keras.tree.flatten(batch)
+        if array is not None
+    ):
+        raise ValueError(
+            "`verify` needs at least one sample to compare on. Received an "
+            "empty `x`."
+        )
+    return found
+
+
+def few(model, batch):
+    """Two samples of a batch, for what each sample shows as well as all do."""
+    if any(kt.shape[0] for kt in gr.functional_of(model).inputs):
+        return batch
+
+    def cut(array):
+        return array[:2] if np.ndim(array) else array
+
+    return keras.tree.map_structure(cut, batch)
+
+
+def count(found):
+    """How many samples there are in batches."""
+    return sum(_length(batch) for batch in found)
+
+
+def _length(batch):
+    shapes = [np.shape(x) for x in keras.tree.flatten(batch) if x is not None]
+    return max((shape[0] for shape in shapes if shape), default=1)
+
+
+def _first(x, samples):
+    """The first batches of a dataset, enough for so many samples."""
+    if isinstance(x, keras.utils.PyDataset):
+        length = x.num_batches
+        numbers = itertools.count() if length is None else range(length)
+        x = map(x.__getitem__, numbers)
+    elif not hasattr(x, "__iter__"):
+        raise TypeError(
+            "`x` must be what `model.predict` takes: arrays, a list or a dict "
+            "of them, or a dataset of batches. Received: "
+            f"{x!r} (of type {type(x).__name__})."
+        )
+    found = []
+    for batch in x:
+        if isinstance(batch, (list, tuple)):
+            # As `predict` does: (x, y) and (x, y, sample_weight) are known.
+            batch, *_ = keras.utils.unpack_x_y_sample_weight(tuple(batch))
+        found.append(batch)
+        if count(found) >= samples:
+            break
+    return found
+
+
+# Random ones -----------------------------------------------------------------
+
+
+def _random(model, samples, seed):
+    """Random inputs in the structure that the model takes."""
+    rng = np.random.default_rng(seed)
+    graph = gr.read(model)
+    fixed = [kt.shape[0] for kt in graph.functional.inputs if kt.shape[0]]
+    size = max(fixed, default=samples)
+    number = math.ceil(samples / size) if size else 1
+    bounds = [_bound(tensor) for tensor in graph.inputs]
+    drawn = [
+        [
+            _drawn(kt, size, bound, rng)
+            for kt, bound in zip(graph.functional.inputs, bounds, strict=True)
+        ]
+        for _ in range(number)
+    ]
+    structure, _ = gr.structures(model)
+    return [keras.tree.pack_sequence_as(structure, flat) for flat in drawn]
+
+
+def _drawn(kt, size, bound, rng):
+    """Random values of one input.
+
+    Args:
+        kt: the KerasTensor.
+        size: how many samples.
+        bound: how many numbers it may count up to, a list of words, or None
+            where neither is known.
+        rng: a NumPy generator.
+    """
+    shape = (size, *kt.shape[1:])
+    if any(s is None for s in shape):
+        raise ValueError(
+            f"Input '{kt.name}' has the shape {tuple(kt.shape)}: pass `x`, "
+            "since its unknown sizes can't be guessed."
+        )
+    if isinstance(bound, list):
+        words = np.array(bound, dtype=object)[
+            rng.integers(len(bound), size=shape)
+        ]
+        return words if kt.dtype == "string" else words.astype(kt.dtype)
+    if kt.dtype == "string":
+        raise ValueError(
+            f"Input '{kt.name}' takes strings, and which can't be guessed: "
+            "pass `x`."
+        )
+    if bound is not None:
+        found = rng.integers(0, max(1, bound), shape)
+        if bound > 1 and len(shape) > 1:
+            # A zero may stand for padding, and must not be all that there is.
+            found[..., 0] = rng.integers(1, bound, shape[:-1])
+        return found.astype(kt.dtype)
+    if kt.dtype == "bool":
+        return _lengths(shape, rng)
+    if keras.backend.is_float_dtype(kt.dtype):
+        return rng.normal(size=shape).astype(kt.dtype)
+    if kt.dtype == "uint8":  # a picture
+        return rng.integers(0, 256, shape).astype(kt.dtype)
+    drawn = rng.integers(0, 2, shape)
+    if len(shape) > 1:
+        drawn[..., 0] = 1  # it may be a mask, which must not hide everything
+    return drawn.astype(kt.dtype)
+
+
+def _lengths(shape, rng):
+    """A mask of sequences of random lengths, one step or more."""
+    if len(shape) < 2:
+        return rng.random(shape) < 0.5
+    lengths = rng.integers(1, shape[-1] + 1, (*shape[:-1], 1))
+    return np.arange(shape[-1]) < lengths
+
+
+def _bound(tensor):
+    """How many numbers an input may count up to, as far as it is looked up.
+
+    Returns:
+        The size of the smallest table that its numbers index, a list of
+        words, or None if they index nothing.
+    """
+    found, todo, seen = [], [tensor], set()
+    while todo:
+        tensor = todo.pop()
+        if tensor in seen:
+            continue
+        seen.add(tensor)
+        for call in tensor.consumers:
+            size = _table(call, tensor)
+            if isinstance(size, list):
+                return size
+            if size is not None:
+                found.append(size)
+            elif isinstance(call.op, _MOVES) or _rounds(call.op):
+                todo.extend(call.outputs)
+    return min(found, default=None)
+
+
+def _rounds(op):
+    return type(op).__name__ == "Cast"
+
+
+def _table(call, tensor):
+    """The size of the table that a call looks the tensor's numbers up in."""
+    op = getattr(call.op, "layer", call.op)  # TimeDistributed
+    if isinstance(op, _L.CategoryEncoding):
+        return op.num_tokens
+    if isinstance(op, (_L.StringLookup, _L.IntegerLookup)):
+        words = op.get_vocabulary(include_special_tokens=False)
+        return list(words) or None
+    if _ONE_HOT is not None and isinstance(op, _ONE_HOT):
+        return op.num_classes
+    if _TAKE is not None and isinstance(op, _TAKE):
+        return _taken(call, tensor)
+    parts = [op, *create.sublayers(op)] if isinstance(op, keras.Layer) else []
+    sizes = [x.input_dim for x in parts if isinstance(x, _L.Embedding)]
+    return min(sizes, default=None)
+
+
+def _taken(call, tensor):
+    """The size of the axis that `ops.take` takes from."""
+    source = call.argument("x")
+    if source is tensor:
+        return None
+    shape, axis = tuple(source.shape), call.op.axis
+    return math.prod(shape) if axis is None else shape[axis]

@@ -1,0 +1,285 @@
+"""Where gates on channels go, and which of them must be one gate."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_gates.graphs import graph as gr
+from keras_gates.layers import FilterGate
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.passes.label import label
+from keras_gates.surgeon.rules import rule_of
+from keras_gates.surgeon.rules.convolution import Depthwise
+from keras_gates.surgeon.rules.index import Index
+from keras_gates.surgeon.rules.rule import LINEAR
+from keras_gates.surgeon.rules.rule import POSITIVE
+from keras_gates.surgeon.solving import removable
+from keras_gates.transforms.finding import chains
+from keras_gates.transforms.finding.regions import has_kernel
+
+
+@dataclasses.dataclass(eq=False)
+class Channels:
+    """The tensors whose channels stay or go together, for one gate.
+
+    Attributes:
+        places: for each tensor, the calls from the layer that makes it (or
+            the normalization that reads it) to where the gate goes.
+        axis: that of the channels.
+        classes: for each channel, its class in the labelling.
+        tied: whether other gates hold some of the same channels, or there
+            are places of more than one layer.
+        reason: why they get no gate; "" if they get one.
+        approximate: why they get one only if they are asked for by name:
+            what closing them does to the function with `exact=False`.
+    """
+
+    places: list
+    axis: int = -1
+    classes: np.ndarray | None = None
+    tied: bool = False
+    reason: str = ""
+    approximate: str = ""
+
+    @property
+    def name(self):
+        return self.places[0][0].path
+
+    @property
+    def calls(self):
+        return [call for place in self.places for call in place]
+
+    @property
+    def gate_name(self):
+        return f"{self.places[0][0].op.name}_filter_gate"
+
+
+def find_channels(graph, labelling=None, position="activation"):
+    """The `Channels` of a graph, in order.
+
+    A gate is never in front of a batch normalization that would divide its
+    factors out again, be it past an addition, a concatenation or a
+    depthwise convolution. There, gates go behind the normalization. Nor is
+    one where closing it could remove nothing.
+
+    Each call of a shared layer is a place for the same gate: what stays open
+    behind one of them keeps its channels for all.
+
+    Args:
+        graph: the `Graph` of a model.
+        labelling: its `Labelling`, if it is at hand.
+        position: where in the chain, as for `chains.chain`.
+    """
+    labelling = labelling or label(graph)
+    places, seen, makers = {}, {lb.FIXED}, set()
+    for step in labelling.steps:
+        made = {u for labels in step.flow.labels for u in labels.ravel()} - seen
+        seen |= made
+        if step.position is not None or not has_kernel(step.call):
+            continue
+        if made or id(step.call.op) in makers:
+            makers.add(id(step.call.op))
+            start = chains.chain(graph, step.call, position)
+            for chain in _behind_norms(graph, start, position):
+                places.setdefault(chain[-1].site, chain)
+    pinned = _pinned(labelling)
+    found = []
+    for chain in places.values():
+        chain = _behind_moves(graph, labelling, chain, position)
+        found.append(_channels(labelling, chain, pinned))
+    result = _shared(found)
+    _mark_futile(graph, [one for one in result if not one.reason])
+    return result
+
+
+def _mark_futile(graph, found):
+    """Find those whose closing removes nothing, by trial solutions."""
+    why = _futile(graph, found, exact=True)
+    loose = _futile(graph, found, exact=False) if why else {}
+    for number, reason in why.items():
+        one = found[number]
+        if number in loose:
+            one.reason = f"closing it removes nothing: {reason}"
+        else:
+            how = "closing it removes something with exact=False only"
+            one.approximate = f"{how}: {reason}"
+
+
+def _futile(graph, found, exact):
+    """`{number: reason}` of those none of whose channels can go."""
+    trial = gr.read(graph.model)
+    twin = dict(zip(graph.calls, trial.calls, strict=True))
+    # A gate in a model that is called twice is there in both calls.
+    gates = {
+        str(number): [
+            (twin[call].outputs[0], channels.axis)
+            for place in channels.places
+            for call in place[-1].site.calls
+        ]
+        for number, channels in enumerate(found)
+    }
+    groups.insert_gates(trial, gates)
+    vain = removable.never(trial, gates, exact=exact)
+    names = [name for name, mask in vain.items() if mask.all()]
+    return {
+        int(name): why
+        for name, why in removable.reasons(trial, names, exact).items()
+    }
+
+
+def _behind_norms(graph, chain, position):
+    """The chain itself, or those of the normalizations that come next."""
+    norms = _norms_ahead(chain[-1].outputs[0])
+    if not norms:
+        return [chain]
+    chains_of_norms = [chains.chain(graph, norm, position) for norm in norms]
+    return [
+        end
+        for start in chains_of_norms
+        for end in _behind_norms(graph, start, position)
+    ]
+
+
+def _norms_ahead(tensor):
+    """Normalizations that a factor on this tensor would reach unchanged."""
+    found, seen, todo = {}, set(), [tensor]
+    while todo:
+        for call in todo.pop().consumers:
+            if call in seen:
+                continue
+            seen.add(call)
+            if isinstance(call.op, keras.layers.BatchNormalization):
+                found[call] = None
+            elif _passes_factors(call):
+                todo.extend(call.outputs)
+    return list(found)
+
+
+def _passes_factors(call):
+    rule = rule_of(call)
+    # A bias moves the channel, and the normalization takes that back.
+    if isinstance(rule, Depthwise):
+        return rule.behind(call) in (LINEAR, POSITIVE)
+    return rule.scaling(call) in (LINEAR, POSITIVE)
+
+
+def _pinned(labelling):
+    """Class -> why its units must stay."""
+    classes, units = labelling.classes, labelling.units
+    found = {}
+    for (ids, reason), owner in zip(units.pins, units.owners, strict=True):
+        if owner is not None:
+            name = type(owner.op).__name__
+            reason = f"'{owner.path}' ({name}) keeps it whole: {reason}"
+        found |= dict.fromkeys(map(int, np.unique(classes[ids])), reason)
+    return found
+
+
+def _behind_moves(graph, labelling, chain, position):
+    """The chain, or a longer one, to where each factor is for one channel.
+
+    The units of a layer that is reshaped to a map go by the channel of the
+    map, and those in front of a pixel shuffle likewise: in front of the move,
+    several factors would have to close for one channel to go.
+    """
+    if _has_factor_each(labelling, chain[-1]):
+        return chain
+    found, longer = None, list(chain)
+    while (after := _moved_or_treated(graph, longer[-1])) is not None:
+        longer.append(after)
+        activation = chains.is_activation(after)
+        if activation and position == "norm" and found is not None:
+            break
+        treated = activation or isinstance(after.op, chains.NORMS)
+        if _has_factor_each(labelling, after) and (treated or found is None):
+            found = list(longer)
+    return chain if found is None else found
+
+
+def _moved_or_treated(graph, call):
+    """What alone reads a call's output, and moves or treats its channels."""
+    (tensor, *more) = call.outputs
+    if more or len(tensor.consumers) != 1 or tensor in graph.outputs:
+        return None
+    (after,) = tensor.consumers
+    alone = after.inputs == [tensor] and len(after.outputs) == 1
+    once = len(after.site.calls) == 1 or after.scopes == call.scopes
+    fits = isinstance(after.op, chains.NORMS) or chains.is_activation(after)
+    fits = fits or isinstance(rule_of(after), Index)
+    return after if alone and once and fits else None
+
+
+def _has_factor_each(labelling, call):
+    """Whether an axis of what a call puts out has each channel just once."""
+    _, classes = _along_one_axis(labelling, call.outputs[0])
+    return classes is not None and len(np.unique(classes)) == len(classes)
+
+
+def _along_one_axis(labelling, tensor):
+    """`(axis, classes)` of a tensor's channels; None, None: of several axes."""
+    axis, own = lb.sole_axis(labelling.classes[labelling.labels[tensor]])
+    if axis is None or own.size != tensor.shape[axis]:
+        return None, None
+    return axis, own
+
+
+def _channels(labelling, chain, pinned):
+    """The `Channels` of one place, with the reason if it gets no gate."""
+    tensor = chain[-1].outputs[0]
+    found = Channels([chain])
+    axis, found.classes = _along_one_axis(labelling, tensor)
+    if axis is None:
+        found.reason = "its channels are not along one axis"
+        return found
+    last = axis == len(tensor.shape) - 1
+    found.axis = -1 if last else axis
+    reasons = [pinned.get(int(c)) for c in found.classes]
+    if None not in reasons:
+        found.reason = reasons[0]
+    elif any(isinstance(c.op, FilterGate) for c in tensor.consumers):
+        found.reason = "it has a gate already"
+    elif _only_scales(tensor):
+        found.reason = "it scales channels that have a gate of their own"
+    return found
+
+
+def _only_scales(tensor):
+    """Whether it is the smaller side of a product, as in a squeeze."""
+    while len(tensor.consumers) == 1:
+        (call,) = tensor.consumers
+        if rule_of(call).one_takes_all(call) and len(call.inputs) > 1:
+            return tensor.shape[1:] != call.outputs[0].shape[1:]
+        if len(call.inputs) > 1 or len(call.outputs) > 1 or has_kernel(call):
+            return False
+        tensor = call.outputs[0]
+    return False
+
+
+def _shared(found):
+    """Put together what holds the same channels; mark what is tied."""
+    barred = {id(c.places[0][0].op): c.reason for c in found if c.reason}
+    for one in found:
+        # Where one call of a layer gets no gate, the others close in vain.
+        one.reason = barred.get(id(one.places[0][0].op), "")
+    groups = {}
+    for one in found:
+        key = id(one)
+        if not one.reason:
+            key = (one.axis, one.classes.tobytes())
+        if key in groups:
+            groups[key].places += one.places
+        else:
+            groups[key] = one
+    result = list(groups.values())
+    gated = [g for g in result if not g.reason]
+    counts = {}
+    for group in gated:
+        for c in np.unique(group.classes):
+            counts[c] = counts.get(c, 0) + 1
+    for group in gated:
+        partly = any(counts[c] > 1 for c in group.classes)
+        makers = {id(place[0].op) for place in group.places}
+        group.tied = partly or len(makers) > 1
+    return result

@@ -1,0 +1,107 @@
+"""Branches and blocks that the user names by their first and last layers."""
+
+from keras_gates.transforms.finding import regions
+from keras_gates.transforms.finding.pieces import Piece
+
+
+def named_piece(finder, kind, pair):
+    """The `Piece` between two layers.
+
+    Args:
+        finder: the `Finder` of the model.
+        kind: "branch" or "block".
+        pair: names of the first layer, and of the last or of the join.
+
+    Raises:
+        ValueError: a name is that of no layer, the piece has more than one
+            way in or out, or no shortcut can be shaped for it.
+    """
+    first, last = (_call(finder.graph, name, kind) for name in pair)
+    what = f"The {kind} {tuple(pair)!r}"
+    if len(set(first.inputs)) != 1:
+        raise ValueError(
+            f"{what} can't begin at '{first.path}', which reads "
+            f"{len(set(first.inputs))} tensors. Expected: a layer that reads "
+            "one, from which the whole of it starts. Name another."
+        )
+    piece = Piece(kind, [])
+    if regions.is_join(last):
+        _end_at_join(piece, first, last, what)
+        tensor = last.inputs[piece.operands[0][1]]
+    else:
+        piece.last, piece.entry = last, (first, 0)
+        tensor = last.outputs[0]
+    piece.calls = _calls(finder, first, tensor, what)
+    outside = regions.leak(
+        finder.graph, piece.calls, tensor, None if piece.last else last
+    )
+    if outside is not None:
+        raise ValueError(
+            f"{what} has more than one way out: the output of "
+            f"'{outside.producer.path}', inside it, is read elsewhere, too. "
+            "Expected: a piece with a single entry and a single exit. Name "
+            "layers that enclose one."
+        )
+    if piece.last is None:
+        finder.checked(piece)
+    else:
+        finder.add_shortcut(piece)
+    if piece.reason:
+        raise ValueError(
+            f"{what} can't get a gate: {piece.reason}. Name another, or "
+            "leave it out."
+        )
+    return piece
+
+
+def _call(graph, name, kind):
+    """The one call of the layer with this name."""
+    found = {c.site: c for c in graph.calls if name in (c.path, c.op.name)}
+    if len(found) == 1:
+        return next(iter(found.values()))
+    if found:
+        raise ValueError(
+            f"A {kind} can't begin or end at '{name}', which is called "
+            f"{len(found)} times. Name a layer that is called once."
+        )
+    names = ", ".join(dict.fromkeys(c.path for c in graph.calls))
+    raise ValueError(
+        f"A {kind} can't begin or end at '{name}': no layer is called that. "
+        f"Layers of this model: {names}."
+    )
+
+
+def _end_at_join(piece, first, join, what):
+    """Gate the one operand of the join that comes from the first layer."""
+    places = [
+        index
+        for index, tensor in enumerate(join.inputs)
+        if first in regions.calls_between(first.inputs[0], tensor)[0]
+    ]
+    if len(places) != 1:
+        how = "no" if not places else "more than one"
+        raise ValueError(
+            f"{what} is no branch: {how} way leads from '{first.path}' to "
+            f"one input alone of '{join.path}'. Expected: the first layer of "
+            "a branch, and the layer that joins it. Name another pair."
+        )
+    piece.operands = [(join, places[0])]
+
+
+def _calls(finder, first, tensor, what):
+    entry = first.inputs[0]
+    calls, strays = regions.calls_between(entry, tensor)
+    if first not in calls:
+        raise ValueError(
+            f"{what} does not begin where it says: no way leads from "
+            f"'{first.path}' to its end. Name the first layer, then the last."
+        )
+    if strays:
+        ways = [c for c in calls if set(c.inputs) & set(strays)]
+        names = ", ".join(repr(c.path) for c in ways)
+        raise ValueError(
+            f"{what} has more than one way in: it is also reached past "
+            f"'{first.path}', through {names}. Expected: a piece with a "
+            "single entry and a single exit. Name layers that enclose one."
+        )
+    return sorted(calls, key=finder.order.get)

@@ -1,0 +1,224 @@
+"""The layers, branches and blocks of a graph that can get a gate."""
+
+import dataclasses
+import math
+
+from keras import layers
+
+from keras_gates.graphs import graph as gr
+from keras_gates.layers import Gate
+from keras_gates.surgeon.rules.rule import channel_axis
+from keras_gates.transforms.finding import chains
+from keras_gates.transforms.finding import regions
+from keras_gates.transforms.gating import shortcuts
+
+MISMATCH = ("project", "skip")
+# Why a piece gets no gate under mismatch="skip".
+SKIPPED = "its shortcut would need"
+# Names of the layers that transforms add, which are no layers to be gated.
+ADDED = (shortcuts.ADD, shortcuts.PROJECT)
+
+
+@dataclasses.dataclass(eq=False)
+class Piece:
+    """A layer, branch or block, and where its gate goes.
+
+    Attributes:
+        kind: "layer", "branch" or "block".
+        calls: what it consists of, in order.
+        last: the call whose output is gated; None where `operands` are.
+        operands: pairs of a call and a place among its inputs, to be gated
+            there.
+        entry: such a pair: where the input of the piece is read.
+        shortcut: the `Shortcut` to be added; None if there is one.
+        reason: why it gets no gate; "" if it gets one.
+    """
+
+    kind: str
+    calls: list
+    last: gr.Call | None = None
+    operands: list = dataclasses.field(default_factory=list)
+    entry: tuple | None = None
+    shortcut: shortcuts.Shortcut | None = None
+    reason: str = ""
+
+    @property
+    def name(self):
+        """The path of its first layer; of its last for a block."""
+        if self.kind == "block":
+            return self.end.path
+        kernels = [c for c in self.calls if regions.has_kernel(c)]
+        return (kernels or self.calls)[0].path
+
+    @property
+    def end(self):
+        """The call that it ends in: the join, or its last one."""
+        return self.last or self.operands[0][0]
+
+    @property
+    def gate_name(self):
+        own = self.end if self.kind == "block" else None
+        kernels = [c for c in self.calls if regions.has_kernel(c)]
+        call = own or (kernels or self.calls)[0]
+        return f"{call.op.name}_{self.kind}_gate"
+
+
+class Finder:
+    """Finds the pieces of a graph.
+
+    Args:
+        graph: the `Graph`.
+        shapes: for each size of the inputs that is tried, `{Tensor: shape}`.
+        mismatch: one of `MISMATCH`: what to do where a shortcut would need
+            a pooling or a 1x1 convolution.
+    """
+
+    def __init__(self, graph, shapes, mismatch="project"):
+        self.graph = graph
+        self.shapes = shapes
+        self.mismatch = mismatch
+        self.order = {call: n for n, call in enumerate(graph.calls)}
+        self.joins = [
+            join
+            for join in regions.find_joins(graph)
+            if not join.call.op.name.endswith(ADDED)
+        ]
+
+    def layers(self, position="activation"):
+        """Each layer with a kernel, and a shortcut round it."""
+        found = {}
+        for call in self.graph.calls:
+            if call.site not in found and self._is_layer(call):
+                found[call.site] = self._layer(call, position)
+        return list(found.values())
+
+    def _is_layer(self, call):
+        own = not call.op.name.endswith(ADDED)
+        single = len(call.inputs) == len(call.outputs) == 1
+        return own and single and regions.has_kernel(call)
+
+    def _layer(self, call, position):
+        chain = chains.chain(self.graph, call, position)
+        start = chains.entry_of(self.graph, call)
+        calls = chain if start is call else [start, *chain]
+        piece = Piece("layer", calls, chain[-1], entry=(start, 0))
+        self.add_shortcut(piece)
+        if not piece.reason and _costs_as_much(call, piece.shortcut):
+            piece.reason = "its shortcut would cost as much as it does"
+        return piece
+
+    def branches(self):
+        """What can be closed on its way to a join."""
+        found = []
+        for join in self.joins:
+            for operand in join.branches:
+                place = [(join.call, operand.index)]
+                calls = sorted(operand.calls, key=self.order.get)
+                piece = Piece("branch", calls, operands=place)
+                piece.reason = _why_not(join, operand)
+                found.append(self.checked(piece))
+        return found
+
+    def blocks(self):
+        """The pieces from a fork to a join, with all their branches.
+
+        A block that needs a shortcut and is inside another gets none: the
+        branch that it belongs to has a way round it.
+        """
+        found = [self._block(join) for join in self.joins if join.branches]
+        for block in found:
+            inside = any(
+                other is not block and set(block.calls) < set(other.calls)
+                for other in found
+            )
+            if block.shortcut is not None and inside and not block.reason:
+                block.reason = "it is inside another block"
+        return found
+
+    def _block(self, join):
+        calls, _ = regions.calls_between(join.fork, join.call.outputs[0])
+        calls.sort(key=self.order.get)
+        piece = Piece("block", calls)
+        if join.shortcut is None and not join.adds:
+            first = next(c for c in calls if join.fork in c.inputs)
+            piece.last = join.call
+            piece.entry = (first, first.inputs.index(join.fork))
+            return self.add_shortcut(piece)
+        piece.operands = [(join.call, o.index) for o in join.branches]
+        why = [_why_not(join, o) for o in join.branches]
+        piece.reason = next(filter(None, why), "")
+        return self.checked(piece)
+
+    def add_shortcut(self, piece):
+        """Find the shortcut from the entry of a piece to its output."""
+        call, index = piece.entry
+        ends = call.inputs[index], piece.last.outputs[0]
+        pairs = [tuple(s[t] for t in ends) for s in self.shapes]
+        try:
+            piece.shortcut = shortcuts.shape(pairs, _channels(piece, ends))
+        except shortcuts.CannotShape as error:
+            piece.reason = str(error)
+            return piece
+        if self.mismatch == "skip" and str(piece.shortcut) != "identity":
+            piece.reason = f"{SKIPPED} {piece.shortcut}"
+        if call.scopes != piece.last.scopes:
+            piece.reason = "it begins and ends in different models"
+        return self.checked(piece)
+
+    def checked(self, piece):
+        """Give the reason why a piece that is found gets no gate."""
+        tensor = piece.last and piece.last.outputs[0]
+        if tensor is not None:
+            outside = regions.leak(self.graph, piece.calls, tensor)
+            if tensor in self.graph.outputs:
+                piece.reason = "it makes an output of the model"
+            elif outside is not None:
+                piece.reason = _leaks(outside)
+            gated = any(_is_gate(c, piece.kind) for c in tensor.consumers)
+        else:
+            tensors = [call.inputs[i] for call, i in piece.operands]
+            gated = any(_is_gate(t.producer, piece.kind) for t in tensors)
+        if gated:
+            piece.reason = "it has a gate already"
+        return piece
+
+
+def _why_not(join, operand):
+    """Why an operand of a join can't be closed, or ""."""
+    if join.adds and join.shortcut is None:
+        return (
+            "its sides can't be told apart: they have as many kernels; name "
+            "one in `pieces`"
+        )
+    tensor = join.call.inputs[operand.index]
+    return "" if operand.closed else _leaks(tensor)
+
+
+def _leaks(tensor):
+    return f"the output of '{tensor.producer.path}' is read elsewhere, too"
+
+
+def _is_gate(call, kind):
+    """Whether a call is a gate, or leads to one by an added subtraction."""
+    if call is None:
+        return False
+    if call.op.name.endswith(shortcuts.SUBTRACT):
+        return any(_is_gate(c, kind) for c in call.outputs[0].consumers)
+    return isinstance(call.op, Gate) and call.op.kind == kind
+
+
+def _channels(piece, ends):
+    """The axis of the channels of what goes in and what comes out."""
+    if isinstance(piece.last.op, layers.Concatenate):
+        return piece.last.op.axis
+    laid = [c.op for c in piece.calls if hasattr(c.op, "data_format")]
+    return channel_axis(laid[0] if laid else None, len(ends[0].shape))
+
+
+def _costs_as_much(call, shortcut):
+    """Whether a 1x1 convolution has as large a kernel as the layer."""
+    if shortcut is None or not shortcut.width:
+        return False
+    kernels = [w.shape for w in gr.own_weights(call.op) if len(w.shape) > 1]
+    before = call.inputs[0].shape[shortcut.axis]
+    return sum(map(math.prod, kernels)) <= before * shortcut.width

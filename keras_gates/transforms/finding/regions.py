@@ -1,0 +1,186 @@
+"""Forks, joins, and the pieces of a graph between two tensors."""
+
+import dataclasses
+
+from keras_gates.graphs import graph as gr
+from keras_gates.surgeon.rules import layer_table as lt
+from keras_gates.surgeon.rules import merge as mg
+from keras_gates.surgeon.rules import rule_of
+from keras_gates.surgeon.rules.rule import Rule
+
+# Rules of the operations at which branches meet.
+SUMS = (mg.ADD, mg.AVERAGE, mg.SCALED_ADD)
+JOINS = (*SUMS, lt.CONCATENATE)
+
+
+def has_kernel(call):
+    """Whether a call multiplies by weights, or may do so for all we know."""
+    costs = rule_of(call).costs
+    if costs is None:
+        return bool(gr.own_weights(call.op))
+    return bool(costs)
+
+
+def is_join(call):
+    """Whether tensors meet in a call, each in a place of its own."""
+    return len(set(call.inputs)) > 1 and rule_of(call) in JOINS
+
+
+class Dominators:
+    """For each tensor, the last one that all paths to it go through.
+
+    None stands for what is in front of the model's inputs.
+    """
+
+    def __init__(self, graph):
+        self._above = dict.fromkeys(graph.inputs)
+        self._depth = {None: 0, **dict.fromkeys(graph.inputs, 1)}
+        for call in graph.calls:
+            above = self.of(call.inputs)
+            for tensor in call.outputs:
+                self._above[tensor] = above
+                self._depth[tensor] = self._depth[above] + 1
+
+    def of(self, tensors):
+        """The last tensor on all paths to all of `tensors`, or None."""
+        if not tensors:
+            return None
+        found = tensors[0]
+        for tensor in tensors[1:]:
+            while found is not tensor:
+                if self._depth[found] < self._depth[tensor]:
+                    tensor = self._above[tensor]
+                else:
+                    found = self._above[found]
+        return found
+
+    def between(self, top, tensor):
+        """Tensors on all paths from `top` to `tensor`, `top` the first."""
+        found = []
+        while tensor is not top:
+            tensor = self._above[tensor]
+            found.append(tensor)
+        return found[::-1]
+
+
+def calls_between(entry, tensor):
+    """The calls on paths from `entry` to `tensor`, in no order.
+
+    Returns:
+        `(calls, strays)`: the strays are tensors without a producer that
+        paths to `tensor` start from as well.
+    """
+    calls, strays, todo = {}, [], [tensor]
+    while todo:
+        here = todo.pop()
+        if here is entry:
+            continue
+        call = here.producer
+        if call is None:
+            strays.append(here)
+        elif call not in calls:
+            calls[call] = None
+            todo.extend(call.inputs)
+    return list(calls), strays
+
+
+def leak(graph, calls, exit, join=None):
+    """A tensor inside that is read outside, or None.
+
+    Args:
+        graph: the `Graph`.
+        calls: the calls of the piece.
+        exit: the tensor that it ends in.
+        join: the only call that may read `exit`; any may by default.
+    """
+    inside, outputs = set(calls), set(graph.outputs)
+    for call in calls:
+        for tensor in call.outputs:
+            readers = set(tensor.consumers) - inside
+            if tensor is exit:
+                if join is None:
+                    continue
+                readers.discard(join)
+            if readers or tensor in outputs:
+                return tensor
+    return None
+
+
+@dataclasses.dataclass(eq=False)
+class Operand:
+    """What comes into a join at one place.
+
+    Attributes:
+        index: its place among the inputs of the join.
+        entry: where the piece that ends here starts: the fork, or below it.
+        calls: the calls of that piece.
+        weight: how many kernels are on the way from the fork.
+        closed: whether what is in the piece is read nowhere else.
+    """
+
+    index: int
+    entry: object
+    calls: list
+    weight: int
+    closed: bool
+
+
+@dataclasses.dataclass(eq=False)
+class Join:
+    """A call at which branches meet that forked at one tensor."""
+
+    call: gr.Call
+    fork: gr.Tensor
+    operands: list
+    rule: Rule
+
+    @property
+    def adds(self):
+        """Whether it adds; else it lays channels side by side."""
+        return self.rule in SUMS
+
+    @property
+    def shortcut(self):
+        """The operand that is there if the others are zero, or None.
+
+        In a sum it is the one with the fewest kernels, and it must be told
+        from the others by that; side by side, it has none.
+        """
+        first, second = sorted(self.operands, key=lambda o: o.weight)[:2]
+        if self.adds:
+            return first if first.weight < second.weight else None
+        return first if first.weight == 0 else None
+
+    @property
+    def branches(self):
+        """The operands that are not a shortcut."""
+        return [o for o in self.operands if o.weight and o != self.shortcut]
+
+
+def find_joins(graph):
+    """The `Join`s of a graph, in order; those of one site once."""
+    dominators, found = Dominators(graph), {}
+    for call in graph.calls:
+        if not is_join(call) or call.site in found:
+            continue
+        fork = dominators.of(call.inputs)
+        if fork is None or len(set(call.inputs)) < len(call.inputs):
+            continue
+        operands = [
+            _operand(graph, dominators, fork, call, index)
+            for index in range(len(call.inputs))
+        ]
+        found[call.site] = Join(call, fork, operands, rule_of(call))
+    return list(found.values())
+
+
+def _operand(graph, dominators, fork, join, index):
+    """The longest closed piece that ends at this place."""
+    tensor = join.inputs[index]
+    calls, _ = calls_between(fork, tensor)
+    weight = sum(map(has_kernel, calls))
+    for entry in dominators.between(fork, tensor):
+        inside, _ = calls_between(entry, tensor)
+        if leak(graph, inside, tensor, join) is None:
+            return Operand(index, entry, inside, weight, True)
+    return Operand(index, fork, calls, weight, False)

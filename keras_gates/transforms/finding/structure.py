@@ -1,0 +1,118 @@
+"""What there is in a model to be gated, and what is not and why."""
+
+import dataclasses
+
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.shapes import shapes_of
+from keras_gates.stats import tables
+from keras_gates.transforms.finding.chains import POSITIONS
+from keras_gates.transforms.finding.channels import find_channels
+from keras_gates.transforms.finding.pieces import MISMATCH
+from keras_gates.transforms.finding.pieces import Finder
+from keras_gates.transforms.gating.spec import check_one_of
+
+# Two sizes for inputs whose size is open: a shortcut must do for both.
+_TRIED = (96, 160)
+
+
+@dataclasses.dataclass(frozen=True)
+class Structure:
+    """What `find_structure` found; `print` shows it as a table.
+
+    Attributes:
+        model: name of the model.
+        filters: the `Channels` that stay or go together.
+        layers: a `Piece` for each layer with a kernel.
+        branches: a `Piece` for each branch between a fork and a join.
+        blocks: a `Piece` for each fork and join with all between them.
+    """
+
+    model: str
+    filters: list
+    layers: list
+    branches: list
+    blocks: list
+
+    def __str__(self):
+        rows = [
+            (kind, x.name, *_described(x))
+            for kind in ("filters", "layers", "branches", "blocks")
+            for x in getattr(self, kind)
+        ]
+        head = ("kind", "name", "where the gate goes", "not gated because")
+        return f"Model '{self.model}'\n\n{tables.text(head, rows)}"
+
+
+def find_structure(model, mismatch="project", position="activation"):
+    """Find the filters, layers, branches and blocks that can get gates.
+
+    By the graph alone: a branch is what lies between a fork and a join
+    (an addition or a concatenation) and is read nowhere else; a block is a
+    fork and a join with all branches between them. Of the two sides of an
+    addition, the one with fewer kernels is the shortcut.
+
+    Args:
+        model: A built functional or Sequential model.
+        mismatch: As in `insert_gates`.
+        position: As in `GateSpec`, for filters and layers.
+
+    Returns:
+        A `Structure`.
+
+    Raises:
+        TypeError, ValueError: As `insert_gates`.
+
+    Example:
+    >>> import keras_gates as kg
+    >>> found = kg.transforms.find_structure(kg.zoo.resnet(8))
+    >>> [branch.name for branch in found.branches]
+    ['stage1_block1_conv1', 'stage2_block1_conv1', 'stage3_block1_conv1']
+    """
+    check_one_of(mismatch, MISMATCH, "mismatch")
+    check_one_of(position, POSITIONS, "position")
+    graph = gr.read(model)
+    finder = Finder(graph, tried_shapes(graph), mismatch)
+    return Structure(
+        model.name,
+        find_channels(graph, position=position),
+        finder.layers(position),
+        finder.branches(),
+        finder.blocks(),
+    )
+
+
+def tried_shapes(graph, given=None):
+    """The shape of each tensor, for some sizes of the inputs.
+
+    Where an input leaves a size open, for two. Where these do not fit the
+    model, open sizes stay open. Where sizes are given, for these alone.
+    """
+    if given is not None:
+        return [shapes_of(graph, given)]
+    recorded = shapes_of(graph)
+    if not any(None in tensor.shape[1:] for tensor in graph.inputs):
+        return [recorded]
+    try:
+        return [
+            shapes_of(graph, [_filled(t.shape, size) for t in graph.inputs])
+            for size in _TRIED
+        ]
+    except ValueError:
+        return [recorded]
+
+
+def _filled(shape, size):
+    return tuple(size if s is None else s for s in shape[1:])
+
+
+def _described(found):
+    """The columns of the table for one row."""
+    if hasattr(found, "places"):
+        where = ", ".join(place[-1].path for place in found.places)
+    elif found.last is None:
+        joins = dict.fromkeys(call.path for call, _ in found.operands)
+        where = f"in front of {', '.join(joins)}"
+    else:
+        shortcut = f", with a shortcut: {found.shortcut}"
+        where = found.last.path + shortcut * (found.shortcut is not None)
+    return where, found.reason or getattr(found, "approximate", "")

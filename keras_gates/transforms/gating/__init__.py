@@ -1,0 +1,1 @@
+"""How gates are put into a model."""

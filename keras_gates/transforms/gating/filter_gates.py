@@ -1,0 +1,129 @@
+"""Gates on channels, put into a copy of a model."""
+
+import warnings
+
+import keras
+from keras import layers
+
+from keras_gates import regularizers
+from keras_gates.graphs.names import Names
+from keras_gates.graphs.rewrite import rewrite
+from keras_gates.layers import FilterGate
+from keras_gates.surgeon.passes.label import label
+from keras_gates.surgeon.rules.rule import channel_axis
+from keras_gates.surgeon.solving.bars import few
+from keras_gates.transforms.finding.channels import find_channels
+from keras_gates.transforms.gating.piece_gates import dtype_of
+from keras_gates.transforms.gating.weighing import Shares
+
+
+def chosen_channels(graph, spec, tied):
+    """What the filter gates of a model are for.
+
+    Args:
+        graph: the `Graph` of a model.
+        spec: the `GateSpec` of the filters.
+        tied: as in `insert_gates`.
+
+    Returns:
+        `(all that was found, what is to be gated, labelling)`.
+    """
+    labelling = label(graph)
+    found = find_channels(graph, labelling, spec.position)
+    if tied == "skip":
+        for channels in found:
+            if channels.tied and not channels.reason:
+                channels.reason = "its channels are tied to those of others"
+    for channels in found:
+        if channels.approximate and spec.include is None:
+            channels.reason = channels.reason or channels.approximate
+    chosen = [c for c in found if not c.reason and spec.wants(c.calls)]
+    return found, chosen, labelling
+
+
+def insert_filters(graph, spec, tied, shapes):
+    """A new model with gates on its channels.
+
+    Args:
+        graph: the `Graph` of a model.
+        spec: the `GateSpec`.
+        tied: as in `insert_gates`.
+        shapes: `{Tensor: shape}`; read for `spec.weigh` alone.
+    """
+    found, chosen, labelling = chosen_channels(graph, spec, tied)
+    if not chosen and not spec.inputs:
+        _warn_of_none(found)
+    names, places = Names.of(graph), {}
+    cost = None
+    if spec.weigh != "count":
+        shares = Shares(graph.calls, shapes, spec.weigh)
+        cost = shares.of_classes(labelling)
+        shares.warn_of([(c.gate_name, cost[c.classes]) for c in chosen])
+    for channels in chosen:
+        gate = _gate(channels, spec, cost, names)
+        for place in channels.places:
+            places[place[-1].site] = gate
+    inputs = _input_gates(graph, spec, names, places)
+
+    def edit(recall):
+        gate = places.get(recall.site)
+        return None if gate is None else gate(recall())
+
+    def edit_input(new, old):
+        gate = inputs.get(id(old))
+        return new if gate is None else gate(new)
+
+    return rewrite(graph, edit, edit_input)
+
+
+def _warn_of_none(found):
+    """Added shortcuts tie channels, and those of an input can't go."""
+    why = few([f"'{x.name}': {x.reason}" for x in found if x.reason], "; ")
+    warnings.warn(
+        "No filter gates were put in: with the shortcuts that the other gates "
+        f"need, they would remove nothing. {why}.",
+        stacklevel=4,
+    )
+
+
+def _gate(channels, spec, cost, names):
+    """One gate for all places of some channels."""
+
+    def penalty(strength):
+        if cost is None:
+            return regularizers.MeanL1(strength)
+        own = cost[channels.classes].tolist()
+        return regularizers.CostL1(strength, own)
+
+    return FilterGate(
+        axis=channels.axis,
+        name=names.free(channels.gate_name),
+        dtype=dtype_of(channels.calls),
+        **spec.arguments(penalty),
+    )
+
+
+def _input_gates(graph, spec, names, places):
+    """`{id of an input: its gate}`, if inputs are to be gated.
+
+    Where an input is flattened first, its gate is behind that, in `places`.
+    """
+    found = {}
+    if not spec.inputs:
+        return found
+    for kt, tensor in zip(graph.functional.inputs, graph.inputs, strict=True):
+        if not keras.backend.is_float_dtype(tensor.dtype):
+            continue
+        arguments = spec.arguments(regularizers.MeanL1)
+        name = names.free(f"{kt.name}_filter_gate")
+        readers = tensor.consumers
+        flat = len(readers) == 1 and isinstance(readers[0].op, layers.Flatten)
+        laid = [c.op for c in readers if hasattr(c.op, "data_format")]
+        axis = channel_axis(laid[0] if laid else None, len(tensor.shape))
+        axis = axis if axis == 1 and len(tensor.shape) > 2 else -1
+        gate = FilterGate(axis=-1 if flat else axis, name=name, **arguments)
+        if flat:
+            places[readers[0].site] = gate
+        else:
+            found[id(kt)] = gate
+    return found

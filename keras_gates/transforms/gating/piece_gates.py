@@ -1,0 +1,72 @@
+"""Gates on layers, branches and blocks, put into a copy of a model."""
+
+import keras
+
+from keras_gates.graphs.rewrite import rewrite
+from keras_gates.transforms.finding import regions
+from keras_gates.transforms.gating import shortcuts
+
+
+def insert_pieces(graph, jobs, start):
+    """A new model with gates on some of its pieces.
+
+    Args:
+        graph: the `Graph` of a model.
+        jobs: pairs of a `Piece` and the gate for it, from the inside out.
+        start: as in `insert_gates`.
+    """
+    before, behind = {}, {}
+    for piece, gate in jobs:
+        for call, index in piece.operands:
+            kt = call.site.node.input_tensors[index]
+            before.setdefault(call.site, []).append((kt, gate))
+        if piece.last is not None:
+            behind.setdefault(piece.last.site, []).append((piece, gate))
+
+    def edit(recall):
+        gates = before.get(recall.site, ())
+        args, kwargs = _gated(recall, gates)
+        outputs = recall(*args, **kwargs)
+        for piece, gate in behind.get(recall.site, ()):
+            call, index = piece.entry
+            entry = recall.tensor(call.site.node.input_tensors[index])
+            way = piece.shortcut(entry, gate.name, gate.dtype_policy)
+            outputs = shortcuts.bypass(gate, outputs, way, start)
+        return outputs
+
+    return rewrite(graph, edit)
+
+
+def make_gate(piece, layer_class, names, arguments):
+    """The gate layer for a piece.
+
+    Args:
+        piece: the `Piece`.
+        layer_class: the class of the gate.
+        names: the `Names` of the model.
+        arguments: further keyword arguments of the gate.
+    """
+    name = names.free(piece.gate_name)
+    return layer_class(name=name, dtype=dtype_of(piece.calls), **arguments)
+
+
+def dtype_of(calls):
+    """The dtype policy of the first layer with a kernel, or None."""
+    found = [c.op for c in calls if regions.has_kernel(c)] or [calls[0].op]
+    return getattr(found[0], "dtype_policy", None)
+
+
+def swapped(recall, swaps):
+    """The arguments of a call, with tensors replaced by their ids."""
+    return keras.tree.map_structure(
+        lambda a: swaps.get(id(a), a), (recall.args, recall.kwargs)
+    )
+
+
+def _gated(recall, gates):
+    """The arguments of a call, some of its tensors behind gates."""
+    swaps = {}
+    for kt, gate in gates:
+        x = recall.tensor(kt)
+        swaps[id(x)] = gate(swaps.get(id(x), x))
+    return swapped(recall, swaps)

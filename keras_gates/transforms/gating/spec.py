@@ -1,0 +1,257 @@
+"""What `insert_gates` is told about the gates of one kind."""
+
+import copy
+import dataclasses
+import numbers
+
+import keras
+
+from keras_gates import constraints
+from keras_gates._checks import nonnegative_number
+from keras_gates.graphs import patterns
+from keras_gates.transforms.finding.chains import POSITIONS
+
+WEIGHS = ("count", "macs", "params")
+
+
+@dataclasses.dataclass(frozen=True)
+class GateSpec:
+    """How to make the gates of one kind, and where.
+
+    `penalty = strength * sum(weight * abs(factor))`
+
+    By `weigh="count"` the weights are those of the paper: each of the n
+    channels of a filter gate weighs 1/n, and each of N layer gates (or branch
+    gates, or block gates) 1/N. By "macs" or "params" a factor weighs as much
+    as the share of the model's that goes when it alone is closed.
+
+    Reference:
+
+    - [Haider and Taj, 2020, Comprehensive Online Network Pruning via Learnable
+      Scaling Factors](https://arxiv.org/abs/2010.02623), equations 3 to 14
+
+    Args:
+        strength: A number >= 0 in units of loss. Defaults to `None`: no
+            penalty, or the one that `regularizer` gives.
+        regularizer: A regularizer for each gate, in place of `strength`.
+        weigh: `"count"`, `"macs"` or `"params"`.
+        initializer: Start of the factors. `"ones"` leaves the function as it
+            is; `"uniform"`, in (0, 1), is the paper's.
+        constraint: Constraint of the factors. Defaults to
+            `constraints.UnitInterval()`: the paper's range, in which L1 gives
+            exact zeros. `None` for none.
+        include: What to gate: one or a list of layer names (`*` stands for
+            anything), layers and layer classes. Defaults to `None`, all that
+            is found.
+        exclude: What to leave out, likewise.
+        pieces: For branches and blocks: pairs `(first, last)` of layer names,
+            in place of what is found. `last` is the layer that joins the
+            branch to its shortcut; otherwise it is the last layer of the
+            piece, which gets a shortcut.
+        position: For filters and layers: `"activation"`, behind the
+            activation that follows the layer, or `"norm"`, in front of it.
+            Behind the normalization in any case.
+        inputs: For filters: whether the model's inputs get gates, too.
+
+    Raises:
+        TypeError: If an argument is of the wrong type.
+        ValueError: If `strength` is negative or not finite, `regularizer`
+            is given as well, or `weigh` or `position` is unknown.
+
+    Example:
+    >>> import keras_gates as kg
+    >>> from keras_gates.transforms import GateSpec
+    >>> model = kg.zoo.mlp()
+    >>> spec = GateSpec(1e-4, exclude="fc1", constraint=None)
+    >>> gated = kg.transforms.insert_gates(model, filters=spec)
+    >>> [x.name for x in gated.layers if isinstance(x, kg.FilterGate)]
+    ['fc2_filter_gate']
+    """
+
+    strength: float | None = None
+    regularizer: object = None
+    weigh: str = "count"
+    initializer: object = "ones"
+    constraint: object = dataclasses.field(
+        default_factory=constraints.UnitInterval
+    )
+    include: object = None
+    exclude: object = None
+    pieces: tuple | None = None
+    position: str = "activation"
+    inputs: bool = False
+
+    def __post_init__(self):
+        if self.strength is not None:
+            nonnegative_number(self.strength, "strength", "GateSpec")
+            if self.regularizer is not None:
+                raise ValueError(
+                    "A GateSpec takes a `strength` or a `regularizer`. "
+                    f"Received: strength={self.strength!r} and "
+                    f"regularizer={self.regularizer!r}."
+                )
+        check_one_of(self.weigh, WEIGHS, "weigh")
+        check_one_of(self.position, POSITIONS, "position")
+        patterns.check(self.include, "include")
+        patterns.check(self.exclude, "exclude")
+        check_one_of(self.inputs, (True, False), "inputs")
+        for name, get in _GETTERS.items():
+            _check_known(name, getattr(self, name), get)
+        _check_pieces(self.pieces)
+
+    def named(self, graph):
+        """The spec with paths in place of layers of the model."""
+        include, exclude = (
+            patterns.named(getattr(self, name), graph, name)
+            for name in ("include", "exclude")
+        )
+        return dataclasses.replace(self, include=include, exclude=exclude)
+
+    def wants(self, calls):
+        """Whether what consists of these calls is to be gated."""
+        chosen = self.include is None or patterns.matches(self.include, calls)
+        return chosen and not patterns.matches(self.exclude, calls)
+
+    def check_used(self, kind, found):
+        """Refuse patterns that fit none of the pieces found."""
+        patterns.check_used(self.include, "include", kind, found)
+        patterns.check_used(self.exclude, "exclude", kind, found)
+
+    def arguments(self, penalty):
+        """The keyword arguments of a gate.
+
+        Args:
+            penalty: `strength -> regularizer`, for the weights of this gate.
+        """
+        regularizer = copy.deepcopy(keras.regularizers.get(self.regularizer))
+        if self.strength is not None:
+            regularizer = penalty(self.strength)
+        return {
+            "regularizer": regularizer,
+            "initializer": self.initializer,
+            "constraint": copy.deepcopy(keras.constraints.get(self.constraint)),
+        }
+
+
+def parse(value, kind):
+    """The `GateSpec` that an argument of `insert_gates` stands for.
+
+    Args:
+        value: a number, a regularizer, True, a `GateSpec`, a dict of its
+            arguments, or a list: of names and classes, or of pairs.
+        kind: "filters", "layers", "branches" or "blocks".
+
+    Returns:
+        A `GateSpec`, or None for None and False.
+    """
+    if value is None or value is False:
+        return None
+    spec = _read(value, kind)
+    for field, kinds in _ONLY.items():
+        given, default = getattr(spec, field), _DEFAULTS[field]
+        if given != default and kind not in kinds:
+            raise ValueError(
+                f"`{kind}` takes no `{field}`. Received: {field}={given!r}. "
+                f"It is for {' and '.join(kinds)}."
+            )
+    return spec
+
+
+_ONLY = {
+    "pieces": ("branches", "blocks"),
+    "position": ("filters", "layers"),
+    "inputs": ("filters",),
+}
+_DEFAULTS = {f.name: f.default for f in dataclasses.fields(GateSpec)}
+
+
+def _read(value, kind):
+    for types, reader in _READERS:
+        if isinstance(value, types):
+            return reader(value, kind)
+    raise TypeError(
+        f"`{kind}` can't be understood. Received: {value!r} (of type "
+        f"{type(value).__name__}). Expected: a strength, a regularizer, True "
+        "for gates without a penalty, a GateSpec or a dict of its arguments, "
+        "or a list of layer names."
+    )
+
+
+def _from_number(value, kind):
+    return GateSpec(nonnegative_number(value, kind, "insert_gates"))
+
+
+def _from_dict(value, kind):
+    strange = [key for key in value if key not in _DEFAULTS]
+    if strange:
+        raise TypeError(
+            f"`{kind}` has the keys {strange}, which GateSpec does not know. "
+            f"Expected: keys from {list(_DEFAULTS)}."
+        )
+    return GateSpec(**value)
+
+
+def _from_list(value, kind):
+    if not value:
+        raise ValueError(
+            f"`{kind}` is empty, so there is nothing to gate. Pass None to "
+            "leave this kind out, or name some."
+        )
+    if any(isinstance(item, (list, tuple)) for item in value):
+        return GateSpec(pieces=tuple(value))
+    return GateSpec(include=list(value))
+
+
+# By type, the first that fits: True is a number as well.
+_READERS = (
+    (bool, lambda value, kind: GateSpec()),
+    (GateSpec, lambda value, kind: value),
+    (numbers.Real, _from_number),
+    (dict, _from_dict),
+    ((list, tuple), _from_list),
+    (
+        (keras.regularizers.Regularizer, str),
+        lambda value, kind: GateSpec(regularizer=value),
+    ),
+)
+
+
+_GETTERS = {
+    "regularizer": keras.regularizers.get,
+    "initializer": keras.initializers.get,
+    "constraint": keras.constraints.get,
+}
+
+
+def _check_known(name, value, get):
+    try:
+        get(value)
+    except ValueError as error:
+        raise ValueError(
+            f"Gates can't have this `{name}`. Received: {value!r}. Expected: "
+            f"what Keras layers take as `{name}`. ({error})"
+        ) from error
+
+
+def _check_pieces(pieces):
+    if pieces is not None and not isinstance(pieces, (list, tuple)):
+        raise TypeError(
+            "`pieces` takes a list of pairs (first, last) of layer names. "
+            f"Received: {pieces!r} (of type {type(pieces).__name__})."
+        )
+    for piece in pieces or ():
+        pair = isinstance(piece, (tuple, list)) and len(piece) == 2
+        if not pair or not all(isinstance(name, str) for name in piece):
+            raise TypeError(
+                "`pieces` takes pairs (first, last) of layer names. "
+                f"Received: {piece!r}."
+            )
+
+
+def check_one_of(value, known, argument):
+    """Refuse a value that is not among those known."""
+    if value not in known:
+        raise ValueError(
+            f"`{argument}` is unknown. Received: {value!r}. Expected: one of "
+            f"{', '.join(map(repr, known))}."
+        )

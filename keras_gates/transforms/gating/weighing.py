@@ -1,0 +1,109 @@
+"""What a gate costs: the share of the model that goes when it is closed."""
+
+import warnings
+
+import numpy as np
+
+from keras_gates.surgeon.rules import costs
+from keras_gates.surgeon.rules import rule_of
+
+
+class Shares:
+    """Shares of a model's multiply-adds, or of its parameters.
+
+    Args:
+        calls: all calls of the model.
+        shapes: `{Tensor: shape}`.
+        unit: "macs" or "params".
+
+    Attributes:
+        unknown: the paths of what could not be counted.
+    """
+
+    def __init__(self, calls, shapes, unit):
+        self.shapes = shapes
+        self.unit = unit
+        self.unknown = []
+        # A model without a single kernel has no shares to speak of.
+        self.total = self._cost(calls) or 1
+
+    def of(self, calls):
+        """The share of some calls."""
+        return self._cost(calls) / self.total
+
+    def of_classes(self, labelling):
+        """For each class, the share that goes when it alone is removed."""
+        found = np.zeros(len(labelling.classes))
+        flows = {s.call: s.flow for s in labelling.steps if s.position is None}
+        for call in self._once(flows):
+            whole = self._of(call, {})
+            for role, ids in flows[call].roles.items() if whole else ():
+                saved = whole - self._of(call, {role: len(ids) - 1})
+                np.add.at(found, labelling.classes[ids], saved)
+        for above, below in _picked(labelling):
+            found[above] += found[below]
+        return found / self.total
+
+    def warn_of(self, gates):
+        """Name the gates whose share is 0: nothing would hold them down.
+
+        Args:
+            gates: pairs of a gate's name and its share or shares.
+        """
+        free = [name for name, share in gates if not np.any(share)]
+        if not free:
+            return
+        unknown = list(dict.fromkeys(self.unknown))
+        why = f" Not counted: {_listed(unknown)}." if unknown else ""
+        warnings.warn(
+            f'weigh="{self.unit}" gives no penalty to {_listed(free)}: what '
+            f"goes with them has no {self.unit} that are counted.{why} Take "
+            'weigh="params" or "count", or leave them out with `exclude`.',
+            stacklevel=3,
+        )
+
+    def _once(self, calls):
+        """Multiply-adds count at each call, the parameters of a layer once."""
+        if self.unit == "macs":
+            return list(calls)
+        return list(
+            {id(call.op): call for call in reversed(list(calls))}.values()
+        )
+
+    def _cost(self, calls):
+        return sum(self._of(call, {}) for call in self._once(calls))
+
+    def _of(self, call, kept):
+        """The cost of a call with so many positions left along some roles."""
+        rule = rule_of(call)
+        weights = costs.cut_weight_shapes(call, rule, kept)
+        if self.unit == "params":
+            return costs.parameters(weights)
+        try:
+            found = costs.call_macs(call, rule, weights, self.shapes)
+        except ValueError:
+            found = None
+        if found is None:
+            self.unknown.append(call.path)
+        return found or 0
+
+
+def _listed(names):
+    return ", ".join(map(repr, names[:8])) + ", ..." * (len(names) > 8)
+
+
+def _picked(labelling):
+    """Pairs of classes: one that is picked from, and what is picked of it.
+
+    What a reader picks goes with what it is picked from. Last ones first, so
+    that costs add up towards the front.
+    """
+    pairs = {}
+    for step in reversed(labelling.steps):
+        if step.position is not None:
+            labels = labelling.labels[step.inputs[0]].ravel()
+            above = labelling.classes[labels[step.flow.sources[0][0].ravel()]]
+            below = labelling.classes[step.flow.labels[0].ravel()]
+            both = zip(above.tolist(), below.tolist(), strict=True)
+            pairs.update(dict.fromkeys(both))
+    return list(pairs)
