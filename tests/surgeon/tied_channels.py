@@ -57,7 +57,17 @@ def makes_channels(op):
         return True
     if not isinstance(op, keras.Layer) or hasattr(op, "kind"):
         return False
-    return bool(op.weights) and not isinstance(op, PASS)
+    return (
+        bool(op.weights) and not isinstance(op, PASS) and not _is_depthwise(op)
+    )
+
+
+def _is_depthwise(op):
+    """Whether a convolution has one group for each channel that it reads."""
+    groups = getattr(op, "groups", 1)
+    if groups == 1 or isinstance(op, L.GroupNormalization):
+        return False
+    return op.kernel.shape[-2] == 1
 
 
 def is_read(event):
@@ -143,6 +153,7 @@ class Ties:
                 array = self._set_back(event, array, differs, rng, scale)
                 moved = _moved(array)
                 differs[name] = moved
+                array = _set_off(array, moved, rng, scale)
                 before = self.reached.get(name)
                 self.reached[name] = moved if before is None else before | moved
                 made.append(ops.cast(ops.convert_to_tensor(array), y.dtype))
@@ -205,6 +216,7 @@ class Ties:
             ):
                 keys.append(event.op)
                 self._tie_places(event, known)
+                self._tie_states(event)
             elif isinstance(event.op, L.Reshape):
                 keys.append(event.op)
             for key in keys:
@@ -227,10 +239,12 @@ class Ties:
         op = base(event.op)
         if isinstance(op, L.PReLU) or known[0] is None:
             return
-        both = [known[0]]
-        if getattr(op, "groups", 1) > 1 and not isinstance(
+        grouped = getattr(op, "groups", 1) > 1 and not isinstance(
             op, L.GroupNormalization
-        ):
+        )
+        grouped &= not _is_depthwise(op)
+        both = [known[0]]
+        if grouped:
             both.append(known[-1])
         for reached in both:
             if reached is None:
@@ -238,11 +252,25 @@ class Ties:
             places = tuple(range(1, reached.ndim - 1))
             flat = reached.any(axis=places)
             self._tie_columns(flat)
-            if getattr(op, "groups", 1) > 1 and not isinstance(
-                op, L.GroupNormalization
-            ):
+            if grouped:
                 groups = flat.reshape(len(flat), op.groups, -1)
                 self._tie_columns(groups.any(axis=1))
+
+    def _tie_states(self, event):
+        """Unit n of a recurrent layer starts with number n of its states."""
+        arguments = event.node.arguments
+        states = arguments.kwargs.get("initial_state")
+        if not recurrent_cells(base(event.op)) or states is None:
+            return
+        given = {id(kt) for kt in keras.tree.flatten(states)}
+        pairs = zip(event.node.input_tensors, event.reads, strict=True)
+        for kt, name in pairs:
+            reached = self.reached.get(name)
+            if id(kt) not in given or reached is None:
+                continue
+            for n, column in enumerate(reached.T):
+                unit = self.rows[(id(event.op), n)]
+                self._union([unit, *np.flatnonzero(column)])
 
     def _tie_box(self, reached):
         """Only one axis of what was reshaped can be cut: the last."""
@@ -273,6 +301,14 @@ class Ties:
             for name in read
             if name in self.reached and self.reached[name][closed].any()
         }
+
+
+def _set_off(array, moved, rng, scale):
+    """What differs has noise of its own: two ways must not cancel out."""
+    size = np.abs(array[:1]).max() + 0.1
+    noise = rng.normal(0, size * scale, moved.shape)
+    array[1:] += np.where(moved, noise, 0.0)
+    return array
 
 
 def _moved(array):

@@ -222,8 +222,9 @@ class _Folder:
             source = step.flow.sources[number][index]
             if index in gone or source is None:
                 continue
+            units = self.labels[before] if step.rule.blends else None
             shape = self.labels[before].shape
-            back = _back(factors, source, shape)
+            back = _back(factors, source, shape, units)
             whole = index not in step.flow.untied
             found = (
                 None
@@ -280,6 +281,9 @@ class _Folder:
                 onward = factors
             else:
                 flat = np.broadcast_to(factors, shape).ravel()
+                units = self.labels[step.inputs[index]]
+                if step.rule.blends and not _alike(flat, source, units):
+                    return None
                 onward = np.where(source >= 0, flat[source], 1.0)
             found = self.downstream(gate, tensor, onward)
             if found is None:
@@ -299,8 +303,12 @@ def _vector(factors, ids, labels):
     return vector if vector is not None and len(vector) == len(ids) else None
 
 
-def _back(factors, source, shape):
-    """Factors of the outputs, as factors of what they stem from."""
+def _back(factors, source, shape, units=None):
+    """Factors of the outputs, as factors of what they stem from.
+
+    With `units`, an output may come of more coordinates than the one that
+    stands for them; all of a unit get its factor then.
+    """
     if isinstance(source, str) and source == IDENTITY:
         return factors
     found = np.ones(int(np.prod(shape)))
@@ -308,4 +316,26 @@ def _back(factors, source, shape):
     inside = source >= 0
     found[source[inside]] = wide[inside]
     agrees = (found[source[inside]] == wide[inside]).all()
+    if agrees and units is not None and not _covers(source, found.size):
+        every = units.ravel()
+        order = every[source[inside]]
+        spread = dict(zip(order.tolist(), wide[inside].tolist(), strict=True))
+        found = np.array([spread.get(unit, 1.0) for unit in every.tolist()])
+        agrees = (found[source[inside]] == wide[inside]).all()
     return found.reshape(shape) if agrees else None
+
+
+def _covers(source, size):
+    """Whether each coordinate of an input is the source of an output."""
+    return np.unique(source[source >= 0]).size == size
+
+
+def _alike(flat, source, units):
+    """Whether the coordinates that one of them stands for have one factor."""
+    if _covers(source, flat.size):
+        return True
+    _, numbers = np.unique(units, return_inverse=True)
+    numbers = numbers.reshape(-1)
+    first = np.zeros(numbers.max() + 1)
+    first[numbers] = flat
+    return bool((first[numbers] == flat).all())

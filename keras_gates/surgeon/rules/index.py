@@ -39,6 +39,8 @@ class Index(Rule):
     other: Callable = lambda call, flow, view: None
     rims: Callable = lambda call: False
 
+    blends = False
+
     def flow(self, call, inputs, units):
         numbers, offset = [], 0
         for labels, tensor in zip(inputs, call.inputs, strict=True):

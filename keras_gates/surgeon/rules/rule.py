@@ -100,6 +100,9 @@ class Rule:
     kernel = "kernel"
     # Whether operands that are constant are left out, see `without`.
     merging = False
+    # Whether an output may come of more coordinates of its unit than of the
+    # one in `sources`, as a mean over space does. A move has no others.
+    blends = True
 
     def pick(self, call):
         """The rule for this call, where a class has more than one."""
