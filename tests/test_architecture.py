@@ -71,7 +71,10 @@ ARROWS = {
     "_checks": [],
     "surgeon.arguments": [],
     "surgeon.time_axis": [],
-    "surgeon.graph": ["surgeon.arguments", "surgeon.time_axis"],
+    "surgeon.carried": [],
+    "surgeon.graph": [
+        *("surgeon.arguments", "surgeon.time_axis", "surgeon.carried"),
+    ],
     "surgeon.create": ["surgeon.graph"],
     "surgeon.state": ["surgeon.graph", "surgeon.create"],
     "surgeon.twins": READING[:5],

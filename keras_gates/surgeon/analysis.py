@@ -142,9 +142,12 @@ def _partial(found):
 
 def _selection(found, call, rule, shared):
     """A selection in front of `call`, or None where there is no point."""
-    tensor = call.inputs[0]
+    tensor, masking = call.inputs[0], found.graph.masking
     labels = found.labels[tensor]
     axes = lb.varying(labels)
+    if any(scope.site.child in masking for scope in call.scopes):
+        # A gather hands on no mask.
+        return None
     fresh = isinstance(rule, GateRule) and call.op.kind == "filter"
     if len(axes) == 1 and shared:
         axis = axes[0]
