@@ -130,14 +130,20 @@ def label(graph, uncut=frozenset(), selections=True):
 def _partial(found):
     """Keys of selections that some calls of a nested model do without.
 
-    It is rebuilt once, so a gather inside is for all of its calls.
+    It is rebuilt once, so a gather inside is for all of its calls, and on
+    one axis.
     """
-    counts, sites = {}, {}
+    shapes, sites = {}, {}
     for step in found.steps:
         if step.position is not None:
-            counts[step.key] = counts.get(step.key, 0) + 1
+            shape = step.flow.labels[0].shape
+            shapes.setdefault(step.key, []).append(shape)
             sites[step.key] = step.site
-    return {key for key, n in counts.items() if n < len(sites[key].calls)}
+    return {
+        key
+        for key, every in shapes.items()
+        if len(every) < len(sites[key].calls) or len(set(every)) > 1
+    }
 
 
 def _selection(found, call, rule, shared):
@@ -158,7 +164,7 @@ def _selection(found, call, rule, shared):
     else:
         return None
     key = (id(call.site), 0)
-    ids = found.units.mint(key, source.size)
+    ids = found.units.mint((*key, axis, source.size), source.size)
     vector = lb.vector(ids, labels.ndim, axis)
     flow = Flow([vector], [[source]], untied=(0,))
     output = dataclasses.replace(tensor, producer=None, consumers=[call])
