@@ -18,6 +18,8 @@ from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs import twins as tw
 
+# What a functional model notes of its graph, by the ids of its layers.
+_OF_GRAPHS = {"_nodes", "_nodes_by_depth", "_operations_by_depth"}
 # Of what every layer holds, what bears on its function.
 MEANT = frozenset(
     (
@@ -69,7 +71,7 @@ def carry_more(old, new, twins):
 
 def attributes(op):
     """What a layer or operation holds, but for what Keras keeps books of."""
-    skipped = _common() - MEANT
+    skipped = _common() - MEANT | _OF_GRAPHS
     return {
         name: value
         for name, value in create.held(op).items()

@@ -18,6 +18,7 @@ from keras.src.ops.node import Node
 from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.utils.tracking import Tracker
 
+from keras_gates.graphs import carried
 from keras_gates.graphs import time_axis
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.arguments import recorded
@@ -26,6 +27,11 @@ _OPERATIONS = "keras.src.ops"
 # What finds the variables and layers among the attributes of a layer, and
 # the base of what Keras saves: layers, metrics, generators of random numbers.
 TRACKER, SAVEABLE = Tracker, KerasSaveable
+_NOT_PLAIN = (
+    "which is called on other arguments than its own inputs, so that the "
+    "surgeon can't read it. Call it on tensors like its inputs, with no "
+    "other arguments, or call its layers directly."
+)
 
 
 @dataclasses.dataclass(eq=False)
@@ -74,7 +80,9 @@ class Call:
     `scopes` are those that it is in, the outermost first. `args` and
     `kwargs` hold `Tensor`s where the recorded call holds KerasTensors.
     `path` names the layer from the outermost model. It is made once for each
-    step in the axis of time of the tensors in `times`.
+    step in the axis of time of the tensors in `times`. `found` names the
+    arguments that the record does not have: masks that the layer finds on
+    its inputs at run time. They are the last of the `inputs`.
     """
 
     site: Site
@@ -85,6 +93,7 @@ class Call:
     path: str
     scopes: tuple = ()
     times: tuple = ()
+    found: tuple = ()
     op: object = dataclasses.field(init=False)
 
     def __post_init__(self):
@@ -106,7 +115,9 @@ class Graph:
     `bounds` of a nested model's graph are the tensors of each of its calls.
     By name, `groups` are channels with scores, and `scores` those of gates.
     `loops` holds, by the id of a layer that reads its own output, the place
-    of each of its units among those of all groups, -1 for none.
+    of each of its units among those of all groups, -1 for none. `unread`
+    says of models inside that are taken for layers why they are, by id, and
+    `masking` holds the nested graphs in which a layer finds a mask.
     """
 
     model: keras.Model
@@ -119,6 +130,8 @@ class Graph:
     groups: dict = dataclasses.field(default_factory=dict)
     scores: dict = dataclasses.field(default_factory=dict)
     loops: dict = dataclasses.field(default_factory=dict)
+    unread: dict = dataclasses.field(default_factory=dict)
+    masking: list = dataclasses.field(default_factory=list)
 
     def nested(self):
         """The graphs of all models inside, each once."""
@@ -179,14 +192,25 @@ def read(model):
             "graph. Rebuild it with the functional API, or prune the "
             "functional models inside it one by one."
         )
-    graph = _sites(model, {})
-    graph.inputs = [_tensor(kt) for kt in graph.functional.inputs]
-    graph.outputs = _expand(graph, graph.inputs, graph.calls)
-    return graph
+    unread = {}
+    while True:  # each round but the last finds one more
+        before = len(unread)
+        graph = _sites(model, {}, unread)
+        graph.unread = unread
+        graph.inputs = [_tensor(kt) for kt in graph.functional.inputs]
+        reading = _Reading(unread, graph.masking)
+        place = _Place()
+        graph.outputs = reading.expand(graph, graph.inputs, graph.calls, place)
+        if len(unread) == before:
+            return graph
 
 
-def _sites(model, memo):
-    """The structural graph; a model met twice is read once."""
+def _sites(model, memo, unread):
+    """The structural graph; a model met twice is read once.
+
+    A model is read at all of its calls or at none: `unread` gets those that
+    can't be read at one of them, with the reason.
+    """
     if id(model) in memo:
         return memo[id(model)]
     functional = functional_of(model)
@@ -195,8 +219,10 @@ def _sites(model, memo):
         op = node.operation
         inner, child, folds = time_axis.layer_of(op), None, ()
         inside = is_functional(inner) and not has_own_call(inner)
-        if inside and _plain_call(node, inner):
-            child = _sites(inner, memo)
+        if inside and not _plain_call(node, inner):
+            unread.setdefault(id(inner), _NOT_PLAIN)
+        if inside and id(inner) not in unread:
+            child = _sites(inner, memo, unread)
         if child is not None and inner is not op:
             kinds = time_axis.FoldTime, time_axis.UnfoldTime
             folds = tuple(Site(k(op.name), node, op.name) for k in kinds)
@@ -223,9 +249,10 @@ def _plain_call(node, model):
     """Whether a nested model is called on exactly its inputs, as they are.
 
     Keras adds or drops a last axis of 1 where a rank is off by one. In
-    TimeDistributed, it is given an axis more.
+    TimeDistributed, it is given an axis more. A mask is no input: the tensors
+    that it is called on carry it inside.
     """
-    given, inputs = node.input_tensors, functional_of(model).inputs
+    given, inputs = carried.data(node), functional_of(model).inputs
     if node.operation is not model:
         single = len(given) == len(inputs) == len(node.outputs) == 1
         trains = node.arguments.kwargs.get("training") is True
@@ -242,34 +269,157 @@ def _tensor(kt, producer=None):
     return Tensor(shape, kt.dtype, producer)
 
 
-def _expand(graph, bound, calls, scope=(), times=()):
-    """Append the calls of `graph` on tensors `bound`; return its outputs.
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where calls are: the `Scope`s round them, and a model's prefix.
 
-    `scope` holds the `Scope`s round it, and `times` the tensors whose steps
-    it is called on.
+    `times` are the tensors whose steps they are made on.
     """
-    tensors = {}
-    for kt, tensor in zip(graph.functional.inputs, bound, strict=True):
-        tensors[id(kt)] = tensor
-        tensor.shape = _sharpest(tensor.shape, kt.shape)
-    for site in graph.sites:
-        node = site.node
-        inputs = [tensors[id(kt)] for kt in node.input_tensors]
-        path = "/".join([*(s.site.name for s in scope), site.name])
-        if site.child is not None:
-            place = path, scope, times
-            outputs = _expand_nested(site, inputs, calls, place)
-            for kt, tensor in zip(node.outputs, outputs, strict=True):
-                tensor.shape = _sharpest(tensor.shape, kt.shape)
-                tensors[id(kt)] = tensor
-            continue
-        args, kwargs = recorded(node, tensors)
-        call = Call(site, args, kwargs, inputs, [], path, scope, times)
-        call.outputs = [_tensor(kt, call) for kt in node.outputs]
-        for kt, tensor in zip(node.outputs, call.outputs, strict=True):
+
+    scope: tuple = ()
+    times: tuple = ()
+
+    def path(self, site):
+        return "/".join([*(s.site.name for s in self.scope), site.name])
+
+    def call(self, site, args, kwargs, inputs, found=()):
+        path = self.path(site)
+        at = self.scope, self.times, tuple(found)
+        return Call(site, args, kwargs, inputs, [], path, *at)
+
+
+class _Reading:
+    """Writes out the calls of nested models, with the masks that they find.
+
+    Args:
+        unread: as in `Graph`; gets the models that can't be read.
+        masking: as in `Graph`.
+    """
+
+    def __init__(self, unread, masking):
+        self.unread = unread
+        self.masking = masking
+
+    def expand(self, graph, bound, calls, place, carry=()):
+        """Append the calls of `graph` on tensors `bound`.
+
+        Args:
+            graph: the `Graph` of a model.
+            bound: flat tensors that it is called on.
+            calls: a list of `Call`s.
+            place: the `_Place`.
+            carry: the masks that `bound` carry, where they do.
+
+        Returns:
+            Its outputs; in `self.carried`, the masks that they carry.
+        """
+        tensors, masks = {}, {}
+        for kt, tensor in zip(graph.functional.inputs, bound, strict=True):
             tensors[id(kt)] = tensor
+            tensor.shape = _sharpest(tensor.shape, kt.shape)
+        for kt, mask in zip(graph.functional.inputs, carry, strict=False):
+            masks[id(kt)] = mask
+        for site in graph.sites:
+            make = self._call if site.child is None else self._nested
+            made, after = make(graph, site, tensors, masks, calls, place)
+            kts = site.node.outputs
+            tensors.update(zip(map(id, kts), made, strict=True))
+            masks.update(zip(map(id, kts), after, strict=True))
+        ends = graph.functional.outputs
+        self.carried = [masks.get(id(kt)) for kt in ends]
+        return [tensors[id(kt)] for kt in ends]
+
+    def _call(self, graph, site, tensors, masks, calls, place):
+        """Append one call; return its outputs and the masks they carry."""
+        node = site.node
+        args, kwargs = recorded(node, tensors)
+        inputs = [tensors[id(kt)] for kt in node.input_tensors]
+        found = carried.found(node, masks) if place.scope else {}
+        if found:
+            flat = [m for m in keras.tree.flatten(found) if m is not None]
+            if carried.UNKNOWN in flat:
+                model = time_axis.layer_of(place.scope[-1].site.op)
+                self.unread.setdefault(id(model), _masked(site))
+            elif any(scope.site.folds for scope in place.scope):
+                model = time_axis.layer_of(_folded(place.scope).site.op)
+                self.unread.setdefault(id(model), _masked(site))
+            self.masking.extend(s.site.child for s in place.scope)
+            inputs += [m for m in flat if m is not carried.UNKNOWN]
+            kwargs = {**kwargs, **found}
+        call = place.call(site, args, kwargs, inputs, found)
+        call.outputs = [_tensor(kt, call) for kt in node.outputs]
         _add(call, calls)
-    return [tensors[id(kt)] for kt in graph.functional.outputs]
+        known = _known(tensors)
+        return call.outputs, carried.behind(node, masks, known)
+
+    def _nested(self, graph, site, tensors, masks, calls, place):
+        """Append the calls of a nested model, as `_call` does one."""
+        node, known = site.node, _known(tensors)
+        inputs = [tensors[id(kt)] for kt in carried.data(node)]
+        bound, times = inputs, place.times
+        if site.folds:
+            bound = _fold(site.folds[0], inputs, calls, place)
+            times = (*times, inputs[0])
+        site.child.bounds.append(bound)
+        inner = Scope(site, bound)
+        within = _Place((*place.scope, inner), times)
+        before = carried.within(node, masks, known)
+        inner.outputs = outputs = self.expand(
+            site.child, bound, calls, within, before
+        )
+        after = self.carried
+        if site.folds:
+            after = None
+            outputs = _fold(site.folds[1], (*outputs, *inputs), calls, place)
+        for kt, tensor in zip(node.outputs, outputs, strict=True):
+            tensor.shape = _sharpest(tensor.shape, kt.shape)
+        return outputs, carried.behind(node, masks, known, after)
+
+
+def finds(model):
+    """The masks that the calls in a model find on their inputs.
+
+    Returns:
+        `{id of a layer: {(name of an argument, numbers of inputs)}}` as if
+        each input of the model carried a mask; another mask is number -1.
+    """
+    graph = _sites(model, {}, {})
+    inputs = [_tensor(kt) for kt in graph.functional.inputs]
+    masks = [Tensor(x.shape[:2], "bool") for x in inputs]
+    number = {id(mask): n for n, mask in enumerate(masks)}
+    place = _Place((Scope(Site(model, None, model.name, graph), inputs),))
+    calls, found = [], {}
+    _Reading({}, []).expand(graph, inputs, calls, place, masks)
+    for call in calls:
+        each = found.setdefault(id(call.op), set())
+        flat = {k: keras.tree.flatten(call.kwargs[k]) for k in call.found}
+        each.add(
+            tuple(
+                (k, tuple(m and number.get(id(m), -1) for m in flat[k]))
+                for k in sorted(flat)
+            )
+        )
+    return found
+
+
+def _known(tensors):
+    """From a symbolic mask to what stands for it."""
+    return lambda kt: tensors.get(id(kt), carried.UNKNOWN)
+
+
+def _folded(scope):
+    """The innermost call of TimeDistributed."""
+    return [s for s in scope if s.site.folds][-1]
+
+
+def _masked(site):
+    return (
+        f"which is called with a mask of time steps that '{site.name}' (of "
+        f"type {type(site.op).__name__}) in it would find on its input; here "
+        "the surgeon can't say which mask that is. Give the model the mask as "
+        "an input of its own and pass it on, mask=..., or call its layers "
+        "directly."
+    )
 
 
 def _add(call, calls):
@@ -279,25 +429,9 @@ def _add(call, calls):
     calls.append(call)
 
 
-def _expand_nested(site, inputs, calls, place):
-    """Append the calls of a nested model; return its outputs."""
-    path, scope, times = place
-    bound, within = inputs, times
-    if site.folds:
-        bound = _fold(site.folds[0], inputs, calls, place)
-        within = (*times, inputs[0])
-    site.child.bounds.append(bound)
-    inner = Scope(site, bound)
-    inner.outputs = _expand(site.child, bound, calls, (*scope, inner), within)
-    if not site.folds:
-        return inner.outputs
-    return _fold(site.folds[1], (*inner.outputs, *inputs), calls, place)
-
-
 def _fold(site, args, calls, place):
     """Append the call of a fold on its first argument; return its output."""
-    path, scope, times = place
-    call = Call(site, tuple(args), {}, [args[0]], [], path, scope, times)
+    call = place.call(site, tuple(args), {}, [args[0]])
     spec = site.op.compute_output_spec(*args)
     call.outputs = [Tensor(tuple(spec.shape), args[0].dtype, call)]
     _add(call, calls)

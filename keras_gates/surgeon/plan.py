@@ -82,6 +82,7 @@ class Plan:
             self.masks(),
             options["exact"],
             options["drop_shortcuts"],
+            options.get("groups"),
         )
         rows, _ = table.describe(solution)
         if [r.after for r in rows] != [r.after for r in self.rows]:
@@ -95,11 +96,11 @@ class Plan:
 
     def masks(self):
         """The closed factors as boolean arrays, by gate name."""
-        exact = self.options["exact"]
+        options = self.options
+        found = options["exact"], options.get("groups")
         masks = {}
-        for name, shape in factor_shapes(
-            self.model, self.closed, exact
-        ).items():
+        shapes = factor_shapes(self.model, self.closed, *found)
+        for name, shape in shapes.items():
             masks[name] = np.zeros(shape, bool)
             masks[name].reshape(-1)[self.closed[name]] = True
         return masks

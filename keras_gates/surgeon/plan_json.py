@@ -43,8 +43,9 @@ def load(text, model):
             f"layers, shapes or names are not those of '{model.name}'. "
             "Apply it to the model that it was made for, or make a new plan."
         )
-    closed, exact = data["closed"], data["options"]["exact"]
-    shapes = factor_shapes(model, closed, exact)
+    closed, options = data["closed"], data["options"]
+    scored = options.get("groups")
+    shapes = factor_shapes(model, closed, options["exact"], scored)
     _check_closed(closed, {n: math.prod(s) for n, s in shapes.items()})
     return [data[name] for name in ("closed", "options", "rows", "notes")]
 
@@ -71,6 +72,8 @@ def _fields(data):
     # Plans of older versions do not speak of it.
     dropped = data["options"].get("drop_shortcuts", False)
     options["drop_shortcuts"] = dropped
+    if "groups" in data["options"]:
+        options["groups"] = list(data["options"]["groups"])
     options["sizes"] = data["options"].get("sizes")
     return {
         "model": data["model"],

@@ -92,6 +92,7 @@ def verify(model, pruned, thresholds, x=None, *, samples=8, seed=0, **options):
         decided.masks(),
         decided.options["exact"],
         decided.options["drop_shortcuts"],
+        decided.options.get("groups"),
     )
     few = sample_inputs.few(model, batches[0])
     masked_run.check_recorded(model, few)

@@ -165,8 +165,8 @@ def test_scores_and_gates_reach_inside():
 
 
 def masked(x):
-    x = L.Masking()(L.Reshape((STEPS, 72))(x))
-    inner = keras.Sequential([keras.Input((72,)), L.Dense(6)])
+    x = L.Masking()(L.Reshape((STEPS, 4, 18))(x))
+    inner = keras.Sequential([keras.Input((4, 18)), L.Softmax(name="soft")])
     return L.TimeDistributed(inner, name="steps")(x)
 
 

@@ -28,7 +28,9 @@ def rebuild(graph, decision, folds):
         A `keras.Sequential` for a Sequential, if what is left is a chain of
         layers, else a functional `keras.Model`.
     """
-    return _Builder(decision, folds).model(graph, graph.inputs)
+    builder = _Builder(decision, folds)
+    builder.masking = graph.masking
+    return builder.model(graph, graph.inputs)
 
 
 class _Builder:
@@ -39,6 +41,7 @@ class _Builder:
         self.labels = decision.labelling.labels
         self.pieces = Pieces(decision, folds)
         self.models = {}
+        self.masking = []
         self.wrappers = {}
         self.called = {scope.site for scope in decision.called}
         self.steps = {}
@@ -66,8 +69,26 @@ class _Builder:
         create.copy_trainable(graph.model, new)
         create.mark_called(new)
         self.models[id(graph.model)] = new
+        self._check_masks(graph, new)
         self._carry(graph, new)
         return new
+
+    def _check_masks(self, graph, new):
+        """Refuse a nested model in which a layer would find another mask."""
+        if not any(each is graph for each in self.masking):
+            return
+        old, made = gr.finds(graph.model), gr.finds(new)
+        for site in graph.sites:
+            op = self.pieces.operations.get(id(site.op))
+            if not made.get(id(op), set()) <= old.get(id(site.op), set()):
+                raise ValueError(
+                    f"Layer '{site.name}' (of type {type(site.op).__name__}) "
+                    f"in '{graph.model.name}' finds a mask of time steps on "
+                    "its input, and would not find it in a smaller model. "
+                    f"Give '{graph.model.name}' the mask as an input of its "
+                    "own and pass it on, mask=..., or call its layers "
+                    "directly."
+                )
 
     def _carry(self, graph, new):
         """What the user has put on the model, and her class."""
@@ -170,7 +191,9 @@ class _Builder:
         """Call the new one of a nested model, if it is still called."""
         if site not in self.called:
             return
-        args, kwargs = recorded(site.node, tensors)
+        # A mask that nothing inside reads need not be there any more.
+        masks = {id(kt): None for kt in site.node.input_tensors}
+        args, kwargs = recorded(site.node, {**masks, **tensors})
         _bind(site.node, self._inner(site)(*args, **kwargs), tensors)
 
     def _site(self, site, tensors):
@@ -179,7 +202,8 @@ class _Builder:
         kts = site.node.input_tensors
         own = {
             id(tensor): tensors.get(id(kt))
-            for tensor, kt in zip(step.call.inputs, kts, strict=True)
+            # Masks that layers find on their inputs are found again.
+            for tensor, kt in zip(step.call.inputs, kts, strict=False)
         }
         selection = self.steps.get((id(site), 0))
         if selection is not None and self.pieces.gathers(selection):
@@ -189,7 +213,7 @@ class _Builder:
         x = own[id(self.pieces.source(step))]
         with faults.of_layer(step.path, step.call.op):
             for piece in self.pieces.of(step):
-                x = _call(piece, x, own)
+                x = _call(piece, x, own, step.call.found)
         self.pieces.finish(step)
         flat = keras.tree.flatten(x)
         for number, gate in site.behind.items():
@@ -198,13 +222,12 @@ class _Builder:
         _bind(site.node, flat, tensors)
 
 
-def _call(piece, x, own):
+def _call(piece, x, own, found=()):
     """The outcome of a piece, on its own arguments or on `x`."""
-    args, kwargs = (x,), piece.kwargs
+    args = (x,)
+    kwargs = {k: v for k, v in piece.kwargs.items() if k not in found}
     if piece.args is not None:
-        args, kwargs = mapped(
-            lambda a: own.get(id(a), a), piece.args, piece.kwargs
-        )
+        args, kwargs = mapped(lambda a: own.get(id(a), a), piece.args, kwargs)
     return create.call(piece.op, args, kwargs, piece.spec, piece.arrays)
 
 

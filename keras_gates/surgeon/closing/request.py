@@ -52,7 +52,9 @@ def from_thresholds(
     if drop_shortcuts:
         notes = [*notes, *_dropped(model, solution.closed)]
         solution = from_closed(model, solution.closed, exact, True)
+    scored = sorted(n for n in closed if n in graph.groups)
     more = {
+        **({"groups": scored} if scored else {}),
         "drop_shortcuts": drop_shortcuts,
         "sizes": getattr(budget, "sizes", None),
     }
@@ -60,11 +62,15 @@ def from_thresholds(
     return solution, notes
 
 
-def from_closed(model, closed, exact, drop_shortcuts):
-    """The `Solution` for `{name of a gate or group: mask}`."""
+def from_closed(model, closed, exact, drop_shortcuts, scored=None):
+    """The `Solution` for `{name of a gate or group: mask}`.
+
+    `scored` is as in `read`.
+    """
     if drop_shortcuts:
         model = without_shortcuts(model, closed)
-    return solve.solve(read(model, closed, exact), closed, exact=exact)
+    graph = read(model, closed, exact, scored)
+    return solve.solve(graph, closed, exact=exact)
 
 
 def without_shortcuts(model, closed):
@@ -73,18 +79,29 @@ def without_shortcuts(model, closed):
     return without_open(model, names)
 
 
-def factor_shapes(model, names, exact):
+def factor_shapes(model, names, exact, scored=None):
     """`{name: shape of its factors}` of some gates and groups."""
-    sources = gates_of(read(model, names, exact))
+    sources = gates_of(read(model, names, exact, scored))
     return {n: sources[n].shape for n in names if n in sources}
 
 
-def read(model, names, exact):
-    """The graph of a model, with virtual gates if names speak of groups."""
+def read(model, names, exact, scored=None):
+    """The graph of a model, with virtual gates if names speak of groups.
+
+    Args:
+        model: the model.
+        names: those of gates and groups.
+        exact: as in `plan`.
+        scored: which of the names are those of groups; by default, all that
+            are none of gates. A layer of stripes may have both.
+    """
     graph = expand.read(model)
     own = gates_of(graph)
-    if not all(name in own for name in names):
-        groups.insert(graph, groups.find(graph, exact))
+    if scored is None:
+        scored = [name for name in names if name not in own]
+    if scored:
+        found = groups.find(graph, exact)
+        groups.insert(graph, groups.without(found, own.keys() - set(scored)))
     return graph
 
 

@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 from keras_gates.graphs import create
+from keras_gates.graphs import time_axis
 from keras_gates.layers.gate import Gate
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.thresholds import Factors
@@ -23,7 +24,7 @@ def gates_of(graph):
         seen.add(id(call.op))
         source = rule_of(call).source(call)
         if source is None:
-            _check_no_gate_inside(call)
+            _check_no_gate_inside(call, graph)
             continue
         if call.path in found:
             raise ValueError(
@@ -56,14 +57,18 @@ def unknown_gates(graph):
     )
 
 
-def _check_no_gate_inside(call):
+def _check_no_gate_inside(call, graph):
+    layer = time_axis.layer_of(call.op)
+    why = graph.unread.get(
+        id(layer),
+        "whose graph the surgeon can't read. Use the gate in a functional "
+        "model, or call a functional model directly instead of wrapping it.",
+    )
     for part in create.sublayers(call.op):
         if isinstance(part, Gate):
             raise ValueError(
                 f"Gate '{part.name}' is inside '{call.path}' (of type "
-                f"{type(call.op).__name__}), whose graph the surgeon can't "
-                "read. Use the gate in a functional model, or call a "
-                "functional model directly instead of wrapping it."
+                f"{type(call.op).__name__}), {why}"
             )
 
 

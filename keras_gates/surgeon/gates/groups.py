@@ -156,6 +156,12 @@ def insert(graph, found, scores=None):
     graph.loops = _loops(found.labelling, place)
 
 
+def without(found, names):
+    """`Groups` without those of some names; the others stay where they are."""
+    left = {n: group for n, group in found.groups.items() if n not in names}
+    return dataclasses.replace(found, groups=left)
+
+
 def insert_gates(graph, gates):
     """Put virtual gates behind tensors, for a trial; changes the graph.
 

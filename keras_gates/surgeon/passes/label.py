@@ -130,21 +130,30 @@ def label(graph, uncut=frozenset(), selections=True):
 def _partial(found):
     """Keys of selections that some calls of a nested model do without.
 
-    It is rebuilt once, so a gather inside is for all of its calls.
+    It is rebuilt once, so a gather inside is for all of its calls, and on
+    one axis.
     """
-    counts, sites = {}, {}
+    shapes, sites = {}, {}
     for step in found.steps:
         if step.position is not None:
-            counts[step.key] = counts.get(step.key, 0) + 1
+            shape = step.flow.labels[0].shape
+            shapes.setdefault(step.key, []).append(shape)
             sites[step.key] = step.site
-    return {key for key, n in counts.items() if n < len(sites[key].calls)}
+    return {
+        key
+        for key, every in shapes.items()
+        if len(every) < len(sites[key].calls) or len(set(every)) > 1
+    }
 
 
 def _selection(found, call, rule, shared):
     """A selection in front of `call`, or None where there is no point."""
-    tensor = call.inputs[0]
+    tensor, masking = call.inputs[0], found.graph.masking
     labels = found.labels[tensor]
     axes = lb.varying(labels)
+    if any(scope.site.child in masking for scope in call.scopes):
+        # A gather hands on no mask.
+        return None
     fresh = isinstance(rule, GateRule) and call.op.kind == "filter"
     if len(axes) == 1 and shared:
         axis = axes[0]
@@ -155,7 +164,7 @@ def _selection(found, call, rule, shared):
     else:
         return None
     key = (id(call.site), 0)
-    ids = found.units.mint(key, source.size)
+    ids = found.units.mint((*key, axis, source.size), source.size)
     vector = lb.vector(ids, labels.ndim, axis)
     flow = Flow([vector], [[source]], untied=(0,))
     output = dataclasses.replace(tensor, producer=None, consumers=[call])

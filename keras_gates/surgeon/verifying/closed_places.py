@@ -34,7 +34,7 @@ from keras_gates.surgeon.verifying.masked_run import Mask
 from keras_gates.surgeon.verifying.masked_run import StandIn
 
 
-def find(model, masks, exact=True, drop_shortcuts=False):
+def find(model, masks, exact=True, drop_shortcuts=False, scored=None):
     """The `Closing`s of a model that close what a plan closes.
 
     Args:
@@ -42,6 +42,8 @@ def find(model, masks, exact=True, drop_shortcuts=False):
         masks: `{name of a gate or group: boolean array}`.
         exact: as in `plan`.
         drop_shortcuts: as in `plan`.
+        scored: the names that are those of groups; by default, all that are
+            none of gates.
 
     Returns:
         A list: the `Closing` to compare with, and where scores have closed
@@ -56,8 +58,11 @@ def find(model, masks, exact=True, drop_shortcuts=False):
         places.drop_shortcuts(names)
     sources = gates_of(places.graph)
     found = None
-    if not all(name in sources for name in masks):
+    if scored is None:
+        scored = [name for name in masks if name not in sources]
+    if scored:
         found = groups.find(places.graph, exact)
+        found = groups.without(found, sources.keys() - set(scored))
         groups.insert(places.graph, found)
     scored = {n: m for n, m in masks.items() if n in places.graph.groups}
     for name, mask in masks.items():
