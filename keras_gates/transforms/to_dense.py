@@ -7,7 +7,7 @@ from keras_gates.layers.strip_conv import StripConv
 from keras_gates.layers.stripes import Stripes
 from keras_gates.layers.trimming import trim
 from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.configs import living
+from keras_gates.surgeon.configs import config_of
 from keras_gates.surgeon.naming import Names
 from keras_gates.surgeon.rewrite import rewrite
 
@@ -110,7 +110,7 @@ def _layers(layer, shapes, names):
     how = _trim(layer, shapes)
     config = {
         key: value
-        for key, value in living(layer, layer.get_config()).items()
+        for key, value in config_of(layer).items()
         if key not in _OWN and not key.startswith("skeleton_")
     }
     config |= {"kernel_size": how.kernel_size, "padding": how.padding}

@@ -4,7 +4,7 @@ import keras
 
 from keras_gates.layers.strip_conv import StripConv
 from keras_gates.surgeon import graph as gr
-from keras_gates.surgeon.configs import living
+from keras_gates.surgeon.configs import config_of
 from keras_gates.surgeon.rewrite import rewrite
 
 
@@ -114,7 +114,7 @@ def _told(strangers, missing):
 
 
 def _strip_conv(conv, options):
-    config = {**living(conv, conv.get_config()), **options}
+    config = {**config_of(conv), **options}
     layer = StripConv.from_config(config)
     layer.trainable = conv.trainable
     return layer
