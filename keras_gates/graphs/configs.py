@@ -41,6 +41,7 @@ def from_configs(op, *changes, accepted=None):
     ways = (
         lambda: living(op, op.get_config()),
         lambda: living(op, {**auto.config, "name": op.name}),
+        lambda: by_object(op),
     )
     first = error = None
     for way in ways:
@@ -87,6 +88,75 @@ def living(op, config):
         if inner and isinstance(live, keras.Layer):
             config[key] = {**value, "config": living(live, value["config"])}
     return config
+
+
+def config_of(op):
+    """The config of a layer, with the very functions that it holds.
+
+    Raises:
+        Exception: whatever Keras raises for one without a config.
+    """
+    try:
+        return living(op, op.get_config())
+    except Exception:
+        return by_object(op)
+
+
+def by_object(op):
+    """A config with objects where Keras has no config of these.
+
+    A `functools.partial`, a callable object and a regularizer without
+    `get_config` can't be serialized, and yet constructors take them.
+    """
+    shell, hidden = _without_objects(op)
+    config = type(op).get_config(shell)
+    _put_back(config, hidden)
+    return config
+
+
+def _without_objects(op):
+    """A stand-in for a layer that asks for its config, and what it lacks.
+
+    Returns:
+        `(the layer without the objects, {name: object or such a dict})`, with
+        a dict for each layer inside.
+    """
+    shell, hidden = object.__new__(type(op)), {}
+    state = vars(shell)
+    state.update(vars(op))
+    for name, value in create.held(op).items():
+        if _is_argument(value):
+            # Any function that Keras knows; not all may be None.
+            state[name], hidden[name] = keras.activations.linear, value
+        elif isinstance(value, keras.Layer) and name in _INNER:
+            state[name], hidden[name] = _without_objects(value)
+    return shell, hidden
+
+
+# Where wrappers and recurrent layers hold the layer that does the work.
+_INNER = ("layer", "cell", "forward_layer", "backward_layer")
+
+
+def _is_argument(value):
+    """Whether an object is what a layer was told, and not a part of it."""
+    if create.is_of(type(value), keras.__name__):
+        return False
+    if isinstance(value, keras.Layer):
+        # One with weights is no function that a copy could share.
+        return not value.weights
+    return callable(value) and not isinstance(value, type)
+
+
+def _put_back(config, hidden):
+    for name, value in hidden.items():
+        key = name if name in config else name.lstrip("_")
+        inner = config.get(key)
+        if isinstance(value, dict):
+            # A recurrent layer tells the config of its cell as its own.
+            nested = isinstance(inner, dict) and "config" in inner
+            _put_back(inner["config"] if nested else config, value)
+        elif key in config:
+            config[key] = tw.Twins(None).of(value)
 
 
 def _from_config(op, config, changes):

@@ -269,6 +269,9 @@ class Twins:
             self.note(old, new)
             return new
         silent = type(old).__reduce__ is object.__reduce__
+        # Its references, which have slots alone, name the variables of all
+        # built layers; they are plain data.
+        silent = silent and hasattr(old, "__dict__")
         if silent and create.is_of(type(old), "tensorflow"):
             raise Uncopied(f"it holds a resource of TensorFlow: {old!r}")
         reduced = old.__reduce_ex__(4)

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 
 from keras_gates.graphs import graph as gr
-from keras_gates.graphs.configs import living
+from keras_gates.graphs.configs import config_of
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.stripconv.strip_conv import StripConv
@@ -110,7 +110,7 @@ def _layers(layer, shapes, names):
     how = _trim(layer, shapes)
     config = {
         key: value
-        for key, value in living(layer, layer.get_config()).items()
+        for key, value in config_of(layer).items()
         if key not in _OWN and not key.startswith("skeleton_")
     }
     config |= {"kernel_size": how.kernel_size, "padding": how.padding}

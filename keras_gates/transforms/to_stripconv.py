@@ -3,7 +3,7 @@
 import keras
 
 from keras_gates.graphs import graph as gr
-from keras_gates.graphs.configs import living
+from keras_gates.graphs.configs import config_of
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.stripconv.strip_conv import StripConv
 
@@ -114,7 +114,7 @@ def _told(strangers, missing):
 
 
 def _strip_conv(conv, options):
-    config = {**living(conv, conv.get_config()), **options}
+    config = {**config_of(conv), **options}
     layer = StripConv.from_config(config)
     layer.trainable = conv.trainable
     return layer

@@ -94,7 +94,7 @@ def places(solution):
                 yield name, step, at[inside], own[inside]
 
 
-def never(graph, names, closed=None, exact=True):
+def never(graph, names, closed=None, exact=True, wholly=False):
     """The factors that remove nothing, whatever else is closed.
 
     All gates are closed but for one factor of each, so that everything goes
@@ -107,6 +107,8 @@ def never(graph, names, closed=None, exact=True):
         names: the gates and groups that may be closed.
         closed: `{name: mask}` of others that are closed anyway.
         exact: as in `solve`.
+        wholly: whether to ask only for those of which no factor removes
+            anything; fewer trials can tell.
 
     Returns:
         `{name: mask}` of those in `names` with more than one factor.
@@ -121,6 +123,10 @@ def never(graph, names, closed=None, exact=True):
         for name, vain in in_vain(solution).items():
             if name in found:
                 found[name] &= vain | ~masks[name]
+        # Further trials can only clear more factors.
+        settled = np.all if wholly else np.any
+        if not any(settled(vain) for vain in found.values()):
+            break
     return found
 
 
@@ -204,7 +210,7 @@ def offered(graph, model, exact=True):
     """
     trial = expand.read(model)
     groups.insert(trial, groups.find(trial, exact))
-    vain = never(trial, trial.groups, exact=exact)
+    vain = never(trial, trial.groups, exact=exact, wholly=True)
     every = groups.find(graph, exact)
     left = {
         name: group
@@ -219,7 +225,7 @@ def offered(graph, model, exact=True):
 def _any_goes(graph):
     """Whether `exact=False` removes any group of a freshly read graph."""
     groups.insert(graph, groups.find(graph, exact=False))
-    vain = never(graph, graph.groups, exact=False)
+    vain = never(graph, graph.groups, exact=False, wholly=True)
     return any(
         not vain.get(name, np.zeros(1, bool)).all() for name in graph.groups
     )

@@ -121,7 +121,7 @@ def _futile(graph, found, exact):
         for number, channels in enumerate(found)
     }
     groups.insert_gates(trial, gates)
-    vain = removable.never(trial, gates, exact=exact)
+    vain = removable.never(trial, gates, exact=exact, wholly=True)
     names = [name for name, mask in vain.items() if mask.all()]
     return {
         int(name): why

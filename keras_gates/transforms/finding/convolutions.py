@@ -7,7 +7,7 @@ from keras import layers
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs import patterns
-from keras_gates.graphs.configs import living
+from keras_gates.graphs.configs import config_of
 from keras_gates.layers import stock
 from keras_gates.layers.resconv.res_conv import ResConv
 from keras_gates.stats import tables
@@ -198,7 +198,7 @@ def _arguments(site, norm):
     """The arguments of the `ResConv` that a convolution becomes."""
     config = {
         key.replace("depthwise_", "kernel_"): value
-        for key, value in living(site.op, site.op.get_config()).items()
+        for key, value in config_of(site.op).items()
     }
     multiplier = config.pop("depth_multiplier", None)
     if multiplier is not None:
@@ -209,7 +209,7 @@ def _arguments(site, norm):
     arguments = {key: config[key] for key in _TAKEN if key in config}
     arguments["batch_norm"] = False
     if norm is not None:
-        given = living(norm.op, norm.op.get_config())
+        given = config_of(norm.op)
         arguments["batch_norm"] = {
             key: value for key, value in given.items() if key not in _OWN
         }

@@ -7,7 +7,7 @@ import numpy as np
 from keras import layers
 
 from keras_gates.graphs import graph as gr
-from keras_gates.graphs.configs import living
+from keras_gates.graphs.configs import config_of
 from keras_gates.layers import kernels
 from keras_gates.layers import stock
 from keras_gates.layers.window import Window
@@ -77,7 +77,7 @@ def remade(layer, form):
         kernel = kernel.reshape(*form.taps, form.channels, -1)
     prefix = "depthwise" if stock.is_depthwise(layer) else "kernel"
     config = {
-        **living(layer, layer.get_config()),
+        **config_of(layer),
         "use_bias": form.biased,
         f"{prefix}_constraint": None,
         "bias_constraint": None,
