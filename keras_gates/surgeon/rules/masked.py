@@ -50,6 +50,14 @@ def carried(call):
     ]
 
 
+def joins_by_masks(call):
+    """Whether masks that its operands carry decide what a call computes."""
+    layers = keras.layers.Multiply, keras.layers.Maximum, keras.layers.Minimum
+    if not isinstance(call.op, layers):
+        return False
+    return any(mask is not None for mask in carried(call))
+
+
 def _mask(kt):
     return getattr(kt, "_keras_mask", None)
 
