@@ -164,7 +164,9 @@ def activation(d, x):
         ops.gelu,
         ops.abs,
     ]
-    if d.chance(0.05):
+    masks = {"mask_zero", "mask input", "masking", "masked_reader"}
+    if d.chance(0.05) and not masks & getattr(d, "features", set()):
+        # Keras refuses it where a mask of time steps comes along.
         return L.Softmax()(x)
     return d.pick(kinds)(x)
 

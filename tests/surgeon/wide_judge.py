@@ -415,6 +415,8 @@ class Truth:
 
     def _gate(self, by_path, name, at):
         layer = by_path.get(name)
+        if isinstance(layer, kg.ResConv):
+            layer = layer.gate
         variable = getattr(layer, "factor", None)
         if variable is None:
             variable = getattr(layer, "skeleton", None)

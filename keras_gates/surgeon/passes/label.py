@@ -7,6 +7,7 @@ import numpy as np
 
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules import masked
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.gates import GateRule
 from keras_gates.surgeon.rules.known import Known
@@ -98,12 +99,15 @@ def label(graph, uncut=frozenset(), selections=True):
     for tensor in graph.inputs:
         found.labels[tensor] = lb.fixed(len(tensor.shape))
     outputs = set(graph.outputs)
+    # A gather hands on no mask, and where one is found at run time it lacks.
+    by_masks = selections and any(map(masked.joins_by_masks, graph.calls))
     for call in graph.calls:
         rule = rule_of(call)
         if not uncut:
             _check_weights(call, rule)
         inputs = list(call.inputs)
-        if selections and rule.cuts and inputs:
+        held = by_masks and inputs and masked.carried(call)[0] is not None
+        if selections and rule.cuts and inputs and not held:
             shared = len(inputs[0].consumers) > 1 or inputs[0] in outputs
             step = _selection(found, call, rule, shared)
             if step is not None and step.key not in uncut:

@@ -9,6 +9,7 @@ from keras_gates.surgeon.rules import einsum as en
 from keras_gates.surgeon.rules import elementwise as ew
 from keras_gates.surgeon.rules import index as ix
 from keras_gates.surgeon.rules import linear as ln
+from keras_gates.surgeon.rules import masked as mk
 from keras_gates.surgeon.rules import merge as mg
 from keras_gates.surgeon.rules import moves as mv
 from keras_gates.surgeon.rules import normalization as nm
@@ -247,10 +248,10 @@ LAYERS = {
     "Concatenate": CONCATENATE,
     "Add": mg.ADD,
     "Subtract": mg.SUBTRACT,
-    "Multiply": mg.MULTIPLY,
+    "Multiply": mk.MULTIPLY,
     "Average": mg.AVERAGE,
-    "Maximum": mg.MAXIMUM,
-    "Minimum": mg.MINIMUM,
+    "Maximum": mk.MAXIMUM,
+    "Minimum": mk.MINIMUM,
     "Dot": product(ct.dot_layer),
     "MultiHeadAttention": at.Attention(counts=ct.multi_head),
     "GroupQueryAttention": at.Attention(counts=ct.multi_head, shaped=False),

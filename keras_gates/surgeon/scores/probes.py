@@ -18,6 +18,10 @@ class Meter(keras.layers.Layer):
         self.measure = measure
         self.axis = axis
 
+    def compute_output_spec(self, x):
+        # Keras takes `2 * x` for sparse; nothing is measured on symbols.
+        return keras.KerasTensor(x.shape, x.dtype)
+
     def build(self, input_shape):
         self.sums = self.add_weight(
             shape=(input_shape[self.axis],),
@@ -48,6 +52,9 @@ class Nudge(keras.layers.Layer):
     def __init__(self, axis, **kwargs):
         super().__init__(**kwargs)
         self.axis = axis
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor(x.shape, self.compute_dtype)
 
     def build(self, input_shape):
         shape = () if self.axis is None else (input_shape[self.axis],)

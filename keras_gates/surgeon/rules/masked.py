@@ -1,0 +1,149 @@
+"""Layers of Keras that join tensors by their masks of time steps.
+
+`Multiply` takes what a mask hides for 1, and what all masks hide comes out
+as 0; `Maximum` and `Minimum` leave out what a mask hides.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from keras_gates.surgeon.rules import merge as mg
+
+UNKNOWN = "a mask that shows only when the model runs"
+# On some backend these return the very tensor that they are given.
+_RETURNING = ("Cast", "Reshape", "BroadcastTo", "StopGradient", "Squeeze")
+
+
+@dataclasses.dataclass(frozen=True)
+class ByMask(mg.Merge):
+    """One of three rules, by the masks that the operands carry.
+
+    Attributes:
+        plain: for operands without masks.
+        alike: for operands that all carry the same mask.
+        apart: for any others.
+    """
+
+    plain: mg.Merge = None
+    alike: mg.Merge = None
+    apart: mg.Merge = None
+
+    def pick(self, call):
+        masks = carried(call)
+        if all(mask is None for mask in masks):
+            return self.plain
+        same = all(mask is masks[0] for mask in masks)
+        return self.alike if same and masks[0] is not UNKNOWN else self.apart
+
+
+def carried(call):
+    """For each input of a call its mask, None, or UNKNOWN if it may have one.
+
+    What comes out of a nested model has masks that its record has not.
+    """
+    return [
+        UNKNOWN if mask is None and _may_carry(kt, call.scopes) else mask
+        for kt in call.site.node.input_tensors
+        for mask in [_mask(kt)]
+    ]
+
+
+def joins_by_masks(call):
+    """Whether masks that its operands carry decide what a call computes."""
+    layers = keras.layers.Multiply, keras.layers.Maximum, keras.layers.Minimum
+    if not isinstance(call.op, layers):
+        return False
+    return any(mask is not None for mask in carried(call))
+
+
+def _mask(kt):
+    return getattr(kt, "_keras_mask", None)
+
+
+def _may_carry(kt, scopes):
+    """Whether a tensor without a recorded mask may have one all the same."""
+    todo, seen = [(kt, tuple(scopes))], set()
+    while todo:
+        kt, scopes = todo.pop()
+        if (id(kt), len(scopes)) in seen:
+            continue
+        seen.add((id(kt), len(scopes)))
+        op, index, _ = kt._keras_history
+        if isinstance(op, keras.layers.InputLayer):
+            if not scopes:
+                continue
+            node, scopes = scopes[-1].site.node, scopes[:-1]
+            if _takes_masks(node):
+                return True
+        else:
+            node = op._inbound_nodes[index]
+            if _makes_masks(op) or (_is_model(op) and _takes_masks(node)):
+                return True
+            if not _hands_on(op):
+                continue
+        todo += [(x, scopes) for x in node.input_tensors if _mask(x) is None]
+    return False
+
+
+def _is_model(op):
+    return isinstance(op, keras.Model)
+
+
+def _takes_masks(node):
+    """Whether a nested model is called on what carries masks."""
+    given = keras.tree.flatten(node.arguments.kwargs.get("mask"))
+    found = [*given, *map(_mask, node.input_tensors)]
+    return any(mask is not None for mask in found)
+
+
+def _makes_masks(op):
+    """Whether a mask comes about inside a nested model."""
+    if not _is_model(op):
+        return False
+    if not hasattr(op, "operations"):
+        return True
+    return any(
+        _makes_masks(inner)
+        or any(_mask(kt) is not None for n in _nodes(inner) for kt in n.outputs)
+        for inner in op.operations
+    )
+
+
+def _nodes(op):
+    return getattr(op, "_inbound_nodes", ())
+
+
+def _hands_on(op):
+    if isinstance(op, keras.Layer):
+        return _is_model(op) or op.supports_masking
+    return type(op).__name__ in _RETURNING
+
+
+def _uncertain(arrays):
+    """Nothing is known: the values depend on the masks."""
+    shape = np.broadcast_shapes(*(x.shape for x in arrays))
+    return np.full(shape, np.nan)
+
+
+def _of_equals(arrays):
+    """Known where all agree, whichever of them is taken."""
+    first, *rest = np.broadcast_arrays(*arrays)
+    same = np.all([first == x for x in rest], axis=0)
+    return np.where(same, first, np.nan)
+
+
+def _either(name, plain):
+    rule = mg.Merge(name, function=_of_equals)
+    return ByMask(name, plain=plain, alike=rule, apart=rule)
+
+
+MULTIPLY = ByMask(
+    "multiply",
+    plain=mg.MULTIPLY,
+    alike=mg.Merge("multiply", function=_uncertain, absorbing=0.0),
+    apart=mg.Merge("multiply", function=_uncertain),
+)
+MAXIMUM = _either("maximum", mg.MAXIMUM)
+MINIMUM = _either("minimum", mg.MINIMUM)
