@@ -124,7 +124,7 @@ def find(solution):
         finder = _Finder(solution, vain)
         for name in vain:
             found += finder.of(name)
-    return found + _scalars(solution)
+    return found + _not_followed(solution) + _scalars(solution)
 
 
 class _Finder:
@@ -332,8 +332,35 @@ _NO_FEEDBACK = (
 )
 
 
+_WHOLE = "what the gate is on is kept whole"
+_BEHIND = "Put the gate right behind the layer that makes its channels."
+
+
 def _quoted(names):
     return few([f"'{name}'" for name in names])
+
+
+def _not_followed(solution):
+    """Closed channels of gates that stand where none can be followed."""
+    found, sources = [], gates_of(solution.graph)
+    for name, mask in solution.closed.items():
+        if not mask.ndim or not mask.any() or name in solution.graph.groups:
+            continue
+        layer = sources[name].layer
+        steps = [
+            step
+            for step in solution.labelling.steps
+            if step.call.op is layer and step.is_gate
+        ]
+        followed = any("channel" in step.flow.roles for step in steps)
+        present = solution.decision.present
+        if followed or not any(step in present for step in steps):
+            continue
+        reasons = [s.flow.reason for s in steps if s.flow.reason]
+        why = f"'{name}' keeps them whole: {reasons[0]}" if reasons else _WHOLE
+        count = int(mask.sum())
+        found.append(Futile(name, count, count, False, why, _BEHIND, 0))
+    return found
 
 
 def _scalars(solution):
