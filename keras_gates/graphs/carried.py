@@ -129,9 +129,13 @@ def _computed(node, before):
     op, flat = node.operation, keras.tree.flatten(before)
     if getattr(op.compute_mask, "_is_default", False):
         return before
+    same = len({id(m) for m in flat}) == 1
+    if type(op) is keras.layers.Concatenate:
+        rank = len(node.outputs[0].shape)
+        return flat[0] if same and op.axis % rank == rank - 1 else UNKNOWN
     if type(op).compute_mask is _MERGE.compute_mask:
         # Without some of its inputs it would have another mask.
-        return flat[0] if len({id(m) for m in flat}) == 1 else UNKNOWN
+        return flat[0] if same else UNKNOWN
     first = next(iter(arguments(node).values()))
     tokens = {}
 

@@ -334,10 +334,12 @@ class _Reading:
         node = site.node
         args, kwargs = recorded(node, tensors)
         inputs = [tensors[id(kt)] for kt in node.input_tensors]
-        found = carried.found(node, masks) if place.scope else {}
+        found = carried.found(node, masks)
         if found:
             flat = [m for m in keras.tree.flatten(found) if m is not None]
-            if carried.UNKNOWN in flat:
+            if not place.scope:
+                self.masking.append(graph)
+            elif carried.UNKNOWN in flat:
                 model = time_axis.layer_of(place.scope[-1].site.op)
                 self.unread.setdefault(id(model), _masked(site))
             elif any(scope.site.folds for scope in place.scope):
@@ -376,12 +378,16 @@ class _Reading:
         return outputs, carried.behind(node, masks, known, after)
 
 
-def finds(model):
+def finds(model, masked):
     """The masks that the calls in a model find on their inputs.
 
+    Args:
+        model: a functional model.
+        masked: whether each of its inputs carries a mask.
+
     Returns:
-        `{id of a layer: {(name of an argument, numbers of inputs)}}` as if
-        each input of the model carried a mask; another mask is number -1.
+        `{id of a layer: {(name of an argument, numbers of inputs)}}`;
+        another mask than those of inputs is number -1.
     """
     graph = _sites(model, {}, {})
     inputs = [_tensor(kt) for kt in graph.functional.inputs]
@@ -389,7 +395,8 @@ def finds(model):
     number = {id(mask): n for n, mask in enumerate(masks)}
     place = _Place((Scope(Site(model, None, model.name, graph), inputs),))
     calls, found = [], {}
-    _Reading({}, []).expand(graph, inputs, calls, place, masks)
+    carry = masks if masked else ()
+    _Reading({}, []).expand(graph, inputs, calls, place, carry)
     for call in calls:
         each = found.setdefault(id(call.op), set())
         flat = {k: keras.tree.flatten(call.kwargs[k]) for k in call.found}

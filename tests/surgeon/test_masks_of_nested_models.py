@@ -9,6 +9,12 @@ from keras import ops
 import keras_gates as kg
 from keras_gates.surgeon.verify import closed_gates
 from tests import helpers
+from tests.surgeon import wide_judge
+
+# Keras warns of a model that is called on a masked tensor.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Layer '.*' .of type .*was passed an input with a mask"
+)
 
 STEPS, WIDTH, WORDS = 6, 8, 11
 
@@ -233,10 +239,6 @@ def test_two_calls_of_which_one_is_permuted():
     data = np.random.default_rng(0).normal(size=(5, 7, 4)).astype("float32")
     helpers.randomize(model, 0, data, "half")
     assert_pruned(model, data)
-    scores = kg.surgeon.score(model, "l1")
-    plan = kg.surgeon.plan(model, kg.Quantile(0.5), scores=scores)
-    found = kg.surgeon.verify(model, plan.apply(), plan, x=data)
-    assert max(found.values()) < 2e-5
 
 
 def test_a_gate_along_another_axis_says_that_it_removes_nothing():
@@ -256,7 +258,7 @@ def test_scores_of_a_layer_of_stripes_that_heads_a_group(stored):
     """A vector of scores is for the group, although there is a gate, too."""
     x = keras.Input((8, 8, 3))
     y = L.Conv2D(8, 3, padding="same", use_bias=False, name="conv")(x)
-    y = L.ReLU()(L.BatchNormalization()(y))
+    y = L.ReLU()(L.BatchNormalization(name="norm")(y))
     model = model_of(x, L.Dense(3)(L.GlobalAveragePooling2D()(y)))
     model = kg.to_stripconv(model)
     data = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
@@ -266,6 +268,12 @@ def test_scores_of_a_layer_of_stripes_that_heads_a_group(stored):
     if stored:
         plan = kg.surgeon.Plan.from_json(plan.to_json(), model)
     pruned = plan.apply()
-    assert pruned.get_layer("batch_normalization").gamma.shape == (4,)
+    assert pruned.get_layer("norm").gamma.shape == (4,)
     found = kg.surgeon.verify(model, pruned, plan, x=data)
     assert max(found.values()) < 2e-5
+
+
+@pytest.mark.parametrize("seed", [322, 425, 1126, 1893, 3529, 3552, 3586, 3885])
+def test_random_models_that_were_not_made_once(seed):
+    verdict = wide_judge.judge(seed)
+    assert verdict.outcome == "equal", verdict

@@ -77,7 +77,8 @@ class _Builder:
         """Refuse a nested model in which a layer would find another mask."""
         if not any(each is graph for each in self.masking):
             return
-        old, made = gr.finds(graph.model), gr.finds(new)
+        outer = graph is self.decision.labelling.graph
+        old, made = (gr.finds(x, not outer) for x in (graph.model, new))
         for site in graph.sites:
             op = self.pieces.operations.get(id(site.op))
             if not made.get(id(op), set()) <= old.get(id(site.op), set()):

@@ -155,7 +155,8 @@ def _selection(found, call, rule, shared):
     tensor, masking = call.inputs[0], found.graph.masking
     labels = found.labels[tensor]
     axes = lb.varying(labels)
-    if any(scope.site.child in masking for scope in call.scopes):
+    scopes = [scope.site.child for scope in call.scopes] or [found.graph]
+    if any(each in masking for each in scopes):
         # A gather hands on no mask.
         return None
     fresh = isinstance(rule, GateRule) and call.op.kind == "filter"
