@@ -129,6 +129,7 @@ class Objective:
         weighted = "" if weight is None else f", weights {_shapes(weight)}"
         return (
             f"The loss of '{self.model.name}' can't be taken of these labels. "
+            f"{_strange(self.loss, names)}{_strange(self.weights, names)}"
             f"It has the outputs {outputs}, the loss {_told(self.loss)} and "
             f"loss_weights={self.weights!r}. Received: y {_shapes(y)}"
             f"{weighted}. Pass them as `fit` takes them: in the structure of "
@@ -188,6 +189,26 @@ def _wrong(y):
         return np.roll(array, 1, axis=-1) if array.ndim > 1 else array
 
     return keras.tree.map_structure(rolled, y)
+
+
+def _strange(given, names):
+    """What of losses, or of their weights, fits no output or is no loss."""
+    found = []
+    if isinstance(given, dict):
+        found = [
+            f"{key!r} is not the name of an output. "
+            for key in given.keys() - set(names)
+        ]
+        lacking = [name for name in names if name not in given]
+        if lacking:
+            found += [f"Nothing is given for {', '.join(map(repr, lacking))}. "]
+    for one in keras.tree.flatten(given):
+        if isinstance(one, str):
+            try:
+                keras.losses.get(one)
+            except ValueError:
+                found.append(f"{one!r} is not a loss of Keras. ")
+    return "".join(found)
 
 
 def _shapes(structure):

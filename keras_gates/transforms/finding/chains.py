@@ -4,6 +4,7 @@ import keras
 
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.elementwise import Elementwise
+from keras_gates.surgeon.rules.normalization import Mixing
 from keras_gates.surgeon.rules.per_channel import PReLU
 from keras_gates.surgeon.rules.spatial import Spatial
 
@@ -64,4 +65,8 @@ def _sole_reader(graph, call):
 
 def is_activation(call):
     """Whether a call treats each value alone, as activations do."""
-    return isinstance(rule_of(call), (Elementwise, PReLU))
+    rule = rule_of(call)
+    alone = isinstance(rule, (Elementwise, PReLU))
+    # `UnitNormalization` takes zeros for what they are, and puts out others
+    # for what comes in: gates act in front of it.
+    return alone and not isinstance(rule, Mixing)

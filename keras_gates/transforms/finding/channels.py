@@ -231,7 +231,7 @@ def _channels(labelling, chain, pinned):
     found = Channels([chain])
     axis, found.classes = _along_one_axis(labelling, tensor)
     if axis is None:
-        found.reason = "its channels are not along one axis"
+        found.reason = _barred(labelling, chain)
         return found
     last = axis == len(tensor.shape) - 1
     found.axis = -1 if last else axis
@@ -243,6 +243,15 @@ def _channels(labelling, chain, pinned):
     elif _only_scales(tensor):
         found.reason = "it scales channels that have a gate of their own"
     return found
+
+
+def _barred(labelling, chain):
+    """Why what comes out of a chain has no channels that a gate could close."""
+    for step in labelling.steps:
+        if step.call is chain[-1] and step.flow.reason is not None:
+            name = type(step.call.op).__name__
+            return f"'{step.path}' ({name}) keeps it whole: {step.flow.reason}"
+    return "its channels are not along one axis"
 
 
 def _only_scales(tensor):
