@@ -125,6 +125,9 @@ class Twins:
             self._owned = owned
 
     def _value(self, value):
+        if type(value) is not value.__class__:
+            # TensorFlow puts tuples and dicts that a model holds in proxies.
+            value = getattr(value, "__wrapped__", value)
         kind = type(value)
         if kind in _FAST or isinstance(value, FIXED):
             return value

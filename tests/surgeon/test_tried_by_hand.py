@@ -10,7 +10,7 @@ from keras import ops
 
 import keras_gates as kg
 from keras_gates import surgeon
-from keras_gates.surgeon.twins import Twins
+from keras_gates.graphs.twins import Twins
 from tests.helpers import RTOL
 from tests.helpers import numpy_of
 from tests.helpers import told
