@@ -65,6 +65,12 @@ def joins_by_masks(call):
     return any(mask is not None for mask in carried(call))
 
 
+def is_near(call):
+    """Whether what a call reads or puts out may carry a mask."""
+    masks = [*carried(call), *map(_mask, call.site.node.outputs)]
+    return any(mask is not None for mask in masks)
+
+
 def _mask(kt):
     return getattr(kt, "_keras_mask", None)
 
