@@ -64,6 +64,9 @@ def with_state(d, x):
 def cells(d, x):
     kinds = [L.LSTMCell, L.GRUCell, L.SimpleRNNCell]
     made = [d.pick(kinds)(d.width()) for _ in range(d.pick([1, 2]))]
+    if len(made) == 1 and isinstance(made[0], L.LSTMCell):
+        # Keras loses a state of one in a list where there is a mask.
+        made.append(L.GRUCell(made[0].units))
     return L.RNN(made, return_sequences=True)(x)
 
 

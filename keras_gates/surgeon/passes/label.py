@@ -106,7 +106,7 @@ def label(graph, uncut=frozenset(), selections=True):
         if not uncut:
             _check_weights(call, rule)
         inputs = list(call.inputs)
-        held = by_masks and inputs and masked.carried(call)[0] is not None
+        held = by_masks and masked.is_near(call)
         if selections and rule.cuts and inputs and not held:
             shared = len(inputs[0].consumers) > 1 or inputs[0] in outputs
             step = _selection(found, call, rule, shared)

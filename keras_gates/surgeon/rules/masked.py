@@ -5,6 +5,7 @@ as 0; `Maximum` and `Minimum` leave out what a mask hides.
 """
 
 import dataclasses
+import weakref
 
 import keras
 import numpy as np
@@ -14,6 +15,10 @@ from keras_gates.surgeon.rules import merge as mg
 UNKNOWN = "a mask that shows only when the model runs"
 # On some backend these return the very tensor that they are given.
 _RETURNING = ("Cast", "Reshape", "BroadcastTo", "StopGradient", "Squeeze")
+
+
+# A plan asks for the same calls again and again; what is recorded stays.
+_FOUND = weakref.WeakKeyDictionary()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,11 +48,13 @@ def carried(call):
 
     What comes out of a nested model has masks that its record has not.
     """
-    return [
-        UNKNOWN if mask is None and _may_carry(kt, call.scopes) else mask
-        for kt in call.site.node.input_tensors
-        for mask in [_mask(kt)]
-    ]
+    if call not in _FOUND:
+        _FOUND[call] = [
+            UNKNOWN if mask is None and _may_carry(kt, call.scopes) else mask
+            for kt in call.site.node.input_tensors
+            for mask in [_mask(kt)]
+        ]
+    return _FOUND[call]
 
 
 def joins_by_masks(call):
@@ -56,6 +63,12 @@ def joins_by_masks(call):
     if not isinstance(call.op, layers):
         return False
     return any(mask is not None for mask in carried(call))
+
+
+def is_near(call):
+    """Whether what a call reads or puts out may carry a mask."""
+    masks = [*carried(call), *map(_mask, call.site.node.outputs)]
+    return any(mask is not None for mask in masks)
 
 
 def _mask(kt):
