@@ -334,12 +334,10 @@ class _Reading:
         node = site.node
         args, kwargs = recorded(node, tensors)
         inputs = [tensors[id(kt)] for kt in node.input_tensors]
-        found = carried.found(node, masks)
+        found = carried.found(node, masks) if place.scope else {}
         if found:
             flat = [m for m in keras.tree.flatten(found) if m is not None]
-            if not place.scope:
-                self.masking.append(graph)
-            elif carried.UNKNOWN in flat:
+            if carried.UNKNOWN in flat:
                 model = time_axis.layer_of(place.scope[-1].site.op)
                 self.unread.setdefault(id(model), _masked(site))
             elif any(scope.site.folds for scope in place.scope):
