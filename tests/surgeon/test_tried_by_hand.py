@@ -83,7 +83,13 @@ def _half_closed(model):
 # A kind of layer for each; what is carried does not depend on it.
 @pytest.mark.parametrize(
     ("name", "kind"),
-    zip(ODD_FUNCTIONS, ["dense", "conv", "time", "conv", "dense"], strict=True),
+    [
+        *zip(
+            ODD_FUNCTIONS,
+            ("dense", "conv", "time", "conv", "dense"),
+            strict=True,
+        )
+    ],
 )
 def test_functions_without_a_config_are_carried(name, kind):
     function, x = ODD_FUNCTIONS[name], keras.Input((6, 6, 3))
