@@ -265,7 +265,7 @@ def broken(*args, **kwargs):
 )
 def test_what_is_unknown_falls_back_to_configs(owner, name, monkeypatch):
     model = sm.convnet()
-    monkeypatch.setattr(f"keras_gates.surgeon.{owner}.{name}", broken)
+    monkeypatch.setattr(f"keras_gates.graphs.{owner}.{name}", broken)
     small, copy = kg.surgeon.prune(model, T), kg.slim(model, 1e-4)
     helpers.assert_same(model, small)
     x = helpers.inputs_for(model)

@@ -187,7 +187,7 @@ def _more_macs(budget, share, allowed):
 def _budget_notes(wanted, closed, spared):
     """What floors hold open, and what is left open for want of a use."""
     kept = {n: wanted[n] & spared[n] & ~closed[n] for n in spared}
-    wanted = {n: wanted[n] & ~kept.get(n, False) for n in wanted}
+    wanted = {n: wanted[n] & ~kept.get(n, np.False_) for n in wanted}
     why = "closing these removes nothing, so the budget leaves them open"
     return [*_notes(wanted, closed), *_listed(why, kept)]
 

@@ -339,7 +339,7 @@ def spared(graph, closed, names, once=False, **options):
 
 
 def _without(closed, opened):
-    return {n: mask & ~opened.get(n, False) for n, mask in closed.items()}
+    return {n: mask & ~opened.get(n, np.False_) for n, mask in closed.items()}
 
 
 def _either(name, masks, others):
