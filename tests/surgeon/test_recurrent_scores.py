@@ -86,7 +86,9 @@ class Recurrence:
         mask = np.ones(x.shape[:2], bool) if mask is None else mask
         order = range(x.shape[1])
         order = reversed(order) if self.layer.go_backwards else order
-        y, found = nothing, []
+        # What masked steps before all others put out.
+        y = states[0] if keras.backend.backend() == "jax" else nothing
+        found = []
         for t in order:
             there = mask[:, t, None]
             new = [s * self.kept for s in self.step(x[:, t], states)]
