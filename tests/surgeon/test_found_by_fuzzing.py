@@ -295,3 +295,22 @@ def test_the_walker_is_the_model_at_each_step(masked, nested):
     far = helpers.differences(truth, helpers.run(small, data))
     assert max(far) < helpers.RTOL
     assert max(surgeon.verify(model, small, plan, data).values()) < 1e-5
+
+
+def test_a_mask_made_of_channels_ties_none_that_it_masks():
+    """Channels that are closed behind a mask do not close what made it."""
+    tokens = keras.Input((6,), dtype="int32")
+    x = L.Embedding(5, 4)(tokens)
+    there = ops.any(x > 0.9, axis=-1)
+    y = L.Dense(8, name="cells")(x)
+    head = L.Dense(2)
+    y = head(L.GlobalAveragePooling1D()(y, mask=there))
+    model = filled(keras.Model(tokens, y))
+    plan, small = scored.prune(model, "cells")
+    assert small.get_layer("cells").units == len(scored.OPEN)
+    scored.check(model, small, TOKENS, head.kernel)
+    assert max(surgeon.verify(model, small, plan, TOKENS).values()) < 1e-5
+    scores = scored.scores_of("cells")
+    truth = wide_judge.Truth(model, TOKENS, plan, scores).at(TOKENS)
+    far = helpers.differences(truth, helpers.run(small, TOKENS))
+    assert max(far) < helpers.RTOL
