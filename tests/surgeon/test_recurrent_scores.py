@@ -77,14 +77,18 @@ class Recurrence:
         c = self.gate(f) * c + self.gate(i) * self.act(g)
         return [self.gate(o) * self.act(c), c]
 
-    def __call__(self, x, mask=None):
+    def __call__(self, x, mask=None, states=None):
         """The sequence, and the last states."""
         count = 2 if isinstance(self.layer, L.LSTM) else 1
-        states = [np.zeros((len(x), self.layer.units))] * count
+        nothing = np.zeros((len(x), self.layer.units))
+        states = [nothing] * count if states is None else states
+        states = [s * self.kept for s in states]
         mask = np.ones(x.shape[:2], bool) if mask is None else mask
         order = range(x.shape[1])
         order = reversed(order) if self.layer.go_backwards else order
-        y, found = states[0], []
+        # What masked steps before all others put out.
+        y = states[0] if keras.backend.backend() == "jax" else nothing
+        found = []
         for t in order:
             there = mask[:, t, None]
             new = [s * self.kept for s in self.step(x[:, t], states)]

@@ -77,6 +77,17 @@ def is_read(event):
     return makes_channels(event.op) or isinstance(base(event.op), IN_PLACE)
 
 
+def _masks_of(event):
+    """The tensors that a call takes as its mask."""
+    given = keras.tree.flatten(event.node.arguments.kwargs.get("mask"))
+    given = {id(kt) for kt in given}
+    tensors = event.node.input_tensors
+    if len(tensors) != len(event.reads):
+        return []
+    pairs = zip(tensors, event.reads, strict=True)
+    return [name for kt, name in pairs if id(kt) in given]
+
+
 def recurrent_cells(op):
     """The cells of a recurrent layer, both ways of a bidirectional one."""
     if isinstance(op, L.Bidirectional):
@@ -110,6 +121,7 @@ class Ties:
             if makes_channels(event.op):
                 for n in _channels(event.op, sizes[event.key]):
                     self.rows.setdefault((id(event.op), int(n)), len(self.rows))
+        self.masks = {n for e in self.events for n in _masks_of(e)}
         self.reached = {}
         self._parent = np.arange(len(self.rows))
         if self.rows:
@@ -146,6 +158,9 @@ class Ties:
         def hook(event, outputs):
             made = []
             for name, y in zip(event.makes, outputs, strict=True):
+                if name in self.masks:
+                    # What a mask is made of is read whole, and ties nothing.
+                    y = ops.repeat(y[:1], y.shape[0], axis=0)
                 if not keras.backend.is_float_dtype(y.dtype):
                     made.append(y)
                     continue

@@ -68,9 +68,14 @@ def _walk(model, x, given, hook, scope, prefix):
         args, kwargs = node.arguments.fill_in(values)
         reads = tuple(names[id(kt)] for kt in node.input_tensors)
         if steps_through(op):
+            whole = keras.tree.flatten(_called(op, args, kwargs))
+            mask = kwargs.get("mask")
+            mask = masking.get_keras_mask(args[0]) if mask is None else mask
             flat, makes = _each_step(
-                node, args[0], reads[0], hook, key, f"{path}/"
+                node, args[0], mask, reads[0], hook, key, f"{path}/"
             )
+            # The mask that the user's own call puts out stays with it.
+            flat = _with_masks(whole, flat)
         elif is_graph(op):
             (inner,) = [*args, *(v for k, v in kwargs.items() if k == "inputs")]
             _set_masks(inner, kwargs.get("mask"))
@@ -96,13 +101,17 @@ class Step:
     name = "step"
 
 
-def _each_step(node, x, name, hook, key, prefix):
-    """A model at each step of a sequence: each is a call of its own."""
+def _each_step(node, x, mask, name, hook, key, prefix):
+    """A model at each step of a sequence: each is a call of its own.
+
+    Each has its step of the mask, as `TimeDistributed.call` hands it on.
+    """
     model, made, names = node.operation.layer, [], []
     for step in range(x.shape[1]):
         here = (*key, step)
         part = Event(here, f"{prefix}step", Step(), node, (name,), ((here, 0),))
         (sliced,) = hook(part, [x[:, step]])
+        _set_masks(sliced, None if mask is None else mask[:, step])
         y, name_of = _walk(model, sliced, [(here, 0)], hook, here, prefix)
         made.append(y)
         names += name_of

@@ -309,6 +309,8 @@ class Trial:
         if self.scores and _has_composites(case.model):
             return self.verdict("not compared", "groups of written-out parts")
         truth = Truth(case.model, case.x, self.plan, self.scores)
+        if truth.masks is not None and not self._is_walked(case):
+            return self.verdict("broken", "the walker is not the model")
         expected = truth.at(case.x)
         self.stage = "compare"
         try:
@@ -327,6 +329,21 @@ class Trial:
                 return verdict
         self.stage = "compare"
         return self.verdict("equal", removed=removed)
+
+    def _is_walked(self, case):
+        """Whether the walker, with nothing closed, is the user's model.
+
+        What it does otherwise would be called a fault of the package.
+        """
+
+        def plain(x):
+            return tied_channels.truth(case.model, x, {})
+
+        expected = helpers.run(case.model, case.x)
+        far = helpers.differences(expected, plain(case.x))
+        if max(far) <= self._limit(case):
+            return True
+        return self._beyond_rounding(case, far, plain, set()) is None
 
     def _beyond_rounding(self, case, far, truth, features):
         """A verdict if the difference is more than rounding can be."""
