@@ -230,3 +230,14 @@ def test_training_and_saving(tmp_path):
     for a, b in zip(helpers.run(gated, x), helpers.run(again, x), strict=True):
         np.testing.assert_array_equal(a, b)
     assert len(gates(again)) == len(gates(gated))
+
+
+def test_a_layer_that_returns_its_states_has_its_data_gated():
+    inputs = keras.Input((5, 3))
+    data, state = L.SimpleRNN(8, return_state=True, name="cells")(inputs)
+    parts = [L.Dense(4, activation="relu")(data), L.Dense(8)(state)]
+    model = keras.Model(inputs, L.Dense(2)(L.Concatenate()(parts)))
+    gated = kg.insert_gates(model, filters=True)
+    x = np.random.default_rng(0).normal(size=(4, 5, 3)).astype("float32")
+    [before], [after] = helpers.run(model, x), helpers.run(gated, x)
+    np.testing.assert_allclose(after, before, atol=1e-6)

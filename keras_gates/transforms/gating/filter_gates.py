@@ -67,7 +67,13 @@ def insert_filters(graph, spec, tied, shapes):
 
     def edit(recall):
         gate = places.get(recall.site)
-        return None if gate is None else gate(recall())
+        if gate is None:
+            return None
+        # Recurrent layers may return their states behind the data.
+        outputs = recall()
+        flat = keras.tree.flatten(outputs)
+        flat[0] = gate(flat[0])
+        return keras.tree.pack_sequence_as(outputs, flat)
 
     def edit_input(new, old):
         gate = inputs.get(id(old))
