@@ -150,12 +150,21 @@ def with_lora():
     return model
 
 
+class Holder(L.Layer):
+    """Calls a model with a gate in it."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        gate = kg.FilterGate(name="inner")
+        self.tower = keras.Sequential([keras.Input((5,)), gate])
+
+    def call(self, x):
+        return self.tower(x)
+
+
 def gate_inside():
-    inputs = keras.Input((4, 5))
-    tower = keras.Sequential([keras.Input((5,)), kg.FilterGate(name="inner")])
-    # A mask comes with the tensor, so that its model is not looked into.
-    x = L.TimeDistributed(tower, name="wrapper")(L.Masking()(inputs))
-    return keras.Model(inputs, L.Dense(3)(x))
+    inputs = keras.Input((5,))
+    return keras.Model(inputs, L.Dense(3)(Holder(name="wrapper")(inputs)))
 
 
 def spoilt(value):
@@ -165,7 +174,7 @@ def spoilt(value):
 LAYERS = [
     (quantised, "'out' is quantised.*Prune the model first"),
     (with_lora, "'out' has LoRA enabled.*without LoRA"),
-    (gate_inside, "'inner' is inside 'wrapper'.*TimeDistributed"),
+    (gate_inside, "'inner' is inside 'wrapper'.*Holder"),
     (
         lambda: behind_gate(NoConfig(threading.Lock(), name="odd")),
         "'odd'.*NoConfig.*can't be recreated.*get_config",
