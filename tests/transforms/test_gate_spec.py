@@ -11,7 +11,6 @@ from keras_gates.transforms import GateSpec
 from keras_gates.transforms import insert_gates
 from tests import helpers
 from tests.surgeon.refusals import refuse
-from tests.surgeon.refusals import warned
 
 
 def model():
