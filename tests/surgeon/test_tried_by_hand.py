@@ -131,7 +131,8 @@ def test_penalties_without_a_config_are_carried():
     assert new.kernel_constraint.most == 0.3
     assert new.kernel_constraint is not first.kernel_constraint
     penalty = 0.5 * np.abs(numpy_of(new.kernel)).sum()
-    assert float(sum(small.losses)) == pytest.approx(penalty, rel=1e-5)
+    lost = float(numpy_of(sum(small.losses)))
+    assert lost == pytest.approx(penalty, rel=1e-5)
 
 
 def test_recurrent_layers_and_attention_with_functions_without_a_config():
