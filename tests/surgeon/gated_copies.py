@@ -11,7 +11,10 @@ from keras.src.ops.numpy import Add
 
 import keras_gates as kg
 from keras_gates.graphs import graph as gr
+from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates.materialize import with_gates
 from keras_gates.surgeon.passes.label import label
+from keras_gates.surgeon.rules import rule_of
 from tests import helpers
 
 # Behind these, a closed channel is a constant other than zero further on, ...
@@ -244,3 +247,34 @@ def close_branches(model, rng, share=0.4):
     gone = rng.permutation(len(gates))[:count]
     for number, gate in enumerate(gates):
         gate.factor.assign(0.0 if number in gone else rng.uniform(0.7, 1.3))
+
+
+def gated_model(graph, closed):
+    """A copy of a graph's model in which closed units are multiplied by 0.
+
+    Those of a recurrent layer are zero for the layer itself, too.
+
+    Args:
+        graph: the `Graph` with its virtual gates.
+        closed: `{name of a group: mask}`.
+    """
+    masks = groups.masks(graph, closed)
+    loops = {id(c.op): c for c in graph.calls if id(c.op) in graph.loops}
+
+    def gated(virtual, x):
+        gate = kg.FilterGate(axis=virtual.axis)
+        y = gate(x)
+        gate.factor.assign(np.where(masks[id(virtual)], 0.0, 1.0))
+        return y
+
+    def silenced(recall):
+        call = loops.pop(id(recall.op), None)
+        if call is None:
+            return None
+        outputs = recall()
+        for part in rule_of(call).parts(recall.copy()):
+            rows = ~masks[id(recall.op)].reshape(-1, 1)
+            part.recurrent_kernel.assign(part.recurrent_kernel * rows)
+        return outputs
+
+    return with_gates(graph, gated, silenced)

@@ -9,9 +9,9 @@ import keras_gates as kg
 from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.closing.request import read
 from keras_gates.surgeon.gates import groups
-from keras_gates.surgeon.gates.materialize import gated_model
 from tests import helpers
 from tests.surgeon import random_graphs
+from tests.surgeon.gated_copies import gated_model
 
 
 def scores_of(model, seed=0):

@@ -22,11 +22,6 @@ class Compiled:
         return self._function(*args)
 
 
-def has_xla():
-    """Whether the backend can run functions through XLA."""
-    return keras.backend.backend() in ("tensorflow", "jax")
-
-
 def _through_xla(function):
     backend = keras.backend.backend()
     if backend == "tensorflow":

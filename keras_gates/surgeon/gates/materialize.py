@@ -1,43 +1,8 @@
 """A model with real layers where a graph has virtual gates."""
 
 import keras
-import numpy as np
 
 from keras_gates.graphs.rewrite import rewrite
-from keras_gates.layers.filter_gate import FilterGate
-from keras_gates.surgeon.gates import groups
-from keras_gates.surgeon.rules import rule_of
-
-
-def gated_model(graph, closed):
-    """A copy of a graph's model in which closed units are multiplied by 0.
-
-    Those of a recurrent layer are zero for the layer itself, too.
-
-    Args:
-        graph: the `Graph` with its virtual gates.
-        closed: `{name of a group: mask}`.
-    """
-    masks = groups.masks(graph, closed)
-    loops = {id(c.op): c for c in graph.calls if id(c.op) in graph.loops}
-
-    def gated(virtual, x):
-        gate = FilterGate(axis=virtual.axis)
-        y = gate(x)
-        gate.factor.assign(np.where(masks[id(virtual)], 0.0, 1.0))
-        return y
-
-    def silenced(recall):
-        call = loops.pop(id(recall.op), None)
-        if call is None:
-            return None
-        outputs = recall()
-        for part in rule_of(call).parts(recall.copy()):
-            rows = ~masks[id(recall.op)].reshape(-1, 1)
-            part.recurrent_kernel.assign(part.recurrent_kernel * rows)
-        return outputs
-
-    return with_gates(graph, gated, silenced)
 
 
 def with_gates(graph, gated, edit=None):
