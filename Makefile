@@ -22,6 +22,10 @@ TEST_VARS := TF_CPP_MIN_LOG_LEVEL=3 JAX_PLATFORMS=cpu \
 	OMP_NUM_THREADS=1 TF_NUM_INTRAOP_THREADS=1 TF_NUM_INTEROP_THREADS=1
 # Tests run each computation once or twice: on JAX, compiling takes longest.
 TEST_VARS += JAX_DISABLE_MOST_OPTIMIZATIONS=1
+# The processes of a run share what they compile.
+TEST_VARS += JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/jax-cache \
+	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
+	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 # What the other backends run: exactness, not the whole suite.
 CORE := $(wildcard tests/layers tests/surgeon tests/transforms \
@@ -46,9 +50,10 @@ demo: $(DEMO_ENV) ## run examples/quickstart.py
 
 test: lint docs wheel test-tensorflow test-jax test-torch test-lowest ## all that CI runs
 
-lint: $(DEV_ENV) ## ruff check and ruff format --check
+lint: $(DEV_ENV) ## ruff check, ruff format --check, mypy --strict
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
+	$(BIN)/mypy
 
 format: $(DEV_ENV) ## let ruff fix and format the code
 	$(BIN)/ruff check --fix
@@ -103,7 +108,8 @@ coverage: $(DEV_ENV) ## prune all of keras.applications; docs/coverage.md (hours
 	$(BIN)/python benchmarks/coverage_report.py
 
 clean: ## remove what was built, but not .venv
-	rm -rf build dist *.egg-info .hypothesis .pytest_cache .ruff_cache
+	rm -rf build dist *.egg-info .hypothesis .mypy_cache .pytest_cache \
+		.ruff_cache
 	find . -path ./$(VENV) -prune -o -name __pycache__ -prune \
 		-exec rm -rf {} +
 

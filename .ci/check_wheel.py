@@ -9,7 +9,7 @@ import importlib
 import pathlib
 import sys
 
-DATA = ["surgeon/README.md"]
+DATA = ["py.typed", "surgeon/README.md"]
 
 
 def main(checkout):

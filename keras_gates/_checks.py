@@ -1,5 +1,7 @@
 """Argument checks, and what their messages have in common."""
 
+from __future__ import annotations
+
 import difflib
 import math
 import numbers
@@ -8,7 +10,7 @@ import numbers
 _MOST = 8
 
 
-def nonnegative_number(value, argument, owner):
+def nonnegative_number(value: float, argument: str, owner: str) -> float:
     """Return `value` as a float, or say what is wrong with it.
 
     Args:
@@ -29,7 +31,7 @@ def nonnegative_number(value, argument, owner):
     return float(value)
 
 
-def listed(names, nothing="none"):
+def listed(names: list[str], nothing: str = "none") -> str:
     """The first names of many, and how many more there are."""
     names = list(map(str, names))
     more = len(names) - _MOST
@@ -37,7 +39,7 @@ def listed(names, nothing="none"):
     return (", ".join(names[:_MOST]) or nothing) + tail
 
 
-def suggestion(name, known):
+def suggestion(name: str, known: list[str] | set[str]) -> str:
     """A question that names what comes nearest, or "" where nothing does."""
     near = difflib.get_close_matches(str(name), list(map(str, known)), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""

@@ -1,7 +1,11 @@
 """Callbacks for models with gates."""
 
+from __future__ import annotations
+
 import math
 from collections import Counter
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 from keras import ops
@@ -56,12 +60,12 @@ class ClosedGates(keras.callbacks.Callback):
     [0.5]
     """
 
-    def __init__(self, thresholds):
+    def __init__(self, thresholds: dict[str, float] | float) -> None:
         super().__init__()
         self.thresholds = _validated_thresholds(thresholds)
         self._by_kind = isinstance(thresholds, dict)
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         if not any(self._counted_gates()):
             raise ValueError(
                 f"ClosedGates found nothing to count in '{self.model.name}'. "
@@ -70,13 +74,13 @@ class ClosedGates(keras.callbacks.Callback):
                 "gates, or leave the callback out."
             )
 
-    def on_epoch_end(self, epoch, logs=None):
+    def on_epoch_end(self, epoch: Any, logs: Any = None) -> None:
         # Keras passes one dict to all callbacks in turn, and appends History
         # and the progress bar behind those of the user: both see the change.
         if logs is not None:
             logs.update(self._shares())
 
-    def _shares(self):
+    def _shares(self) -> Any:
         closed, total = Counter(), Counter()
         for gate in self._counted_gates():
             is_closed = ops.abs(gate.factor) < self.thresholds[gate.kind]
@@ -89,7 +93,7 @@ class ClosedGates(keras.callbacks.Callback):
                 shares[name] = closed[kind] / total[kind]
         return shares
 
-    def _counted_gates(self):
+    def _counted_gates(self) -> Iterator[Any]:
         for layer in _all_layers(self.model):
             counted = isinstance(layer, Gate) and layer.built
             if counted and layer.kind in self.thresholds:
@@ -119,7 +123,7 @@ class BindSoftThreshold(keras.callbacks.Callback):
     True
     """
 
-    def on_train_begin(self, logs=None):
+    def on_train_begin(self, logs: Any = None) -> None:
         constraints = [
             variable.constraint
             for variable in self.model.variables
@@ -137,13 +141,15 @@ class BindSoftThreshold(keras.callbacks.Callback):
             constraint.bind(self.model.optimizer)
 
 
-def _all_layers(model):
+def _all_layers(model: keras.Model) -> Any:
     # Keras has no public walk that reaches the layers inside nested and
     # subclassed models; `model.layers` lists the outermost only.
     return model._flatten_layers()
 
 
-def _validated_thresholds(thresholds):
+def _validated_thresholds(
+    thresholds: dict[str, float] | float,
+) -> dict[str, float]:
     """Return a dict from kind to threshold."""
     if not isinstance(thresholds, dict):
         threshold = nonnegative_number(thresholds, "thresholds", "ClosedGates")

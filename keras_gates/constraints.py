@@ -1,5 +1,9 @@
 """Constraints that give gate factors exact zeros."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
@@ -28,7 +32,7 @@ class UnitInterval(keras.constraints.Constraint):
     [0.0, 0.25, 1.0]
     """
 
-    def __call__(self, w):
+    def __call__(self, w: keras.Variable) -> Any:
         return ops.clip(w, 0.0, 1.0)
 
 
@@ -58,16 +62,16 @@ class KeepSign(keras.constraints.Constraint):
     [2.0, 0.0, -0.25]
     """
 
-    def __init__(self, signs=1):
+    def __init__(self, signs: Any = 1) -> None:
         self.signs = _validated_signs(signs)
 
-    def __call__(self, w):
+    def __call__(self, w: Any) -> Any:
         w = ops.convert_to_tensor(w)
         signs = ops.convert_to_tensor(self.signs, dtype=w.dtype)
         # Plus 0, since 0 times -1 is -0.
         return ops.add(signs * ops.maximum(signs * w, 0.0), 0.0)
 
-    def get_config(self):
+    def get_config(self) -> Any:
         return {"signs": self.signs}
 
 
@@ -101,14 +105,14 @@ class HardThreshold(keras.constraints.Constraint):
     [-0.5, 0.0, 0.25, 0.0]
     """
 
-    def __init__(self, delta):
+    def __init__(self, delta: Any) -> None:
         self.delta = nonnegative_number(delta, "delta", type(self).__name__)
 
-    def __call__(self, w):
+    def __call__(self, w: Any) -> Any:
         w = ops.convert_to_tensor(w)
         return ops.where(ops.abs(w) >= self.delta, w, 0.0)
 
-    def get_config(self):
+    def get_config(self) -> Any:
         return {"delta": self.delta}
 
 
@@ -163,7 +167,7 @@ class SoftThreshold(keras.constraints.Constraint):
     [-0.75, 0.0, 0.5]
     """
 
-    def __init__(self, strength, optimizer=None):
+    def __init__(self, strength: Any, optimizer: Any = None) -> None:
         self.strength = nonnegative_number(
             strength, "strength", type(self).__name__
         )
@@ -171,7 +175,7 @@ class SoftThreshold(keras.constraints.Constraint):
         if optimizer is not None:
             self.bind(optimizer)
 
-    def bind(self, optimizer):
+    def bind(self, optimizer: Any) -> Any:
         """Follow the learning rate of `optimizer` from now on.
 
         Args:
@@ -189,7 +193,7 @@ class SoftThreshold(keras.constraints.Constraint):
         self.optimizer = optimizer
         return self
 
-    def __call__(self, w):
+    def __call__(self, w: Any) -> Any:
         if self.optimizer is None:
             raise RuntimeError(
                 f"SoftThreshold on {getattr(w, 'path', 'a tensor')} does not "
@@ -202,16 +206,16 @@ class SoftThreshold(keras.constraints.Constraint):
         shrunk = ops.maximum(ops.abs(w) - step, 0.0)
         return ops.multiply(ops.sign(w), shrunk)
 
-    def get_config(self):
+    def get_config(self) -> Any:
         return {"strength": self.strength}
 
-    def __reduce__(self):
+    def __reduce__(self) -> Any:
         # copy, deepcopy and pickle: a copy belongs to another model, and must
         # not follow (or drag along) the optimizer of this one.
         return type(self).from_config, (self.get_config(),)
 
 
-def _step_size(optimizer):
+def _step_size(optimizer: Any) -> Any:
     """Return the learning rate of this step, or 0 where nothing is updated."""
     # Keras wraps the optimizer in a LossScaleOptimizer under mixed_float16.
     # The wrapper passes on the learning rate but not the accumulation.
@@ -226,7 +230,7 @@ def _step_size(optimizer):
     return ops.where(updates, rate, 0.0)
 
 
-def _validated_signs(signs):
+def _validated_signs(signs: Any) -> Any:
     """Return 1, -1 or a list of these: what a JSON config can hold."""
     known = np.ndim(signs) < 2 and np.isin(signs, (1, -1)).all()
     if not known or np.size(signs) == 0:

@@ -1,8 +1,13 @@
 """Penalties that pull gate factors towards zero."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_gates._checks import nonnegative_number
 
@@ -33,13 +38,13 @@ class L1(keras.regularizers.Regularizer):
     2.0
     """
 
-    def __init__(self, l1):
+    def __init__(self, l1: float) -> None:
         self.l1 = nonnegative_number(l1, "l1", type(self).__name__)
 
-    def __call__(self, x):
+    def __call__(self, x: Any) -> Any:
         return ops.multiply(ops.sum(_abs(x)), self.l1)
 
-    def get_config(self):
+    def get_config(self) -> Any:
         return {"l1": self.l1}
 
 
@@ -72,13 +77,13 @@ class MeanL1(keras.regularizers.Regularizer):
     0.5
     """
 
-    def __init__(self, l1):
+    def __init__(self, l1: float) -> None:
         self.l1 = nonnegative_number(l1, "l1", type(self).__name__)
 
-    def __call__(self, x):
+    def __call__(self, x: Any) -> Any:
         return ops.multiply(ops.mean(_abs(x)), self.l1)
 
-    def get_config(self):
+    def get_config(self) -> Any:
         return {"l1": self.l1}
 
 
@@ -108,11 +113,13 @@ class CostL1(keras.regularizers.Regularizer):
     3.5
     """
 
-    def __init__(self, l1, cost):
+    def __init__(
+        self, l1: float, cost: NDArray[np.float64] | float | list[int]
+    ) -> None:
         self.l1 = nonnegative_number(l1, "l1", type(self).__name__)
         self.cost = _validated_cost(cost)
 
-    def __call__(self, x):
+    def __call__(self, x: Any) -> Any:
         # A vector of one entry would otherwise broadcast over all factors.
         if np.ndim(self.cost) and tuple(x.shape) != (len(self.cost),):
             raise ValueError(
@@ -125,11 +132,11 @@ class CostL1(keras.regularizers.Regularizer):
         cost = ops.convert_to_tensor(self.cost, dtype=x.dtype)
         return ops.multiply(ops.sum(ops.multiply(cost, _abs(x))), self.l1)
 
-    def get_config(self):
+    def get_config(self) -> Any:
         return {"l1": self.l1, "cost": self.cost}
 
 
-def _abs(x):
+def _abs(x: Any) -> Any:
     """Return `abs(x)`, with sub-gradient 0 at 0.
 
     The gradient of `ops.abs` at 0 is 0 in TensorFlow and torch but 1 in JAX,
@@ -138,7 +145,9 @@ def _abs(x):
     return ops.multiply(x, ops.stop_gradient(ops.sign(x)))
 
 
-def _validated_cost(cost):
+def _validated_cost(
+    cost: NDArray[np.float64] | float | list[int],
+) -> float | list[float]:
     """Return a float or a list of floats: what a JSON config can hold."""
     if np.ndim(cost) == 0:
         return nonnegative_number(cost, "cost", "CostL1")

@@ -7,9 +7,17 @@ called on. Here a mask is anything that stands for it: a tensor of the graph,
 `UNKNOWN` for one that the graph has no tensor for, or None for no mask.
 """
 
+from __future__ import annotations
+
 import inspect
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Tensor
 
 UNKNOWN = "a mask that the graph has no tensor for"
 _MERGE = keras.layers.Add.__mro__[1]
@@ -17,7 +25,7 @@ _MERGE = keras.layers.Add.__mro__[1]
 _RETURNING = ("Cast", "Reshape", "BroadcastTo", "StopGradient", "Squeeze")
 
 
-def arguments(node):
+def arguments(node: Any) -> dict[Any, Any]:
     """The arguments of a recorded call of a layer by name, with defaults."""
     signature = inspect.signature(node.operation.call)
     kinds = {p.kind for p in signature.parameters.values()}
@@ -30,13 +38,13 @@ def arguments(node):
     return bound.arguments
 
 
-def data(node):
+def data(node: Any) -> list[keras.KerasTensor]:
     """The tensors that a recorded call of a model is on, without masks."""
     first = next(iter(arguments(node).values()))
     return [x for x in keras.tree.flatten(first) if _is_tensor(x)]
 
 
-def found(node, masks):
+def found(node: Any, masks: dict[int, None]) -> dict[Any, Any]:
     """Masks that a layer finds on its inputs, and that are in no argument.
 
     Args:
@@ -62,7 +70,9 @@ def found(node, masks):
     return {k: v for k, v in wanted.items() if any(keras.tree.flatten(v))}
 
 
-def within(node, masks, known):
+def within(
+    node: Any, masks: dict[int, None], known: Callable[..., Any]
+) -> list[None]:
     """The masks of the inputs of a nested model, where it is called.
 
     Args:
@@ -76,7 +86,12 @@ def within(node, masks, known):
     return [a or b for a, b in zip(before, own, strict=False)]
 
 
-def behind(node, masks, known, inner=None):
+def behind(
+    node: Any,
+    masks: dict[int, None],
+    known: Callable[..., Any],
+    inner: Any = None,
+) -> list[None]:
     """The masks of the outputs of a recorded call.
 
     Args:
@@ -103,16 +118,18 @@ def behind(node, masks, known, inner=None):
     return [a or b for a, b in zip(inner, after, strict=False)]
 
 
-def _recorded(kt, known):
+def _recorded(kt: keras.KerasTensor, known: Callable[..., Any]) -> None:
     mask = getattr(kt, "_keras_mask", None)
     return None if mask is None else known(mask)
 
 
-def _argument(x, known):
+def _argument(x: keras.KerasTensor, known: Callable[..., Any]) -> Tensor:
     return known(x) if _is_tensor(x) else UNKNOWN
 
 
-def _before(node, masks, known):
+def _before(
+    node: Any, masks: dict[int, None], known: Callable[..., Any]
+) -> None:
     """The mask that a layer is called with, in the structure of its input."""
     given = arguments(node)
     if given.get("mask") is not None:
@@ -124,7 +141,7 @@ def _before(node, masks, known):
     return keras.tree.map_structure(lambda x: masks.get(id(x)), first)
 
 
-def _computed(node, before):
+def _computed(node: Any, before: Tensor | str) -> str | None:
     """What `compute_mask` makes of the masks."""
     op, flat = node.operation, keras.tree.flatten(before)
     if getattr(op.compute_mask, "_is_default", False):
@@ -139,7 +156,7 @@ def _computed(node, before):
     first = next(iter(arguments(node).values()))
     tokens = {}
 
-    def stand_in(mask, kt):
+    def stand_in(mask: Tensor, kt: keras.KerasTensor) -> keras.KerasTensor:
         if mask is None:
             return None
         shape = getattr(mask, "shape", kt.shape[:2])
@@ -147,7 +164,7 @@ def _computed(node, before):
         tokens[id(new)] = mask, new
         return new
 
-    def back(x):
+    def back(x: Any) -> None:
         return x if x is None else tokens.get(id(x), (UNKNOWN,))[0]
 
     try:
@@ -160,11 +177,11 @@ def _computed(node, before):
         return UNKNOWN
 
 
-def _is_tensor(x):
+def _is_tensor(x: keras.KerasTensor) -> bool:
     return isinstance(x, keras.KerasTensor)
 
 
-def _holds_tensors(x):
+def _holds_tensors(x: Any) -> Any:
     flat = keras.tree.flatten(x)
     every = all(y is None or _is_tensor(y) for y in flat)
     return every and any(y is not None for y in flat)

@@ -7,15 +7,24 @@ constructor is not run again: it may want more than that. What it has left on
 the model is copied instead, with the new model's layers for those of the old.
 """
 
+from __future__ import annotations
+
 import inspect
 import types
 import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 
 from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.twins import Uncopied
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.twins import Twins
 
 # What `compile` and `fit` leave on a model.
 _OF_TRAINING = frozenset(
@@ -29,7 +38,9 @@ _OF_GRAPHS = ("inputs", "outputs")
 _OF_CHAINS = ("layers",)
 
 
-def functional(old, inputs, outputs, name):
+def functional(
+    old: keras.Model, inputs: Any, outputs: Any, name: str
+) -> keras.Model:
     """A functional model of the class of `old`, if it can be."""
     if isinstance(old, keras.Sequential) or not _is_kept(old, _OF_GRAPHS):
         return keras.Model(inputs, outputs, name=name)
@@ -38,7 +49,7 @@ def functional(old, inputs, outputs, name):
     return new
 
 
-def sequential(old, layers, name):
+def sequential(old: keras.Model, layers: list[Any], name: str) -> keras.Model:
     """A Sequential model of the class of `old`, if it can be."""
     if not _is_kept(old, _OF_CHAINS):
         return keras.Sequential(layers, name=name)
@@ -47,7 +58,7 @@ def sequential(old, layers, name):
     return new
 
 
-def carry(graph, new, twins):
+def carry(graph: Graph, new: keras.Model, twins: Callable[..., Any]) -> None:
     """Put on a new model what is on the old one; warn of what can't be.
 
     Args:
@@ -79,7 +90,7 @@ def carry(graph, new, twins):
         _warn(new, "lacks what can't be copied.", lost)
 
 
-def _private(cls):
+def _private(cls: type[Any]) -> set[str]:
     """The private names in the code of Keras' own classes.
 
     Its trainers keep books that differ by backend and version.
@@ -90,7 +101,9 @@ def _private(cls):
     return {n for code in codes for n in code.co_names if n.startswith("_")}
 
 
-def _carry(graph, new, twins, names):
+def _carry(
+    graph: Graph, new: keras.Model, twins: Twins, names: list[str]
+) -> list[str]:
     """Set attributes; what can't be, as texts."""
     twins.note_layer(graph.model, new)
     held, lost = create.held(graph.model), []
@@ -102,7 +115,7 @@ def _carry(graph, new, twins, names):
     return lost
 
 
-def _is_kept(old, names):
+def _is_kept(old: keras.Model, names: tuple[str, ...]) -> bool:
     """Whether the class makes models of what `keras.Model` makes them of."""
     if create.is_of(type(old), keras.__name__):
         return False
@@ -116,7 +129,7 @@ def _is_kept(old, names):
     return tuple(p.name for p in first) == names
 
 
-def _why(old):
+def _why(old: keras.Model) -> str:
     chain = isinstance(old, keras.Sequential)
     names = _OF_CHAINS if chain else _OF_GRAPHS
     if chain and _is_kept(old, names):
@@ -125,7 +138,7 @@ def _why(old):
     return f"its constructor does not take ({wanted}) first."
 
 
-def _overridden(cls):
+def _overridden(cls: type[Any]) -> list[str]:
     """The methods that a class adds to those of Keras."""
     own = [c for c in cls.__mro__ if not create.is_of(c, keras.__name__)]
     own = [c for c in own if issubclass(c, keras.Model)]
@@ -133,7 +146,7 @@ def _overridden(cls):
     return [f"`{n}`" for n in sorted(names) if not n.startswith("_")]
 
 
-def _warn(new, told, lost):
+def _warn(new: keras.Model, told: str, lost: list[str]) -> None:
     lost = ", ".join(lost) or "nothing that it has of its own"
     warnings.warn(
         f"The new model '{new.name}' {told} It lacks: {lost}.",
@@ -142,7 +155,7 @@ def _warn(new, told, lost):
     )
 
 
-def _layers(graph):
+def _layers(graph: Graph) -> list[Any]:
     """The layers and models of a graph, and those inside its models."""
     graphs = [graph, *graph.nested()]
     return [graph.model, *(s.op for g in graphs for s in g.sites)]

@@ -1,8 +1,12 @@
 """Make layers from their configs, with the objects that configs name."""
 
+from __future__ import annotations
+
 import inspect
 import types
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,12 +21,16 @@ _NAMED = (
 )
 
 
-def recreate(op, changes):
+def recreate(op: keras.Operation, changes: Any) -> Any:
     """A new operation from a config; without what the config forgets."""
     return from_configs(op, changes)[0]
 
 
-def from_configs(op, *changes, accepted=None):
+def from_configs(
+    op: keras.Operation,
+    *changes: Any,
+    accepted: Callable[..., Any] | None = None,
+) -> list[keras.Operation]:
     """New operations of the same class, from one config of `op`.
 
     Keras records the arguments of constructors, which may be more than
@@ -70,7 +78,7 @@ def from_configs(op, *changes, accepted=None):
     ) from error
 
 
-def living(op, config):
+def living(op: keras.Operation, config: dict[str, Any]) -> dict[str, Any]:
     """A config with copies of what the layer holds in place of their names.
 
     Args:
@@ -90,7 +98,7 @@ def living(op, config):
     return config
 
 
-def config_of(op):
+def config_of(op: keras.Operation) -> Any:
     """The config of a layer, with the very functions that it holds.
 
     Raises:
@@ -102,7 +110,7 @@ def config_of(op):
         return by_object(op)
 
 
-def by_object(op):
+def by_object(op: keras.Layer) -> dict[str, Any]:
     """A config with objects where Keras has no config of these.
 
     A `functools.partial`, a callable object and a regularizer without
@@ -114,7 +122,7 @@ def by_object(op):
     return config
 
 
-def _without_objects(op):
+def _without_objects(op: keras.Layer) -> tuple[keras.Layer, dict[str, Any]]:
     """A stand-in for a layer that asks for its config, and what it lacks.
 
     Returns:
@@ -137,7 +145,7 @@ def _without_objects(op):
 _INNER = ("layer", "cell", "forward_layer", "backward_layer")
 
 
-def _is_argument(value):
+def _is_argument(value: Any) -> bool:
     """Whether an object is what a layer was told, and not a part of it."""
     if create.is_of(type(value), keras.__name__):
         return False
@@ -147,7 +155,7 @@ def _is_argument(value):
     return callable(value) and not isinstance(value, type)
 
 
-def _put_back(config, hidden):
+def _put_back(config: dict[str, Any], hidden: dict[str, Any]) -> None:
     for name, value in hidden.items():
         key = name if name in config else name.lstrip("_")
         inner = config.get(key)
@@ -159,7 +167,11 @@ def _put_back(config, hidden):
             config[key] = tw.Twins(None).of(value)
 
 
-def _from_config(op, config, changes):
+def _from_config(
+    op: keras.Operation,
+    config: dict[str, Any],
+    changes: dict[str, int | tuple[int]],
+) -> keras.Operation:
     if type(op) is keras.layers.Lambda and not changes:
         return _same_function(op)
     new = type(op).from_config(merged(config, changes))
@@ -174,7 +186,7 @@ def _from_config(op, config, changes):
     return new
 
 
-def _same_function(op):
+def _same_function(op: keras.Operation) -> Any:
     """A Lambda layer again; its config holds bytecode, without globals."""
     return keras.layers.Lambda(
         op.function,
@@ -187,7 +199,7 @@ def _same_function(op):
     )
 
 
-def _from_attributes(op, changes):
+def _from_attributes(op: keras.Operation, changes: Any) -> Any:
     """A bare operation again, from the attributes of its arguments.
 
     Keras has no config of one that was given numbers or arrays of NumPy. The
@@ -204,7 +216,7 @@ def _from_attributes(op, changes):
     return type(op)(**merged(config, changes), name=op.name)
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """Numbers of NumPy as Python's, and arrays of whole ones as lists."""
     if isinstance(value, (tuple, list)):
         return type(value)(_plain(x) for x in value)
@@ -213,7 +225,9 @@ def _plain(value):
     return value.tolist() if whole or isinstance(value, np.generic) else value
 
 
-def merged(config, changes):
+def merged(
+    config: dict[str, Any], changes: dict[str, int | tuple[int]]
+) -> dict[str, Any]:
     """A config with changes; the configs of inner layers are merged too."""
     config = dict(config)
     for key, value in changes.items():

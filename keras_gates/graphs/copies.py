@@ -11,11 +11,15 @@ the same as that layer; a layer that holds anything unexpected is made from its
 config.
 """
 
+from __future__ import annotations
+
 import collections
 import copy
 import functools
 import inspect
 import types
+from collections.abc import Callable
+from typing import Any
 
 import keras
 
@@ -32,7 +36,7 @@ _TRIALS = 3
 DATA = (type(None), bool, int, float, str, inspect.Signature)
 
 
-def _exported(*modules):
+def _exported(*modules: Any) -> Any:
     return [value for module in modules for value in vars(module).values()]
 
 
@@ -59,13 +63,15 @@ class Copies:
         of_model: makes the copy of a functional model that a layer holds.
     """
 
-    def __init__(self, of_model):
+    def __init__(self, of_model: Callable[..., Any]) -> None:
         self.twins = Twins(of_model)
         self._of_model = of_model
         self._patterns = {}
         self._failed = collections.Counter()
 
-    def make(self, op, changes):
+    def make(
+        self, op: keras.Operation, changes: dict[str, int | tuple[int]]
+    ) -> keras.Operation:
         """A new operation of the same class, with `changes` to its config.
 
         Its weights are for the caller to set.
@@ -77,7 +83,9 @@ class Copies:
         new = self.plain(op, changes)
         return self._from_config(op, changes) if new is None else new
 
-    def plain(self, op, changes):
+    def plain(
+        self, op: keras.Operation, changes: dict[str, int | tuple[int]]
+    ) -> keras.Layer | None:
         """The same as `make`, for a layer that is like others of its class.
 
         None for any other.
@@ -96,7 +104,7 @@ class Copies:
         except Exception:  # another Keras may hold what isn't known here
             return None
 
-    def whole(self, op, apart=False):
+    def whole(self, op: Any, apart: bool = False) -> tuple[Any, bool]:
         """The copy of what stays as it is.
 
         Args:
@@ -119,12 +127,14 @@ class Copies:
             pass  # its config may tell
         return self._from_config(op, {}), False
 
-    def finish(self, op, new):
+    def finish(self, op: keras.Layer, new: keras.Layer) -> None:
         """Give a copy that is built by now what else was put on its layer."""
         if vars(op).keys() - vars(new).keys():
             forgotten.carry_more(op, new, Twins(self._of_model))
 
-    def _from_config(self, op, changes):
+    def _from_config(
+        self, op: keras.Operation, changes: dict[str, int | tuple[int]]
+    ) -> keras.Operation:
         """A new operation from a config, with what the config forgets."""
         if not create.has_sublayers(op):
             (new,) = configs.from_configs(op, changes)
@@ -139,13 +149,13 @@ class Copies:
         return new
 
 
-def nnx_enabled():
+def nnx_enabled() -> bool:
     """Whether layers are modules of Flax, which hold what isn't known here."""
     enabled = getattr(keras.config, "is_nnx_enabled", None)
     return enabled is not None and enabled()
 
 
-def _is_known(op):
+def _is_known(op: keras.Operation) -> bool:
     """Whether a copy could tell its config as the layer does."""
     told = type(op).get_config is not keras.Layer.get_config
     return type(op) in create.PLAIN and told and not nnx_enabled()
@@ -155,7 +165,9 @@ class _Unexpected(Exception):
     """A layer holds what is not known to be safe to copy."""
 
 
-def _learnt(op, new, changes):
+def _learnt(
+    op: keras.Layer, new: keras.Layer, changes: dict[str, int]
+) -> _Pattern:
     """The pattern of a fresh layer; raises `_Unexpected` if it has none."""
     pattern = _Pattern(op, new, changes)
     twin = pattern.copy(op, changes)
@@ -171,7 +183,9 @@ def _learnt(op, new, changes):
 class _Pattern:
     """What a fresh layer of one class holds, sorted by how it is copied."""
 
-    def __init__(self, op, new, changes):
+    def __init__(
+        self, op: keras.Layer, new: keras.Layer, changes: dict[str, int]
+    ) -> None:
         self.sample, self.built_at_once = new, new.built
         state = dict(vars(new))
         tracker = state.pop("_tracker")
@@ -195,7 +209,7 @@ class _Pattern:
             self._sort(name, state[name], tracker)
         self._derive(op)
 
-    def _sort(self, name, value, tracker):
+    def _sort(self, name: str, value: Any, tracker: Any) -> None:
         if isinstance(value, types.FunctionType):
             self.bound[name] = value
         elif _is_data(value) or type(value) is keras.layers.InputSpec:
@@ -208,7 +222,7 @@ class _Pattern:
         else:
             raise _Unexpected(name)
 
-    def _derive(self, op):
+    def _derive(self, op: keras.Layer) -> None:
         """Find what follows from the config, and what `build` sets."""
         state = vars(op)
         self.derived = []
@@ -218,11 +232,11 @@ class _Pattern:
             elif self.fixed[name] is not None:
                 raise _Unexpected(name)
 
-    def _meant(self):
+    def _meant(self) -> set[str]:
         """What the constructor sets alike, and users may set otherwise."""
         return self.fixed.keys() & forgotten.MEANT
 
-    def _is_ordinary(self, held):
+    def _is_ordinary(self, held: dict[str, Any]) -> bool:
         """Whether a layer holds no more than the constructor and `build` set.
 
         What hides an attribute of the class may be another function.
@@ -230,7 +244,9 @@ class _Pattern:
         more = held.keys() - self._known
         return not any(hasattr(type(self.sample), name) for name in more)
 
-    def copy(self, op, changes):
+    def copy(
+        self, op: keras.Layer, changes: dict[str, int]
+    ) -> keras.Layer | None:
         """A fresh layer with the config of `op`; None if that is unsafe."""
         held = vars(op)
         if not self._is_ordinary(held):
@@ -260,7 +276,7 @@ class _Pattern:
             new._build_at_init()
         return new
 
-    def _track(self, state):
+    def _track(self, state: dict[str, Any]) -> None:
         """What `_initialize_tracker` leaves: a tracker, its stores empty."""
         old = self.sample._tracker
         stores = {kind: [] for kind in old.config}
@@ -271,29 +287,29 @@ class _Pattern:
 
 
 @functools.cache
-def _common():
+def _common() -> frozenset[str]:
     """The names of what all layers hold."""
     return frozenset(vars(keras.Layer()))
 
 
-def _is_data(value):
+def _is_data(value: Any) -> bool:
     if type(value) is tuple:
         return all(map(_is_data, value))
     return type(value) in DATA
 
 
-def _same(value, data):
+def _same(value: bool | None, data: bool | None) -> bool:
     # The other way round a variable would compare its values.
     return type(value) is type(data) and value == data
 
 
-def _plain(value):
+def _plain(value: Any) -> dict[str, bool] | list[str] | set[str]:
     """The content of a container without what tracks it, or None."""
     kinds = [kind for kind in (list, dict, set) if isinstance(value, kind)]
     return kinds[0](value) if kinds else None
 
 
-def _copied(value, before, tracker):
+def _copied(value: Any, before: Any, tracker: Any) -> Any:
     """A part of a config, for another layer."""
     if _is_data(value):
         return value
@@ -308,7 +324,9 @@ def _copied(value, before, tracker):
     raise _Unexpected(value)
 
 
-def _rebound(function, old, new):
+def _rebound(
+    function: Callable[..., Any], old: keras.Layer, new: keras.Layer
+) -> Callable[..., Any]:
     """A function that a layer wraps a method in, for another layer."""
     cells = {}
     for name, cell in zip(
@@ -333,7 +351,7 @@ def _rebound(function, old, new):
     return functools.update_wrapper(twin, method)
 
 
-def _alike(left, right):
+def _alike(left: Any, right: Any) -> bool:
     """Whether two objects hold the same, and share nothing that changes."""
     if type(left) is not type(right):
         return False

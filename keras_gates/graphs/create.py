@@ -4,12 +4,18 @@ Like `graph`, this file leans on what Keras does not document: how layers
 are created from configs, and what a call of one looks up on the instance.
 """
 
+from __future__ import annotations
+
 import contextlib
 import numbers
 import operator
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 
@@ -33,7 +39,13 @@ PLAIN = frozenset(
 )
 
 
-def call(op, args, kwargs, output=None, arrays=None):
+def call(
+    op: keras.Operation,
+    args: tuple[Any, ...],
+    kwargs: dict[Any, Any],
+    output: keras.KerasTensor | None = None,
+    arrays: dict[str, NDArray[np.float64]] | None = None,
+) -> Any:
     """Call an operation symbolically, with what is known of it.
 
     Args:
@@ -51,7 +63,9 @@ def call(op, args, kwargs, output=None, arrays=None):
         return gr.record(op, shape, args, kwargs, output)
 
 
-def _input_shape(args, kwargs):
+def _input_shape(
+    args: tuple[Any, ...], kwargs: dict[str, None]
+) -> tuple[int | None, ...] | None:
     """What `build` gets; None if a call may do more than build and record.
 
     Masks are such a case: a call finds them on its inputs.
@@ -69,7 +83,11 @@ def _input_shape(args, kwargs):
 
 
 @contextlib.contextmanager
-def prepared(op, outputs=None, arrays=None):
+def prepared(
+    op: keras.Operation,
+    outputs: keras.KerasTensor | None = None,
+    arrays: dict[str, NDArray[np.float64]] | None = None,
+) -> Iterator[Any]:
     """Within, a symbolic call of `op` has its outcome known.
 
     The output specification is set, so that no backend traces the layer,
@@ -91,11 +109,13 @@ def prepared(op, outputs=None, arrays=None):
         state.pop("add_weight", None)
 
 
-def _adding(layer, arrays):
+def _adding(
+    layer: keras.Layer, arrays: dict[str, NDArray[np.float64]]
+) -> Callable[..., Any]:
     """`layer.add_weight`, taking initial values from `arrays` by name."""
     add_weight = type(layer).add_weight
 
-    def add(*args, **kwargs):
+    def add(*args: Any, **kwargs: Any) -> keras.Variable:
         # Keras takes these three by position, too.
         given = dict(zip(("shape", "initializer", "dtype"), args, strict=False))
         name, shape = kwargs.get("name"), {**given, **kwargs}.get("shape")
@@ -105,7 +125,9 @@ def _adding(layer, arrays):
             return add_weight(layer, *args, **kwargs)
         arrays.pop(name)
 
-        def initializer(shape, dtype=None):
+        def initializer(
+            shape: tuple[int, ...], dtype: str | None = None
+        ) -> Any:
             return keras.ops.convert_to_tensor(value, dtype)
 
         given = {**given, **kwargs, "initializer": initializer}
@@ -114,7 +136,7 @@ def _adding(layer, arrays):
     return add
 
 
-def _sizes(shape):
+def _sizes(shape: tuple[int, ...]) -> tuple[int, ...]:
     """A shape as a tuple of numbers, in any form that Keras takes."""
     if isinstance(shape, numbers.Integral):
         return (int(shape),)
@@ -124,23 +146,23 @@ def _sizes(shape):
         return None
 
 
-def is_of(cls, package):
+def is_of(cls: type[Any], package: str) -> bool:
     """Whether a class is one of a package's own."""
     return cls.__module__.partition(".")[0] == package
 
 
-def held(op):
+def held(op: keras.Operation) -> dict[str, Any]:
     """The attributes of a layer or operation by name."""
     # torch keeps layers elsewhere.
     return {**vars(op), **vars(op).get("_modules", {})}
 
 
-def has_sublayers(op):
+def has_sublayers(op: keras.Operation) -> bool:
     """Whether a layer builds its weights in layers of its own."""
     return isinstance(op, keras.Layer) and bool(op._layers)
 
 
-def array_of(variable):
+def array_of(variable: keras.Variable) -> NDArray[np.float64]:
     """The values of a variable, as a view of its memory where that can be.
 
     `convert_to_numpy` copies, which for the largest layer of a network is
@@ -158,14 +180,14 @@ def array_of(variable):
     return keras.ops.convert_to_numpy(value)
 
 
-def sublayers(op):
+def sublayers(op: Any) -> list[keras.Layer]:
     """All layers inside a layer, at any depth; none for an operation."""
     if not isinstance(op, keras.Layer):
         return []
     return list(op._flatten_layers(include_self=False))
 
 
-def seed_states(layer):
+def seed_states(layer: keras.Layer) -> list[Any]:
     """Variables that are no weights: the states of seed generators."""
     if not isinstance(layer, keras.Layer):
         return []
@@ -176,7 +198,7 @@ def seed_states(layer):
     return [v for v in variables if id(v) not in known]
 
 
-def mark_called(model):
+def mark_called(model: keras.Model) -> None:
     """Let a functional model that never ran be exported to ONNX.
 
     Keras asks for a call, although nothing of it is unknown before.
@@ -184,12 +206,12 @@ def mark_called(model):
     model._called = True
 
 
-def copy_trainable(old, new):
+def copy_trainable(old: keras.Model, new: keras.Model) -> None:
     """Give a model the flag of another, leaving its layers' own alone."""
     new._trainable = old._trainable
 
 
-def gains_mask(node, gone):
+def gains_mask(node: Any, gone: tuple[int]) -> bool:
     """Whether a call puts out a mask of time steps only without some inputs.
 
     A mask goes along with a tensor while a model runs, and whoever stands for

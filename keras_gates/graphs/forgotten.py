@@ -7,9 +7,14 @@ the layer is compared, attribute by attribute, with one made from the config
 as it is. What differs was forgotten.
 """
 
+from __future__ import annotations
+
 import contextlib
 import functools
 import types
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,6 +22,10 @@ import numpy as np
 from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs import twins as tw
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.twins import Twins
+    from keras_gates.graphs.twins import Uncopied
 
 # What a functional model notes of its graph, by the ids of its layers.
 _OF_GRAPHS = {"_nodes", "_nodes_by_depth", "_operations_by_depth"}
@@ -30,7 +39,9 @@ MEANT = frozenset(
 )
 
 
-def carry(old, new, base, twins):
+def carry(
+    old: keras.Layer, new: keras.Layer, base: keras.Layer, twins: Twins
+) -> None:
     """Give a layer what the config of the old one forgets.
 
     Args:
@@ -46,7 +57,11 @@ def carry(old, new, base, twins):
     _carry(old, new, base, twins, "")
 
 
-def forgets(old, new, changes=()):
+def forgets(
+    old: keras.Operation,
+    new: keras.Operation,
+    changes: dict[str, int] | tuple[Any, ...] = (),
+) -> bool:
     """Whether one made from the config of `old` lacks something of it.
 
     But for what `changes` speak of. Layers inside are left to `carry`.
@@ -55,7 +70,7 @@ def forgets(old, new, changes=()):
     return any(name not in changes for name in lacks)
 
 
-def carry_more(old, new, twins):
+def carry_more(old: keras.Layer, new: keras.Layer, twins: Twins) -> None:
     """Give a built layer what else the user has put on the old one.
 
     Its class doesn't know of it; code of the user's may.
@@ -69,7 +84,7 @@ def carry_more(old, new, twins):
                 setattr(new, name, twins.of(held[name]))
 
 
-def attributes(op):
+def attributes(op: keras.Operation) -> dict[str, Any]:
     """What a layer or operation holds, but for what Keras keeps books of."""
     skipped = _common() - MEANT | _OF_GRAPHS
     return {
@@ -80,13 +95,19 @@ def attributes(op):
 
 
 @functools.cache
-def _common():
+def _common() -> frozenset[str]:
     # Nothing that draws a seed: this is made once, whenever that is.
     layer = keras.layers.Wrapper(keras.layers.Identity())
     return frozenset(vars(layer)) - {"layer"} | {"_torch_params", "_modules"}
 
 
-def _carry(old, new, base, twins, path):
+def _carry(
+    old: keras.Layer,
+    new: keras.Layer,
+    base: keras.Layer,
+    twins: Twins,
+    path: str,
+) -> None:
     held, got, plain = (attributes(x) for x in (old, new, base))
     pairs = [(held[n], got.get(n), plain[n]) for n in held if n in plain]
     for parts in _layers(pairs):
@@ -115,7 +136,9 @@ def _carry(old, new, base, twins, path):
             raise _lost(old, where, value, error) from error
 
 
-def _suspects(old, held, plain):
+def _suspects(
+    old: keras.Operation, held: dict[str, Any], plain: dict[str, Any]
+) -> list[str]:
     """The names of what a layer holds and one made from its config doesn't.
 
     Left out are the weights that `build` makes. A layer of Keras has all of
@@ -135,15 +158,15 @@ def _suspects(old, held, plain):
     return found
 
 
-def _is_list(value):
+def _is_list(value: int) -> bool:
     return isinstance(value, (list, dict, set, tuple))
 
 
-def _same(name, *held):
+def _same(name: str, *held: Any) -> bool:
     return same(*(each[name] for each in held))
 
 
-def _build(base, old):
+def _build(base: keras.Layer, old: keras.Layer) -> bool:
     """Whether `base` is built like the old layer, by code of the user's."""
     stock = create.is_of(type(old), keras.__name__)
     if stock or not getattr(old, "built", False) or base.built:
@@ -158,17 +181,17 @@ def _build(base, old):
 _STATE = (keras.Variable, keras.Layer, keras.random.SeedGenerator)
 
 
-def _is_weight(value):
+def _is_weight(value: Any) -> bool:
     """Whether there is nothing but weights and layers in a value."""
     leaves = keras.tree.flatten(value)
     return bool(leaves) and all(isinstance(x, _STATE) for x in leaves)
 
 
-def _has_state(value):
+def _has_state(value: bool) -> bool:
     return any(isinstance(x, _STATE) for x in keras.tree.flatten(value))
 
 
-def _layers(rows):
+def _layers(rows: Any) -> Iterator[Any]:
     """The layers that stand at the same place in each of a row's values."""
     for values in rows:
         leaves = [keras.tree.flatten(value) for value in values]
@@ -180,7 +203,7 @@ def _layers(rows):
                 yield parts
 
 
-def _lost(old, where, value, got):
+def _lost(old: keras.Layer, where: str, value: Any, got: Uncopied) -> Any:
     return ValueError(
         f"Layer '{old.name}' (of type {type(old).__name__}) can't be copied: "
         f"its `{where}` is {_shown(value)}, and a layer made from its config "
@@ -190,7 +213,7 @@ def _lost(old, where, value, got):
     )
 
 
-def _shown(value):
+def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) < 80 else f"{text[:77]}..."
 
@@ -198,7 +221,7 @@ def _shown(value):
 # Comparison ---------------------------------------------------------------
 
 
-def same(left, right):
+def same(left: Any, right: Any) -> bool:
     """Whether two objects hold the same; weights and layers count as such.
 
     `_carry` looks into layers, and weights are compared as they are set.
@@ -207,10 +230,10 @@ def same(left, right):
 
 
 class _Comparison:
-    def __init__(self):
+    def __init__(self) -> None:
         self.seen = set()
 
-    def of(self, left, right):
+    def of(self, left: Any, right: Any) -> bool:
         if left is right:
             return True
         if type(left) is not type(right):
@@ -225,53 +248,53 @@ class _Comparison:
                 return bool(alike(self, left, right))
         return self._objects(left, right)
 
-    def _skipped(self, left, right):
+    def _skipped(self, left: Any, right: Any) -> Any:
         return True
 
-    def _initializers(self, left, right):
+    def _initializers(self, left: Any, right: Any) -> bool:
         """Without a seed of their own, each draws one."""
         try:
             return left.get_config() == right.get_config()
         except Exception:
             return self.of(vars(left), vars(right))
 
-    def _equal(self, left, right):
+    def _equal(self, left: Any, right: Any) -> bool:
         return left == right or (left != left and right != right)
 
-    def _arrays(self, left, right):
+    def _arrays(self, left: Any, right: Any) -> Any:
         left, right = map(keras.ops.convert_to_numpy, (left, right))
         alike = (left.shape, left.dtype) == (right.shape, right.dtype)
         return alike and np.array_equal(left, right)
 
-    def _sequences(self, left, right):
+    def _sequences(self, left: Any, right: Any) -> bool:
         return len(left) == len(right) and all(map(self.of, left, right))
 
-    def _dicts(self, left, right):
+    def _dicts(self, left: dict[str, str], right: dict[str, str]) -> bool:
         return left.keys() == right.keys() and all(
             self.of(left[key], right[key]) for key in left
         )
 
-    def _functions(self, left, right):
+    def _functions(self, left: Any, right: Any) -> Any:
         return left.__code__ is right.__code__ and all(
             self.of(getattr(left, name), getattr(right, name))
             for name in ("__defaults__", "__kwdefaults__", "__closure__")
         )
 
-    def _cells(self, left, right):
+    def _cells(self, left: Any, right: Any) -> Any:
         return self.of(left.cell_contents, right.cell_contents)
 
-    def _methods(self, left, right):
+    def _methods(self, left: Any, right: Any) -> Any:
         parts = (left.__func__, left.__self__)
         return self._sequences(parts, (right.__func__, right.__self__))
 
-    def _partials(self, left, right):
+    def _partials(self, left: Any, right: Any) -> Any:
         parts = (left.func, left.args, left.keywords)
         return self.of(parts, (right.func, right.args, right.keywords))
 
-    def _symbols(self, left, right):
+    def _symbols(self, left: Any, right: Any) -> Any:
         return (left.shape, left.dtype) == (right.shape, right.dtype)
 
-    def _objects(self, left, right):
+    def _objects(self, left: Any, right: Any) -> bool:
         if keras.ops.is_tensor(left):
             return self._arrays(left, right)
         if create.is_of(type(left), "tensorflow"):

@@ -5,18 +5,25 @@ recorded nodes of a functional model, the classes behind `keras.ops`, and
 the hooks that let a layer be built from arrays without a trace.
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import importlib
 import inspect
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 
 import keras
+import numpy as np
 from keras.src.backend.common.masking import get_keras_mask
 from keras.src.backend.common.masking import set_keras_mask
 from keras.src.models.functional import Functional
 from keras.src.ops.node import Node
 from keras.src.saving.keras_saveable import KerasSaveable
 from keras.src.utils.tracking import Tracker
+from numpy.typing import NDArray
 
 from keras_gates.graphs import carried
 from keras_gates.graphs import time_axis
@@ -40,7 +47,7 @@ class Tensor:
 
     shape: tuple
     dtype: str
-    producer: "Call | None" = None
+    producer: Call | None = None
     consumers: list = dataclasses.field(default_factory=list)
 
 
@@ -58,7 +65,7 @@ class Site:
     op: object
     node: object
     name: str
-    child: "Graph | None" = None
+    child: Graph | None = None
     calls: list = dataclasses.field(default_factory=list)
     behind: dict = dataclasses.field(default_factory=dict)
     folds: tuple = ()
@@ -96,10 +103,10 @@ class Call:
     found: tuple = ()
     op: object = dataclasses.field(init=False)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self.op = self.site.op
 
-    def argument(self, name, default=None):
+    def argument(self, name: str, default: Any = None) -> Any:
         """The argument `name` of the recorded call, however it was passed."""
         if name in self.kwargs:
             return self.kwargs[name]
@@ -133,7 +140,7 @@ class Graph:
     unread: dict = dataclasses.field(default_factory=dict)
     masking: list = dataclasses.field(default_factory=list)
 
-    def nested(self):
+    def nested(self) -> list[Graph]:
         """The graphs of all models inside, each once."""
         found = {}
         for site in self.sites:
@@ -143,19 +150,19 @@ class Graph:
         return list(found.values())
 
 
-def is_functional(model):
+def is_functional(model: Any) -> bool:
     """Whether `model` records a graph (Functional or built Sequential)."""
     return functional_of(model) is not None
 
 
-def functional_of(model):
+def functional_of(model: Any) -> keras.Model | None:
     """The functional graph of a model, or None where there is none."""
     if isinstance(model, keras.Sequential):
         return getattr(model, "_functional", None)
     return model if isinstance(model, Functional) else None
 
 
-def has_own_call(op):
+def has_own_call(op: Any) -> bool:
     """Whether a layer or model computes what Keras doesn't know of.
 
     That is what was put in the place of its `call`, or a `call` that the
@@ -167,7 +174,7 @@ def has_own_call(op):
     return is_functional(op) and type(op).call not in known
 
 
-def read(model):
+def read(model: int | keras.Layer | type[Any] | None) -> Graph:
     """Return the `Graph` of a built Functional or Sequential model.
 
     Raises:
@@ -205,7 +212,9 @@ def read(model):
             return graph
 
 
-def _sites(model, memo, unread):
+def _sites(
+    model: keras.Model, memo: dict[int, Graph], unread: dict[Any, Any]
+) -> Graph:
     """The structural graph; a model met twice is read once.
 
     A model is read at all of its calls or at none: `unread` gets those that
@@ -231,7 +240,7 @@ def _sites(model, memo, unread):
     return memo[id(model)]
 
 
-def nodes_of(function):
+def nodes_of(function: keras.Model) -> list[Any]:
     """The recorded calls of a functional model or `keras.Function`, in order.
 
     That is the order in which Keras makes them.
@@ -245,7 +254,7 @@ def nodes_of(function):
     ]
 
 
-def _plain_call(node, model):
+def _plain_call(node: Any, model: keras.Model) -> bool:
     """Whether a nested model is called on exactly its inputs, as they are.
 
     Keras adds or drops a last axis of 1 where a rank is off by one. In
@@ -263,7 +272,7 @@ def _plain_call(node, model):
     )
 
 
-def _tensor(kt, producer=None):
+def _tensor(kt: keras.KerasTensor, producer: Call | None = None) -> Tensor:
     # A size may be a number of NumPy, which no config can hold.
     shape = tuple(None if size is None else int(size) for size in kt.shape)
     return Tensor(shape, kt.dtype, producer)
@@ -279,10 +288,17 @@ class _Place:
     scope: tuple = ()
     times: tuple = ()
 
-    def path(self, site):
+    def path(self, site: Site) -> str:
         return "/".join([*(s.site.name for s in self.scope), site.name])
 
-    def call(self, site, args, kwargs, inputs, found=()):
+    def call(
+        self,
+        site: Site,
+        args: tuple[NDArray[np.float64] | Tensor | float, ...],
+        kwargs: dict[Any, Any],
+        inputs: list[Tensor],
+        found: dict[Any, Any] = (),
+    ) -> Call:
         path = self.path(site)
         at = self.scope, self.times, tuple(found)
         return Call(site, args, kwargs, inputs, [], path, *at)
@@ -296,11 +312,18 @@ class _Reading:
         masking: as in `Graph`.
     """
 
-    def __init__(self, unread, masking):
+    def __init__(self, unread: dict[Any, Any], masking: list[Any]) -> None:
         self.unread = unread
         self.masking = masking
 
-    def expand(self, graph, bound, calls, place, carry=()):
+    def expand(
+        self,
+        graph: Graph,
+        bound: list[Tensor],
+        calls: list[Call],
+        place: _Place,
+        carry: list[None] | tuple[Any, ...] = (),
+    ) -> list[Tensor]:
         """Append the calls of `graph` on tensors `bound`.
 
         Args:
@@ -329,7 +352,15 @@ class _Reading:
         self.carried = [masks.get(id(kt)) for kt in ends]
         return [tensors[id(kt)] for kt in ends]
 
-    def _call(self, graph, site, tensors, masks, calls, place):
+    def _call(
+        self,
+        graph: Graph,
+        site: Site,
+        tensors: dict[int, Tensor],
+        masks: dict[int, None],
+        calls: list[Call],
+        place: _Place,
+    ) -> tuple[list[Tensor], list[None]]:
         """Append one call; return its outputs and the masks they carry."""
         node = site.node
         args, kwargs = recorded(node, tensors)
@@ -352,7 +383,15 @@ class _Reading:
         known = _known(tensors)
         return call.outputs, carried.behind(node, masks, known)
 
-    def _nested(self, graph, site, tensors, masks, calls, place):
+    def _nested(
+        self,
+        graph: Graph,
+        site: Site,
+        tensors: dict[int, Tensor],
+        masks: dict[int, None],
+        calls: list[Call],
+        place: _Place,
+    ) -> tuple[list[Tensor], list[None]]:
         """Append the calls of a nested model, as `_call` does one."""
         node, known = site.node, _known(tensors)
         inputs = [tensors[id(kt)] for kt in carried.data(node)]
@@ -376,7 +415,7 @@ class _Reading:
         return outputs, carried.behind(node, masks, known, after)
 
 
-def finds(model, masked):
+def finds(model: keras.Model, masked: Any) -> Any:
     """The masks that the calls in a model find on their inputs.
 
     Args:
@@ -407,17 +446,17 @@ def finds(model, masked):
     return found
 
 
-def _known(tensors):
+def _known(tensors: dict[int, Tensor]) -> Callable[..., Any]:
     """From a symbolic mask to what stands for it."""
     return lambda kt: tensors.get(id(kt), carried.UNKNOWN)
 
 
-def _folded(scope):
+def _folded(scope: Any) -> Any:
     """The innermost call of TimeDistributed."""
     return [s for s in scope if s.site.folds][-1]
 
 
-def _masked(site):
+def _masked(site: Any) -> Any:
     return (
         f"which is called with a mask of time steps that '{site.name}' (of "
         f"type {type(site.op).__name__}) in it would find on its input; here "
@@ -427,14 +466,14 @@ def _masked(site):
     )
 
 
-def _add(call, calls):
+def _add(call: Call, calls: list[Call]) -> None:
     for tensor in call.inputs:
         tensor.consumers.append(call)
     call.site.calls.append(call)
     calls.append(call)
 
 
-def _fold(site, args, calls, place):
+def _fold(site: Any, args: Any, calls: Any, place: Any) -> Any:
     """Append the call of a fold on its first argument; return its output."""
     call = place.call(site, tuple(args), {}, [args[0]])
     spec = site.op.compute_output_spec(*args)
@@ -443,10 +482,10 @@ def _fold(site, args, calls, place):
     return call.outputs
 
 
-def replace(graph, old, new):
+def replace(graph: Graph, old: Tensor, new: Tensor) -> None:
     """Let all that reads the tensor `old` read `new`; changes the graph."""
 
-    def swap(x):
+    def swap(x: Tensor) -> Tensor:
         return new if x is old else x
 
     for call in old.consumers:
@@ -462,14 +501,22 @@ def replace(graph, old, new):
         nested.bounds = [[swap(x) for x in bound] for bound in nested.bounds]
 
 
-def _sharpest(shape, other):
+def _sharpest(
+    shape: tuple[int | None, ...], other: tuple[int | None, ...]
+) -> tuple[int | None, ...]:
     """Merge two shapes of one tensor: a known size beats None."""
     return tuple(
         a if a is not None else b for a, b in zip(shape, other, strict=True)
     )
 
 
-def record(layer, input_shape, args, kwargs, output):
+def record(
+    layer: keras.Layer,
+    input_shape: tuple[int | None, ...],
+    args: tuple[Any, ...],
+    kwargs: dict[str, None],
+    output: keras.KerasTensor,
+) -> keras.KerasTensor:
     """Note a call in the graph of `output`, and build the layer for it.
 
     That is what a symbolic call of a layer of Keras' own comes down to if its
@@ -483,7 +530,7 @@ def record(layer, input_shape, args, kwargs, output):
     return output
 
 
-def operation(name):
+def operation(name: str) -> type[Any] | None:
     """The class behind an operation of `keras.ops`, such as "numpy.Add".
 
     Returns None where this Keras has no such operation.
@@ -493,7 +540,7 @@ def operation(name):
     return getattr(found, cls, None)
 
 
-def operation_of(function):
+def operation_of(function: Callable[..., Any]) -> type[Any] | None:
     """The class behind a function of `keras.ops`, by identity, or None.
 
     The class is named after the function: `log_softmax` and `LogSoftmax`.
@@ -513,7 +560,7 @@ def operation_of(function):
     return None
 
 
-def layer_class(path):
+def layer_class(path: str) -> type[Any]:
     """A layer class of Keras that `keras.layers` does not export."""
     module, _, cls = path.rpartition(".")
     try:
@@ -523,35 +570,37 @@ def layer_class(path):
     return getattr(found, cls, None)
 
 
-def own_weights(layer):
+def own_weights(layer: Any) -> list[keras.Variable]:
     """The layer's variables in a fixed order, `None` for a bare operation."""
     return list(layer.weights) if isinstance(layer, keras.Layer) else []
 
 
-def input_layer(kt):
+def input_layer(kt: keras.KerasTensor) -> keras.Layer:
     """The `InputLayer` behind a model's input tensor."""
     return kt._keras_history.operation
 
 
-def maker(kt):
+def maker(kt: Any) -> Any:
     """`(operation, number of its output)` that a symbolic tensor is."""
     history = kt._keras_history
     return history.operation, history.tensor_index
 
 
-def structures(model):
+def structures(model: keras.Model) -> tuple[Any, Any]:
     """The nested structures of a functional model's inputs and outputs."""
     functional = functional_of(model)
     return functional._inputs_struct, functional._outputs_struct
 
 
-def struct_of(function):
+def struct_of(
+    function: keras.Model,
+) -> dict[str, keras.KerasTensor] | keras.KerasTensor:
     """The nested structure of the outputs of a model or `keras.Function`."""
     return function._outputs_struct
 
 
 @contextlib.contextmanager
-def other_loop(functional, loop):
+def other_loop(functional: keras.Model, loop: Any) -> Iterator[Any]:
     """Within, a functional model makes its recorded calls by `loop`.
 
     Only the one object is concerned, and none of its layers.
@@ -573,7 +622,7 @@ def other_loop(functional, loop):
             state[name] = before
 
 
-def carry_mask(old, new):
+def carry_mask(old: Any, new: Any) -> None:
     """Give a tensor the mask (of padded steps, say) of another."""
     mask = get_keras_mask(old)
     if mask is not None:

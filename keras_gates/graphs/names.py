@@ -1,17 +1,24 @@
 """Names for new layers that no other layer of a model has."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+
 
 class Names(set):
     """Names that are taken."""
 
     @classmethod
-    def of(cls, graph):
+    def of(cls, graph: Graph) -> Names:
         """Those in a graph and in the models nested in it."""
         graphs = [graph, *graph.nested()]
         inputs = [kt.name for g in graphs for kt in g.functional.inputs]
         return cls([*inputs, *(site.name for g in graphs for site in g.sites)])
 
-    def free(self, name):
+    def free(self, name: str) -> str:
         """`name`, with a number behind it if it is taken; taken from now on."""
         found, number = name, 0
         while found in self:

@@ -1,20 +1,28 @@
 """Layers by name, by a pattern with *, by class, or themselves."""
 
+from __future__ import annotations
+
 import difflib
 import fnmatch
 import glob
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Graph
 
-def listed(value):
+
+def listed(value: tuple[Any, ...] | None) -> list[Any]:
     """One or several patterns, or None, as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple, set)) else [value]
 
 
-def check(patterns, argument):
+def check(patterns: tuple[Any, ...] | None, argument: str) -> None:
     """Refuse what is no pattern.
 
     Raises:
@@ -29,14 +37,16 @@ def check(patterns, argument):
             )
 
 
-def matches(patterns, calls):
+def matches(patterns: tuple[Any, ...] | None, calls: list[Call]) -> bool:
     """Whether one of the patterns fits one of the calls."""
     return any(
         _fits(pattern, call) for pattern in listed(patterns) for call in calls
     )
 
 
-def named(patterns, graph, argument):
+def named(
+    patterns: tuple[Any, ...] | None, graph: Graph, argument: str
+) -> list[Any] | None:
     """The patterns, with paths for layers: a copy has other layers.
 
     Raises:
@@ -58,7 +68,7 @@ def named(patterns, graph, argument):
     return found if patterns is not None else None
 
 
-def check_fit(patterns, argument, graph):
+def check_fit(patterns: tuple[Any, ...], argument: str, graph: Graph) -> None:
     """Refuse a pattern that fits no layer of a model.
 
     Raises:
@@ -85,7 +95,9 @@ def check_fit(patterns, argument, graph):
         )
 
 
-def check_used(patterns, argument, kind, found):
+def check_used(
+    patterns: Any, argument: str, kind: str, found: list[Any]
+) -> None:
     """Refuse a pattern that fits nothing that can be gated.
 
     Args:
@@ -114,7 +126,7 @@ def check_used(patterns, argument, kind, found):
         )
 
 
-def _fits(pattern, call):
+def _fits(pattern: Any, call: Call) -> Any:
     """Whether a pattern fits a call, or a nested model that it is in."""
     ops = [call.op, *(scope.site.op for scope in call.scopes)]
     if isinstance(pattern, type):
@@ -124,20 +136,20 @@ def _fits(pattern, call):
     return any(fnmatch.fnmatchcase(name, pattern) for name in _names(call))
 
 
-def _names(call):
+def _names(call: Call) -> list[str]:
     """The path and the name of a call, and those of the models round it."""
     inside = _scopes(call)
     names = [call.path, call.op.name, *inside, *inside.values()]
     return list(dict.fromkeys(names))
 
 
-def _scopes(call):
+def _scopes(call: Call) -> dict[Any, Any]:
     """`{path: name}` of the nested models that a call is in."""
     names = [scope.site.name for scope in call.scopes]
     return {"/".join(names[: n + 1]): name for n, name in enumerate(names)}
 
 
-def _paths(calls, layer):
+def _paths(calls: Any, layer: keras.Layer) -> Any:
     """The paths of a layer, or of a nested model."""
     found = {}
     for call in calls:

@@ -1,6 +1,11 @@
 """Make a model anew, call by call, with some of its calls changed."""
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 
@@ -12,6 +17,10 @@ from keras_gates.graphs.arguments import recorded
 from keras_gates.graphs.copies import Copies
 from keras_gates.graphs.variables import copy_state
 from keras_gates.graphs.variables import values_of
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Site
 
 
 @dataclasses.dataclass(eq=False)
@@ -30,43 +39,49 @@ class Recall:
     site: gr.Site
     args: tuple
     kwargs: dict
-    _rewriter: "_Rewriter"
+    _rewriter: _Rewriter
     _tensors: dict
 
     @property
-    def op(self):
+    def op(self) -> Any:
         """The old layer or operation. Don't call it: it has a model."""
         return self.site.op
 
-    def copy(self):
+    def copy(self) -> Any:
         """The new layer, with the weights of the old; always the same."""
         return self._rewriter.copy(self.site)
 
-    def tensor(self, old):
+    def tensor(self, old: Any) -> Any:
         """The new tensor for a KerasTensor of the same old model.
 
         Only what comes before this call is there.
         """
         return self._tensors[id(old)]
 
-    def __call__(self, *args, **kwargs):
+    def __call__(self, *args: Any, **kwargs: Any) -> keras.KerasTensor:
         """Make the call; on its own arguments if none are given."""
         if not args and not kwargs:
             args, kwargs = self.args, self.kwargs
         return self._rewriter.call(self.site, args, kwargs)
 
 
-def new_copies():
+def new_copies() -> Copies:
     """`Copies` for one new model."""
     return Copies(_twin_model)
 
 
-def _twin_model(model):
+def _twin_model(model: keras.Model) -> keras.Model:
     """A functional model that a layer holds, made again by itself."""
     return rewrite(gr.read(model))
 
 
-def rewrite(graph, edit=None, edit_input=None, name=None, stock=False):
+def rewrite(
+    graph: Graph,
+    edit: Any = None,
+    edit_input: Callable[..., Any] | None = None,
+    name: str | None = None,
+    stock: bool = False,
+) -> keras.Model:
     """A new model of a graph, with copies of its layers and weights.
 
     The old model stays as it is. Nested models are made anew as nested
@@ -98,7 +113,9 @@ def rewrite(graph, edit=None, edit_input=None, name=None, stock=False):
 
 
 class _Rewriter:
-    def __init__(self, edit, edit_input, stock):
+    def __init__(
+        self, edit: Any, edit_input: Callable[..., Any] | None, stock: bool
+    ) -> None:
         self.stock = stock
         self.edit = edit or (lambda recall: None)
         self.edit_input = edit_input or (lambda new, old: new)
@@ -107,7 +124,9 @@ class _Rewriter:
         self.made = {}
         self.pending = {}
 
-    def model(self, graph, name=None, outer=False):
+    def model(
+        self, graph: Graph, name: str | None = None, outer: bool = False
+    ) -> keras.Model:
         """The new model of a graph; always the same."""
         if id(graph.model) in self.models:
             return self.models[id(graph.model)]
@@ -138,7 +157,7 @@ class _Rewriter:
             classes.carry(graph, new, lambda: self.copies.twins)
         return new
 
-    def _site(self, site, tensors):
+    def _site(self, site: Site, tensors: dict[int, keras.KerasTensor]) -> None:
         args, kwargs = recorded(site.node, tensors)
         outputs = None
         if site.child is None:
@@ -150,7 +169,7 @@ class _Rewriter:
         for kt, new in zip(site.node.outputs, flat, strict=True):
             tensors[id(kt)] = new
 
-    def copy(self, site):
+    def copy(self, site: Site) -> Any:
         if site.child is not None:
             if id(site.op) not in self.made:
                 model = self.model(site.child)
@@ -163,7 +182,9 @@ class _Rewriter:
                 self.pending[id(site.op)] = site.op
         return self.made[id(site.op)]
 
-    def call(self, site, args, kwargs):
+    def call(
+        self, site: Site, args: tuple[keras.KerasTensor], kwargs: dict[Any, Any]
+    ) -> keras.KerasTensor:
         new = self.copy(site)
         if not isinstance(new, keras.Layer) or site.child is not None:
             return new(*args, **kwargs)
@@ -176,7 +197,7 @@ class _Rewriter:
         return outputs
 
 
-def _arrays(layer):
+def _arrays(layer: keras.Layer) -> Any:
     """The weights by name, to be created with: no initialiser runs then."""
     names = [w.name for w in layer.weights]
     if create.has_sublayers(layer) or len(set(names)) < len(names):
@@ -184,12 +205,12 @@ def _arrays(layer):
     return {w.name: values_of(w) for w in layer.weights}
 
 
-def _input(kt):
+def _input(kt: keras.KerasTensor) -> keras.KerasTensor:
     layer = gr.input_layer(kt)
     return type(layer).from_config(layer.get_config()).output
 
 
-def _sequential(old, model):
+def _sequential(old: keras.Model, model: keras.Model) -> keras.Model:
     """The layers of a functional model as a Sequential, if it is a chain."""
     graph = gr.read(model)
     ops = [site.op for site in graph.sites]

@@ -1,12 +1,24 @@
 """The shape of every tensor of a graph, for inputs of a given size."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 import keras
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.arguments import mapped
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Tensor
 
-def shapes_of(graph, input_shape=None):
+
+def shapes_of(
+    graph: Graph, input_shape: Any = None
+) -> dict[Tensor, tuple[int | None, ...]]:
     """`{Tensor: shape}`, batch axis included.
 
     Args:
@@ -32,7 +44,7 @@ def shapes_of(graph, input_shape=None):
     return {tensor: tuple(spec.shape) for tensor, spec in specs.items()}
 
 
-def _outputs(call, specs):
+def _outputs(call: Call, specs: Any) -> Any:
     """What a call gives for inputs of these shapes; nothing is recorded."""
     args, kwargs = mapped(
         lambda x: specs[x] if isinstance(x, gr.Tensor) else x,
@@ -49,7 +61,7 @@ def _outputs(call, specs):
         ) from error
 
 
-def _by_input(graph, input_shape):
+def _by_input(graph: Graph, input_shape: Any) -> Any:
     """The full shape of each input, in the model's order."""
     names = [kt.name for kt in graph.functional.inputs]
     if isinstance(input_shape, dict):
@@ -71,7 +83,7 @@ def _by_input(graph, input_shape):
     ]
 
 
-def _filled(shape, sizes, name):
+def _filled(shape: Any, sizes: Any, name: str) -> Any:
     """A recorded shape with its open sizes filled in."""
     if sizes is None:
         return shape

@@ -4,7 +4,10 @@ A model in TimeDistributed is read as if its calls saw one sample for each
 step. These operations stand in front of it and behind it; in no model.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any
 
 import keras
 
@@ -17,10 +20,10 @@ class FoldTime:
 
     name: str
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         return keras.ops.reshape(x, (-1, *x.shape[AXIS + 1 :]))
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x: Any) -> Any:
         shape = (*x.shape[:AXIS], *x.shape[AXIS + 1 :])
         return keras.KerasTensor(shape, x.dtype)
 
@@ -31,30 +34,30 @@ class UnfoldTime:
 
     name: str
 
-    def call(self, y, x):
+    def call(self, y: Any, x: Any) -> Any:
         return keras.ops.reshape(y, (-1, x.shape[AXIS], *y.shape[1:]))
 
-    def compute_output_spec(self, y, x):
+    def compute_output_spec(self, y: Any, x: Any) -> Any:
         shape = (y.shape[0], x.shape[AXIS], *y.shape[1:])
         return keras.KerasTensor(shape, y.dtype)
 
 
-def is_fold(op):
+def is_fold(op: Any) -> bool:
     """Whether an operation is one of these."""
     return isinstance(op, (FoldTime, UnfoldTime))
 
 
-def distributes(op):
+def distributes(op: keras.Operation) -> bool:
     """Whether an operation calls a layer step by step."""
     return type(op) is keras.layers.TimeDistributed
 
 
-def layer_of(op):
+def layer_of(op: keras.Operation) -> keras.Operation:
     """The layer inside, or the operation itself."""
     return op.layer if distributes(op) else op
 
 
-def again(op, model):
+def again(op: keras.Model, model: keras.Model) -> keras.Model:
     """TimeDistributed like `op`, of the model that became of its own."""
     if not distributes(op):
         return model

@@ -10,6 +10,8 @@ Like `graph`, this file leans on what Keras does not document. Whatever it
 can't copy it says so of (`Uncopied`), and the layer is made from its config.
 """
 
+from __future__ import annotations
+
 import collections
 import contextlib
 import copy
@@ -18,9 +20,12 @@ import enum
 import functools
 import inspect
 import types
+from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
@@ -68,13 +73,13 @@ class Twins:
     _owned: set = dataclasses.field(default_factory=set)
     _gone: dict = dataclasses.field(default_factory=dict)
 
-    def note(self, old, new):
+    def note(self, old: Any, new: Any) -> None:
         """Let `new` stand for `old` in all twins to come."""
         # The old one is held, so that no other object can get its id.
         self._pairs[id(old)] = old, new
         self._journal.append(id(old))
 
-    def note_layer(self, old, new):
+    def note_layer(self, old: keras.Layer, new: keras.Layer) -> None:
         """The same, for a layer that is done, with its weights.
 
         Its lists know its tracker, which knows all of the layer.
@@ -87,7 +92,7 @@ class Twins:
             for before, after in zip(old.weights, new.weights, strict=True):
                 self.note(before, after)
 
-    def of_new(self, value, layers):
+    def of_new(self, value: Any, layers: list[Any]) -> Any:
         """The copy of what speaks of a model, for the new model.
 
         Args:
@@ -105,7 +110,7 @@ class Twins:
         finally:
             self._gone = {}
 
-    def of(self, value):
+    def of(self, value: Any) -> Any:
         """The copy of a layer, an operation, or of what one holds.
 
         Raises:
@@ -124,7 +129,7 @@ class Twins:
         finally:
             self._owned = owned
 
-    def _value(self, value):
+    def _value(self, value: Any) -> Any:
         if type(value) is not value.__class__:
             # TensorFlow puts tuples and dicts that a model holds in proxies.
             value = getattr(value, "__wrapped__", value)
@@ -146,7 +151,7 @@ class Twins:
 
     # What Keras makes ------------------------------------------------------
 
-    def _keras(self, old):
+    def _keras(self, old: Any) -> Any:
         """A layer, operation, metric or generator of random numbers."""
         new = object.__new__(type(old))
         self.note(old, new)
@@ -163,14 +168,14 @@ class Twins:
             new._track_variables()
         return new
 
-    def _model(self, old):
+    def _model(self, old: keras.Model) -> keras.Model:
         if not gr.is_functional(old):
             return self._keras(old)
         new = self.of_model(old)
         self.note(old, new)
         return new
 
-    def _tracker(self, old):
+    def _tracker(self, old: Any) -> Any:
         """What finds the variables and layers among a layer's attributes."""
         new = object.__new__(type(old))
         self.note(old, new)
@@ -184,7 +189,7 @@ class Twins:
         }
         return new
 
-    def _variable(self, old):
+    def _variable(self, old: keras.Variable) -> keras.Variable:
         if old._value is None:
             raise Uncopied(f"variable '{old.path}' has no value yet")
         # torch's modules hold the same parameter.
@@ -207,13 +212,13 @@ class Twins:
                 held[name] = self._value(value)
         return new
 
-    def _symbolic(self, old):
+    def _symbolic(self, old: Any) -> Any:
         """A tensor that is left of a trace, without the graph behind it."""
         new = keras.KerasTensor(old.shape, old.dtype, old.sparse, name=old.name)
         self.note(old, new)
         return new
 
-    def _tensor(self, old):
+    def _tensor(self, old: Any) -> Any:
         try:
             new = copy.deepcopy(old)
         except Exception:  # left of a trace: nothing can change it
@@ -223,7 +228,7 @@ class Twins:
 
     # What Python makes -----------------------------------------------------
 
-    def _array(self, old):
+    def _array(self, old: NDArray[np.int64]) -> NDArray[np.int64]:
         new = old.copy()
         if old.dtype.hasobject:
             flat = [self._value(x) for x in old.ravel()]
@@ -231,7 +236,7 @@ class Twins:
         self.note(old, new)
         return new
 
-    def _container(self, old, items=None):
+    def _container(self, old: Any, items: tuple[Any, ...] | None = None) -> Any:
         """A list, dict or set; those of Keras know the layer's tracker."""
         kind = next(k for k in _CONTAINERS if isinstance(old, k))
         new = type(old).__new__(type(old))
@@ -251,7 +256,7 @@ class Twins:
             vars(new)[name] = self._value(value)
         return new
 
-    def _tuple(self, old):
+    def _tuple(self, old: tuple[Any, ...]) -> tuple[Any, ...]:
         items = [self._value(x) for x in old]
         if all(a is b for a, b in zip(items, old, strict=True)):
             return old
@@ -259,13 +264,13 @@ class Twins:
             return tuple.__new__(type(old), items)
         return type(old)(items)
 
-    def _partial(self, old):
+    def _partial(self, old: Any) -> Any:
         func, args, keywords = map(
             self._value, (old.func, old.args, old.keywords)
         )
         return type(old)(func, *args, **keywords)
 
-    def _object(self, old):
+    def _object(self, old: Any) -> Any:
         """Any other object, as `copy.deepcopy` would go about it."""
         if hasattr(old, "__deepcopy__"):
             new = copy.deepcopy(old)
@@ -296,10 +301,10 @@ class Twins:
 
     # Functions are shared, but for what they know of the layer itself ------
 
-    def _function(self, old):
+    def _function(self, old: Callable[..., Any]) -> Callable[..., Any]:
         return self._bound(old, set())
 
-    def _bound(self, old, seen):
+    def _bound(self, old: Any, seen: set[int]) -> Any:
         """A function, or what one refers to, for the new layer."""
         if any(id(old) in x for x in (self._pairs, self._owned, self._gone)):
             return self._value(old)
@@ -324,7 +329,9 @@ class Twins:
             return old if all(items[k] is old[k] for k in old) else items
         return old
 
-    def _rebound(self, old, seen):
+    def _rebound(
+        self, old: Callable[..., Any], seen: set[int]
+    ) -> Callable[..., Any]:
         try:
             cells = [c.cell_contents for c in old.__closure__ or ()]
         except ValueError:  # a name that has no value yet
@@ -352,7 +359,7 @@ class Twins:
         return new
 
 
-def _parts(value):
+def _parts(value: Any) -> set[int]:
     """The ids of a layer, the layers inside it, and their variables."""
     if not isinstance(value, keras.Layer):
         return set()
@@ -361,7 +368,7 @@ def _parts(value):
     return {id(x) for x in [*layers, *variables]}
 
 
-def _scope_of(variable):
+def _scope_of(variable: keras.Variable) -> Any:
     """Within, a variable of the same name gets the same path.
 
     A distribution of JAX goes by the path as the variable is created.
@@ -372,7 +379,9 @@ def _scope_of(variable):
     return stack
 
 
-def _set_state(new, state, copied):
+def _set_state(
+    new: Any, state: dict[str, Any], copied: Callable[..., Any]
+) -> None:
     if state is None:
         return
     if hasattr(new, "__setstate__"):

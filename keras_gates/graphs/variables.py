@@ -1,12 +1,17 @@
 """Carry the weights and random states of one layer over to another."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import create
 
 
-def copy_state(old, new):
+def copy_state(old: Any, new: Any) -> None:
     """Give a recreated layer all that the old one has learnt.
 
     Args:
@@ -29,7 +34,7 @@ def copy_state(old, new):
     copy_seeds(old, new)
 
 
-def copy_seeds(old, new):
+def copy_seeds(old: keras.Layer, new: keras.Layer) -> None:
     """Carry the states of a layer's random generators over."""
     for before, after in zip(
         create.seed_states(old), create.seed_states(new), strict=True
@@ -37,6 +42,6 @@ def copy_seeds(old, new):
         after.assign(values_of(before))
 
 
-def values_of(variable):
+def values_of(variable: keras.Variable) -> NDArray[Any]:
     """A copy: JAX would share the array, and free it when either trains."""
     return np.array(keras.ops.convert_to_numpy(variable))

@@ -1,6 +1,9 @@
 """Layers of one Keras from those of the other, by their configs."""
 
+from __future__ import annotations
+
 import inspect
+from typing import Any
 
 import keras
 
@@ -26,7 +29,7 @@ _FREE |= {"query_shape", "key_shape", "value_shape"}
 _FREE |= {"kernel_initializer"}
 
 
-def classes(source, target):
+def classes(source: Any, target: Any) -> dict[type[Any], type[Any]]:
     """`{class: counterpart}` of the layers that both Kerases have."""
     found = {}
     for name in dir(source.layers):
@@ -40,7 +43,9 @@ def classes(source, target):
     return found
 
 
-def converted(cls, config, source, target):
+def converted(
+    cls: type[Any], config: dict[str, Any], source: Any, target: Any
+) -> Any:
     """A new layer, initializer or the like, of the class `cls`.
 
     Args:
@@ -79,7 +84,7 @@ def converted(cls, config, source, target):
     return new
 
 
-def parameters(cls):
+def parameters(cls: type[Any]) -> dict[str, bool | str | type[Any] | None]:
     """`{name: default}` of what the constructor takes, bases included."""
     found = {}
     for base in cls.__mro__:
@@ -97,7 +102,7 @@ def parameters(cls):
     return found
 
 
-def _value(name, value, source, target):
+def _value(name: str, value: Any, source: Any, target: Any) -> Any:
     """A value of a config, in terms of the other Keras."""
     if name == "dtype":
         return _policy(value, target)
@@ -119,7 +124,7 @@ def _value(name, value, source, target):
     return converted(cls, value["config"], source, target)
 
 
-def activation(value, target):
+def activation(value: str, target: Any) -> str:
     """An activation that is the same in both.
 
     Raises:
@@ -132,7 +137,9 @@ def activation(value, target):
     )
 
 
-def _policy(value, target):
+def _policy(
+    value: dict[str, dict[str, str] | str | None] | str, target: Any
+) -> str:
     """A dtype policy; tf_keras takes no name of a mixed one."""
     if isinstance(value, dict):
         value = value["config"]["name"]
@@ -140,7 +147,7 @@ def _policy(value, target):
     return target.mixed_precision.Policy(value) if mixed else value
 
 
-def copy_weights(source, target):
+def copy_weights(source: Any, target: Any) -> None:
     """Give a new layer the weights of its counterpart.
 
     Raises:

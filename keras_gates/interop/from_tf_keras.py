@@ -1,5 +1,9 @@
 """A model of tf_keras, made anew in Keras 3."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 
 from keras_gates.interop import configs
@@ -7,7 +11,7 @@ from keras_gates.interop.legacy import tf_keras
 from keras_gates.interop.operation import operation_layer
 
 
-def from_tf_keras(model):
+def from_tf_keras(model: Any) -> keras.Model:
     """The same model in Keras 3, as after tensorflow-model-optimization.
 
     Args:
@@ -44,12 +48,12 @@ def from_tf_keras(model):
 class _Converter:
     """Makes each layer and each nested model once."""
 
-    def __init__(self, k2):
+    def __init__(self, k2: Any) -> None:
         self.k2 = k2
         self.counterparts = configs.classes(k2, keras)
         self.made = {}
 
-    def model(self, old):
+    def model(self, old: Any) -> keras.Model:
         """The new model of a model, nested or not."""
         if not getattr(old, "_is_graph_network", False):
             raise ValueError(
@@ -67,7 +71,7 @@ class _Converter:
         )
         return keras.Model(inputs, outputs, name=old.name)
 
-    def _node(self, node, tensors):
+    def _node(self, node: Any, tensors: dict[int, keras.KerasTensor]) -> None:
         layer = node.layer
         if node.is_input:
             outputs = keras.Input(
@@ -90,7 +94,7 @@ class _Converter:
         for kt, new in zip(*map(keras.tree.flatten, pairs), strict=True):
             tensors[id(kt)] = new
 
-    def _layer(self, layer):
+    def _layer(self, layer: Any) -> keras.Layer:
         if isinstance(layer, self.k2.Model):
             return self.model(layer)
         cls = self.counterparts.get(type(layer))
@@ -112,8 +116,10 @@ class _Converter:
                 f"be carried over to Keras 3: {error} Use what both have."
             ) from error
 
-    def _arguments(self, node, tensors):
-        def carried(value):
+    def _arguments(
+        self, node: Any, tensors: dict[int, keras.KerasTensor]
+    ) -> tuple[list[keras.KerasTensor], dict[Any, Any]]:
+        def carried(value: Any) -> keras.KerasTensor | list[keras.KerasTensor]:
             if isinstance(value, (list, tuple)):
                 return type(value)(map(carried, value))
             return tensors.get(id(value), value)
@@ -131,9 +137,9 @@ class _Converter:
             (args[0], *given["initial_state"]) = args[0]
         return carried(args), {k: carried(v) for k, v in given.items()}
 
-    def _recurrent(self):
+    def _recurrent(self) -> tuple[type[Any], type[Any]]:
         return self.k2.layers.RNN, self.k2.layers.Bidirectional
 
 
-def _several(value):
+def _several(value: Any) -> Any:
     return isinstance(value, (list, tuple))

@@ -1,11 +1,14 @@
 """tf_keras, which is Keras 2, imported when it is asked for."""
 
+from __future__ import annotations
+
 import importlib
+from typing import Any
 
 import keras
 
 
-def tf_keras(caller):
+def tf_keras(caller: str) -> Any:
     """The module, for a function called `caller`.
 
     Raises:

@@ -1,15 +1,21 @@
 """A layer of tf_keras that calls an operation of Keras 3."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.interop.legacy import tf_keras
 
 
 @functools.cache
-def operation_layer():
+def operation_layer() -> type[Any]:
     """The class; it exists from when it is first asked for.
 
     It is a Lambda by inheritance, because that is what every tool of
@@ -30,23 +36,25 @@ def operation_layer():
             **kwargs: those of a layer of tf_keras.
         """
 
-        def __init__(self, operation, arguments, **kwargs):
+        def __init__(
+            self, operation: dict[str, Any], arguments: Any, **kwargs: Any
+        ) -> None:
             super().__init__(self.call, **kwargs)
             self.bound = Bound(operation, arguments)
 
-        def call(self, inputs):
+        def call(self, inputs: Any) -> Any:
             given = inputs if isinstance(inputs, (list, tuple)) else [inputs]
             return self.bound.copy()(given)
 
-        def get_config(self):
+        def get_config(self) -> Any:
             config = k2.layers.Layer.get_config(self)
             return {**config, **vars(self.bound)}
 
         @classmethod
-        def from_config(cls, config, custom_objects=None):
+        def from_config(cls, config: Any, custom_objects: Any = None) -> Any:
             return cls(**config)
 
-        def get_prunable_weights(self):
+        def get_prunable_weights(self) -> Any:
             """None: asked for by tfmot's magnitude pruning."""
             return []
 
@@ -63,19 +71,21 @@ class Bound:
     operation: dict
     arguments: list
 
-    def copy(self):
+    def copy(self) -> Callable[..., Any]:
         """`inputs -> outputs`, with an operation that no other has."""
         restored = keras.saving.deserialize_keras_object
         op, arguments = restored(self.operation), restored(self.arguments)
 
-        def call(inputs):
+        def call(inputs: list[Any]) -> Any:
             args, kwargs = _filled(arguments, inputs)
             return op(*args, **kwargs)
 
         return call
 
 
-def _filled(template, inputs):
+def _filled(
+    template: NDArray[np.float64] | dict[str, int] | float, inputs: list[Any]
+) -> Any:
     """Arguments with tensors in the places that stand for them."""
     if isinstance(template, dict):
         if set(template) == {"input"}:

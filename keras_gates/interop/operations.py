@@ -5,21 +5,30 @@ Only those stand here that its quantisation takes; any other layer it refuses,
 while it passes over an `Operation`.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
+
 from keras_gates.graphs.graph import operation
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
 
-def _activation(name):
+
+def _activation(name: str) -> Callable[..., Any]:
     return lambda call: ("Activation", {"activation": name})
 
 
-def _add(call):
+def _add(call: Call) -> tuple[str, dict[Any, Any]] | None:
     """No layer takes a number or an array."""
     ranks = {len(t.shape) for t in call.inputs}
     plain = len(call.inputs) == 2 and len(ranks) == 1
     return ("Add", {}) if plain else None
 
 
-def _reshape(call):
+def _reshape(call: Call) -> tuple[str, dict[str, tuple[int, ...]]]:
     """Not where the batch axis takes part."""
     before, after = call.inputs[0].shape, call.outputs[0].shape
     whole = None not in before[1:] and None not in after[1:]
@@ -44,7 +53,7 @@ _ROWS = {
 }
 
 
-def as_layer(call):
+def as_layer(call: Call) -> tuple[Any, ...] | None:
     """`(class name, config)` of the layer for a call, or None."""
     for name, row in _ROWS.items():
         if type(call.op) is operation(name):

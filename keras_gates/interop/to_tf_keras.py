@@ -1,5 +1,10 @@
 """A Keras 3 model, made anew in tf_keras."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 import keras
 
 from keras_gates.graphs import graph as gr
@@ -9,6 +14,10 @@ from keras_gates.interop.configs import copy_weights
 from keras_gates.interop.legacy import tf_keras
 from keras_gates.interop.operation import operation_layer
 from keras_gates.interop.operations import as_layer
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Graph
 
 # Layers that can leave their activation to an operation behind them.
 _SPLITS = tuple(
@@ -23,7 +32,7 @@ _SPLITS = tuple(
 _AS_OPERATION = (keras.layers.Rescaling,)
 
 
-def to_tf_keras(model):
+def to_tf_keras(model: keras.Model) -> Any:
     """The same model in tf_keras, for tensorflow-model-optimization.
 
     Its quantisation-aware training, clustering and sparsity work on models
@@ -61,14 +70,14 @@ def to_tf_keras(model):
 class _Converter:
     """Makes each layer once, and calls it as it was called."""
 
-    def __init__(self, k2, graph):
+    def __init__(self, k2: Any, graph: Graph) -> None:
         self.k2 = k2
         self.graph = graph
         self.counterparts = configs.classes(keras, k2)
         self.made = {}
         self.names = Names()
 
-    def model(self):
+    def model(self) -> Any:
         """The model."""
         inputs, outputs = gr.structures(self.graph.model)
         tensors, new = {}, {}
@@ -87,7 +96,7 @@ class _Converter:
         )
         return self.k2.Model(inputs, outputs, name=self.graph.model.name)
 
-    def _input(self, kt):
+    def _input(self, kt: keras.KerasTensor) -> Any:
         layer = gr.input_layer(kt)
         if kt.sparse:
             raise ValueError(
@@ -99,7 +108,7 @@ class _Converter:
             batch_shape=kt.shape, dtype=kt.dtype, name=layer.name
         )
 
-    def _call(self, call, tensors):
+    def _call(self, call: Call, tensors: dict[int, Any]) -> None:
         known = id(call.op) in self.made
         layers = self.made.get(id(call.op)) or self._layers(call)
         if not isinstance(call.op, keras.Layer) or not layers:
@@ -118,7 +127,7 @@ class _Converter:
         for tensor, new in zip(call.outputs, flat, strict=True):
             tensors[id(tensor)] = new
 
-    def _layers(self, call):
+    def _layers(self, call: Call) -> list[Any]:
         """What is called in the place of a layer or an operation.
 
         Nothing where it is to be an `Operation`, which a call each has: it
@@ -145,7 +154,7 @@ class _Converter:
             )
         return layers
 
-    def _stock(self, call):
+    def _stock(self, call: Call) -> list[Any]:
         found = as_layer(call)
         if found is None:
             return []
@@ -153,7 +162,7 @@ class _Converter:
         cls = getattr(self.k2.layers, name)
         return [cls(name=self._name(call), **config)]
 
-    def _counterparts(self, call):
+    def _counterparts(self, call: Call) -> list[Any]:
         """A layer, and behind it its activation if tf_keras lacks that."""
         layer = call.op
         config = {**layer.get_config(), "name": self._name(call)}
@@ -174,27 +183,31 @@ class _Converter:
         )
         return [new, *behind]
 
-    def _operation(self, call):
+    def _operation(self, call: Call) -> Any:
         numbers = {id(t): {"input": i} for i, t in enumerate(call.inputs)}
         args, kwargs = _arguments(call, numbers)
         return self._wrapped(call.op, args, kwargs, self._name(call))
 
-    def _wrapped(self, op, args, kwargs, name):
+    def _wrapped(
+        self, op: keras.Operation, args: Any, kwargs: dict[Any, Any], name: str
+    ) -> Any:
         saved = keras.saving.serialize_keras_object
         return operation_layer()(saved(op), saved([args, kwargs]), name=name)
 
-    def _name(self, call):
+    def _name(self, call: Call) -> str:
         return self.names.free(call.path.replace("/", "_"))
 
 
-def _arguments(call, tensors):
+def _arguments(
+    call: Call, tensors: dict[int, Any]
+) -> tuple[list[Any], dict[Any, Any]]:
     """The arguments of a recorded call, with `tensors` in their places.
 
     Keras 3 records arguments that were not given, and whether it trained
     then, which counts for nothing later.
     """
 
-    def filled(value):
+    def filled(value: Any) -> Any:
         if isinstance(value, gr.Tensor):
             return tensors[id(value)]
         if isinstance(value, (list, tuple)):

@@ -1,6 +1,9 @@
 """A gate on each channel of a tensor."""
 
+from __future__ import annotations
+
 import numbers
+from typing import Any
 
 import keras
 from keras import ops
@@ -71,13 +74,13 @@ class FilterGate(Gate):
 
     def __init__(
         self,
-        axis=-1,
-        initializer="ones",
-        regularizer=None,
-        activity_regularizer=None,
-        constraint=None,
-        **kwargs,
-    ):
+        axis: int = -1,
+        initializer: str = "ones",
+        regularizer: Any = None,
+        activity_regularizer: Any = None,
+        constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             initializer=initializer,
             regularizer=regularizer,
@@ -95,7 +98,7 @@ class FilterGate(Gate):
         self.axis = int(axis)
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         super().build(input_shape)
         # The lowest rank in which `axis` is an axis, and not the batch.
         min_ndim = max(2, self.axis + 1, -self.axis + 1)
@@ -103,10 +106,10 @@ class FilterGate(Gate):
             min_ndim=min_ndim, axes={self.axis: self.factor.shape[0]}
         )
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "axis": self.axis}
 
-    def _factor_shape(self, input_shape):
+    def _factor_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int]:
         size = input_shape[self._positive_axis(input_shape)]
         if size is None:
             raise ValueError(
@@ -117,11 +120,11 @@ class FilterGate(Gate):
             )
         return (size,)
 
-    def _broadcastable_factor(self, input_shape):
+    def _broadcastable_factor(self, input_shape: Any) -> Any:
         axes_behind = len(input_shape) - 1 - self._positive_axis(input_shape)
         return ops.reshape(self.factor, (-1,) + (1,) * axes_behind)
 
-    def _positive_axis(self, input_shape):
+    def _positive_axis(self, input_shape: Any) -> int:
         rank = len(input_shape)
         axis = self.axis + rank if self.axis < 0 else self.axis
         if not 0 < axis < rank:

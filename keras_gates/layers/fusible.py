@@ -1,5 +1,9 @@
 """What a layer that fuses into a convolution shares with a convolution."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 
 from keras_gates.layers import stock
@@ -40,23 +44,23 @@ class Fusible(keras.layers.Layer):
 
     def __init__(
         self,
-        filters,
-        kernel_size,
-        strides,
-        dilation_rate,
-        padding,
-        data_format,
-        groups,
-        activation,
-        use_bias,
-        kernel_initializer,
-        bias_initializer,
-        kernel_regularizer,
-        bias_regularizer,
-        kernel_constraint,
-        bias_constraint,
-        **kwargs,
-    ):
+        filters: Any,
+        kernel_size: Any,
+        strides: Any,
+        dilation_rate: Any,
+        padding: Any,
+        data_format: Any,
+        groups: Any,
+        activation: Any,
+        use_bias: Any,
+        kernel_initializer: Any,
+        bias_initializer: Any,
+        kernel_regularizer: Any,
+        bias_regularizer: Any,
+        kernel_constraint: Any,
+        bias_constraint: Any,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(**kwargs)
         self.filters = filters
         self.kernel_size = _plain(kernel_size)
@@ -85,22 +89,22 @@ class Fusible(keras.layers.Layer):
         self.convolution(self.rank or 2, None, name="check")
 
     @property
-    def channel_axis(self):
+    def channel_axis(self) -> Any:
         """The axis of the channels, as `BatchNormalization` wants it."""
         return 1 if self.data_format == "channels_first" else -1
 
     @property
-    def rank(self):
+    def rank(self) -> Any:
         """The number of spatial axes that the arguments tell, or None."""
         given = [getattr(self, name) for name in _GEOMETRY]
         return next((len(a) for a in given if isinstance(a, tuple)), None)
 
-    def window(self, sizes):
+    def window(self, sizes: Any) -> Any:
         """The `Window` on an input of these sizes."""
         pairs = (_spread(getattr(self, n), len(sizes)) for n in _GEOMETRY)
         return Window(*pairs, self.padding, tuple(sizes))
 
-    def read(self, input_shape):
+    def read(self, input_shape: Any) -> Any:
         """`(window, channels)` of an input; an error where it does not fit."""
         rank = len(input_shape) - 2
         channels = input_shape[self.channel_axis] if rank > 0 else None
@@ -122,7 +126,7 @@ class Fusible(keras.layers.Layer):
         sizes.pop(0 if self.channel_axis == 1 else -1)
         return self.window(sizes), channels
 
-    def convolution(self, rank, channels, **changes):
+    def convolution(self, rank: int, channels: Any, **changes: Any) -> Any:
         """The convolution of these arguments, not built, without activation.
 
         Args:
@@ -138,12 +142,12 @@ class Fusible(keras.layers.Layer):
             rank, channels, self.filters, self.groups, **settings
         )
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(self, input_shape: Any) -> Any:
         window, channels = self.read(input_shape)
         conv = self.convolution(len(window.kernel), channels, name="shape")
         return conv.compute_output_shape(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> Any:
         names = [*_GEOMETRY, "filters", "groups", "padding", "data_format"]
         config = {name: getattr(self, name) for name in [*names, "use_bias"]}
         for weight in self.weights_with_arguments:
@@ -153,7 +157,7 @@ class Fusible(keras.layers.Layer):
         config["activation"] = keras.activations.serialize(self.activation)
         return {**super().get_config(), **config}
 
-    def refuse(self, received, remedy):
+    def refuse(self, received: Any, remedy: Any) -> None:
         """Raise the error of a layer that can't be."""
         kind = type(self).__name__
         raise ValueError(
@@ -162,9 +166,9 @@ class Fusible(keras.layers.Layer):
         )
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     return tuple(value) if isinstance(value, (list, tuple)) else value
 
 
-def _spread(value, rank):
+def _spread(value: Any, rank: int) -> Any:
     return value if isinstance(value, tuple) else (value,) * rank

@@ -1,5 +1,9 @@
 """What every gate shares: one float32 weight, multiplied onto the input."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -36,12 +40,12 @@ class Gate(keras.layers.Layer):
 
     def __init__(
         self,
-        initializer="ones",
-        regularizer=None,
-        activity_regularizer=None,
-        constraint=None,
-        **kwargs,
-    ):
+        initializer: str = "ones",
+        regularizer: Any = None,
+        activity_regularizer: Any = None,
+        constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
         if isinstance(initializer, str) and initializer == "uniform":
             initializer = keras.initializers.RandomUniform(0.0, 1.0)
@@ -51,7 +55,7 @@ class Gate(keras.layers.Layer):
         self.supports_masking = True
         self.input_spec = keras.layers.InputSpec(min_ndim=1)
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         self._check_is_one_tensor(input_shape)
         # autocast=False: Keras would otherwise hand out a half precision copy
         # to whatever reads the factor inside `call`.
@@ -65,7 +69,7 @@ class Gate(keras.layers.Layer):
             constraint=self.constraint,
         )
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         # Densified because TensorFlow's sparse multiply does not broadcast.
         inputs = ops.convert_to_tensor(inputs, sparse=False)
         factor = self._broadcastable_factor(inputs.shape)
@@ -74,10 +78,12 @@ class Gate(keras.layers.Layer):
             ops.cast(factor, self.compute_dtype),
         )
 
-    def compute_output_shape(self, input_shape):
+    def compute_output_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[int | None, ...]:
         return tuple(input_shape)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {
             **super().get_config(),
             "initializer": keras.initializers.serialize(self.initializer),
@@ -88,13 +94,15 @@ class Gate(keras.layers.Layer):
             "constraint": keras.constraints.serialize(self.constraint),
         }
 
-    def _factor_shape(self, input_shape):
+    def _factor_shape(
+        self, input_shape: tuple[int | None, ...]
+    ) -> tuple[Any, ...]:
         return ()
 
-    def _broadcastable_factor(self, input_shape):
+    def _broadcastable_factor(self, input_shape: Any) -> keras.Variable:
         return self.factor
 
-    def _check_is_one_tensor(self, input_shape):
+    def _check_is_one_tensor(self, input_shape: tuple[int | None, ...]) -> None:
         # A list that holds one tensor passes Keras' own input check, and a
         # scalar gate would stack it in silence.
         if any(not isinstance(size, (int, type(None))) for size in input_shape):

@@ -1,6 +1,9 @@
 """The layers of Keras that convolutions with a shortcut are made of."""
 
+from __future__ import annotations
+
 import math
+from typing import Any
 
 import keras
 from keras import layers
@@ -16,7 +19,9 @@ CONVOLUTIONS = tuple(_CONVOLUTIONS.values())
 DEPTHWISE = tuple(_DEPTHWISE.values())
 
 
-def convolution(rank, channels, filters, groups, **settings):
+def convolution(
+    rank: int, channels: Any, filters: Any, groups: Any, **settings: Any
+) -> Any:
     """A convolution; depthwise where each channel is a group of its own.
 
     It is the same function, but a grouped convolution trains on no CPU with
@@ -40,7 +45,7 @@ def convolution(rank, channels, filters, groups, **settings):
     return _DEPTHWISE[rank](depth_multiplier=filters // groups, **named)
 
 
-def normalization(layer, name):
+def normalization(layer: keras.Layer, name: str) -> Any:
     """The new batch normalization of a `ResConv`, or None.
 
     Raises:
@@ -65,12 +70,14 @@ def normalization(layer, name):
     return layers.BatchNormalization(**own, **options)
 
 
-def is_depthwise(layer):
+def is_depthwise(layer: keras.Layer) -> Any:
     """Whether a layer is a depthwise convolution."""
     return isinstance(layer, DEPTHWISE)
 
 
-def zero_padded_mean(x, window, channels, data_format):
+def zero_padded_mean(
+    x: Any, window: Any, channels: Any, data_format: Any
+) -> Any:
     """The average over a window, zeros of the padding included."""
     if window.padding == "valid":
         return ops.average_pool(
@@ -83,7 +90,9 @@ def zero_padded_mean(x, window, channels, data_format):
     )
 
 
-def zero_padded_pool(window, data_format, dtype, name):
+def zero_padded_pool(
+    window: Any, data_format: Any, dtype: Any, name: str
+) -> Any:
     """The same average as a list of layers.
 
     The "same" pooling of Keras leaves the padding out of its averages, which

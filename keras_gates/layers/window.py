@@ -1,6 +1,9 @@
 """Where the taps of a convolution's kernel read."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,13 +25,13 @@ class Window:
     sizes: tuple
 
     @property
-    def keeps_size(self):
+    def keeps_size(self) -> Any:
         """Whether there is an output for each pixel of the input."""
         whole = self.padding == "same" or max(self.kernel) == 1
         return whole and max(self.strides) == 1
 
     @property
-    def pads(self):
+    def pads(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """`(before, after)`: the zeros round the input; None if unknown.
 
         Strides that leave a rest make "same" depend on the size: 3 taps at
@@ -40,13 +43,13 @@ class Window:
         return tuple(self._pad(*axis) for axis in axes)
 
     @property
-    def taps(self):
+    def taps(self) -> Any:
         """The taps that read the pixel `output * stride`; None if unknown."""
         pads = zip(self.pads, self.dilation, strict=True)
         return tuple(pad and pad[0] // step for pad, step in pads)
 
     @property
-    def has_taps(self):
+    def has_taps(self) -> Any:
         """Whether the taps of a "same" kernel fall on those pixels.
 
         An even number of dilated taps passes them by on both sides.
@@ -54,7 +57,9 @@ class Window:
         axes = zip(self.kernel, self.dilation, strict=True)
         return all((k - 1) * step // 2 % step == 0 for k, step in axes)
 
-    def _pad(self, taps, stride, step, size):
+    def _pad(
+        self, taps: int, stride: int, step: int, size: int
+    ) -> tuple[int, int]:
         if self.padding == "valid" or taps == 1:
             return (0, 0)
         reach = (taps - 1) * step

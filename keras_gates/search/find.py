@@ -1,7 +1,11 @@
 """Find thresholds by closing gates, and looking what that does."""
 
+from __future__ import annotations
+
 import dataclasses
 import numbers
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
@@ -19,22 +23,25 @@ from keras_gates.surgeon.solving import solve
 from keras_gates.surgeon.verify import closed_gates
 from keras_gates.thresholds.floor import check_floor
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+
 # From coarse to fine: the filters of a block that goes need no threshold.
 _ORDER = ("block", "branch", "layer", "filter", "stripe", "batch_norm")
 
 
 def find_thresholds(
-    model,
-    evaluate,
+    model: keras.Model,
+    evaluate: Any,
     *,
-    max_drop=0.01,
-    kinds=None,
-    metric="accuracy",
-    trials=10,
-    keep_at_least=0.05,
-    exact=True,
-    verbose=0,
-):
+    max_drop: Any = 0.01,
+    kinds: Any = None,
+    metric: Any = "accuracy",
+    trials: Any = 10,
+    keep_at_least: Any = 0.05,
+    exact: bool = True,
+    verbose: Any = 0,
+) -> Any:
     """Find the largest thresholds that cost no more than a drop in score.
 
     Closes gates where they are, by setting factors to 0, and evaluates: no
@@ -123,7 +130,15 @@ def find_thresholds(
 class _Search:
     """The trials of one search."""
 
-    def __init__(self, model, graph, gates, held, score, exact):
+    def __init__(
+        self,
+        model: keras.Model,
+        graph: Graph,
+        gates: Any,
+        held: Any,
+        score: Any,
+        exact: bool,
+    ) -> None:
         self.model = model
         self.graph = graph
         self.gates = gates
@@ -134,7 +149,7 @@ class _Search:
         self.known = {}
         self.whole = None
 
-    def prepare(self, kinds, trials, verbose):
+    def prepare(self, kinds: Any, trials: Any, verbose: Any) -> None:
         """Lay out the levels of each kind, and the progress bar."""
         self.levels = {kind: self._levels(kind) for kind in kinds}
         self.counts = {
@@ -148,7 +163,7 @@ class _Search:
             stateful_metrics=["score", "params", "macs"],
         )
 
-    def _levels(self, kind):
+    def _levels(self, kind: str) -> Any:
         """Thresholds between the factors of a kind, one for each step up."""
         sizes = [
             np.abs(gate.values)[~self._held(gate)].reshape(-1)
@@ -163,10 +178,10 @@ class _Search:
         middle = np.where(np.isfinite(middle), middle, next_up)
         return [float(t) for t in np.maximum(middle, next_up)]
 
-    def _held(self, gate):
+    def _held(self, gate: Any) -> Any:
         return self.held.get(gate.name, np.zeros(gate.values.shape, bool))
 
-    def bisect(self, kind, best, least):
+    def bisect(self, kind: str, best: Any, least: Any) -> Any:
         """The trial with most of a kind closed that scores `least`."""
         levels, fixed = self.levels[kind], best.thresholds
         low, high = 0, len(levels) + 1
@@ -184,7 +199,7 @@ class _Search:
             best = dataclasses.replace(best, thresholds=fixed)
         return best
 
-    def _with(self, fixed, kind, threshold):
+    def _with(self, fixed: Any, kind: str, threshold: Any) -> Any:
         """Thresholds with one more kind, and by name for what is held."""
         found = {**fixed, kind: threshold}
         for gate in self.gates:
@@ -194,7 +209,7 @@ class _Search:
                     found[gate.name] = limit
         return found
 
-    def trial(self, thresholds):
+    def trial(self, thresholds: Any) -> Any:
         """Close gates and score the model, unless that was done before."""
         masks = th.resolve(thresholds, self.gates)
         key = b"".join(mask.tobytes() for mask in masks.values())
@@ -212,14 +227,14 @@ class _Search:
         self.show()
         return found
 
-    def show(self, finalize=False):
+    def show(self, finalize: Any = False) -> None:
         """Tell how far the search is, unless it is silent."""
         last = self.trials[-1]
         values = [(n, getattr(last, n)) for n in ("score", "params", "macs")]
         self.progress.update(len(self.trials), values, finalize)
 
 
-def _check(trials, keep_at_least):
+def _check(trials: Any, keep_at_least: Any) -> None:
     check_floor(keep_at_least, "keep_at_least")
     if isinstance(trials, bool) or not isinstance(trials, numbers.Integral):
         raise TypeError(f"`trials` must be an int. Received: {trials!r}.")
@@ -227,7 +242,7 @@ def _check(trials, keep_at_least):
         raise ValueError(f"`trials` must be at least 1. Received: {trials!r}.")
 
 
-def _searched(graph, kinds):
+def _searched(graph: Graph, kinds: Any) -> Any:
     """The kinds to search, and the `Factors` of all gates of them."""
     gates = factors_of(graph)
     there = {gate.kind for gate in gates}

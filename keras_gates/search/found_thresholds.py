@@ -1,5 +1,9 @@
 """What a search for thresholds found, and what it saw."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 
 
@@ -16,7 +20,9 @@ class FoundThresholds(dict):
         max_drop: how much of the score might be lost.
     """
 
-    def __init__(self, trials, chosen, whole, max_drop):
+    def __init__(
+        self, trials: Any, chosen: Any, whole: Any, max_drop: Any
+    ) -> None:
         super().__init__(chosen.thresholds)
         self.trials = list(trials)
         self.chosen = chosen
@@ -24,26 +30,26 @@ class FoundThresholds(dict):
         self.max_drop = max_drop
 
     @property
-    def thresholds(self):
+    def thresholds(self) -> Any:
         """The thresholds as a plain dict, by kind and by gate name."""
         return dict(self)
 
     @property
-    def scores(self):
+    def scores(self) -> Any:
         """The score of each trial."""
         return np.array([trial.score for trial in self.trials])
 
     @property
-    def params(self):
+    def params(self) -> Any:
         """The parameters that each trial would leave."""
         return np.array([trial.params for trial in self.trials])
 
     @property
-    def macs(self):
+    def macs(self) -> Any:
         """The multiply-adds that each trial would leave."""
         return np.array([trial.macs for trial in self.trials])
 
-    def plot(self, ax=None):
+    def plot(self, ax: Any = None) -> Any:
         """Draw what was seen: score against what is left of the model.
 
         A dot is a trial, a star the one that was chosen. The line is the best
@@ -83,10 +89,10 @@ class FoundThresholds(dict):
         ax.legend()
         return ax
 
-    def __repr__(self):
+    def __repr__(self) -> Any:
         return f"<FoundThresholds {dict(self)}>"
 
-    def __str__(self):
+    def __str__(self) -> Any:
         first, chosen = self.trials[0], self.chosen
         pairs = zip(self.whole, (chosen.params, chosen.macs), strict=True)
         (params, few_params), (macs, few_macs) = pairs

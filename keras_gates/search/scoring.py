@@ -1,15 +1,19 @@
 """How good a model is: one number, more is better."""
 
+from __future__ import annotations
+
 import contextlib
 import math
 import numbers
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 
 from keras_gates.graphs.variables import values_of
 
 
-def scorer(model, evaluate, metric):
+def scorer(model: keras.Model, evaluate: Any, metric: Any) -> Any:
     """A function of no arguments that scores `model` as it is now.
 
     Args:
@@ -46,7 +50,7 @@ def scorer(model, evaluate, metric):
     parts = evaluate if isinstance(evaluate, tuple) else (evaluate,)
     data = dict(zip(names, parts, strict=False))
 
-    def score():
+    def score() -> Any:
         logs = model.evaluate(**data, verbose=0, return_dict=True)
         if metric not in logs:
             raise ValueError(
@@ -60,7 +64,7 @@ def scorer(model, evaluate, metric):
     return score
 
 
-def _number(value, what):
+def _number(value: Any, what: Any) -> Any:
     try:
         return float(keras.ops.convert_to_numpy(value))
     except (TypeError, ValueError) as error:
@@ -70,7 +74,7 @@ def _number(value, what):
         ) from error
 
 
-def check_score(score):
+def check_score(score: Any) -> None:
     """Refuse a score that no other can be compared with."""
     if not math.isfinite(score):
         raise ValueError(
@@ -80,7 +84,7 @@ def check_score(score):
 
 
 @contextlib.contextmanager
-def whole(model):
+def whole(model: keras.Model) -> Iterator[Any]:
     """Within, an interruption leaves the model its weights.
 
     On JAX, Keras takes the weights out of a model while it evaluates it,

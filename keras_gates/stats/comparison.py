@@ -1,6 +1,9 @@
 """The parameters and multiply-adds of two models, side by side."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any
 
 from keras_gates.stats import tables
 from keras_gates.stats.counting import NOTE
@@ -39,7 +42,7 @@ class Comparison:
     after: Count
 
     @property
-    def layers(self):
+    def layers(self) -> Any:
         left = {x.name: x for x in self.before.layers}
         right = {x.name: x for x in self.after.layers}
         none = Layer("", "", 0, 0, 0)
@@ -53,16 +56,16 @@ class Comparison:
         )
 
     @property
-    def params_removed(self):
+    def params_removed(self) -> Any:
         return _removed(self.before.params, self.after.params)
 
     @property
-    def macs_removed(self):
+    def macs_removed(self) -> Any:
         if self.before.unknown or self.after.unknown:
             return None
         return _removed(self.before.macs, self.after.macs)
 
-    def to_dict(self):
+    def to_dict(self) -> Any:
         """All of it in types that JSON has."""
         return {
             "unit": UNIT,
@@ -72,7 +75,7 @@ class Comparison:
             "macs_removed": self.macs_removed,
         }
 
-    def __str__(self):
+    def __str__(self) -> Any:
         rows = [(x.name, *x.params, *x.macs) for x in self.layers]
         a, b = self.before, self.after
         rows.append(("total", a.params, b.params, a.macs, b.macs))
@@ -91,7 +94,7 @@ class Comparison:
         )
 
 
-def compare(before, after, input_shape=None):
+def compare(before: Any, after: Any, input_shape: Any = None) -> Any:
     """Compare the parameters and multiply-adds of two models.
 
     Args:
@@ -119,9 +122,9 @@ def compare(before, after, input_shape=None):
     return Comparison(*found)
 
 
-def _removed(before, after):
+def _removed(before: Any, after: Any) -> Any:
     return 1 - after / before if before else 0.0
 
 
-def _percent(share):
+def _percent(share: Any) -> Any:
     return "unknown" if share is None else f"{share:.1%}"

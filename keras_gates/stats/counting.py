@@ -1,6 +1,10 @@
 """The parameters and multiply-adds of one model."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 
@@ -9,6 +13,10 @@ from keras_gates.graphs.shapes import shapes_of
 from keras_gates.stats import tables
 from keras_gates.surgeon.rules import costs
 from keras_gates.surgeon.rules import rule_of
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Tensor
 
 UNIT = "1 MAC = one multiply-add of a kernel, for one sample"
 NOTE = f"{UNIT}; biases, normalization, activations and gates are not counted."
@@ -55,22 +63,22 @@ class Count:
     layers: tuple
 
     @property
-    def params(self):
+    def params(self) -> int:
         return sum(layer.params for layer in self.layers)
 
     @property
-    def trainable(self):
+    def trainable(self) -> Any:
         return sum(layer.trainable for layer in self.layers)
 
     @property
-    def macs(self):
+    def macs(self) -> int:
         return sum(layer.macs or 0 for layer in self.layers)
 
     @property
-    def unknown(self):
+    def unknown(self) -> Any:
         return tuple(x.name for x in self.layers if x.macs is None)
 
-    def to_dict(self):
+    def to_dict(self) -> Any:
         """All of it in types that JSON has."""
         return {
             "model": self.model,
@@ -82,7 +90,7 @@ class Count:
             "layers": [dataclasses.asdict(layer) for layer in self.layers],
         }
 
-    def __str__(self):
+    def __str__(self) -> Any:
         rows = [
             (x.name, x.type, x.params, x.macs, _times(x.calls))
             for x in self.layers
@@ -102,7 +110,7 @@ class Count:
         )
 
 
-def count(model, input_shape=None):
+def count(model: keras.Model, input_shape: Any = None) -> Count:
     """Count the parameters and multiply-adds of a model, layer by layer.
 
     The unit is one multiply-add (MAC) of a kernel, for one sample; biases,
@@ -178,23 +186,23 @@ def count(model, input_shape=None):
     return Count(model.name, (*found, *_rest(model, seen)))
 
 
-def _macs(call, shapes):
+def _macs(call: Call, shapes: dict[Tensor, tuple[int | None, ...]]) -> int:
     weights = costs.weight_shapes(call.op)
     return costs.call_macs(call, rule_of(call), weights, shapes)
 
 
-def _row(call, macs, seen):
+def _row(call: Call, macs: int, seen: set[int]) -> Layer:
     weights = gr.own_weights(call.op)
     return Layer(call.path, type(call.op).__name__, *_size(weights, seen), macs)
 
 
-def _rest(model, seen):
+def _rest(model: keras.Model, seen: set[int]) -> list[Any]:
     """A row for weights that belong to a model, and to no call in it."""
     size = _size(model.weights, seen)
     return [Layer(model.name, type(model).__name__, *size, 0)] * any(size)
 
 
-def _size(weights, seen):
+def _size(weights: list[keras.Variable], seen: set[int]) -> tuple[int, int]:
     """`(parameters, trainable ones)` of the weights not seen before."""
     fresh = {id(w): w for w in weights if id(w) not in seen}
     seen.update(fresh)
@@ -203,11 +211,11 @@ def _size(weights, seen):
     return costs.parameters(every), costs.parameters(tuned)
 
 
-def _times(calls):
+def _times(calls: Any) -> Any:
     return f"{calls} calls" if calls > 1 else ""
 
 
-def beware(unknown):
+def beware(unknown: Any) -> Any:
     """The line that names the layers a total leaves out, if any."""
     if not unknown:
         return []

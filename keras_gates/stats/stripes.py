@@ -1,5 +1,9 @@
 """How many stripes are left at each position of the kernels."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -8,7 +12,7 @@ from keras_gates.graphs import graph as gr
 from keras_gates.layers.stripconv.strip_conv import StripConv
 
 
-def stripe_shares(model, threshold=0.0):
+def stripe_shares(model: keras.Model, threshold: Any = 0.0) -> Any:
     """The share of the filters that have a stripe at each position.
 
     Of a pruned layer the filters that are left are looked at.
@@ -51,7 +55,7 @@ def stripe_shares(model, threshold=0.0):
     return found
 
 
-def draw_stripes(model, threshold=0.0):
+def draw_stripes(model: keras.Model, threshold: Any = 0.0) -> Any:
     """A picture of `stripe_shares`: a column of positions for each layer.
 
     The positions are numbered row by row, s1 to s9 for a 3x3 kernel. Needs
@@ -97,7 +101,7 @@ def draw_stripes(model, threshold=0.0):
     return figure
 
 
-def _left(layer, threshold):
+def _left(layer: keras.Layer, threshold: Any) -> Any:
     """The mask of a layer's stripes."""
     if layer.stripes is not None:
         return layer.stripes.kept
@@ -105,7 +109,7 @@ def _left(layer, threshold):
     return (factors > 0) & (factors >= threshold)
 
 
-def _columns(shares):
+def _columns(shares: Any) -> Any:
     """A column for each layer, NaN below those of small kernels."""
     columns = [share.reshape(-1) for share in shares.values()]
     found = np.full((max(map(len, columns)), len(columns)), np.nan)

@@ -1,7 +1,11 @@
 """Tables of plain text."""
 
+from __future__ import annotations
 
-def text(head, rows):
+from typing import Any
+
+
+def text(head: Any, rows: Any) -> Any:
     """Columns under a ruled head; numbers to the right, the rest left.
 
     Integers get thousands separators, and `None` reads "unknown". A column
@@ -17,7 +21,7 @@ def text(head, rows):
     return "\n".join(_line(line, widths, right) for line in lines)
 
 
-def _line(cells, widths, right):
+def _line(cells: Any, widths: Any, right: Any) -> Any:
     padded = [
         cell.rjust(width) if number else cell.ljust(width)
         for cell, width, number in zip(cells, widths, right, strict=True)
@@ -25,7 +29,7 @@ def _line(cells, widths, right):
     return "  ".join(padded).rstrip()
 
 
-def _cell(value):
+def _cell(value: Any) -> Any:
     if value is None:
         return "unknown"
     return f"{value:,}" if isinstance(value, int) else str(value)

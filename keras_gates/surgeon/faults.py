@@ -1,7 +1,11 @@
 """Errors of rules and of layers, with the layer that they are about."""
 
+from __future__ import annotations
+
 import contextlib
 import traceback
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -13,7 +17,7 @@ class RuleFault(ValueError):
 
 
 @contextlib.contextmanager
-def of_rule(call, rule):
+def of_rule(call: Any, rule: Any) -> Iterator[Any]:
     """Within, what a rule raises is told with the layer that it is about.
 
     Args:
@@ -40,7 +44,7 @@ def of_rule(call, rule):
 
 
 @contextlib.contextmanager
-def of_layer(path, op):
+def of_layer(path: str, op: Any) -> Iterator[Any]:
     """Within, what Keras or a backend raises is told with the layer.
 
     Args:
@@ -62,13 +66,13 @@ def of_layer(path, op):
         ) from error
 
 
-def _ours(error):
+def _ours(error: Any) -> bool:
     """Whether the package raised an error itself."""
     (frame, _), *_ = reversed(list(traceback.walk_tb(error.__traceback__)))
     return frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE
 
 
-def _hint():
+def _hint() -> Any:
     distribution = keras.distribution.distribution()
     if distribution is None:
         return (

@@ -1,8 +1,12 @@
 """Pruning in steps, with training in between."""
 
+from __future__ import annotations
+
 import dataclasses
 import numbers
+from typing import Any
 
+import keras
 import numpy as np
 
 from keras_gates import thresholds as th
@@ -14,8 +18,14 @@ from keras_gates.surgeon.scores.score import score
 
 
 def prune_iteratively(
-    model, thresholds, *, scores="l2", steps=5, on_step=None, **options
-):
+    model: keras.Model,
+    thresholds: Any,
+    *,
+    scores: Any = "l2",
+    steps: Any = 5,
+    on_step: Any = None,
+    **options: Any,
+) -> Any:
     """Prune channels without gates step by step, training in between.
 
     Each step scores what is left anew and closes an equal part of all that
@@ -85,7 +95,7 @@ def prune_iteratively(
     return model
 
 
-def _check(scores, steps):
+def _check(scores: Any, steps: Any) -> None:
     if not callable(scores) and not isinstance(scores, str):
         raise TypeError(
             "`scores` must be the name of a criterion or a function of the "
@@ -98,14 +108,14 @@ def _check(scores, steps):
         raise ValueError(f"`steps` must be at least 1. Received: {steps!r}.")
 
 
-def _budgets(thresholds):
+def _budgets(thresholds: Any) -> Any:
     rules = (
         thresholds.values() if isinstance(thresholds, dict) else [thresholds]
     )
     return [rule for rule in rules if isinstance(rule, th.Budget)]
 
 
-def _costs(model, thresholds, scores):
+def _costs(model: keras.Model, thresholds: Any, scores: Any) -> Any:
     """What the model costs, where a budget asks for it."""
     budgets = _budgets(thresholds)
     if not budgets:
@@ -116,7 +126,7 @@ def _costs(model, thresholds, scores):
     return {"macs": whole.macs[0], "params": whole.params[0]}
 
 
-def _clock(model, thresholds):
+def _clock(model: keras.Model, thresholds: Any) -> Any:
     """A `Clock` of the model, where a budget of latency asks for it."""
     for budget in _budgets(thresholds):
         if budget.of == "latency":
@@ -142,7 +152,9 @@ class _Start:
     costs: dict
     clock: latency.Clock | None
 
-    def part(self, thresholds, after, scores, model):
+    def part(
+        self, thresholds: Any, after: Any, scores: Any, model: keras.Model
+    ) -> Any:
         """The thresholds of a step, up to a share of all that goes."""
         if not isinstance(thresholds, dict):
             return self._rule(thresholds, after, model)
@@ -153,7 +165,7 @@ class _Start:
             if key in scores or key not in self.sizes
         }
 
-    def _rule(self, rule, after, model):
+    def _rule(self, rule: Any, after: Any, model: keras.Model) -> Any:
         if isinstance(rule, th.Quantile):
             return _Further(rule.q * after, rule.scope, self.sizes)
         if not isinstance(rule, th.Budget):
@@ -165,7 +177,7 @@ class _Start:
         limit = whole - after * (whole - rule.limit(whole))
         return dataclasses.replace(rule, **{rule.of: limit})
 
-    def _share(self, budget, after, model):
+    def _share(self, budget: Any, after: Any, model: keras.Model) -> Any:
         """The share of its time that a step's model may take."""
         clock = self.clock
         limit = min(1.0, budget.limit(clock.whole) / clock.whole)
@@ -182,12 +194,12 @@ class _Further(th.Rule):
     scope: str
     sizes: dict
 
-    def close(self, gates):
+    def close(self, gates: Any) -> Any:
         if self.scope == "gate":
             return [self._smallest([gate])[0] for gate in gates]
         return self._smallest(gates)
 
-    def _smallest(self, gates):
+    def _smallest(self, gates: Any) -> Any:
         start = sum(self.sizes.get(g.name, g.values.size) for g in gates)
         now = sum(g.values.size for g in gates)
         count = max(0, int(self.share * start) - (start - now))

@@ -6,12 +6,19 @@ labels of a `(None, 32, 32, 64)` convolution output have shape
 `(1, 1, 1, 64)`. Unit 0 is FIXED: what nothing may remove.
 """
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 FIXED = 0
 
 
-def stretched(array, shape):
+def stretched(
+    array: NDArray[Any] | bool, shape: tuple[int, ...]
+) -> NDArray[Any]:
     """`np.broadcast_to`, which costs more than most of what is done here."""
     return array if array.shape == shape else np.broadcast_to(array, shape)
 
@@ -27,7 +34,7 @@ class Units:
             that the model as a whole makes.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.count = 1
         self.pins = []
         self.owner = None
@@ -35,14 +42,16 @@ class Units:
         self._minted = {}
         self._ties = []
 
-    def mint(self, key, size):
+    def mint(
+        self, key: int | tuple[int | str, ...], size: int
+    ) -> NDArray[np.int64]:
         """Ids of the `size` channels that `key` produces; once per key."""
         if key not in self._minted:
             self._minted[key] = np.arange(self.count, self.count + size)
             self.count += size
         return self._minted[key]
 
-    def tie(self, labels, others):
+    def tie(self, labels: NDArray[np.int64], others: NDArray[np.int64]) -> None:
         """Make two label arrays stay or go together, with broadcasting."""
         if labels is others:
             return
@@ -52,12 +61,12 @@ class Units:
         if differ.any():
             self._ties.append((left[differ], right[differ]))
 
-    def pin(self, labels, reason):
+    def pin(self, labels: NDArray[np.int64], reason: str) -> None:
         """Keep these units, for `reason`."""
         self.pins.append((np.unique(labels), reason))
         self.owners.append(self.owner)
 
-    def classes(self):
+    def classes(self) -> NDArray[np.int64]:
         """The class of each unit: the smallest id of those tied to it.
 
         Hooking each larger root under the smaller, then halving the paths,
@@ -83,19 +92,19 @@ class Units:
                 parent = halved
 
 
-def fixed(rank):
+def fixed(rank: int) -> NDArray[np.int64]:
     """Labels of a tensor that nothing may cut."""
     return np.full((1,) * rank, FIXED)
 
 
-def vector(ids, rank, axis):
+def vector(ids: NDArray[np.int64], rank: int, axis: int) -> NDArray[np.int64]:
     """Labels of a tensor whose `axis` holds the channels `ids`."""
     shape = [1] * rank
     shape[axis] = len(ids)
     return np.asarray(ids).reshape(shape)
 
 
-def along(array, axis):
+def along(array: NDArray[Any], axis: int) -> NDArray[Any]:
     """The 1-D content along `axis`, or None if other axes vary too."""
     axis %= array.ndim
     if array.size == array.shape[axis]:
@@ -105,7 +114,11 @@ def along(array, axis):
     return flat[0] if same else None
 
 
-def spread(array, shape, axes=None):
+def spread(
+    array: NDArray[np.int64],
+    shape: tuple[int | None, ...],
+    axes: list[int] | None = None,
+) -> NDArray[np.int64]:
     """Broadcast to the true sizes of `axes` (all of them by default).
 
     Returns None where a size is unknown but matters.
@@ -118,7 +131,7 @@ def spread(array, shape, axes=None):
     return np.broadcast_to(array, target)
 
 
-def collapse(source):
+def collapse(source: NDArray[np.int64]) -> NDArray[np.int64]:
     """Reduce to extent 1 each axis along which `source` does not vary."""
     for axis in range(source.ndim):
         if source.shape[axis] > 1:
@@ -128,12 +141,14 @@ def collapse(source):
     return source
 
 
-def varying(labels):
+def varying(labels: NDArray[np.int64]) -> list[int]:
     """The axes with more than one extent."""
     return [axis for axis, size in enumerate(labels.shape) if size > 1]
 
 
-def sole_axis(ids):
+def sole_axis(
+    ids: NDArray[np.int64],
+) -> tuple[int | None, NDArray[np.int64] | None]:
     """`(axis, what is along it)` of an array that varies along one axis.
 
     Ties may have made one axis of what a move spread over several. Where all
@@ -146,7 +161,7 @@ def sole_axis(ids):
     return (axes[0], own.reshape(-1)) if len(axes) == 1 else (None, None)
 
 
-def axis_masks(mask):
+def axis_masks(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
     """Split a mask into one mask per axis whose product it is, or None."""
     if mask.size in mask.shape:
         masks = [mask.any().reshape(1)] * mask.ndim
@@ -164,7 +179,9 @@ def axis_masks(mask):
     return masks if (product == mask).all() else None
 
 
-def cut_shape(shape, masks):
+def cut_shape(
+    shape: tuple[int | None, ...], masks: list[NDArray[np.bool_]]
+) -> tuple[int | None, ...]:
     """A shape whose cut axes have the sizes that the masks leave."""
     return tuple(
         int(mask.sum()) if len(mask) > 1 else size

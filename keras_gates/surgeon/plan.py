@@ -1,6 +1,13 @@
 """What would go, what stays, and why: `plan`, and `prune` that does it."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import plan_json
 from keras_gates.surgeon.build import optimizer
@@ -10,6 +17,10 @@ from keras_gates.surgeon.closing.request import from_closed
 from keras_gates.surgeon.closing.request import from_thresholds
 from keras_gates.surgeon.report import futile
 from keras_gates.surgeon.report import table
+
+if TYPE_CHECKING:
+    from keras_gates.surgeon.report.table import Row
+    from keras_gates.surgeon.solving.solve import Solution
 
 
 class Plan:
@@ -28,7 +39,14 @@ class Plan:
         exact: whether nothing in it is approximate.
     """
 
-    def __init__(self, model, closed, options, rows, notes):
+    def __init__(
+        self,
+        model: keras.Model,
+        closed: dict[str, list[int]],
+        options: dict[str, int | list[str] | None],
+        rows: list[Row],
+        notes: list[str],
+    ) -> None:
         self.model = model
         self.closed = closed
         self.options = options
@@ -36,30 +54,30 @@ class Plan:
         self.notes = notes
 
     @property
-    def params(self):
+    def params(self) -> tuple[int, int]:
         """Parameters before and after."""
         return table.total(self.rows, "params")
 
     @property
-    def macs(self):
+    def macs(self) -> tuple[int, int]:
         """Multiply-adds of one sample before and after."""
         return table.total(self.rows, "macs")
 
     @property
-    def exact(self):
+    def exact(self) -> Any:
         return all(row.exact for row in self.rows)
 
-    def __str__(self):
+    def __str__(self) -> str:
         return table.text(self)
 
-    def __repr__(self):
+    def __repr__(self) -> Any:
         before, after = self.params
         return (
             f"<Plan for '{self.model.name}': {before:,} -> {after:,} "
             "parameters>"
         )
 
-    def apply(self, keep_optimizer=False):
+    def apply(self, keep_optimizer: bool = False) -> keras.Model:
         """The pruned model; the plan's own model stays as it is.
 
         Constants and kept factors are taken from the weights as they are
@@ -94,7 +112,7 @@ class Plan:
         solution.options = self.options
         return _build(self.model, solution, keep_optimizer)
 
-    def masks(self):
+    def masks(self) -> dict[str, NDArray[np.bool_]]:
         """The closed factors as boolean arrays, by gate name."""
         options = self.options
         found = options["exact"], options.get("groups")
@@ -105,12 +123,12 @@ class Plan:
             masks[name].reshape(-1)[self.closed[name]] = True
         return masks
 
-    def to_json(self):
+    def to_json(self) -> str:
         """The plan as JSON text."""
         return plan_json.dump(self)
 
     @classmethod
-    def from_json(cls, text, model):
+    def from_json(cls, text: str | None, model: keras.Model) -> Plan:
         """A plan from JSON text, for the model that it was made for.
 
         Args:
@@ -124,15 +142,15 @@ class Plan:
 
 
 def plan(
-    model,
-    thresholds,
+    model: int | keras.Layer | type[Any] | None,
+    thresholds: Any,
     *,
-    scores=None,
-    keep_at_least=0,
-    round_to=1,
-    exact=True,
-    drop_shortcuts=False,
-):
+    scores: dict[str, NDArray[np.float64]] | None = None,
+    keep_at_least: bool | dict[str, float] | float = 0,
+    round_to: bool | float = 1,
+    exact: int | str | None = True,
+    drop_shortcuts: bool = False,
+) -> Plan:
     """Say what pruning would do, without doing it.
 
     Args:
@@ -198,16 +216,16 @@ def plan(
 
 
 def prune(
-    model,
-    thresholds,
+    model: int | keras.Layer | type[Any] | None,
+    thresholds: Any,
     *,
-    scores=None,
-    keep_at_least=0,
-    round_to=1,
-    exact=True,
-    drop_shortcuts=False,
-    keep_optimizer=False,
-):
+    scores: Any = None,
+    keep_at_least: bool | dict[str, int] | float = 0,
+    round_to: bool | float = 1,
+    exact: int | str | None = True,
+    drop_shortcuts: bool = False,
+    keep_optimizer: bool = False,
+) -> keras.Model:
     """A smaller model that computes the same; the original is untouched.
 
     `prune(m, t)` computes what `m` computes with its closed gates at
@@ -273,7 +291,9 @@ def prune(
     return _build(model, solution, keep_optimizer)
 
 
-def _build(model, solution, keep_optimizer):
+def _build(
+    model: keras.Model, solution: Solution, keep_optimizer: bool
+) -> keras.Model:
     if keep_optimizer:
         if solution.options["drop_shortcuts"]:
             raise ValueError(

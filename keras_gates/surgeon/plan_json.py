@@ -1,9 +1,13 @@
 """Plans as JSON text: what is stored, and what is refused when it is read."""
 
+from __future__ import annotations
+
 import dataclasses
 import hashlib
 import json
 import math
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 
@@ -11,10 +15,13 @@ from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.closing.request import factor_shapes
 from keras_gates.surgeon.report import table
 
+if TYPE_CHECKING:
+    pass
+
 _FORMAT = 1
 
 
-def dump(plan):
+def dump(plan: Any) -> str:
     """A plan as JSON text."""
     return json.dumps(
         {
@@ -30,7 +37,7 @@ def dump(plan):
     )
 
 
-def load(text, model):
+def load(text: str | None, model: keras.Model) -> Any:
     """The `closed, options, rows, notes` of a plan for this model.
 
     Raises:
@@ -50,7 +57,7 @@ def load(text, model):
     return [data[name] for name in ("closed", "options", "rows", "notes")]
 
 
-def _parsed(text):
+def _parsed(text: str | None) -> dict[str, Any]:
     """The fields of a plan's JSON text."""
     try:
         data = json.loads(text)
@@ -67,7 +74,7 @@ def _parsed(text):
     )
 
 
-def _fields(data):
+def _fields(data: dict[str, Any]) -> dict[str, Any]:
     options = {name: data["options"][name] for name in ("exact", "round_to")}
     # Plans of older versions do not speak of it.
     dropped = data["options"].get("drop_shortcuts", False)
@@ -85,7 +92,9 @@ def _fields(data):
     }
 
 
-def _check_closed(closed, sizes):
+def _check_closed(
+    closed: dict[str, list[int | str]], sizes: dict[str, int]
+) -> None:
     """Refuse a plan that closes what the model does not have."""
     for name, found in closed.items():
         size = sizes.get(name)
@@ -95,14 +104,14 @@ def _check_closed(closed, sizes):
             raise _no_plan(f"gate '{name}' has {size} factors, not {found}")
 
 
-def _no_plan(why):
+def _no_plan(why: str) -> Any:
     return ValueError(
         "This is not the JSON of a keras_gates plan. Expected what "
         f"`Plan.to_json()` returns. ({why})"
     )
 
 
-def fingerprint(model):
+def fingerprint(model: keras.Model) -> str:
     """A hash of a model's layers, shapes and names, not of its weights."""
     digest = hashlib.sha256()
     for call in gr.read(model).calls:

@@ -1,9 +1,16 @@
 """Compare a pruned model with its original, by running both."""
 
+from __future__ import annotations
+
 import contextlib
 import warnings
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from typing import Any
 
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
@@ -17,12 +24,25 @@ from keras_gates.surgeon.verifying import closed_places
 from keras_gates.surgeon.verifying import masked_run
 from keras_gates.surgeon.verifying import sample_inputs
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.thresholds.budget import Budget
+
 # A model with wrong channels is off by as much as its outputs vary. That has
 # to stand out from what rounding does, some 1e-6 of their scale in float32.
 _VISIBLE = 1e-4
 
 
-def verify(model, pruned, thresholds, x=None, *, samples=8, seed=0, **options):
+def verify(
+    model: keras.Model,
+    pruned: keras.Model,
+    thresholds: Budget | Plan | float,
+    x: NDArray[np.float64] | None = None,
+    *,
+    samples: int = 8,
+    seed: int = 0,
+    **options: Any,
+) -> dict[str, float]:
     """The largest difference of each output, relative to its scale.
 
     The truth is the original model itself: its own layers are called, in the
@@ -108,7 +128,12 @@ def verify(model, pruned, thresholds, x=None, *, samples=8, seed=0, **options):
     return dict(zip(names, far, strict=True))
 
 
-def _check_shapes(model, expected, pruned, got):
+def _check_shapes(
+    model: keras.Model,
+    expected: list[NDArray[np.float64]],
+    pruned: keras.Model,
+    got: list[NDArray[np.float64]],
+) -> None:
     if [y.shape for y in expected] != [y.shape for y in got]:
         raise ValueError(
             f"The outputs of '{pruned.name}' have the shapes "
@@ -118,7 +143,13 @@ def _check_shapes(model, expected, pruned, got):
         )
 
 
-def _warn(model, names, expected, far, samples):
+def _warn(
+    model: keras.Model,
+    names: list[str],
+    expected: list[NDArray[np.float64]],
+    far: list[float],
+    samples: int,
+) -> None:
     """Tell of outputs whose agreement proves nothing.
 
     Where they differ by much, that is proof enough.
@@ -154,7 +185,7 @@ def _warn(model, names, expected, far, samples):
     )
 
 
-def _variation(output):
+def _variation(output: NDArray[np.float64]) -> float:
     """The largest deviation of a coordinate over samples, by the scale."""
     output = output.astype("float64")
     scale = np.abs(output).max(initial=0.0)
@@ -163,13 +194,17 @@ def _variation(output):
     return float(output.std(axis=0).max(initial=0.0) / scale)
 
 
-def _coarsest(model):
+def _coarsest(model: keras.Model) -> float:
     """The rounding of the coarsest type that the model computes in."""
     types = {layer.compute_dtype for layer in create.sublayers(model)}
     return max(map(masked_run.resolution_of, types), default=0.0)
 
 
-def _decided(model, thresholds, options):
+def _decided(
+    model: keras.Model,
+    thresholds: Budget | Plan | float,
+    options: dict[str, int],
+) -> Plan:
     """The plan to check, made here unless it is given."""
     if not isinstance(thresholds, Plan):
         return make_plan(model, thresholds, **options)
@@ -188,7 +223,9 @@ def _decided(model, thresholds, options):
 
 
 @contextlib.contextmanager
-def closed_gates(model, masks, graph=None):
+def closed_gates(
+    model: keras.Model, masks: Any, graph: Graph | None = None
+) -> Iterator[Any]:
     """Within, the closed factors of `model` are exactly 0.
 
     For what runs the model by itself, `model.evaluate` say; the weights
@@ -227,7 +264,7 @@ def closed_gates(model, masks, graph=None):
             variable.assign(before)
 
 
-def _output_names(model):
+def _output_names(model: keras.Model) -> list[str]:
     names, seen = [], {}
     for name in gr.functional_of(model).output_names:
         seen[name] = seen.get(name, -1) + 1

@@ -1,11 +1,18 @@
 """Closes what is below a number."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.thresholds.rule import Rule
 from keras_gates.thresholds.rule import check_number
+
+if TYPE_CHECKING:
+    from keras_gates.thresholds.rule import Factors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Below(Rule):
 
     threshold: float
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number(self.threshold, "a threshold")
         if self.threshold < 0:
             raise ValueError(
@@ -39,5 +46,5 @@ class Below(Rule):
                 f"their absolute value. Received: {self.threshold!r}."
             )
 
-    def close(self, gates):
+    def close(self, gates: list[Factors]) -> list[NDArray[np.bool_] | bool]:
         return [np.abs(g.values) < self.threshold for g in gates]

@@ -1,9 +1,12 @@
 """What the pruned model may cost."""
 
+from __future__ import annotations
+
 import dataclasses
 import numbers
 import warnings
 from collections.abc import Callable
+from typing import Any
 
 from keras_gates.thresholds.floor import check_floor
 from keras_gates.thresholds.rule import Rule
@@ -97,7 +100,7 @@ class Budget(Rule):
     )
     measure: Callable | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         given = [c for c in COSTS if getattr(self, c) is not None]
         if len(given) != 1:
             raise ValueError(
@@ -131,20 +134,20 @@ class Budget(Rule):
             object.__setattr__(self, "sizes", _plain(self.sizes))
 
     @property
-    def of(self):
+    def of(self) -> str:
         """What is counted: `"macs"`, `"params"` or `"latency"`."""
         return next(c for c in COSTS if getattr(self, c) is not None)
 
     @property
-    def amount(self):
+    def amount(self) -> float:
         """How much of it may be left, as it was given."""
         return getattr(self, self.of)
 
-    def limit(self, whole):
+    def limit(self, whole: int) -> float:
         """How much may be left of a model that costs `whole`."""
         return self.amount * whole if self.amount <= 1 else self.amount
 
-    def get_config(self):
+    def get_config(self) -> Any:
         """The arguments, as JSON can hold them: without `measure`.
 
         Warns:
@@ -160,7 +163,7 @@ class Budget(Rule):
             )
         return config
 
-    def close(self, gates):
+    def close(self, gates: Any) -> None:
         raise TypeError(
             "A Budget is counted on a pruned model, so that factors alone "
             "do not tell what it closes. Pass it to keras_gates.surgeon.plan "
@@ -168,7 +171,7 @@ class Budget(Rule):
         )
 
 
-def _check_measure(measure, of):
+def _check_measure(measure: Any, of: Any) -> None:
     if not callable(measure):
         raise TypeError(
             "`measure` must be a function from a model to milliseconds. "
@@ -180,7 +183,7 @@ def _check_measure(measure, of):
         )
 
 
-def _plain(sizes):
+def _plain(sizes: Any) -> Any:
     """Sizes as lists of ints, or a dict of these.
 
     Raises:

@@ -1,10 +1,12 @@
 """How many channels of a gate stay open, whatever thresholds say."""
 
+from __future__ import annotations
+
 import math
 import numbers
 
 
-def check_floor(floor, argument):
+def check_floor(floor: bool | float, argument: str) -> None:
     """Refuse what is neither a number of channels nor a share of them.
 
     Raises:
@@ -24,7 +26,7 @@ def check_floor(floor, argument):
         )
 
 
-def channels(floor, count):
+def channels(floor: int, count: int) -> int:
     """The number of channels that a floor means for a gate of `count`."""
     if isinstance(floor, numbers.Integral):
         return min(int(floor), count)

@@ -1,11 +1,18 @@
 """Closes a share of the factors."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.thresholds.rule import Rule
 from keras_gates.thresholds.rule import check_number
+
+if TYPE_CHECKING:
+    from keras_gates.thresholds.rule import Factors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +43,7 @@ class Quantile(Rule):
     q: float
     scope: str = "global"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number(self.q, "the share of a Quantile")
         if not 0 <= self.q <= 1:
             raise ValueError(
@@ -49,12 +56,12 @@ class Quantile(Rule):
                 f"Received: {self.scope!r}."
             )
 
-    def close(self, gates):
+    def close(self, gates: list[Factors]) -> list[NDArray[np.bool_]]:
         if self.scope == "gate":
             return [self._smallest([g])[0] for g in gates]
         return self._smallest(gates)
 
-    def _smallest(self, gates):
+    def _smallest(self, gates: list[Factors]) -> list[NDArray[np.bool_]]:
         if not gates:
             return []
         sizes = [np.abs(g.values).reshape(-1) for g in gates]

@@ -1,8 +1,13 @@
 """From what users give as thresholds to closed factors."""
 
+from __future__ import annotations
+
 import numbers
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates._checks import listed
 from keras_gates._checks import suggestion
@@ -15,8 +20,12 @@ from keras_gates.thresholds.rule import NAMED
 from keras_gates.thresholds.rule import VECTORS
 from keras_gates.thresholds.rule import Rule
 
+if TYPE_CHECKING:
+    from keras_gates.thresholds.quantile import Quantile
+    from keras_gates.thresholds.rule import Factors
 
-def asked(thresholds, gates):
+
+def asked(thresholds: Any, gates: list[Factors]) -> list[Factors]:
     """The gates that thresholds may speak of.
 
     Args:
@@ -39,7 +48,11 @@ def asked(thresholds, gates):
     ]
 
 
-def resolve(thresholds, gates, keep_at_least=0):
+def resolve(
+    thresholds: Quantile | dict[str, Quantile | float] | float,
+    gates: list[Factors],
+    keep_at_least: bool | dict[str, int] | float = 0,
+) -> dict[str, NDArray[np.bool_]]:
     """Decide which factors are closed.
 
     Args:
@@ -83,7 +96,7 @@ def resolve(thresholds, gates, keep_at_least=0):
     return closed
 
 
-def part_budget(thresholds, gates):
+def part_budget(thresholds: Any, gates: list[Factors]) -> tuple[Any, ...]:
     """Take the budget out of thresholds.
 
     Args:
@@ -119,7 +132,7 @@ def part_budget(thresholds, gates):
     return fixed, budget, members
 
 
-def _groups(thresholds, gates):
+def _groups(thresholds: Any, gates: list[Factors]) -> Any:
     """`(rule, gates)` pairs; each gate is in one of them at most."""
     if not isinstance(thresholds, dict):
         return [(_rule(thresholds, "thresholds"), list(gates))]
@@ -143,7 +156,9 @@ def _groups(thresholds, gates):
     return groups
 
 
-def _rule(value, argument):
+def _rule(
+    value: Quantile | bool | float | str | None, argument: str
+) -> Below | Quantile:
     if isinstance(value, Rule):
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
@@ -158,7 +173,9 @@ def _rule(value, argument):
         raise ValueError(f"`{argument}` can't be used. {error}") from error
 
 
-def _checked(mask, gate, rule):
+def _checked(
+    mask: NDArray[np.bool_] | bool, gate: Factors, rule: Below | Quantile
+) -> NDArray[np.bool_]:
     """The mask as an array of its own, if a rule made it as it should."""
     mask = np.array(mask)
     if mask.dtype != bool or mask.shape != gate.values.shape:
@@ -171,7 +188,9 @@ def _checked(mask, gate, rule):
     return mask
 
 
-def _floors(keep_at_least, gates):
+def _floors(
+    keep_at_least: bool | dict[str, int] | float, gates: list[Factors]
+) -> dict[str, int]:
     """How many channels stay open, by gate name."""
     names = {g.name for g in gates if g.kind in VECTORS}
     if not isinstance(keep_at_least, dict):

@@ -1,8 +1,11 @@
 """What thresholds speak of, and the base class of their rules."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 import numbers
+from typing import Any
 
 import numpy as np
 
@@ -29,16 +32,16 @@ class Rule:
     them.
     """
 
-    def close(self, gates):
+    def close(self, gates: Any) -> None:
         """Return a boolean array for each of the `Factors`."""
         raise NotImplementedError
 
-    def get_config(self):
+    def get_config(self) -> Any:
         """The arguments of the rule, as JSON can hold them."""
         return dataclasses.asdict(self)
 
 
-def check_number(value, what):
+def check_number(value: float, what: str) -> None:
     """Refuse what is no finite number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(

@@ -1,6 +1,11 @@
 """The shortcuts that `insert_gates` added: found again, and dropped."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any
+
+import keras
 
 from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.gates.added_shortcuts import added
@@ -21,7 +26,7 @@ class AddedShortcut:
     add: str
 
 
-def added_shortcuts(model):
+def added_shortcuts(model: keras.Model) -> Any:
     """The shortcuts that `insert_gates` added to a model.
 
     They are told by the name of the `Add` layer in which they end: that of
@@ -44,7 +49,7 @@ def added_shortcuts(model):
     return [AddedShortcut(gate.path, add.path) for add, gate, _ in found]
 
 
-def drop_shortcuts(model, thresholds, **options):
+def drop_shortcuts(model: keras.Model, thresholds: Any, **options: Any) -> Any:
     """Take out the added shortcuts of the gates that stay open.
 
     `h = factor * f(h_in) + h_in` becomes `h = factor * f(h_in)`, as the

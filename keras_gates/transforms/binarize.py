@@ -1,6 +1,13 @@
 """Gates at 0 or 1, for fine-tuning before the cut."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.rewrite import rewrite
@@ -9,8 +16,14 @@ from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.plan import Plan
 from keras_gates.surgeon.plan import plan
 
+if TYPE_CHECKING:
+    from keras_gates.surgeon.rules.source import Source
+    from keras_gates.thresholds.quantile import Quantile
 
-def binarize(model, thresholds, **options):
+
+def binarize(
+    model: keras.Model, thresholds: Quantile, **options: Any
+) -> keras.Model:
     """A copy of a model whose gates are 0 where closed, else 1, and frozen.
 
     `factor = 0 if closed else 1`
@@ -73,7 +86,9 @@ def binarize(model, thresholds, **options):
     return copy
 
 
-def _check(sources, masks):
+def _check(
+    sources: dict[str, Source], masks: dict[str, NDArray[np.bool_]]
+) -> None:
     """Refuse masks of layers that hold more than a factor to set."""
     strangers = [
         name

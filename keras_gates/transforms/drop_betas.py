@@ -1,5 +1,10 @@
 """What the reference code of Network Slimming does to the shifts it cuts."""
 
+from __future__ import annotations
+
+from typing import Any
+
+import keras
 import numpy as np
 
 from keras_gates.graphs import graph as gr
@@ -9,7 +14,7 @@ from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.plan import plan
 
 
-def drop_betas(model, thresholds, **options):
+def drop_betas(model: keras.Model, thresholds: Any, **options: Any) -> Any:
     """A copy of a model without the betas of channels that are closed.
 
     `beta = 0 where gamma is closed`

@@ -1,6 +1,12 @@
 """Fold what is linear into single convolutions."""
 
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.rewrite import rewrite
@@ -11,8 +17,12 @@ from keras_gates.transforms.fusing import scales
 from keras_gates.transforms.fusing.wiring import Wiring
 from keras_gates.transforms.fusing.wiring import shared_layers
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.rewrite import Recall
 
-def fuse(model, batch_norm=True):
+
+def fuse(model: keras.Model, batch_norm: bool = True) -> keras.Model:
     """Fold what is linear into single convolutions.
 
     The new model computes the same in inference, with fewer layers:
@@ -72,12 +82,12 @@ def fuse(model, batch_norm=True):
     return fused
 
 
-def _edit(edits, recall):
+def _edit(edits: dict[Any, Any], recall: Recall) -> None:
     edit = edits.get(id(recall.site))
     return None if edit is None else edit(recall)
 
 
-def _edits(graph, batch_norm):
+def _edits(graph: Graph, batch_norm: bool) -> dict[Any, Any]:
     """What to do at which site, `{id: edit}`; no two touch one site."""
     graphs = [graph, *graph.nested()]
     shared = shared_layers(graphs)
@@ -92,7 +102,7 @@ def _edits(graph, batch_norm):
     return edits
 
 
-def _fused(fused, recall):
+def _fused(fused: Any, recall: Any) -> Any:
     """The convolution of a ResConv, made once, in place of it."""
     op = recall.op
     if id(op) not in fused:

@@ -1,5 +1,13 @@
 """Gates at four granularities, put into a model by one call."""
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
+
 from keras_gates import regularizers
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.names import Names
@@ -19,6 +27,11 @@ from keras_gates.transforms.gating.spec import check_one_of
 from keras_gates.transforms.gating.spec import parse
 from keras_gates.transforms.gating.weighing import Shares
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.transforms.finding.channels import Channels
+    from keras_gates.transforms.gating.spec import GateSpec
+
 STARTS = ("residual", "same")
 TIED = ("share", "skip")
 # From the inside out: a branch may be of one layer, a block of one branch.
@@ -26,17 +39,17 @@ _PIECES = {"layers": LayerGate, "branches": BranchGate, "blocks": BlockGate}
 
 
 def insert_gates(
-    model,
-    filters=None,
-    layers=None,
-    branches=None,
-    blocks=None,
+    model: keras.Model,
+    filters: bool | None = None,
+    layers: Any = None,
+    branches: Any = None,
+    blocks: Any = None,
     *,
-    mismatch="project",
-    start="residual",
-    tied="share",
-    sizes=None,
-):
+    mismatch: str = "project",
+    start: str = "residual",
+    tied: str = "share",
+    sizes: Any = None,
+) -> keras.Model:
     """Put gates into a model, at any of four granularities.
 
     | argument | what gets a gate | equation |
@@ -136,7 +149,7 @@ def insert_gates(
     return graph.model
 
 
-def _check(specs, **options):
+def _check(specs: dict[str, GateSpec], **options: Any) -> None:
     if not specs:
         raise ValueError(
             "insert_gates has nothing to do. Received: None for all of "
@@ -148,7 +161,9 @@ def _check(specs, **options):
         check_one_of(value, known[argument], argument)
 
 
-def _chosen(graph, finder, specs, tied):
+def _chosen(
+    graph: Graph, finder: Finder, specs: dict[str, GateSpec], tied: str
+) -> dict[Any, Any]:
     """The pieces to be gated, by kind; all checks are made here."""
     chosen = {}
     for kind in _PIECES:
@@ -160,7 +175,7 @@ def _chosen(graph, finder, specs, tied):
     return chosen
 
 
-def _pieces(finder, kind, spec):
+def _pieces(finder: Any, kind: str, spec: Any) -> Any:
     """The pieces of one kind that get gates."""
     if spec.pieces is not None:
         one = {"branches": "branch", "blocks": "block"}[kind]
@@ -173,7 +188,7 @@ def _pieces(finder, kind, spec):
     return wanted
 
 
-def _check_once(kind, pairs):
+def _check_once(kind: str, pairs: Any) -> None:
     twice = [pair for n, pair in enumerate(pairs) if pair in pairs[:n]]
     if twice:
         raise ValueError(
@@ -182,7 +197,9 @@ def _check_once(kind, pairs):
         )
 
 
-def _check_found(kind, spec, found, wanted):
+def _check_found(
+    kind: str, spec: GateSpec, found: list[Channels], wanted: list[Channels]
+) -> None:
     spec.check_used(kind, found)
     if wanted or spec.inputs:
         return
@@ -197,7 +214,9 @@ def _check_found(kind, spec, found, wanted):
     )
 
 
-def _gates(kind, found, spec, names, graph, shapes):
+def _gates(
+    kind: str, found: Any, spec: Any, names: Any, graph: Graph, shapes: Any
+) -> Iterator[Any]:
     """Each piece with its gate."""
     weights = [1 / len(found)] * len(found)
     if spec.weigh != "count":

@@ -1,5 +1,9 @@
 """The scale of batch normalizations, moved into the factors behind them."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -9,7 +13,7 @@ from keras_gates.layers import kernels
 from keras_gates.layers.resconv.res_conv import ResConv
 
 
-def normalize_gammas(model):
+def normalize_gammas(model: keras.Model) -> Any:
     """Make each `ResConv`'s `m` say how much its convolution contributes.
 
     `m <- m * rms(gamma)`, `gamma <- gamma / rms(gamma)`, `beta` likewise
@@ -70,7 +74,7 @@ def normalize_gammas(model):
     return new
 
 
-def _normalize(layer):
+def _normalize(layer: keras.Layer) -> None:
     norm = layer.norm
     if norm is None or norm.gamma is None:
         return

@@ -1,5 +1,11 @@
 """A 1x1 convolution on each identity shortcut."""
 
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import rewrite
@@ -14,7 +20,7 @@ from keras_gates.transforms.gating.piece_gates import swapped
 SEPARATED = "_separated"
 
 
-def separate_shortcuts(model):
+def separate_shortcuts(model: keras.Model) -> Any:
     """Put a 1x1 convolution on each shortcut that has none.
 
     `h[l+1] = relu(f(h[l]) + h[l])` becomes
@@ -70,7 +76,7 @@ def separate_shortcuts(model):
     axes = {site: _axis(join, labelling) for site, join in sums.items()}
     names = Names.of(graph)
 
-    def edit(recall):
+    def edit(recall: Any) -> Any:
         join = sums.get(recall.site)
         if join is None:
             return None
@@ -85,7 +91,7 @@ def separate_shortcuts(model):
     return rewrite(graph, edit)
 
 
-def _axis(join, labelling):
+def _axis(join: Any, labelling: Any) -> Any:
     """The axis of the channels that come into a join."""
     tensor = join.call.inputs[join.shortcut.index]
     axes = lb.varying(labelling.labels[tensor])
@@ -100,7 +106,7 @@ def _axis(join, labelling):
     return axes[0] if axes else rank - 1
 
 
-def _unclear(paths):
+def _unclear(paths: Any) -> Any:
     if not paths:
         return ""
     return f"Of these, both sides have as many kernels: {', '.join(paths)}. "

@@ -1,5 +1,9 @@
 """1x1 convolutions that do no more than pick channels."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -16,7 +20,7 @@ _CONVOLUTIONS = (
 )
 
 
-def simplify_selections(model):
+def simplify_selections(model: keras.Model) -> Any:
     """Leave out 1x1 convolutions that copy channels, or gather them.
 
     `separate_shortcuts` starts its convolutions as identities. Where they
@@ -50,7 +54,7 @@ def simplify_selections(model):
     """
     made = {}
 
-    def edit(recall):
+    def edit(recall: Any) -> Any:
         op = recall.op
         indices = _selected(op)
         if indices is None:
@@ -74,7 +78,7 @@ def simplify_selections(model):
     return rewrite(gr.read(model), edit)
 
 
-def _cheaper(inputs, indices):
+def _cheaper(inputs: Any, indices: Any) -> Any:
     """Whether moving values costs less than multiplying all inputs."""
     moved = indices.size
     if (indices < 0).any():
@@ -82,7 +86,7 @@ def _cheaper(inputs, indices):
     return GATHERING * moved < inputs * indices.size
 
 
-def _operations(op, rank, zeros):
+def _operations(op: keras.Operation, rank: int, zeros: Any) -> Any:
     """A gather under the name of the layer; with zeros to pick, a padding."""
     axis = channel_axis(op, rank)
     take = gr.operation("numpy.Take")(axis=axis)
@@ -95,7 +99,7 @@ def _operations(op, rank, zeros):
     return [pad, take]
 
 
-def _selected(op):
+def _selected(op: keras.Operation) -> Any:
     """For each output the input that a layer copies, -1 for none (zero).
 
     None if it does more than that.

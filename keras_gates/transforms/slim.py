@@ -1,7 +1,11 @@
 """A penalty on the gammas of batch normalisations."""
 
+from __future__ import annotations
+
 import math
 import numbers
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,8 +17,11 @@ from keras_gates.graphs.rewrite import rewrite
 from keras_gates.graphs.variables import values_of
 from keras_gates.regularizers import L1
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
 
-def slim(model, strength, gamma_init=None):
+
+def slim(model: keras.Model, strength: Any, gamma_init: Any = None) -> Any:
     """Let training pull the gammas of batch normalisations to zero.
 
     `loss = original + strength * sum(abs(gamma))`
@@ -60,7 +67,7 @@ def slim(model, strength, gamma_init=None):
     graph = gr.read(model)
     norms = {id(call.op) for call in _norms(graph)}
 
-    def edit(recall):
+    def edit(recall: Any) -> Any:
         if id(recall.op) not in norms:
             return None
         new = recall.copy()
@@ -77,7 +84,7 @@ def slim(model, strength, gamma_init=None):
     return rewrite(graph, edit)
 
 
-def _norms(graph):
+def _norms(graph: Graph) -> Any:
     """The calls of batch normalisations, all with gammas."""
     found = [
         call
@@ -102,7 +109,7 @@ def _norms(graph):
     return found
 
 
-def _signs(norm, start):
+def _signs(norm: Any, start: Any) -> Any:
     """1 where all gammas are at least 0, else the sign of each."""
     negative = values_of(norm.gamma) < 0
     if start is not None or not negative.any():
@@ -110,7 +117,7 @@ def _signs(norm, start):
     return np.where(negative, -1, 1).tolist()
 
 
-def _check_start(value):
+def _check_start(value: Any) -> None:
     if value is None:
         return
     number = isinstance(value, numbers.Real) and not isinstance(value, bool)

@@ -1,5 +1,9 @@
 """Turn layers with stripes back into layers of Keras."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -14,7 +18,7 @@ from keras_gates.layers.stripconv.trimming import trim
 _OWN = ("needs", "stripes", "method")
 
 
-def to_dense(model, only_slower=False):
+def to_dense(model: keras.Model, only_slower: Any = False) -> Any:
     """A copy of a model with `Conv2D` layers in place of `StripConv`.
 
     The kernels are zero where there is no stripe. Rows and columns on the
@@ -62,7 +66,7 @@ def to_dense(model, only_slower=False):
     if only_slower:
         found = {i: x for i, x in found.items() if not _pays(*x)}
 
-    def edit(recall):
+    def edit(recall: Any) -> Any:
         key = id(recall.op)
         if key not in found:
             return None
@@ -79,19 +83,19 @@ def to_dense(model, only_slower=False):
     return rewrite(graph, edit)
 
 
-def _pays(layer, shapes):
+def _pays(layer: keras.Layer, shapes: Any) -> Any:
     if layer.stripes is None:
         return True
     return all(layer.computes(shape) == "stripes" for shape in shapes)
 
 
-def _weights(layer):
+def _weights(layer: keras.Layer) -> Any:
     kernel = keras.ops.convert_to_numpy(layer.effective_kernel())
     bias = layer.bias
     return kernel, None if bias is None else keras.ops.convert_to_numpy(bias)
 
 
-def _trim(layer, shapes):
+def _trim(layer: keras.Layer, shapes: Any) -> Any:
     """How the layer's kernel is trimmed: in one way for all of its calls."""
     kept = layer.stripes
     if kept is None:
@@ -105,7 +109,7 @@ def _trim(layer, shapes):
     return ways[0] if alike else trim(layer.window(shapes[0]), whole)
 
 
-def _layers(layer, shapes, names):
+def _layers(layer: keras.Layer, shapes: Any, names: Any) -> Any:
     """The layers in place of a StripConv: the convolution is the last."""
     how = _trim(layer, shapes)
     config = {

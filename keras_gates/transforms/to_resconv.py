@@ -1,8 +1,12 @@
 """Convolutions that get a shortcut that fuses away again."""
 
+from __future__ import annotations
+
 import functools
 import numbers
+from typing import Any
 
+import keras
 import numpy as np
 
 from keras_gates import regularizers
@@ -22,14 +26,14 @@ _GIVEN = (
 
 
 def to_resconv(
-    model,
-    m_regularizer=None,
+    model: keras.Model,
+    m_regularizer: Any = None,
     *,
-    start="same",
-    include=None,
-    exclude=None,
-    **arguments,
-):
+    start: Any = "same",
+    include: Any = None,
+    exclude: Any = None,
+    **arguments: Any,
+) -> Any:
     """Make each convolution of a model a `ResConv`.
 
     A convolution with its batch normalization becomes one `ResConv` of the
@@ -109,12 +113,12 @@ def to_resconv(
     return rewrite(graph, lambda recall: _edit(edits, recall))
 
 
-def _edit(edits, recall):
+def _edit(edits: Any, recall: Any) -> Any:
     edit = edits.get(id(recall.site))
     return None if edit is None else edit(recall)
 
 
-def _converted(conv, arguments, recall):
+def _converted(conv: Any, arguments: Any, recall: Any) -> Any:
     """The call of the new layer, with the weights of the old ones."""
     new = ResConv(**{**conv.arguments, **arguments})
     outputs = new(*recall.args)
@@ -124,7 +128,7 @@ def _converted(conv, arguments, recall):
     return outputs
 
 
-def _copy(old, new):
+def _copy(old: Any, new: Any) -> None:
     # A grouped convolution may have become a depthwise one.
     arrays = [
         np.array(a).reshape(w.shape)

@@ -1,5 +1,10 @@
 """Give the filters of convolutions a shape to learn."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 import keras
 
 from keras_gates.graphs import graph as gr
@@ -7,10 +12,16 @@ from keras_gates.graphs.configs import config_of
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.stripconv.strip_conv import StripConv
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+
 
 def to_stripconv(
-    model, skeleton_regularizer=None, skeleton_constraint=None, layers=None
-):
+    model: keras.Model,
+    skeleton_regularizer: Any = None,
+    skeleton_constraint: Any = None,
+    layers: Any = None,
+) -> Any:
     """A copy of a model with `StripConv` layers in place of `Conv2D`.
 
     The skeletons start at one, so that the copy computes what the model does.
@@ -56,7 +67,7 @@ def to_stripconv(
         "skeleton_constraint": skeleton_constraint,
     }
 
-    def edit(recall):
+    def edit(recall: Any) -> Any:
         op = recall.op
         if id(op) not in chosen:
             return None
@@ -69,7 +80,7 @@ def to_stripconv(
     return rewrite(graph, edit)
 
 
-def _chosen(graph, names):
+def _chosen(graph: Graph, names: Any) -> Any:
     """`{id: layer}` of the convolutions to turn."""
     sites = [s for g in [graph, *graph.nested()] for s in g.sites]
     if names is not None:
@@ -95,7 +106,7 @@ def _chosen(graph, names):
     return wanted
 
 
-def _is_plain(op):
+def _is_plain(op: keras.Operation) -> Any:
     """Whether a layer is a convolution with stripes."""
     return (
         type(op) is keras.layers.Conv2D
@@ -105,7 +116,7 @@ def _is_plain(op):
     )
 
 
-def _told(strangers, missing):
+def _told(strangers: Any, missing: Any) -> Any:
     if not strangers and not missing:
         return "any layer"
     parts = [f"layer '{name}'" for name in strangers]
@@ -113,14 +124,14 @@ def _told(strangers, missing):
     return ", ".join(parts)
 
 
-def _strip_conv(conv, options):
+def _strip_conv(conv: Any, options: Any) -> Any:
     config = {**config_of(conv), **options}
     layer = StripConv.from_config(config)
     layer.trainable = conv.trainable
     return layer
 
 
-def _copy(conv, layer):
+def _copy(conv: Any, layer: keras.Layer) -> None:
     layer._kernel.assign(conv.kernel)
     if conv.use_bias:
         layer.bias.assign(conv.bias)

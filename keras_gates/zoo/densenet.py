@@ -1,5 +1,9 @@
 """DenseNet in the form for CIFAR."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -7,13 +11,13 @@ from keras_gates.zoo.style import Style
 
 
 def densenet(
-    depth=40,
-    growth=12,
-    input_shape=(32, 32, 3),
-    classes=10,
-    name=None,
-    **options,
-):
+    depth: Any = 40,
+    growth: Any = 12,
+    input_shape: Any = (32, 32, 3),
+    classes: Any = 10,
+    name: str | None = None,
+    **options: Any,
+) -> Any:
     """DenseNet without bottlenecks: three stages of 3x3 convolutions.
 
     Each layer reads all layers of its stage before it, and between stages

@@ -1,5 +1,9 @@
 """ResNet in the forms for ImageNet."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -7,8 +11,11 @@ from keras_gates.zoo.style import Style
 
 
 def resnet18(
-    input_shape=(224, 224, 3), classes=1000, name="resnet18", **options
-):
+    input_shape: Any = (224, 224, 3),
+    classes: Any = 1000,
+    name: str = "resnet18",
+    **options: Any,
+) -> Any:
     """ResNet-18 for ImageNet: basic blocks, 1x1 projections between stages.
 
     At 224x224: 1.8141G MACs and 11,689,512 trainable parameters.
@@ -38,8 +45,11 @@ def resnet18(
 
 
 def resnet50(
-    input_shape=(224, 224, 3), classes=1000, name="resnet50", **options
-):
+    input_shape: Any = (224, 224, 3),
+    classes: Any = 1000,
+    name: str = "resnet50",
+    **options: Any,
+) -> Any:
     """ResNet-50 for ImageNet: bottleneck blocks.
 
     A block's stride is that of its 3x3 convolution, as in PyTorch and in
@@ -73,7 +83,15 @@ def resnet50(
     )
 
 
-def _resnet(depths, branch, widening, input_shape, classes, name, options):
+def _resnet(
+    depths: Any,
+    branch: Any,
+    widening: Any,
+    input_shape: Any,
+    classes: Any,
+    name: str,
+    options: Any,
+) -> Any:
     style = Style.of(options)
     inputs = keras.Input(input_shape)
     x = style.conv_norm_relu(inputs, 64, 7, 2, name="conv1")
@@ -95,12 +113,14 @@ def _resnet(depths, branch, widening, input_shape, classes, name, options):
     return keras.Model(inputs, outputs, name=name)
 
 
-def _basic(style, x, filters, strides, name):
+def _basic(style: Any, x: Any, filters: Any, strides: Any, name: str) -> Any:
     x = style.conv_norm_relu(x, filters, 3, strides, name=f"{name}_conv1")
     return style.conv_norm(x, filters, name=f"{name}_conv2")
 
 
-def _bottleneck(style, x, filters, strides, name):
+def _bottleneck(
+    style: Any, x: Any, filters: Any, strides: Any, name: str
+) -> Any:
     x = style.conv_norm_relu(x, filters, 1, name=f"{name}_conv1")
     x = style.conv_norm_relu(x, filters, 3, strides, name=f"{name}_conv2")
     return style.conv_norm(x, 4 * filters, 1, name=f"{name}_conv3")

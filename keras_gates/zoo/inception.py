@@ -1,5 +1,9 @@
 """A small Inception, for CIFAR."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -15,12 +19,12 @@ _MODULES = (
 
 
 def inception(
-    modules=_MODULES,
-    input_shape=(32, 32, 3),
-    classes=10,
-    name="inception",
-    **options,
-):
+    modules: Any = _MODULES,
+    input_shape: Any = (32, 32, 3),
+    classes: Any = 10,
+    name: str = "inception",
+    **options: Any,
+) -> Any:
     """Inception in a small form: blocks of two parallel convolutions.
 
     A first 3x3 convolution of 96 filters, then eight blocks that lay a 1x1
@@ -67,7 +71,7 @@ def inception(
     return keras.Model(inputs, outputs, name=name)
 
 
-def _parallel(style, x, filters, name):
+def _parallel(style: Any, x: Any, filters: Any, name: str) -> Any:
     point, wide = filters
     return [
         style.conv_norm_relu(x, point, 1, name=f"{name}_1x1"),
@@ -75,7 +79,7 @@ def _parallel(style, x, filters, name):
     ]
 
 
-def _halving(style, x, filters, name):
+def _halving(style: Any, x: Any, filters: Any, name: str) -> Any:
     y = style.conv_norm_relu(x, filters, 3, 2, name=f"{name}_3x3")
     x, _ = style.padded(x, 3, 2, f"{name}_pool")
     return [y, style.max_pool(x, 3, 2, name=f"{name}_pool")]

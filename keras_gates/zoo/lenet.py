@@ -1,12 +1,21 @@
 """LeNet."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import layers
 
 from keras_gates.zoo.style import Style
 
 
-def lenet5(input_shape=(28, 28, 1), classes=10, name="lenet5", **options):
+def lenet5(
+    input_shape: Any = (28, 28, 1),
+    classes: Any = 10,
+    name: str = "lenet5",
+    **options: Any,
+) -> Any:
     """LeNet-5 in the form of Caffe: 20-50-800-500, for MNIST.
 
     Two 5x5 convolutions without padding, each with ReLU and 2x2 max pooling,

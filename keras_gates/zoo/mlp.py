@@ -1,18 +1,22 @@
 """Fully connected networks."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 
 from keras_gates.zoo.style import Style
 
 
 def mlp(
-    hidden=(500, 300),
-    input_shape=(784,),
-    classes=10,
-    norm=False,
-    name="mlp",
-    **options,
-):
+    hidden: Any = (500, 300),
+    input_shape: Any = (784,),
+    classes: Any = 10,
+    norm: Any = False,
+    name: str = "mlp",
+    **options: Any,
+) -> Any:
     """Fully connected layers with ReLU, 784-500-300-10 as it comes.
 
     545,000 weights and as many MACs, biases aside. Network Slimming prunes

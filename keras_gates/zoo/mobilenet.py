@@ -1,5 +1,9 @@
 """MobileNet in the form for CIFAR."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 
 from keras_gates.zoo.style import Style
@@ -12,7 +16,12 @@ _BLOCKS = (
 )
 
 
-def mobilenet(input_shape=(32, 32, 3), classes=10, name="mobilenet", **options):
+def mobilenet(
+    input_shape: Any = (32, 32, 3),
+    classes: Any = 10,
+    name: str = "mobilenet",
+    **options: Any,
+) -> Any:
     """MobileNet (version 1) for CIFAR: the first convolution has stride 1.
 
     13 blocks of a depthwise and a 1x1 convolution, each with batch

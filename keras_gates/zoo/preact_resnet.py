@@ -1,5 +1,9 @@
 """Pre-activation ResNet in the form for CIFAR."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -7,8 +11,12 @@ from keras_gates.zoo.style import Style
 
 
 def preact_resnet(
-    depth=164, input_shape=(32, 32, 3), classes=10, name=None, **options
-):
+    depth: Any = 164,
+    input_shape: Any = (32, 32, 3),
+    classes: Any = 10,
+    name: str | None = None,
+    **options: Any,
+) -> Any:
     """ResNet with the activations in front, of bottleneck blocks.
 
     Three stages of 64, 128 and 256 channels. A block is batch
@@ -62,7 +70,9 @@ def preact_resnet(
     return keras.Model(inputs, outputs, name=name or f"preact_resnet{depth}")
 
 
-def _block(style, x, filters, strides, first, name):
+def _block(
+    style: Any, x: Any, filters: Any, strides: Any, first: Any, name: str
+) -> Any:
     shortcut = x
     if first:
         here = f"{name}_shortcut"

@@ -1,5 +1,9 @@
 """ResNet in the forms for CIFAR, with shortcuts and without."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import layers
 from keras import ops
@@ -10,13 +14,13 @@ _SHORTCUTS = ("identity", "pad", "projection")
 
 
 def resnet(
-    depth=20,
-    shortcut="pad",
-    input_shape=(32, 32, 3),
-    classes=10,
-    name=None,
-    **options,
-):
+    depth: Any = 20,
+    shortcut: Any = "pad",
+    input_shape: Any = (32, 32, 3),
+    classes: Any = 10,
+    name: str | None = None,
+    **options: Any,
+) -> Any:
     """ResNet for CIFAR: three stages of basic blocks, of 16 to 64 channels.
 
     At 32x32, in millions:
@@ -73,8 +77,12 @@ def resnet(
 
 
 def plain_resnet(
-    depth=20, input_shape=(32, 32, 3), classes=10, name=None, **options
-):
+    depth: Any = 20,
+    input_shape: Any = (32, 32, 3),
+    classes: Any = 10,
+    name: str | None = None,
+    **options: Any,
+) -> Any:
     """The layers of `resnet` without its shortcuts.
 
     Reference:
@@ -106,7 +114,14 @@ def plain_resnet(
     return _stages(depth, None, input_shape, classes, name, options)
 
 
-def _stages(depth, join, input_shape, classes, name, options):
+def _stages(
+    depth: Any,
+    join: Any,
+    input_shape: Any,
+    classes: Any,
+    name: str,
+    options: Any,
+) -> Any:
     """The network; `join` adds the shortcut of a block, None where none."""
     style = Style.of(options)
     blocks, rest = divmod(depth - 2, 6)
@@ -131,13 +146,13 @@ def _stages(depth, join, input_shape, classes, name, options):
     return keras.Model(inputs, outputs, name=name)
 
 
-def _same(style, x, y, strides, name):
+def _same(style: Any, x: Any, y: Any, strides: Any, name: str) -> Any:
     if x.shape != y.shape:
         return y
     return layers.Add(name=f"{name}_add")([x, y])
 
 
-def _project(style, x, y, strides, name):
+def _project(style: Any, x: Any, y: Any, strides: Any, name: str) -> Any:
     if x.shape != y.shape:
         width = y.shape[style.channels]
         to = f"{name}_shortcut"
@@ -145,7 +160,7 @@ def _project(style, x, y, strides, name):
     return layers.Add(name=f"{name}_add")([x, y])
 
 
-def _pad(style, x, y, strides, name):
+def _pad(style: Any, x: Any, y: Any, strides: Any, name: str) -> Any:
     if x.shape != y.shape:
         # A pool of size 1 takes every second pixel.
         x = style.average_pool(x, 1, strides, name=f"{name}_shortcut")

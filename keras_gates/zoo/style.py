@@ -1,6 +1,9 @@
 """What the networks have in common: layout, initial weights, penalties."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any
 
 import keras
 from keras import layers
@@ -23,7 +26,7 @@ class Style:
     classifier_activation: str | None = "softmax"
 
     @classmethod
-    def of(cls, options):
+    def of(cls, options: Any) -> Any:
         """The style for the keyword arguments of a network."""
         known = [field.name for field in dataclasses.fields(cls)]
         strange = [name for name in options if name not in known]
@@ -35,18 +38,27 @@ class Style:
         return cls(**options)
 
     @property
-    def layout(self):
+    def layout(self) -> Any:
         return self.data_format or keras.config.image_data_format()
 
     @property
-    def channels(self):
+    def channels(self) -> Any:
         """The axis of the channels of a batch of images."""
         return 1 if self.layout == "channels_first" else 3
 
-    def penalty(self):
+    def penalty(self) -> Any:
         return keras.regularizers.L2(self.l2) if self.l2 else None
 
-    def conv(self, x, filters, size=3, strides=1, *, name, use_bias=False):
+    def conv(
+        self,
+        x: Any,
+        filters: Any,
+        size: Any = 3,
+        strides: Any = 1,
+        *,
+        name: str,
+        use_bias: Any = False,
+    ) -> Any:
         """A convolution that keeps the size, up to its strides.
 
         At strides above 1 the padding is a layer of its own: the one that
@@ -65,7 +77,9 @@ class Style:
             name=name,
         )(x)
 
-    def depthwise(self, x, size=3, strides=1, *, name):
+    def depthwise(
+        self, x: Any, size: Any = 3, strides: Any = 1, *, name: str
+    ) -> Any:
         x, padding = self.padded(x, size, strides, name)
         return layers.DepthwiseConv2D(
             size,
@@ -78,7 +92,7 @@ class Style:
             name=name,
         )(x)
 
-    def padded(self, x, size, strides, name):
+    def padded(self, x: Any, size: Any, strides: Any, name: str) -> Any:
         """`x`, and the padding that the layer `name` behind it wants."""
         if size == 1:
             return x, "valid"
@@ -89,38 +103,60 @@ class Style:
         )
         return pad(x), "valid"
 
-    def norm(self, x, name):
+    def norm(self, x: Any, name: str) -> Any:
         axis = self.channels if len(x.shape) > 2 else -1
         return layers.BatchNormalization(
             axis, **{**BATCH_NORM, **self.batch_norm}, name=name
         )(x)
 
-    def norm_relu(self, x, name):
+    def norm_relu(self, x: Any, name: str) -> Any:
         """Batch normalization and ReLU, named after the layer `name`."""
         return layers.ReLU(name=f"{name}_relu")(self.norm(x, f"{name}_bn"))
 
-    def conv_norm(self, x, filters, size=3, strides=1, *, name):
+    def conv_norm(
+        self,
+        x: Any,
+        filters: Any,
+        size: Any = 3,
+        strides: Any = 1,
+        *,
+        name: str,
+    ) -> Any:
         x = self.conv(x, filters, size, strides, name=name)
         return self.norm(x, f"{name}_bn")
 
-    def conv_norm_relu(self, x, filters, size=3, strides=1, *, name):
+    def conv_norm_relu(
+        self,
+        x: Any,
+        filters: Any,
+        size: Any = 3,
+        strides: Any = 1,
+        *,
+        name: str,
+    ) -> Any:
         x = self.conv_norm(x, filters, size, strides, name=name)
         return layers.ReLU(name=f"{name}_relu")(x)
 
-    def max_pool(self, x, size=2, strides=2, *, name):
+    def max_pool(
+        self, x: Any, size: Any = 2, strides: Any = 2, *, name: str
+    ) -> Any:
         return layers.MaxPooling2D(
             size, strides, data_format=self.layout, name=name
         )(x)
 
-    def average_pool(self, x, size=2, strides=2, *, name):
+    def average_pool(
+        self, x: Any, size: Any = 2, strides: Any = 2, *, name: str
+    ) -> Any:
         return layers.AveragePooling2D(
             size, strides, data_format=self.layout, name=name
         )(x)
 
-    def flatten(self, x):
+    def flatten(self, x: Any) -> Any:
         return layers.Flatten(data_format=self.layout, name="flatten")(x)
 
-    def hidden(self, x, units, *, name, norm=False):
+    def hidden(
+        self, x: Any, units: Any, *, name: str, norm: Any = False
+    ) -> Any:
         """A fully connected layer with ReLU, normalized in front of it."""
         x = layers.Dense(
             units,
@@ -132,7 +168,7 @@ class Style:
         )(x)
         return self.norm_relu(x, name) if norm else x
 
-    def classify(self, x, classes, pool=True):
+    def classify(self, x: Any, classes: Any, pool: Any = True) -> Any:
         """Global average pooling, if wanted, and the last Dense layer."""
         if pool:
             x = layers.GlobalAveragePooling2D(
@@ -147,7 +183,7 @@ class Style:
         )(x)
 
 
-def _he_normal():
+def _he_normal() -> Any:
     """As He et al. start ResNet and Liu et al. VGG: by the fan-out.
 
     A new one each time: an initializer draws the same numbers again.

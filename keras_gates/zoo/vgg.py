@@ -1,5 +1,9 @@
 """VGG with batch normalization, in the forms for CIFAR."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import layers
 
@@ -9,13 +13,13 @@ _FILTERS = (64, 128, 256, 512, 512)
 
 
 def vgg16(
-    input_shape=(32, 32, 3),
-    classes=10,
-    hidden=(512,),
-    dropout=0.0,
-    name="vgg16",
-    **options,
-):
+    input_shape: Any = (32, 32, 3),
+    classes: Any = 10,
+    hidden: Any = (512,),
+    dropout: Any = 0.0,
+    name: str = "vgg16",
+    **options: Any,
+) -> Any:
     """VGG-16 with batch normalization behind each of 13 convolutions.
 
     At 32x32 the convolutions cost 313,196,544 MACs. With its 512-512-10
@@ -60,13 +64,13 @@ def vgg16(
 
 
 def vgg19(
-    input_shape=(32, 32, 3),
-    classes=10,
-    hidden=(),
-    dropout=0.0,
-    name="vgg19",
-    **options,
-):
+    input_shape: Any = (32, 32, 3),
+    classes: Any = 10,
+    hidden: Any = (),
+    dropout: Any = 0.0,
+    name: str = "vgg19",
+    **options: Any,
+) -> Any:
     """VGG-19 with batch normalization, as Network Slimming has it.
 
     16 convolutions without bias; the last of the five poolings takes the
@@ -106,7 +110,9 @@ def vgg19(
     return _headed(style, inputs, x, classes, hidden, dropout, name)
 
 
-def _features(style, x, depths, last_pool, name):
+def _features(
+    style: Any, x: Any, depths: Any, last_pool: Any, name: str
+) -> Any:
     """Five stages of 3x3 convolutions, each with a 2x2 pooling behind."""
     sides = [s for a, s in enumerate(x.shape) if a not in (0, style.channels)]
     if any(side is not None and side < 32 for side in sides):
@@ -125,7 +131,15 @@ def _features(style, x, depths, last_pool, name):
     return x
 
 
-def _headed(style, inputs, x, classes, hidden, dropout, name):
+def _headed(
+    style: Any,
+    inputs: Any,
+    x: Any,
+    classes: Any,
+    hidden: Any,
+    dropout: Any,
+    name: str,
+) -> Any:
     x = style.flatten(x)
     for number, units in enumerate(hidden, 1):
         x = style.hidden(x, units, name=f"fc{number}")

@@ -1,5 +1,9 @@
 """A `ResConv` written out as layers of Keras and a gate."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -7,7 +11,7 @@ from keras_gates.layers import kernels
 from keras_gates.layers import stock
 
 
-def expand(layer, inputs, made):
+def expand(layer: keras.Layer, inputs: Any, made: Any) -> Any:
     """The function of a built `ResConv`, of a KerasTensor.
 
     Args:
@@ -37,7 +41,7 @@ def expand(layer, inputs, made):
     )(outputs)
 
 
-def _shortcut(layer, x, made):
+def _shortcut(layer: keras.Layer, x: Any, made: Any) -> Any:
     """`g * f(x)`."""
     name, g = layer.name, float(kernels.values(layer.g))
     if layer.shortcut_kind.startswith("pool"):
@@ -67,18 +71,20 @@ def _shortcut(layer, x, made):
     )(x)
 
 
-def _weights(layer):
+def _weights(layer: keras.Layer) -> Any:
     # Copies: JAX would share the arrays, and free them when a model trains.
     return [np.array(weight) for weight in layer.get_weights()]
 
 
-def _kept(made, name, make):
+def _kept(made: Any, name: str, make: Any) -> Any:
     if name not in made:
         made[name] = make(name)
     return made[name]
 
 
-def _copied(made, name, layer, x, weights=None):
+def _copied(
+    made: Any, name: str, layer: keras.Layer, x: Any, weights: Any = None
+) -> Any:
     """A call of a layer's copy, which is made by the first call."""
     if name in made:
         return made[name](x)

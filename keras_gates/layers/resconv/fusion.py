@@ -1,12 +1,17 @@
 """The one convolution that a `ResConv` is in inference."""
 
+from __future__ import annotations
+
+from typing import Any
+
+import keras
 import numpy as np
 
 from keras_gates.layers import kernels
 from keras_gates.layers import stock
 
 
-def fuse(layer):
+def fuse(layer: keras.Layer) -> Any:
     """The built convolution of a built `ResConv`."""
     kernel, bias = fused_weights(layer)
     ((axis, channels),) = layer.conv.input_spec.axes.items()
@@ -27,7 +32,7 @@ def fuse(layer):
     return new
 
 
-def fused_weights(layer):
+def fused_weights(layer: keras.Layer) -> Any:
     """`(kernel, bias)` of that convolution, in float64."""
     kernel, bias = kernels.of(layer.conv)
     if layer.norm is not None:
@@ -37,7 +42,7 @@ def fused_weights(layer):
     return m * kernel + g * added, m * bias + g * offset
 
 
-def _shortcut(layer, shape):
+def _shortcut(layer: keras.Layer, shape: Any) -> Any:
     """The kernel and bias that compute the shortcut."""
     offset = 0.0
     if layer.pointwise is None:

@@ -1,5 +1,9 @@
 """A convolution with a shortcut that fuses away."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -98,31 +102,31 @@ class ResConv(Fusible):
 
     def __init__(
         self,
-        filters,
-        kernel_size,
-        strides=1,
-        padding="same",
-        data_format=None,
-        dilation_rate=1,
-        groups=1,
-        activation=None,
-        use_bias=False,
-        batch_norm=True,
-        shortcut="auto",
-        kernel_initializer="glorot_uniform",
-        bias_initializer="zeros",
-        kernel_regularizer=None,
-        bias_regularizer=None,
-        kernel_constraint=None,
-        bias_constraint=None,
-        m_initializer="ones",
-        m_regularizer=None,
-        m_constraint=None,
-        g_initializer="ones",
-        g_regularizer=None,
-        g_constraint=None,
-        **kwargs,
-    ):
+        filters: Any,
+        kernel_size: Any,
+        strides: Any = 1,
+        padding: Any = "same",
+        data_format: Any = None,
+        dilation_rate: Any = 1,
+        groups: Any = 1,
+        activation: Any = None,
+        use_bias: Any = False,
+        batch_norm: Any = True,
+        shortcut: Any = "auto",
+        kernel_initializer: Any = "glorot_uniform",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        bias_constraint: Any = None,
+        m_initializer: Any = "ones",
+        m_regularizer: Any = None,
+        m_constraint: Any = None,
+        g_initializer: Any = "ones",
+        g_regularizer: Any = None,
+        g_constraint: Any = None,
+        **kwargs: Any,
+    ) -> None:
         super().__init__(
             filters=filters,
             kernel_size=kernel_size,
@@ -154,11 +158,11 @@ class ResConv(Fusible):
         sc.resolve(self, self.window((None,) * (self.rank or 1)))
 
     @property
-    def m(self):
+    def m(self) -> Any:
         """The layer scaling factor."""
         return self.gate.factor
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         window, channels = self.read(input_shape)
         self.shortcut_kind = sc.resolve(self, window, channels)
         fixed = {self.channel_axis: channels}
@@ -199,7 +203,7 @@ class ResConv(Fusible):
             self.pointwise = self._pointwise(rank, channels)
             self.pointwise.build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> Any:
         outputs = self.conv(inputs)
         if self.norm is not None:
             outputs = self.norm(outputs)
@@ -214,7 +218,7 @@ class ResConv(Fusible):
         g = ops.cast(self.g, self.compute_dtype)
         return self.activation(self.gate(outputs) + g * shortcut)
 
-    def fuse(self):
+    def fuse(self) -> Any:
         """The one layer that computes the same in inference.
 
         Returns:
@@ -228,7 +232,7 @@ class ResConv(Fusible):
         self._check_built("fused")
         return fusion.fuse(self)
 
-    def expand(self, inputs, made=None):
+    def expand(self, inputs: Any, made: Any = None) -> Any:
         """The same function of a KerasTensor, out of layers of Keras.
 
         `m` becomes a `LayerGate` of this layer's name, so that the surgeon
@@ -249,7 +253,7 @@ class ResConv(Fusible):
         self._check_built("expanded")
         return expansion.expand(self, inputs, {} if made is None else made)
 
-    def get_config(self):
+    def get_config(self) -> Any:
         batch_norm = self.batch_norm
         if isinstance(batch_norm, dict):
             whole = stock.normalization(self, "norm").get_config()
@@ -262,7 +266,7 @@ class ResConv(Fusible):
 
     # The layers inside ---------------------------------------------------
 
-    def _pointwise(self, rank, channels):
+    def _pointwise(self, rank: int, channels: Any) -> Any:
         start = self.kernel_initializer
         if isinstance(start, keras.initializers.Initializer):
             # One initializer would draw the same numbers twice.
@@ -279,7 +283,7 @@ class ResConv(Fusible):
             name="pointwise",
         )
 
-    def _check_built(self, done):
+    def _check_built(self, done: Any) -> None:
         if not self.built:
             raise ValueError(
                 f"ResConv '{self.name}' can't be {done} yet. Received: a "

@@ -1,9 +1,15 @@
 """Which shortcuts a convolution can have and still be one convolution."""
 
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
 KINDS = ("identity", "conv", "pool", "pool_conv")
 
 
-def resolve(layer, window, channels=None):
+def resolve(layer: keras.Layer, window: Any, channels: Any = None) -> Any:
     """The kind of shortcut of a `ResConv`.
 
     Args:
@@ -29,7 +35,7 @@ def resolve(layer, window, channels=None):
     return kind
 
 
-def depends_on_size(kind, window):
+def depends_on_size(kind: str, window: Any) -> Any:
     """Whether the size of the input decides which tap the shortcut meets."""
     wide = any(
         taps > 1 < stride
@@ -38,14 +44,14 @@ def depends_on_size(kind, window):
     return kind == "conv" and wide
 
 
-def _choose(window, same_channels):
+def _choose(window: Any, same_channels: Any) -> Any:
     """The shortcut whose outcome has the shape of the convolution's."""
     if window.keeps_size:
         return "identity" if same_channels else "conv"
     return "pool" if same_channels else "pool_conv"
 
 
-def _obstacle(kind, window):
+def _obstacle(kind: str, window: Any) -> Any:
     """Why such a shortcut doesn't fit the window, and the remedy.
 
     Returns None where it does, if only the channels fit.
@@ -75,7 +81,7 @@ def _obstacle(kind, window):
     return None
 
 
-def _mismatch(kind, window, channels, filters):
+def _mismatch(kind: str, window: Any, channels: Any, filters: Any) -> Any:
     """Why the shortcut doesn't fit the input, and the remedy, or None."""
     if not kind.endswith("conv") and channels != filters:
         wanted = "conv" if kind == "identity" else "pool_conv"

@@ -1,6 +1,9 @@
 """Have a function of tensors run by XLA."""
 
+from __future__ import annotations
+
 import functools
+from typing import Any
 
 import keras
 
@@ -15,14 +18,14 @@ class Compiled:
         function: a function of tensors, without side effects.
     """
 
-    def __init__(self, function):
+    def __init__(self, function: Any) -> None:
         self._function = _through_xla(function)
 
-    def __call__(self, *args):
+    def __call__(self, *args: Any) -> Any:
         return self._function(*args)
 
 
-def _through_xla(function):
+def _through_xla(function: Any) -> Any:
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf

@@ -1,5 +1,9 @@
 """A convolution that learns the shape of its filters."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -94,15 +98,15 @@ class StripConv(keras.layers.Conv2D):
 
     def __init__(
         self,
-        filters,
-        kernel_size,
-        skeleton_initializer="ones",
-        skeleton_regularizer=None,
-        skeleton_constraint=None,
-        stripes=None,
-        method="auto",
-        **kwargs,
-    ):
+        filters: int,
+        kernel_size: int,
+        skeleton_initializer: str = "ones",
+        skeleton_regularizer: Any = None,
+        skeleton_constraint: Any = None,
+        stripes: Any = None,
+        method: str = "auto",
+        **kwargs: Any,
+    ) -> None:
         super().__init__(filters, kernel_size, **kwargs)
         if self.groups != 1:
             raise ValueError(
@@ -127,16 +131,16 @@ class StripConv(keras.layers.Conv2D):
             )
 
     @property
-    def kernel(self):
+    def kernel(self) -> keras.Variable:
         """The dense kernel, without the skeleton."""
         return self.effective_kernel() if self.stripes else super().kernel
 
     @property
-    def channel_axis(self):
+    def channel_axis(self) -> Any:
         """The axis of the channels in input and output."""
         return 1 if self.data_format == "channels_first" else -1
 
-    def build(self, input_shape):
+    def build(self, input_shape: tuple[None, int, int, int]) -> None:
         if self.stripes is not None:
             self._build_stripes(input_shape)
             return
@@ -152,7 +156,7 @@ class StripConv(keras.layers.Conv2D):
             constraint=self.skeleton_constraint,
         )
 
-    def _build_stripes(self, input_shape):
+    def _build_stripes(self, input_shape: Any) -> None:
         axis = self.channel_axis
         channels = input_shape[axis]
         self.input_spec = keras.layers.InputSpec(
@@ -184,7 +188,7 @@ class StripConv(keras.layers.Conv2D):
                 constraint=self.bias_constraint,
             )
 
-    def call(self, inputs, training=None):
+    def call(self, inputs: Any, training: Any = None) -> Any:
         if self.stripes is None:
             kernel = self.effective_kernel()
             outputs = self.convolution_op(inputs, kernel)
@@ -199,7 +203,7 @@ class StripConv(keras.layers.Conv2D):
             outputs = ops.add(outputs, ops.reshape(self.bias, shape))
         return outputs if self.activation is None else self.activation(outputs)
 
-    def window(self, input_shape):
+    def window(self, input_shape: tuple[None, int, int, int]) -> Window:
         """The `Window` of the kernel on inputs of this shape."""
         first = self.data_format == "channels_first"
         return Window(
@@ -210,7 +214,7 @@ class StripConv(keras.layers.Conv2D):
             tuple(input_shape[2:4] if first else input_shape[1:3]),
         )
 
-    def computes(self, input_shape):
+    def computes(self, input_shape: Any) -> Any:
         """How inference on inputs of this shape goes on.
 
         Returns:
@@ -221,7 +225,7 @@ class StripConv(keras.layers.Conv2D):
         channels = self.stripe_kernel.shape[1]
         return self._paths.choice(self.window(input_shape), channels)
 
-    def effective_kernel(self):
+    def effective_kernel(self) -> Any:
         """The kernel with which a `Conv2D` computes the same."""
         if self.stripes is not None:
             weights = ops.convert_to_tensor(self.stripe_kernel)
@@ -230,21 +234,21 @@ class StripConv(keras.layers.Conv2D):
         factors = ops.cast(self.skeleton, kernel.dtype)
         return ops.multiply(kernel, ops.expand_dims(factors, 2))
 
-    def enable_lora(self, *args, **kwargs):
+    def enable_lora(self, *args: Any, **kwargs: Any) -> None:
         """Refused: low-rank updates know no stripes."""
         raise ValueError(
             f"StripConv '{self.name}' has no LoRA. Train it whole, or call "
             "keras_gates.to_dense on the pruned model and use LoRA there."
         )
 
-    def save_own_variables(self, store):
+    def save_own_variables(self, store: Any) -> None:
         # Conv2D would save kernel and bias alone.
         keras.layers.Layer.save_own_variables(self, store)
 
-    def load_own_variables(self, store):
+    def load_own_variables(self, store: Any) -> None:
         keras.layers.Layer.load_own_variables(self, store)
 
-    def get_config(self):
+    def get_config(self) -> Any:
         config = {
             **super().get_config(),
             "skeleton_initializer": keras.initializers.serialize(
@@ -266,7 +270,7 @@ class StripConv(keras.layers.Conv2D):
         return config
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: Any) -> Any:
         """A layer from its config."""
         config = {k: v for k, v in config.items() if k != "needs"}
         return super().from_config(config)

@@ -1,12 +1,19 @@
 """What computing with stripes costs, against the dense kernel."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
+from typing import TYPE_CHECKING
 
 import keras
 
 from keras_gates.layers.stripconv import strip_ops
 from keras_gates.layers.stripconv.trimming import trim
+
+if TYPE_CHECKING:
+    from keras_gates.layers.stripconv.stripes import Stripes
+    from keras_gates.layers.window import Window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +45,7 @@ RATES = {
 _MARGIN = 0.9
 
 
-def pays(stripes, window, channels):
+def pays(stripes: Stripes, window: Window, channels: int) -> bool:
     """Whether to compute by stripes takes less time than the dense kernel.
 
     Not where there is an accelerator: no rates were measured on any.
@@ -54,7 +61,9 @@ def pays(stripes, window, channels):
     return by_stripes < _MARGIN * dense
 
 
-def shares(stripes, window, channels):
+def shares(
+    stripes: Stripes, window: Window, channels: int
+) -> tuple[float, float]:
     """The costs of both ways, relative to a `Conv2D` as wide.
 
     Args:
@@ -81,7 +90,7 @@ def shares(stripes, window, channels):
     return float(each / whole) + rates.constant, dense
 
 
-def _only_cpu():
+def _only_cpu() -> bool:
     if keras.backend.backend() == "torch":
         return keras.ops.zeros(()).device.type == "cpu"
     devices = keras.distribution.list_devices()

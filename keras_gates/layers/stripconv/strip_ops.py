@@ -7,11 +7,19 @@ pixels; each such phase is cut out before the product, so that nothing is
 multiplied that no output reads.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+
+if TYPE_CHECKING:
+    from keras_gates.layers.stripconv.stripes import Stripes
+    from keras_gates.layers.window import Window
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,7 +36,7 @@ class Tap:
     filters: np.ndarray
     start: int
 
-    def columns(self, filters, none):
+    def columns(self, filters: Any, none: Any) -> Any:
         """For each of the filters, its stripe; `none` where it has none."""
         found = np.full(filters, none, "int32")
         found[self.filters] = self.start + np.arange(len(self.filters))
@@ -50,7 +58,7 @@ class Phase:
     taps: list
 
 
-def phases_of(stripes, window):
+def phases_of(stripes: Stripes, window: Window) -> list[Phase]:
     """The `Phase`s of a layer; `window.pads` must be known."""
     found = {}
     before = np.array([pad[0] for pad in window.pads])
@@ -67,7 +75,7 @@ def phases_of(stripes, window):
     return list(found.values())
 
 
-def can_convolve(stripes, window):
+def can_convolve(stripes: Stripes, window: Window) -> bool:
     """Whether the shifts are known, and each phase has pixels to read."""
     if max(window.strides) == 1:
         return True
@@ -78,7 +86,9 @@ def can_convolve(stripes, window):
     )
 
 
-def convolve(x, weights, stripes, window, channels_first):
+def convolve(
+    x: Any, weights: Any, stripes: Any, window: Any, channels_first: Any
+) -> Any:
     """The convolution of `x` with stripes, without a bias.
 
     Args:
@@ -111,14 +121,14 @@ def convolve(x, weights, stripes, window, channels_first):
 class _Sum:
     """Adds shifted products, in a form that XLA makes one loop of."""
 
-    def __init__(self, window, filters, channels_first):
+    def __init__(self, window: Any, filters: Any, channels_first: Any) -> None:
         self.window = window
         self.filters = filters
         self.channels = 1 if channels_first else 3
         self.spatial = (2, 3) if channels_first else (1, 2)
         self.total = None
 
-    def pixels(self, x, phase):
+    def pixels(self, x: Any, phase: Any) -> Any:
         """The pixels that a phase reads."""
         if max(self.window.strides) == 1:
             return x
@@ -129,7 +139,7 @@ class _Sum:
             cut[axis] = slice(first, None, step)
         return x[tuple(cut)]
 
-    def add(self, product, phase):
+    def add(self, product: Any, phase: Any) -> None:
         """Add what a phase's product gives to each filter."""
         extra = [self._extra(axis, phase) for axis in (0, 1)]
         pads = [self._pad(axis, phase, extra[axis]) for axis in (0, 1)]
@@ -149,7 +159,7 @@ class _Sum:
             part = ops.take(product[tuple(cut)], columns, axis=self.channels)
             self.total = part if self.total is None else self.total + part
 
-    def _extra(self, axis, phase):
+    def _extra(self, axis: int, phase: Any) -> Any:
         """How many more outputs there are than pixels of the phase."""
         window = self.window
         reach = (window.kernel[axis] - 1) * window.dilation[axis]
@@ -160,7 +170,7 @@ class _Sum:
         pixels = -(-(size - phase.first[axis]) // step)
         return (size + more - 1) // step + 1 - pixels
 
-    def _pad(self, axis, phase, extra):
+    def _pad(self, axis: int, phase: Any, extra: Any) -> Any:
         """Zeros in front of a phase's pixels, and behind them."""
         shifts = [tap.shift[axis] for tap in phase.taps]
         return max(0, -min(shifts)), max(0, extra + max(shifts))
@@ -169,7 +179,7 @@ class _Sum:
 class _SumInPlace(_Sum):
     """Adds each product where it belongs: what is fastest without XLA."""
 
-    def add(self, product, phase):
+    def add(self, product: Any, phase: Any) -> None:
         if self.total is None:
             shape = list(product.shape)
             shape[self.channels] = self.filters

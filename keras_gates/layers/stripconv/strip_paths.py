@@ -1,7 +1,10 @@
 """The ways to compute a convolution of which some stripes are left."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 from keras import ops
 
@@ -32,10 +35,10 @@ class StripPaths:
     method: str
     owner: str
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         self._by_stripes = Compiled(self._convolve)
 
-    def __call__(self, x, weights, training=False):
+    def __call__(self, x: Any, weights: Any, training: Any = False) -> Any:
         """The convolution, without bias; always dense in training."""
         window = self.window(x.shape)
         channels = weights.shape[1]
@@ -44,10 +47,10 @@ class StripPaths:
         return self._by_stripes(x, weights)
 
     @property
-    def _first(self):
+    def _first(self) -> Any:
         return self.settings["data_format"] == "channels_first"
 
-    def choice(self, window, channels):
+    def choice(self, window: Any, channels: Any) -> Any:
         """How inference computes: `"stripes"` or `"dense"`."""
         if self.method == "dense":
             return "dense"
@@ -63,11 +66,11 @@ class StripPaths:
             )
         return "stripes"
 
-    def _convolve(self, x, weights):
+    def _convolve(self, x: Any, weights: Any) -> Any:
         window = self.window(x.shape)
         return strip_ops.convolve(x, weights, self.stripes, window, self._first)
 
-    def _dense(self, x, weights, window):
+    def _dense(self, x: Any, weights: Any, window: Any) -> Any:
         how = trim(window, self.stripes.box)
         x = how.padded(x, 1 if self._first else 3)
         kernel = kernel_of(weights, self.stripes, how.box)

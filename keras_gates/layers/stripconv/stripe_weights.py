@@ -1,10 +1,14 @@
 """Between stripes, stored as rows, and the kernel that they are part of."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import numpy as np
 from keras import ops
 
 
-def kernel_of(weights, stripes, box=None):
+def kernel_of(weights: Any, stripes: Any, box: Any = None) -> Any:
     """The dense kernel, zero where there is no stripe.
 
     Args:
@@ -24,7 +28,7 @@ def kernel_of(weights, stripes, box=None):
     return ops.transpose(kernel, (0, 1, 3, 2))
 
 
-def stripes_of(kernel, stripes):
+def stripes_of(kernel: Any, stripes: Any) -> Any:
     """The stored form of a dense kernel, a tensor or an array."""
     channels = kernel.shape[2]
     rows = ops.reshape(ops.transpose(kernel, (0, 1, 3, 2)), (-1, channels))
@@ -39,30 +43,30 @@ class AsKernel:
         channels: the number of input channels.
     """
 
-    def __init__(self, stripes, channels):
+    def __init__(self, stripes: Any, channels: Any) -> None:
         self.stripes = stripes
         self.channels = channels
 
-    def initializer(self, initializer):
+    def initializer(self, initializer: Any) -> Any:
         """As the whole kernel would start: by its size, not by what is left."""
         rows, columns, filters = self.stripes.kept.shape
 
-        def start(shape, dtype=None):
+        def start(shape: Any, dtype: Any = None) -> Any:
             whole = (rows, columns, self.channels, filters)
             return stripes_of(initializer(whole, dtype), self.stripes)
 
         return start
 
-    def regularizer(self, regularizer):
+    def regularizer(self, regularizer: Any) -> Any:
         if regularizer is None:
             return None
         return lambda weights: regularizer(kernel_of(weights, self.stripes))
 
-    def constraint(self, constraint):
+    def constraint(self, constraint: Any) -> Any:
         if constraint is None:
             return None
 
-        def constrained(weights):
+        def constrained(weights: Any) -> Any:
             kernel = constraint(kernel_of(weights, self.stripes))
             return stripes_of(kernel, self.stripes)
 

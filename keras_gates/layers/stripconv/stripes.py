@@ -1,8 +1,12 @@
 """Which stripes of a kernel are left, and where they lie."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -20,7 +24,9 @@ class Stripes:
     kept: np.ndarray
 
     @classmethod
-    def from_lists(cls, lists, kernel_size, filters, owner):
+    def from_lists(
+        cls, lists: Any, kernel_size: Any, filters: Any, owner: Any
+    ) -> Any:
         """Stripes from lists, as a config holds them.
 
         Args:
@@ -48,33 +54,33 @@ class Stripes:
             )
         return cls(kept)
 
-    def lists(self):
+    def lists(self) -> Any:
         """The stripes as lists that a JSON config can hold."""
         return [
             [np.flatnonzero(tap).tolist() for tap in row] for row in self.kept
         ]
 
     @property
-    def count(self):
+    def count(self) -> int:
         """How many there are."""
         return int(np.count_nonzero(self.kept))
 
     @property
-    def numbers(self):
+    def numbers(self) -> NDArray[np.int64]:
         """Like `kept`: the row of each stripe, `count` where there is none."""
         found = np.full(self.kept.shape, self.count, "int32")
         found[self.kept] = np.arange(self.count)
         return found
 
     @property
-    def box(self):
+    def box(self) -> tuple[tuple[int, int], tuple[int, int]]:
         """The smallest box of positions: `(first, past the last)` an axis."""
         rows = np.flatnonzero(self.kept.any(axis=(1, 2)))
         columns = np.flatnonzero(self.kept.any(axis=(0, 2)))
         return tuple((int(x[0]), int(x[-1]) + 1) for x in (rows, columns))
 
 
-def _mask(lists, kernel_size, filters):
+def _mask(lists: Any, kernel_size: Any, filters: Any) -> Any:
     """The lists as a mask, or None if they don't fit."""
     kept = np.zeros((*kernel_size, filters), bool)
     if [len(row) for row in lists] != [kernel_size[1]] * kernel_size[0]:
@@ -90,6 +96,6 @@ def _mask(lists, kernel_size, filters):
     return kept
 
 
-def _shortened(lists, most=200):
+def _shortened(lists: Any, most: Any = 200) -> Any:
     text = repr(lists)
     return text if len(text) <= most else f"{text[:most]}..."

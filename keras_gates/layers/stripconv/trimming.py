@@ -1,8 +1,15 @@
 """A kernel whose outer rows and columns are zero, without these."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 from keras import ops
+
+if TYPE_CHECKING:
+    from keras_gates.layers.window import Window
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,10 +28,10 @@ class Trim:
     pads: tuple = ((0, 0), (0, 0))
 
     @property
-    def kernel_size(self):
+    def kernel_size(self) -> tuple[int, int]:
         return tuple(stop - start for start, stop in self.box)
 
-    def padded(self, x, channel_axis):
+    def padded(self, x: Any, channel_axis: Any) -> Any:
         """The input with these zeros round it, or without these pixels."""
         widths = [(0, 0), *self.pads]
         widths.insert(channel_axis % 4, (0, 0))
@@ -37,7 +44,7 @@ class Trim:
         return ops.pad(x, added) if max(map(max, added)) else x
 
 
-def trim(window, box):
+def trim(window: Window, box: tuple[tuple[int, int], tuple[int, int]]) -> Trim:
     """The `Trim` of a window to a box.
 
     The whole kernel where the padding depends on a size that is unknown.

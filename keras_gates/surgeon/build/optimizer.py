@@ -9,8 +9,15 @@ slot holds decides what becomes of it, besides the cut:
 - a weight, as the weight itself, with the constants that it absorbed.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from typing import Any
+
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import create
 from keras_gates.surgeon.build.weight_map import cuts_of
@@ -18,6 +25,13 @@ from keras_gates.surgeon.rules import Composite
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.packing import PackingConv
 from keras_gates.surgeon.rules.registry import rule_of_class
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.surgeon.build.weight_map import Cut
+    from keras_gates.surgeon.passes.decision import Decision
+    from keras_gates.surgeon.passes.fold import Folds
 
 GRADIENT, SIZE, SQUARE = "gradient", "size of a gradient", "square"
 STEP, STEP_SQUARE, WEIGHT = "step", "square of a step", "weight"
@@ -58,7 +72,9 @@ _COMMON = {
 }
 
 
-def carry(model, pruned, decision, folds):
+def carry(
+    model: keras.Model, pruned: keras.Model, decision: Decision, folds: Folds
+) -> None:
     """Compile a pruned model as the model is, and continue its optimizer.
 
     Args:
@@ -87,7 +103,7 @@ def carry(model, pruned, decision, folds):
             _slots(old, new, found)
 
 
-def check(model, graph):
+def check(model: keras.Model, graph: Graph) -> None:
     """Refuse what has no optimizer whose state could be carried.
 
     Args:
@@ -119,11 +135,11 @@ def check(model, graph):
         )
 
 
-def _repacked(call):
+def _repacked(call: Call) -> bool:
     return isinstance(rule_of(call), PackingConv) and call.op.trainable
 
 
-def _written_out(model, graph):
+def _written_out(model: keras.Model, graph: Graph) -> list[Any]:
     """The names of the composite layers that a graph does without."""
     if graph.model is model:
         return []
@@ -131,14 +147,14 @@ def _written_out(model, graph):
     return [x.name for x, rule in rules if isinstance(rule, Composite)]
 
 
-def _pairs(old, new):
+def _pairs(old: keras.Optimizer, new: keras.Optimizer) -> Iterator[Any]:
     """Optimizers, and those that they wrap, to scale the loss."""
     while old is not None:
         yield old, new
         old, new = (getattr(o, "inner_optimizer", None) for o in (old, new))
 
 
-def _scalars(old, new):
+def _scalars(old: keras.Optimizer, new: keras.Optimizer) -> None:
     """Iterations, the learning rate, and what else there is but once."""
     for name, variable in vars(old).items():
         twin = vars(new).get(name)
@@ -146,7 +162,9 @@ def _scalars(old, new):
             twin.assign(_array(variable))
 
 
-def _slots(old, new, cuts):
+def _slots(
+    old: keras.Optimizer, new: keras.Optimizer, cuts: dict[int, Cut]
+) -> None:
     """Cut the slots of each weight that was trained before."""
     lists = _lists(new)
     place = {id(w): i for i, w in enumerate(old._trainable_variables)}
@@ -171,7 +189,7 @@ def _slots(old, new, cuts):
             lists[name][index].assign(array)
 
 
-def _lists(optimizer):
+def _lists(optimizer: keras.Optimizer) -> dict[Any, Any]:
     """The attributes that hold a slot, or None, for each weight."""
     count = len(optimizer._trainable_variables)
     return {
@@ -184,7 +202,7 @@ def _lists(optimizer):
     }
 
 
-def _kind(optimizer, name, cut):
+def _kind(optimizer: Any, name: str, cut: Any) -> Any:
     """What a slot is; where nothing was scaled, it need not be known."""
     kind = {**_COMMON, **_row(type(optimizer))}.get(name)
     if kind is None and cut.factor is not None:
@@ -192,7 +210,7 @@ def _kind(optimizer, name, cut):
     return kind
 
 
-def _row(cls):
+def _row(cls: Any) -> Any:
     """The slots of an optimizer of Keras; of its subclasses none is known.
 
     For torch Keras has subclasses of its own, which hold the same.
@@ -203,7 +221,7 @@ def _row(cls):
     return rows[known[0]] if known and (of_keras or cls in rows) else {}
 
 
-def _unknown(optimizer, name, cut):
+def _unknown(optimizer: Any, name: str, cut: Any) -> Any:
     return ValueError(
         f"Optimizer '{optimizer.name}' (of type {type(optimizer).__name__}) "
         f"holds {name.strip('_')} for the weight '{cut.old.path}', and how "
@@ -212,7 +230,7 @@ def _unknown(optimizer, name, cut):
     )
 
 
-def _whole(array, cut, kind, weight):
+def _whole(array: Any, cut: Any, kind: str, weight: Any) -> Any:
     """A slot that is shaped like its weight."""
     if kind == WEIGHT:
         # The difference, so that absorbed constants are in it as well.
@@ -221,7 +239,7 @@ def _whole(array, cut, kind, weight):
     return np.abs(array) if kind == SIZE else array
 
 
-def _factored(rows, columns, cut, kind):
+def _factored(rows: Any, columns: Any, cut: Any, kind: str) -> Any:
     """Means of the matrix that rows and columns stand for, once cut."""
     mean = rows.mean(-1, keepdims=True)
     share = np.divide(rows, mean, out=np.zeros_like(rows), where=mean != 0)
@@ -229,5 +247,5 @@ def _factored(rows, columns, cut, kind):
     return squares.mean(-1 if kind == ROWS else -2)
 
 
-def _array(variable):
+def _array(variable: keras.Variable) -> NDArray[np.float64]:
     return np.array(keras.ops.convert_to_numpy(variable), "float64")

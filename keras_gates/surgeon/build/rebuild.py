@@ -1,6 +1,11 @@
 """Make the smaller model: nested models as they were, each layer once."""
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 
@@ -15,8 +20,17 @@ from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.replacements import Pieces
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Site
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.graphs.twins import Twins
+    from keras_gates.surgeon.build.replacements import Piece
+    from keras_gates.surgeon.passes.decision import Decision
+    from keras_gates.surgeon.passes.fold import Folds
 
-def rebuild(graph, decision, folds):
+
+def rebuild(graph: Graph, decision: Decision, folds: Folds) -> keras.Model:
     """The new model of a graph.
 
     Args:
@@ -36,7 +50,7 @@ def rebuild(graph, decision, folds):
 class _Builder:
     """Carries the sites of each model over to a new one."""
 
-    def __init__(self, decision, folds):
+    def __init__(self, decision: Decision, folds: Folds) -> None:
         self.decision = decision
         self.labels = decision.labelling.labels
         self.pieces = Pieces(decision, folds)
@@ -49,7 +63,7 @@ class _Builder:
             if step in decision.present:
                 self.steps.setdefault(step.key, step)
 
-    def model(self, graph, bound):
+    def model(self, graph: Graph, bound: list[Tensor]) -> keras.Model:
         """The new model of a graph, nested or not.
 
         Args:
@@ -73,7 +87,7 @@ class _Builder:
         self._carry(graph, new)
         return new
 
-    def _check_masks(self, graph, new):
+    def _check_masks(self, graph: Graph, new: keras.Model) -> None:
         """Refuse a nested model in which a layer would find another mask."""
         if not any(each is graph for each in self.masking):
             return
@@ -91,10 +105,10 @@ class _Builder:
                     "directly."
                 )
 
-    def _carry(self, graph, new):
+    def _carry(self, graph: Graph, new: keras.Model) -> None:
         """What the user has put on the model, and her class."""
 
-        def twins():
+        def twins() -> Twins:
             made = new_copies().twins
             for pair in self._counterparts(graph):
                 made.note_layer(*pair)
@@ -102,7 +116,7 @@ class _Builder:
 
         classes.carry(graph, new, twins)
 
-    def _counterparts(self, graph):
+    def _counterparts(self, graph: Graph) -> Iterator[Any]:
         """Pairs of old and new, for what has a counterpart."""
         for each in [graph, *graph.nested()]:
             pairs = [(each.model, self.models)]
@@ -111,7 +125,9 @@ class _Builder:
                 if id(old) in made:
                     yield old, made[id(old)]
 
-    def _input(self, kt, tensor):
+    def _input(
+        self, kt: keras.KerasTensor, tensor: Tensor
+    ) -> keras.KerasTensor:
         """A new input of a model, narrower if what feeds it is."""
         layer = gr.input_layer(kt)
         masks = self.decision.masks(self.labels[tensor])
@@ -119,7 +135,9 @@ class _Builder:
         config = {**layer.get_config(), "batch_shape": shape}
         return type(layer).from_config(config).output
 
-    def _functional(self, graph, tensors):
+    def _functional(
+        self, graph: Graph, tensors: dict[int, keras.KerasTensor]
+    ) -> keras.Model:
         for site in graph.sites:
             if site.child is not None:
                 self._nested(site, tensors)
@@ -127,7 +145,7 @@ class _Builder:
                 self._site(site, tensors)
         passed = {id(tensors[id(kt)]): kt for kt in graph.functional.inputs}
 
-        def made(kt):
+        def made(kt: keras.KerasTensor) -> keras.KerasTensor:
             new = tensors[id(kt)]
             # Called on a known size, Keras takes this for a cycle.
             unknown = None in new.shape[1:]
@@ -142,7 +160,9 @@ class _Builder:
             graph.model, inputs, outputs, graph.model.name
         )
 
-    def _sequential(self, graph, tensors):
+    def _sequential(
+        self, graph: Graph, tensors: dict[int, keras.KerasTensor]
+    ) -> keras.Model:
         """A Sequential again; None unless what is left is such a chain."""
         if not all(self._links(site) for site in graph.sites):
             return None
@@ -166,7 +186,7 @@ class _Builder:
                 self.pieces.finish(self.steps[id(site), None])
         return new
 
-    def _pieces(self, site):
+    def _pieces(self, site: Site) -> list[Piece]:
         """What a site becomes; for a chain, with the gate behind it."""
         step = self.steps.get((id(site), None))
         pieces = [] if step is None else self.pieces.of(step)
@@ -174,7 +194,7 @@ class _Builder:
             pieces += self._pieces(gate)
         return pieces
 
-    def _links(self, site):
+    def _links(self, site: Site) -> bool:
         """Whether a site can be a link of a chain: it is there, ungathered."""
         if site.child is not None:
             return site in self.called
@@ -182,13 +202,15 @@ class _Builder:
         gathers = selection is not None and self.pieces.gathers(selection)
         return (id(site), None) in self.steps and not gathers
 
-    def _inner(self, site):
+    def _inner(self, site: Site) -> keras.Model:
         model = self.model(site.child, site.child.bounds[0])
         if id(site.op) not in self.wrappers:
             self.wrappers[id(site.op)] = time_axis.again(site.op, model)
         return self.wrappers[id(site.op)]
 
-    def _nested(self, site, tensors):
+    def _nested(
+        self, site: Site, tensors: dict[int, keras.KerasTensor]
+    ) -> None:
         """Call the new one of a nested model, if it is still called."""
         if site not in self.called:
             return
@@ -197,7 +219,7 @@ class _Builder:
         args, kwargs = recorded(site.node, {**masks, **tensors})
         _bind(site.node, self._inner(site)(*args, **kwargs), tensors)
 
-    def _site(self, site, tensors):
+    def _site(self, site: Site, tensors: dict[int, keras.KerasTensor]) -> None:
         """Carry one recorded call over to the new graph."""
         step = self.steps[id(site), None]
         kts = site.node.input_tensors
@@ -223,7 +245,12 @@ class _Builder:
         _bind(site.node, flat, tensors)
 
 
-def _call(piece, x, own, found=()):
+def _call(
+    piece: Piece,
+    x: keras.KerasTensor,
+    own: dict[int, keras.KerasTensor],
+    found: tuple[Any, ...] = (),
+) -> Any:
     """The outcome of a piece, on its own arguments or on `x`."""
     args = (x,)
     kwargs = {k: v for k, v in piece.kwargs.items() if k not in found}
@@ -232,7 +259,11 @@ def _call(piece, x, own, found=()):
     return create.call(piece.op, args, kwargs, piece.spec, piece.arrays)
 
 
-def _bind(node, outputs, tensors):
+def _bind(
+    node: Any,
+    outputs: list[keras.KerasTensor],
+    tensors: dict[int, keras.KerasTensor],
+) -> None:
     flat = keras.tree.flatten(outputs)
     for kt, new in zip(node.outputs, flat, strict=True):
         tensors[id(kt)] = new

@@ -1,10 +1,15 @@
 """What one call turns into in the smaller model."""
 
+from __future__ import annotations
+
 import collections
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.constraints import KeepSign
 from keras_gates.graphs import configs
@@ -18,6 +23,12 @@ from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.weights import Weights
 from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.rules.rule import Barrier
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.passes.decision import Decision
+    from keras_gates.surgeon.passes.fold import Folds
+    from keras_gates.surgeon.passes.label import Step
 
 
 @dataclasses.dataclass
@@ -49,13 +60,13 @@ class View:
     index: dict
 
     @property
-    def inputs(self):
+    def inputs(self) -> list[NDArray[np.int64]]:
         return [self.decision.labelling.labels[t] for t in self.step.inputs]
 
-    def masks(self, labels):
+    def masks(self, labels: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
         return self.decision.masks(labels)
 
-    def shape(self, tensor, labels):
+    def shape(self, tensor: Any, labels: Any) -> Any:
         """The shape of a tensor when only what is kept is left."""
         return lb.cut_shape(tensor.shape, self.masks(labels))
 
@@ -68,7 +79,7 @@ class Pieces:
         folds: the `Folds`: factors by weight, and gates that stay.
     """
 
-    def __init__(self, decision, folds):
+    def __init__(self, decision: Decision, folds: Folds) -> None:
         self.decision = decision
         self.labels = decision.labelling.labels
         self.folds = folds
@@ -88,7 +99,7 @@ class Pieces:
             for x in (s.call.op, *gr.own_weights(s.call.op))
         }
 
-    def of(self, step):
+    def of(self, step: Step) -> list[Piece]:
         """The pieces of a step, in order; none where it is passed over."""
         if step.is_gate:
             return self._scale(step)
@@ -102,19 +113,19 @@ class Pieces:
             pieces.append(self._unmasked(step))
         return pieces
 
-    def source(self, step):
+    def source(self, step: Step) -> Tensor:
         """The input that stands for the output where there is no piece."""
         gone = self.decision.dropped.get(step.key, ())
         return next(t for i, t in enumerate(step.call.inputs) if i not in gone)
 
-    def finish(self, step):
+    def finish(self, step: Step) -> None:
         """Copy what creation did not set, and check that all is there."""
         new = self.operations.get(id(step.call.op))
         if isinstance(step.call.op, keras.Layer) and new is not None:
             self.weights.finish(step.call.op, new)
             self.copies.finish(step.call.op, new)
 
-    def _main(self, step, gone):
+    def _main(self, step: Step, gone: tuple[Any, ...]) -> Piece:
         """The operation itself, at its final size."""
         call, old = step.call, step.call.op
         config, args, kwargs, other = {}, call.args, call.kwargs, None
@@ -135,7 +146,9 @@ class Pieces:
         op = self.operations[id(old)]
         return Piece(op, args, kwargs, self._spec(step), arrays)
 
-    def _copied(self, step, config):
+    def _copied(
+        self, step: Step, config: dict[str, int | tuple[int]]
+    ) -> keras.Operation:
         """The new operation of a step: as it is if nothing has to change."""
         old = step.call.op
         if config or self._resized(step):
@@ -150,17 +163,17 @@ class Pieces:
             self.weights.has_all(old)
         return new
 
-    def _resized(self, step):
+    def _resized(self, step: Step) -> bool:
         """Whether anything that the layer reads, holds or puts out is cut."""
         roles = step.flow.roles.values()
         whole = all(self.decision.mask(ids).all() for ids in roles)
         return self._touched(step) or not whole
 
-    def _touched(self, step):
+    def _touched(self, step: Step) -> bool:
         labels = [self.labels[t] for t in step.inputs] + step.flow.labels
         return not all(self.decision.mask(x).all() for x in labels)
 
-    def _spec(self, step):
+    def _spec(self, step: Step) -> keras.KerasTensor | None:
         """The output of a call with one output; None leaves it to Keras."""
         node = step.site.node
         if len(node.outputs) != 1 or create.has_sublayers(step.call.op):
@@ -172,14 +185,16 @@ class Pieces:
 
     # What gates and constant operands leave behind -----------------------
 
-    def _scale(self, step):
+    def _scale(self, step: Step) -> list[Piece]:
         """What is left of a gate: nothing, or a stock Rescaling."""
         factors = self.folds.scales.get(step.key)
         if factors is None:
             return []
         return self._affine(step, factors, 0.0, step.call.op.name)
 
-    def _without(self, step, gone, alone):
+    def _without(
+        self, step: Step, gone: tuple[int], alone: bool
+    ) -> list[Piece]:
         """What constant operands that are left out do to the others."""
         constants = {}
         for index in gone:
@@ -194,13 +209,19 @@ class Pieces:
             step, scale, offset, name if alone else f"{name}_rest"
         )
 
-    def _unmasked(self, step):
+    def _unmasked(self, step: Step) -> Any:
         """A copy of the values, which no mask of time steps goes along with."""
         copy = gr.operation("numpy.Copy")()
         copy.name = self._names.free(f"{step.call.op.name}_unmasked")
         return Piece(copy)
 
-    def _affine(self, step, scale, offset, name):
+    def _affine(
+        self,
+        step: Step,
+        scale: NDArray[np.float64] | float,
+        offset: NDArray[np.float64] | float,
+        name: str,
+    ) -> list[Piece]:
         """`scale * x + offset`, as a Rescaling wherever it has one axis."""
         masks = self.decision.masks(step.flow.labels[0])
         scale, offset = (
@@ -221,7 +242,7 @@ class Pieces:
         )
         return [Piece(layer, spec=self._spec(step))]
 
-    def _unique(self, step, name):
+    def _unique(self, step: Step, name: str) -> str:
         """`name`, unless something else has it.
 
         A shared operation may leave something behind at each of its calls.
@@ -235,12 +256,12 @@ class Pieces:
 
     # Gathers -------------------------------------------------------------
 
-    def gathers(self, selection):
+    def gathers(self, selection: Step) -> bool:
         """Whether the reader wants fewer channels than there are."""
         source, wanted = self._sides(selection)
         return bool((source != wanted).any())
 
-    def gather(self, selection):
+    def gather(self, selection: Step) -> Piece:
         """`keras.ops.take`, as a piece."""
         source, wanted = self._sides(selection)
         position = np.cumsum(source) - 1
@@ -253,7 +274,9 @@ class Pieces:
         )
         return Piece(take, kwargs={"indices": indices})
 
-    def _sides(self, selection):
+    def _sides(
+        self, selection: Step
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """What is kept in front of a selection, and behind it, in a row."""
         wanted = self.decision.mask(selection.flow.labels[0])
         source = self.decision.mask(self.labels[selection.inputs[0]])
@@ -261,7 +284,7 @@ class Pieces:
         return source.reshape(-1), wanted.reshape(-1)
 
 
-def _settled(op):
+def _settled(op: keras.Operation) -> dict[Any, Any]:
     """What undoes `slim`, so that no gamma needs this package to load."""
     if not isinstance(op, keras.layers.BatchNormalization):
         return {}
@@ -272,11 +295,11 @@ def _settled(op):
 class _Affine:
     """A scale and an offset on an axis that Rescaling does not speak of."""
 
-    def __init__(self, scale, offset):
+    def __init__(self, scale: Any, offset: Any) -> None:
         self.scale = scale
         self.offset = offset
 
-    def __call__(self, x):
+    def __call__(self, x: Any) -> Any:
         scale, offset = (
             np.asarray(a, x.dtype) for a in (self.scale, self.offset)
         )
@@ -287,23 +310,25 @@ class _Affine:
         return keras.ops.subtract(x, -offset) if np.any(offset != 0) else x
 
 
-def _cut(array, masks):
+def _cut(
+    array: NDArray[np.float64], masks: list[NDArray[np.bool_]]
+) -> NDArray[np.float64]:
     for axis in range(array.ndim):
         if array.shape[axis] == len(masks[axis]) > 1:
             array = array.compress(masks[axis], axis)
     return array
 
 
-def _listed(array):
+def _listed(array: NDArray[np.float64]) -> float | list[float]:
     values = array.reshape(-1).tolist()
     return values[0] if len(values) == 1 else values
 
 
-def _without(args, kwargs, inputs, gone):
+def _without(args: Any, kwargs: Any, inputs: Any, gone: Any) -> Any:
     """Arguments with the operands at positions `gone` left out."""
     drop = {id(inputs[i]) for i in gone}
 
-    def prune(x):
+    def prune(x: Any) -> Any:
         if isinstance(x, (list, tuple)):
             return type(x)(prune(i) for i in x if id(i) not in drop)
         return x

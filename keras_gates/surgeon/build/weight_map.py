@@ -1,12 +1,21 @@
 """What became of each weight: which part is left, and times what."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_gates.graphs import time_axis
 from keras_gates.surgeon.rules.rule import named_weights
+
+if TYPE_CHECKING:
+    from keras_gates.surgeon.passes.decision import Decision
+    from keras_gates.surgeon.passes.fold import Folds
+    from keras_gates.surgeon.passes.label import Step
 
 
 @dataclasses.dataclass
@@ -23,7 +32,7 @@ class Cut:
     positions: dict
     factor: np.ndarray | None = None
 
-    def of(self, array, power):
+    def of(self, array: Any, power: Any) -> Any:
         """What is left of an array like the old weight.
 
         Args:
@@ -42,7 +51,9 @@ class Cut:
         return array * inverse**-power
 
 
-def cuts_of(decision, folds, pruned):
+def cuts_of(
+    decision: Decision, folds: Folds, pruned: keras.Model
+) -> dict[int, Cut]:
     """`{id of a weight: its Cut}` for the weights of a pruned model.
 
     Args:
@@ -65,7 +76,7 @@ def cuts_of(decision, folds, pruned):
     return cuts
 
 
-def _layer_at(model, path):
+def _layer_at(model: keras.Model, path: str) -> keras.Layer | None:
     """The layer at a path such as "tower/hidden", or None."""
     for name in path.split("/"):
         model = time_axis.layer_of(model)
@@ -76,7 +87,14 @@ def _layer_at(model, path):
     return model
 
 
-def _cut_part(step, decision, folds, before, after, cuts):
+def _cut_part(
+    step: Step,
+    decision: Decision,
+    folds: Folds,
+    before: keras.Layer,
+    after: keras.Layer,
+    cuts: dict[int, Cut],
+) -> None:
     axes = step.rule.axes_of(step.call)
     index = {
         role: np.flatnonzero(decision.mask(ids))

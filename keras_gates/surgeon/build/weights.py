@@ -1,7 +1,13 @@
 """The arrays of each layer at its final size."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
@@ -15,6 +21,12 @@ from keras_gates.surgeon.rules.per_channel import batch_norm_axis
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import named_weights
 
+if TYPE_CHECKING:
+    from keras_gates.surgeon.passes.decision import Decision
+    from keras_gates.surgeon.passes.fold import Folds
+    from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.rules.rule import Rule
+
 # How many entries are taken out of a kernel at a time.
 _AT_ONCE = 2**18
 
@@ -26,7 +38,7 @@ class Weights:
     of gates come after, and the cut comes last.
     """
 
-    def __init__(self, decision, folds):
+    def __init__(self, decision: Decision, folds: Folds) -> None:
         self.decision = decision
         self.folds = folds
         self.shifts = {}
@@ -36,14 +48,14 @@ class Weights:
             if step.position is None:
                 self._steps.setdefault(id(step.call.op), []).append(step)
 
-    def index(self, step):
+    def index(self, step: Step) -> dict[str, NDArray[np.int64]]:
         """The kept positions along each role of a step."""
         return {
             role: np.flatnonzero(self.decision.mask(ids))
             for role, ids in step.flow.roles.items()
         }
 
-    def of(self, step):
+    def of(self, step: Step) -> tuple[Any, ...]:
         """`(arrays by name, changes to the config)` of a layer.
 
         Empty where the layer creates its weights in layers of its own;
@@ -76,7 +88,9 @@ class Weights:
         own = parts == [layer] and not create.has_sublayers(layer)
         return (named[0] if own else {}), extra
 
-    def _resize(self, step, arrays):
+    def _resize(
+        self, step: Step, arrays: dict[str, NDArray[np.float64]]
+    ) -> None:
         axes = step.rule.axes_of(step.call)
         index = self.index(step)
         for name in arrays:
@@ -84,7 +98,14 @@ class Weights:
             array = _cut(arrays[name], roles, index, step.flow.roles)
             arrays[name] = self._scaled(step, name, roles, index, array)
 
-    def _scaled(self, step, name, roles, index, array):
+    def _scaled(
+        self,
+        step: Step,
+        name: str,
+        roles: tuple[str | None, ...],
+        index: dict[str, NDArray[np.int64]],
+        array: NDArray[np.float64],
+    ) -> NDArray[np.float64]:
         """A cut array, times the factors of gates."""
         for role, factor in self.folds.factors.get(
             (id(step.call.op), name), ()
@@ -96,7 +117,12 @@ class Weights:
 
     # Constants -----------------------------------------------------------
 
-    def _absorb(self, step, part, arrays):
+    def _absorb(
+        self,
+        step: Step,
+        part: Rule | keras.Layer,
+        arrays: dict[str, NDArray[np.float64]],
+    ) -> dict[str, bool]:
         """Fold known inputs that go into the weights; config changes."""
         layer = step.call.op
         shift = self.shifts.pop(id(layer), None)
@@ -115,7 +141,13 @@ class Weights:
                     changes.update(self._add_bias(step, arrays, name, bias))
         return changes
 
-    def _merge(self, step, arrays, index, gone):
+    def _merge(
+        self,
+        step: Step,
+        arrays: dict[str, NDArray[np.float64]],
+        index: int,
+        gone: NDArray[np.float64],
+    ) -> None:
         """Give one constant input the kernel slices of all others."""
         _, position = merge_target(self.decision, step, index)
         reads = self.decision.absorbing[id(step.call.op), index]
@@ -135,7 +167,13 @@ class Weights:
                 slices[position] = merged
                 arrays[name] = array
 
-    def _add_bias(self, step, arrays, name, added):
+    def _add_bias(
+        self,
+        step: Step,
+        arrays: dict[str, NDArray[np.float64]],
+        name: str,
+        added: NDArray[np.float64],
+    ) -> dict[str, bool]:
         call = step.call
         if name in arrays:
             bias = arrays[name]
@@ -156,7 +194,7 @@ class Weights:
         arrays[name] = added.astype(kernel.dtype)
         return step.rule.with_bias(call)
 
-    def added_bias(self, step):
+    def added_bias(self, step: Step) -> int:
         """How many parameters a new bias adds to a layer."""
         call, total = step.call, 0
         for index, gone in self.decision.gone(step).items():
@@ -174,12 +212,12 @@ class Weights:
                 )
         return total
 
-    def _size(self, step, name, array):
+    def _size(self, step: Step, name: str, array: NDArray[np.float64]) -> int:
         """How large an array like a weight is after the cut."""
         roles = step.rule.axes_of(step.call)[name]
         return _cut(array, roles, self.index(step), step.flow.roles).size
 
-    def _norm_behind(self, step):
+    def _norm_behind(self, step: Step) -> None:
         """The BatchNormalization that alone reads a layer's output."""
         tensor = step.outputs[0]
         alone = len(self._steps[id(step.call.op)]) == 1
@@ -202,7 +240,7 @@ class Weights:
 
     # The rest ------------------------------------------------------------
 
-    def has_all(self, old):
+    def has_all(self, old: keras.Operation) -> None:
         """Note that the copy of a layer has all weights of the old one.
 
         Those that are not as they were are set by `finish`.
@@ -210,7 +248,7 @@ class Weights:
         if self._left.get(id(old)) is None:
             self._left.pop(id(old), None)
 
-    def finish(self, old, new):
+    def finish(self, old: keras.Layer, new: keras.Layer) -> None:
         """Set the weights that creation left, and the random states."""
         if id(old) not in self._left:
             return
@@ -224,7 +262,11 @@ class Weights:
         copy_seeds(old, new)
 
 
-def _assign(old, part, arrays):
+def _assign(
+    old: keras.Layer,
+    part: Rule | keras.Layer,
+    arrays: dict[str, NDArray[np.float64]],
+) -> None:
     """Give a part of a new layer the weights that it was not made with."""
     weights = dict(named_weights(part, arrays)) if arrays else {}
     for name, array in arrays.items():
@@ -242,14 +284,24 @@ def _assign(old, part, arrays):
         weight.assign(array)
 
 
-def _along(vector, role, roles, rank):
+def _along(
+    vector: NDArray[np.float64],
+    role: str,
+    roles: tuple[str | None, ...],
+    rank: int,
+) -> NDArray[np.float64]:
     """A vector as an array that varies along the axis of a role."""
     shape = [1] * rank
     shape[rank - len(roles) + roles.index(role)] = -1
     return vector.reshape(shape)
 
 
-def _cut(array, roles, index, units):
+def _cut(
+    array: NDArray[np.float64],
+    roles: tuple[str | None, ...],
+    index: dict[str, NDArray[np.int64]],
+    units: dict[str, NDArray[np.int64]],
+) -> NDArray[np.float64]:
     """Keep the positions of each role along its axis; a copy in any case."""
     cuts = {
         array.ndim - len(roles) + offset: index[role]
@@ -267,7 +319,11 @@ def _cut(array, roles, index, units):
     return array
 
 
-def _cut_last_two(array, rows, columns):
+def _cut_last_two(
+    array: NDArray[np.float64],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+) -> NDArray[np.float64]:
     """Both axes of kernels at once: one new array instead of two.
 
     Of a large one a few rows at a time: an index takes twice the memory.
@@ -275,7 +331,7 @@ def _cut_last_two(array, rows, columns):
     width, count = array.shape[-1], len(columns)
     source = array.reshape(*array.shape[:-2], -1)
 
-    def take(rows):
+    def take(rows: NDArray[np.int64]) -> NDArray[np.float64]:
         return np.take(source, (rows[:, None] * width + columns).ravel(), -1)
 
     step = max(1, _AT_ONCE // max(1, count))

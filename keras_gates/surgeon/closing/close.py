@@ -1,8 +1,15 @@
 """From thresholds to closed gates; a budget is counted on the way."""
 
-import warnings
+from __future__ import annotations
 
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates import thresholds as th
 from keras_gates.graphs.shapes import shapes_of
@@ -15,12 +22,24 @@ from keras_gates.surgeon.solving import essential
 from keras_gates.surgeon.solving import removable
 from keras_gates.surgeon.solving import solve
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.surgeon.solving.solve import Solution
+    from keras_gates.thresholds.budget import Budget
+    from keras_gates.thresholds.rule import Factors
+
 # How many analyses a search may make: it takes some 0.5 ms for each call of
 # the model, and 60 are enough where not all steps are large.
 _ANALYSES, _MOST, _CALLS = 60, 240, 5000
 
 
-def close(graph, gates, thresholds, keep_at_least=0, **options):
+def close(
+    graph: Graph,
+    gates: list[Factors],
+    thresholds: Any,
+    keep_at_least: bool | dict[str, int] | float = 0,
+    **options: Any,
+) -> tuple[dict[str, NDArray[np.bool_]], list[str]]:
     """Decide which factors are closed.
 
     Args:
@@ -61,7 +80,14 @@ def close(graph, gates, thresholds, keep_at_least=0, **options):
 class _Search:
     """What a budget closes of its gates, beside others that are closed."""
 
-    def __init__(self, graph, budget, members, others, options):
+    def __init__(
+        self,
+        graph: Graph,
+        budget: Budget,
+        members: list[Factors],
+        others: dict[str, NDArray[np.bool_]],
+        options: dict[str, int],
+    ) -> None:
         self.graph = graph
         self.budget = budget
         self.members = members
@@ -69,15 +95,19 @@ class _Search:
         self.options = options
         self.shapes = shapes_of(graph, budget.sizes)
 
-    def solved(self, masks):
+    def solved(self, masks: dict[str, NDArray[np.bool_]]) -> Solution:
         """The `Solution` with these closed, too."""
         closed = {**self.others, **masks}
         return solve.solve(self.graph, closed, **self.options)
 
-    def totals(self, masks):
+    def totals(
+        self, masks: dict[str, NDArray[np.bool_]]
+    ) -> dict[str, tuple[int, int]]:
         return table.totals(self.solved(masks), self.shapes)
 
-    def find(self, held):
+    def find(
+        self, held: dict[str, NDArray[np.bool_] | bool]
+    ) -> tuple[Any, ...]:
         """`(held, closed, wanted)`, masks by gate name.
 
         They are what stays open, what is closed, and what would be if
@@ -96,7 +126,7 @@ class _Search:
         chosen = ask(ranking)
         return held, ranking.closing(chosen), ranking.reached(chosen)
 
-    def _ties(self):
+    def _ties(self) -> dict[str, NDArray[np.int64]]:
         """For each gate with channels, the units that its factors close."""
         labelling = label(self.graph, selections=False)
         none = {g.name: np.zeros(g.values.shape, bool) for g in self.members}
@@ -106,7 +136,7 @@ class _Search:
             ties[at] = own
         return found
 
-    def _counted(self):
+    def _counted(self) -> Callable[..., Any]:
         """A function from a ranking to what is closed, by counts."""
         of, solution = self.budget.of, self.solved({})
         whole = table.totals(solution, self.shapes)[of][0]
@@ -120,18 +150,18 @@ class _Search:
         trials = _CALLS // max(1, len(self.graph.calls))
         trials = min(max(trials, _ANALYSES), _MOST)
 
-        def cost(masks):
+        def cost(masks: dict[str, NDArray[np.bool_]]) -> int:
             return self.totals(masks)[of][1]
 
         return lambda ranking: bg.meet(
             self.budget, ranking, whole, cost, trials
         )
 
-    def _timed(self):
+    def _timed(self) -> Any:
         """The same by measurements of rebuilt models."""
         budget = self.budget
 
-        def built(solution):
+        def built(solution: Solution) -> keras.Model:
             return rebuild(solution.graph, solution.decision, solution.folds)
 
         whole = built(solve.solve(self.graph, {}, **self.options))
@@ -139,10 +169,10 @@ class _Search:
             whole, budget.batch_size, budget.measure, budget.sizes
         )
 
-        def ratio(masks):
+        def ratio(masks: Any) -> Any:
             return clock.ratio(built(self.solved(masks)))
 
-        def ask(ranking):
+        def ask(ranking: Any) -> Any:
             chosen = bg.meet_time(budget, ranking, clock, ratio)
             before, after = self.totals(ranking.closing(chosen))["macs"]
             allowed = budget.limit(clock.whole) / clock.whole
@@ -154,7 +184,7 @@ class _Search:
         return ask
 
 
-def _nothing_counted(graph, of, unknown):
+def _nothing_counted(graph: Graph, of: str, unknown: list[str]) -> str:
     names = ", ".join(map(repr, unknown[:8])) or "no layer has a kernel"
     return (
         f"Model '{graph.model.name}' has no {bg.UNITS[of]} that can be "
@@ -164,7 +194,7 @@ def _nothing_counted(graph, of, unknown):
     )
 
 
-def _not_counted(budget, unknown):
+def _not_counted(budget: Any, unknown: Any) -> Any:
     names = ", ".join(map(repr, unknown[:8])) + ", ..." * (len(unknown) > 8)
     return (
         f"Budget({budget.of}={budget.amount!r}) counts nothing for "
@@ -175,7 +205,7 @@ def _not_counted(budget, unknown):
     )
 
 
-def _more_macs(budget, share, allowed):
+def _more_macs(budget: Any, share: Any, allowed: Any) -> Any:
     return (
         f"Budget(latency={budget.amount!r}) leaves {share:.1%} of the MACs to "
         f"come to {allowed:.1%} of the time: time hardly follows MACs here. "
@@ -184,7 +214,11 @@ def _more_macs(budget, share, allowed):
     )
 
 
-def _budget_notes(wanted, closed, spared):
+def _budget_notes(
+    wanted: dict[str, NDArray[np.bool_] | bool],
+    closed: dict[str, NDArray[np.bool_]],
+    spared: dict[str, NDArray[np.bool_]],
+) -> list[str]:
     """What floors hold open, and what is left open for want of a use."""
     kept = {n: wanted[n] & spared[n] & ~closed[n] for n in spared}
     wanted = {n: wanted[n] & ~kept.get(n, np.False_) for n in wanted}
@@ -192,13 +226,16 @@ def _budget_notes(wanted, closed, spared):
     return [*_notes(wanted, closed), *_listed(why, kept)]
 
 
-def _notes(wanted, closed):
+def _notes(
+    wanted: dict[str, NDArray[np.bool_] | bool],
+    closed: dict[str, NDArray[np.bool_]],
+) -> list[str]:
     """What floors hold open that would be closed without them."""
     kept = {name: wanted[name] & ~closed[name] for name in closed}
     return _listed("held open by keep_at_least", kept)
 
 
-def _listed(what, masks):
+def _listed(what: str, masks: dict[str, NDArray[np.bool_] | bool]) -> list[str]:
     """A note with the gates that have any factor in `masks`, if any has."""
     parts = [
         f"'{name}' ({np.count_nonzero(mask)} of {mask.size})"

@@ -1,5 +1,7 @@
 """How long a model takes, measured against another at the same time."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import math
@@ -7,6 +9,7 @@ import numbers
 import statistics
 import time
 from collections.abc import Callable
+from typing import Any
 
 import keras
 import numpy as np
@@ -48,14 +51,19 @@ class Clock:
     noise: float
     pairs: int
 
-    def ratio(self, model):
+    def ratio(self, model: keras.Model) -> Any:
         """How long a model takes, as a share of the baseline."""
         run = self.runner(model)
         found = [run() / self.baseline() for _ in range(self.pairs)]
         return statistics.median(found)
 
 
-def clock(model, batch_size=1, measure=None, input_shape=None):
+def clock(
+    model: keras.Model,
+    batch_size: int = 1,
+    measure: Any = None,
+    input_shape: Any = None,
+) -> Any:
     """A `Clock` with `model` as its baseline.
 
     Args:
@@ -82,17 +90,17 @@ def clock(model, batch_size=1, measure=None, input_shape=None):
     return Clock(runner, baseline, statistics.median(every), noise, pairs)
 
 
-def _noise(ratios):
+def _noise(ratios: Any) -> Any:
     """How far a median of such ratios may be from 1, by chance."""
     middle = statistics.median(ratios)
     spread = statistics.pstdev(ratios) * _OF_MEDIAN / math.sqrt(len(ratios))
     return abs(middle - 1) + _SURE * spread
 
 
-def _measuring(measure):
+def _measuring(measure: Any) -> Any:
     """The runner of a function of the user's."""
 
-    def run(model):
+    def run(model: keras.Model) -> Any:
         found = measure(model)
         if isinstance(found, bool) or not isinstance(found, numbers.Real):
             raise TypeError(
@@ -110,17 +118,17 @@ def _measuring(measure):
     return lambda model: functools.partial(run, model)
 
 
-def _predicting(batch_size, input_shape):
+def _predicting(batch_size: int, input_shape: Any) -> Callable[..., Any]:
     """The runner of `model.predict_on_batch` on this machine and backend.
 
     It is what they take, compiled as Keras compiles it, with the transfer of
     inputs and outputs.
     """
 
-    def runner(model):
+    def runner(model: keras.Model) -> Any:
         x = _zeros(model, batch_size, input_shape)
 
-        def run():
+        def run() -> Any:
             start = time.perf_counter()
             model.predict_on_batch(x)
             return 1000 * (time.perf_counter() - start)
@@ -132,7 +140,7 @@ def _predicting(batch_size, input_shape):
     return runner
 
 
-def _zeros(model, batch_size, input_shape):
+def _zeros(model: keras.Model, batch_size: int, input_shape: Any) -> Any:
     """A batch of zeros, in the structure that the model takes."""
     structure, _ = gr.structures(model)
     graph = gr.read(model)
@@ -140,7 +148,7 @@ def _zeros(model, batch_size, input_shape):
     inputs = zip(graph.functional.inputs, graph.inputs, strict=True)
     filled = {id(kt): shapes[tensor] for kt, tensor in inputs}
 
-    def zeros(kt):
+    def zeros(kt: keras.KerasTensor) -> Any:
         shape = (kt.shape[0] or batch_size, *filled[id(kt)][1:])
         if None in shape:
             raise ValueError(

@@ -9,11 +9,16 @@ large steps are combined freely, by what each of them was seen to change; and
 at last the order is changed, a little at first.
 """
 
+from __future__ import annotations
+
 import bisect
 import heapq
 import itertools
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 # By so many trials, steps are taken family by family; then one by one; then
 # they are combined, so many at most: 2 ** 12 ways.
@@ -27,7 +32,14 @@ class _Spent(Exception):
     """No more trials."""
 
 
-def nearest(order, units, families, left, bounds, trials):
+def nearest(
+    order: NDArray[np.int64],
+    units: NDArray[np.int64],
+    families: NDArray[np.int64],
+    left: Callable[..., Any],
+    bounds: tuple[float, float],
+    trials: int,
+) -> NDArray[np.int64]:
     """Find what to close.
 
     Args:
@@ -60,7 +72,14 @@ def nearest(order, units, families, left, bounds, trials):
 class _Search:
     """The choices tried, as places in the order; `best` leaves most."""
 
-    def __init__(self, order, units, families, left, bounds):
+    def __init__(
+        self,
+        order: NDArray[np.int64],
+        units: NDArray[np.int64],
+        families: NDArray[np.int64],
+        left: Callable[..., Any],
+        bounds: tuple[float, float],
+    ) -> None:
         self.order = order
         self.units = units
         self.families = families
@@ -72,10 +91,10 @@ class _Search:
         self.large = {}
 
     @property
-    def done(self):
+    def done(self) -> bool:
         return self.most >= self.near
 
-    def cost(self, *parts, until):
+    def cost(self, *parts: Any, until: float) -> int:
         """What is left when all of these places are closed."""
         closed = np.sort(np.concatenate(parts))
         key = closed.tobytes()
@@ -89,7 +108,14 @@ class _Search:
             self.best, self.most = closed, found
         return found
 
-    def fill(self, fixed, free, until, within=None, exactly=False):
+    def fill(
+        self,
+        fixed: NDArray[np.int64],
+        free: NDArray[np.int64],
+        until: float,
+        within: int | None = None,
+        exactly: bool = False,
+    ) -> int:
         """Close `free` ones in order, as many as it takes beside `fixed`.
 
         Args:
@@ -125,7 +151,13 @@ class _Search:
                 low, above = middle, found
         return high
 
-    def follow(self, every, by_family, until, most=np.inf):
+    def follow(
+        self,
+        every: NDArray[np.int64],
+        by_family: bool,
+        until: int,
+        most: float = np.inf,
+    ) -> None:
         """Both ways on at each large step, until one comes near.
 
         Opening others again comes first; the fewer large steps are left
@@ -155,7 +187,13 @@ class _Search:
         except _Spent:
             pass
 
-    def _ways(self, fixed, free, count, by_family):
+    def _ways(
+        self,
+        fixed: NDArray[np.int64],
+        free: NDArray[np.int64],
+        count: int,
+        by_family: bool,
+    ) -> tuple[Any, ...]:
         """What is `(fixed, free, within)` behind a step that went too far."""
         step = free[count - 1]
         kinds = self.families if by_family else self.units
@@ -165,7 +203,7 @@ class _Search:
         opened = closed[self.units[closed] != self.units[step]]
         return (closed, rest, number), (opened, rest, None)
 
-    def combine(self, until):
+    def combine(self, until: int) -> None:
         """Open and close large steps about the best choice, all ways.
 
         What each changes is measured there, once; the combinations that
@@ -178,7 +216,7 @@ class _Search:
         if len(steps) > _STEPS:
             steps = np.array(list(self.large)[:_STEPS])
 
-        def flipped(some):
+        def flipped(some: NDArray[np.bool_]) -> NDArray[np.int64]:
             """The places closed, with these steps the other way round."""
             mask = np.isin(np.arange(len(self.units)), base)
             return np.flatnonzero(mask ^ np.isin(self.units, steps[some]))
@@ -200,7 +238,7 @@ class _Search:
         except _Spent:
             pass
 
-    def exchange(self, every, trials):
+    def exchange(self, every: NDArray[np.int64], trials: int) -> None:
         """Open a step of one family and close another's, while it helps."""
         before = None
         while not self.done and before is not self.best:
@@ -210,15 +248,21 @@ class _Search:
                 if self.done:
                     return
 
-    def _trade(self, every, closed, opened, trials):
+    def _trade(
+        self,
+        every: NDArray[np.int64],
+        closed: NDArray[np.int64],
+        opened: int,
+        trials: int,
+    ) -> None:
         """Open a step of a family, and close the fewest of each other."""
         own = closed[self.families[closed] == opened][::-1]
         counts = range(1, len(own) + 1)
 
-        def without(count):
+        def without(count: int) -> NDArray[np.int64]:
             return np.setdiff1d(closed, own[:count])
 
-        def above(count):
+        def above(count: int) -> bool:
             return self.cost(without(count), until=trials) > self.limit
 
         number = bisect.bisect_left(counts, True, key=above)
@@ -230,7 +274,7 @@ class _Search:
             if family != opened and free.size and not self.done:
                 self.fill(base, free, trials)
 
-    def shake(self, every, trials):
+    def shake(self, every: NDArray[np.int64], trials: int) -> None:
         """Try other orders: families earlier or later than they should be."""
         random = np.random.default_rng(0)
         count = self.families.max(initial=0) + 1

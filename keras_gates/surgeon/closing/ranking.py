@@ -1,12 +1,22 @@
 """Which gates to close so that the pruned model keeps to a budget."""
 
+from __future__ import annotations
+
 import bisect
 import dataclasses
 import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon.closing.nearest import nearest
+
+if TYPE_CHECKING:
+    from keras_gates.thresholds.budget import Budget
+    from keras_gates.thresholds.rule import Factors
 
 # How far under the budget is near enough, as a share of it. Times are noisy.
 _NEAR, _NEAR_TIME = 0.02, 0.1
@@ -37,7 +47,13 @@ class Ranking:
     families: np.ndarray
 
     @classmethod
-    def of(cls, gates, held, normalize=False, ties=None):
+    def of(
+        cls,
+        gates: list[Factors],
+        held: dict[str, NDArray[np.bool_] | bool],
+        normalize: bool = False,
+        ties: dict[str, NDArray[np.int64]] | None = None,
+    ) -> Ranking:
         """Rank gates, without the factors that are `held` open.
 
         `ties` has an array like its factors for each gate with channels: the
@@ -50,18 +66,22 @@ class Ranking:
         together = _together(gates, ties or {})
         return cls(gates, sizes, order[fixed[order] == 0], *together)
 
-    def closing(self, indices):
+    def closing(
+        self, indices: NDArray[np.int64]
+    ) -> dict[str, NDArray[np.bool_]]:
         """`{gate name: mask}` that closes the factors at `indices`."""
         flat = np.zeros(self.sizes.size, bool)
         flat[indices] = True
         return self._split(flat)
 
-    def reached(self, indices):
+    def reached(
+        self, indices: NDArray[np.int64]
+    ) -> dict[str, NDArray[np.bool_]]:
         """The same without floors: all as small as the largest of them."""
         limit = self.sizes[indices].max(initial=-1)
         return self._split(self.sizes <= limit)
 
-    def _split(self, flat):
+    def _split(self, flat: NDArray[np.bool_]) -> dict[str, NDArray[np.bool_]]:
         masks, start = {}, 0
         for gate in self.gates:
             part = flat[start : start + gate.values.size]
@@ -70,7 +90,9 @@ class Ranking:
         return masks
 
 
-def _together(gates, ties):
+def _together(
+    gates: list[Factors], ties: dict[str, NDArray[np.int64]]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """`(units, families)`: a family is what the same gates are tied to."""
     units, owners, start = [], [], 0
     for number, gate in enumerate(gates):
@@ -95,7 +117,7 @@ def _together(gates, ties):
     return units, np.array(families, int)
 
 
-def _sizes(gates, normalize):
+def _sizes(gates: list[Factors], normalize: bool) -> list[NDArray[np.float64]]:
     """The sizes to rank by, an array for each gate."""
     sizes = [np.abs(g.values).reshape(-1).astype("float64") for g in gates]
     if not normalize:
@@ -113,7 +135,13 @@ def _sizes(gates, normalize):
     ]
 
 
-def meet(budget, ranking, whole, cost, trials):
+def meet(
+    budget: Budget,
+    ranking: Ranking,
+    whole: int,
+    cost: Callable[..., Any],
+    trials: int,
+) -> NDArray[np.int64]:
     """Close factors in their order until `cost` is within the budget.
 
     Args:
@@ -145,7 +173,7 @@ def meet(budget, ranking, whole, cost, trials):
     return found
 
 
-def meet_time(budget, ranking, clock, ratio):
+def meet_time(budget: Any, ranking: Any, clock: Any, ratio: Any) -> Any:
     """The same for a latency: so many of the first as it takes.
 
     Args:
@@ -170,7 +198,7 @@ def meet_time(budget, ranking, clock, ratio):
         return order[:0]
     check_noise(budget, clock)
 
-    def measured(indices):
+    def measured(indices: Any) -> Any:
         return whole * ratio(ranking.closing(indices))
 
     left = _remembered(lambda masks: whole * ratio(masks), ranking)
@@ -195,7 +223,7 @@ def meet_time(budget, ranking, clock, ratio):
     return chosen
 
 
-def check_noise(budget, clock):
+def check_noise(budget: Any, clock: Any) -> None:
     """Refuse a budget that differs from the whole by less than noise.
 
     Raises:
@@ -206,11 +234,13 @@ def check_noise(budget, clock):
         raise ValueError(_too_fine(budget, limit, clock))
 
 
-def _remembered(cost, ranking):
+def _remembered(
+    cost: Callable[..., Any], ranking: Ranking
+) -> Callable[..., Any]:
     """`cost` as a function of indices, which is asked once for each."""
     known = {}
 
-    def left(indices):
+    def left(indices: NDArray[np.int64]) -> int:
         key = np.sort(indices).tobytes()
         if key not in known:
             known[key] = cost(ranking.closing(indices))
@@ -219,7 +249,7 @@ def _remembered(cost, ranking):
     return left
 
 
-def _out_of_reach(budget, limit, least, whole):
+def _out_of_reach(budget: Budget, limit: float, least: int, whole: int) -> str:
     return (
         f"{_called(budget)} can't be reached: it allows "
         f"{_amount(limit, whole, budget)}, and the least that these gates "
@@ -231,7 +261,7 @@ def _out_of_reach(budget, limit, least, whole):
     )
 
 
-def _too_fine(budget, limit, clock):
+def _too_fine(budget: Any, limit: Any, clock: Any) -> Any:
     return (
         f"{_called(budget)} asks for {_amount(limit, clock.whole, budget)}, "
         f"but the time of the model as it is varies by {clock.noise:.1%} from "
@@ -242,7 +272,7 @@ def _too_fine(budget, limit, clock):
     )
 
 
-def _far(budget, limit, left, whole):
+def _far(budget: Budget, limit: float, left: int, whole: int) -> str:
     return (
         f"{_called(budget)} allows {_amount(limit, whole, budget)}. The "
         "nearest choice found that keeps to it leaves "
@@ -250,10 +280,10 @@ def _far(budget, limit, left, whole):
     )
 
 
-def _called(budget):
+def _called(budget: Budget) -> str:
     return f"Budget({budget.of}={budget.amount!r})"
 
 
-def _amount(number, whole, budget):
+def _amount(number: float, whole: int, budget: Budget) -> str:
     digits = 3 if budget.of == "latency" else 0
     return f"{number:,.{digits}f} {UNITS[budget.of]} ({number / whole:.1%})"

@@ -1,8 +1,14 @@
 """From a model and thresholds, or what they closed, to a `Solution`."""
 
-import numbers
+from __future__ import annotations
 
+import numbers
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates import thresholds as th
 from keras_gates.surgeon.closing.close import close
@@ -15,16 +21,21 @@ from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.gates.find import unknown_gates
 from keras_gates.surgeon.solving import solve
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.surgeon.solving.solve import Solution
+    from keras_gates.thresholds.rule import Factors
+
 
 def from_thresholds(
-    model,
-    thresholds,
-    scores,
-    keep_at_least,
-    round_to,
-    exact,
-    drop_shortcuts,
-):
+    model: int | keras.Layer | type[Any] | None,
+    thresholds: Any,
+    scores: dict[str, NDArray[np.float64]] | None,
+    keep_at_least: bool | dict[str, int] | float,
+    round_to: bool | float,
+    exact: int | str | None,
+    drop_shortcuts: bool,
+) -> tuple[Solution, list[str]]:
     """Close what thresholds say; arguments and errors as those of `plan`.
 
     Returns:
@@ -62,7 +73,13 @@ def from_thresholds(
     return solution, notes
 
 
-def from_closed(model, closed, exact, drop_shortcuts, scored=None):
+def from_closed(
+    model: keras.Model,
+    closed: dict[str, NDArray[np.bool_]],
+    exact: bool,
+    drop_shortcuts: bool,
+    scored: list[str] | None = None,
+) -> Solution:
     """The `Solution` for `{name of a gate or group: mask}`.
 
     `scored` is as in `read`.
@@ -73,19 +90,29 @@ def from_closed(model, closed, exact, drop_shortcuts, scored=None):
     return solve.solve(graph, closed, exact=exact)
 
 
-def without_shortcuts(model, closed):
+def without_shortcuts(model: keras.Model, closed: Any) -> Any:
     """The model without the added shortcuts of gates that stay open."""
     names = {name for name, mask in closed.items() if mask.any()}
     return without_open(model, names)
 
 
-def factor_shapes(model, names, exact, scored=None):
+def factor_shapes(
+    model: keras.Model,
+    names: dict[str, list[int | str]],
+    exact: bool,
+    scored: list[str] | None = None,
+) -> dict[str, tuple[int, ...]]:
     """`{name: shape of its factors}` of some gates and groups."""
     sources = gates_of(read(model, names, exact, scored))
     return {n: sources[n].shape for n in names if n in sources}
 
 
-def read(model, names, exact, scored=None):
+def read(
+    model: keras.Model,
+    names: dict[str, NDArray[np.bool_] | list[int | str]],
+    exact: bool,
+    scored: list[str] | None = None,
+) -> Graph:
     """The graph of a model, with virtual gates if names speak of groups.
 
     Args:
@@ -105,7 +132,9 @@ def read(model, names, exact, scored=None):
     return graph
 
 
-def _score(graph, scores, exact):
+def _score(
+    graph: Graph, scores: dict[str, NDArray[np.float64]], exact: bool
+) -> None:
     """Put scores on gates and on groups; changes the graph.
 
     Raises:
@@ -130,7 +159,11 @@ def _score(graph, scores, exact):
         groups.insert(graph, groups.find(graph, exact), rest)
 
 
-def _asked(thresholds, gates, scores):
+def _asked(
+    thresholds: Any,
+    gates: list[Factors],
+    scores: dict[str, NDArray[np.float64]] | None,
+) -> list[Factors]:
     """The gates that thresholds may speak of.
 
     Where gates of a kind have scores, those without are left alone, unless
@@ -151,7 +184,7 @@ def _asked(thresholds, gates, scores):
     return [g for g in gates if g.kind not in th.NAMED]
 
 
-def _dropped(model, closed):
+def _dropped(model: keras.Model, closed: Any) -> Any:
     """A note on the shortcuts that go, if any do."""
     names = {name for name, mask in closed.items() if mask.any()}
     found = open_gates(model, names)
@@ -164,7 +197,9 @@ def _dropped(model, closed):
     ]
 
 
-def _check_drop(drop_shortcuts, scores):
+def _check_drop(
+    drop_shortcuts: bool, scores: dict[str, NDArray[np.float64]] | None
+) -> None:
     if not isinstance(drop_shortcuts, bool):
         raise TypeError(
             "`drop_shortcuts` must be True or False. Received: "
@@ -178,7 +213,7 @@ def _check_drop(drop_shortcuts, scores):
         )
 
 
-def _check(round_to, exact):
+def _check(round_to: bool | float, exact: int | str | None) -> None:
     if isinstance(round_to, bool) or not isinstance(round_to, numbers.Integral):
         raise TypeError(f"`round_to` must be an int. Received: {round_to!r}.")
     if round_to < 1:

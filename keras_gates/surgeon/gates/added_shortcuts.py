@@ -1,17 +1,26 @@
 """The shortcuts that were added for gates: found again, and taken out."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
 from keras import layers
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers import Gate
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+
 # A layer that is added for the gate "g" is called "g" and one of these.
 ADD = "_shortcut_add"
 SUBTRACT = "_shortcut_subtract"
 
 
-def added(graph):
+def added(graph: Graph) -> Any:
     """The calls of each added shortcut.
 
     They are told by the name of the `Add` in which they end.
@@ -37,7 +46,7 @@ def added(graph):
     return list(found.values())
 
 
-def open_gates(model, closed):
+def open_gates(model: keras.Model, closed: Any) -> Any:
     """The paths of the gates that stay open and have an added shortcut."""
     return [
         gate.path
@@ -46,7 +55,7 @@ def open_gates(model, closed):
     ]
 
 
-def without_open(model, closed):
+def without_open(model: keras.Model, closed: Any) -> Any:
     """A new model without the added shortcuts of all but `closed` gates.
 
     Args:
@@ -61,7 +70,7 @@ def without_open(model, closed):
             if subtract is not None:
                 outcome[subtract.site] = subtract.site.node.input_tensors[0]
 
-    def edit(recall):
+    def edit(recall: Any) -> Any:
         kept = outcome.get(recall.site)
         return None if kept is None else recall.tensor(kept)
 

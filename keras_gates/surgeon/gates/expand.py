@@ -1,7 +1,11 @@
 """Read a model with its composite layers written out."""
 
+from __future__ import annotations
+
 import collections
 import functools
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 
@@ -11,6 +15,10 @@ from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.gate import Gate
 from keras_gates.surgeon.rules.composite import Composite
 from keras_gates.surgeon.rules.registry import rule_of_class
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Site
 
 
 class Trace:
@@ -23,14 +31,14 @@ class Trace:
             tensors between which is what was made of it.
     """
 
-    def __init__(self):
+    def __init__(self) -> None:
         self.written_out = False
         self.parts = {}
         self._origins = {}
         self._names = {}
         self._tensors = []  # kept, since an id is for living objects only
 
-    def origin(self, site, number):
+    def origin(self, site: Site, number: int) -> tuple[Any, int]:
         """The `(recorded call, output)` of the user's model, or None.
 
         Args:
@@ -44,12 +52,12 @@ class Trace:
         key = self._names.get(id(site)), id(site.op), number
         return self._origins.get(id(kt)) or self._origins.get(key)
 
-    def recording(self, graph, edit):
+    def recording(self, graph: Graph, edit: Any) -> Any:
         """An `edit` for `rewrite` that keeps all this as it goes."""
         self.written_out = True
         own = _model_names(graph)
 
-        def recorded(recall):
+        def recorded(recall: Any) -> Any:
             outputs = edit(recall)
             composite = outputs is not None
             outputs = outputs if composite else recall()
@@ -70,19 +78,21 @@ class Trace:
 
         return recorded
 
-    def finish(self, graph):
+    def finish(self, graph: Graph) -> Any:
         """The graph that was read in the end."""
         self._names = _model_names(graph)
         return graph
 
 
-def _model_names(graph):
+def _model_names(graph: Graph) -> Any:
     """`{id of a site: name of the model that it is in}`."""
     graphs = [graph, *graph.nested()]
     return {id(site): g.model.name for g in graphs for site in g.sites}
 
 
-def read(model, trace=None):
+def read(
+    model: int | keras.Layer | type[Any] | None, trace: Trace | None = None
+) -> Graph:
     """The `Graph` of a model, or of one like it without composite layers.
 
     Args:
@@ -122,14 +132,14 @@ def read(model, trace=None):
     return found
 
 
-def _rule(site):
+def _rule(site: Site) -> None:
     if gr.has_own_call(site.op):
         return None
     rule = rule_of_class(type(site.op))
     return rule if isinstance(rule, Composite) else None
 
 
-def _written_out(made, recall):
+def _written_out(made: Any, recall: Any) -> Any:
     rule = _rule(recall.site)
     if rule is None:
         return None
@@ -148,7 +158,7 @@ def _written_out(made, recall):
     return outputs
 
 
-def _check_outputs(recall, outputs):
+def _check_outputs(recall: Any, outputs: Any) -> None:
     """Refuse an expansion of other shapes than the layer has."""
     flat = keras.tree.flatten(outputs)
     expected = [tuple(kt.shape) for kt in recall.site.node.outputs]
@@ -165,7 +175,7 @@ def _check_outputs(recall, outputs):
     )
 
 
-def _check_gate(op, graph):
+def _check_gate(op: keras.Operation, graph: Graph) -> None:
     """Refuse an expansion without the gate that the rule speaks of."""
     spoken_of = rule_of_class(type(op)).gate(op)
     if spoken_of is None:
@@ -189,5 +199,5 @@ def _check_gate(op, graph):
     )
 
 
-def _named(op):
+def _named(op: keras.Operation) -> Any:
     return f"Layer '{op.name}' (of type {type(op).__name__})"

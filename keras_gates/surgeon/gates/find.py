@@ -1,6 +1,9 @@
 """Which layers of a graph have factors that can be closed."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -10,8 +13,14 @@ from keras_gates.layers.gate import Gate
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.thresholds import Factors
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.surgeon.gates.groups import Group
+    from keras_gates.surgeon.rules.source import Source
 
-def gates_of(graph):
+
+def gates_of(graph: Graph) -> dict[str, Group | Source]:
     """`{path: Source}` of all layers whose factors can be closed.
 
     Raises:
@@ -37,7 +46,7 @@ def gates_of(graph):
     return found | graph.groups
 
 
-def unknown_gates(graph):
+def unknown_gates(graph: Graph) -> str:
     """A sentence on gates of classes that no rule speaks of, or nothing."""
     found = {
         f"'{call.path}' (of type {type(call.op).__name__})": None
@@ -57,7 +66,7 @@ def unknown_gates(graph):
     )
 
 
-def _check_no_gate_inside(call, graph):
+def _check_no_gate_inside(call: Call, graph: Graph) -> None:
     layer = time_axis.layer_of(call.op)
     why = graph.unread.get(
         id(layer),
@@ -72,7 +81,7 @@ def _check_no_gate_inside(call, graph):
             )
 
 
-def factors_of(graph):
+def factors_of(graph: Graph) -> list[Factors]:
     """The `Factors` of all that can be closed.
 
     Raises:

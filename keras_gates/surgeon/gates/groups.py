@@ -6,9 +6,15 @@ stream, one in each layer that writes to it. A *group* holds the units of one
 layer that no group before it has.
 """
 
-import dataclasses
+from __future__ import annotations
 
+import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates._checks import listed
 from keras_gates._checks import suggestion
@@ -19,6 +25,12 @@ from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.source import Source
 from keras_gates.surgeon.rules.virtual import VirtualGate
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.passes.label import Labelling
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,7 +48,7 @@ class Group(Source):
     start: int = 0
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int]:
         return self.units.shape
 
 
@@ -57,7 +69,7 @@ class Groups:
     kept: dict
 
 
-def find(graph, exact=True):
+def find(graph: Graph, exact: bool = True) -> Groups:
     """The `Groups` of a graph.
 
     Args:
@@ -86,7 +98,9 @@ def find(graph, exact=True):
     return Groups(labelling, groups, places, kept)
 
 
-def _places(labelling, exact):
+def _places(
+    labelling: Labelling, exact: bool
+) -> tuple[dict[Tensor, int], NDArray[np.bool_]]:
     """Where units are read, and which units could go."""
     classes = labelling.classes
     pinned = np.zeros(len(classes), bool)
@@ -112,21 +126,25 @@ def _places(labelling, exact):
     return places, read & ~pinned
 
 
-def _before_folds(tensor):
+def _before_folds(tensor: Tensor) -> Tensor:
     """The tensor that a model has for one that was folded along time."""
     while tensor.producer is not None and is_fold(tensor.producer.op):
         tensor = tensor.producer.inputs[0]
     return tensor
 
 
-def _why(labelling, own):
+def _why(labelling: Labelling, own: NDArray[np.int64]) -> str:
     for ids, reason in labelling.units.pins:
         if np.isin(own, labelling.classes[ids]).any():
             return reason
     return "what reads its channels reads all of them together"
 
 
-def insert(graph, found, scores=None):
+def insert(
+    graph: Graph,
+    found: Groups,
+    scores: dict[str, NDArray[np.float64]] | None = None,
+) -> None:
     """Put a virtual gate where units are read; changes the graph.
 
     Args:
@@ -156,13 +174,13 @@ def insert(graph, found, scores=None):
     graph.loops = _loops(found.labelling, place)
 
 
-def without(found, names):
+def without(found: Groups, names: set[str]) -> Groups:
     """`Groups` without those of some names; the others stay where they are."""
     left = {n: group for n, group in found.groups.items() if n not in names}
     return dataclasses.replace(found, groups=left)
 
 
-def insert_gates(graph, gates):
+def insert_gates(graph: Graph, gates: Any) -> None:
     """Put virtual gates behind tensors, for a trial; changes the graph.
 
     Args:
@@ -192,7 +210,7 @@ def insert_gates(graph, gates):
     graph.groups = found
 
 
-def _add_calls(graph, behind):
+def _add_calls(graph: Graph, behind: dict[int, list[Call]]) -> None:
     """Add calls to a graph, each after the one whose id it stands under."""
     graph.calls = [
         each
@@ -201,7 +219,9 @@ def _add_calls(graph, behind):
     ]
 
 
-def _loops(labelling, place):
+def _loops(
+    labelling: Labelling, place: NDArray[np.int64]
+) -> dict[int, NDArray[np.int64]]:
     """The units of the layers that read their own outputs.
 
     What is closed behind such a layer would still be there inside: each unit
@@ -216,7 +236,7 @@ def _loops(labelling, place):
     return found
 
 
-def _scored(found, scores):
+def _scored(found: Groups, scores: dict[str, NDArray[np.float64]]) -> Groups:
     """The groups that have scores, with them."""
     groups = {}
     known = found.groups.keys() | found.kept.keys()
@@ -235,7 +255,7 @@ def _scored(found, scores):
     return dataclasses.replace(found, groups=groups)
 
 
-def scored(name, source, values):
+def scored(name: str, source: Group, values: NDArray[np.float64]) -> Group:
     """A `Source` with scores.
 
     Raises:
@@ -252,7 +272,9 @@ def scored(name, source, values):
     return dataclasses.replace(source, scores=values)
 
 
-def _gate(graph, tensor, axis, units):
+def _gate(
+    graph: Graph, tensor: Tensor, axis: int, units: NDArray[np.int64]
+) -> Call:
     """A gate behind what produces a tensor, for all that read it."""
     maker = tensor.producer
     number = maker.outputs.index(tensor)
@@ -276,7 +298,12 @@ def _gate(graph, tensor, axis, units):
     return call
 
 
-def places(graph, op, classes, closed):
+def places(
+    graph: Graph,
+    op: keras.Layer,
+    classes: NDArray[np.int64],
+    closed: dict[str, NDArray[np.bool_]],
+) -> list[Any]:
     """What a virtual gate closes: `(group, scores, classes, places)`."""
     if not isinstance(op, VirtualGate):
         return []
@@ -289,19 +316,23 @@ def places(graph, op, classes, closed):
     return found
 
 
-def inside(group, units):
+def inside(
+    group: Group, units: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """`(places in the group, which of them are)` of a virtual gate's units."""
     at = units - group.start
     return at, (units >= 0) & (at >= 0) & (at < group.units.size)
 
 
-def size(graph):
+def size(graph: Graph) -> int:
     """How many units all groups have, with those that have no scores."""
     ends = [g.start + g.units.size for g in graph.groups.values()]
     return max(ends, default=0)
 
 
-def masks(graph, closed):
+def masks(
+    graph: Graph, closed: dict[str, NDArray[np.bool_]]
+) -> dict[int, NDArray[np.bool_]]:
     """What groups close, from `{name of a group: mask}`.
 
     Returns:

@@ -1,11 +1,19 @@
 """A model with real layers where a graph has virtual gates."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 import keras
 
 from keras_gates.graphs.rewrite import rewrite
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
 
-def with_gates(graph, gated, edit=None):
+
+def with_gates(graph: Graph, gated: Any, edit: Any = None) -> Any:
     """A copy of a graph's model with something at each virtual gate.
 
     Args:
@@ -14,7 +22,7 @@ def with_gates(graph, gated, edit=None):
         edit: as in `rewrite`, for the calls themselves.
     """
 
-    def both(recall):
+    def both(recall: Any) -> Any:
         outputs = None if edit is None else edit(recall)
         behind = recall.site.behind
         if not behind:

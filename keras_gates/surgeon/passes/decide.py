@@ -6,9 +6,14 @@ is physically there). What is kept follows from what is read; all of it is
 computed anew in each round, from what was kept in the round before.
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.passes.decision import Decision
@@ -19,6 +24,12 @@ from keras_gates.surgeon.rules.known import channel_values
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import BIAS
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.passes.label import Labelling
+    from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.rules.known import Known
+
 # A constant that others merge into must not be tiny beside them.
 _SMALL = 1e-3
 # What it costs to gather one value, in multiply-adds: 8 to 22 on a CPU (JAX,
@@ -28,7 +39,12 @@ GATHERING = 16
 _WORTH = 1 / 8
 
 
-def decide(labelling, values, exact=True, closed=None):
+def decide(
+    labelling: Labelling,
+    values: dict[Tensor, Known],
+    exact: bool = True,
+    closed: dict[int, NDArray[np.bool_]] | None = None,
+) -> Decision:
     """Find the smallest set of channels that computes the same.
 
     Args:
@@ -50,7 +66,9 @@ def decide(labelling, values, exact=True, closed=None):
         decision.pins += [units for _, units in missing]
 
 
-def _absorbing(labelling, values, exact):
+def _absorbing(
+    labelling: Labelling, values: dict[Tensor, Known], exact: bool
+) -> dict[tuple[int, int], Reads]:
     """For each layer that mixes inputs: which known ones may go, and how."""
     steps_of = {}
     for step in labelling.steps:
@@ -81,20 +99,20 @@ def _absorbing(labelling, values, exact):
     return found
 
 
-def _check_progress(decision, missing):
+def _check_progress(decision: Decision, missing: Any) -> None:
     """Refuse to pin what is kept already: that would go on for ever."""
     if all(decision.mask(units).all() for _, units in missing):
         raise _stuck(missing[0][0].path, "what is missing there is kept")
 
 
-def _stuck(path, why):
+def _stuck(path: Any, why: Any) -> Any:
     return RuntimeError(
         f"keras_gates: the decision comes to no end at '{path}': {why}. "
         "Please report this model."
     )
 
 
-def _fixpoint(decision):
+def _fixpoint(decision: Decision) -> None:
     classes = decision.labelling.classes
     pins = decision.labelling.units.pins
     pinned = np.zeros(len(classes), bool)
@@ -115,7 +133,7 @@ def _fixpoint(decision):
     raise _stuck(_reader(decision, changed), "its inputs come and go")
 
 
-def _reader(decision, changed):
+def _reader(decision: Decision, changed: Any) -> Any:
     """The path of a step that reads one of these classes."""
     classes = decision.labelling.classes
     for step, units in decision.reads + decision.recalls:
@@ -124,7 +142,7 @@ def _reader(decision, changed):
     return decision.labelling.steps[-1].path
 
 
-def _missing(decision):
+def _missing(decision: Decision) -> list[Any]:
     """What to pin: a tensor left empty, or a merge without a target.
 
     A tensor of size 0 was empty before, and has nothing that could be kept.
@@ -152,7 +170,9 @@ def _missing(decision):
     return found
 
 
-def merge_target(decision, step, index):
+def merge_target(
+    decision: Decision, step: Step, index: int
+) -> tuple[NDArray[np.int64], int] | None:
     """Where the removed constants of an input go, if they must merge.
 
     Returns:
@@ -180,7 +200,7 @@ def merge_target(decision, step, index):
     return ids[position : position + 1], position
 
 
-def poor_selections(decision):
+def poor_selections(decision: Decision) -> set[Any]:
     """Keys of gathers that cost more than they save their readers.
 
     Without one, a closed channel goes on to the kernels that read it, which
@@ -202,7 +222,9 @@ def poor_selections(decision):
     return poor
 
 
-def _worth(decision, selection, after, price):
+def _worth(
+    decision: Decision, selection: Step, after: int, price: NDArray[np.float64]
+) -> float:
     """How many channels a gather of `after` must save to pay."""
     channels = selection.flow.labels[0]
     saved = price[decision.labelling.classes[channels]].mean()
@@ -213,7 +235,7 @@ def _worth(decision, selection, after, price):
     return GATHERING * places * after / saved
 
 
-def _reading_prices(decision):
+def _reading_prices(decision: Decision) -> NDArray[np.float64]:
     """For each class, the multiply-adds of all kernels that read it.
 
     NaN where they depend on sizes that are unknown.
@@ -227,7 +249,7 @@ def _reading_prices(decision):
     return price
 
 
-def _price(decision, step):
+def _price(decision: Decision, step: Step) -> int:
     """The multiply-adds of a call for one channel that it reads."""
     call, rule = step.call, step.rule
     kept = {

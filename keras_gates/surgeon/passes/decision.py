@@ -1,10 +1,18 @@
 """What was decided of one labelling: plain data."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.passes.label import Step
 
 
 @dataclasses.dataclass
@@ -45,11 +53,11 @@ class Decision:
     pins: list = dataclasses.field(default_factory=list)
     uncut: frozenset = frozenset()
 
-    def mask(self, labels):
+    def mask(self, labels: NDArray[np.int64]) -> NDArray[np.bool_]:
         """Which coordinates of a label array are kept."""
         return self.kept[self.labelling.classes[labels]]
 
-    def masks(self, labels):
+    def masks(self, labels: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
         """One mask for each axis; their product is what is kept."""
         masks = lb.axis_masks(self.mask(labels))
         if masks is None:
@@ -59,7 +67,7 @@ class Decision:
             )
         return masks
 
-    def known(self, tensor):
+    def known(self, tensor: Tensor) -> NDArray[np.bool_]:
         """Which coordinates have a known value, shaped like the labels."""
         value = self.values.get(tensor)
         labels = self.labelling.labels[tensor]
@@ -67,12 +75,12 @@ class Decision:
             return np.zeros(labels.shape, bool)
         return ~np.isnan(lb.stretched(value.values, labels.shape))
 
-    def gone(self, step):
+    def gone(self, step: Step) -> dict[int, NDArray[np.float64]]:
         """The constants that a layer loses, by input; 0 for what stays."""
         found = {i: self._gone_from(step, i) for i in step.flow.reads}
         return {i: gone for i, gone in found.items() if gone is not None}
 
-    def _gone_from(self, step, index):
+    def _gone_from(self, step: Step, index: int) -> NDArray[np.float64] | None:
         reads = self.absorbing.get((id(step.call.op), index))
         ids = step.flow.read(index)
         if reads is None or ids is None:

@@ -1,14 +1,24 @@
 """Dissolve gates: find neighbours whose weights can take the factors."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.rule import IDENTITY
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import POSITIVE
 from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.passes.decision import Decision
+    from keras_gates.surgeon.passes.label import Step
 
 
 @dataclasses.dataclass
@@ -27,7 +37,7 @@ class Folds:
     scales: dict = dataclasses.field(default_factory=dict)
     taken: dict = dataclasses.field(default_factory=dict)
 
-    def take(self, steps, places):
+    def take(self, steps: list[Step], places: list[Any]) -> None:
         """Note the places at which the factors of some gates go."""
         for step in steps:
             self.taken[step.key] = tuple(p[0].path for p in places)
@@ -36,7 +46,7 @@ class Folds:
             self.factors.setdefault(key, []).append((role, vector))
 
 
-def fold(decision, closed):
+def fold(decision: Decision, closed: dict[int, NDArray[np.bool_]]) -> Folds:
     """Find the `Folds` of all gates that are still there."""
     folder = _Folder(decision)
     found, gates = Folds(_shut(decision, closed)), {}
@@ -63,7 +73,9 @@ def fold(decision, closed):
     return found
 
 
-def _shut(decision, closed):
+def _shut(
+    decision: Decision, closed: dict[int, NDArray[np.bool_]]
+) -> dict[Any, Any]:
     """Zeros for the closed factors that are weights of layers that stay."""
     found = {}
     for step in decision.present:
@@ -75,7 +87,9 @@ def _shut(decision, closed):
     return found
 
 
-def _factors(decision, step, shut):
+def _factors(
+    decision: Decision, step: Step, shut: NDArray[np.bool_] | None
+) -> NDArray[np.float64]:
     """A gate's factors: 0 where closed, and 1 where nothing is left."""
     labels = step.flow.labels[0]
     factors = step.rule.factors(step.call, labels.ndim).astype("float64")
@@ -88,14 +102,14 @@ def _factors(decision, step, shut):
     return np.where(decision.mask(labels), factors, 1.0)
 
 
-def _fits(factors, labels):
+def _fits(factors: NDArray[np.float64], labels: NDArray[np.int64]) -> bool:
     """Whether each of the factors belongs to a unit."""
     return all(
         f in (1, e) for f, e in zip(factors.shape, labels.shape, strict=True)
     )
 
 
-def _passes(how, factors):
+def _passes(how: str | None, factors: NDArray[np.float64]) -> bool:
     """Whether these factors pass an operation that scales as `how`."""
     if how == LINEAR:
         return True
@@ -113,7 +127,7 @@ class _Folder:
     some path ends at something that can't take the factor.
     """
 
-    def __init__(self, decision):
+    def __init__(self, decision: Decision) -> None:
         self.decision = decision
         self.labels = decision.labelling.labels
         self.outputs = set(decision.labelling.graph.outputs)
@@ -129,7 +143,7 @@ class _Folder:
                 if index not in gone:
                     self.users.setdefault(tensor, []).append((step, index))
 
-    def _together(self, gate, step):
+    def _together(self, gate: Step, step: Step) -> bool:
         """Whether what is done to `step` happens in all calls of `gate`."""
         if len(step.site.calls) != len(gate.site.calls):
             return False
@@ -137,7 +151,13 @@ class _Folder:
         scope = step.path.rpartition("/")[0]
         return alone or scope == gate.path.rpartition("/")[0]
 
-    def _place(self, step, taken, tensor, factors):
+    def _place(
+        self,
+        step: Step,
+        taken: dict[str, str] | None,
+        tensor: Tensor,
+        factors: NDArray[np.float64],
+    ) -> None:
         """The weights `{name: role}` of a step, with their factors, or None."""
         if not taken:
             return None
@@ -156,7 +176,7 @@ class _Folder:
             places.append((step, name, role, vector))
         return places
 
-    def before_all(self, pairs):
+    def before_all(self, pairs: Any) -> list[Any] | None:
         """Places in front of all calls of a gate, each once, or None.
 
         A layer that is called more than once takes the factors if they are
@@ -186,13 +206,15 @@ class _Folder:
                 return None
         return [next(iter(by_site.values())) for by_site in found.values()]
 
-    def behind(self, step, factors):
+    def behind(self, step: Step, factors: NDArray[np.float64]) -> None:
         """Places behind one call of a gate, or None."""
         if not _fits(factors, step.flow.labels[0]):
             return None
         return self.downstream(step, step.outputs[0], factors)
 
-    def upstream(self, gate, tensor, factors):
+    def upstream(
+        self, gate: Step, tensor: Tensor, factors: NDArray[np.float64]
+    ) -> None:
         """Factors into what produces `tensor`, for its only reader."""
         if len(self.users.get(tensor, ())) != 1 or tensor in self.outputs:
             return None
@@ -210,7 +232,13 @@ class _Folder:
             return None
         return self._through(gate, step, tensor, factors)
 
-    def _through(self, gate, step, tensor, factors):
+    def _through(
+        self,
+        gate: Step,
+        step: Step,
+        tensor: Tensor,
+        factors: NDArray[np.float64],
+    ) -> None:
         """Upstream past a step that the factors pass, to all it reads."""
         if self._has_offset(step):
             return None
@@ -238,11 +266,13 @@ class _Folder:
             places += found or []
         return places or None
 
-    def _has_offset(self, step):
+    def _has_offset(self, step: Step) -> bool:
         """Whether a dropped operand left a constant behind."""
         return step.rule.merging and step.key in self.decision.dropped
 
-    def downstream(self, gate, tensor, factors):
+    def downstream(
+        self, gate: Step, tensor: Tensor, factors: NDArray[np.float64]
+    ) -> None:
         """Factors into everything that reads `tensor`."""
         users = self.users.get(tensor, ())
         if not users or tensor in self.outputs:
@@ -264,7 +294,9 @@ class _Folder:
             places += found
         return places
 
-    def _onward(self, gate, step, index, factors):
+    def _onward(
+        self, gate: Step, step: Step, index: int, factors: NDArray[np.float64]
+    ) -> None:
         """Downstream past a step that the factors pass."""
         carries = step.rule.carries(step.call, index)
         if step.flow.mixes or not _passes(carries, factors):
@@ -292,7 +324,11 @@ class _Folder:
         return places
 
 
-def _vector(factors, ids, labels):
+def _vector(
+    factors: NDArray[np.float64],
+    ids: NDArray[np.int64],
+    labels: NDArray[np.int64],
+) -> NDArray[np.float64]:
     """The factors along a role, whose units say which axis it is."""
     if ids is None:
         return None
@@ -303,7 +339,12 @@ def _vector(factors, ids, labels):
     return vector if vector is not None and len(vector) == len(ids) else None
 
 
-def _back(factors, source, shape, units=None):
+def _back(
+    factors: NDArray[np.float64],
+    source: NDArray[np.int64] | str,
+    shape: tuple[int, ...],
+    units: NDArray[np.int64] | None = None,
+) -> NDArray[np.float64] | None:
     """Factors of the outputs, as factors of what they stem from.
 
     With `units`, an output may come of more coordinates than the one that
@@ -325,12 +366,16 @@ def _back(factors, source, shape, units=None):
     return found.reshape(shape) if agrees else None
 
 
-def _covers(source, size):
+def _covers(source: NDArray[np.int64], size: int) -> bool:
     """Whether each coordinate of an input is the source of an output."""
     return np.unique(source[source >= 0]).size == size
 
 
-def _alike(flat, source, units):
+def _alike(
+    flat: NDArray[np.float64],
+    source: NDArray[np.int64],
+    units: NDArray[np.int64],
+) -> bool:
     """Whether the coordinates that one of them stands for have one factor."""
     if _covers(source, flat.size):
         return True

@@ -1,12 +1,26 @@
 """Which inputs of a model its outputs depend on, and by what."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon.rules.reach import NOTHING
 from keras_gates.surgeon.rules.reach import VALUES
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.passes.label import Labelling
+    from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.rules.known import Known
 
-def levels(labelling, values):
+
+def levels(
+    labelling: Labelling, values: dict[Tensor, Known]
+) -> dict[Tensor, NDArray[np.int64]]:
     """How far each of the model's inputs gets when `values` are known.
 
     Args:
@@ -33,7 +47,11 @@ def levels(labelling, values):
     return found
 
 
-def _through(step, found, values):
+def _through(
+    step: Step,
+    found: dict[Tensor, NDArray[np.int64]],
+    values: dict[Tensor, Known],
+) -> NDArray[np.int64]:
     """The levels behind a step."""
     own = [VALUES]
     if step.position is None:
@@ -49,12 +67,12 @@ def _through(step, found, values):
     return np.max([np.minimum(level, most) for level, most in given], axis=0)
 
 
-def best(found, tensor):
+def best(found: dict[Tensor, NDArray[np.int64]], tensor: Tensor) -> int:
     """The highest level at which any input gets to a tensor."""
     return int(found[tensor].max()) if tensor in found else NOTHING
 
 
-def main(found, outputs):
+def main(found: dict[Tensor, NDArray[np.int64]], outputs: list[Tensor]) -> Any:
     """Pairs of an output and its level, with the inputs that get so far.
 
     These are what it computes with: the values where it depends on any, and
@@ -72,7 +90,7 @@ def main(found, outputs):
     return pairs
 
 
-def lost(found, pairs):
+def lost(found: dict[Tensor, NDArray[np.int64]], pairs: Any) -> bool:
     """Whether an input of `pairs` no longer gets to its output as far."""
     return any(
         tensor not in found or (found[tensor][inputs] < level).any()

@@ -1,9 +1,14 @@
 """Labels and constants: what each coordinate is, and what it must be."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
@@ -14,6 +19,12 @@ from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Site
+    from keras_gates.graphs.graph import Tensor
 
 # Why the channels of outputs stay.
 OUTPUT = "it is an output of the model"
@@ -29,10 +40,10 @@ class Selection(Rule):
 
     kind: str = "selection"
 
-    def scaling(self, call):
+    def scaling(self, call: Call) -> str:
         return LINEAR
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
         value = values[0]
         if value is None:
             return [None]
@@ -56,19 +67,19 @@ class Step:
     position: int | None = None
 
     @property
-    def site(self):
+    def site(self) -> Site:
         return self.call.site
 
     @functools.cached_property
-    def key(self):
+    def key(self) -> tuple[int, None]:
         return (id(self.call.site), self.position)
 
     @property
-    def path(self):
+    def path(self) -> str:
         return self.call.path
 
     @property
-    def is_gate(self):
+    def is_gate(self) -> bool:
         return isinstance(self.rule, GateRule)
 
 
@@ -83,7 +94,9 @@ class Labelling:
     classes: np.ndarray = None
 
 
-def label(graph, uncut=frozenset(), selections=True):
+def label(
+    graph: Graph, uncut: frozenset[Any] = frozenset(), selections: bool = True
+) -> Labelling:
     """Give every tensor its labels, and tie what must stay together.
 
     Args:
@@ -131,7 +144,7 @@ def label(graph, uncut=frozenset(), selections=True):
     return found
 
 
-def _partial(found):
+def _partial(found: Labelling) -> set[Any]:
     """Keys of selections that some calls of a nested model do without.
 
     It is rebuilt once, so a gather inside is for all of its calls, and on
@@ -150,7 +163,9 @@ def _partial(found):
     }
 
 
-def _selection(found, call, rule, shared):
+def _selection(
+    found: Labelling, call: Call, rule: Rule, shared: bool
+) -> Step | None:
     """A selection in front of `call`, or None where there is no point."""
     tensor, masking = call.inputs[0], found.graph.masking
     labels = found.labels[tensor]
@@ -176,11 +191,11 @@ def _selection(found, call, rule, shared):
     return Step(call, Selection(), [tensor], [output], flow, position=0)
 
 
-def _ones(rank, axis, size):
+def _ones(rank: int, axis: int, size: int) -> tuple[int, ...]:
     return tuple(size if a == axis else 1 for a in range(rank))
 
 
-def _check_weights(call, rule):
+def _check_weights(call: Call, rule: Rule) -> None:
     """Refuse layers whose weights are not what their rule describes."""
     op = call.op
     if getattr(op, "quantization_mode", None) is not None:
@@ -204,7 +219,7 @@ def _check_weights(call, rule):
         )
 
 
-def _agree(found):
+def _agree(found: Labelling) -> None:
     """Tie the calls of one layer, and the scopes of one site."""
     first_of_op, first_of_site = {}, {}
     for step in found.steps:
@@ -221,7 +236,7 @@ def _agree(found):
             _tie_all(found, nested.bounds[0], bound, why)
 
 
-def _tie_steps(found, step, other):
+def _tie_steps(found: Labelling, step: Step, other: Step) -> None:
     if step is other:
         return
     ours, theirs = step.inputs + step.outputs, other.inputs + other.outputs
@@ -234,7 +249,9 @@ def _tie_steps(found, step, other):
     _tie_all(found, ours, theirs, why)
 
 
-def _tie_all(found, tensors, others, why):
+def _tie_all(
+    found: Labelling, tensors: list[Tensor], others: list[Tensor], why: str
+) -> None:
     for a, b in zip(tensors, others, strict=True):
         left, right = found.labels[a], found.labels[b]
         if left is right:
@@ -246,7 +263,12 @@ def _tie_all(found, tensors, others, why):
             found.units.pin(right, why)
 
 
-def _outputs(step, inputs, shut, exact):
+def _outputs(
+    step: Step,
+    inputs: list[Known | None],
+    shut: NDArray[np.bool_] | None,
+    exact: bool,
+) -> list[Known | None]:
     """What is known of the outputs of one step."""
     outputs = [None] * len(step.outputs)
     if any(v is not None for v in inputs):
@@ -260,7 +282,9 @@ def _outputs(step, inputs, shut, exact):
     return outputs
 
 
-def constants(found, closed, exact=True):
+def constants(
+    found: Labelling, closed: dict[int, NDArray[np.bool_]], exact: bool = True
+) -> dict[Tensor, Known]:
     """The known values of each tensor when the `closed` gates are zero.
 
     Args:

@@ -1,6 +1,12 @@
 """One pass backwards: what is demanded, who is there, what is read."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.merge import Merge
@@ -8,8 +14,13 @@ from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import IDENTITY
 from keras_gates.surgeon.rules.rule import Rule
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.passes.decision import Decision
+    from keras_gates.surgeon.passes.label import Step
 
-def backward(decision):
+
+def backward(decision: Decision) -> None:
     """One pass from the outputs: who is there, and what it reads."""
     decision.reads = []
     decision.dropped = _dropped(decision)
@@ -29,7 +40,7 @@ def backward(decision):
         called |= uncalled
 
 
-def _elsewhere(decision):
+def _elsewhere(decision: Decision) -> tuple[set[Any], set[Any]]:
     """What is there in one call of a nested model, but not in another.
 
     Returns:
@@ -47,7 +58,7 @@ def _elsewhere(decision):
     return absent, uncalled
 
 
-def _walk(decision, needed, called):
+def _walk(decision: Decision, needed: set[Any], called: set[Any]) -> None:
     """The steps that are there, from the last to the first.
 
     Args:
@@ -79,14 +90,16 @@ def _walk(decision, needed, called):
             present.update(_visit(decision, step))
 
 
-def _demand(decision, tensor, wanted):
+def _demand(
+    decision: Decision, tensor: Tensor, wanted: NDArray[np.bool_] | bool
+) -> None:
     labels = decision.labelling.labels[tensor]
     wanted = lb.stretched(wanted, labels.shape) & ~decision.known(tensor)
     before = decision.demand.get(tensor)
     decision.demand[tensor] = wanted if before is None else before | wanted
 
 
-def _visit(decision, step):
+def _visit(decision: Decision, step: Step) -> list[Tensor]:
     """Pass demand to the inputs of a step; return those it still uses."""
     flow = step.flow
     dropped = decision.dropped.get(step.key, ())
@@ -118,7 +131,9 @@ def _visit(decision, step):
     return used
 
 
-def _read_untied(decision, step, number, units):
+def _read_untied(
+    decision: Decision, step: Step, number: int, units: NDArray[np.int64]
+) -> None:
     """What an output holds, its source must hold: but not for its own sake.
 
     Where the two are tied after all, by a layer that reads both, the units
@@ -130,7 +145,7 @@ def _read_untied(decision, step, number, units):
     _read(decision, step, units[there])
 
 
-def recalled(decision, step):
+def recalled(decision: Decision, step: Step) -> None:
     """Units of a step's outputs that it reads itself, None if it has none.
 
     A recurrent layer reads its own state, whatever gates stand behind it;
@@ -146,7 +161,11 @@ def recalled(decision, step):
     return step.rule.recalls(step.call, step.flow, demanded, closed)
 
 
-def _scatter(out, source, shape):
+def _scatter(
+    out: NDArray[np.bool_],
+    source: NDArray[np.int64] | str,
+    shape: tuple[int, ...],
+) -> NDArray[np.bool_]:
     """Demand on the outputs, as demand on the coordinates they stem from."""
     if isinstance(source, str) and source == IDENTITY:
         return lb.stretched(out, shape)
@@ -156,11 +175,17 @@ def _scatter(out, source, shape):
     return wanted.reshape(shape)
 
 
-def _read(decision, step, units):
+def _read(decision: Decision, step: Step, units: NDArray[np.int64]) -> None:
     decision.reads.append((step, units))
 
 
-def _read_all(decision, step, index, tensor, labels):
+def _read_all(
+    decision: Decision,
+    step: Step,
+    index: int,
+    tensor: Tensor,
+    labels: NDArray[np.int64],
+) -> None:
     """A layer that mixes reads all inputs but those it can do without."""
     absorbing = decision.absorbing.get((id(step.call.op), index))
     value = decision.values.get(tensor)
@@ -182,7 +207,7 @@ def _read_all(decision, step, index, tensor, labels):
     _read(decision, step, labels[~zero])
 
 
-def _dropped(decision):
+def _dropped(decision: Decision) -> dict[tuple[int, None], tuple[int]]:
     """Operands of merges that are constant wherever they are kept."""
     votes = {}
     for step in decision.labelling.steps:
@@ -212,7 +237,7 @@ def _dropped(decision):
     return dropped
 
 
-def _constant_operands(decision, step):
+def _constant_operands(decision: Decision, step: Step) -> dict[int, bytes]:
     """`{operand: its kept values as bytes}` of those that can be left out."""
     call, count = step.call, len(step.inputs)
     out_shape = call.outputs[0].shape

@@ -1,11 +1,16 @@
 """Notes on what is closed and removes nothing: how much, why, what to do."""
 
+from __future__ import annotations
+
 import collections
 import dataclasses
 import functools
 import warnings
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates.find import gates_of
@@ -17,6 +22,11 @@ from keras_gates.surgeon.solving.bars import few
 from keras_gates.surgeon.solving.bars import remedies
 from keras_gates.surgeon.solving.bars import sizes
 from keras_gates.surgeon.solving.bars import weight_roles
+
+if TYPE_CHECKING:
+    from keras_gates.layers.branch_gate import BranchGate
+    from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.solving.solve import Solution
 
 # How many notes a plan has on this.
 _MOST = 5
@@ -45,7 +55,7 @@ class Futile:
     parameters: int
 
     @property
-    def what(self):
+    def what(self) -> str:
         if self.scalar:
             return f"'{self.gate}'"
         if self.count == self.closed:
@@ -55,7 +65,7 @@ class Futile:
         return f"{self.count} of {self.closed} channels closed by '{self.gate}'"
 
 
-def notes(solution):
+def notes(solution: Solution) -> list[str]:
     """A line for each reason for which closed channels remove nothing."""
     found = find(solution)
     said = collections.defaultdict(list)
@@ -78,11 +88,11 @@ def notes(solution):
     return lines
 
 
-def _single(every):
+def _single(every: list[Futile]) -> bool:
     return len(every) == 1 and every[0].count == 1
 
 
-def warn(solution, name):
+def warn(solution: Solution, name: str) -> None:
     """Warn of a prune that closes channels and removes no parameter.
 
     Warns:
@@ -103,7 +113,7 @@ def warn(solution, name):
         )
 
 
-def find(solution):
+def find(solution: Solution) -> list[Futile]:
     """All that is closed for nothing, as `Futile`s."""
     vain = {
         name: mask
@@ -130,7 +140,9 @@ def find(solution):
 class _Finder:
     """Finds the reasons of the factors in `vain`, and the remedies."""
 
-    def __init__(self, solution, vain):
+    def __init__(
+        self, solution: Solution, vain: dict[str, NDArray[np.bool_]]
+    ) -> None:
         self.solution, self.vain = solution, vain
         self.decision, self.labelling = solution.decision, solution.labelling
         self.bars = Bars(self.decision)
@@ -142,7 +154,7 @@ class _Finder:
             self.steps[name].append(step)
             self._at[name].append((at, classes))
 
-    def of(self, name):
+    def of(self, name: str) -> list[Futile]:
         """The `Futile`s of one gate: one for each reason."""
         pairs = self._at[name] or [(np.zeros(0, int), np.zeros(0, int))]
         at = np.concatenate([places for places, _ in pairs])
@@ -158,13 +170,22 @@ class _Finder:
                 found.append(self._futile(name, at[part], own, why, remedy))
         return found
 
-    def _futile(self, name, at, classes, why, remedy):
+    def _futile(
+        self,
+        name: str,
+        at: NDArray[np.int64],
+        classes: NDArray[np.int64],
+        why: str,
+        remedy: str,
+    ) -> Futile:
         closed = int(self.solution.closed[name].sum())
         weight = int(self.sizes[classes].sum())
         count = len(np.unique(at))
         return Futile(name, count, closed, False, why, remedy, weight)
 
-    def _certain(self, name, classes):
+    def _certain(
+        self, name: str, classes: NDArray[np.int64]
+    ) -> tuple[str, str]:
         """Why these stay whatever else is closed."""
         bars = self.bars.of(classes)
         causes = {bar.cause for bar in bars}
@@ -180,7 +201,7 @@ class _Finder:
         return few([str(bar) for bar in bars], "; "), " ".join(hints)
 
     @functools.cached_property
-    def _loose(self):
+    def _loose(self) -> set[str]:
         """The gates for which `exact=False` helps."""
         if not self.decision.exact:
             return set()
@@ -190,7 +211,7 @@ class _Finder:
         return {n for n, mask in self.vain.items() if (mask & ~left[n]).any()}
 
     @functools.cached_property
-    def _scorable(self):
+    def _scorable(self) -> set[str]:
         """The groups of channels that scores can remove."""
         model = self.solution.graph.model
         try:
@@ -201,7 +222,7 @@ class _Finder:
         except ValueError:
             return set()
 
-    def _open(self, name, classes):
+    def _open(self, name: str, classes: NDArray[np.int64]) -> tuple[str, str]:
         """Where else these channels are made or read, and left open."""
         join, read = self._join(classes), classes
         classes = self._across_gathers(classes)
@@ -237,7 +258,7 @@ class _Finder:
             return f"{tie} {what}", f"{both} one gate {place} instead."
         return self._read(name, read)
 
-    def _across_gathers(self, classes):
+    def _across_gathers(self, classes: NDArray[np.int64]) -> NDArray[np.int64]:
         """The same with what gathers make of them, and pick them from."""
         found = np.zeros(len(self.labelling.classes), bool)
         found[classes] = True
@@ -248,7 +269,7 @@ class _Finder:
             found[above[found[below]]] = True
         return np.flatnonzero(found)
 
-    def _read(self, name, classes):
+    def _read(self, name: str, classes: NDArray[np.int64]) -> tuple[str, str]:
         bars = self.bars.of(classes)
         why = few([str(bar) for bar in bars], "; ")
         if Cause.CONSTANT in {bar.cause for bar in bars}:
@@ -258,7 +279,7 @@ class _Finder:
             why += "; a gather of the others would cost more than it saves"
         return why, "Put the gate before all that reads the channels."
 
-    def _gates(self, classes):
+    def _gates(self, classes: NDArray[np.int64]) -> list[str]:
         """The gates of the model that have any of these channels."""
         found = {}
         for step in self.labelling.steps:
@@ -269,7 +290,9 @@ class _Finder:
                 found[step.path] = None
         return [path for path in found if not path.endswith("_scored")]
 
-    def _left_open(self, other, name, classes):
+    def _left_open(
+        self, other: str, name: str, classes: NDArray[np.int64]
+    ) -> bool:
         """Whether a gate has open factors on any of these channels."""
         shut = self.solution.closed.get(other)
         for step in self.labelling.steps:
@@ -281,7 +304,9 @@ class _Finder:
                 return here.any()
         return False
 
-    def _makers(self, name, classes):
+    def _makers(
+        self, name: str, classes: NDArray[np.int64]
+    ) -> tuple[list[str], list[Any]]:
         """Layers that make them too, and those of other calls.
 
         That is: not those whose output goes through the gate alone.
@@ -298,7 +323,7 @@ class _Finder:
                 found[step.path] = None
         return list(others), list(again)
 
-    def _above(self, name):
+    def _above(self, name: str) -> set[Step]:
         """The steps that lead to a gate, down to where channels are made."""
         producer = {t: s for s in self.labelling.steps for t in s.outputs}
         todo = [t for step in self.steps[name] for t in step.inputs]
@@ -312,7 +337,7 @@ class _Finder:
                 todo.extend(step.inputs)
         return found
 
-    def _join(self, classes):
+    def _join(self, classes: NDArray[np.int64]) -> str | None:
         """The operation that ties these channels to others, or None."""
         for step in self.labelling.steps:
             if not step.rule.merging or len(step.inputs) < 2:
@@ -336,11 +361,11 @@ _WHOLE = "what the gate is on is kept whole"
 _BEHIND = "Put the gate right behind the layer that makes its channels."
 
 
-def _quoted(names):
+def _quoted(names: list[str]) -> str:
     return few([f"'{name}'" for name in names])
 
 
-def _not_followed(solution):
+def _not_followed(solution: Solution) -> list[Any]:
     """Closed channels of gates that stand where none can be followed."""
     found, sources = [], gates_of(solution.graph)
     for name, mask in solution.closed.items():
@@ -363,7 +388,7 @@ def _not_followed(solution):
     return found
 
 
-def _scalars(solution):
+def _scalars(solution: Solution) -> list[Any]:
     """Closed gates of one factor whose branch stays all the same."""
     found = []
     sources = gates_of(solution.graph)
@@ -382,7 +407,7 @@ def _scalars(solution):
     return found
 
 
-def _kept_branch(solution, layer):
+def _kept_branch(solution: Solution, layer: BranchGate) -> None:
     """Why the branch of a scalar gate stays, and a remedy; None if it goes."""
     decision, labelling = solution.decision, solution.labelling
     producer = {t: s for s in labelling.steps for t in s.outputs}

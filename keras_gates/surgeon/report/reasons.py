@@ -1,6 +1,12 @@
 """Why a channel stays although its gate is closed, in words."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes import liveness
@@ -10,6 +16,10 @@ from keras_gates.surgeon.rules.packing import PackingConv
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.solving.bars import Holders
 
+if TYPE_CHECKING:
+    from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.solving.solve import Solution
+
 GOES = "goes: nothing that is left depends on it"
 _MOST = 3
 
@@ -17,7 +27,7 @@ _MOST = 3
 class Reasons:
     """Collects what a solution has to say of each step."""
 
-    def __init__(self, solution):
+    def __init__(self, solution: Solution) -> None:
         self.solution = solution
         self.decision = solution.decision
         self.labelling = solution.labelling
@@ -41,10 +51,10 @@ class Reasons:
             if step.position is not None:
                 self._selections.setdefault(id(step.site), []).append(step)
 
-    def approximate(self, step):
+    def approximate(self, step: Step) -> bool:
         return id(step.call.op) in self._approximate
 
-    def of(self, step):
+    def of(self, step: Step) -> list[str]:
         """What happens to a step beyond its sizes, one line each."""
         if step not in self.decision.present:
             return [GOES]
@@ -70,11 +80,11 @@ class Reasons:
 
     # Gates ---------------------------------------------------------------
 
-    def _holds_factors(self, step):
+    def _holds_factors(self, step: Step) -> bool:
         named = step.path in self.solution.closed
         return step.is_gate or (named and step.position is None)
 
-    def _gate(self, step):
+    def _gate(self, step: Step) -> list[str]:
         lines = []
         if step.key in self.solution.folds.scales:
             lines.append("a Rescaling stays: no neighbour can take its factors")
@@ -94,7 +104,7 @@ class Reasons:
             lines.append(f"{int(stays.sum())} of them stay: {why}")
         return lines
 
-    def _packed(self, step):
+    def _packed(self, step: Step) -> list[str]:
         """What a layer that is packed says of itself."""
         index = {
             role: np.flatnonzero(self.decision.mask(ids))
@@ -103,7 +113,7 @@ class Reasons:
         shut = self.decision.closed.get(id(step.call.op))
         return step.rule.told(step.call, index, shut)
 
-    def _why(self, units):
+    def _why(self, units: NDArray[np.int64]) -> str:
         """Why these units are kept: pins first, then who reads them."""
         classes = self.labelling.classes
         wanted = np.unique(classes[units])
@@ -124,7 +134,7 @@ class Reasons:
         tail = f" and {more} more" if more > 0 else ""
         return self._tied(wanted) + "; ".join(told[:_MOST]) + tail
 
-    def _tied(self, wanted):
+    def _tied(self, wanted: NDArray[np.int64]) -> str:
         """Whose channels these are, where several layers make them."""
         makers = {}
         for number in self._made.of(wanted):
@@ -136,7 +146,7 @@ class Reasons:
         names = ", ".join(f"'{path}'" for path in list(makers)[:_MOST])
         return f"{names}{tail} share them; "
 
-    def _reading(self, step):
+    def _reading(self, step: Step) -> str:
         if isinstance(step.rule, Selection):
             return "selects them"
         if step.flow.mixes and step.rule.reading(step.call) == ALL:
@@ -145,7 +155,7 @@ class Reasons:
 
     # Constants -----------------------------------------------------------
 
-    def _absorbs(self, step):
+    def _absorbs(self, step: Step) -> list[str]:
         lines = {}
         for index, gone in self.decision.gone(step).items():
             how = "into its bias"
@@ -154,7 +164,7 @@ class Reasons:
             lines[f"{np.count_nonzero(gone)} constant inputs go {how}"] = None
         return list(lines)
 
-    def _find_approximate(self):
+    def _find_approximate(self) -> dict[Any, Any]:
         """Operations at which `exact=False` made a difference, and how."""
         found = {}
         if self.decision.exact:
@@ -165,7 +175,7 @@ class Reasons:
                 found[id(step.call.op)] = how
         return found
 
-    def _approximated(self, step):
+    def _approximated(self, step: Step) -> None:
         """What `exact=False` did to a step, or None."""
         if step not in self.decision.present:
             value = self.decision.values.get(step.outputs[0])
@@ -185,7 +195,7 @@ class Reasons:
             return "not exact: channels go that it read together with others"
         return None
 
-    def _selects(self, step):
+    def _selects(self, step: Step) -> list[str]:
         if step.position is None and (step.key[0], 0) in self.decision.uncut:
             size = int(self.decision.mask(step.flow.labels[0]).sum())
             return [
@@ -202,11 +212,11 @@ class Reasons:
                 return [f"a gather picks {after} of {source} channels"]
         return []
 
-    def notes(self):
+    def notes(self) -> list[str]:
         """Lines about the whole plan."""
         return [*self._not_zero(), *self._cut_approximately()]
 
-    def _not_zero(self):
+    def _not_zero(self) -> list[str]:
         """A closed gate that is not at 0 yet still does something."""
         left = [np.zeros(0)]
         for name, source in gates_of(self.solution.graph).items():
@@ -223,7 +233,7 @@ class Reasons:
             "does with them at 0"
         ]
 
-    def _cut_approximately(self):
+    def _cut_approximately(self) -> list[Any]:
         if not self._approximate:
             return []
         paths = {

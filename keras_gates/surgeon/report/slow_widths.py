@@ -1,6 +1,13 @@
 """Widths that are known to run slower than wider ones."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import keras
+
+if TYPE_CHECKING:
+    from keras_gates.surgeon.report.table import Row
 
 # On a CPU onnxruntime computes convolutions by blocks of so many channels, and
 # what is not quite a block takes longer than a whole one: 1.1 to 1.6 times. One
@@ -14,7 +21,7 @@ _SHOWN = 3
 _CONV, _DEPTHWISE = keras.layers.Conv2D, keras.layers.DepthwiseConv2D
 
 
-def _multiple_wanted(op, width):
+def _multiple_wanted(op: keras.Layer, width: int) -> int | None:
     """The multiple whose next one runs faster than `width`, or None."""
     if type(op) is _DEPTHWISE and width % _QUARTER:
         return _QUARTER
@@ -22,7 +29,7 @@ def _multiple_wanted(op, width):
     return _BLOCK if type(op) is _CONV and op.groups == 1 and nearly else None
 
 
-def notes(rows, ops):
+def notes(rows: list[Row], ops: dict[str, keras.Operation]) -> list[str]:
     """A line on the convolutions that a cut leaves with such widths, if any.
 
     Args:

@@ -1,6 +1,10 @@
 """Rows of a plan: sizes before and after, and why something stays."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 
@@ -12,6 +16,13 @@ from keras_gates.surgeon.report import reasons
 from keras_gates.surgeon.report import slow_widths
 from keras_gates.surgeon.rules import costs
 from keras_gates.surgeon.rules.packing import PackingConv
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.passes.decision import Decision
+    from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.report.reasons import Reasons
+    from keras_gates.surgeon.solving.solve import Solution
 
 
 @dataclasses.dataclass
@@ -40,7 +51,7 @@ class Row:
     why: list = dataclasses.field(default_factory=list)
 
     @classmethod
-    def from_dict(cls, data):
+    def from_dict(cls, data: dict[str, int | list[int | str] | str]) -> Row:
         pairs = {
             key: None if data[key] is None else tuple(data[key])
             for key in ("params", "macs")
@@ -48,7 +59,7 @@ class Row:
         return cls(**{**data, **pairs})
 
 
-def describe(solution):
+def describe(solution: Solution) -> tuple[list[Row], list[str]]:
     """`(rows, notes)` of a solution."""
     told = reasons.Reasons(solution)
     rows = _rows(solution, counted_shapes(solution), told)
@@ -57,12 +68,15 @@ def describe(solution):
     return rows, [*told.notes(), *vain, *slow_widths.notes(rows, ops)]
 
 
-def counted_shapes(solution):
+def counted_shapes(solution: Solution) -> dict[Tensor, tuple[int | None, ...]]:
     """`{Tensor: shape}` at which multiply-adds are counted."""
     return shapes_of(solution.graph, solution.options.get("sizes"))
 
 
-def totals(solution, shapes=None):
+def totals(
+    solution: Solution,
+    shapes: dict[Tensor, tuple[int | None, ...]] | None = None,
+) -> dict[str, tuple[int, int]]:
     """The `(before, after)` of all rows together, by what they count.
 
     Without reasons, which take longer to find than the rest of the rows.
@@ -71,12 +85,18 @@ def totals(solution, shapes=None):
     return {what: total(rows, what) for what in ("params", "macs")}
 
 
-def uncounted(solution, shapes):
+def uncounted(
+    solution: Solution, shapes: dict[Tensor, tuple[int | None, ...]]
+) -> list[str]:
     """Names of what has multiply-adds that no rule or no size tells."""
     return [r.layer for r in _rows(solution, shapes) if r.macs is None]
 
 
-def _rows(solution, shapes, told=None):
+def _rows(
+    solution: Solution,
+    shapes: dict[Tensor, tuple[int | None, ...]],
+    told: Reasons | None = None,
+) -> list[Row]:
     decision = solution.decision
     weights = Weights(decision, solution.folds)
     rows, seen = [], {}
@@ -100,19 +120,24 @@ def _rows(solution, shapes, told=None):
     return rows
 
 
-def _costly(row):
+def _costly(row: Row) -> bool:
     """Whether a bare operation multiplies, or may."""
     return row.macs is None or row.macs[0] > 0
 
 
-def _add_call(first, row):
+def _add_call(first: Row, row: Row) -> None:
     """A further call of a layer: its weights are there already."""
     if first.macs is not None and row.macs is not None:
         pairs = zip(first.macs, row.macs, strict=True)
         first.macs = tuple(a + b for a, b in pairs)
 
 
-def _row(step, decision, weights, shapes):
+def _row(
+    step: Step,
+    decision: Decision,
+    weights: Weights,
+    shapes: dict[Tensor, tuple[int | None, ...]],
+) -> Row:
     call, rule = step.call, step.rule
     present = step in decision.present
     labels = step.flow.labels[0]
@@ -140,11 +165,11 @@ def _row(step, decision, weights, shapes):
     )
 
 
-def _but(axis, rank):
+def _but(axis: int, rank: int) -> tuple[int, ...]:
     return tuple(a for a in range(rank) if a != axis)
 
 
-def _cut_shapes(step, weights):
+def _cut_shapes(step: Step, weights: Weights) -> list[Any]:
     if isinstance(step.rule, PackingConv):
         shut = weights.decision.closed.get(id(step.call.op))
         return step.rule.packed_shapes(step.call, weights.index(step), shut)
@@ -152,7 +177,13 @@ def _cut_shapes(step, weights):
     return costs.cut_weight_shapes(step.call, step.rule, kept)
 
 
-def _macs(step, own, cut, shapes, decision):
+def _macs(
+    step: Step,
+    own: list[Any],
+    cut: list[Any] | None,
+    shapes: dict[Tensor, tuple[int | None, ...]],
+    decision: Decision,
+) -> tuple[int, int] | None:
     """MACs before and after; None where a rule or a size is unknown."""
     call, rule = step.call, step.rule
     try:
@@ -170,7 +201,9 @@ def _macs(step, own, cut, shapes, decision):
     return before, after
 
 
-def _cut_tensors(step, shapes, decision):
+def _cut_tensors(
+    step: Step, shapes: dict[Tensor, tuple[int | None, ...]], decision: Decision
+) -> dict[Tensor, tuple[int | None, ...]]:
     """The shapes of a call's tensors after the cut."""
     found, labels = dict(shapes), decision.labelling.labels
     pairs = [*zip(step.call.inputs, step.inputs, strict=True)]
@@ -181,14 +214,14 @@ def _cut_tensors(step, shapes, decision):
     return found
 
 
-def total(rows, what):
+def total(rows: list[Row], what: str) -> tuple[int, int]:
     """The sums before and after over all rows that have the number."""
     pairs = [getattr(row, what) for row in rows]
     pairs = [pair for pair in pairs if pair is not None]
     return tuple(sum(pair[i] for pair in pairs) for i in (0, 1))
 
 
-def text(plan):
+def text(plan: Any) -> str:
     """The plan as a table of plain text."""
     shown = [r for r in plan.rows if _interesting(r)]
     lines = [_HEAD]
@@ -217,7 +250,7 @@ def text(plan):
     return "\n".join(out)
 
 
-def _news(rows, number):
+def _news(rows: list[Row], number: int) -> list[str]:
     """What a row says of itself; that it goes is said once for a run."""
     why = rows[number].why
     follows = number and rows[number - 1].why == why
@@ -227,18 +260,18 @@ def _news(rows, number):
 _HEAD = ("layer", "rule", "channels", "parameters", "MACs", "removal")
 
 
-def _interesting(row):
+def _interesting(row: Row) -> int | list[str]:
     changed = row.before != row.after or row.params[0] != row.params[1]
     return changed or row.why or row.params[0]
 
 
-def _change(before, after):
+def _change(before: int, after: int) -> str:
     if before == after:
         return "-" if before is None else f"{before:,}"
     return f"{before:,} -> {after:,}"
 
 
-def _sums(plan):
+def _sums(plan: Any) -> list[str]:
     lines, at = [], _at(plan.options.get("sizes"))
     for name, pair in (("parameters", plan.params), ("MACs", plan.macs)):
         before, after = pair
@@ -252,6 +285,6 @@ def _sums(plan):
     return lines
 
 
-def _at(given):
+def _at(given: Any) -> str:
     """At which sizes MACs were counted, if they were given."""
     return "" if given is None else f" with inputs of {given}"

@@ -4,14 +4,19 @@ A constant is carried through them in NumPy (a backend may compile for each
 shape), and a factor passes where the function is homogeneous.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import math
 from collections.abc import Callable
 from collections.abc import Hashable
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.rules.registry import rule_of_class
@@ -20,6 +25,9 @@ from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import POSITIVE
 from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
 from keras_gates.surgeon.rules.rule import run
+
+if TYPE_CHECKING:
+    from keras_gates.surgeon.rules.rule import Rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +39,7 @@ class Activation:
     mixes: bool = False
 
 
-def _sigmoid(x):
+def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return 0.5 * (1.0 + np.tanh(0.5 * x))
 
 
@@ -84,7 +92,7 @@ ACTIVATIONS = {
 }
 
 
-def known_activation(function):
+def known_activation(function: Any) -> Activation | None:
     """The row of an activation; None if it is a stranger.
 
     By identity, never by name: a function of `keras.activations` or of
@@ -110,13 +118,13 @@ def known_activation(function):
     return _row_of(rule, None)
 
 
-def _row_of(rule, op):
+def _row_of(rule: Rule | None, op: keras.Layer | None) -> Activation | None:
     """The row of a function that a rule describes."""
     known = None if rule is None else rule.as_function(op)
     return None if known is None else Activation(known[0], mixes=known[1])
 
 
-def _of_partial(partial):
+def _of_partial(partial: Any) -> Activation | None:
     """The row of a function with some of its arguments set to numbers."""
     row = known_activation(partial.func)
     plain = all(isinstance(x, _NUMBERS) for x in partial.keywords.values())
@@ -131,7 +139,7 @@ def _of_partial(partial):
     return Activation(None if zero.any() else PRESERVES_ZERO)
 
 
-def apply(function, values):
+def apply(function: Any, values: NDArray[np.float64]) -> NDArray[np.float64]:
     """`function` on known values, NaN staying NaN."""
     row = known_activation(function)
     if row.twin is not None:
@@ -141,7 +149,7 @@ def apply(function, values):
     return np.where(np.isnan(values), np.nan, result)
 
 
-def why_not(function):
+def why_not(function: Any) -> str | None:
     """Why the channels behind `function` are kept, or None."""
     row = known_activation(function)
     name = _name(function)
@@ -155,7 +163,7 @@ def why_not(function):
     return f"{name} over the channels reads them all" if row.mixes else None
 
 
-def _name(function):
+def _name(function: Any) -> str:
     """What to call an activation in a message."""
     if isinstance(function, functools.partial):
         return f"partial of {_name(function.func)}"

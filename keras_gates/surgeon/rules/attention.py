@@ -1,8 +1,14 @@
 """Attention with projections: they read channels, and the heads stay."""
 
-import dataclasses
+from __future__ import annotations
 
+import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.rule import BIAS
@@ -11,6 +17,10 @@ from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import one_axis
 from keras_gates.surgeon.rules.rule import weight
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.labels import Units
 
 _ARGUMENTS = ("query", "value", "key")
 # Each projection, and the argument that it reads.
@@ -27,7 +37,7 @@ class Projections:
     "bias". Here they are `query_kernel`, `output_bias`, and so on.
     """
 
-    def __init__(self, op):
+    def __init__(self, op: keras.Layer) -> None:
         self.weights = list(op.weights)
         for name in (*_READERS, "output"):
             dense = getattr(op, f"_{name}_dense", None)
@@ -37,11 +47,11 @@ class Projections:
                     setattr(self, f"{name}_{kind}", found)
 
 
-def _role(argument):
+def _role(argument: str) -> str:
     return f"in {argument}"
 
 
-def _equally_wide(op):
+def _equally_wide(op: keras.Layer) -> bool:
     """Whether Keras wants the query as wide as the value.
 
     That depends on the class, and on the version of Keras.
@@ -70,7 +80,7 @@ class Attention(Rule):
     note: str = "the channels that it reads and returns; heads stay"
     shaped: bool = True
 
-    def arguments(self, call):
+    def arguments(self, call: Call) -> dict[int, str]:
         """By the number of an input, the argument that it is."""
         found = {}
         for name in _ARGUMENTS:
@@ -81,7 +91,9 @@ class Attention(Rule):
                     break
         return found
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         names = self.arguments(call)
         roles, reads = {}, {}
         for index, labels in enumerate(inputs):
@@ -112,14 +124,22 @@ class Attention(Rule):
         sources = [[None] * len(inputs) for _ in outputs]
         return Flow(outputs, sources, roles, mixes=True, reads=reads)
 
-    def _read(self, call, argument, shape, units):
+    def _read(
+        self,
+        call: Call,
+        argument: str,
+        shape: tuple[int | None, ...],
+        units: Units,
+    ) -> NDArray[np.int64]:
         """The units that a kernel reads, the same in all calls of a layer.
 
         One call may have a key of its own, and another may not.
         """
         return units.mint((id(call.op), argument), shape[-1])
 
-    def _out(self, call, roles, units):
+    def _out(
+        self, call: Call, roles: dict[str, NDArray[np.int64]], units: Units
+    ) -> NDArray[np.int64] | None:
         """The units of the output; None where they are not cut."""
         if not self.shaped:
             return roles.get(_role("query"))
@@ -127,14 +147,14 @@ class Attention(Rule):
             return None
         return units.mint(id(call.op), call.outputs[0].shape[-1])
 
-    def _flat(self, op):
+    def _flat(self, op: keras.Layer) -> bool:
         """Whether the output has one axis of channels."""
         return len(Projections(op).output_kernel.shape) == 3
 
-    def axis(self, call):
+    def axis(self, call: Call) -> int:
         return -1
 
-    def axes_of(self, call):
+    def axes_of(self, call: Call) -> dict[str, tuple[str | None, ...]]:
         keyed = call.argument("key") is not None
         axes = {}
         for name, argument in _READERS.items():
@@ -147,17 +167,19 @@ class Attention(Rule):
         axes["output_bias"] = ("out",) if flat else (None,)
         return axes
 
-    def parts(self, op):
+    def parts(self, op: keras.Layer) -> list[Rule]:
         return [Projections(op)]
 
-    def reading(self, call):
+    def reading(self, call: Call) -> str:
         biased = hasattr(Projections(call.op), "query_bias")
         return BIAS if biased else ZERO
 
-    def merges(self, call):
+    def merges(self, call: Call) -> bool:
         return True
 
-    def absorbed(self, call, part, role, values):
+    def absorbed(
+        self, call: Call, part: Rule, role: str, values: NDArray[np.float64]
+    ) -> dict[str, NDArray[np.float64]]:
         values = np.where(np.isnan(values), 0.0, values)
         return {
             name.replace("kernel", "bias"): np.tensordot(
@@ -166,7 +188,7 @@ class Attention(Rule):
             for name in self._kernels(call, part, role)
         }
 
-    def _kernels(self, call, part, role):
+    def _kernels(self, call: Call, part: Rule, role: str) -> list[str]:
         """The names of the kernels that read what has this role."""
         return [
             name
@@ -174,19 +196,19 @@ class Attention(Rule):
             if roles[0] == role and hasattr(part, name)
         ]
 
-    def takes_input(self, call, flow, index):
+    def takes_input(self, call: Call, flow: Flow, index: int) -> dict[str, str]:
         role = flow.reads.get(index)
         if role is None:
             return None
         names = self._kernels(call, Projections(call.op), role)
         return dict.fromkeys(names, role)
 
-    def takes(self, call, side):
+    def takes(self, call: Call, side: str) -> dict[str, str]:
         if side != "out" or not self._flat(call.op):
             return None
         return {"output_kernel": "out", "output_bias": "out"}
 
-    def revise(self, call, flow, view):
+    def revise(self, call: Call, flow: Flow, view: Any) -> tuple[Any, ...]:
         config = {}
         if self.shaped and "out" in view.index:
             # By default it would be as wide as the query is after the cut.

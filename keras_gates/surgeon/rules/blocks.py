@@ -1,21 +1,28 @@
 """Moves between channels and blocks of positions."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from keras_gates.surgeon.rules.rule import channel_axis
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
 
-def _to_last(call, array):
+
+def _to_last(call: Call, array: Any) -> Any:
     return np.moveaxis(array, channel_axis(call.op, array.ndim), -1)
 
 
-def _back(call, array):
+def _back(call: Call, array: Any) -> Any:
     return np.moveaxis(array, -1, channel_axis(call.op, array.ndim))
 
 
-def depth_to_space(call, arrays):
+def depth_to_space(call: Call, arrays: Any) -> Any:
     x, size = _to_last(call, arrays[0]), call.op.block_size
     _, height, width, channels = x.shape
     if None in call.inputs[0].shape[1:] or channels == 1:
@@ -25,7 +32,7 @@ def depth_to_space(call, arrays):
     return _back(call, x.reshape(1, height * size, width * size, -1))
 
 
-def space_to_depth(call, arrays):
+def space_to_depth(call: Call, arrays: Any) -> Any:
     x, size = _to_last(call, arrays[0]), call.op.block_size
     # Along an axis of unknown size nothing varies: one block stands for all.
     target = [size if s == 1 else s for s in x.shape[1:3]]
@@ -36,7 +43,7 @@ def space_to_depth(call, arrays):
     return _back(call, x.reshape(1, height, width, -1))
 
 
-def patches(call, arrays):
+def patches(call: Call, arrays: Any) -> Any:
     """The channels of each place in a patch, place by place."""
     x = arrays[0]
     if channel_axis(call.op, x.ndim) != x.ndim - 1 or x.ndim < 4:
@@ -46,6 +53,6 @@ def patches(call, arrays):
     return np.tile(x, math.prod(call.op.size))
 
 
-def padded(call):
+def padded(call: Call) -> Any:
     """`rims`, for patches that reach over the edge."""
     return call.op.padding == "same"

@@ -1,6 +1,10 @@
 """Operations on several tensors whose outcome for constants is run."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
@@ -11,6 +15,10 @@ from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import operands
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.rules.rule import Flow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,7 +31,7 @@ class Combined(Merge):
 
     kind: str = "combined"
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: Any) -> Any:
         shape = flow.labels[0].shape
         arrays = {
             tensor: np.broadcast_to(self._operand(value, shape), shape)
@@ -33,7 +41,7 @@ class Combined(Merge):
         if gone.all():
             return [None]
 
-        def swap(x):
+        def swap(x: Any) -> Any:
             if not isinstance(x, Tensor):
                 return x
             filled = np.where(np.isnan(arrays[x]), 0.0, arrays[x])
@@ -46,7 +54,7 @@ class Combined(Merge):
         result = np.broadcast_to(result.astype("float64"), shape)
         return [known(np.where(gone, np.nan, result))]
 
-    def _unknown(self, call, arrays, shape):
+    def _unknown(self, call: Call, arrays: Any, shape: Any) -> Any:
         """Where the outcome is not known."""
         gone = np.zeros(shape, bool)
         for array in arrays.values():
@@ -60,14 +68,14 @@ class Choice(Combined):
 
     kind: str = "choice"
 
-    def pick(self, call):
+    def pick(self, call: Call) -> Any:
         if len(operands(call)) == 3 and not any(
             x is None for x in operands(call)
         ):
             return self
         return Barrier(costs={}, why="it returns positions")
 
-    def _unknown(self, call, arrays, shape):
+    def _unknown(self, call: Call, arrays: Any, shape: Any) -> Any:
         condition, left, right = (
             arrays[x]
             if isinstance(x, Tensor)

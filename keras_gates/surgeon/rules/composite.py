@@ -1,10 +1,17 @@
 """Layers that stand for several others, which have rules."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.source import Source
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +38,7 @@ class Composite(Barrier):
     shares: bool = False
     gate: Callable = lambda layer: None
 
-    def source(self, call):
+    def source(self, call: Call) -> Any:
         found = self.gate(call.op)
         if found is None:
             return None

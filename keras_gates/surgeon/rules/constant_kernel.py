@@ -1,9 +1,14 @@
 """Products with arrays that are no weights: they read channels."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs.graph import Tensor
 from keras_gates.surgeon import labels as lb
@@ -16,6 +21,11 @@ from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import channel_axis
 from keras_gates.surgeon.rules.rule import one_axis
 from keras_gates.surgeon.rules.rule import operands
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.known import Known
 
 _PRODUCT = "a product over the channels needs both sides alike"
 
@@ -34,7 +44,7 @@ class ConstantKernel(Rule):
     argument: str = "x2"
     rank: int | None = 2
 
-    def pick(self, call):
+    def pick(self, call: Call) -> Rule:
         kernel = self._kernel(call)
         if kernel is None:
             return self._whole()
@@ -45,10 +55,10 @@ class ConstantKernel(Rule):
             return self._whole()
         return self
 
-    def _whole(self):
+    def _whole(self) -> Rule:
         return Product(costs=None, why=_PRODUCT, counts=self.counts)
 
-    def _kernel(self, call):
+    def _kernel(self, call: Call) -> NDArray[np.float64] | None:
         """The array, or None if there is none on the right."""
         kernel = call.argument(self.argument)
         single = len(call.inputs) == 1 and operands(call)[0] is call.inputs[0]
@@ -56,10 +66,12 @@ class ConstantKernel(Rule):
             return None
         return keras.ops.convert_to_numpy(kernel)
 
-    def axis(self, call):
+    def axis(self, call: Call) -> int:
         return channel_axis(call.op, len(call.inputs[0].shape))
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         ids = one_axis(inputs[0], self.axis(call), call.inputs[0].shape)
         roles = {} if ids is None else {"in": ids}
         if ids is None and lb.varying(inputs[0]):
@@ -67,19 +79,19 @@ class ConstantKernel(Rule):
         outputs = [lb.fixed(len(t.shape)) for t in call.outputs]
         return Flow(outputs, [[None]], roles, mixes=True)
 
-    def reading(self, call):
+    def reading(self, call: Call) -> str:
         return ZERO
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[None]:
         if values[0] is None or "in" not in flow.roles:
             return [None]
         x = channel_values(values[0].values, self.axis(call))
         return [known(np.zeros(flow.labels[0].shape)) if not x.any() else None]
 
-    def sized(self, call):
+    def sized(self, call: Call) -> bool:
         return True
 
-    def revise(self, call, flow, view):
+    def revise(self, call: Call, flow: Flow, view: Any) -> Any:
         if "in" not in view.index:
             return {}, call.args, call.kwargs
         old = call.argument(self.argument)

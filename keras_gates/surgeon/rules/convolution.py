@@ -1,8 +1,14 @@
 """Convolutions: whole, transposed, separable, depthwise, in groups."""
 
-import dataclasses
+from __future__ import annotations
 
+import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
@@ -18,6 +24,11 @@ from keras_gates.surgeon.rules.rule import channel_axis
 from keras_gates.surgeon.rules.rule import one_axis
 from keras_gates.surgeon.rules.rule import weight
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.known import Known
+
 
 @dataclasses.dataclass(frozen=True)
 class Conv(Linear):
@@ -29,12 +40,14 @@ class Conv(Linear):
 
     kind: str = "convolution"
 
-    def axes_of(self, call):
+    def axes_of(self, call: Call) -> dict[str, tuple[str, ...]]:
         if call.op.groups == 1:
             return self.axes
         return {**self.axes, self.kernel: ("in of group", "out")}
 
-    def couple(self, call, roles, units):
+    def couple(
+        self, call: Call, roles: dict[str, NDArray[np.int64]], units: Units
+    ) -> None:
         groups = call.op.groups
         if groups == 1:
             return
@@ -45,18 +58,20 @@ class Conv(Linear):
         if "in" in roles:
             roles["in of group"] = roles["in"].reshape(groups, -1)[0]
 
-    def reading(self, call):
+    def reading(self, call: Call) -> str:
         return conv_reading(call.op)
 
-    def merges(self, call):
+    def merges(self, call: Call) -> bool:
         return call.op.groups == 1
 
-    def takes(self, call, side):
+    def takes(self, call: Call, side: str) -> dict[str, str]:
         taken = super().takes(call, side)
         grouped = call.op.groups > 1 and side == "in"
         return None if grouped else taken
 
-    def contribution(self, part, values):
+    def contribution(
+        self, part: keras.Layer, values: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         groups = part.groups
         if groups == 1:
             return super().contribution(part, values)
@@ -67,7 +82,7 @@ class Conv(Linear):
         return np.einsum("gi,igo->go", x, kernel).reshape(-1)
 
 
-def conv_reading(op):
+def conv_reading(op: keras.Layer) -> str:
     """Zero padding turns a constant into something else at the border."""
     point = all(k == 1 for k in op.kernel_size)
     return BIAS if point or op.padding == "valid" else ZERO
@@ -84,10 +99,10 @@ class ConvTranspose(Linear):
 
     kind: str = "transposed convolution"
 
-    def reading(self, call):
+    def reading(self, call: Call) -> str:
         return ZERO
 
-    def approximates(self, call):
+    def approximates(self, call: Call) -> bool:
         return False
 
 
@@ -98,18 +113,22 @@ class Separable(Linear):
     kind: str = "separable convolution"
     kernel: str = "pointwise_kernel"
 
-    def couple(self, call, roles, units):
+    def couple(
+        self, call: Call, roles: dict[str, NDArray[np.int64]], units: Units
+    ) -> None:
         if "in" in roles:
             multiplier = call.op.depth_multiplier
             roles["middle"] = np.repeat(roles["in"], multiplier)
 
-    def reading(self, call):
+    def reading(self, call: Call) -> str:
         return conv_reading(call.op)
 
-    def merges(self, call):
+    def merges(self, call: Call) -> bool:
         return False
 
-    def contribution(self, part, values):
+    def contribution(
+        self, part: keras.Layer, values: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         depthwise = weight(part, "depthwise_kernel")
         spatial = tuple(range(depthwise.ndim - 2))
         taps = depthwise.sum(axis=spatial)
@@ -124,7 +143,9 @@ class Depthwise(Rule):
     kind: str = "depthwise convolution"
     kernel: str = "kernel"
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         axis = channel_axis(call.op, len(call.inputs[0].shape))
         ids = one_axis(inputs[0], axis, call.inputs[0].shape)
         if ids is None:
@@ -143,13 +164,15 @@ class Depthwise(Rule):
             {"in": ids, "out": out},
         )
 
-    def taps(self, op):
+    def taps(self, op: keras.Layer) -> NDArray[np.float64]:
         """The sum of each output channel's kernel, `(out,)`."""
         kernel = weight(op, self.kernel)
         spatial = tuple(range(kernel.ndim - 2))
         return kernel.sum(axis=spatial).reshape(-1)
 
-    def value(self, call, flow, values):
+    def value(
+        self, call: Call, flow: Flow, values: list[Known]
+    ) -> list[Known | None]:
         source = flow.sources[0][0]
         stranger = activations.why_not(call.op.activation) is not None
         if values[0] is None or source is None or stranger:
@@ -168,13 +191,13 @@ class Depthwise(Rule):
         out = activations.apply(call.op.activation, out)
         return [known(out.reshape(flow.labels[0].shape))]
 
-    def scaling(self, call):
+    def scaling(self, call: Call) -> Any:
         return None if call.op.use_bias else built_in(call)
 
-    def behind(self, call):
+    def behind(self, call: Call) -> Any:
         return built_in(call)
 
-    def takes(self, call, side):
+    def takes(self, call: Call, side: Any) -> Any:
         """A factor scales the kernels, where each input has one filter."""
         axis = channel_axis(call.op, len(call.inputs[0].shape))
         same = call.inputs[0].shape[axis] == call.outputs[0].shape[axis]
@@ -193,7 +216,7 @@ class AnyConv(Rule):
     whole: Conv = Conv()
     channelwise: Depthwise = Depthwise()
 
-    def pick(self, call):
+    def pick(self, call: Call) -> Rule:
         axis = channel_axis(call.op, len(call.inputs[0].shape))
         each = call.op.groups == call.inputs[0].shape[axis]
         return self.channelwise if call.op.groups > 1 and each else self.whole

@@ -7,7 +7,11 @@ costs what that says. All else (biases, normalization, activations, pooling,
 gates, look-ups, merges) counts as nothing.
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 
@@ -15,8 +19,13 @@ from keras_gates.graphs import time_axis
 from keras_gates.surgeon.rules import counts
 from keras_gates.surgeon.rules.rule import named_weights
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.rules.rule import Rule
 
-def weight_shapes(op):
+
+def weight_shapes(op: keras.Layer) -> list[Any]:
     """`[(name, shape)]` of a layer's weights; empty for a bare operation.
 
     Pairs, and no dictionary: a layer made of layers (Bidirectional) has
@@ -27,7 +36,9 @@ def weight_shapes(op):
     return [(w.name, tuple(w.shape)) for w in op.weights]
 
 
-def cut_weight_shapes(call, rule, kept):
+def cut_weight_shapes(
+    call: Call, rule: Rule, kept: dict[str, int]
+) -> list[Any]:
     """`weight_shapes` of a layer after a cut.
 
     Args:
@@ -50,12 +61,17 @@ def cut_weight_shapes(call, rule, kept):
     return found
 
 
-def parameters(shapes):
+def parameters(shapes: list[Any]) -> int:
     """The number of entries of weights given as `[(name, shape)]`."""
     return sum(math.prod(shape) for _, shape in shapes)
 
 
-def call_macs(call, rule, weights, shapes):
+def call_macs(
+    call: Call,
+    rule: Rule,
+    weights: list[Any],
+    shapes: dict[Tensor, tuple[int | None, ...]],
+) -> int | None:
     """The MACs of one call at given shapes, before a cut or after it.
 
     Args:
@@ -90,6 +106,6 @@ def call_macs(call, rule, weights, shapes):
         ) from error
 
 
-def recorded(call):
+def recorded(call: Call) -> dict[Tensor, tuple[int | None, ...]]:
     """`{Tensor: shape}` of a call, as the model has them."""
     return {t: t.shape for t in (*call.inputs, *call.outputs)}

@@ -5,13 +5,22 @@ Each function is a `Rule.counts`: `(call, weights, inputs, outputs)`, where
 shapes of all tensors, with no size open. None where it can't be told.
 """
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs.graph import Tensor
 from keras_gates.surgeon.rules.rule import channel_axis
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.rules.rule import Rule
 
 _CELLS = (
     keras.layers.SimpleRNNCell,
@@ -21,7 +30,9 @@ _CELLS = (
 _OF_CELLS = ("kernel", "recurrent_kernel")
 
 
-def of(call, rule, weights, inputs, outputs):
+def of(
+    call: Call, rule: Rule, weights: list[Any], inputs: Any, outputs: Any
+) -> int | None:
     """The multiply-adds of a call by its rule, None where it has no count.
 
     May raise TypeError: a size that matters is None.
@@ -42,7 +53,9 @@ def of(call, rule, weights, inputs, outputs):
     return total
 
 
-def _shape(call, inputs, value):
+def _shape(
+    call: Call, inputs: Any, value: NDArray[np.float64] | Tensor
+) -> tuple[int | None, ...]:
     """The shape of an argument: a tensor of the graph, or an array."""
     if isinstance(value, Tensor):
         return dict(zip(call.inputs, inputs, strict=True))[value]
@@ -52,7 +65,7 @@ def _shape(call, inputs, value):
 # Attention ----------------------------------------------------------------
 
 
-def multi_head(call, weights, inputs, outputs):
+def multi_head(call: Call, weights: Any, inputs: Any, outputs: Any) -> int:
     """Projections of query, key, value and result, scores and their sum."""
     query = _shape(call, inputs, call.argument("query"))
     value = call.argument("value")
@@ -73,7 +86,7 @@ def multi_head(call, weights, inputs, outputs):
     return total + heads * steps * others * (depth + kernels[-2][-1])
 
 
-def attention(call, weights, inputs, outputs):
+def attention(call: Call, weights: list[Any], inputs: Any, outputs: Any) -> int:
     """`Attention` and `AdditiveAttention`: scores and their weighted sum."""
     query, value, *key = inputs[: _operands(call)]
     key = key[0] if key else value
@@ -81,12 +94,14 @@ def attention(call, weights, inputs, outputs):
     return steps * key[-2] * (query[-1] + value[-1])
 
 
-def _operands(call):
+def _operands(call: Call) -> int:
     """How many tensors the layer attends with; masks come behind."""
     return len(keras.tree.flatten(call.argument("inputs")))
 
 
-def dot_product_attention(call, weights, inputs, outputs):
+def dot_product_attention(
+    call: Call, weights: list[Any], inputs: Any, outputs: Any
+) -> int:
     """`ops.dot_product_attention`, heads on the axis before the last."""
     query, key, value = (
         _shape(call, inputs, call.argument(name))
@@ -98,13 +113,15 @@ def dot_product_attention(call, weights, inputs, outputs):
 # Products of tensors ------------------------------------------------------
 
 
-def product(call, weights, inputs, outputs):
+def product(call: Call, weights: list[Any], inputs: Any, outputs: Any) -> int:
     """`matmul` and `dot`: the last axis of the first one is summed over."""
     first = _shape(call, inputs, call.argument("x1"))
     return math.prod(outputs[0][1:]) * (first[-1] if first else 1)
 
 
-def convolution(call, weights, inputs, outputs):
+def convolution(
+    call: Call, weights: list[Any], inputs: Any, outputs: Any
+) -> int:
     """`ops.nn.conv`: each tap at each position of what comes out."""
     kernel = _shape(call, inputs, call.argument("kernel"))
     axis = channel_axis(call.op, len(inputs[0]))
@@ -113,7 +130,7 @@ def convolution(call, weights, inputs, outputs):
     return taps * math.prod(outputs[0][1:])
 
 
-def tensordot(call, weights, inputs, outputs):
+def tensordot(call: Call, weights: list[Any], inputs: Any, outputs: Any) -> int:
     """The axes of the first operand that are summed over."""
     first = _shape(call, inputs, call.argument("x1"))
     axes = call.op.axes
@@ -124,14 +141,14 @@ def tensordot(call, weights, inputs, outputs):
     return math.prod(outputs[0][1:]) * math.prod(summed)
 
 
-def dot_layer(call, weights, inputs, outputs):
+def dot_layer(call: Call, weights: list[Any], inputs: Any, outputs: Any) -> int:
     """The layer `Dot`; its axes include that of the batch."""
     axes = call.op.axes
     axis = axes if isinstance(axes, int) else axes[0]
     return math.prod(outputs[0][1:]) * inputs[0][axis]
 
 
-def einsum(call, weights, inputs, outputs):
+def einsum(call: Call, weights: list[Any], inputs: Any, outputs: Any) -> int:
     """`ops.einsum` of two operands; more can be multiplied in any order."""
     if len(call.args) != 2:
         return None
@@ -140,14 +157,14 @@ def einsum(call, weights, inputs, outputs):
     return _letters(call.op.subscripts, shapes, batched)
 
 
-def einsum_dense(call, weights, inputs, outputs):
+def einsum_dense(call: Call, weights: Any, inputs: Any, outputs: Any) -> int:
     """`EinsumDense` with any equation."""
     kernel = dict(weights)["kernel"]
     shapes = [inputs[0], kernel]
     return _letters(call.op.equation, shapes, [True, False])
 
 
-def _letters(equation, shapes, batched):
+def _letters(equation: str, shapes: Any, batched: list[bool]) -> int:
     """The product of all sizes that an equation names, but the batch's.
 
     Args:
@@ -173,7 +190,7 @@ def _letters(equation, shapes, batched):
     return math.prod(sizes.values())
 
 
-def _spelled(letters, rank):
+def _spelled(letters: str, rank: int) -> list[str]:
     """A list of names of axes; those of an ellipsis are numbers from behind."""
     before, dots, behind = letters.partition("...")
     if not dots:
@@ -185,7 +202,7 @@ def _spelled(letters, rank):
 # Recurrent layers --------------------------------------------------------
 
 
-def cells(call, weights, inputs, outputs):
+def cells(call: Call, weights: Any, inputs: Any, outputs: Any) -> int:
     """`RNN` with cells of Keras: each kernel once at each step."""
     cell = call.op.cell
     every = getattr(cell, "cells", [cell])

@@ -1,13 +1,25 @@
 """EinsumDense, where its equation is that of a Dense layer on some axis."""
 
-import dataclasses
+from __future__ import annotations
 
+import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon.rules import counts
 from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import weight
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.rule import Flow
+    from keras_gates.surgeon.rules.rule import Rule
 
 _EQUATION = (
     "its equation is followed only where the kernel has one letter of the "
@@ -27,14 +39,16 @@ class Equation:
     new: str
 
     @property
-    def axis_in(self):
+    def axis_in(self) -> int:
         return _axis(self.x, self.old)
 
     @property
-    def axis_out(self):
+    def axis_out(self) -> int:
         return _axis(self.y, self.new)
 
-    def bias_roles(self, bias_axes, rank):
+    def bias_roles(
+        self, bias_axes: str | None, rank: int
+    ) -> tuple[str | None, ...]:
         """The role of each axis of the bias.
 
         Keras gives it the axes of the output from the first in `bias_axes`.
@@ -47,13 +61,13 @@ class Equation:
         return tuple(roles)
 
 
-def _axis(letters, letter):
+def _axis(letters: str, letter: str) -> int:
     """The axis of a letter; from the end, unless an ellipsis is there."""
     from_end = letters.index(letter) - len(letters)
     return letters.index(letter) if letters.endswith("...") else from_end
 
 
-def read(equation):
+def read(equation: str) -> Equation:
     """The `Equation` of a string, or None if it is of another form."""
     left, _, y = equation.replace(" ", "").partition("->")
     x, _, kernel = left.partition(",")
@@ -75,7 +89,7 @@ class EinsumDense(Linear):
     kind: str = "einsum dense"
     note: str = "where the kernel has one letter of the input and one new"
 
-    def pick(self, call):
+    def pick(self, call: Call) -> Rule:
         spec, bias = read(call.op.equation), call.op.bias_axes
         if spec is None:
             return Barrier(why=_EQUATION, counts=counts.einsum_dense)
@@ -83,20 +97,20 @@ class EinsumDense(Linear):
             return Barrier(why=_BIAS, counts=counts.einsum_dense)
         return self
 
-    def axis(self, call):
+    def axis(self, call: Call) -> int:
         return read(call.op.equation).axis_in
 
-    def channels(self, call, over, rank):
+    def channels(self, call: Call, over: str, rank: int) -> int:
         return self.axis(call) if over == "in" else self.axis_out(call)
 
-    def axis_out(self, call):
+    def axis_out(self, call: Call) -> int:
         return read(call.op.equation).axis_out
 
-    def size(self, op):
+    def size(self, op: keras.Layer) -> int:
         spec = read(op.equation)
         return op.kernel.shape[spec.kernel.index(spec.new)]
 
-    def axes_of(self, call):
+    def axes_of(self, call: Call) -> dict[str, tuple[str | None, ...]]:
         spec = read(call.op.equation)
         roles = {spec.old: "in", spec.new: "out"}
         return {
@@ -104,10 +118,12 @@ class EinsumDense(Linear):
             "bias": self._bias_roles(call.op),
         }
 
-    def _bias_roles(self, op):
+    def _bias_roles(self, op: keras.Layer) -> tuple[str | None, ...]:
         return read(op.equation).bias_roles(op.bias_axes, op.input_spec.ndim)
 
-    def contribution(self, part, values):
+    def contribution(
+        self, part: keras.Layer, values: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         spec = read(part.equation)
         kernel = weight(part, "kernel")
         kernel = kernel if spec.kernel[0] == spec.old else kernel.T
@@ -115,17 +131,17 @@ class EinsumDense(Linear):
         roles = self._bias_roles(part)
         return added.reshape([-1 if role else 1 for role in roles])
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[None]:
         # With a bias along other axes, the output varies along them.
         bias = call.op.bias
         if bias is not None and bias.shape != flow.roles["out"].shape:
             return [None]
         return super().value(call, flow, values)
 
-    def with_bias(self, call):
+    def with_bias(self, call: Call) -> Any:
         return {"bias_axes": read(call.op.equation).new}
 
-    def revise(self, call, flow, view):
+    def revise(self, call: Call, flow: Flow, view: Any) -> Any:
         axis = self.axis_out(call)
         shape = list(call.op.partial_output_shape)
         # The batch axis is not among these.

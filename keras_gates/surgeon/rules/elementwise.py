@@ -1,11 +1,16 @@
 """Operations that treat every coordinate alike, or each channel alone."""
 
+from __future__ import annotations
+
 import dataclasses
 import inspect
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs.arguments import mapped
 from keras_gates.surgeon import labels as lb
@@ -23,16 +28,23 @@ from keras_gates.surgeon.rules.rule import only_first
 from keras_gates.surgeon.rules.rule import operands
 from keras_gates.surgeon.rules.rule import run
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.known import Known
+
 ARRAY = "it has an array beside the data, which may tell channels apart"
 EXTRA = "an input beside the data is read whole"
 
 
-def rerun(call, array):
+def rerun(call: Call, array: NDArray[np.float64]) -> NDArray[np.float64]:
     """The recorded call on `array` in place of its first tensor."""
     return rerun_all(call, array)[0]
 
 
-def rerun_all(call, array):
+def rerun_all(
+    call: Call, array: NDArray[np.float64]
+) -> list[NDArray[np.float64]]:
     """As `rerun`, for all of its outputs."""
     first = call.inputs[0]
     single = keras.backend.is_float_dtype(first.dtype)
@@ -46,7 +58,7 @@ def rerun_all(call, array):
     return [keras.ops.convert_to_numpy(y).astype("float64") for y in outputs]
 
 
-def arrays_beside(call):
+def arrays_beside(call: Call) -> bool:
     """Whether an operation has an array that might tell channels apart."""
     if isinstance(call.op, keras.Layer):
         return False
@@ -69,13 +81,15 @@ class Elementwise(Rule):
     twin: Callable | None = None
     cuts: bool = True
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         if arrays_beside(call):
             return barrier(call, inputs, units, ARRAY)
         sources = only_first(inputs, units, EXTRA)
         return Flow([inputs[0]], [sources])
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
         if values[0] is None:
             return [None]
         border = values[0].border and self.scaling(call) == LINEAR
@@ -87,14 +101,14 @@ class Elementwise(Rule):
             result = rerun(call, filled)
         return [known(np.where(np.isnan(x), np.nan, result), border)]
 
-    def passes_of(self, op):
+    def passes_of(self, op: keras.Operation | None) -> str | None:
         """How a factor passes this operation."""
         return self.passes
 
-    def scaling(self, call):
+    def scaling(self, call: Call) -> str | None:
         return self.passes_of(call.op)
 
-    def as_function(self, op):
+    def as_function(self, op: keras.Layer | None) -> tuple[str | None, bool]:
         return self.passes_of(op), False
 
 
@@ -104,7 +118,9 @@ class Activated(Elementwise):
 
     kind: str = "activation"
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         reason = activations.why_not(call.op.activation)
         if reason is None:
             return super().flow(call, inputs, units)
@@ -112,28 +128,30 @@ class Activated(Elementwise):
             return barrier(call, inputs, units, reason)
         return mixing_flow(call, inputs, units, -1)
 
-    def value(self, call, flow, values):
+    def value(
+        self, call: Call, flow: Flow, values: list[Known]
+    ) -> list[Known | None]:
         if values[0] is None or flow.mixes:
             return [None]
         result = activations.apply(call.op.activation, values[0].plain())
         return [known(result)]
 
-    def reading(self, call):
+    def reading(self, call: Call) -> str:
         return ALL
 
-    def approximates(self, call):
+    def approximates(self, call: Call) -> bool:
         return True
 
-    def passes_of(self, op):
+    def passes_of(self, op: keras.Layer) -> None:
         row = activations.known_activation(op.activation)
         return row.passes if row is not None else None
 
-    def as_function(self, op):
+    def as_function(self, op: keras.Layer) -> tuple[str, bool]:
         row = op and activations.known_activation(op.activation)
         return (row.passes, row.mixes) if row else None
 
 
-def _relu(op, array):
+def _relu(op: keras.Layer, array: NDArray[np.float64]) -> NDArray[np.float64]:
     if op.threshold or op.negative_slope:
         return run(op.call, array)
     return np.clip(array, 0.0, op.max_value)
@@ -146,13 +164,18 @@ class ReLU(Elementwise):
     kind: str = "activation"
     twin: Callable | None = _relu
 
-    def passes_of(self, op):
+    def passes_of(self, op: keras.Layer) -> str | None:
         if op.threshold != 0:
             return None
         return POSITIVE if op.max_value is None else PRESERVES_ZERO
 
 
-def mixing_flow(call, inputs, units, axes):
+def mixing_flow(
+    call: Call,
+    inputs: list[NDArray[np.int64]],
+    units: Units,
+    axes: int | list[int],
+) -> Flow:
     """Labels pass, but each output depends on all inputs along `axes`."""
     rank = len(call.inputs[0].shape)
     mixed = set(axes_among(axes, rank))
@@ -172,10 +195,10 @@ class Cast(Elementwise):
 
     kind: str = "cast"
 
-    def passes_of(self, op):
+    def passes_of(self, op: keras.Operation) -> Any:
         return LINEAR if op and _is_float(op.dtype) else None
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
         if values[0] is None:
             return [None]
         x = values[0].plain()
@@ -186,7 +209,7 @@ class Cast(Elementwise):
         return [known(np.trunc(x))]
 
 
-def _is_float(dtype):
+def _is_float(dtype: str) -> bool:
     return dtype is None or keras.backend.is_float_dtype(
         keras.backend.standardize_dtype(dtype)
     )

@@ -1,9 +1,14 @@
 """Gates: factors that are known, and zero where they are closed."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.layers.block_gate import BlockGate
 from keras_gates.layers.branch_gate import BranchGate
@@ -17,6 +22,10 @@ from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.source import Source
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.labels import Units
+
 
 @dataclasses.dataclass(frozen=True)
 class GateRule(PerChannel):
@@ -26,18 +35,22 @@ class GateRule(PerChannel):
     passes: str | None = LINEAR
     note: str = "dissolved into its neighbours"
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         if call.op.kind != "filter":
             return Flow([inputs[0]], [[IDENTITY]])
         return super().flow(call, inputs, units)
 
-    def source(self, call):
+    def source(self, call: Call) -> Source:
         return Source(call.op, call.op.kind, call.op.factor)
 
-    def missing(self, call):
+    def missing(self, call: Call) -> list[Any]:
         return []
 
-    def factors(self, call, rank, factor=None):
+    def factors(
+        self, call: Call, rank: int, factor: NDArray[np.bool_] | None = None
+    ) -> NDArray[Any]:
         """The gate's factors, or an array like them, shaped for `rank`."""
         if factor is None:
             factor = keras.ops.convert_to_numpy(call.op.factor)
@@ -47,7 +60,7 @@ class GateRule(PerChannel):
         shape[call.op.axis] = -1
         return factor.reshape(shape)
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
         if values[0] is None:
             return [None]
         x, border = values[0].values, values[0].border
@@ -57,7 +70,9 @@ class GateRule(PerChannel):
             return [known(np.zeros(shape)) if not x.any() else None]
         return [known(np.broadcast_to(x * factors, shape), border)]
 
-    def shut(self, call, flow, value, mask):
+    def shut(
+        self, call: Call, flow: Flow, value: Any, mask: NDArray[np.bool_]
+    ) -> Known:
         labels = flow.labels[0]
         mask = self.factors(call, labels.ndim, mask)
         pairs = zip(mask.shape, labels.shape, strict=True)

@@ -1,9 +1,14 @@
 """Operations that only move coordinates: the same NumPy call on indices."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.known import Known
@@ -14,6 +19,11 @@ from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import barrier
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.labels import Units
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +51,9 @@ class Index(Rule):
 
     blends = False
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         numbers, offset = [], 0
         for labels, tensor in zip(inputs, call.inputs, strict=True):
             own = offset + np.arange(labels.size).reshape(labels.shape)
@@ -64,7 +76,7 @@ class Index(Rule):
         sources = [_split(m, inputs) for m in moved]
         return Flow(outputs, sources)
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
         if all(v is None for v in values):
             return [None] * len(flow.labels)
         if self.rims(call):
@@ -79,22 +91,24 @@ class Index(Rule):
             results.append(known(out))
         return results
 
-    def sized(self, call):
+    def sized(self, call: Call) -> bool:
         return self.rewrite is not None
 
-    def scaling(self, call):
+    def scaling(self, call: Call) -> str:
         return LINEAR
 
-    def revise(self, call, flow, view):
+    def revise(self, call: Call, flow: Flow, view: Any) -> tuple[Any, ...]:
         if self.rewrite is None:
             return {}, call.args, call.kwargs
         return self.rewrite(call, flow, view)
 
-    def replaced(self, call, flow, view):
+    def replaced(self, call: Call, flow: Flow, view: Any) -> None:
         return self.other(call, flow, view)
 
 
-def _split(moved, inputs):
+def _split(
+    moved: NDArray[np.int64], inputs: list[NDArray[np.int64]]
+) -> list[NDArray[np.int64]]:
     """The global numbers as one source array for each input."""
     sources, start = [], 0
     for labels in inputs:
@@ -104,21 +118,26 @@ def _split(moved, inputs):
     return sources
 
 
-def _fits(extents, shape):
+def _fits(extents: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
     """Whether an index array can label a tensor of this shape."""
     return len(extents) == len(shape) and all(
         e == 1 or e == s for e, s in zip(extents, shape, strict=True)
     )
 
 
-def _cannot(call, error):
+def _cannot(call: Call, error: Any) -> Any:
     return (
         f"{type(call.op).__name__} moves channels in a way that can't be "
         f"followed here ({error})"
     )
 
 
-def _rectangular(labels, units, moved, tensor):
+def _rectangular(
+    labels: NDArray[np.int64],
+    units: Units,
+    moved: NDArray[np.int64],
+    tensor: Tensor,
+) -> NDArray[np.int64]:
     """Tie units so that what is kept is a box: only one axis may be cut.
 
     It is the axis that the next kernel takes for its channels. Where none is
@@ -142,7 +161,9 @@ def _rectangular(labels, units, moved, tensor):
     return np.broadcast_to(first, labels.shape)
 
 
-def _axis_read(tensor, shape, axes):
+def _axis_read(
+    tensor: Tensor, shape: tuple[int, ...], axes: list[int]
+) -> int | None:
     """Which of the axes the first kernel behind a tensor reads as channels.
 
     Returns:
@@ -172,7 +193,9 @@ def _axis_read(tensor, shape, axes):
     return None
 
 
-def _behind(call, rule, tensor, places):
+def _behind(
+    call: Call, rule: Rule, tensor: Tensor, places: dict[int, NDArray[np.int64]]
+) -> Any:
     """`(output, places)` of a call that moves them, or treats each alone."""
     if isinstance(rule, Index) and call.inputs == [tensor]:
         moved = [{} for _ in call.outputs]

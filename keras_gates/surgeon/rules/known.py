@@ -1,8 +1,11 @@
 """Known values: what a coordinate is whatever the model's inputs are."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclasses.dataclass
@@ -18,14 +21,14 @@ class Known:
     border: bool = False
     guess: bool = False
 
-    def plain(self):
+    def plain(self) -> NDArray[np.float64]:
         """The values that hold at every position."""
         if not self.border:
             return self.values
         return np.where(self.values == 0, 0.0, np.nan)
 
 
-def known(values, border=False):
+def known(values: NDArray[np.float64], border: bool = False) -> Known | None:
     """`Known`, or None if nothing is known."""
     if values is None:
         return None
@@ -33,7 +36,9 @@ def known(values, border=False):
     return None if np.isnan(values).all() else Known(values, border)
 
 
-def channel_values(values, axis):
+def channel_values(
+    values: NDArray[np.float64], axis: int
+) -> NDArray[np.float64]:
     """The 1-D known values along `axis`; NaN where positions differ."""
     flat = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
     same = (flat == flat[:1]).all(axis=0)

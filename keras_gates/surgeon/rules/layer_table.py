@@ -1,6 +1,11 @@
 """The rows: every layer of Keras that has a rule."""
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
 from keras_gates.surgeon.rules import attention as at
 from keras_gates.surgeon.rules import convolution as cv
@@ -23,6 +28,9 @@ from keras_gates.surgeon.rules.rule import POSITIVE
 from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
 from keras_gates.surgeon.rules.rule import ZERO
 from keras_gates.surgeon.rules.rule import Barrier
+
+if TYPE_CHECKING:
+    from keras_gates.surgeon.rules.rule import Rule
 
 _KERNEL = {"kernel": ("in", "out"), "bias": ("out",)}
 _SCALES = {"in": {"kernel": "in"}, "out": {"kernel": "out", "bias": "out"}}
@@ -136,7 +144,11 @@ EMBEDDING = ln.Embedding(
 )
 
 
-def _barrier(why, costs=None, counts=None):
+def _barrier(
+    why: str,
+    costs: dict[Any, Any] | None = None,
+    counts: Callable[..., Any] | None = None,
+) -> Rule:
     return Barrier(costs=costs, why=why, note=why, counts=counts)
 
 
@@ -144,7 +156,7 @@ _SEQUENCE = {"in": {"kernel": "in"}}
 _EACH_STEP = {"kernel": "step", "recurrent_kernel": "step"}
 
 
-def _recurrent(gates, rule=rc.Recurrent):
+def _recurrent(gates: int, rule: type[Any] = rc.Recurrent) -> Rule:
     return rule(
         axes={
             "kernel": ("in", "gates"),
@@ -166,7 +178,7 @@ ATTENTION = pr.Attention(costs=None, why=_ALL, note=_ALL, counts=ct.attention)
 _BOTH_SIDES = "a product over the channels needs both sides alike"
 
 
-def product(counts):
+def product(counts: Callable[..., Any]) -> Rule:
     """A product of tensors, both kept whole."""
     return pr.Product(
         costs=None, why=_BOTH_SIDES, note=_BOTH_SIDES, counts=counts

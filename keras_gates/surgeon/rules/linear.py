@@ -1,9 +1,14 @@
 """Layers that multiply by a kernel: they read their inputs, mint outputs."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
@@ -17,6 +22,11 @@ from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import channel_axis
 from keras_gates.surgeon.rules.rule import one_axis
 from keras_gates.surgeon.rules.rule import weight
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.known import Known
 
 # Kernels are summed in float64, and a whole one would take up much memory.
 _ROWS = 256
@@ -38,11 +48,13 @@ class Linear(Rule):
     kernel: str = "kernel"
     width: str = "filters"
 
-    def axis(self, call):
+    def axis(self, call: Call) -> int:
         """The axis of the channels in the input."""
         return channel_axis(call.op, len(call.inputs[0].shape))
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         axis, op = self.axis(call), call.op
         shape = call.inputs[0].shape
         roles = {}
@@ -64,27 +76,31 @@ class Linear(Rule):
         labels = lb.vector(out, rank, self.axis_out(call))
         return Flow([labels], [[None] * len(inputs)], roles, mixes=True)
 
-    def size(self, op):
+    def size(self, op: keras.Layer) -> int:
         """The number of output channels."""
         return getattr(op, self.width)
 
-    def axis_out(self, call):
+    def axis_out(self, call: Call) -> int:
         """The axis of the channels in the output."""
         return self.axis(call)
 
-    def couple(self, call, roles, units):
+    def couple(
+        self, call: Call, roles: dict[str, NDArray[np.int64]], units: Units
+    ) -> None:
         """Tie the units that must go together inside the layer."""
 
-    def reading(self, call):
+    def reading(self, call: Call) -> str:
         return BIAS if "bias" in self.axes_of(call) else ZERO
 
-    def merges(self, call):
+    def merges(self, call: Call) -> bool:
         return True
 
-    def approximates(self, call):
+    def approximates(self, call: Call) -> bool:
         return "bias" in self.axes_of(call)
 
-    def contribution(self, part, values):
+    def contribution(
+        self, part: keras.Layer, values: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """What known inputs `(in,)` of a part add, as a bias of its own."""
         kernel = keras.ops.convert_to_numpy(getattr(part, self.kernel))
         values = np.where(np.isnan(values), 0.0, values)
@@ -97,7 +113,9 @@ class Linear(Rule):
             added += values[some] @ taps.sum(axis=0, dtype="float64")
         return added
 
-    def value(self, call, flow, values):
+    def value(
+        self, call: Call, flow: Flow, values: list[Known]
+    ) -> list[Known | None]:
         axis = self.axis(call)
         if values[0] is None:
             return [None]
@@ -121,16 +139,16 @@ class Linear(Rule):
         out = activations.apply(activation, out.astype(float))
         return [known(out.reshape(flow.labels[0].shape))]
 
-    def with_bias(self, call):
+    def with_bias(self, call: Call) -> dict[str, bool]:
         """The change to the config that gives the layer a bias."""
         return {"use_bias": True}
 
-    def behind(self, call):
+    def behind(self, call: Call) -> str:
         """A factor on the output has to pass the built-in activation."""
         return built_in(call)
 
 
-def built_in(call):
+def built_in(call: Call) -> str:
     row = activations.known_activation(getattr(call.op, "activation", None))
     return row.passes if row is not None else None
 
@@ -141,17 +159,19 @@ class Embedding(Linear):
 
     kind: str = "embedding"
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         out = units.mint(id(call.op), call.op.output_dim)
         labels = lb.vector(out, len(call.outputs[0].shape), -1)
         sources = [[None] * len(inputs)]
         return Flow([labels], sources, {"out": out}, mixes=True)
 
-    def reading(self, call):
+    def reading(self, call: Call) -> str:
         return ALL
 
-    def merges(self, call):
+    def merges(self, call: Call) -> Any:
         return False
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: Any) -> Any:
         return [None]

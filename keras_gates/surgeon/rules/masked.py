@@ -4,13 +4,21 @@
 as 0; `Maximum` and `Minimum` leave out what a mask hides.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import weakref
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
 
 from keras_gates.surgeon.rules import merge as mg
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.rules.rule import Rule
 
 UNKNOWN = "a mask that shows only when the model runs"
 # On some backend these return the very tensor that they are given.
@@ -35,7 +43,7 @@ class ByMask(mg.Merge):
     alike: mg.Merge = None
     apart: mg.Merge = None
 
-    def pick(self, call):
+    def pick(self, call: Call) -> Rule:
         masks = carried(call)
         if all(mask is None for mask in masks):
             return self.plain
@@ -43,7 +51,7 @@ class ByMask(mg.Merge):
         return self.alike if same and masks[0] is not UNKNOWN else self.apart
 
 
-def carried(call):
+def carried(call: Call) -> list[None]:
     """For each input of a call its mask, None, or UNKNOWN if it may have one.
 
     What comes out of a nested model has masks that its record has not.
@@ -57,7 +65,7 @@ def carried(call):
     return _FOUND[call]
 
 
-def joins_by_masks(call):
+def joins_by_masks(call: Call) -> bool:
     """Whether masks that its operands carry decide what a call computes."""
     layers = keras.layers.Multiply, keras.layers.Maximum, keras.layers.Minimum
     if not isinstance(call.op, layers):
@@ -65,17 +73,17 @@ def joins_by_masks(call):
     return any(mask is not None for mask in carried(call))
 
 
-def is_near(call):
+def is_near(call: Call) -> Any:
     """Whether what a call reads or puts out may carry a mask."""
     masks = [*carried(call), *map(_mask, call.site.node.outputs)]
     return any(mask is not None for mask in masks)
 
 
-def _mask(kt):
+def _mask(kt: keras.KerasTensor) -> None:
     return getattr(kt, "_keras_mask", None)
 
 
-def _may_carry(kt, scopes):
+def _may_carry(kt: keras.KerasTensor, scopes: tuple[Any, ...]) -> bool:
     """Whether a tensor without a recorded mask may have one all the same."""
     todo, seen = [(kt, tuple(scopes))], set()
     while todo:
@@ -100,18 +108,18 @@ def _may_carry(kt, scopes):
     return False
 
 
-def _is_model(op):
+def _is_model(op: keras.Operation) -> bool:
     return isinstance(op, keras.Model)
 
 
-def _takes_masks(node):
+def _takes_masks(node: Any) -> Any:
     """Whether a nested model is called on what carries masks."""
     given = keras.tree.flatten(node.arguments.kwargs.get("mask"))
     found = [*given, *map(_mask, node.input_tensors)]
     return any(mask is not None for mask in found)
 
 
-def _makes_masks(op):
+def _makes_masks(op: keras.Operation) -> bool:
     """Whether a mask comes about inside a nested model."""
     if not _is_model(op):
         return False
@@ -124,30 +132,30 @@ def _makes_masks(op):
     )
 
 
-def _nodes(op):
+def _nodes(op: keras.Operation) -> Any:
     return getattr(op, "_inbound_nodes", ())
 
 
-def _hands_on(op):
+def _hands_on(op: keras.Operation) -> bool:
     if isinstance(op, keras.Layer):
         return _is_model(op) or op.supports_masking
     return type(op).__name__ in _RETURNING
 
 
-def _uncertain(arrays):
+def _uncertain(arrays: Any) -> Any:
     """Nothing is known: the values depend on the masks."""
     shape = np.broadcast_shapes(*(x.shape for x in arrays))
     return np.full(shape, np.nan)
 
 
-def _of_equals(arrays):
+def _of_equals(arrays: Any) -> Any:
     """Known where all agree, whichever of them is taken."""
     first, *rest = np.broadcast_arrays(*arrays)
     same = np.all([first == x for x in rest], axis=0)
     return np.where(same, first, np.nan)
 
 
-def _either(name, plain):
+def _either(name: str, plain: Rule) -> Rule:
     rule = mg.Merge(name, function=_of_equals)
     return ByMask(name, plain=plain, alike=rule, apart=rule)
 

@@ -1,10 +1,15 @@
 """Operations on several tensors, coordinate by coordinate."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.graph import Tensor
@@ -14,6 +19,11 @@ from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import operands
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.known import Known
 
 RANKS = "its operands have different ranks"
 
@@ -38,7 +48,9 @@ class Merge(Rule):
     passes: str | None = None
     merging = True
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         shapes = [t.shape for t in call.inputs]
         rank = len(call.outputs[0].shape)
         constants = self.constants(call)
@@ -70,21 +82,23 @@ class Merge(Rule):
         labels = np.broadcast_to(first, extents)
         return Flow([labels], [sources], untied=untied)
 
-    def constants(self, call):
+    def constants(self, call: Call) -> list[NDArray[Any]]:
         """The array operands, each with at least one axis."""
         if isinstance(call.op, keras.Layer):
             return []
         rest = [x for x in operands(call) if not isinstance(x, Tensor)]
         return [np.asarray(keras.ops.convert_to_numpy(x)) for x in rest]
 
-    def _fits(self, constant, extents):
+    def _fits(self, constant: NDArray[Any], extents: tuple[int, ...]) -> bool:
         """Whether a constant varies only where the labels do."""
         tail = extents[len(extents) - constant.ndim :]
         return all(
             c == 1 or c == e for c, e in zip(constant.shape, tail, strict=True)
         )
 
-    def value(self, call, flow, values):
+    def value(
+        self, call: Call, flow: Flow, values: list[Known | None]
+    ) -> list[Known | None]:
         arrays, index = [], 0
         for operand in operands(call):
             if isinstance(operand, Tensor):
@@ -101,32 +115,36 @@ class Merge(Rule):
                 result = np.where(x == self.absorbing, self.absorbing, result)
         return [known(np.broadcast_to(result, flow.labels[0].shape))]
 
-    def _operand(self, value, shape):
+    def _operand(
+        self, value: Known | None, shape: tuple[int, ...]
+    ) -> NDArray[np.float64]:
         if value is None:
             return np.full((1,) * len(shape), np.nan)
         return value.plain()
 
-    def scaling(self, call):
+    def scaling(self, call: Call) -> str | None:
         """Homogeneous, unless a constant array is added."""
         if self.constants(call) and self.absorbing is None:
             return None
         return LINEAR if self.absorbing is not None else self.passes
 
-    def carries(self, call, index):
+    def carries(self, call: Call, index: Any) -> Any:
         alone = len(call.inputs) == 1
         product = self.absorbing is not None
         return LINEAR if product else (self.scaling(call) if alone else None)
 
-    def one_takes_all(self, call):
+    def one_takes_all(self, call: Call) -> bool:
         return self.absorbing is not None
 
-    def revise(self, call, flow, view):
+    def revise(self, call: Call, flow: Flow, view: Any) -> tuple[Any, ...]:
         """Constants are cut like the channels that they meet."""
         if isinstance(call.op, keras.Layer):
             return {}, call.args, call.kwargs
         masks = view.masks(flow.labels[0])
 
-        def cut(x):
+        def cut(
+            x: NDArray[np.float64] | Tensor,
+        ) -> NDArray[np.float64] | Tensor:
             if isinstance(x, Tensor) or np.ndim(x) == 0:
                 return x
             array = np.asarray(keras.ops.convert_to_numpy(x))
@@ -141,53 +159,55 @@ class Merge(Rule):
         return {}, args, kwargs
 
 
-def add(arrays):
+def add(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     return sum(arrays[1:], arrays[0])
 
 
-def subtract(arrays):
+def subtract(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     return arrays[0] - arrays[1]
 
 
-def multiply(arrays):
+def multiply(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     result = arrays[0]
     for x in arrays[1:]:
         result = result * x
     return result
 
 
-def average(arrays):
+def average(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     return add(arrays) / len(arrays)
 
 
-def maximum(arrays):
+def maximum(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.maximum.reduce(np.broadcast_arrays(*arrays))
 
 
-def minimum(arrays):
+def minimum(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     return np.minimum.reduce(np.broadcast_arrays(*arrays))
 
 
-def _sum(constants, count):
+def _sum(
+    constants: dict[int, NDArray[np.float64]], count: int
+) -> tuple[float, NDArray[np.float64]]:
     return 1.0, add(list(constants.values()))
 
 
-def _product(constants, count):
+def _product(constants: Any, count: Any) -> Any:
     return multiply(list(constants.values())), 0.0
 
 
-def _difference(constants, count):
+def _difference(constants: Any, count: Any) -> Any:
     if 0 in constants:
         return -1.0, constants[0]
     return 1.0, -constants[1]
 
 
-def _mean(constants, count):
+def _mean(constants: Any, count: Any) -> Any:
     total = add(list(constants.values())) / count
     return (count - len(constants)) / count, total
 
 
-def _quotient(constants, count):
+def _quotient(constants: Any, count: Any) -> Any:
     return None if 0 in constants else (1.0 / constants[1], 0.0)
 
 
@@ -207,7 +227,7 @@ POWER = Merge("power", function=lambda x: x[0] ** x[1])
 class ScaledAdd(Merge):
     """`inputs[0] + scale * inputs[1]`, as Inception-ResNet has it."""
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: Any) -> Any:
         shape = flow.labels[0].shape
         first, second = (self._operand(v, shape) for v in values)
         result = first + call.op.scale * second

@@ -4,23 +4,36 @@ A move is the NumPy twin of an operation; a rewrite gives the sizes and
 positions that the operation names in terms of what is left.
 """
 
+from __future__ import annotations
+
 import math
 import numbers
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.graph import Tensor
 from keras_gates.surgeon import labels as lb
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.rules.rule import Flow
 
-def concatenate(call, arrays):
+
+def concatenate(
+    call: Call, arrays: list[NDArray[np.int64]]
+) -> NDArray[np.int64]:
     """Concatenation; extents of 1 on other axes grow to meet the rest."""
     return _joined(call, arrays, call.op.axis)
 
 
-def _joined(call, arrays, axis):
+def _joined(
+    call: Call, arrays: list[NDArray[np.int64]], axis: int
+) -> NDArray[np.int64]:
     rank = arrays[0].ndim
     if len(keras.tree.flatten(call.args)) != len(arrays):
         raise ValueError("some of what it joins is no tensor of the model")
@@ -39,24 +52,24 @@ def _joined(call, arrays, axis):
     return np.concatenate(grown, axis)
 
 
-def append(call, arrays):
+def append(call: Call, arrays: Any) -> Any:
     return _joined(call, arrays, call.op.axis)
 
 
-def hstack(call, arrays):
+def hstack(call: Call, arrays: Any) -> Any:
     return _joined(call, arrays, 1 if arrays[0].ndim > 1 else 0)
 
 
-def vstack(call, arrays):
+def vstack(call: Call, arrays: Any) -> Any:
     return _joined(call, arrays, 0)
 
 
-def dstack(call, arrays):
+def dstack(call: Call, arrays: Any) -> Any:
     arrays = [a[..., None] if a.ndim == 2 else a for a in arrays]
     return _joined(call, arrays, 2)
 
 
-def flatten(call, arrays):
+def flatten(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Flatten; channels first is turned to channels last before."""
     x = arrays[0]
     if call.op.data_format == "channels_first" and x.ndim > 2:
@@ -64,7 +77,7 @@ def flatten(call, arrays):
     return x.reshape(1, -1)
 
 
-def reshape(call, arrays):
+def reshape(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Reshape; positions without channels may join the batch, or leave it.
 
     All that varies has to be on axes that make up one block at the end, as
@@ -97,7 +110,7 @@ def reshape(call, arrays):
     )
 
 
-def reshaped(call, flow, view):
+def reshaped(call: Call, flow: Flow, view: Any) -> Any:
     """Reshape's target, from the sizes that are left."""
     shape = view.shape(call.outputs[0], flow.labels[0])
     if isinstance(call.op, keras.Layer):
@@ -111,38 +124,40 @@ def reshaped(call, flow, view):
     return {"newshape": open_}, call.args, call.kwargs
 
 
-def split(call, arrays):
+def split(
+    call: Call, arrays: list[NDArray[np.int64]]
+) -> list[NDArray[np.int64]]:
     return np.split(arrays[0], call.op.indices_or_sections, split_axis(call))
 
 
-def array_split(call, arrays):
+def array_split(call: Call, arrays: Any) -> Any:
     parts = call.op.indices_or_sections
     return np.array_split(arrays[0], parts, call.op.axis)
 
 
-def unstack(call, arrays):
+def unstack(call: Call, arrays: Any) -> Any:
     parts = np.moveaxis(arrays[0], call.op.axis, 0)
     return [parts[index] for index in range(len(call.outputs))]
 
 
-def split_axis(call):
+def split_axis(call: Call) -> int:
     """The axis of a split; that of `hsplit` and its like is in their name."""
     if hasattr(call.op, "axis"):
         return call.op.axis % len(call.inputs[0].shape)
     return {"Hsplit": 1, "Vsplit": 0, "Dsplit": 2}[type(call.op).__name__]
 
 
-def parted(call):
+def parted(call: Call) -> list[int]:
     """`along`, for a move that splits."""
     return [split_axis(call)]
 
 
-def as_it_was(call, flow, view):
+def as_it_was(call: Call, flow: Flow, view: Any) -> Any:
     """`rewrite`, for what is replaced where its sizes change."""
     return {}, call.args, call.kwargs
 
 
-def as_split(call, flow, view):
+def as_split(call: Call, flow: Flow, view: Any) -> Any:
     """`ops.split`, whose parts need not be as large as those they were."""
     axis = split_axis(call)
     if len(view.masks(view.inputs[0])[axis]) == 1:
@@ -151,7 +166,7 @@ def as_split(call, flow, view):
     return gr.operation("numpy.Split")(**config, axis=axis, name=call.op.name)
 
 
-def splits(call, flow, view):
+def splits(call: Call, flow: Flow, view: Any) -> Any:
     """Split's positions, from the sizes of the parts that are left."""
     axis = split_axis(call)
     sizes = [
@@ -162,7 +177,7 @@ def splits(call, flow, view):
     return {"indices_or_sections": ends}, call.args, call.kwargs
 
 
-def get_item(call, arrays):
+def get_item(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     """Slicing; with a step, only if nothing else is done."""
     x = arrays[0]
     key, items = [], _axis_items(call, x.ndim)
@@ -181,18 +196,18 @@ def get_item(call, arrays):
     return x[tuple(key)]
 
 
-def _steps(item):
+def _steps(item: Any) -> bool:
     return isinstance(item, slice) and item.step not in (None, 1)
 
 
-def _stepped(call, rank):
+def _stepped(call: Call, rank: int) -> Any:
     """`(axis, slice)` of a key that does nothing but step, or None."""
     items = [i for i in _axis_items(call, rank) if i[1] != slice(None)]
     alone = len(items) == 1 and _steps(items[0][1])
     return items[0] if alone else None
 
 
-def _taken_by_step(call, view):
+def _taken_by_step(call: Call, view: Any) -> Any:
     """`(axis, positions)` of what is left of a slice with a step, or None."""
     found = _stepped(call, view.inputs[0].ndim)
     if found is None:
@@ -206,7 +221,7 @@ def _taken_by_step(call, view):
     return axis, [int(position[i]) for i in picked if mask[i]]
 
 
-def as_take(call, flow, view):
+def as_take(call: Call, flow: Flow, view: Any) -> Any:
     """`ops.take`, for a slice with a step: what is left has no such step."""
     found = _taken_by_step(call, view)
     if found is None:
@@ -214,7 +229,7 @@ def as_take(call, flow, view):
     return gr.operation("numpy.Take")(axis=found[0], name=call.op.name)
 
 
-def _axis_items(call, rank):
+def _axis_items(call: Call, rank: int) -> Any:
     """`(axis, item)` of a key, the ellipsis written out."""
     key = call.argument("key")
     key = list(key) if isinstance(key, (tuple, list)) else [key]
@@ -235,7 +250,7 @@ def _axis_items(call, rank):
     return items
 
 
-def sliced(call, flow, view):
+def sliced(call: Call, flow: Flow, view: Any) -> Any:
     """The key in terms of the channels that are left."""
     stepped = _taken_by_step(call, view)
     if stepped is not None:
@@ -258,7 +273,7 @@ def sliced(call, flow, view):
     return {}, (call.args[0], tuple(key)), {}
 
 
-def take(call, arrays):
+def take(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     indices, axis = _indices(call), call.op.axis
     varies = axis is not None and lb.collapse(arrays[0]).shape[axis] > 1
     if axis is None or (indices.ndim > 1 and varies):
@@ -266,7 +281,7 @@ def take(call, arrays):
     return np.take(arrays[0], indices, axis)
 
 
-def _indices(call):
+def _indices(call: Call) -> NDArray[np.int64]:
     """The positions that `take` was given, in NumPy."""
     indices = call.argument("indices")
     if isinstance(indices, Tensor) or len(call.inputs) > 1:
@@ -274,7 +289,7 @@ def _indices(call):
     return keras.ops.convert_to_numpy(indices)
 
 
-def taken(call, flow, view):
+def taken(call: Call, flow: Flow, view: Any) -> tuple[Any, ...]:
     """Take's indices, renumbered; those of removed channels go."""
     axis = call.op.axis % view.inputs[0].ndim
     mask = view.masks(view.inputs[0])[axis]
@@ -288,35 +303,39 @@ def taken(call, flow, view):
     return {}, (call.args[0], left), {}
 
 
-def permute(call, arrays):
+def permute(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.transpose(arrays[0], (0, *call.op.dims))
 
 
-def repeat_vector(call, arrays):
+def repeat_vector(
+    call: Call, arrays: list[NDArray[np.int64]]
+) -> NDArray[np.int64]:
     return arrays[0][:, None, :]
 
 
-def stack(call, arrays):
+def stack(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.stack(np.broadcast_arrays(*arrays), call.op.axis)
 
 
-def transpose(call, arrays):
+def transpose(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.transpose(arrays[0], call.op.axes)
 
 
-def swapaxes(call, arrays):
+def swapaxes(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.swapaxes(arrays[0], call.op.axis1, call.op.axis2)
 
 
-def moveaxis(call, arrays):
+def moveaxis(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.moveaxis(arrays[0], call.op.source, call.op.destination)
 
 
-def expand_dims(call, arrays):
+def expand_dims(
+    call: Call, arrays: list[NDArray[np.int64]]
+) -> NDArray[np.int64]:
     return np.expand_dims(arrays[0], call.op.axis)
 
 
-def squeeze(call, arrays):
+def squeeze(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     axis = call.op.axis
     if axis is None:
         shape = call.inputs[0].shape
@@ -324,11 +343,11 @@ def squeeze(call, arrays):
     return np.squeeze(arrays[0], tuple(np.atleast_1d(axis).tolist()))
 
 
-def flip(call, arrays):
+def flip(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.flip(arrays[0], call.op.axis)
 
 
-def repeat(call, arrays):
+def repeat(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     if call.op.axis is None:
         raise ValueError("repeat without an axis")
     if np.ndim(call.op.repeats) and np.size(call.op.repeats) > 1:
@@ -336,26 +355,26 @@ def repeat(call, arrays):
     return np.repeat(arrays[0], call.op.repeats, call.op.axis)
 
 
-def tile(call, arrays):
+def tile(call: Call, arrays: Any) -> Any:
     repeats = np.atleast_1d(call.op.repeats)
     if len(repeats) > arrays[0].ndim:
         raise ValueError("it puts an axis before that of the batch")
     return np.tile(arrays[0], repeats)
 
 
-def broadcast(call, arrays):
+def broadcast(call: Call, arrays: Any) -> Any:
     if len(call.outputs[0].shape) > arrays[0].ndim:
         raise ValueError("it puts an axis before that of the batch")
     return arrays[0]
 
 
-def broadcasted(call, flow, view):
+def broadcasted(call: Call, flow: Flow, view: Any) -> Any:
     """The target of `broadcast_to`, with what is left on cut axes."""
     shape = view.shape(call.outputs[0], flow.labels[0])
     return {"shape": shape}, call.args, call.kwargs
 
 
-def diagonal(call, arrays):
+def diagonal(call: Call, arrays: Any) -> Any:
     """The diagonal of two axes that hold no channels, as the last axis."""
     axes = [a % arrays[0].ndim for a in (call.op.axis1, call.op.axis2)]
     if 0 in axes or any(arrays[0].shape[a] > 1 for a in axes):
@@ -363,32 +382,32 @@ def diagonal(call, arrays):
     return np.squeeze(arrays[0], tuple(axes))[..., None]
 
 
-def rot90(call, arrays):
+def rot90(call: Call, arrays: Any) -> Any:
     axes = [a % arrays[0].ndim for a in call.op.axes]
     if 0 in axes:
         raise ValueError("it turns the axis of the batch")
     return np.rot90(arrays[0], call.op.k, axes)
 
 
-def fliplr(call, arrays):
+def fliplr(call: Call, arrays: Any) -> Any:
     return np.fliplr(arrays[0])
 
 
-def flipud(call, arrays):
+def flipud(call: Call, arrays: Any) -> Any:
     return np.flipud(arrays[0])
 
 
-def own_axis(call):
+def own_axis(call: Call) -> list[int]:
     """`along`, for a move that looks at the operation's own axis."""
     axis = call.op.axis
     return None if axis is None else [axis]
 
 
-def third(call):
+def third(call: Call) -> Any:
     """`along`, for a move that looks at the third axis."""
     return [2] if len(call.inputs[0].shape) > 2 else []
 
 
-def nowhere(call):
+def nowhere(call: Call) -> list[Any]:
     """`along`, for a move that looks at no axis' size."""
     return []

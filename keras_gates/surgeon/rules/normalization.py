@@ -1,9 +1,15 @@
 """Operations that read all channels for statistics, or for a softmax."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.elementwise import Elementwise
@@ -19,6 +25,11 @@ from keras_gates.surgeon.rules.rule import axes_among
 from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import weight
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.rule import Flow
+
 
 @dataclasses.dataclass(frozen=True)
 class Normalizing(PerChannel):
@@ -29,7 +40,9 @@ class Normalizing(PerChannel):
     cuts: bool = False
     absorbs: str = ALL
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         flow = super().flow(call, inputs, units)
         if flow.reason is None:
             spans = self.spans(call.op, len(call.inputs[0].shape))
@@ -37,10 +50,12 @@ class Normalizing(PerChannel):
             flow.mixes = mixed.mixes
         return flow
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[None]:
         return [None]
 
-    def guess(self, call, flow, values):
+    def guess(
+        self, call: Call, flow: Flow, values: list[Known]
+    ) -> list[Known | None]:
         """The shift: a closed channel counts as one at its mean."""
         shift = weight(call.op, "beta")
         x = values[0].plain()
@@ -53,10 +68,10 @@ class Normalizing(PerChannel):
         same = found.shape == x.shape and not np.isnan(found).all()
         return [Known(found, guess=True) if same else None]
 
-    def reading(self, call):
+    def reading(self, call: Call) -> str:
         return self.absorbs
 
-    def approximates(self, call):
+    def approximates(self, call: Call) -> bool:
         return self.absorbs == ALL
 
 
@@ -66,7 +81,9 @@ class GroupNorm(Normalizing):
 
     kind: str = "group normalization"
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         axis = call.op.axis % len(call.inputs[0].shape)
         channels = call.inputs[0].shape[axis]
         if call.op.groups not in (channels, -1):
@@ -74,7 +91,7 @@ class GroupNorm(Normalizing):
             return barrier(call, inputs, units, why)
         return PerChannel.flow(self, call, inputs, units)
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
         """A constant is its own mean: the shift alone comes out."""
         if values[0] is None:
             return [None]
@@ -89,7 +106,7 @@ class GroupNorm(Normalizing):
             return [None]
         return [known(np.where(np.isnan(x), np.nan, shift))]
 
-    def revise(self, call, flow, view):
+    def revise(self, call: Call, flow: Flow, view: Any) -> Any:
         if "channel" not in view.index or call.op.groups == -1:
             return {}, call.args, call.kwargs
         groups = len(view.index["channel"])
@@ -105,14 +122,18 @@ class Mixing(Elementwise):
     absorbs: str = ALL
     cuts: bool = False
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         spans = self.spans(call.op, len(call.inputs[0].shape))
         return mixing_flow(call, inputs, units, spans)
 
-    def as_function(self, op):
+    def as_function(self, op: keras.Layer | None) -> tuple[None, bool]:
         return None, True
 
-    def value(self, call, flow, values):
+    def value(
+        self, call: Call, flow: Flow, values: list[Known]
+    ) -> list[Known | None]:
         if values[0] is None:
             return [None]
         x = values[0].plain()
@@ -122,7 +143,9 @@ class Mixing(Elementwise):
             return [None]
         return [known(np.where(x == 0, 0.0, np.nan))]
 
-    def _along_others(self, call, x):
+    def _along_others(
+        self, call: Call, x: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """What comes of constants along axes that hold no channels."""
         shape = call.inputs[0].shape
         spans = [a % x.ndim for a in self.spans(call.op, x.ndim)]
@@ -132,18 +155,18 @@ class Mixing(Elementwise):
         found = alike(rerun(call, true), x.shape)
         return None if found is None else np.where(np.isnan(x), np.nan, found)
 
-    def reading(self, call):
+    def reading(self, call: Call) -> str:
         return self.absorbs
 
-    def approximates(self, call):
+    def approximates(self, call: Call) -> bool:
         return self.absorbs == ALL
 
 
-def norm_axes(op, rank):
+def norm_axes(op: keras.Operation, rank: int) -> list[int]:
     """The axes of a normalisation as a list."""
     return axes_among(op.axis, rank)
 
 
-def single_axis(op):
+def single_axis(op: keras.Layer) -> int:
     """The last of the axes that a normalisation was given."""
     return int(np.atleast_1d(op.axis)[-1])

@@ -3,6 +3,12 @@
 What has none is in `not_followed`, with the reason.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
+
 import keras
 
 from keras_gates.surgeon.rules import blocks as bl
@@ -25,28 +31,37 @@ from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
 from keras_gates.surgeon.rules.rule import ZERO
 from keras_gates.surgeon.rules.shape_only import SHAPE_ONLY
 
+if TYPE_CHECKING:
+    from keras_gates.surgeon.rules.rule import Rule
 
-def _elementwise(passes, function=None):
+
+def _elementwise(
+    passes: str | None, function: Callable[..., Any] | None = None
+) -> Rule:
     twin = None if function is None else (lambda op, x: function(x))
     return ew.Elementwise(passes=passes, twin=twin)
 
 
-def _activation(name):
+def _activation(name: str) -> Rule:
     row = ACTIVATIONS[getattr(keras.activations, name)]
     return _elementwise(row.passes, row.twin)
 
 
-def _along(space, passes=LINEAR, twin=None):
+def _along(
+    space: Callable[..., Any],
+    passes: str | None = LINEAR,
+    twin: Callable[..., Any] | None = None,
+) -> Rule:
     return sp.Spatial("along an axis", space=space, passes=passes, twin=twin)
 
 
-def _split(move, **options):
+def _split(move: Callable[..., Any], **options: Any) -> Rule:
     return ix.Index(
         "split", move=move, along=mv.parted, rewrite=mv.splits, **options
     )
 
 
-def _image(**options):
+def _image(**options: Any) -> Rule:
     return sp.Spatial("image", bars=sp.filled, **options)
 
 

@@ -1,9 +1,14 @@
 """`keras.ops.pad`: along space as ZeroPadding, or of the channels."""
 
+from __future__ import annotations
+
 import dataclasses
 import numbers
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.known import Known
@@ -13,6 +18,10 @@ from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import only_first
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.labels import Units
 
 # The modes whose rim is made of values at hand, so that constants pass.
 _COPIES = ("constant", "reflect", "symmetric", "edge")
@@ -29,7 +38,9 @@ class Pad(Rule):
     kind: str = "padding"
     cuts: bool = True
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         labels = inputs[0]
         op = call.op
         if op.mode not in _COPIES or _rim(call) is None:
@@ -49,7 +60,7 @@ class Pad(Rule):
         padded[source < 0] = fresh
         return Flow([padded], [[source] + sources[1:]])
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
         source = flow.sources[0][0]
         if isinstance(source, str):
             if values[0] is None:
@@ -68,13 +79,13 @@ class Pad(Rule):
             found = values[0].plain().ravel()[source]
         return [known(np.where(source < 0, _rim(call), found))]
 
-    def scaling(self, call):
+    def scaling(self, call: Call) -> Any:
         return None if _rim(call) else LINEAR
 
-    def sized(self, call):
+    def sized(self, call: Call) -> bool:
         return True
 
-    def revise(self, call, flow, view):
+    def revise(self, call: Call, flow: Flow, view: Any) -> Any:
         """Pad as many channels as are left of those that were padded."""
         source = flow.sources[0][0]
         if isinstance(source, str):
@@ -91,7 +102,7 @@ class Pad(Rule):
         return {"pad_width": widths}, call.args, call.kwargs
 
 
-def _channel_axes(call, labels):
+def _channel_axes(call: Call, labels: NDArray[np.int64]) -> list[Any]:
     """The padded axes that hold units, be it a single one."""
     shape = call.inputs[0].shape
     holds = (labels != lb.FIXED).any()
@@ -103,14 +114,14 @@ def _channel_axes(call, labels):
     ]
 
 
-def _widths(call):
+def _widths(call: Call) -> Any:
     """`(before, after)` of every axis."""
     widths = [tuple(pair) for pair in call.op.pad_width]
     rank = len(call.inputs[0].shape)
     return widths * rank if len(widths) == 1 else widths
 
 
-def _rim(call):
+def _rim(call: Call) -> float:
     """The one number that it pads with, None where there are more."""
     value = call.argument("constant_values")
     if value is None:

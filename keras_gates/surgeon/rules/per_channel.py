@@ -1,10 +1,15 @@
 """Layers that treat each channel alone, with weights of its own."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.elementwise import EXTRA
@@ -18,6 +23,11 @@ from keras_gates.surgeon.rules.rule import one_axis
 from keras_gates.surgeon.rules.rule import only_first
 from keras_gates.surgeon.rules.rule import weight
 from keras_gates.surgeon.rules.source import Source
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.known import Known
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +47,9 @@ class PerChannel(Rule):
     twin: Callable | None = None
     cuts: bool = True
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         shape = call.inputs[0].shape
         axis = self.axis(call.op) % len(shape)
         labels = inputs[0]
@@ -50,7 +62,7 @@ class PerChannel(Rule):
             return barrier(call, inputs, units, reason)
         return Flow([labels], [sources])
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
         if values[0] is None:
             return [None]
         x = values[0].plain()
@@ -70,11 +82,13 @@ class PerChannel(Rule):
                 return [known(zero) if self.passes is not None else None]
         return [known(np.where(np.isnan(x), np.nan, result))]
 
-    def scaling(self, call):
+    def scaling(self, call: Call) -> str:
         return self.passes
 
 
-def alike(array, shape):
+def alike(
+    array: NDArray[np.float64], shape: tuple[int, ...]
+) -> NDArray[np.float64]:
     """An array with the extents of `shape`, NaN where what goes differs.
 
     None where it is no longer one along some axis of `shape`.
@@ -87,7 +101,7 @@ def alike(array, shape):
     return np.where(low == high, low, np.nan)
 
 
-def slopes_axis(op):
+def slopes_axis(op: keras.Layer) -> int:
     """The last axis along which there is more than one slope."""
     shape = op.alpha.shape
     own = [a for a, s in enumerate(shape) if s > 1]
@@ -101,7 +115,7 @@ class PReLU(PerChannel):
     kind: str = "PReLU"
     axis: Callable = slopes_axis
 
-    def axes_of(self, call):
+    def axes_of(self, call: Call) -> dict[str, tuple[str | None, ...]]:
         rank = len(call.op.alpha.shape)
         axis = self.axis(call.op) - 1
         if call.op.alpha.shape[axis] == 1:
@@ -115,7 +129,9 @@ class Rescaling(PerChannel):
 
     kind: str = "rescaling"
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         first = keras.config.image_data_format() == "channels_first"
         vectors = np.ndim(call.op.scale) or np.ndim(call.op.offset)
         if vectors and first:
@@ -126,13 +142,13 @@ class Rescaling(PerChannel):
         sources = only_first(inputs, units, EXTRA)
         return Flow([inputs[0]], [sources])
 
-    def sized(self, call):
+    def sized(self, call: Call) -> bool:
         return bool(np.ndim(call.op.scale) or np.ndim(call.op.offset))
 
-    def scaling(self, call):
+    def scaling(self, call: Call) -> Any:
         return LINEAR if np.all(np.asarray(call.op.offset) == 0) else None
 
-    def revise(self, call, flow, view):
+    def revise(self, call: Call, flow: Flow, view: Any) -> Any:
         kept = view.index.get("channel")
         config = {}
         for key in ("scale", "offset"):
@@ -148,14 +164,16 @@ class BatchNorm(PerChannel):
 
     kind: str = "batch normalization"
 
-    def source(self, call):
+    def source(self, call: Call) -> Source:
         gamma = call.op.gamma if call.op.scale else None
         if gamma is None:
             return None
         zeroed = {"gamma": "channel"}
         return Source(call.op, "batch_norm", gamma, zeroed)
 
-    def shut(self, call, flow, value, mask):
+    def shut(
+        self, call: Call, flow: Flow, value: Any, mask: NDArray[np.bool_]
+    ) -> Known | None:
         labels = flow.labels[0]
         shape = [1] * labels.ndim
         shape[self.axis(call.op) % labels.ndim] = -1
@@ -169,16 +187,16 @@ class BatchNorm(PerChannel):
         return known(np.where(mask.reshape(shape), beta.reshape(shape), before))
 
 
-def batch_norm_axis(op):
+def batch_norm_axis(op: keras.Layer) -> int:
     return int(np.atleast_1d(op.axis)[0])
 
 
-def batch_norm(op, x):
+def batch_norm(op: keras.Layer, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Batch normalisation in inference, channels on `op.axis`."""
     shape = [1] * x.ndim
     shape[batch_norm_axis(op)] = -1
 
-    def vector(name):
+    def vector(name: str) -> NDArray[np.float64]:
         return weight(op, name).reshape(shape)
 
     scale = vector("gamma") if op.scale else 1.0

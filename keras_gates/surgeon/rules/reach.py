@@ -6,10 +6,19 @@ rows an index picks. A search that closes gates must not cut all values off and
 be content with the masks that are left.
 """
 
+from __future__ import annotations
+
 import inspect
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.rules.known import Known
 
 VALUES = 2
 CHOICE = 1
@@ -19,7 +28,7 @@ NOTHING = 0
 _CHOOSING = ("mask", "condition", "condlist", "indices")
 
 
-def by_argument(call, known):
+def by_argument(call: Call, known: list[Known | None]) -> list[int]:
     """For each input of a call, how far it gets, from its argument's name.
 
     Args:
@@ -46,11 +55,11 @@ def by_argument(call, known):
     return [min(most, found.get(tensor, VALUES)) for tensor in call.inputs]
 
 
-def _chooses(name):
+def _chooses(name: str) -> bool:
     return any(name == x or name.endswith(f"_{x}") for x in _CHOOSING)
 
 
-def _arguments(call):
+def _arguments(call: Call) -> Iterator[Any]:
     """Pairs of name and value, however they were passed."""
     names = [
         p.name
@@ -63,7 +72,7 @@ def _arguments(call):
     yield from call.kwargs.items()
 
 
-def _weighing(call, known):
+def _weighing(call: Call, known: list[Known | None]) -> tuple[Any, ...]:
     """The arguments by which a call weighs what is the same everywhere."""
     given = dict(_arguments(call))
     if "query" not in given or "value" not in given:
@@ -72,14 +81,14 @@ def _weighing(call, known):
     return ("query", "key") if steady(of.get(given["value"])) else ()
 
 
-def steady(known):
+def steady(known: Known | None) -> bool:
     """Whether a tensor is known and the same at each of its positions."""
     if known is None or np.isnan(known.values).any():
         return False
     return all(size == 1 for size in known.values.shape[1:-1])
 
 
-def _is_test(call):
+def _is_test(call: Call) -> bool:
     """Whether truth values come out of what is none."""
     tests = all(t.dtype == "bool" for t in call.outputs)
     return tests and not all(t.dtype == "bool" for t in call.inputs)

@@ -1,9 +1,14 @@
 """Recurrent layers: their units read each other, whatever stands behind."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
@@ -16,6 +21,12 @@ from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import one_axis
 from keras_gates.surgeon.rules.rule import weight
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.rule import Rule
 
 _STATE = (
     "its initial state comes from outside, as a decoder's from its encoder, "
@@ -41,10 +52,12 @@ class Recurrent(Linear):
     width: str = "units"
     gates: int = 1
 
-    def parts(self, op):
+    def parts(self, op: keras.Layer) -> list[keras.Layer]:
         return [op.cell]
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         roles = {}
         axis = inputs[0].ndim + self.last_axis(call.op)
         ids = one_axis(inputs[0], axis, call.inputs[0].shape)
@@ -62,7 +75,13 @@ class Recurrent(Linear):
         sources = [[None] * len(inputs) for _ in outputs]
         return Flow(outputs, sources, roles, mixes=True, states=states)
 
-    def _states(self, call, inputs, out, units):
+    def _states(
+        self,
+        call: Call,
+        inputs: list[NDArray[np.int64]],
+        out: NDArray[np.int64],
+        units: Units,
+    ) -> tuple[int, ...]:
         """Tie the initial states to the units; the inputs that they are.
 
         A unit of a state is read by the unit of that number, and by those
@@ -86,16 +105,18 @@ class Recurrent(Linear):
             units.pin(out, _STATE)
         return tuple(found)
 
-    def last_axis(self, op):
+    def last_axis(self, op: keras.Layer) -> int:
         """The axis of the channels, counted from the end, of all tensors."""
         return -1
 
-    def outputs(self, call, out):
+    def outputs(
+        self, call: Call, out: NDArray[np.int64]
+    ) -> list[NDArray[np.int64]]:
         """Labels of the outputs: the sequence or its end, then states."""
         axis = self.last_axis(call.op)
         return [lb.vector(out, len(t.shape), axis) for t in call.outputs]
 
-    def why_whole(self, call):
+    def why_whole(self, call: Call) -> list[str]:
         """Reasons why all units stay."""
         found = [_STATEFUL] if call.op.stateful else []
         for part in self.parts(call.op):
@@ -105,20 +126,30 @@ class Recurrent(Linear):
                     found.append(why)
         return found
 
-    def contribution(self, part, values):
+    def contribution(
+        self, part: keras.Layer, values: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         added = super().contribution(part, values)
         if not getattr(part, "reset_after", False):
             return added
         # The second row belongs to the recurrent kernel.
         return np.stack([added, np.zeros_like(added)])
 
-    def value(self, call, flow, values):
+    def value(
+        self, call: Call, flow: Flow, values: list[Known | None]
+    ) -> list[None]:
         return [None] * len(call.outputs)
 
-    def behind(self, call):
+    def behind(self, call: Call) -> None:
         return None
 
-    def recalls(self, call, flow, demanded, closed=None):
+    def recalls(
+        self,
+        call: Call,
+        flow: Flow,
+        demanded: list[NDArray[np.bool_]],
+        closed: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.int64]:
         """The demanded units, those that they read, and so on."""
         out = flow.roles["out"]
         read = np.zeros(len(out), bool)
@@ -133,10 +164,10 @@ class Recurrent(Linear):
                 return out[read]
             read = more
 
-    def zeroed(self, call):
+    def zeroed(self, call: Call) -> dict[str, str]:
         return {"recurrent_kernel": "out"}
 
-    def _leads(self, op):
+    def _leads(self, op: keras.Layer) -> NDArray[np.bool_]:
         """Whether unit i has a part in what unit j becomes: `(i, j)`."""
         size = self.size(op)
         leads = np.zeros((size, size), bool)
@@ -155,17 +186,17 @@ class ConvRecurrent(Recurrent):
     kind: str = "recurrent convolution"
     width: str = "filters"
 
-    def last_axis(self, op):
+    def last_axis(self, op: keras.Layer) -> int:
         return -1 if op.data_format == "channels_last" else -1 - op.cell.rank
 
-    def axis(self, call):
+    def axis(self, call: Call) -> int:
         return len(call.inputs[0].shape) + self.last_axis(call.op)
 
-    def reading(self, call):
+    def reading(self, call: Call) -> str:
         return conv_reading(call.op)
 
 
-def wrapped(config):
+def wrapped(config: Any) -> Any:
     """Changes to the config of a layer that is an argument of another.
 
     Its build config holds the old shape of its input.
@@ -173,7 +204,7 @@ def wrapped(config):
     return {"config": config, "build_config": None}
 
 
-def _both_ways(call, weights, inputs, outputs):
+def _both_ways(call: Call, weights: Any, inputs: Any, outputs: Any) -> int:
     """The multiply-adds of two layers of any kind."""
     total = 0
     for way in (call.op.forward_layer, call.op.backward_layer):
@@ -197,7 +228,7 @@ class Bidirectional(Recurrent):
     kind: str = "bidirectional"
     note: str = "both directions are cut alike"
 
-    def pick(self, call):
+    def pick(self, call: Call) -> Rule:
         ways = (call.op.forward_layer, call.op.backward_layer)
         first = rule_of_class(type(ways[0]))
         alike = type(ways[0]) is type(ways[1])
@@ -211,24 +242,26 @@ class Bidirectional(Recurrent):
             self, axes=first.axes, costs=first.costs, gates=first.gates
         )
 
-    def parts(self, op):
+    def parts(self, op: keras.Layer) -> list[keras.Layer]:
         return [op.forward_layer.cell, op.backward_layer.cell]
 
-    def size(self, op):
+    def size(self, op: keras.Layer) -> int:
         return op.forward_layer.units
 
-    def outputs(self, call, out):
+    def outputs(
+        self, call: Call, out: NDArray[np.int64]
+    ) -> list[NDArray[np.int64]]:
         found = super().outputs(call, out)
         if call.op.merge_mode == "concat":
             both = np.concatenate([out, out])
             found[0] = lb.vector(both, len(call.outputs[0].shape), -1)
         return found
 
-    def with_bias(self, call):
+    def with_bias(self, call: Call) -> Any:
         changes = wrapped({"use_bias": True})
         return {"layer": changes, "backward_layer": changes}
 
-    def revise(self, call, flow, view):
+    def revise(self, call: Call, flow: Flow, view: Any) -> Any:
         changes = wrapped({"units": len(view.index["out"])})
         both = {"layer": changes, "backward_layer": changes}
         return both, call.args, call.kwargs

@@ -1,8 +1,12 @@
 """Operations along axes whose outcome for a constant has to be computed."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
@@ -12,6 +16,10 @@ from keras_gates.surgeon.rules.rule import IDENTITY
 from keras_gates.surgeon.rules.rule import axes_among
 from keras_gates.surgeon.rules.spatial import Spatial
 from keras_gates.surgeon.rules.spatial import reduced
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.rules.rule import Flow
 
 # More numbers than these are not run through an operation for a constant.
 _MOST = 2**22
@@ -31,7 +39,7 @@ class Reduction(Spatial):
     passes: str | None = None
     constant: bool = True
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: Any) -> Any:
         unknown = [None] * len(call.outputs)
         if values[0] is None or not self.constant:
             return unknown
@@ -51,25 +59,25 @@ class Reduction(Spatial):
         ]
 
 
-def zero_only(call, x):
+def zero_only(call: Call, x: Any) -> Any:
     """A constant of 0 stays; any other varies along the axes."""
     return np.where(x == 0, 0.0, np.nan)
 
 
-def always_zero(call, x):
+def always_zero(call: Call, x: Any) -> Any:
     """What differences of a constant are."""
     return np.where(np.isnan(x), np.nan, 0.0)
 
 
-def uncertain(call, x):
+def uncertain(call: Call, x: Any) -> Any:
     """Nothing is known of the outcome."""
     return np.full(x.shape, np.nan)
 
 
-def among(*names):
+def among(*names: Any) -> Callable[..., Any]:
     """`space` for axes that the operation has under other names."""
 
-    def space(call):
+    def space(call: Call) -> Any:
         rank = len(call.inputs[0].shape)
         axes = [axes_among(getattr(call.op, name), rank) for name in names]
         return [axis for every in axes for axis in every]
@@ -77,20 +85,20 @@ def among(*names):
     return space
 
 
-def last(count):
+def last(count: int) -> Callable[..., Any]:
     """`space` for the last axes of a tensor."""
 
-    def space(call):
+    def space(call: Call) -> Any:
         rank = len(call.inputs[0].shape)
         return list(range(rank - count, rank))
 
     return space
 
 
-def lists(name):
+def lists(name: str) -> Callable[..., Any]:
     """`bars` for an argument that adds an axis where it is a list."""
 
-    def why(call):
+    def why(call: Call) -> Any:
         if np.ndim(call.argument(name)):
             return f"a list of `{name}` adds an axis"
         return None
@@ -98,13 +106,13 @@ def lists(name):
     return why
 
 
-def weighted(call):
+def weighted(call: Call) -> Any:
     """`bars` for an average with weights."""
     if call.argument("weights") is not None:
         return "its weights belong to positions"
     return None
 
 
-def spaced(call):
+def spaced(call: Call) -> Any:
     """`bars` for an integral over positions that are given."""
     return None if call.op.x is None else "its positions are given"

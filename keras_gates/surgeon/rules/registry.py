@@ -4,13 +4,21 @@ A subclass is not its parent: what it adds may change what its channels
 mean, so it gets no rule until it is registered.
 """
 
+from __future__ import annotations
+
 import types
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 
 from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Rule
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
 
 _RULES = {}
 _FUNCTIONS = {}
@@ -33,7 +41,7 @@ _MANY = (
 _INHERITED = {}
 
 
-def register(layer_class, rule):
+def register(layer_class: type[Any], rule: Rule) -> None:
     """Tell the surgeon how to treat a class of layers or operations.
 
     A function can be registered as well, for layers that have it for their
@@ -101,7 +109,7 @@ def register(layer_class, rule):
     _RULES[layer_class] = rule
 
 
-def _register_function(function, rule):
+def _register_function(function: Callable[..., Any], rule: Rule) -> None:
     """Register a function of single numbers."""
     known = rule.as_function(None) if isinstance(rule, Rule) else None
     if known is None or known[1]:
@@ -119,20 +127,20 @@ def _register_function(function, rule):
     _FUNCTIONS[function] = rule
 
 
-def explain(cls, reason):
+def explain(cls: type[Any], reason: str) -> None:
     """Say why a class has no rule; it may be registered all the same."""
     name = cls.__name__
     _REASONS[cls] = Barrier(why=f"no rule for {name}: {reason}")
 
 
-def _stands_for_many(cls):
+def _stands_for_many(cls: type[Any]) -> bool:
     """Whether a class does not say what its layers compute."""
     own = issubclass(cls, keras.layers.Lambda)
     same = own and cls.call is keras.layers.Lambda.call
     return same or any(cls is one for one in _MANY)
 
 
-def include_subclasses(cls, names):
+def include_subclasses(cls: type[Any], names: tuple[str, ...]) -> None:
     """Let the rule of a class hold for subclasses that change none of `names`.
 
     Only for classes of which it is known what their function rests on.
@@ -140,7 +148,7 @@ def include_subclasses(cls, names):
     _INHERITED[cls] = tuple(names)
 
 
-def rule_of(call):
+def rule_of(call: Call) -> Rule:
     """The rule for a call; a barrier if its class has none."""
     if "call" in vars(call.op):
         return _REPLACED
@@ -159,7 +167,7 @@ def rule_of(call):
     return Barrier(costs=rule.costs, why=why)
 
 
-def _weighted_activation(rule, op):
+def _weighted_activation(rule: Rule, op: keras.Operation) -> keras.Layer | None:
     """A layer with weights that is the activation of another, or None."""
     layered = isinstance(op, keras.Layer) and op._layers
     if not layered or isinstance(rule, Barrier):
@@ -172,7 +180,7 @@ def _weighted_activation(rule, op):
     return None
 
 
-def rule_of_class(cls):
+def rule_of_class(cls: type[Any]) -> Rule:
     """The rule that a class is registered with, or inherits, or None."""
     rule = _RULES.get(cls)
     if rule is not None:
@@ -186,17 +194,17 @@ def rule_of_class(cls):
     return None
 
 
-def rule_of_function(function):
+def rule_of_function(function: Callable[..., Any]) -> Rule | None:
     """The rule that a function is registered with, or None."""
     return _FUNCTIONS.get(function)
 
 
-def registered():
+def registered() -> dict[type[Any], Rule]:
     """All classes with their rules, in the order of registration."""
     return dict(_RULES)
 
 
-def table():
+def table() -> Any:
     """Rows `(name, kind, note)` of all rules, for the documentation."""
     return [
         (f"{cls.__module__.split('.')[0]} {cls.__name__}", rule.kind, rule.note)

@@ -6,14 +6,25 @@ be physically there (`reading`), how a factor passes (`scaling`), and what
 the operation looks like at its final size (`revise`).
 """
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import reach
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.known import Known
 
 # How an input coordinate with a known value may be removed.
 ALL = "all"  # never: every coordinate is read
@@ -57,7 +68,7 @@ class Flow:
     reason: str | None = None
     reads: dict = dataclasses.field(default_factory=lambda: {0: "in"})
 
-    def read(self, index):
+    def read(self, index: int) -> NDArray[np.int64] | None:
         """The units that a kernel reads of an input, or None."""
         return self.roles.get(self.reads.get(index))
 
@@ -104,11 +115,17 @@ class Rule:
     # one in `sources`, as a mean over space does. A move has no others.
     blends = True
 
-    def pick(self, call):
+    def pick(self, call: Call) -> Rule:
         """The rule for this call, where a class has more than one."""
         return self
 
-    def positions(self, call, over, in_shape, out_shape):
+    def positions(
+        self,
+        call: Call,
+        over: str,
+        in_shape: tuple[int | None, ...],
+        out_shape: tuple[int | None, ...],
+    ) -> list[int | None]:
         """The axes' sizes over which a weight is used again; see `costs`."""
         shape = tuple(in_shape if over == "in" else out_shape)
         steps = ()
@@ -120,11 +137,11 @@ class Rule:
         rest = [s for a, s in enumerate(shape) if a not in (0, channels)]
         return [*steps, *rest]
 
-    def channels(self, call, over, rank):
+    def channels(self, call: Call, over: str, rank: int) -> int:
         """The axis of the channels in the tensor that `over` names."""
         return channel_axis(call.op, rank)
 
-    def flow(self, call, inputs, units):
+    def flow(self, call: Call, inputs: Any, units: Units) -> None:
         """The `Flow` of a call on inputs with these labels.
 
         Args:
@@ -134,11 +151,13 @@ class Rule:
         """
         raise self._lacking("flow", "every rule says how channels run")
 
-    def value(self, call, flow, values):
+    def value(
+        self, call: Call, flow: Flow, values: list[Known | None]
+    ) -> list[None]:
         """A `Known` or None for each output."""
         return [None] * len(call.outputs)
 
-    def reaches(self, call, known):
+    def reaches(self, call: Call, known: list[Known | None]) -> list[int]:
         """How far each input gets: VALUES, CHOICE or NOTHING of `reach`.
 
         An output whose data has been closed is useless, although a mask may
@@ -151,11 +170,11 @@ class Rule:
         """
         return reach.by_argument(call, known)
 
-    def reading(self, call):
+    def reading(self, call: Call) -> str:
         """One of ALL, ZERO, BIAS."""
         return ZERO
 
-    def axis(self, call):
+    def axis(self, call: Call) -> Any:
         """The axis of the channels that the role "in" stands for.
 
         A rule that treats channels one by one has it of the layer, as a
@@ -163,7 +182,7 @@ class Rule:
         """
         return channel_axis(call.op, len(call.inputs[0].shape))
 
-    def contribution(self, part, values):
+    def contribution(self, part: Any, values: Any) -> None:
         """What known inputs add to the output, as a bias of its own.
 
         Asked of rules whose `reading` is BIAS.
@@ -174,11 +193,11 @@ class Rule:
         """
         raise self._lacking("contribution", "its `reading` is BIAS")
 
-    def with_bias(self, call):
+    def with_bias(self, call: Call) -> Any:
         """The change to the config that gives the layer a bias."""
         return {"use_bias": True}
 
-    def without(self, constants, count):
+    def without(self, constants: Any, count: Any) -> Any:
         """What stands in for operands that are constant, if they can go.
 
         Asked of rules that are `merging`.
@@ -192,7 +211,7 @@ class Rule:
         """
         return None
 
-    def factors(self, call, rank, factor=None):
+    def factors(self, call: Call, rank: int, factor: Any = None) -> None:
         """The factors of a gate, shaped for a tensor of `rank` axes.
 
         Args:
@@ -202,13 +221,13 @@ class Rule:
         """
         raise self._lacking("factors", "it is a rule for gates")
 
-    def _lacking(self, method, why):
+    def _lacking(self, method: Any, why: Any) -> Any:
         return NotImplementedError(
             f"{type(self).__name__} ('{self.kind}') must define `{method}`: "
             f"{why}."
         )
 
-    def merges(self, call):
+    def merges(self, call: Call) -> bool:
         """Whether known inputs can merge into one of them.
 
         A linear operation sees a sum of constants: the kernel slice of the
@@ -216,22 +235,24 @@ class Rule:
         """
         return False
 
-    def guess(self, call, flow, values):
+    def guess(
+        self, call: Call, flow: Flow, values: list[Known | None]
+    ) -> list[None]:
         """Like `value`, for what `exact=False` takes for constant."""
         return [None] * len(call.outputs)
 
-    def approximates(self, call):
+    def approximates(self, call: Call) -> bool:
         """Whether `exact=False` may remove what is not quite removable.
 
         Inputs that are all read, or constants that meet a zero border.
         """
         return False
 
-    def scaling(self, call):
+    def scaling(self, call: Call) -> None:
         """One of LINEAR, POSITIVE, PRESERVES_ZERO, or None."""
         return None
 
-    def as_function(self, op):
+    def as_function(self, op: keras.Operation | None) -> None:
         """What the operation is where another has it for an activation.
 
         Args:
@@ -243,27 +264,35 @@ class Rule:
         """
         return None
 
-    def behind(self, call):
+    def behind(self, call: Call) -> str:
         """How a factor on the output passes back to the weights."""
         return LINEAR
 
-    def carries(self, call, index):
+    def carries(self, call: Call, index: int) -> str | None:
         """How a factor on input `index` alone comes out."""
         return self.scaling(call)
 
-    def one_takes_all(self, call):
+    def one_takes_all(self, call: Call) -> bool:
         """Whether a factor on the output belongs on one input only."""
         return False
 
-    def takes(self, call, side):
+    def takes(self, call: Call, side: str) -> dict[str, str] | None:
         """The weights `{name: role}` that take a factor, or None."""
         return self.scales.get(side)
 
-    def takes_input(self, call, flow, index):
+    def takes_input(
+        self, call: Call, flow: Flow, index: int
+    ) -> dict[str, str] | None:
         """As `takes`, for a factor on one of the inputs."""
         return self.takes(call, "in") if index == 0 else None
 
-    def absorbed(self, call, part, role, values):
+    def absorbed(
+        self,
+        call: Call,
+        part: keras.Layer,
+        role: str,
+        values: NDArray[np.float64],
+    ) -> dict[str, NDArray[np.float64]]:
         """What known inputs add: the name of a bias -> an array like it.
 
         Args:
@@ -274,11 +303,11 @@ class Rule:
         """
         return {"bias": self.contribution(part, values)}
 
-    def axes_of(self, call):
+    def axes_of(self, call: Call) -> dict[str, tuple[str, ...]]:
         """Weight name -> roles, for this call."""
         return self.axes
 
-    def parts(self, op):
+    def parts(self, op: keras.Layer) -> list[keras.Layer]:
         """The layers that hold the weights, each with a name for each.
 
         The layer itself, unless it keeps them in layers of its own. Parts
@@ -286,11 +315,17 @@ class Rule:
         """
         return [op]
 
-    def sized(self, call):
+    def sized(self, call: Call) -> bool:
         """Whether the operation itself has a size, for all of its calls."""
         return bool(self.axes_of(call) or self.config)
 
-    def recalls(self, call, flow, demanded, closed=None):
+    def recalls(
+        self,
+        call: Call,
+        flow: Flow,
+        demanded: list[NDArray[np.bool_]],
+        closed: Any = None,
+    ) -> None:
         """The units of its outputs that the operation itself reads, or None.
 
         Args:
@@ -303,7 +338,7 @@ class Rule:
         """
         return None
 
-    def revise(self, call, flow, view):
+    def revise(self, call: Call, flow: Flow, view: Any) -> tuple[Any, ...]:
         """`(config, args, kwargs)` at the final size.
 
         `view` tells what is kept: `view.index(role)`, `view.masks(labels)`
@@ -316,30 +351,32 @@ class Rule:
         }
         return config, call.args, call.kwargs
 
-    def replaced(self, call, flow, view):
+    def replaced(self, call: Call, flow: Flow, view: Any) -> None:
         """Another operation for what is left of this one, or None.
 
         It gets the arguments that `revise` gives.
         """
         return None
 
-    def source(self, call):
+    def source(self, call: Call) -> None:
         """The `Source` of factors that thresholds may close, or None."""
         return None
 
-    def zeroed(self, call):
+    def zeroed(self, call: Call) -> dict[str, str]:
         """`{weight: role}` of the weights that are zero where it is closed."""
         source = self.source(call)
         return {} if source is None else source.zeroed
 
-    def shut(self, call, flow, value, mask):
+    def shut(
+        self, call: Call, flow: Flow, value: Any, mask: NDArray[np.bool_]
+    ) -> None:
         """The output's `Known` when the factors in `mask` are zero.
 
         `value` is what is known of it with all factors as they are.
         """
         return value
 
-    def missing(self, call):
+    def missing(self, call: Call) -> list[Any]:
         """Weights of the layer that this rule does not label."""
         if not isinstance(call.op, keras.Layer):
             return []
@@ -353,7 +390,7 @@ class Rule:
         ]
 
 
-def named_weights(part, names):
+def named_weights(part: Rule | keras.Layer, names: dict[Any, Any]) -> Any:
     """Pairs of name and weight, in the order of `part.weights`.
 
     A weight that its layer gives no name goes by the attribute in `names`
@@ -366,7 +403,9 @@ def named_weights(part, names):
     ]
 
 
-def barrier(call, inputs, units, reason):
+def barrier(
+    call: Call, inputs: list[NDArray[np.int64]], units: Units, reason: str
+) -> Flow:
     """Pin every input whole; the outputs carry nothing to remove."""
     for labels in inputs:
         units.pin(labels, reason)
@@ -375,14 +414,16 @@ def barrier(call, inputs, units, reason):
     return Flow(outputs, sources, mixes=True, reason=reason)
 
 
-def only_first(inputs, units, why):
+def only_first(
+    inputs: list[NDArray[np.int64]], units: Units, why: str
+) -> list[str]:
     """The sources of a one-input rule; further inputs are kept whole."""
     for labels in inputs[1:]:
         units.pin(labels, why)
     return [IDENTITY] + [None] * (len(inputs) - 1)
 
 
-def weight(op, name):
+def weight(op: Rule | keras.Layer, name: str) -> NDArray[np.float64]:
     """A weight as a float64 array, or None if the layer has none."""
     found = getattr(op, name, None)
     if found is None:
@@ -398,17 +439,19 @@ class Barrier(Rule):
     costs: dict | None = None
     why: str = ""
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         return barrier(call, inputs, units, self.why or unknown(call.op))
 
-    def reading(self, call):
+    def reading(self, call: Call) -> str:
         return ALL
 
-    def missing(self, call):
+    def missing(self, call: Call) -> list[Any]:
         return []
 
 
-def unknown(op):
+def unknown(op: keras.Operation) -> str:
     """Why an operation without a rule is kept, and what to do about it."""
     name = type(op).__name__
     if isinstance(op, keras.layers.Lambda):
@@ -419,27 +462,27 @@ def unknown(op):
     return f"no rule for {name}; keras_gates.surgeon.register can give it one"
 
 
-def run(function, array):
+def run(function: Any, array: NDArray[np.float64]) -> NDArray[np.float64]:
     """Apply a Keras function to a float array, in NumPy and out."""
     result = function(keras.ops.convert_to_tensor(array, "float32"))
     return keras.ops.convert_to_numpy(result).astype("float64")
 
 
-def channel_axis(op, rank):
+def channel_axis(op: keras.Operation, rank: int) -> int:
     """The axis of the channels of a layer that has a `data_format`."""
     layout = getattr(op, "data_format", "channels_last")
     layout = layout or keras.config.image_data_format()
     return 1 if layout == "channels_first" else rank - 1
 
 
-def operands(call):
+def operands(call: Call) -> list[NDArray[np.float64] | Tensor | float]:
     """The tensors and constants that a call combines, in order."""
     if isinstance(call.op, keras.Layer):
         return list(call.inputs)
     return [*call.args, *call.kwargs.values()]
 
 
-def axes_among(axis, rank):
+def axes_among(axis: Any, rank: int) -> list[int]:
     """An argument `axis` as a list of axes, none negative; None for all.
 
     It may be a number, a list, a tuple, or an array of NumPy or a backend.
@@ -451,7 +494,9 @@ def axes_among(axis, rank):
     return [int(a) % rank for a in np.atleast_1d(axis)]
 
 
-def one_axis(labels, axis, shape):
+def one_axis(
+    labels: NDArray[np.int64], axis: int, shape: tuple[int | None, ...]
+) -> NDArray[np.int64] | None:
     """Units along `axis` if they are all that varies, else None.
 
     None as well where the axis is longer than its labels: a tensor that

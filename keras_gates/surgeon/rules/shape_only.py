@@ -1,10 +1,18 @@
 """Operations that look at the shape of a tensor, and at none of its values."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
 
 from keras_gates.surgeon.rules.elementwise import Elementwise
 from keras_gates.surgeon.rules.reach import NOTHING
 from keras_gates.surgeon.rules.reach import VALUES
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.rule import Flow
 
 
 @dataclasses.dataclass(frozen=True)
@@ -13,12 +21,12 @@ class ShapeOnly(Elementwise):
 
     kind: str = "shape"
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
         # What `full_like` fills with may be a tensor.
         single = len(call.inputs) == 1
         return super().value(call, flow, values) if single else [None]
 
-    def reaches(self, call, known):
+    def reaches(self, call: Call, known: list[Known | None]) -> list[int]:
         looked_at = call.argument("x")
         return [NOTHING if t is looked_at else VALUES for t in call.inputs]
 

@@ -1,9 +1,12 @@
 """What thresholds close: the factors that a layer holds."""
 
+from __future__ import annotations
+
 import dataclasses
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,10 +32,10 @@ class Source:
     scores: np.ndarray | None = None
 
     @property
-    def shape(self):
+    def shape(self) -> tuple[int, ...]:
         return tuple(self.variable.shape)
 
-    def values(self):
+    def values(self) -> NDArray[np.float64]:
         """What thresholds compare: the scores, or the factors as they are."""
         if self.scores is not None:
             return self.scores

@@ -1,9 +1,14 @@
 """Operations along axes other than the channels'."""
 
+from __future__ import annotations
+
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import known
@@ -17,10 +22,14 @@ from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import channel_axis
 from keras_gates.surgeon.rules.rule import only_first
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.labels import Units
+
 WHY = "an input beside the data is read whole"
 
 
-def all_but_channels(call):
+def all_but_channels(call: Call) -> list[int]:
     """The axes of space of a layer with a `data_format`."""
     rank = len(call.inputs[0].shape)
     axis = channel_axis(call.op, rank)
@@ -48,11 +57,13 @@ class Spatial(Rule):
     bars: Callable = lambda call: None
     cuts: bool = True
 
-    def pick(self, call):
+    def pick(self, call: Call) -> Rule:
         why = self.bars(call)
         return self if why is None else Barrier(costs={}, why=why)
 
-    def flow(self, call, inputs, units):
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+    ) -> Flow:
         labels = inputs[0]
         if 0 in self.space(call):
             why = "it works across the samples of a batch"
@@ -77,7 +88,7 @@ class Spatial(Rule):
             numbers = numbers.squeeze(space)
         return Flow([labels] * count, [[numbers] + sources[1:]] * count)
 
-    def value(self, call, flow, values):
+    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
         value = values[0]
         if value is None:
             return [None] * len(call.outputs)
@@ -96,11 +107,13 @@ class Spatial(Rule):
             return [found and Known(found.values, border=True)]
         return [known(x)] * len(call.outputs)
 
-    def _rim(self, call):
+    def _rim(self, call: Call) -> None:
         """The value that is put round the input; None where there is none."""
         return self.rim(call.op) if self.pads(call.op) else None
 
-    def _uniform(self, call, x):
+    def _uniform(
+        self, call: Call, x: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """Values that agree along the axes that are reduced."""
         axes = tuple(a for a in self.space(call) if x.shape[a] > 1)
         if not axes:
@@ -108,11 +121,11 @@ class Spatial(Rule):
         same = (x == x.take([0], axes[0])).all(axis=axes, keepdims=True)
         return np.where(same, x, np.nan)
 
-    def scaling(self, call):
+    def scaling(self, call: Call) -> str:
         return None if self._rim(call) else self.passes
 
 
-def filled(call):
+def filled(call: Call) -> Any:
     """`bars` for an operation on images, as a batch and padded with 0."""
     if len(call.inputs[0].shape) != 4:
         return "it is followed on batches of images"
@@ -121,12 +134,12 @@ def filled(call):
     return None
 
 
-def reduced(call):
+def reduced(call: Call) -> list[int]:
     """The axes of `ops.mean` and its like; all of them for None."""
     return axes_among(call.op.axis, len(call.inputs[0].shape))
 
 
-def times_positions(call, x):
+def times_positions(call: Call, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """A constant summed over known positions."""
     count = 1
     for axis in reduced(call):

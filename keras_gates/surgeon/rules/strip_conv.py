@@ -1,9 +1,14 @@
 """StripConv: its skeleton is closed stripe by stripe."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.layers.stripconv import strip_costs
 from keras_gates.layers.stripconv.stripes import Stripes
@@ -13,6 +18,12 @@ from keras_gates.surgeon.rules.packing import PackingConv
 from keras_gates.surgeon.rules.rule import ZERO
 from keras_gates.surgeon.rules.rule import weight
 from keras_gates.surgeon.rules.source import Source
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.layers.stripconv.strip_conv import StripConv
+    from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.rule import Flow
 
 _WHOLE = {"kernel": ("in", "out"), "skeleton": ("out",), "bias": ("out",)}
 _PACKED = {"stripe_kernel": ("stripe", "in"), "bias": ("out",)}
@@ -34,32 +45,34 @@ class StripConvRule(PackingConv):
     )
     note: str = "pruned stripe by stripe"
 
-    def axes_of(self, call):
+    def axes_of(self, call: Call) -> dict[str, tuple[str, ...]]:
         return _WHOLE if call.op.stripes is None else _PACKED
 
-    def couple(self, call, roles, units):
+    def couple(
+        self, call: Call, roles: dict[str, NDArray[np.int64]], units: Units
+    ) -> None:
         if call.op.stripes is not None:
             filters = np.nonzero(call.op.stripes.kept)[2]
             roles["stripe"] = roles["out"][filters]
 
-    def reading(self, call):
+    def reading(self, call: Call) -> str:
         return ZERO if call.op.stripes is None else super().reading(call)
 
-    def approximates(self, call):
+    def approximates(self, call: Call) -> bool:
         return call.op.stripes is not None
 
-    def takes(self, call, side):
+    def takes(self, call: Call, side: Any) -> Any:
         if call.op.stripes is None:
             whole = {"kernel": "out", "bias": "out"}
             return {"kernel": "in"} if side == "in" else whole
         return {"stripe_kernel": "in"} if side == "in" else None
 
-    def source(self, call):
+    def source(self, call: Call) -> Source:
         if call.op.stripes is not None:
             return None
         return Source(call.op, "stripe", call.op.skeleton)
 
-    def shut(self, call, flow, value, mask):
+    def shut(self, call: Call, flow: Flow, value: Any, mask: Any) -> Any:
         """A filter without stripes puts out its bias."""
         empty = mask.all(axis=(0, 1))
         activation = call.op.activation
@@ -73,14 +86,14 @@ class StripConvRule(PackingConv):
         before = np.broadcast_to(before, shape)
         return known(np.where(empty.reshape(shape), out, before))
 
-    def revise(self, call, flow, view):
+    def revise(self, call: Call, flow: Flow, view: Any) -> Any:
         config, args, kwargs = super().revise(call, flow, view)
         if call.op.stripes is not None:
             left = _left(call.op, view.index, None)
             config["stripes"] = left.lists()
         return config, args, kwargs
 
-    def pack(self, call, arrays, index, shut):
+    def pack(self, call: Call, arrays: Any, index: Any, shut: Any) -> Any:
         left = _left(call.op, index, shut)
         if call.op.stripes is None:
             kernel = arrays.pop("kernel")
@@ -98,14 +111,24 @@ class StripConvRule(PackingConv):
             "skeleton_constraint": None,
         }
 
-    def packed_shapes(self, call, index, shut):
+    def packed_shapes(
+        self,
+        call: Call,
+        index: dict[str, NDArray[np.int64]],
+        shut: NDArray[np.bool_] | None,
+    ) -> Any:
         left = _left(call.op, index, shut)
         shapes = [("stripe_kernel", (left.count, _channels(call.op, index)))]
         if call.op.bias is not None:
             shapes.append(("bias", (left.kept.shape[2],)))
         return shapes
 
-    def told(self, call, index, shut):
+    def told(
+        self,
+        call: Call,
+        index: dict[str, NDArray[np.int64]],
+        shut: NDArray[np.bool_] | None,
+    ) -> list[str]:
         left = _left(call.op, index, shut)
         channels = _channels(call.op, index)
         window = call.op.window(call.inputs[0].shape)
@@ -120,14 +143,18 @@ class StripConvRule(PackingConv):
         ]
 
 
-def _channels(op, index):
+def _channels(op: StripConv, index: dict[str, NDArray[np.int64]]) -> int:
     """How many input channels are left."""
     if "in" in index:
         return len(index["in"])
     return op.input_spec.axes[op.channel_axis]
 
 
-def _open(op, index, shut):
+def _open(
+    op: StripConv,
+    index: dict[str, NDArray[np.int64]],
+    shut: NDArray[np.bool_] | None,
+) -> NDArray[np.bool_]:
     """The mask of the stripes that are left."""
     if op.stripes is not None:
         kept = op.stripes.kept
@@ -138,7 +165,11 @@ def _open(op, index, shut):
     return kept[..., index["out"]] if "out" in index else kept
 
 
-def _left(op, index, shut):
+def _left(
+    op: StripConv,
+    index: dict[str, NDArray[np.int64]],
+    shut: NDArray[np.bool_] | None,
+) -> Stripes:
     """The `Stripes` that are left.
 
     Where a layer stays for its biases alone, it keeps one, of zeros.

@@ -1,5 +1,10 @@
 """Registers all that the tables name and this Keras has."""
 
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
 import keras
 
 from keras_gates.graphs.graph import layer_class
@@ -14,7 +19,7 @@ from keras_gates.surgeon.rules.registry import register
 from keras_gates.surgeon.rules.registry import registered
 
 
-def fill():
+def fill() -> None:
     """Register every row once."""
     for name, rule in LAYERS.items():
         if hasattr(keras.layers, name):
@@ -33,7 +38,7 @@ def fill():
             register(cls, rule)
 
 
-def _function(name):
+def _function(name: str) -> Callable[..., Any]:
     """The function of `keras.ops` with a name, wherever it is."""
     for module in (keras.ops, keras.ops.image, keras.ops.linalg, keras.ops.nn):
         if hasattr(module, name):

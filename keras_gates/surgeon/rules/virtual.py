@@ -1,10 +1,18 @@
 """Gates that are in no model: what scores close."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon.rules.gates import GateRule
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
 
 
 @dataclasses.dataclass(eq=False)
@@ -26,13 +34,13 @@ class VirtualGate:
     kind = "filter"
 
     @property
-    def factor(self):
+    def factor(self) -> NDArray[np.float64]:
         return np.ones(len(self.units), "float32")
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x: Any) -> Any:
         return x
 
-    def mask(self, closed):
+    def mask(self, closed: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Its closed channels, from the closed units of all groups."""
         return (self.units >= 0) & closed[self.units]
 
@@ -44,10 +52,10 @@ class VirtualRule(GateRule):
     kind: str = "scored"
     note: str = "closed by scores"
 
-    def source(self, call):
+    def source(self, call: Call) -> None:
         return None
 
-    def missing(self, call):
+    def missing(self, call: Call) -> list[Any]:
         return []
 
 

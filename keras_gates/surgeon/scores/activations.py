@@ -1,5 +1,10 @@
 """Criteria that look at what comes out on data."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 import numpy as np
 from keras import ops
 
@@ -7,27 +12,30 @@ from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.gates.materialize import with_gates
 from keras_gates.surgeon.scores.probes import Meter
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
 
-def apoz(graph, batches):
+
+def apoz(graph: Graph, batches: Any) -> Any:
     """One minus the average percentage of zeros of each unit."""
     return _mean(graph, batches, _is_there)
 
 
-def _is_there(y):
+def _is_there(y: Any) -> Any:
     """1 where it is not zero, 0 where it is, NaN where it is not finite."""
     return ops.cast(ops.not_equal(y, 0), y.dtype) + 0 * y
 
 
-def mean_activation(graph, batches):
+def mean_activation(graph: Graph, batches: Any) -> Any:
     """The mean of the absolute activations of each unit."""
     return _mean(graph, batches, ops.abs)
 
 
-def _mean(graph, batches, measure):
+def _mean(graph: Graph, batches: Any, measure: Any) -> Any:
     """A measure of each unit, over samples, positions and places."""
     meters = []
 
-    def metered(gate, x):
+    def metered(gate: Any, x: Any) -> Any:
         meter = Meter(measure, gate.axis)
         meters.append((gate, meter))
         return meter(x)

@@ -1,6 +1,10 @@
 """Data as batches, whatever form they come in: as `fit` takes them."""
 
+from __future__ import annotations
+
 import dataclasses
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 
@@ -29,7 +33,9 @@ class Batch:
     size: int
 
 
-def batches_of(model, data, criterion, size):
+def batches_of(
+    model: keras.Model, data: Any, criterion: str, size: int
+) -> list[Any]:
     """`Batch`es, a list or an iterator that is read once.
 
     A tuple is `(x, y, sample_weight)`, or the first of these; an array, a
@@ -64,15 +70,15 @@ def batches_of(model, data, criterion, size):
     return _each(_iterable(data), criterion, inputs)
 
 
-def _is_x(data, inputs):
+def _is_x(data: Any, inputs: Any) -> Any:
     """Whether data that are no tuple are x alone, and no batches."""
     return hasattr(data, "shape") or (
         isinstance(data, list) and inputs.are(data)
     )
 
 
-def _split(batch, size):
-    def cut(arrays, start):
+def _split(batch: Any, size: Any) -> Any:
+    def cut(arrays: Any, start: Any) -> Any:
         return keras.tree.map_structure(
             lambda a: None if a is None else a[start : start + size], arrays
         )
@@ -87,7 +93,7 @@ def _split(batch, size):
     ]
 
 
-def _each(iterable, criterion, inputs):
+def _each(iterable: Any, criterion: Any, inputs: Any) -> Iterator[Any]:
     """The batches of an iterable, checked one by one."""
     empty = True
     for batch in iterable:
@@ -102,7 +108,7 @@ def _each(iterable, criterion, inputs):
         )
 
 
-def _sized(batch, inputs):
+def _sized(batch: Any, inputs: Any) -> Any:
     """The batch, if the model takes as many samples."""
     if inputs.batch_size not in (None, batch.size):
         raise ValueError(
@@ -113,7 +119,7 @@ def _sized(batch, inputs):
     return batch
 
 
-def _parts(given, criterion, inputs):
+def _parts(given: Any, criterion: Any, inputs: Any) -> Any:
     """A tuple, or x alone, as one `Batch`."""
     parts = given if isinstance(given, tuple) else (given,)
     if not 1 <= len(parts) <= len(_PARTS):
@@ -133,7 +139,7 @@ def _parts(given, criterion, inputs):
     return Batch(x, y, weight, _length((x, y, weight)))
 
 
-def _arrays(structure, name):
+def _arrays(structure: Any, name: str) -> Any:
     """A structure of arrays; an output without a loss may have None."""
     return keras.tree.map_structure(
         lambda value: None if value is None else array_of(value, name),
@@ -141,7 +147,7 @@ def _arrays(structure, name):
     )
 
 
-def _length(parts):
+def _length(parts: Any) -> Any:
     """How many samples there are, the same in all parts."""
     lengths = {
         name: [len(a) for a in keras.tree.flatten(part) if a is not None]
@@ -161,7 +167,7 @@ def _length(parts):
     return every.pop()
 
 
-def _iterable(data):
+def _iterable(data: Any) -> Any:
     """An iterable that ends.
 
     Raises:

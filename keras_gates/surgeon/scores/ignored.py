@@ -1,12 +1,22 @@
 """Which groups or gates stay out of the scores: `ignore`."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import patterns
 from keras_gates.surgeon import labels as lb
 
+if TYPE_CHECKING:
+    from keras_gates.surgeon.gates.groups import Groups
+    from keras_gates.surgeon.passes.label import Labelling
 
-def groups_of(ignore, every):
+
+def groups_of(ignore: tuple[Any, ...], every: Groups) -> set[Any]:
     """The names of the groups whose channels come out of ignored layers.
 
     Args:
@@ -17,7 +27,7 @@ def groups_of(ignore, every):
     return {n for n, g in every.groups.items() if np.isin(g.units, ids).any()}
 
 
-def gates_of(ignore, labelling):
+def gates_of(ignore: Any, labelling: Any) -> Any:
     """The paths of the gates that are ignored, or whose channels are."""
     ids, found = _classes(ignore, labelling), set()
     for step in labelling.steps:
@@ -28,7 +38,9 @@ def gates_of(ignore, labelling):
     return found
 
 
-def _classes(ignore, labelling):
+def _classes(
+    ignore: tuple[Any, ...], labelling: Labelling
+) -> NDArray[np.int64]:
     """The classes of all that comes out of ignored layers."""
     classes = labelling.classes
     found = [np.zeros(0, int)]

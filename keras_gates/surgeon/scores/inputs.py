@@ -1,6 +1,9 @@
 """What a model is called on, and data brought into that structure."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
@@ -23,26 +26,26 @@ class Inputs:
     names: tuple
 
     @classmethod
-    def of(cls, model):
+    def of(cls, model: keras.Model) -> Any:
         structure, _ = gr.structures(model)
         tensors = keras.tree.flatten(structure)
         return cls(model.name, structure, tuple(t.name for t in tensors))
 
     @property
-    def tensors(self):
+    def tensors(self) -> Any:
         return keras.tree.flatten(self.structure)
 
     @property
-    def batch_size(self):
+    def batch_size(self) -> Any:
         """The number of samples that the model is made for, or None."""
         sizes = [tensor.shape[0] for tensor in self.tensors]
         return next((size for size in sizes if size is not None), None)
 
-    def __str__(self):
+    def __str__(self) -> Any:
         told = (f"'{t.name}' {tuple(t.shape)}" for t in self.tensors)
         return ", ".join(told)
 
-    def are(self, data):
+    def are(self, data: Any) -> Any:
         """Whether a list is these inputs, and not batches of them."""
         flat = keras.tree.flatten(data)
         arrays = all(hasattr(a, "shape") or a is None for a in flat)
@@ -56,7 +59,7 @@ class Inputs:
             or (_skeleton(data) == _skeleton(self.structure))
         )
 
-    def pack(self, x):
+    def pack(self, x: Any) -> Any:
         """Arrays in the structure that the model is called on.
 
         Raises:
@@ -69,7 +72,7 @@ class Inputs:
         ]
         return keras.tree.pack_sequence_as(self.structure, arrays)
 
-    def _by_name(self, x):
+    def _by_name(self, x: Any) -> Any:
         """The arrays of a dict, by the model's keys or its inputs' names."""
         if _skeleton(x) == _skeleton(self.structure):
             return keras.tree.flatten(x)
@@ -85,7 +88,7 @@ class Inputs:
             )
         return [x[key] for key in keys]
 
-    def _in_order(self, x):
+    def _in_order(self, x: Any) -> Any:
         flat = keras.tree.flatten(x)
         own = self.structure
         ordered = not isinstance(own, dict) or list(own) == sorted(own)
@@ -98,7 +101,7 @@ class Inputs:
             "sample_weight)."
         )
 
-    def _checked(self, value, tensor):
+    def _checked(self, value: Any, tensor: Any) -> Any:
         if value is None:
             if getattr(gr.input_layer(tensor), "optional", False):
                 return None
@@ -118,7 +121,7 @@ class Inputs:
         return array
 
 
-def array_of(value, name):
+def array_of(value: Any, name: str) -> Any:
     """A tensor of this backend or a NumPy array, for anything like one.
 
     Raises:
@@ -138,7 +141,7 @@ def array_of(value, name):
     return array
 
 
-def _fits(shape, expected):
+def _fits(shape: Any, expected: Any) -> Any:
     """Whether Keras takes samples of this shape; it mends a last axis of 1."""
     if len(shape) == len(expected) + 1 and shape[-1] == 1:
         shape = shape[:-1]
@@ -150,7 +153,7 @@ def _fits(shape, expected):
     )
 
 
-def _skeleton(value):
+def _skeleton(value: Any) -> Any:
     """A structure alone, lists and tuples alike."""
     if isinstance(value, dict):
         return {key: _skeleton(part) for key, part in value.items()}
@@ -159,7 +162,7 @@ def _skeleton(value):
     return None
 
 
-def _described(x):
+def _described(x: Any) -> Any:
     if hasattr(x, "shape"):
         return f"one array of shape {tuple(x.shape)}"
     if isinstance(x, (list, tuple)):

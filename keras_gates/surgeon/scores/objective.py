@@ -1,7 +1,10 @@
 """The loss of a model as `fit` takes it, and its gradients at probes."""
 
+from __future__ import annotations
+
 import dataclasses
 import warnings
+from typing import Any
 
 import keras
 import numpy as np
@@ -32,7 +35,9 @@ class Objective:
     weights: object = None
 
     @classmethod
-    def of(cls, model, loss=None, weights=None):
+    def of(
+        cls, model: keras.Model, loss: Any = None, weights: Any = None
+    ) -> Any:
         """The loss that is given, or that of a compiled model.
 
         Raises:
@@ -53,7 +58,7 @@ class Objective:
         _say_what_is_left_out(model)
         return cls(model, model.loss, weights)
 
-    def gradients(self, copy, nudges, batches):
+    def gradients(self, copy: Any, nudges: Any, batches: Any) -> Any:
         """`sum |dL/dnudge|` over batches, an array for each.
 
         A step of plain SGD at rate 1 from zero is the gradient, on any
@@ -78,7 +83,7 @@ class Objective:
         self._check(sum(float(v.sum()) for v in sums), count, wrong)
         return sums
 
-    def _compile(self, copy, nudges):
+    def _compile(self, copy: Any, nudges: Any) -> None:
         own = {id(nudge) for nudge in nudges}
         layers = copy._flatten_layers(include_self=False)
         half = False
@@ -98,7 +103,9 @@ class Objective:
             auto_scale_loss=False,
         )
 
-    def _step(self, copy, nudges, batch, y, check=False):
+    def _step(
+        self, copy: Any, nudges: Any, batch: Any, y: Any, check: Any = False
+    ) -> Any:
         """The size of the gradient of each nudge on a batch."""
         copy.reset_metrics()
         for nudge in nudges:
@@ -119,7 +126,7 @@ class Objective:
             )
         return [np.abs(ops.convert_to_numpy(n.nudge)) for n in nudges]
 
-    def _misfit(self, batch, y):
+    def _misfit(self, batch: Any, y: Any) -> Any:
         _, structure = gr.structures(self.model)
         shapes = [tuple(t.shape) for t in keras.tree.flatten(structure)]
         names = gr.functional_of(self.model).output_names
@@ -136,7 +143,7 @@ class Objective:
             "the outputs, or as a dict by their names."
         )
 
-    def _check(self, total, count, wrong):
+    def _check(self, total: Any, count: Any, wrong: Any) -> None:
         """Warn where the gradients are made of rounding.
 
         Where they are all 0, so are the scores, and `score` says it.
@@ -157,7 +164,7 @@ class Objective:
         )
 
 
-def _say_what_is_left_out(model):
+def _say_what_is_left_out(model: keras.Model) -> None:
     """Warn of methods that `fit` would call, and that are not called here."""
     own = [
         name
@@ -175,14 +182,14 @@ def _say_what_is_left_out(model):
         )
 
 
-def _wrong(y):
+def _wrong(y: Any) -> Any:
     """Other labels of the same kind: those of the sample before, turned.
 
     Turned along the classes as well, where there is an axis of them: labels
     of all samples may be alike.
     """
 
-    def rolled(array):
+    def rolled(array: Any) -> Any:
         if array is None:
             return None
         array = np.roll(ops.convert_to_numpy(array), 1, axis=0)
@@ -191,7 +198,7 @@ def _wrong(y):
     return keras.tree.map_structure(rolled, y)
 
 
-def _strange(given, names):
+def _strange(given: Any, names: Any) -> Any:
     """What of losses, or of their weights, fits no output or is no loss."""
     found = []
     if isinstance(given, dict):
@@ -211,13 +218,13 @@ def _strange(given, names):
     return "".join(found)
 
 
-def _shapes(structure):
+def _shapes(structure: Any) -> Any:
     return keras.tree.map_structure(
         lambda a: None if a is None else tuple(a.shape), structure
     )
 
 
-def _told(loss):
+def _told(loss: Any) -> Any:
     """A loss as a user would write it."""
     return keras.tree.map_structure(
         lambda x: getattr(x, "name", getattr(x, "__name__", x)), loss

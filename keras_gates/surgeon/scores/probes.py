@@ -1,5 +1,9 @@
 """Layers that watch a tensor and leave it as it is."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import keras
 from keras import ops
 
@@ -12,24 +16,24 @@ class Meter(keras.layers.Layer):
         axis: the axis of the channels.
     """
 
-    def __init__(self, measure, axis, **kwargs):
+    def __init__(self, measure: Any, axis: int, **kwargs: Any) -> None:
         # What it watches goes on as it is, in whatever precision.
         super().__init__(dtype="float32", autocast=False, **kwargs)
         self.measure = measure
         self.axis = axis
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x: Any) -> Any:
         # Keras takes `2 * x` for sparse; nothing is measured on symbols.
         return keras.KerasTensor(x.shape, x.dtype)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         self.sums = self.add_weight(
             shape=(input_shape[self.axis],),
             initializer="zeros",
             trainable=False,
         )
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         axis = self.axis % len(x.shape)
         rest = [a for a in range(len(x.shape)) if a != axis]
         found = ops.mean(ops.cast(self.measure(x), "float32"), axis=rest)
@@ -49,20 +53,20 @@ class Nudge(keras.layers.Layer):
         axis: the axis of the channels, or None for one nudge for all.
     """
 
-    def __init__(self, axis, **kwargs):
+    def __init__(self, axis: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.axis = axis
 
-    def compute_output_spec(self, x):
+    def compute_output_spec(self, x: Any) -> Any:
         return keras.KerasTensor(x.shape, self.compute_dtype)
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         shape = () if self.axis is None else (input_shape[self.axis],)
         self.nudge = self.add_weight(
             shape=shape, initializer="zeros", dtype="float32", autocast=False
         )
 
-    def call(self, x):
+    def call(self, x: Any) -> Any:
         nudge = self.nudge
         if self.axis is not None:
             shape = [1] * len(x.shape)

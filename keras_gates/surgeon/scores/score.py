@@ -1,8 +1,14 @@
 """One call for all criteria."""
 
-import warnings
+from __future__ import annotations
 
+import warnings
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import patterns
 from keras_gates.surgeon.gates import expand
@@ -16,6 +22,10 @@ from keras_gates.surgeon.scores import weights
 from keras_gates.surgeon.scores.batches import batches_of
 from keras_gates.surgeon.scores.objective import Objective
 from keras_gates.surgeon.solving import removable
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.surgeon.gates.groups import Group
 
 _WEIGHTS = {
     "l1": weights.l1,
@@ -53,19 +63,19 @@ _REMEDIES = {
 
 
 def score(
-    model,
-    criterion="l2",
-    data=None,
+    model: keras.Model,
+    criterion: str = "l2",
+    data: Any = None,
     *,
-    of="groups",
-    normalize="mean",
-    ignore=(),
-    loss=None,
-    loss_weights=None,
-    batch_size=32,
-    exact=True,
-    seed=0,
-):
+    of: str = "groups",
+    normalize: str = "mean",
+    ignore: tuple[Any, ...] = (),
+    loss: Any = None,
+    loss_weights: Any = None,
+    batch_size: int = 32,
+    exact: bool = True,
+    seed: int = 0,
+) -> dict[str, NDArray[np.float64]]:
     """Score channels that have no gates, for `plan` and `prune`.
 
     Channels that can only go together are scored together: those of a
@@ -154,7 +164,7 @@ def score(
     }
 
 
-def _check(criterion, of, normalize):
+def _check(criterion: str, of: str, normalize: str) -> None:
     if criterion not in CRITERIA:
         raise ValueError(
             f"Unknown criterion {criterion!r}. Expected one of "
@@ -175,8 +185,15 @@ def _check(criterion, of, normalize):
 
 
 def _of_groups(
-    graph, model, ignore, exact, criterion, batches, objective, seed
-):
+    graph: Graph,
+    model: keras.Model,
+    ignore: tuple[Any, ...],
+    exact: bool,
+    criterion: str,
+    batches: list[Any],
+    objective: Any,
+    seed: int,
+) -> dict[str, NDArray[np.float64]]:
     every = removable.offered(graph, model, exact)
     out = ignored.groups_of(ignore, every)
     names = _left(every.groups, out, "groups")
@@ -199,7 +216,14 @@ def _of_groups(
     }
 
 
-def _of_gates(graph, ignore, criterion, batches, objective, seed):
+def _of_gates(
+    graph: Graph,
+    ignore: Any,
+    criterion: Any,
+    batches: Any,
+    objective: Any,
+    seed: Any,
+) -> Any:
     out = set()
     if patterns.listed(ignore):
         labelling = label(graph, selections=False)
@@ -212,7 +236,7 @@ def _of_gates(graph, ignore, criterion, batches, objective, seed):
     return {name: found[name] for name in _left(found, out, "gates")}
 
 
-def _left(names, out, of):
+def _left(names: dict[str, Group], out: set[Any], of: str) -> list[str]:
     """The names of all that is not ignored."""
     left = [name for name in names if name not in out]
     if names and not left:
@@ -223,7 +247,9 @@ def _left(names, out, of):
     return left
 
 
-def _known(found, criterion):
+def _known(
+    found: dict[str, NDArray[np.float64]], criterion: str
+) -> dict[str, NDArray[np.float64]]:
     """The groups that have a score by their weights; the others stay whole."""
     lost = [name for name, values in found.items() if np.isnan(values).all()]
     part = [n for n, values in found.items() if np.isnan(values).any()]
@@ -245,7 +271,9 @@ def _known(found, criterion):
     return {name: v for name, v in found.items() if name not in part}
 
 
-def _check_found(found, criterion, of):
+def _check_found(
+    found: dict[str, NDArray[np.float64]], criterion: str, of: str
+) -> None:
     """Refuse scores that are no numbers; warn of those that rank nothing."""
     bad = [n for n, values in found.items() if not np.isfinite(values).all()]
     if bad:
@@ -266,12 +294,12 @@ def _check_found(found, criterion, of):
         )
 
 
-def _alike(values):
+def _alike(values: NDArray[np.float64]) -> bool:
     """Whether scores differ by rounding alone."""
     return np.ptp(values) <= _ROUNDING * np.abs(values).max()
 
 
-def _told(names):
+def _told(names: Any) -> Any:
     more = len(names) - _MOST
     tail = f" and {more} more" if more > 0 else ""
     return ", ".join(map(repr, names[:_MOST])) + tail

@@ -5,6 +5,11 @@ For a gate of factor `a` on a tensor, the loss changes by about
 https://arxiv.org/abs/1611.06440).
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -15,6 +20,9 @@ from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.gates import GateRule
 from keras_gates.surgeon.scores.probes import Nudge
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+
 _L = keras.layers
 _RANDOM = (
     *(_L.Dropout, _L.SpatialDropout1D, _L.SpatialDropout2D),
@@ -23,7 +31,7 @@ _RANDOM = (
 )
 
 
-def of_groups(graph, batches, objective):
+def of_groups(graph: Graph, batches: Any, objective: Any) -> Any:
     """`sum |a * dL/da|` over batches of each unit, and over its places.
 
     Args:
@@ -33,7 +41,7 @@ def of_groups(graph, batches, objective):
     """
     nudges = []
 
-    def nudged(gate, x):
+    def nudged(gate: Any, x: Any) -> Any:
         nudge = Nudge(gate.axis, dtype=gate.dtype_policy)
         nudges.append((gate, nudge))
         return nudge(x)
@@ -47,7 +55,7 @@ def of_groups(graph, batches, objective):
     return sums
 
 
-def of_gates(graph, batches, objective):
+def of_gates(graph: Graph, batches: Any, objective: Any) -> Any:
     """`{path: sum |a * dL/da|}` over batches, of the factors of each gate."""
     sites, nudges = {}, {}
     for call in graph.calls:
@@ -59,7 +67,7 @@ def of_gates(graph, batches, objective):
             'it with keras_gates.insert_gates, or score of="groups".'
         )
 
-    def nudged(recall):
+    def nudged(recall: Any) -> Any:
         call = sites.get(id(recall.op))
         if call is None:
             return _without_noise(recall)
@@ -73,6 +81,6 @@ def of_gates(graph, batches, objective):
     return dict(zip(nudges, found, strict=True))
 
 
-def _without_noise(recall):
+def _without_noise(recall: Any) -> Any:
     """Dropout passed over: scores are for the network in inference."""
     return recall.args[0] if isinstance(recall.op, _RANDOM) else None

@@ -5,24 +5,35 @@ of a group, as DepGraph takes it, so that wide groups are no better than
 narrow ones.
 """
 
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from typing import Any
+
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import create
 from keras_gates.surgeon.rules.rule import named_weights
 
+if TYPE_CHECKING:
+    from keras_gates.surgeon.gates.groups import Groups
+    from keras_gates.surgeon.passes.label import Labelling
 
-def l1(found):
+
+def l1(found: Any) -> Any:
     """The mean of `sum |w|` over the kernel slices of each unit."""
     return _of_kernels(found, np.abs)
 
 
-def l2(found):
+def l2(found: Groups) -> NDArray[np.float64]:
     """The mean of `sqrt(sum w^2)` over the kernel slices of each unit."""
     return _of_kernels(found, np.square, np.sqrt)
 
 
-def geometric_median(found):
+def geometric_median(found: Any) -> Any:
     """The sum of distances to the other filters of a layer (FPGM)."""
     total = _Mean(found.labelling)
     for array, axis, role, ids in _kernels(found):
@@ -32,7 +43,7 @@ def geometric_median(found):
     return total.mean()
 
 
-def batch_norm(found):
+def batch_norm(found: Any) -> Any:
     """The mean of `|gamma|` (Network Slimming's score)."""
     total = _Mean(found.labelling)
     for step in _once(found.labelling):
@@ -44,7 +55,9 @@ def batch_norm(found):
     return total.mean()
 
 
-def _of_kernels(found, size, root=np.asarray):
+def _of_kernels(
+    found: Groups, size: Any, root: Any = np.asarray
+) -> NDArray[np.float64]:
     """The mean over kernels of `root` of the sums of `size` of each slice."""
     total = _Mean(found.labelling)
     last, sizes = None, None
@@ -57,7 +70,7 @@ def _of_kernels(found, size, root=np.asarray):
     return total.mean()
 
 
-def _kernels(found):
+def _kernels(found: Groups) -> Iterator[Any]:
     """`(kernel, axis, role, units along it)` for all axes of channels."""
     for step in _once(found.labelling):
         axes = step.rule.axes_of(step.call)
@@ -80,13 +93,13 @@ def _kernels(found):
                     yield columns, columns.ndim - 1, "out", ids
 
 
-def _distances(rows):
+def _distances(rows: Any) -> Any:
     squares = (rows**2).sum(axis=1)
     apart = squares[:, None] + squares - 2 * rows @ rows.T
     return np.sqrt(np.maximum(apart, 0.0)).sum(axis=1)
 
 
-def _once(labelling):
+def _once(labelling: Labelling) -> Iterator[Any]:
     """The steps of each layer's first call."""
     seen = set()
     for step in labelling.steps:
@@ -100,16 +113,16 @@ def _once(labelling):
 class _Mean:
     """The mean of what is added for each class."""
 
-    def __init__(self, labelling):
+    def __init__(self, labelling: Labelling) -> None:
         self.classes = labelling.classes
         self.sums = np.zeros(len(self.classes))
         self.counts = np.zeros(len(self.classes))
 
-    def add(self, ids, values):
+    def add(self, ids: NDArray[np.int64], values: NDArray[np.float64]) -> None:
         np.add.at(self.sums, self.classes[ids], values)
         np.add.at(self.counts, self.classes[ids], 1)
 
-    def mean(self):
+    def mean(self) -> NDArray[np.float64]:
         """The means; NaN for a class that nothing was added for."""
         with np.errstate(invalid="ignore"):
             return self.sums / np.where(self.counts, self.counts, np.nan)

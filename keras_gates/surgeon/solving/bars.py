@@ -1,16 +1,28 @@
 """What keeps channels: the layers that bar, each with its reason."""
 
+from __future__ import annotations
+
 import dataclasses
 import enum
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.passes.label import OUTPUT
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import named_weights
 from keras_gates.surgeon.rules.rule import unknown
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.passes.decision import Decision
+    from keras_gates.surgeon.passes.label import Labelling
+    from keras_gates.surgeon.passes.label import Step
 
 
 class Cause(enum.Enum):
@@ -42,20 +54,20 @@ class Bar:
     reason: str
     cause: Cause
 
-    def __str__(self):
+    def __str__(self) -> str:
         return f"'{self.layer}' ({self.kind}) {self.reason}"
 
 
 class Holders:
     """Tells which of many arrays hold a number, without looking at each."""
 
-    def __init__(self, arrays):
+    def __init__(self, arrays: list[NDArray[np.int64]]) -> None:
         numbers = np.concatenate([np.zeros(0, int), *map(np.ravel, arrays)])
         holders = np.repeat(np.arange(len(arrays)), [a.size for a in arrays])
         order = np.argsort(numbers, kind="stable")
         self.numbers, self.holders = numbers[order], holders[order]
 
-    def of(self, wanted):
+    def of(self, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
         """The indices of the arrays that hold any of `wanted`, in order."""
         first = np.searchsorted(self.numbers, wanted)
         last = np.searchsorted(self.numbers, wanted, "right")
@@ -67,7 +79,7 @@ class Holders:
 class Bars:
     """Finds the `Bar`s of classes of units in a `Decision`."""
 
-    def __init__(self, decision):
+    def __init__(self, decision: Decision) -> None:
         self.decision = decision
         self.labelling = decision.labelling
         classes = self.labelling.classes
@@ -76,7 +88,7 @@ class Bars:
         self._read = Holders([classes[ids] for _, ids in decision.reads])
         self._recalled = Holders([classes[ids] for _, ids in decision.recalls])
 
-    def of(self, wanted):
+    def of(self, wanted: NDArray[np.int64]) -> list[Bar]:
         """What keeps these classes; what is certain before what is open.
 
         Args:
@@ -96,7 +108,7 @@ class Bars:
         hard = [bar for bar in found if bar.cause not in soft]
         return list(dict.fromkeys(hard or found))
 
-    def certain(self):
+    def certain(self) -> NDArray[np.bool_]:
         """Marks the classes that stay whatever is closed besides."""
         classes = self.labelling.classes
         found = np.zeros(len(classes), bool)
@@ -108,16 +120,16 @@ class Bars:
             found[classes[ids]] = True
         return found
 
-    def of_step(self, step):
+    def of_step(self, step: Step) -> Any:
         """The `Bar` that a step is which keeps its inputs whole."""
         return _whole(step.call, step.flow.reason)
 
-    def readers(self, wanted):
+    def readers(self, wanted: NDArray[np.int64]) -> list[Step]:
         """The steps that read any of these classes."""
         numbers = self._read.of(wanted)
         return [self.decision.reads[number][0] for number in numbers]
 
-    def _of_pins(self, wanted):
+    def _of_pins(self, wanted: NDArray[np.int64]) -> Iterator[Any]:
         units = self.labelling.units
         for number in self._pinned.of(wanted):
             reason, owner = units.pins[number][1], units.owners[number]
@@ -128,7 +140,7 @@ class Bars:
             else:
                 yield _whole(owner, reason)
 
-    def _of_fixed(self, wanted):
+    def _of_fixed(self, wanted: NDArray[np.int64]) -> Iterator[Any]:
         """Ties to what has no units: inputs, outputs of what is kept whole."""
         labelling = self.labelling
         if labelling.classes[lb.FIXED] not in wanted:
@@ -142,10 +154,10 @@ class Bars:
                 text = f"ties them to {what}, which nothing may cut"
                 yield _bar(step, text, Cause.FIXED)
 
-    def _is_fixed(self, tensor):
+    def _is_fixed(self, tensor: Any) -> Any:
         return (self.labelling.labels[tensor] == lb.FIXED).all()
 
-    def _of_output(self, number):
+    def _of_output(self, number: int) -> Iterator[Any]:
         ids = self.labelling.units.pins[number][0]
         steps = self.labelling.steps
         producer = {t: step for step in steps for t in step.outputs}
@@ -157,19 +169,19 @@ class Bars:
             if maker is not None and np.isin(labels, ids).any():
                 yield _bar(maker, "makes an output", Cause.OUTPUT)
 
-    def _of_makers(self, ids, reason):
+    def _of_makers(self, ids: NDArray[np.int64], reason: str) -> Iterator[Any]:
         """Pins that the whole model makes, such as calls that differ."""
         for step in self.labelling.steps:
             made = step.flow.roles.get("out")
             if made is not None and np.isin(made, ids).any():
                 yield _whole(step.call, reason)
 
-    def _of_recalls(self, wanted):
+    def _of_recalls(self, wanted: NDArray[np.int64]) -> Iterator[Any]:
         for number in self._recalled.of(wanted):
             step = self.decision.recalls[number][0]
             yield _bar(step, "feeds them back into itself", Cause.FEEDBACK)
 
-    def _of_reads(self, wanted):
+    def _of_reads(self, wanted: NDArray[np.int64]) -> Iterator[Any]:
         for step in self.readers(wanted):
             if step.flow.reason is not None:
                 continue  # said of its pins
@@ -185,7 +197,9 @@ class Bars:
             else:
                 yield _bar(step, "reads them where they are open", Cause.OPEN)
 
-    def _behind(self, selection, wanted):
+    def _behind(
+        self, selection: Step, wanted: NDArray[np.int64]
+    ) -> Iterator[Any]:
         """What keeps the channels that a gather passes on."""
         classes = self.labelling.classes
         before = classes[self.labelling.labels[selection.inputs[0]]].ravel()
@@ -196,13 +210,13 @@ class Bars:
         if passed.size:
             yield from self.of(passed)
 
-    def _whole(self, step):
+    def _whole(self, step: Step) -> bool:
         rule, call = step.rule, step.call
         if not step.flow.mixes or rule.reading(call) != ALL:
             return False
         return self.decision.exact or not rule.approximates(call)
 
-    def _constant(self, step, wanted):
+    def _constant(self, step: Step, wanted: NDArray[np.int64]) -> bool:
         """Whether the values that a step reads there are all known."""
         tensor = step.inputs[0]
         labels = self.labelling.labels[tensor]
@@ -210,18 +224,18 @@ class Bars:
         return here.any() and self.decision.known(tensor)[here].all()
 
 
-def _whole(call, reason):
+def _whole(call: Call, reason: str) -> Bar:
     name, cause = type(call.op).__name__, Cause.PINNED
     if reason == unknown(call.op):
         reason, cause = f"no rule for {name}", Cause.UNKNOWN
     return Bar(call.path, name, f"keeps them whole: {reason}", cause)
 
 
-def _bar(step, reason, cause):
+def _bar(step: Step, reason: str, cause: Cause) -> Bar:
     return Bar(step.path, type(step.call.op).__name__, reason, cause)
 
 
-def sizes(labelling):
+def sizes(labelling: Labelling) -> NDArray[np.float64]:
     """For each class, the parameters that stand and fall with it.
 
     Those of each weight are shared out along each of its axes.
@@ -240,7 +254,7 @@ def sizes(labelling):
     return found
 
 
-def weight_roles(step):
+def weight_roles(step: Step) -> list[Any]:
     """`(shape, roles)` of each weight of a step's layer, if it is no gate."""
     own = step.position is None and not step.is_gate
     if not own or not isinstance(step.call.op, keras.Layer):
@@ -257,7 +271,7 @@ def weight_roles(step):
 _MOST = 3
 
 
-def few(items, joint=", ", most=_MOST):
+def few(items: list[str], joint: str = ", ", most: int = _MOST) -> str:
     """The first few of some texts, and how many more there are."""
     items = list(items)
     more = len(items) - most
@@ -277,7 +291,7 @@ _LAMBDA = (
 )
 
 
-def remedies(bars, loose=False):
+def remedies(bars: list[Bar], loose: bool = False) -> list[str]:
     """What to do about some bars, a sentence for each of the kinds.
 
     Args:

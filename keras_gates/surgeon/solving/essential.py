@@ -1,8 +1,14 @@
 """What a search must leave open, so that no input is cut off."""
 
+from __future__ import annotations
+
 import bisect
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes import influence
@@ -11,8 +17,17 @@ from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.solving import solve
 from keras_gates.thresholds.floor import channels
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.thresholds.rule import Factors
 
-def severing(graph, exact=True, closed=None):
+
+def severing(
+    graph: Graph,
+    exact: bool = True,
+    closed: dict[str, NDArray[np.bool_]] | None = None,
+) -> Callable[..., Any]:
     """A function that says whether closed gates cut an input off.
 
     An output must go on to depend on each input whose values it computes
@@ -33,7 +48,9 @@ def severing(graph, exact=True, closed=None):
     labelling = label(graph)
     sources = gates_of(graph)
 
-    def found(closed):
+    def found(
+        closed: dict[str, NDArray[np.bool_] | bool],
+    ) -> dict[Tensor, NDArray[np.int64]]:
         by_id = solve.by_id_of(graph, sources, closed)
         values = constants(labelling, by_id, exact)
         return influence.levels(labelling, values)
@@ -42,7 +59,12 @@ def severing(graph, exact=True, closed=None):
     return lambda closed: influence.lost(found(closed), needed)
 
 
-def held_open(gates, closed, keep_at_least, severs):
+def held_open(
+    gates: list[Factors],
+    closed: dict[str, NDArray[np.bool_]],
+    keep_at_least: float,
+    severs: Callable[..., Any],
+) -> dict[str, NDArray[np.bool_]]:
     """Find the gates that nothing leads round, and what of them stays open.
 
     Gates are closed altogether, those of small factors first. The one with
@@ -63,7 +85,7 @@ def held_open(gates, closed, keep_at_least, severs):
     order = sorted(gates, key=lambda gate: np.abs(gate.values).max())
     held = {}
 
-    def falls_apart(count):
+    def falls_apart(count: int) -> bool:
         shut = {
             g.name: ~held.get(g.name, np.zeros(g.values.shape, bool))
             for g in order[:count]
@@ -81,7 +103,7 @@ def held_open(gates, closed, keep_at_least, severs):
     return held
 
 
-def largest(values, count):
+def largest(values: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
     """Marks the `count` largest sizes, the first of equal ones first."""
     mask = np.zeros(values.size, bool)
     order = np.argsort(-np.abs(values).reshape(-1), kind="stable")

@@ -1,11 +1,17 @@
 """Which closed channels remove nothing, in one solution or in any."""
 
+from __future__ import annotations
+
 import collections
 import dataclasses
 import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.gates import expand
@@ -22,11 +28,20 @@ from keras_gates.surgeon.solving.bars import sizes
 from keras_gates.surgeon.solving.bars import weight_roles
 from keras_gates.thresholds import Factors
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.surgeon.gates.groups import Group
+    from keras_gates.surgeon.gates.groups import Groups
+    from keras_gates.surgeon.passes.decision import Decision
+    from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.solving.bars import Bar
+    from keras_gates.surgeon.solving.solve import Solution
+
 # How many trial solutions a search for factors to spare may take.
 _TRIES = 24
 
 
-def in_vain(solution):
+def in_vain(solution: Solution) -> dict[str, NDArray[np.bool_]]:
     """The closed factors of each vector of factors that remove nothing.
 
     A channel that stays as the constant of those that went does not count:
@@ -49,7 +64,7 @@ def in_vain(solution):
     }
 
 
-def _useful(decision):
+def _useful(decision: Decision) -> NDArray[np.bool_]:
     """Marks the classes that are gone, for one reader at least."""
     labelling = decision.labelling
     classes = labelling.classes
@@ -66,7 +81,7 @@ def _useful(decision):
     return useful
 
 
-def places(solution):
+def places(solution: Solution) -> Iterator[Any]:
     """`(name, step, places, classes)` for each vector of factors.
 
     The places are those of the classes among the factors.
@@ -94,7 +109,13 @@ def places(solution):
                 yield name, step, at[inside], own[inside]
 
 
-def never(graph, names, closed=None, exact=True, wholly=False):
+def never(
+    graph: Graph,
+    names: dict[str, Group] | set[str],
+    closed: dict[str, NDArray[np.bool_]] | None = None,
+    exact: bool = True,
+    wholly: bool = False,
+) -> dict[str, NDArray[np.bool_]]:
     """The factors that remove nothing, whatever else is closed.
 
     All gates are closed but for one factor of each, so that everything goes
@@ -130,7 +151,12 @@ def never(graph, names, closed=None, exact=True, wholly=False):
     return found
 
 
-def _trials(graph, shapes, closed, exact):
+def _trials(
+    graph: Graph,
+    shapes: dict[str, tuple[int]],
+    closed: dict[Any, Any],
+    exact: bool,
+) -> Iterator[Any]:
     """`{name: mask}`, three times: what is closed of all vectors of factors.
 
     One factor of each stays open, then another one; and then none but what
@@ -153,7 +179,9 @@ def _trials(graph, shapes, closed, exact):
     }
 
 
-def reasons(graph, names, exact=True):
+def reasons(
+    graph: Graph, names: list[Any], exact: bool = True
+) -> dict[Any, Any]:
     """What bars the channels of some gates that remove nothing, in words.
 
     Args:
@@ -176,7 +204,7 @@ def reasons(graph, names, exact=True):
     return {name: few(texts, "; ") for name, texts in found.items()}
 
 
-def parameters(decision, before=False):
+def parameters(decision: Decision, before: bool = False) -> int:
     """How many parameters are left (or were before), gates aside."""
     total, seen = 0, set()
     for step in decision.labelling.steps:
@@ -197,7 +225,7 @@ def parameters(decision, before=False):
     return total
 
 
-def offered(graph, model, exact=True):
+def offered(graph: Graph, model: keras.Model, exact: bool = True) -> Groups:
     """The `Groups` of a graph without those whose closing removes nothing.
 
     Args:
@@ -222,7 +250,7 @@ def offered(graph, model, exact=True):
     return dataclasses.replace(every, groups=left)
 
 
-def _any_goes(graph):
+def _any_goes(graph: Graph) -> bool:
     """Whether `exact=False` removes any group of a freshly read graph."""
     groups.insert(graph, groups.find(graph, exact=False))
     vain = never(graph, graph.groups, exact=False, wholly=True)
@@ -231,7 +259,7 @@ def _any_goes(graph):
     )
 
 
-def barriers(graph, exact=True):
+def barriers(graph: Graph, exact: bool = True) -> dict[Bar, int]:
     """What keeps channels although all that can be closed is closed.
 
     Args:
@@ -265,13 +293,13 @@ def barriers(graph, exact=True):
     return {bar: found[bar] for bar in order}
 
 
-def _own(step):
+def _own(step: Step) -> Any:
     if not isinstance(step.call.op, keras.Layer):
         return 0
     return sum(math.prod(w.shape) for w in step.call.op.weights)
 
 
-def no_channel(graph, exact):
+def no_channel(graph: Graph, exact: bool) -> str:
     """Why no channel of a model can be removed, in words."""
     found = barriers(graph, exact)
     name = graph.model.name
@@ -297,7 +325,13 @@ def no_channel(graph, exact):
     ).rstrip()
 
 
-def spared(graph, closed, names, once=False, **options):
+def spared(
+    graph: Graph,
+    closed: dict[str, NDArray[np.bool_]],
+    names: list[str] | set[str],
+    once: bool = False,
+    **options: Any,
+) -> dict[str, NDArray[np.bool_]]:
     """Closed factors that may as well stay open: nothing more is left then.
 
     A channel that is tied to an open one goes with it alone. Closing it by
@@ -338,15 +372,22 @@ def spared(graph, closed, names, once=False, **options):
     return {name: mask for name, mask in spare.items() if mask.any()}
 
 
-def _without(closed, opened):
+def _without(
+    closed: dict[str, NDArray[np.bool_] | bool],
+    opened: dict[str, NDArray[np.bool_] | bool],
+) -> dict[str, NDArray[np.bool_] | bool]:
     return {n: mask & ~opened.get(n, np.False_) for n, mask in closed.items()}
 
 
-def _either(name, masks, others):
+def _either(
+    name: str,
+    masks: dict[str, NDArray[np.bool_]],
+    others: dict[str, NDArray[np.bool_]],
+) -> NDArray[np.bool_] | bool:
     return np.bool_(masks.get(name, False)) | others.get(name, False)
 
 
-def _halves(masks):
+def _halves(masks: Any) -> Any:
     """Two parts of some masks; none where there is but one factor left."""
     marks = [(n, i) for n, mask in masks.items() for i in np.flatnonzero(mask)]
     if len(marks) < 2:

@@ -1,8 +1,13 @@
 """From closed gates to a decision: the checks and rounds around `decide`."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.gates.find import gates_of
@@ -12,6 +17,16 @@ from keras_gates.surgeon.passes import influence
 from keras_gates.surgeon.passes.label import constants
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules.reach import VALUES
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.gates.groups import Group
+    from keras_gates.surgeon.passes.decision import Decision
+    from keras_gates.surgeon.passes.label import Labelling
+    from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.source import Source
 
 
 @dataclasses.dataclass
@@ -25,11 +40,17 @@ class Solution:
     options: dict
 
     @property
-    def labelling(self):
+    def labelling(self) -> Labelling:
         return self.decision.labelling
 
 
-def solve(graph, closed, exact=True, round_to=1, check=True):
+def solve(
+    graph: Graph,
+    closed: dict[str, NDArray[np.bool_]],
+    exact: bool = True,
+    round_to: int = 1,
+    check: bool = True,
+) -> Solution:
     """Find what stays when the gates in `closed` are zero.
 
     Args:
@@ -57,7 +78,12 @@ def solve(graph, closed, exact=True, round_to=1, check=True):
     return Solution(graph, closed, decision, folds, options)
 
 
-def _settle(graph, closed, exact, check=True):
+def _settle(
+    graph: Graph,
+    closed: dict[str, NDArray[np.bool_]],
+    exact: bool,
+    check: bool = True,
+) -> tuple[Decision, dict[int, NDArray[np.bool_]]]:
     """Decide, and do without the gathers that are not worth it."""
     uncut, gates = set(), gates_of(graph)
     while True:
@@ -74,7 +100,11 @@ def _settle(graph, closed, exact, check=True):
         uncut |= poor
 
 
-def by_id_of(graph, gates, closed):
+def by_id_of(
+    graph: Graph,
+    gates: dict[str, Group | Source],
+    closed: dict[str, NDArray[np.bool_]],
+) -> dict[int, NDArray[np.bool_]]:
     """The closed factors by the id of what is in the graph for them."""
     own = {
         id(gates[name].layer): mask
@@ -84,7 +114,11 @@ def by_id_of(graph, gates, closed):
     return own | groups.masks(graph, closed)
 
 
-def _check_outputs(labelling, values, closed):
+def _check_outputs(
+    labelling: Labelling,
+    values: dict[Tensor, Known],
+    closed: dict[int, NDArray[np.bool_]],
+) -> None:
     """Refuse to make an output constant, and name the gates that would.
 
     An output that its data no longer get to is taken for constant, whatever
@@ -119,7 +153,7 @@ def _check_outputs(labelling, values, closed):
         )
 
 
-def _what(now, tensor):
+def _what(now: dict[Tensor, NDArray[np.int64]], tensor: Tensor) -> str:
     """What an output is cut off from."""
     if influence.best(now, tensor):
         return (
@@ -129,7 +163,12 @@ def _what(now, tensor):
     return "the model's inputs"
 
 
-def _culprits(labelling, varying, tensor, closed):
+def _culprits(
+    labelling: Labelling,
+    varying: set[Tensor],
+    tensor: Tensor,
+    closed: dict[int, NDArray[np.bool_]],
+) -> dict[str, Step]:
     """The closed gates at which the paths to `tensor` end, by path."""
     producer = {t: s for s in labelling.steps for t in s.outputs}
     found, todo, seen = {}, [tensor], set()
@@ -147,7 +186,9 @@ def _culprits(labelling, varying, tensor, closed):
     return found
 
 
-def _reopen(decision, closed, multiple):
+def _reopen(
+    decision: Decision, closed: dict[str, NDArray[np.bool_]], multiple: int
+) -> bool:
     """Open gates again until widths are multiples; whether any was."""
     labelling = decision.labelling
     gates = vectors(labelling, closed)
@@ -177,7 +218,9 @@ def _reopen(decision, closed, multiple):
     return True
 
 
-def vectors(labelling, closed):
+def vectors(
+    labelling: Labelling, closed: dict[str, NDArray[np.bool_]]
+) -> list[Any]:
     """`(name, factors, classes, places)` of closed vectors of factors.
 
     The places are those of the classes among the factors.
@@ -199,7 +242,7 @@ def vectors(labelling, closed):
     return found
 
 
-def selections(labelling):
+def selections(labelling: Labelling) -> list[Any]:
     """For each gather: the classes that it picks from, and its own."""
     found = []
     for step in labelling.steps:
@@ -212,7 +255,12 @@ def selections(labelling):
     return found
 
 
-def _closed_sizes(labelling, gates, links, closed):
+def _closed_sizes(
+    labelling: Labelling,
+    gates: list[Any],
+    links: list[Any],
+    closed: dict[str, NDArray[np.bool_]],
+) -> NDArray[np.float64]:
     """For each class, its largest closed factor; 0 where none closes it.
 
     What is behind a gather has classes of its own; they count for those

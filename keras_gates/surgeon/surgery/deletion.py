@@ -4,11 +4,15 @@ The labels are those of pruning, the decision is the caller's: nothing is
 known to be constant, so nothing is absorbed.
 """
 
+from __future__ import annotations
+
 import dataclasses
 import numbers
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.rebuild import rebuild
@@ -20,6 +24,10 @@ from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules.activations import why_not
 from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.rules.rule import ALL
+
+if TYPE_CHECKING:
+    from keras_gates.surgeon.passes.label import Labelling
+    from keras_gates.surgeon.passes.label import Step
 
 # What keeps a function as it is, but not a deletion: outputs may get
 # narrower, and a softmax can do with fewer channels.
@@ -42,7 +50,7 @@ class Wanted:
     tied: bool = False
 
 
-def delete(model, wanted):
+def delete(model: keras.Model, wanted: dict[str, Wanted]) -> keras.Model:
     """A copy of a model without some channels.
 
     Args:
@@ -71,11 +79,11 @@ def delete(model, wanted):
     return rebuild(graph, decision, fold.fold(decision, {}))
 
 
-def _step(labelling, path):
+def _step(labelling: Labelling, path: str) -> Step:
     return next(step for step in labelling.steps if step.path == path)
 
 
-def _ids(labelling, path):
+def _ids(labelling: Labelling, path: str) -> NDArray[np.int64]:
     """The units of the channels that a layer puts out."""
     step = _step(labelling, path)
     ids = _channels(step)
@@ -85,11 +93,13 @@ def _ids(labelling, path):
     return ids
 
 
-def _channels(step):
+def _channels(step: Step) -> NDArray[np.int64]:
     return step.flow.roles.get("out", step.flow.roles.get("channel"))
 
 
-def _positions(labelling, path, wanted):
+def _positions(
+    labelling: Labelling, path: str, wanted: Wanted
+) -> NDArray[np.int64]:
     """Sorted positions, counted from 0."""
     count = len(_ids(labelling, path))
     channels = np.asarray(wanted.channels).reshape(-1).tolist()
@@ -118,7 +128,11 @@ def _positions(labelling, path, wanted):
     return np.array(found, int)
 
 
-def _check_readers(labelling, gone, asked):
+def _check_readers(
+    labelling: Labelling,
+    gone: NDArray[np.bool_],
+    asked: dict[str, NDArray[np.int64]],
+) -> None:
     """Refuse what can't be read with fewer channels."""
     classes = labelling.classes
     names = ", ".join(map(repr, asked))
@@ -140,7 +154,12 @@ def _check_readers(labelling, gone, asked):
         raise ValueError(f"Channels of {names} can't be deleted: {reasons[0]}.")
 
 
-def _check_ties(labelling, gone, asked, along):
+def _check_ties(
+    labelling: Labelling,
+    gone: NDArray[np.bool_],
+    asked: dict[str, NDArray[np.int64]],
+    along: NDArray[np.bool_],
+) -> None:
     """Refuse to delete channels of a layer that nobody named."""
     found = {}
     for step in labelling.steps:
@@ -170,7 +189,7 @@ def _check_ties(labelling, gone, asked, along):
     )
 
 
-def _check_left(decision):
+def _check_left(decision: Decision) -> None:
     """Refuse to leave a tensor without channels."""
     for step in decision.labelling.steps:
         for tensor in [*step.inputs, *step.outputs]:

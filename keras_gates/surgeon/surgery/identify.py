@@ -3,6 +3,11 @@
 Hu et al. 2016, https://arxiv.org/abs/1607.03250.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 import keras
 import numpy as np
 
@@ -13,11 +18,16 @@ from keras_gates.surgeon.rules.rule import channel_axis
 from keras_gates.surgeon.scores.batches import batches_of
 from keras_gates.surgeon.surgery.nodes import sites_of
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+
 _L = keras.layers
 _ACTIVATIONS = (_L.ReLU, _L.LeakyReLU, _L.PReLU, _L.ELU, _L.Softmax)
 
 
-def get_apoz(model, layer, x_val, node_indices=None):
+def get_apoz(
+    model: keras.Model, layer: keras.Layer, x_val: Any, node_indices: Any = None
+) -> Any:
     """The share of zeros among a layer's activations, for each channel.
 
     Activations are taken behind the next nonlinear activation: the layer's
@@ -69,7 +79,12 @@ def get_apoz(model, layer, x_val, node_indices=None):
     return totals / samples
 
 
-def high_apoz(apoz, method="std", cutoff_std=1, cutoff_absolute=0.99):
+def high_apoz(
+    apoz: Any,
+    method: Any = "std",
+    cutoff_std: Any = 1,
+    cutoff_absolute: Any = 0.99,
+) -> Any:
     """The channels with many zeros.
 
     Args:
@@ -106,14 +121,14 @@ def high_apoz(apoz, method="std", cutoff_std=1, cutoff_absolute=0.99):
     return np.flatnonzero(apoz >= cutoffs[method])
 
 
-def _zeros(activations, axis):
+def _zeros(activations: Any, axis: int) -> Any:
     """The share of zeros in each channel."""
     zeros = keras.ops.convert_to_numpy(activations) == 0
     rest = tuple(a for a in range(zeros.ndim) if a != axis)
     return zeros.mean(axis=rest)
 
 
-def _activation(graph, site):
+def _activation(graph: Graph, site: Any) -> Any:
     """The tensor behind the next nonlinear activation."""
     first = site
     while not _nonlinear(site.op):
@@ -132,11 +147,11 @@ def _activation(graph, site):
     return site.node.outputs[0]
 
 
-def _mixes(site):
+def _mixes(site: Any) -> Any:
     return not site.calls or isinstance(rule_of(site.calls[0]), Linear)
 
 
-def _nonlinear(op):
+def _nonlinear(op: keras.Operation) -> Any:
     linear = keras.activations.linear
     activation = getattr(op, "activation", None) or linear
     return isinstance(op, _ACTIVATIONS) or activation is not linear

@@ -1,9 +1,18 @@
 """Which calls of a layer are meant."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 import keras
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Site
 
-def sites_of(graph, layer, node_indices=None):
+
+def sites_of(graph: Graph, layer: str, node_indices: Any = None) -> list[Site]:
     """The recorded calls of a layer in a model, or some of them.
 
     Args:
@@ -52,5 +61,5 @@ def sites_of(graph, layer, node_indices=None):
     return [sites[index] for index in node_indices]
 
 
-def _name(layer):
+def _name(layer: keras.Layer) -> Any:
     return repr(layer.name if isinstance(layer, keras.Layer) else layer)

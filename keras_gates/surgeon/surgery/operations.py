@@ -1,9 +1,21 @@
 """One operation on a model: Keras-Surgeon's functions."""
 
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+
 from keras_gates.surgeon.surgery.surgeon import Surgeon
 
 
-def delete_layer(model, layer, *, node_indices=None, copy=True):
+def delete_layer(
+    model: keras.Model,
+    layer: keras.Layer,
+    *,
+    node_indices: Any = None,
+    copy: Any = True,
+) -> Any:
     """Take a layer out of a model; what it read goes on in its place.
 
     Args:
@@ -36,7 +48,14 @@ def delete_layer(model, layer, *, node_indices=None, copy=True):
     return _operate(model, "delete_layer", layer, node_indices=node_indices)
 
 
-def insert_layer(model, layer, new_layer, *, node_indices=None, copy=True):
+def insert_layer(
+    model: keras.Model,
+    layer: keras.Layer,
+    new_layer: Any,
+    *,
+    node_indices: Any = None,
+    copy: Any = True,
+) -> Any:
     """Put a new layer in front of a layer.
 
     Args:
@@ -76,7 +95,14 @@ def insert_layer(model, layer, new_layer, *, node_indices=None, copy=True):
     )
 
 
-def replace_layer(model, layer, new_layer, *, node_indices=None, copy=True):
+def replace_layer(
+    model: keras.Model,
+    layer: keras.Layer,
+    new_layer: Any,
+    *,
+    node_indices: Any = None,
+    copy: Any = True,
+) -> Any:
     """Put a new layer in the place of a layer.
 
     Args:
@@ -117,8 +143,14 @@ def replace_layer(model, layer, new_layer, *, node_indices=None, copy=True):
 
 
 def delete_channels(
-    model, layer, channels, *, node_indices=None, copy=None, tied=False
-):
+    model: keras.Model,
+    layer: str,
+    channels: list[int],
+    *,
+    node_indices: Any = None,
+    copy: Any = None,
+    tied: bool = False,
+) -> keras.Model:
     """Delete channels of a layer, and the weights everywhere that are theirs.
 
     The kernels, biases and statistics that are left are those of the
@@ -178,7 +210,9 @@ def delete_channels(
     )
 
 
-def _operate(model, job, layer, **options):
+def _operate(
+    model: keras.Model, job: str, layer: str, **options: Any
+) -> keras.Model:
     surgeon = Surgeon(model)
     surgeon.add_job(job, layer, **options)
     return surgeon.operate()

@@ -1,6 +1,10 @@
 """Several operations on a model in one go."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 
@@ -12,6 +16,9 @@ from keras_gates.graphs.variables import copy_state
 from keras_gates.surgeon.surgery.deletion import Wanted
 from keras_gates.surgeon.surgery.deletion import delete
 from keras_gates.surgeon.surgery.nodes import sites_of
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Site
 
 # What each job needs besides the layer.
 _NEEDS = {
@@ -74,21 +81,21 @@ class Surgeon:
 
     valid_jobs = tuple(_NEEDS)
 
-    def __init__(self, model, copy=None):
+    def __init__(self, model: keras.Model, copy: Any = None) -> None:
         self.model = model
         self._graph = gr.read(model)
         self._jobs = {}
 
     def add_job(
         self,
-        job,
-        layer,
+        job: str,
+        layer: str,
         *,
-        channels=None,
-        new_layer=None,
-        node_indices=None,
-        tied=False,
-    ):
+        channels: list[int] | None = None,
+        new_layer: Any = None,
+        node_indices: Any = None,
+        tied: bool = False,
+    ) -> None:
         """Note something to do at a layer's calls; one job for each call.
 
         Args:
@@ -123,7 +130,7 @@ class Surgeon:
         new = _Job(job, given, tied, len(sites) < len(every))
         self._jobs |= {id(site): new for site in sites}
 
-    def operate(self):
+    def operate(self) -> keras.Model:
         """Do all jobs.
 
         Returns:
@@ -152,14 +159,14 @@ class Surgeon:
                 wanted[path] = Wanted(job.given, job.tied)
         return delete(model, wanted) if wanted else model
 
-    def _sites(self):
+    def _sites(self) -> list[Site]:
         return [
             site
             for graph in [self._graph, *self._graph.nested()]
             for site in graph.sites
         ]
 
-    def _edit(self, recall):
+    def _edit(self, recall: Any) -> Any:
         job = self._jobs.get(id(recall.site))
         try:
             outputs = recall() if job is None else _do(job, recall)
@@ -179,7 +186,7 @@ class Surgeon:
         return outputs
 
 
-def _argument(job, given):
+def _argument(job: str, given: dict[str, list[int] | None]) -> list[int]:
     """The argument of a job, checked."""
     if job not in _NEEDS:
         raise ValueError(
@@ -199,7 +206,7 @@ def _argument(job, given):
     return given.get(needs)
 
 
-def _do(job, recall):
+def _do(job: Any, recall: Any) -> Any:
     """The outputs of a call with a job."""
     if job.job == "delete_channels":
         if not job.alone:
@@ -223,7 +230,13 @@ def _do(job, recall):
     return recall(*args, **kwargs)
 
 
-def _called(job, layer, args, kwargs=None, changes=None):
+def _called(
+    job: Any,
+    layer: keras.Layer,
+    args: Any,
+    kwargs: Any = None,
+    changes: Any = None,
+) -> Any:
     """Call a copy of a layer, the same at all nodes of a job."""
     fresh = job.made is None
     if fresh:
@@ -234,7 +247,7 @@ def _called(job, layer, args, kwargs=None, changes=None):
     return outputs
 
 
-def _copied(layer, changes):
+def _copied(layer: keras.Layer, changes: Any) -> Any:
     """A copy of a layer, and whether it has its weights."""
     copies = new_copies()
     if changes:
@@ -242,11 +255,11 @@ def _copied(layer, changes):
     return copies.whole(layer)
 
 
-def _own_name(layer):
+def _own_name(layer: keras.Layer) -> Any:
     return f"{layer.name}_delete_channels"
 
 
-def _tensors(recall):
+def _tensors(recall: Any) -> Any:
     """The tensors that a call reads."""
     found = keras.tree.flatten((recall.args, recall.kwargs))
     return [x for x in found if isinstance(x, keras.KerasTensor)]

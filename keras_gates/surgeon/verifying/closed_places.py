@@ -13,10 +13,15 @@ What is taken from where:
   well, and a pruned model has to agree with both.
 """
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
@@ -33,8 +38,20 @@ from keras_gates.surgeon.verifying.masked_run import Closing
 from keras_gates.surgeon.verifying.masked_run import Mask
 from keras_gates.surgeon.verifying.masked_run import StandIn
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Site
+    from keras_gates.surgeon.gates.groups import Groups
+    from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.rules.source import Source
 
-def find(model, masks, exact=True, drop_shortcuts=False, scored=None):
+
+def find(
+    model: keras.Model,
+    masks: dict[str, NDArray[np.bool_]],
+    exact: bool = True,
+    drop_shortcuts: bool = False,
+    scored: list[str] | None = None,
+) -> list[Closing]:
     """The `Closing`s of a model that close what a plan closes.
 
     Args:
@@ -78,7 +95,7 @@ def find(model, masks, exact=True, drop_shortcuts=False, scored=None):
 class _Places:
     """A `Closing` in the making."""
 
-    def __init__(self, model):
+    def __init__(self, model: keras.Model) -> None:
         self.model = model
         self.own = gr.read(model)
         self.own_sources = gates_of(self.own)
@@ -89,7 +106,7 @@ class _Places:
         self._gates = []
         self._functions = {}
 
-    def drop_shortcuts(self, closed):
+    def drop_shortcuts(self, closed: Any) -> None:
         """Let what adds the shortcuts of open gates hand on the gate's part."""
         for add, gate, subtract in added(self.own):
             if gate.path in closed:
@@ -98,7 +115,7 @@ class _Places:
             if subtract is not None:
                 self.closing.handed_on[subtract.site.node] = 0
 
-    def close(self, name, source, mask):
+    def close(self, name: str, source: Source, mask: NDArray[np.bool_]) -> None:
         """Close factors of a gate, of gammas or of a skeleton."""
         call = next(c for c in self.graph.calls if c.op is source.layer)
         sites = {c.site for c in self.graph.calls if c.op is source.layer}
@@ -120,7 +137,7 @@ class _Places:
             stand_in = self._stand_in(self._part(site)[0])
             _assign(stand_in.values, source.variable, mask, 0.0)
 
-    def _mask(self, site, number, mask):
+    def _mask(self, site: Site, number: int, mask: Mask) -> None:
         """Mask an output, of the user's layer or of a part of it."""
         origin = self.trace.origin(site, number)
         if origin is not None:
@@ -131,7 +148,7 @@ class _Places:
         for node in calls:
             masked_run.add(stand_in.masks, node, number, mask)
 
-    def _part(self, site):
+    def _part(self, site: Any) -> Any:
         """The recorded call of a composite, and those of a part of it."""
         nodes = {
             composite: gr.nodes_of(self._function(composite))
@@ -150,18 +167,18 @@ class _Places:
             f"'{self.model.name}'. Give its layers names of their own."
         )
 
-    def _stand_in(self, composite):
+    def _stand_in(self, composite: Any) -> Any:
         function = self._function(composite)
         return self.closing.inside.setdefault(composite, StandIn(function))
 
-    def _function(self, composite):
+    def _function(self, composite: Any) -> Any:
         """The parts of a composite, to be run by themselves."""
         if composite not in self._functions:
             ends = self.trace.parts[composite]
             self._functions[composite] = keras.Function(*ends)
         return self._functions[composite]
 
-    def finished(self):
+    def finished(self) -> Closing:
         """The `Closing`.
 
         A composite layer that is run by its parts has its own gate closed in
@@ -176,7 +193,7 @@ class _Places:
                     masked_run.add(stand_in.masks, node, 0, mask)
         return self.closing
 
-    def close_groups(self, masks):
+    def close_groups(self, masks: dict[str, NDArray[np.bool_]]) -> None:
         """Mask the channels that scores have closed, where they are read."""
         closed = groups.masks(self.graph, masks)
         graphs = [self.graph, *self.graph.nested()]
@@ -188,7 +205,9 @@ class _Places:
                     each = Mask(factors, virtual.op.axis)
                     self._mask(site, number, each)
 
-    def close_loops(self, found, masks):
+    def close_loops(
+        self, found: Groups, masks: dict[str, NDArray[np.bool_]]
+    ) -> None:
         """Close units of recurrent layers for the layers themselves.
 
         A unit that is zero inside the loop is one that no unit reads: its
@@ -208,7 +227,7 @@ class _Places:
             for part in step.rule.parts(layer):
                 _assign(values, part.recurrent_kernel, rows[:, None], 0.0)
 
-    def _own_layer(self, step):
+    def _own_layer(self, step: Step) -> Any:
         """The user's layer, or a part of it, and where its values go."""
         origin = self.trace.origin(step.site, 0)
         if origin is None or origin[0] in self.trace.parts:
@@ -216,7 +235,7 @@ class _Places:
             return step.call.op, stand_in.values
         return origin[0].operation, self.closing.values
 
-    def with_layers(self, masks):
+    def with_layers(self, masks: dict[str, NDArray[np.bool_]]) -> Closing:
         """A second `Closing`: what the layers put out is masked, too."""
         layers = {n: dict(at) for n, at in self.closing.masks.items()}
         second = dataclasses.replace(self.closing, masks=layers)
@@ -239,13 +258,20 @@ class _Places:
         return second
 
 
-def _assign(into, variable, mask, value):
+def _assign(
+    into: dict[Any, Any],
+    variable: keras.Variable,
+    mask: NDArray[np.bool_],
+    value: float,
+) -> None:
     """Note other values of a variable, on top of those that are noted."""
     _, before = into.get(id(variable), (None, values_of(variable)))
     into[id(variable)] = (variable, np.where(mask, value, before))
 
 
-def closing_value(name, source, factors):
+def closing_value(
+    name: str, source: Source, factors: NDArray[np.float64]
+) -> float:
     """The value of a source's variable at which its factor is zero.
 
     Args:

@@ -8,12 +8,18 @@ the same order, and masks what some of them put out. Everything happens in a
 file nor by layers that keep a state.
 """
 
+from __future__ import annotations
+
 import contextlib
 import dataclasses
 import functools
+from collections.abc import Callable
+from collections.abc import Iterator
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.arguments import recorded
@@ -38,7 +44,7 @@ class Mask:
     open: np.ndarray
     axis: int | None = None
 
-    def __call__(self, tensor):
+    def __call__(self, tensor: Any) -> Any:
         shape = [1] * len(tensor.shape)
         if self.axis is not None:
             shape[self.axis] = -1
@@ -88,12 +94,18 @@ class Closing:
     inside: dict = dataclasses.field(default_factory=dict)
 
 
-def add(masks, node, number, mask):
+def add(
+    masks: dict[Any, dict[int, list[Mask]]], node: Any, number: int, mask: Mask
+) -> None:
     """Add a mask to what `Closing.masks` holds."""
     masks.setdefault(node, {}).setdefault(number, []).append(mask)
 
 
-def outputs(model, batches, closing=None):
+def outputs(
+    model: keras.Model,
+    batches: list[NDArray[np.float64]],
+    closing: Closing | None = None,
+) -> list[NDArray[np.float64]]:
     """What a model puts out in inference, flat, as NumPy arrays.
 
     Args:
@@ -110,12 +122,14 @@ def outputs(model, batches, closing=None):
     return [ys[0] if len(ys) == 1 else _joined(ys) for ys in joined]
 
 
-def _joined(arrays):
+def _joined(arrays: Any) -> Any:
     join = np.concatenate if arrays[0].ndim else np.stack
     return join(arrays)
 
 
-def _run(model, x, closing):
+def _run(
+    model: keras.Model, x: Any, closing: Closing | None
+) -> list[NDArray[np.float64]]:
     closing_values = {} if closing is None else closing.values
     # No gradient is asked for: torch would keep what it needs for one.
     values = [
@@ -130,7 +144,7 @@ def _run(model, x, closing):
         return [keras.ops.convert_to_numpy(y) for y in found]
 
 
-def check_recorded(model, x):
+def check_recorded(model: keras.Model, x: Any) -> None:
     """Refuse a model whose recorded calls are not what it computes.
 
     Raises:
@@ -153,12 +167,12 @@ def check_recorded(model, x):
 class _Loop:
     """Keras' loop over the recorded calls of a model, with masks."""
 
-    def __init__(self, closing):
+    def __init__(self, closing: Closing) -> None:
         self.closing = closing
         self.seen = set()
 
     @contextlib.contextmanager
-    def within(self, model):
+    def within(self, model: keras.Model) -> Iterator[Any]:
         """Within, `model` and the models in it use this loop."""
         graph = gr.read(model)
         own = [each.functional for each in (graph, *graph.nested())]
@@ -179,7 +193,13 @@ class _Loop:
                     "what its class does in `call` into the functional graph."
                 )
 
-    def run(self, functional, inputs, operation_fn, masks=None):
+    def run(
+        self,
+        functional: keras.Model,
+        inputs: list[Any],
+        operation_fn: Callable[..., Any],
+        masks: Any = None,
+    ) -> Any:
         """The outputs of a functional model, or of a `keras.Function`."""
         self.seen.add(functional)
         tensors = dict(
@@ -202,7 +222,12 @@ class _Loop:
         found = [tensors[id(kt)] for kt in functional.outputs]
         return keras.tree.pack_sequence_as(gr.struct_of(functional), found)
 
-    def _call(self, node, tensors, operation_fn):
+    def _call(
+        self,
+        node: Any,
+        tensors: dict[int, Any],
+        operation_fn: Callable[..., Any],
+    ) -> list[Any]:
         """The flat outputs of one recorded call."""
         handed_on = self.closing.handed_on.get(node)
         if handed_on is not None:
@@ -224,7 +249,7 @@ class _Loop:
             return keras.tree.flatten(run(masks=stand_in.masks))
 
 
-def _check_parts(layer, expected, got):
+def _check_parts(layer: keras.Layer, expected: Any, got: Any) -> None:
     """Refuse parts that do not compute what their layer does."""
     to_numpy = keras.ops.convert_to_numpy
     for a, b in zip(map(to_numpy, expected), map(to_numpy, got), strict=True):
@@ -239,12 +264,16 @@ def _check_parts(layer, expected, got):
             )
 
 
-def differences(expected, got):
+def differences(
+    expected: list[NDArray[np.float64]], got: list[NDArray[np.float64]]
+) -> list[float]:
     """The `difference` of each output."""
     return [difference(a, b) for a, b in zip(expected, got, strict=True)]
 
 
-def difference(expected, got):
+def difference(
+    expected: NDArray[np.float64], got: NDArray[np.float64]
+) -> float:
     """`max|expected - got| / max|expected|`; infinite where one is NaN."""
     expected = expected.astype("float64")
     got = got.astype("float64")
@@ -257,11 +286,11 @@ def difference(expected, got):
     return float(worst / scale) if 0 < scale < np.inf else float(worst)
 
 
-def resolution(array):
+def resolution(array: NDArray[np.float64]) -> float:
     """A few steps of the array's own precision, by its scale."""
     return resolution_of(array.dtype.name)
 
 
-def resolution_of(dtype):
+def resolution_of(dtype: str) -> float:
     """A few steps of a type's precision."""
     return 8 * {"float16": 2.0**-10, "bfloat16": 2.0**-7}.get(dtype, 2.0**-23)

@@ -1,13 +1,22 @@
 """Inputs to compare two models on: those given, or random ones."""
 
+from __future__ import annotations
+
 import itertools
 import math
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Tensor
 
 _L = keras.layers
 _INDEXED = (
@@ -29,7 +38,9 @@ _TAKE = gr.operation("numpy.Take")
 _ONE_HOT = gr.operation("nn.OneHot")
 
 
-def batches(model, x, samples, seed):
+def batches(
+    model: keras.Model, x: NDArray[np.float64] | None, samples: int, seed: int
+) -> list[NDArray[np.float64]]:
     """What to run a model on: a list of its inputs.
 
     Args:
@@ -61,28 +72,28 @@ def batches(model, x, samples, seed):
     return found
 
 
-def few(model, batch):
+def few(model: keras.Model, batch: Any) -> Any:
     """Two samples of a batch, for what each sample shows as well as all do."""
     if any(kt.shape[0] for kt in gr.functional_of(model).inputs):
         return batch
 
-    def cut(array):
+    def cut(array: NDArray[np.float64]) -> NDArray[np.float64]:
         return array[:2] if np.ndim(array) else array
 
     return keras.tree.map_structure(cut, batch)
 
 
-def count(found):
+def count(found: list[NDArray[np.float64]]) -> int:
     """How many samples there are in batches."""
     return sum(_length(batch) for batch in found)
 
 
-def _length(batch):
+def _length(batch: Any) -> int:
     shapes = [np.shape(x) for x in keras.tree.flatten(batch) if x is not None]
     return max((shape[0] for shape in shapes if shape), default=1)
 
 
-def _first(x, samples):
+def _first(x: Any, samples: Any) -> Any:
     """The first batches of a dataset, enough for so many samples."""
     if isinstance(x, keras.utils.PyDataset):
         length = x.num_batches
@@ -108,7 +119,9 @@ def _first(x, samples):
 # Random ones -----------------------------------------------------------------
 
 
-def _random(model, samples, seed):
+def _random(
+    model: keras.Model, samples: int, seed: int
+) -> list[NDArray[np.float64]]:
     """Random inputs in the structure that the model takes."""
     rng = np.random.default_rng(seed)
     graph = gr.read(model)
@@ -127,7 +140,9 @@ def _random(model, samples, seed):
     return [keras.tree.pack_sequence_as(structure, flat) for flat in drawn]
 
 
-def _drawn(kt, size, bound, rng):
+def _drawn(
+    kt: keras.KerasTensor, size: int, bound: Any, rng: Any
+) -> NDArray[np.float64]:
     """Random values of one input.
 
     Args:
@@ -171,7 +186,7 @@ def _drawn(kt, size, bound, rng):
     return drawn.astype(kt.dtype)
 
 
-def _lengths(shape, rng):
+def _lengths(shape: Any, rng: Any) -> Any:
     """A mask of sequences of random lengths, one step or more."""
     if len(shape) < 2:
         return rng.random(shape) < 0.5
@@ -179,7 +194,7 @@ def _lengths(shape, rng):
     return np.arange(shape[-1]) < lengths
 
 
-def _bound(tensor):
+def _bound(tensor: Tensor) -> None:
     """How many numbers an input may count up to, as far as it is looked up.
 
     Returns:
@@ -203,11 +218,11 @@ def _bound(tensor):
     return min(found, default=None)
 
 
-def _rounds(op):
+def _rounds(op: keras.Layer) -> bool:
     return type(op).__name__ == "Cast"
 
 
-def _table(call, tensor):
+def _table(call: Call, tensor: Tensor) -> None:
     """The size of the table that a call looks the tensor's numbers up in."""
     op = getattr(call.op, "layer", call.op)  # TimeDistributed
     if isinstance(op, _L.CategoryEncoding):
@@ -224,7 +239,7 @@ def _table(call, tensor):
     return min(sizes, default=None)
 
 
-def _taken(call, tensor):
+def _taken(call: Call, tensor: Any) -> Any:
     """The size of the axis that `ops.take` takes from."""
     source = call.argument("x")
     if source is tensor:

@@ -1,5 +1,10 @@
 """A layer and what belongs to it: normalization and activation behind it."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 import keras
 
 from keras_gates.surgeon.rules import rule_of
@@ -7,6 +12,10 @@ from keras_gates.surgeon.rules.elementwise import Elementwise
 from keras_gates.surgeon.rules.normalization import Mixing
 from keras_gates.surgeon.rules.per_channel import PReLU
 from keras_gates.surgeon.rules.spatial import Spatial
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Graph
 
 POSITIONS = ("activation", "norm")
 NORMS = (
@@ -17,7 +26,7 @@ NORMS = (
 )
 
 
-def chain(graph, call, position="activation"):
+def chain(graph: Graph, call: Call, position: str = "activation") -> list[Call]:
     """The calls from a layer to where a gate on it belongs.
 
     A gate in front of a normalization would be divided out again, so it
@@ -40,7 +49,7 @@ def chain(graph, call, position="activation"):
     return found
 
 
-def entry_of(graph, call):
+def entry_of(graph: Graph, call: Call) -> Any:
     """The call at which a layer begins: zero padding in front of it, or it."""
     before = call.inputs[0].producer
     if before is None or _sole_reader(graph, before) is not call:
@@ -50,7 +59,7 @@ def entry_of(graph, call):
     return before if pads else call
 
 
-def _sole_reader(graph, call):
+def _sole_reader(graph: Graph, call: Call) -> Call | None:
     """The one call that reads what `call` gives, in the same model."""
     if len(call.outputs) != 1:
         return None
@@ -63,7 +72,7 @@ def _sole_reader(graph, call):
     return after if inside and alone else None
 
 
-def is_activation(call):
+def is_activation(call: Call) -> bool:
     """Whether a call treats each value alone, as activations do."""
     rule = rule_of(call)
     alone = isinstance(rule, (Elementwise, PReLU))

@@ -1,9 +1,14 @@
 """Where gates on channels go, and which of them must be one gate."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.layers import FilterGate
@@ -18,6 +23,12 @@ from keras_gates.surgeon.rules.rule import POSITIVE
 from keras_gates.surgeon.solving import removable
 from keras_gates.transforms.finding import chains
 from keras_gates.transforms.finding.regions import has_kernel
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.passes.label import Labelling
 
 
 @dataclasses.dataclass(eq=False)
@@ -44,19 +55,23 @@ class Channels:
     approximate: str = ""
 
     @property
-    def name(self):
+    def name(self) -> Any:
         return self.places[0][0].path
 
     @property
-    def calls(self):
+    def calls(self) -> list[Call]:
         return [call for place in self.places for call in place]
 
     @property
-    def gate_name(self):
+    def gate_name(self) -> str:
         return f"{self.places[0][0].op.name}_filter_gate"
 
 
-def find_channels(graph, labelling=None, position="activation"):
+def find_channels(
+    graph: Graph,
+    labelling: Labelling | None = None,
+    position: str = "activation",
+) -> list[Channels]:
     """The `Channels` of a graph, in order.
 
     A gate is never in front of a batch normalization that would divide its
@@ -94,7 +109,7 @@ def find_channels(graph, labelling=None, position="activation"):
     return result
 
 
-def _mark_futile(graph, found):
+def _mark_futile(graph: Graph, found: list[Channels]) -> None:
     """Find those whose closing removes nothing, by trial solutions."""
     why = _futile(graph, found, exact=True)
     loose = _futile(graph, found, exact=False) if why else {}
@@ -107,7 +122,7 @@ def _mark_futile(graph, found):
             one.approximate = f"{how}: {reason}"
 
 
-def _futile(graph, found, exact):
+def _futile(graph: Graph, found: list[Channels], exact: bool) -> dict[Any, Any]:
     """`{number: reason}` of those none of whose channels can go."""
     trial = gr.read(graph.model)
     twin = dict(zip(graph.calls, trial.calls, strict=True))
@@ -129,7 +144,7 @@ def _futile(graph, found, exact):
     }
 
 
-def _behind_norms(graph, chain, position):
+def _behind_norms(graph: Graph, chain: list[Call], position: str) -> Any:
     """The chain itself, or those of the normalizations that come next."""
     norms = _norms_ahead(chain[-1].outputs[0])
     if not norms:
@@ -142,7 +157,7 @@ def _behind_norms(graph, chain, position):
     ]
 
 
-def _norms_ahead(tensor):
+def _norms_ahead(tensor: Tensor) -> list[Any]:
     """Normalizations that a factor on this tensor would reach unchanged."""
     found, seen, todo = {}, set(), [tensor]
     while todo:
@@ -157,7 +172,7 @@ def _norms_ahead(tensor):
     return list(found)
 
 
-def _passes_factors(call):
+def _passes_factors(call: Call) -> bool:
     rule = rule_of(call)
     # A bias moves the channel, and the normalization takes that back.
     if isinstance(rule, Depthwise):
@@ -165,7 +180,7 @@ def _passes_factors(call):
     return rule.scaling(call) in (LINEAR, POSITIVE)
 
 
-def _pinned(labelling):
+def _pinned(labelling: Labelling) -> dict[int, str]:
     """Class -> why its units must stay."""
     classes, units = labelling.classes, labelling.units
     found = {}
@@ -177,7 +192,9 @@ def _pinned(labelling):
     return found
 
 
-def _behind_moves(graph, labelling, chain, position):
+def _behind_moves(
+    graph: Graph, labelling: Labelling, chain: list[Call], position: str
+) -> list[Call]:
     """The chain, or a longer one, to where each factor is for one channel.
 
     The units of a layer that is reshaped to a map go by the channel of the
@@ -198,7 +215,7 @@ def _behind_moves(graph, labelling, chain, position):
     return chain if found is None else found
 
 
-def _moved_or_treated(graph, call):
+def _moved_or_treated(graph: Graph, call: Call) -> Any:
     """What alone reads a call's output, and moves or treats its channels."""
     (tensor, *more) = call.outputs
     if more or len(tensor.consumers) != 1 or tensor in graph.outputs:
@@ -211,13 +228,15 @@ def _moved_or_treated(graph, call):
     return after if alone and once and fits else None
 
 
-def _has_factor_each(labelling, call):
+def _has_factor_each(labelling: Labelling, call: Call) -> bool:
     """Whether an axis of what a call puts out has each channel just once."""
     _, classes = _along_one_axis(labelling, call.outputs[0])
     return classes is not None and len(np.unique(classes)) == len(classes)
 
 
-def _along_one_axis(labelling, tensor):
+def _along_one_axis(
+    labelling: Labelling, tensor: Tensor
+) -> tuple[int, NDArray[np.int64]]:
     """`(axis, classes)` of a tensor's channels; None, None: of several axes."""
     axis, own = lb.sole_axis(labelling.classes[labelling.labels[tensor]])
     if axis is None or own.size != tensor.shape[axis]:
@@ -225,7 +244,9 @@ def _along_one_axis(labelling, tensor):
     return axis, own
 
 
-def _channels(labelling, chain, pinned):
+def _channels(
+    labelling: Labelling, chain: list[Call], pinned: dict[int, str]
+) -> Channels:
     """The `Channels` of one place, with the reason if it gets no gate."""
     tensor = chain[-1].outputs[0]
     found = Channels([chain])
@@ -245,7 +266,7 @@ def _channels(labelling, chain, pinned):
     return found
 
 
-def _barred(labelling, chain):
+def _barred(labelling: Any, chain: Any) -> Any:
     """Why what comes out of a chain has no channels that a gate could close."""
     for step in labelling.steps:
         if step.call is chain[-1] and step.flow.reason is not None:
@@ -254,7 +275,7 @@ def _barred(labelling, chain):
     return "its channels are not along one axis"
 
 
-def _only_scales(tensor):
+def _only_scales(tensor: Tensor) -> bool:
     """Whether it is the smaller side of a product, as in a squeeze."""
     while len(tensor.consumers) == 1:
         (call,) = tensor.consumers
@@ -266,7 +287,7 @@ def _only_scales(tensor):
     return False
 
 
-def _shared(found):
+def _shared(found: list[Channels]) -> list[Channels]:
     """Put together what holds the same channels; mark what is tied."""
     barred = {id(c.places[0][0].op): c.reason for c in found if c.reason}
     for one in found:

@@ -1,6 +1,10 @@
 """Which convolutions of a model can carry a shortcut."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 from keras import layers
@@ -13,6 +17,9 @@ from keras_gates.layers.resconv.res_conv import ResConv
 from keras_gates.stats import tables
 from keras_gates.transforms.fusing.wiring import Wiring
 from keras_gates.transforms.fusing.wiring import shared_layers
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
 
 _KINDS = (*stock.CONVOLUTIONS, *stock.DEPTHWISE)
 _OTHERS = (
@@ -56,14 +63,14 @@ class Convolutions:
     found: list
 
     @property
-    def converted(self):
+    def converted(self) -> Any:
         return [x for x in self.found if x.reason is None]
 
     @property
-    def left_out(self):
+    def left_out(self) -> Any:
         return [x for x in self.found if x.reason is not None]
 
-    def __str__(self):
+    def __str__(self) -> Any:
         rows = [
             (
                 x.name,
@@ -78,7 +85,9 @@ class Convolutions:
         return f"Model '{self.model}'\n\n{tables.text(head, rows)}"
 
 
-def find_convolutions(model, include=None, exclude=None):
+def find_convolutions(
+    model: keras.Model, include: Any = None, exclude: Any = None
+) -> Any:
     """Find the convolutions that `to_resconv` converts, and why not others.
 
     Args:
@@ -103,7 +112,9 @@ def find_convolutions(model, include=None, exclude=None):
     return read_convolutions(gr.read(model), include, exclude)
 
 
-def read_convolutions(graph, include=None, exclude=None):
+def read_convolutions(
+    graph: Graph, include: Any = None, exclude: Any = None
+) -> Any:
     """The `Convolutions` of a `Graph`."""
     patterns.check(include, "include")
     patterns.check(exclude, "exclude")
@@ -120,7 +131,7 @@ def read_convolutions(graph, include=None, exclude=None):
     return Convolutions(graph.model.name, found)
 
 
-def _check_used(given, argument, found):
+def _check_used(given: Any, argument: Any, found: Any) -> None:
     for pattern in patterns.listed(given):
         if not any(patterns.matches(pattern, x.site.calls) for x in found):
             names = ", ".join(x.name for x in found) or "none"
@@ -131,7 +142,7 @@ def _check_used(given, argument, found):
             )
 
 
-def _judged(site, wiring, include, exclude):
+def _judged(site: Any, wiring: Any, include: Any, exclude: Any) -> Any:
     name = site.calls[0].path
     reason = _why_not(site, wiring, include, exclude)
     if reason is not None:
@@ -146,7 +157,7 @@ def _judged(site, wiring, include, exclude):
     return Convolution(name, site, norm, arguments, trial.shortcut_kind)
 
 
-def _why_not(site, wiring, include, exclude):
+def _why_not(site: Any, wiring: Any, include: Any, exclude: Any) -> Any:
     op = site.op
     left = include is not None and not patterns.matches(include, site.calls)
     if left or patterns.matches(exclude, site.calls):
@@ -162,7 +173,7 @@ def _why_not(site, wiring, include, exclude):
     return _norm_in_the_way(site, wiring)
 
 
-def _norm_in_the_way(site, wiring):
+def _norm_in_the_way(site: Any, wiring: Any) -> Any:
     """Why `m` would be divided out again behind it, or None."""
     if site.op.activation is not keras.activations.linear:
         return None
@@ -176,7 +187,7 @@ def _norm_in_the_way(site, wiring):
     )
 
 
-def _normalization(site, wiring):
+def _normalization(site: Any, wiring: Any) -> Any:
     """The batch normalization that belongs to a convolution, or None."""
     after = wiring.after(site)
     plain = site.op.activation is keras.activations.linear
@@ -194,7 +205,7 @@ def _normalization(site, wiring):
     return after if fits and alone and alike else None
 
 
-def _arguments(site, norm):
+def _arguments(site: Any, norm: Any) -> Any:
     """The arguments of the `ResConv` that a convolution becomes."""
     config = {
         key.replace("depthwise_", "kernel_"): value

@@ -1,10 +1,18 @@
 """Branches and blocks that the user names by their first and last layers."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 from keras_gates.transforms.finding import regions
 from keras_gates.transforms.finding.pieces import Piece
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
 
-def named_piece(finder, kind, pair):
+
+def named_piece(finder: Any, kind: str, pair: Any) -> Any:
     """The `Piece` between two layers.
 
     Args:
@@ -54,7 +62,7 @@ def named_piece(finder, kind, pair):
     return piece
 
 
-def _call(graph, name, kind):
+def _call(graph: Graph, name: str, kind: str) -> Any:
     """The one call of the layer with this name."""
     found = {c.site: c for c in graph.calls if name in (c.path, c.op.name)}
     if len(found) == 1:
@@ -71,7 +79,7 @@ def _call(graph, name, kind):
     )
 
 
-def _end_at_join(piece, first, join, what):
+def _end_at_join(piece: Any, first: Any, join: Any, what: Any) -> None:
     """Gate the one operand of the join that comes from the first layer."""
     places = [
         index
@@ -88,7 +96,7 @@ def _end_at_join(piece, first, join, what):
     piece.operands = [(join, places[0])]
 
 
-def _calls(finder, first, tensor, what):
+def _calls(finder: Any, first: Any, tensor: Any, what: Any) -> Any:
     entry = first.inputs[0]
     calls, strays = regions.calls_between(entry, tensor)
     if first not in calls:

@@ -1,7 +1,11 @@
 """The layers, branches and blocks of a graph that can get a gate."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
+from typing import TYPE_CHECKING
+from typing import Any
 
 from keras import layers
 
@@ -11,6 +15,10 @@ from keras_gates.surgeon.rules.rule import channel_axis
 from keras_gates.transforms.finding import chains
 from keras_gates.transforms.finding import regions
 from keras_gates.transforms.gating import shortcuts
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Graph
 
 MISMATCH = ("project", "skip")
 # Why a piece gets no gate under mismatch="skip".
@@ -43,7 +51,7 @@ class Piece:
     reason: str = ""
 
     @property
-    def name(self):
+    def name(self) -> Any:
         """The path of its first layer; of its last for a block."""
         if self.kind == "block":
             return self.end.path
@@ -51,12 +59,12 @@ class Piece:
         return (kernels or self.calls)[0].path
 
     @property
-    def end(self):
+    def end(self) -> Any:
         """The call that it ends in: the join, or its last one."""
         return self.last or self.operands[0][0]
 
     @property
-    def gate_name(self):
+    def gate_name(self) -> Any:
         own = self.end if self.kind == "block" else None
         kernels = [c for c in self.calls if regions.has_kernel(c)]
         call = own or (kernels or self.calls)[0]
@@ -73,7 +81,9 @@ class Finder:
             a pooling or a 1x1 convolution.
     """
 
-    def __init__(self, graph, shapes, mismatch="project"):
+    def __init__(
+        self, graph: Graph, shapes: Any, mismatch: str = "project"
+    ) -> None:
         self.graph = graph
         self.shapes = shapes
         self.mismatch = mismatch
@@ -84,7 +94,7 @@ class Finder:
             if not join.call.op.name.endswith(ADDED)
         ]
 
-    def layers(self, position="activation"):
+    def layers(self, position: Any = "activation") -> Any:
         """Each layer with a kernel, and a shortcut round it."""
         found = {}
         for call in self.graph.calls:
@@ -92,12 +102,12 @@ class Finder:
                 found[call.site] = self._layer(call, position)
         return list(found.values())
 
-    def _is_layer(self, call):
+    def _is_layer(self, call: Call) -> Any:
         own = not call.op.name.endswith(ADDED)
         single = len(call.inputs) == len(call.outputs) == 1
         return own and single and regions.has_kernel(call)
 
-    def _layer(self, call, position):
+    def _layer(self, call: Call, position: Any) -> Any:
         chain = chains.chain(self.graph, call, position)
         start = chains.entry_of(self.graph, call)
         calls = chain if start is call else [start, *chain]
@@ -107,7 +117,7 @@ class Finder:
             piece.reason = "its shortcut would cost as much as it does"
         return piece
 
-    def branches(self):
+    def branches(self) -> Any:
         """What can be closed on its way to a join."""
         found = []
         for join in self.joins:
@@ -119,7 +129,7 @@ class Finder:
                 found.append(self.checked(piece))
         return found
 
-    def blocks(self):
+    def blocks(self) -> Any:
         """The pieces from a fork to a join, with all their branches.
 
         A block that needs a shortcut and is inside another gets none: the
@@ -135,7 +145,7 @@ class Finder:
                 block.reason = "it is inside another block"
         return found
 
-    def _block(self, join):
+    def _block(self, join: Any) -> Any:
         calls, _ = regions.calls_between(join.fork, join.call.outputs[0])
         calls.sort(key=self.order.get)
         piece = Piece("block", calls)
@@ -149,7 +159,7 @@ class Finder:
         piece.reason = next(filter(None, why), "")
         return self.checked(piece)
 
-    def add_shortcut(self, piece):
+    def add_shortcut(self, piece: Any) -> Any:
         """Find the shortcut from the entry of a piece to its output."""
         call, index = piece.entry
         ends = call.inputs[index], piece.last.outputs[0]
@@ -165,7 +175,7 @@ class Finder:
             piece.reason = "it begins and ends in different models"
         return self.checked(piece)
 
-    def checked(self, piece):
+    def checked(self, piece: Any) -> Any:
         """Give the reason why a piece that is found gets no gate."""
         tensor = piece.last and piece.last.outputs[0]
         if tensor is not None:
@@ -183,7 +193,7 @@ class Finder:
         return piece
 
 
-def _why_not(join, operand):
+def _why_not(join: Any, operand: Any) -> Any:
     """Why an operand of a join can't be closed, or ""."""
     if join.adds and join.shortcut is None:
         return (
@@ -194,11 +204,11 @@ def _why_not(join, operand):
     return "" if operand.closed else _leaks(tensor)
 
 
-def _leaks(tensor):
+def _leaks(tensor: Any) -> Any:
     return f"the output of '{tensor.producer.path}' is read elsewhere, too"
 
 
-def _is_gate(call, kind):
+def _is_gate(call: Call, kind: str) -> Any:
     """Whether a call is a gate, or leads to one by an added subtraction."""
     if call is None:
         return False
@@ -207,7 +217,7 @@ def _is_gate(call, kind):
     return isinstance(call.op, Gate) and call.op.kind == kind
 
 
-def _channels(piece, ends):
+def _channels(piece: Any, ends: Any) -> Any:
     """The axis of the channels of what goes in and what comes out."""
     if isinstance(piece.last.op, layers.Concatenate):
         return piece.last.op.axis
@@ -215,7 +225,7 @@ def _channels(piece, ends):
     return channel_axis(laid[0] if laid else None, len(ends[0].shape))
 
 
-def _costs_as_much(call, shortcut):
+def _costs_as_much(call: Call, shortcut: Any) -> Any:
     """Whether a 1x1 convolution has as large a kernel as the layer."""
     if shortcut is None or not shortcut.width:
         return False

@@ -1,6 +1,10 @@
 """Forks, joins, and the pieces of a graph between two tensors."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
 
 from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.rules import layer_table as lt
@@ -8,12 +12,17 @@ from keras_gates.surgeon.rules import merge as mg
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.rule import Rule
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Tensor
+
 # Rules of the operations at which branches meet.
 SUMS = (mg.ADD, mg.AVERAGE, mg.SCALED_ADD)
 JOINS = (*SUMS, lt.CONCATENATE)
 
 
-def has_kernel(call):
+def has_kernel(call: Call) -> bool:
     """Whether a call multiplies by weights, or may do so for all we know."""
     costs = rule_of(call).costs
     if costs is None:
@@ -21,7 +30,7 @@ def has_kernel(call):
     return bool(costs)
 
 
-def is_join(call):
+def is_join(call: Call) -> bool:
     """Whether tensors meet in a call, each in a place of its own."""
     return len(set(call.inputs)) > 1 and rule_of(call) in JOINS
 
@@ -32,7 +41,7 @@ class Dominators:
     None stands for what is in front of the model's inputs.
     """
 
-    def __init__(self, graph):
+    def __init__(self, graph: Graph) -> None:
         self._above = dict.fromkeys(graph.inputs)
         self._depth = {None: 0, **dict.fromkeys(graph.inputs, 1)}
         for call in graph.calls:
@@ -41,7 +50,7 @@ class Dominators:
                 self._above[tensor] = above
                 self._depth[tensor] = self._depth[above] + 1
 
-    def of(self, tensors):
+    def of(self, tensors: list[Tensor]) -> Tensor:
         """The last tensor on all paths to all of `tensors`, or None."""
         if not tensors:
             return None
@@ -54,7 +63,7 @@ class Dominators:
                     found = self._above[found]
         return found
 
-    def between(self, top, tensor):
+    def between(self, top: Any, tensor: Any) -> Any:
         """Tensors on all paths from `top` to `tensor`, `top` the first."""
         found = []
         while tensor is not top:
@@ -63,7 +72,7 @@ class Dominators:
         return found[::-1]
 
 
-def calls_between(entry, tensor):
+def calls_between(entry: Any, tensor: Any) -> Any:
     """The calls on paths from `entry` to `tensor`, in no order.
 
     Returns:
@@ -84,7 +93,7 @@ def calls_between(entry, tensor):
     return list(calls), strays
 
 
-def leak(graph, calls, exit, join=None):
+def leak(graph: Graph, calls: Any, exit: Any, join: Any = None) -> Any:
     """A tensor inside that is read outside, or None.
 
     Args:
@@ -135,12 +144,12 @@ class Join:
     rule: Rule
 
     @property
-    def adds(self):
+    def adds(self) -> Any:
         """Whether it adds; else it lays channels side by side."""
         return self.rule in SUMS
 
     @property
-    def shortcut(self):
+    def shortcut(self) -> Any:
         """The operand that is there if the others are zero, or None.
 
         In a sum it is the one with the fewest kernels, and it must be told
@@ -152,12 +161,12 @@ class Join:
         return first if first.weight == 0 else None
 
     @property
-    def branches(self):
+    def branches(self) -> Any:
         """The operands that are not a shortcut."""
         return [o for o in self.operands if o.weight and o != self.shortcut]
 
 
-def find_joins(graph):
+def find_joins(graph: Graph) -> list[Any]:
     """The `Join`s of a graph, in order; those of one site once."""
     dominators, found = Dominators(graph), {}
     for call in graph.calls:
@@ -174,7 +183,9 @@ def find_joins(graph):
     return list(found.values())
 
 
-def _operand(graph, dominators, fork, join, index):
+def _operand(
+    graph: Graph, dominators: Any, fork: Any, join: Any, index: Any
+) -> Any:
     """The longest closed piece that ends at this place."""
     tensor = join.inputs[index]
     calls, _ = calls_between(fork, tensor)

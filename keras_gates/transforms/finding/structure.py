@@ -1,6 +1,12 @@
 """What there is in a model to be gated, and what is not and why."""
 
+from __future__ import annotations
+
 import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.shapes import shapes_of
@@ -10,6 +16,9 @@ from keras_gates.transforms.finding.channels import find_channels
 from keras_gates.transforms.finding.pieces import MISMATCH
 from keras_gates.transforms.finding.pieces import Finder
 from keras_gates.transforms.gating.spec import check_one_of
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
 
 # Two sizes for inputs whose size is open: a shortcut must do for both.
 _TRIED = (96, 160)
@@ -33,7 +42,7 @@ class Structure:
     branches: list
     blocks: list
 
-    def __str__(self):
+    def __str__(self) -> Any:
         rows = [
             (kind, x.name, *_described(x))
             for kind in ("filters", "layers", "branches", "blocks")
@@ -43,7 +52,9 @@ class Structure:
         return f"Model '{self.model}'\n\n{tables.text(head, rows)}"
 
 
-def find_structure(model, mismatch="project", position="activation"):
+def find_structure(
+    model: keras.Model, mismatch: Any = "project", position: Any = "activation"
+) -> Any:
     """Find the filters, layers, branches and blocks that can get gates.
 
     By the graph alone: a branch is what lies between a fork and a join
@@ -81,7 +92,7 @@ def find_structure(model, mismatch="project", position="activation"):
     )
 
 
-def tried_shapes(graph, given=None):
+def tried_shapes(graph: Graph, given: Any = None) -> Any:
     """The shape of each tensor, for some sizes of the inputs.
 
     Where an input leaves a size open, for two. Where these do not fit the
@@ -101,11 +112,11 @@ def tried_shapes(graph, given=None):
         return [recorded]
 
 
-def _filled(shape, size):
+def _filled(shape: Any, size: Any) -> Any:
     return tuple(size if s is None else s for s in shape[1:])
 
 
-def _described(found):
+def _described(found: Any) -> Any:
     """The columns of the table for one row."""
     if hasattr(found, "places"):
         where = ", ".join(place[-1].path for place in found.places)

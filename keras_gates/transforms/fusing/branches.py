@@ -1,7 +1,12 @@
 """Linear branches that are added, and one convolution for them all."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+from typing import Any
 
 from keras import layers
 
@@ -9,6 +14,11 @@ from keras_gates.graphs import graph as gr
 from keras_gates.transforms.fusing import edits as ed
 from keras_gates.transforms.fusing import forms
 from keras_gates.transforms.fusing import linear
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Site
+    from keras_gates.transforms.fusing.wiring import Wiring
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,7 +36,7 @@ class Branch:
     sites: tuple = ()
 
     @property
-    def base(self):
+    def base(self) -> Any:
         """Its convolution, if nothing but padding is in front, or None."""
         for site in self.sites:
             if forms.is_kernel(site):
@@ -36,14 +46,16 @@ class Branch:
         return None
 
 
-def find(graph, wiring, edits, batch_norm):
+def find(
+    graph: Graph, wiring: Wiring, edits: dict[Any, Any], batch_norm: bool
+) -> None:
     """Add the edits that merge the branches of a graph's additions."""
     for site in graph.sites:
         if id(site) not in edits and _adds(site):
             _merge(site, wiring, edits)
 
 
-def _adds(site):
+def _adds(site: Site) -> bool:
     """Whether a call adds tensors of one shape, and nothing else."""
     shapes = {tuple(kt.shape) for kt in site.node.input_tensors}
     several = len(site.node.input_tensors) > 1
@@ -51,7 +63,7 @@ def _adds(site):
     return type(site.op) in add and several and len(shapes) == 1
 
 
-def _merge(site, wiring, edits):
+def _merge(site: Any, wiring: Any, edits: Any) -> None:
     operands = site.node.input_tensors
     for rank, axis in forms.layouts(operands[0].shape):
         ways = [
@@ -74,7 +86,9 @@ def _merge(site, wiring, edits):
             return
 
 
-def _branches(kt, wiring, edits, rank, axis):
+def _branches(
+    kt: Any, wiring: Any, edits: Any, rank: int, axis: int
+) -> Iterator[Any]:
     """All branches that end in a tensor, the shortest first."""
     channels = kt.shape[axis]
     if channels is None:
@@ -92,7 +106,7 @@ def _branches(kt, wiring, edits, rank, axis):
         yield Branch(kt, form, sites)
 
 
-def _sum(parallel):
+def _sum(parallel: Any) -> Any:
     """`(branch, form)`: the branch with the widest kernel, and the sum."""
     bases = [b for b in parallel if b.base is not None]
     bases.sort(key=lambda b: -math.prod(b.form.taps))

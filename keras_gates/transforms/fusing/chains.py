@@ -1,19 +1,32 @@
 """Convolutions and Dense layers with scales and offsets beside them."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 from keras import layers
 
 from keras_gates.transforms.fusing import edits as ed
 from keras_gates.transforms.fusing import forms
 from keras_gates.transforms.fusing import linear
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Site
+    from keras_gates.transforms.fusing.linear import Linear
+    from keras_gates.transforms.fusing.wiring import Wiring
 
-def find(graph, wiring, edits, batch_norm):
+
+def find(
+    graph: Graph, wiring: Wiring, edits: dict[Any, Any], batch_norm: bool
+) -> None:
     """Add the edits that fold the chains of a graph."""
     types = {layers.Rescaling}
     if batch_norm:
         types.add(layers.BatchNormalization)
 
-    def free(site):
+    def free(site: Site | None) -> bool:
         return site is not None and id(site) not in edits
 
     for site in graph.sites:
@@ -42,7 +55,14 @@ def find(graph, wiring, edits, batch_norm):
             edits[id(chain[-1])] = ed.merged(site.op, form, source)
 
 
-def _joined(site, form, types, rank, axis, in_front=False):
+def _joined(
+    site: Site,
+    form: Linear,
+    types: set[type[Any]],
+    rank: int,
+    axis: int,
+    in_front: bool = False,
+) -> None:
     """The form with one more layer, or None."""
     if type(site.op) not in types:
         return None

@@ -1,6 +1,10 @@
 """Which layers are linear, in the form of `Linear`."""
 
+from __future__ import annotations
+
 import math
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
@@ -13,8 +17,12 @@ from keras_gates.layers import stock
 from keras_gates.layers.window import Window
 from keras_gates.transforms.fusing import linear
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Site
+    from keras_gates.transforms.fusing.linear import Linear
 
-def form_of(site, rank, axis):
+
+def form_of(site: Any, rank: int, axis: int) -> Any:
     """The `Linear` of a recorded call, or None.
 
     Args:
@@ -25,18 +33,18 @@ def form_of(site, rank, axis):
     return _form(site, rank, axis) if is_linear(site) else None
 
 
-def form_inside(site):
+def form_inside(site: Site) -> Linear:
     """The `Linear` of a convolution or Dense layer, activation aside."""
     return _form(site, *layout_of(site))
 
 
-def is_linear(site):
+def is_linear(site: Site) -> bool:
     """Whether a call has no activation."""
     activation = getattr(site.op, "activation", None)
     return activation in (None, keras.activations.linear)
 
 
-def _form(site, rank, axis):
+def _form(site: Site, rank: int, axis: int) -> Linear:
     make = _FORMS.get(type(site.op))
     alone = len(site.node.input_tensors) == len(site.node.outputs) == 1
     if make is None or not alone or gr.has_own_call(site.op):
@@ -44,24 +52,24 @@ def _form(site, rank, axis):
     return make(site, rank, axis)
 
 
-def is_kernel(site):
+def is_kernel(site: Site) -> bool:
     """Whether a call is of a layer that a fused one can be made from."""
     return type(site.op) in KERNELS
 
 
-def is_padding(site):
+def is_padding(site: Any) -> Any:
     """Whether a call pads with zeros."""
     return type(site.op) in PADDINGS
 
 
-def layouts(shape):
+def layouts(shape: Any) -> Any:
     """`(rank, axis)` of all layers that tensors of a shape may come from."""
     rank = len(shape) - 2
     spatial = [(rank, rank + 1), (rank, 1)] if rank in stock.RANKS else []
     return [*spatial, (0, rank + 1)]
 
 
-def layout_of(site):
+def layout_of(site: Site) -> tuple[int, int]:
     """`(rank, axis)` of a convolution or Dense layer."""
     count = len(site.node.outputs[0].shape)
     if type(site.op) is layers.Dense:
@@ -70,7 +78,7 @@ def layout_of(site):
     return count - 2, 1 if first else count - 1
 
 
-def remade(layer, form):
+def remade(layer: keras.Layer, form: Any) -> Any:
     """A layer like a convolution or Dense layer, and its new weights."""
     kernel = form.kernel
     if stock.is_depthwise(layer):
@@ -86,7 +94,7 @@ def remade(layer, form):
     return new, [kernel, form.bias][: 1 + form.biased]
 
 
-def _window(site, rank, axis):
+def _window(site: Any, rank: int, axis: int) -> Any:
     """The `Window` of a layer that has the wanted layout, or None."""
     op, shape = site.op, site.node.input_tensors[0].shape
     first = getattr(op, "data_format", "channels_last") == "channels_first"
@@ -100,7 +108,9 @@ def _window(site, rank, axis):
     return Window(taps, op.strides, steps, op.padding, sizes)
 
 
-def _shifted(window, kernel, bias, groups, biased=False):
+def _shifted(
+    window: Any, kernel: Any, bias: Any, groups: Any, biased: Any = False
+) -> Any:
     pads = window.pads
     placed = None not in pads
     return linear.Linear(
@@ -116,7 +126,7 @@ def _shifted(window, kernel, bias, groups, biased=False):
     )
 
 
-def _convolution(site, rank, axis):
+def _convolution(site: Any, rank: int, axis: int) -> Any:
     op, window = site.op, _window(site, rank, axis)
     if window is None or not _is_bare(op):
         return None
@@ -128,18 +138,18 @@ def _convolution(site, rank, axis):
     return _shifted(window, kernel, bias, groups, op.use_bias)
 
 
-def _dense(site, rank, axis):
+def _dense(site: Site, rank: int, axis: int) -> Linear:
     if rank or not _is_bare(site.op):
         return None
     return linear.Linear(*kernels.of(site.op), 1, (), (), (), site.op.use_bias)
 
 
-def _is_bare(op):
+def _is_bare(op: keras.Layer) -> bool:
     """Whether it has no weights but those that every one has."""
     return len(op.weights) == 1 + op.use_bias
 
 
-def _normalization(site, rank, axis):
+def _normalization(site: Any, rank: int, axis: int) -> Any:
     op, node = site.op, site.node
     count = len(node.outputs[0].shape)
     given = [*node.arguments.args[1:2], node.arguments.kwargs.get("training")]
@@ -149,7 +159,7 @@ def _normalization(site, rank, axis):
     return linear.pointwise(scale, offset, rank)
 
 
-def _rescaling(site, rank, axis):
+def _rescaling(site: Any, rank: int, axis: int) -> Any:
     op, tensor = site.op, site.node.input_tensors[0]
     if np.ndim(op.scale) or np.ndim(op.offset):
         return None
@@ -161,7 +171,7 @@ def _rescaling(site, rank, axis):
     return linear.pointwise(scale, offset, rank, bool(op.offset))
 
 
-def _pool(site, rank, axis):
+def _pool(site: Any, rank: int, axis: int) -> Any:
     window = _window(site, rank, axis)
     # The "same" of a pooling is no sum of zeros: see `zero_padded_pool`.
     if window is None or None in window.pads or any(map(any, window.pads)):
@@ -172,7 +182,7 @@ def _pool(site, rank, axis):
     return _shifted(window, share, np.zeros(channels), channels)
 
 
-def _padding(site, rank, axis):
+def _padding(site: Any, rank: int, axis: int) -> Any:
     shape = site.node.input_tensors[0].shape
     first = site.op.data_format == "channels_first"
     if len(shape) != rank + 2 or axis != (1 if first else rank + 1):

@@ -1,8 +1,11 @@
 """Linear operations in one form, which composes and adds up."""
 
+from __future__ import annotations
+
 import dataclasses
 import itertools
 import math
+from typing import Any
 
 import numpy as np
 
@@ -38,34 +41,34 @@ class Linear:
     placed: bool = True
 
     @property
-    def taps(self):
+    def taps(self) -> Any:
         return self.kernel.shape[:-2]
 
     @property
-    def channels(self):
+    def channels(self) -> Any:
         return self.kernel.shape[-2] * self.groups
 
     @property
-    def filters(self):
+    def filters(self) -> Any:
         return self.kernel.shape[-1]
 
     @property
-    def diagonal(self):
+    def diagonal(self) -> Any:
         """Whether each channel only becomes that channel."""
         return self.groups == self.channels == self.filters
 
     @property
-    def single(self):
+    def single(self) -> Any:
         return math.prod(self.taps) == 1
 
     @property
-    def zero_outside(self):
+    def zero_outside(self) -> Any:
         """Whether it is zero for all pixels beyond its own output."""
         still = self.single and set(self.strides) <= {1}
         return still and max(self.start, default=0) <= 0 and not self.biased
 
 
-def pointwise(scale, offset, rank, biased=True):
+def pointwise(scale: Any, offset: Any, rank: int, biased: Any = True) -> Any:
     """`scale * x + offset`, with a number of each for each channel."""
     ones = (1,) * rank
     return Linear(
@@ -79,12 +82,12 @@ def pointwise(scale, offset, rank, biased=True):
     )
 
 
-def identity(channels, rank):
+def identity(channels: Any, rank: int) -> Any:
     """Each channel as it is."""
     return pointwise(np.ones(channels), np.zeros(channels), rank, False)
 
 
-def then(first, second):
+def then(first: Any, second: Any) -> Any:
     """Both, one after the other; None where no one form holds the two."""
     if second.borders and not first.zero_outside:
         return None
@@ -116,7 +119,7 @@ def then(first, second):
     )
 
 
-def plus(base, other):
+def plus(base: Any, other: Any) -> Any:
     """The sum, on the taps of `base`; None if `other` needs others."""
     kernel = _regrouped(other, base.groups)
     known = base.placed and other.placed
@@ -145,29 +148,29 @@ def plus(base, other):
     )
 
 
-def _times(first, second):
+def _times(first: Any, second: Any) -> Any:
     return tuple(a * b for a, b in zip(first, second, strict=True))
 
 
-def _inputs(linear):
+def _inputs(linear: Any) -> Any:
     """`(rows, filters)`: the channel that each entry of a tap reads."""
     rows = linear.kernel.shape[-2]
     group = np.arange(linear.filters) // (linear.filters // linear.groups)
     return group * rows + np.arange(rows)[:, None]
 
 
-def _of_inputs(vectors, linear):
+def _of_inputs(vectors: Any, linear: Any) -> Any:
     """`(..., channels)` as `(..., rows, filters)` of a form's kernel."""
     return vectors[..., _inputs(linear)]
 
 
-def _through(constants, linear):
+def _through(constants: Any, linear: Any) -> Any:
     """What a form makes of constant channels, away from borders."""
     axes = tuple(range(len(linear.taps) + 1))
     return (linear.kernel * _of_inputs(constants, linear)).sum(axes)
 
 
-def _regrouped(linear, groups):
+def _regrouped(linear: Any, groups: Any) -> Any:
     """Its kernel with fewer groups, zeros filled in; None if it has not."""
     if linear.groups % groups:
         return None

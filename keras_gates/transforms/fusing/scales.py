@@ -1,6 +1,10 @@
 """Scales, merged and moved behind what they pass; ReLUs behind ReLUs."""
 
+from __future__ import annotations
+
 import functools
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +16,11 @@ from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import POSITIVE
 from keras_gates.transforms.fusing import edits as ed
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Site
+    from keras_gates.transforms.fusing.wiring import Wiring
+
 _ADD = (layers.Add, gr.operation("numpy.Add"))
 _POOLS = (
     *(layers.MaxPooling1D, layers.MaxPooling2D),
@@ -19,7 +28,9 @@ _POOLS = (
 )
 
 
-def find(graph, wiring, edits, batch_norm):
+def find(
+    graph: Graph, wiring: Wiring, edits: dict[Any, Any], batch_norm: bool
+) -> None:
     """Add the edits that move scales towards the layers that take them."""
     for site in graph.sites:
         if id(site) in edits:
@@ -35,7 +46,7 @@ def find(graph, wiring, edits, batch_norm):
             _move(site, wiring.after(site), edits)
 
 
-def _move(site, after, edits):
+def _move(site: Any, after: Any, edits: Any) -> None:
     """Multiply the scale behind, or go behind what lets it pass."""
     if after is None or id(after) in edits:
         return
@@ -51,7 +62,7 @@ def _move(site, after, edits):
     edits[id(after)] = edit
 
 
-def _sum(site, wiring, edits):
+def _sum(site: Any, wiring: Any, edits: Any) -> None:
     """Make `a x + b x` one scale: what is left of a block without layers."""
     ways = [_scale_of(kt, wiring, edits) for kt in site.node.input_tensors]
     source = ways[0][0]
@@ -64,7 +75,7 @@ def _sum(site, wiring, edits):
     edits[id(site)] = functools.partial(_summed, total, source)
 
 
-def _scale_of(kt, wiring, edits):
+def _scale_of(kt: Any, wiring: Any, edits: Any) -> Any:
     """`(source, scale, sites)`: what a tensor is a multiple of."""
     scale, sites = 1.0, []
     while (site := wiring.sole_maker(kt)) is not None:
@@ -75,24 +86,24 @@ def _scale_of(kt, wiring, edits):
     return kt, scale, sites
 
 
-def _summed(total, source, recall):
+def _summed(total: Any, source: Any, recall: Any) -> Any:
     # An operation has no dtype policy, so the tensor tells.
     policy = getattr(recall.op, "dtype_policy", source.dtype)
     scale = layers.Rescaling(total, dtype=policy, name=recall.op.name)
     return scale(recall.tensor(source))
 
 
-def _scaled(layer, scale, recall):
+def _scaled(layer: keras.Layer, scale: Any, recall: Any) -> Any:
     config = {**layer.get_config(), "scale": scale}
     return layers.Rescaling.from_config(config)(*recall.args)
 
 
-def _scaled_behind(scale, recall):
+def _scaled_behind(scale: Any, recall: Any) -> Any:
     outputs = recall()
     return type(scale).from_config(scale.get_config())(outputs)
 
 
-def _is_scale(site):
+def _is_scale(site: Site) -> bool:
     op = site.op
     if type(op) is not layers.Rescaling or gr.has_own_call(op):
         return False
@@ -101,7 +112,7 @@ def _is_scale(site):
     return plain and keras.backend.is_float_dtype(dtype)
 
 
-def _is_relu(site):
+def _is_relu(site: Site) -> bool:
     op = site.op
     if gr.has_own_call(op):
         return False
@@ -113,7 +124,7 @@ def _is_relu(site):
     )
 
 
-def _is_nonnegative(kt, wiring):
+def _is_nonnegative(kt: Any, wiring: Any) -> Any:
     """Whether a tensor comes from a ReLU, by no more than pooling."""
     maker = wiring.maker(kt)
     while maker is not None and type(maker.op) in _POOLS:
@@ -121,7 +132,7 @@ def _is_nonnegative(kt, wiring):
     return maker is not None and _is_relu(maker)
 
 
-def _lets_pass(site):
+def _lets_pass(site: Any) -> Any:
     """Whether a call has one tensor in and out, and a factor passes it."""
     tensors = [*site.node.input_tensors, *site.node.outputs]
     op = site.op

@@ -1,6 +1,16 @@
 """Who makes and who reads each tensor of one recorded model."""
 
+from __future__ import annotations
+
 import collections
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Site
 
 
 class Wiring:
@@ -11,7 +21,7 @@ class Wiring:
         shared: ids of the layers that are called at several places.
     """
 
-    def __init__(self, graph, shared):
+    def __init__(self, graph: Graph, shared: set[Any]) -> None:
         self.shared = shared
         self._outputs = {id(kt) for kt in graph.functional.outputs}
         self._makers = {}
@@ -22,32 +32,32 @@ class Wiring:
             for kt in site.node.input_tensors:
                 self._readers[id(kt)].append(site)
 
-    def maker(self, kt):
+    def maker(self, kt: keras.KerasTensor) -> Site | None:
         """The call that makes a tensor; None for an input of the model."""
         return self._makers.get(id(kt))
 
-    def readers(self, kt):
+    def readers(self, kt: Any) -> Any:
         """The calls that read a tensor."""
         return self._readers[id(kt)]
 
-    def before(self, site):
+    def before(self, site: Site) -> Site | None:
         """The call in front, if only this one reads what it makes."""
         return self.sole_maker(site.node.input_tensors[0])
 
-    def sole_maker(self, kt):
+    def sole_maker(self, kt: keras.KerasTensor) -> Site | None:
         """The unshared call that makes `kt`, if that is read once."""
         found = self.maker(kt)
         once = len(self._readers[id(kt)]) == 1 and id(kt) not in self._outputs
         return found if once and self._is_own(found) else None
 
-    def after(self, site):
+    def after(self, site: Site) -> None:
         """The call behind, if it is the only one to read this one."""
         kt = site.node.outputs[0]
         readers = self._readers[id(kt)]
         alone = len(readers) == 1 and id(kt) not in self._outputs
         return readers[0] if alone and self._is_own(readers[0]) else None
 
-    def _is_own(self, site):
+    def _is_own(self, site: Site | None) -> bool:
         return (
             site is not None
             and site.child is None
@@ -55,7 +65,7 @@ class Wiring:
         )
 
 
-def shared_layers(graphs):
+def shared_layers(graphs: list[Graph]) -> set[Any]:
     """The ids of the layers that are called at several places."""
     counts = collections.Counter(
         id(site.op) for graph in graphs for site in graph.sites

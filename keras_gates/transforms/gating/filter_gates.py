@@ -1,6 +1,10 @@
 """Gates on channels, put into a copy of a model."""
 
+from __future__ import annotations
+
 import warnings
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 from keras import layers
@@ -16,8 +20,19 @@ from keras_gates.transforms.finding.channels import find_channels
 from keras_gates.transforms.gating.piece_gates import dtype_of
 from keras_gates.transforms.gating.weighing import Shares
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Site
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.graphs.rewrite import Recall
+    from keras_gates.surgeon.passes.label import Labelling
+    from keras_gates.transforms.finding.channels import Channels
+    from keras_gates.transforms.gating.spec import GateSpec
 
-def chosen_channels(graph, spec, tied):
+
+def chosen_channels(
+    graph: Graph, spec: GateSpec, tied: str
+) -> tuple[list[Channels], list[Channels], Labelling]:
     """What the filter gates of a model are for.
 
     Args:
@@ -41,7 +56,12 @@ def chosen_channels(graph, spec, tied):
     return found, chosen, labelling
 
 
-def insert_filters(graph, spec, tied, shapes):
+def insert_filters(
+    graph: Graph,
+    spec: GateSpec,
+    tied: str,
+    shapes: dict[Tensor, tuple[None, int]],
+) -> keras.Model:
     """A new model with gates on its channels.
 
     Args:
@@ -65,7 +85,7 @@ def insert_filters(graph, spec, tied, shapes):
             places[place[-1].site] = gate
     inputs = _input_gates(graph, spec, names, places)
 
-    def edit(recall):
+    def edit(recall: Recall) -> keras.KerasTensor | None:
         gate = places.get(recall.site)
         if gate is None:
             return None
@@ -75,14 +95,16 @@ def insert_filters(graph, spec, tied, shapes):
         flat[0] = gate(flat[0])
         return keras.tree.pack_sequence_as(outputs, flat)
 
-    def edit_input(new, old):
+    def edit_input(
+        new: keras.KerasTensor, old: keras.KerasTensor
+    ) -> keras.KerasTensor:
         gate = inputs.get(id(old))
         return new if gate is None else gate(new)
 
     return rewrite(graph, edit, edit_input)
 
 
-def _warn_of_none(found):
+def _warn_of_none(found: Any) -> None:
     """Added shortcuts tie channels, and those of an input can't go."""
     why = few([f"'{x.name}': {x.reason}" for x in found if x.reason], "; ")
     warnings.warn(
@@ -92,10 +114,12 @@ def _warn_of_none(found):
     )
 
 
-def _gate(channels, spec, cost, names):
+def _gate(
+    channels: Channels, spec: GateSpec, cost: Any, names: Names
+) -> FilterGate:
     """One gate for all places of some channels."""
 
-    def penalty(strength):
+    def penalty(strength: Any) -> Any:
         if cost is None:
             return regularizers.MeanL1(strength)
         own = cost[channels.classes].tolist()
@@ -109,7 +133,9 @@ def _gate(channels, spec, cost, names):
     )
 
 
-def _input_gates(graph, spec, names, places):
+def _input_gates(
+    graph: Graph, spec: GateSpec, names: Names, places: dict[Site, FilterGate]
+) -> dict[Any, Any]:
     """`{id of an input: its gate}`, if inputs are to be gated.
 
     Where an input is flattened first, its gate is behind that, in `places`.

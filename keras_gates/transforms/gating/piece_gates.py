@@ -1,13 +1,22 @@
 """Gates on layers, branches and blocks, put into a copy of a model."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
 import keras
 
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.transforms.finding import regions
 from keras_gates.transforms.gating import shortcuts
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Graph
 
-def insert_pieces(graph, jobs, start):
+
+def insert_pieces(graph: Graph, jobs: Any, start: Any) -> Any:
     """A new model with gates on some of its pieces.
 
     Args:
@@ -23,7 +32,7 @@ def insert_pieces(graph, jobs, start):
         if piece.last is not None:
             behind.setdefault(piece.last.site, []).append((piece, gate))
 
-    def edit(recall):
+    def edit(recall: Any) -> Any:
         gates = before.get(recall.site, ())
         args, kwargs = _gated(recall, gates)
         outputs = recall(*args, **kwargs)
@@ -37,7 +46,7 @@ def insert_pieces(graph, jobs, start):
     return rewrite(graph, edit)
 
 
-def make_gate(piece, layer_class, names, arguments):
+def make_gate(piece: Any, layer_class: Any, names: Any, arguments: Any) -> Any:
     """The gate layer for a piece.
 
     Args:
@@ -50,20 +59,20 @@ def make_gate(piece, layer_class, names, arguments):
     return layer_class(name=name, dtype=dtype_of(piece.calls), **arguments)
 
 
-def dtype_of(calls):
+def dtype_of(calls: list[Call]) -> Any:
     """The dtype policy of the first layer with a kernel, or None."""
     found = [c.op for c in calls if regions.has_kernel(c)] or [calls[0].op]
     return getattr(found[0], "dtype_policy", None)
 
 
-def swapped(recall, swaps):
+def swapped(recall: Any, swaps: Any) -> Any:
     """The arguments of a call, with tensors replaced by their ids."""
     return keras.tree.map_structure(
         lambda a: swaps.get(id(a), a), (recall.args, recall.kwargs)
     )
 
 
-def _gated(recall, gates):
+def _gated(recall: Any, gates: Any) -> Any:
     """The arguments of a call, some of its tensors behind gates."""
     swaps = {}
     for kt, gate in gates:

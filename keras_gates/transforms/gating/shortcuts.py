@@ -1,7 +1,10 @@
 """The shortcuts that gates need: how they are shaped and added."""
 
+from __future__ import annotations
+
 import dataclasses
 import math
+from typing import Any
 
 import numpy as np
 from keras import layers
@@ -41,11 +44,11 @@ class Shortcut:
     pool: dict | None = None
     width: int | None = None
 
-    def __str__(self):
+    def __str__(self) -> Any:
         parts = ["pooling"] * bool(self.pool) + ["1x1"] * bool(self.width)
         return ", ".join(parts) or "identity"
 
-    def __call__(self, x, name, dtype):
+    def __call__(self, x: Any, name: str, dtype: Any) -> Any:
         """The shortcut on `x`; `name` is that of the gate it is for."""
         layout = {}
         if self.rank > 2:
@@ -61,7 +64,7 @@ class Shortcut:
         return x
 
 
-def project(x, axis, width, name, dtype):
+def project(x: Any, axis: int, width: Any, name: str, dtype: Any) -> Any:
     """A 1x1 convolution of `x` (of rank 2: a Dense) that starts as identity.
 
     Channels that are more than before start at zero.
@@ -87,7 +90,7 @@ def project(x, axis, width, name, dtype):
     return outputs
 
 
-def shape(pairs, axis):
+def shape(pairs: Any, axis: int) -> Any:
     """The `Shortcut` from one tensor to another.
 
     Args:
@@ -113,7 +116,7 @@ def shape(pairs, axis):
     return Shortcut(axis, rank, pool, width)
 
 
-def _pooling(space):
+def _pooling(space: Any) -> Any:
     """The arguments of a pooling, or None where sizes are the same.
 
     `space` holds, for each axis, pairs of a size before and after.
@@ -139,7 +142,7 @@ def _pooling(space):
     return {"pool_size": size, "strides": tuple(strides), "padding": "valid"}
 
 
-def _stride(pairs):
+def _stride(pairs: Any) -> Any:
     """The stride that makes m of n for all pairs with "same", or None."""
     n, m = pairs[0]
     for stride in (n // m, n // m + 1):
@@ -148,7 +151,7 @@ def _stride(pairs):
     return None
 
 
-def bypass(gate, x, shortcut, start):
+def bypass(gate: Any, x: Any, shortcut: Any, start: Any) -> Any:
     """`x` through a gate, with a shortcut round what it comes from.
 
     Args:

@@ -1,8 +1,13 @@
 """What `insert_gates` is told about the gates of one kind."""
 
+from __future__ import annotations
+
 import copy
 import dataclasses
 import numbers
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 
@@ -10,6 +15,12 @@ from keras_gates import constraints
 from keras_gates._checks import nonnegative_number
 from keras_gates.graphs import patterns
 from keras_gates.transforms.finding.chains import POSITIONS
+
+if TYPE_CHECKING:
+    from keras_gates.constraints import UnitInterval
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.transforms.finding.channels import Channels
 
 WEIGHS = ("count", "macs", "params")
 
@@ -81,7 +92,7 @@ class GateSpec:
     position: str = "activation"
     inputs: bool = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         if self.strength is not None:
             nonnegative_number(self.strength, "strength", "GateSpec")
             if self.regularizer is not None:
@@ -99,7 +110,7 @@ class GateSpec:
             _check_known(name, getattr(self, name), get)
         _check_pieces(self.pieces)
 
-    def named(self, graph):
+    def named(self, graph: Graph) -> GateSpec:
         """The spec with paths in place of layers of the model."""
         include, exclude = (
             patterns.named(getattr(self, name), graph, name)
@@ -107,17 +118,19 @@ class GateSpec:
         )
         return dataclasses.replace(self, include=include, exclude=exclude)
 
-    def wants(self, calls):
+    def wants(self, calls: list[Call]) -> bool:
         """Whether what consists of these calls is to be gated."""
         chosen = self.include is None or patterns.matches(self.include, calls)
         return chosen and not patterns.matches(self.exclude, calls)
 
-    def check_used(self, kind, found):
+    def check_used(self, kind: str, found: list[Channels]) -> None:
         """Refuse patterns that fit none of the pieces found."""
         patterns.check_used(self.include, "include", kind, found)
         patterns.check_used(self.exclude, "exclude", kind, found)
 
-    def arguments(self, penalty):
+    def arguments(
+        self, penalty: Callable[..., Any]
+    ) -> dict[str, UnitInterval | str | None]:
         """The keyword arguments of a gate.
 
         Args:
@@ -133,7 +146,7 @@ class GateSpec:
         }
 
 
-def parse(value, kind):
+def parse(value: bool | None, kind: str) -> GateSpec | None:
     """The `GateSpec` that an argument of `insert_gates` stands for.
 
     Args:
@@ -165,7 +178,7 @@ _ONLY = {
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(GateSpec)}
 
 
-def _read(value, kind):
+def _read(value: bool, kind: str) -> GateSpec:
     for types, reader in _READERS:
         if isinstance(value, types):
             return reader(value, kind)
@@ -177,11 +190,11 @@ def _read(value, kind):
     )
 
 
-def _from_number(value, kind):
+def _from_number(value: Any, kind: str) -> Any:
     return GateSpec(nonnegative_number(value, kind, "insert_gates"))
 
 
-def _from_dict(value, kind):
+def _from_dict(value: Any, kind: str) -> Any:
     strange = [key for key in value if key not in _DEFAULTS]
     if strange:
         raise TypeError(
@@ -191,7 +204,7 @@ def _from_dict(value, kind):
     return GateSpec(**value)
 
 
-def _from_list(value, kind):
+def _from_list(value: Any, kind: str) -> Any:
     if not value:
         raise ValueError(
             f"`{kind}` is empty, so there is nothing to gate. Pass None to "
@@ -223,7 +236,9 @@ _GETTERS = {
 }
 
 
-def _check_known(name, value, get):
+def _check_known(
+    name: str, value: UnitInterval | str | None, get: Callable[..., Any]
+) -> None:
     try:
         get(value)
     except ValueError as error:
@@ -233,7 +248,7 @@ def _check_known(name, value, get):
         ) from error
 
 
-def _check_pieces(pieces):
+def _check_pieces(pieces: Any) -> None:
     if pieces is not None and not isinstance(pieces, (list, tuple)):
         raise TypeError(
             "`pieces` takes a list of pairs (first, last) of layer names. "
@@ -248,7 +263,9 @@ def _check_pieces(pieces):
             )
 
 
-def check_one_of(value, known, argument):
+def check_one_of(
+    value: bool | str, known: tuple[bool | str, ...], argument: str
+) -> None:
     """Refuse a value that is not among those known."""
     if value not in known:
         raise ValueError(

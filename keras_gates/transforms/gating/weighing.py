@@ -1,11 +1,18 @@
 """What a gate costs: the share of the model that goes when it is closed."""
 
+from __future__ import annotations
+
 import warnings
+from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 
 from keras_gates.surgeon.rules import costs
 from keras_gates.surgeon.rules import rule_of
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
 
 
 class Shares:
@@ -20,18 +27,18 @@ class Shares:
         unknown: the paths of what could not be counted.
     """
 
-    def __init__(self, calls, shapes, unit):
+    def __init__(self, calls: Any, shapes: Any, unit: Any) -> None:
         self.shapes = shapes
         self.unit = unit
         self.unknown = []
         # A model without a single kernel has no shares to speak of.
         self.total = self._cost(calls) or 1
 
-    def of(self, calls):
+    def of(self, calls: Any) -> Any:
         """The share of some calls."""
         return self._cost(calls) / self.total
 
-    def of_classes(self, labelling):
+    def of_classes(self, labelling: Any) -> Any:
         """For each class, the share that goes when it alone is removed."""
         found = np.zeros(len(labelling.classes))
         flows = {s.call: s.flow for s in labelling.steps if s.position is None}
@@ -44,7 +51,7 @@ class Shares:
             found[above] += found[below]
         return found / self.total
 
-    def warn_of(self, gates):
+    def warn_of(self, gates: Any) -> None:
         """Name the gates whose share is 0: nothing would hold them down.
 
         Args:
@@ -62,7 +69,7 @@ class Shares:
             stacklevel=3,
         )
 
-    def _once(self, calls):
+    def _once(self, calls: Any) -> Any:
         """Multiply-adds count at each call, the parameters of a layer once."""
         if self.unit == "macs":
             return list(calls)
@@ -70,10 +77,10 @@ class Shares:
             {id(call.op): call for call in reversed(list(calls))}.values()
         )
 
-    def _cost(self, calls):
+    def _cost(self, calls: Any) -> Any:
         return sum(self._of(call, {}) for call in self._once(calls))
 
-    def _of(self, call, kept):
+    def _of(self, call: Call, kept: Any) -> Any:
         """The cost of a call with so many positions left along some roles."""
         rule = rule_of(call)
         weights = costs.cut_weight_shapes(call, rule, kept)
@@ -88,11 +95,11 @@ class Shares:
         return found or 0
 
 
-def _listed(names):
+def _listed(names: Any) -> Any:
     return ", ".join(map(repr, names[:8])) + ", ..." * (len(names) > 8)
 
 
-def _picked(labelling):
+def _picked(labelling: Any) -> Any:
     """Pairs of classes: one that is picked from, and what is picked of it.
 
     What a reader picks goes with what it is picked from. Last ones first, so
