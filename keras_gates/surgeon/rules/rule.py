@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -22,9 +24,12 @@ from keras_gates.surgeon.rules import reach
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
-    from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.source import Source
+
+# What `revise` gives: changes to the config, and the arguments of the call.
+Revision = tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]
 
 # How an input coordinate with a known value may be removed.
 ALL = "all"  # never: every coordinate is read
@@ -68,7 +73,7 @@ class Flow:
     reason: str | None = None
     reads: dict = dataclasses.field(default_factory=lambda: {0: "in"})
 
-    def read(self, index: int) -> NDArray[np.int64] | None:
+    def read(self, index: int) -> NDArray[np.intp] | None:
         """The units that a kernel reads of an input, or None."""
         return self.roles.get(self.reads.get(index))
 
@@ -141,7 +146,9 @@ class Rule:
         """The axis of the channels in the tensor that `over` names."""
         return channel_axis(call.op, rank)
 
-    def flow(self, call: Call, inputs: Any, units: Units) -> None:
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
+    ) -> Flow:
         """The `Flow` of a call on inputs with these labels.
 
         Args:
@@ -152,12 +159,12 @@ class Rule:
         raise self._lacking("flow", "every rule says how channels run")
 
     def value(
-        self, call: Call, flow: Flow, values: list[Known | None]
-    ) -> list[None]:
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         """A `Known` or None for each output."""
         return [None] * len(call.outputs)
 
-    def reaches(self, call: Call, known: list[Known | None]) -> list[int]:
+    def reaches(self, call: Call, known: Sequence[Known | None]) -> list[int]:
         """How far each input gets: VALUES, CHOICE or NOTHING of `reach`.
 
         An output whose data has been closed is useless, although a mask may
@@ -174,7 +181,7 @@ class Rule:
         """One of ALL, ZERO, BIAS."""
         return ZERO
 
-    def axis(self, call: Call) -> Any:
+    def axis(self, call: Call) -> int:
         """The axis of the channels that the role "in" stands for.
 
         A rule that treats channels one by one has it of the layer, as a
@@ -182,7 +189,9 @@ class Rule:
         """
         return channel_axis(call.op, len(call.inputs[0].shape))
 
-    def contribution(self, part: Any, values: Any) -> None:
+    def contribution(
+        self, part: keras.Layer, values: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """What known inputs add to the output, as a bias of its own.
 
         Asked of rules whose `reading` is BIAS.
@@ -193,11 +202,13 @@ class Rule:
         """
         raise self._lacking("contribution", "its `reading` is BIAS")
 
-    def with_bias(self, call: Call) -> Any:
+    def with_bias(self, call: Call) -> dict[str, Any]:
         """The change to the config that gives the layer a bias."""
         return {"use_bias": True}
 
-    def without(self, constants: Any, count: Any) -> Any:
+    def without(
+        self, constants: dict[int, NDArray[np.float64]], count: int
+    ) -> tuple[NDArray[np.float64] | float, NDArray[np.float64] | float] | None:
         """What stands in for operands that are constant, if they can go.
 
         Asked of rules that are `merging`.
@@ -211,7 +222,9 @@ class Rule:
         """
         return None
 
-    def factors(self, call: Call, rank: int, factor: Any = None) -> None:
+    def factors(
+        self, call: Call, rank: int, factor: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
         """The factors of a gate, shaped for a tensor of `rank` axes.
 
         Args:
@@ -221,7 +234,7 @@ class Rule:
         """
         raise self._lacking("factors", "it is a rule for gates")
 
-    def _lacking(self, method: Any, why: Any) -> Any:
+    def _lacking(self, method: str, why: str) -> NotImplementedError:
         return NotImplementedError(
             f"{type(self).__name__} ('{self.kind}') must define `{method}`: "
             f"{why}."
@@ -236,8 +249,8 @@ class Rule:
         return False
 
     def guess(
-        self, call: Call, flow: Flow, values: list[Known | None]
-    ) -> list[None]:
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         """Like `value`, for what `exact=False` takes for constant."""
         return [None] * len(call.outputs)
 
@@ -248,11 +261,13 @@ class Rule:
         """
         return False
 
-    def scaling(self, call: Call) -> None:
+    def scaling(self, call: Call) -> str | None:
         """One of LINEAR, POSITIVE, PRESERVES_ZERO, or None."""
         return None
 
-    def as_function(self, op: keras.Operation | None) -> None:
+    def as_function(
+        self, op: keras.Operation | None
+    ) -> tuple[str | None, bool] | None:
         """What the operation is where another has it for an activation.
 
         Args:
@@ -264,7 +279,7 @@ class Rule:
         """
         return None
 
-    def behind(self, call: Call) -> str:
+    def behind(self, call: Call) -> str | None:
         """How a factor on the output passes back to the weights."""
         return LINEAR
 
@@ -303,11 +318,11 @@ class Rule:
         """
         return {"bias": self.contribution(part, values)}
 
-    def axes_of(self, call: Call) -> dict[str, tuple[str, ...]]:
+    def axes_of(self, call: Call) -> dict[str, tuple[str | None, ...]]:
         """Weight name -> roles, for this call."""
         return self.axes
 
-    def parts(self, op: keras.Layer) -> list[keras.Layer]:
+    def parts(self, op: keras.Operation) -> list[keras.Layer]:
         """The layers that hold the weights, each with a name for each.
 
         The layer itself, unless it keeps them in layers of its own. Parts
@@ -324,8 +339,8 @@ class Rule:
         call: Call,
         flow: Flow,
         demanded: list[NDArray[np.bool_]],
-        closed: Any = None,
-    ) -> None:
+        closed: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.intp] | None:
         """The units of its outputs that the operation itself reads, or None.
 
         Args:
@@ -338,7 +353,7 @@ class Rule:
         """
         return None
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> tuple[Any, ...]:
+    def revise(self, call: Call, flow: Flow, view: Any) -> Revision:
         """`(config, args, kwargs)` at the final size.
 
         `view` tells what is kept: `view.index(role)`, `view.masks(labels)`
@@ -351,14 +366,16 @@ class Rule:
         }
         return config, call.args, call.kwargs
 
-    def replaced(self, call: Call, flow: Flow, view: Any) -> None:
+    def replaced(
+        self, call: Call, flow: Flow, view: Any
+    ) -> keras.Operation | None:
         """Another operation for what is left of this one, or None.
 
         It gets the arguments that `revise` gives.
         """
         return None
 
-    def source(self, call: Call) -> None:
+    def source(self, call: Call) -> Source | None:
         """The `Source` of factors that thresholds may close, or None."""
         return None
 
@@ -368,15 +385,19 @@ class Rule:
         return {} if source is None else source.zeroed
 
     def shut(
-        self, call: Call, flow: Flow, value: Any, mask: NDArray[np.bool_]
-    ) -> None:
+        self,
+        call: Call,
+        flow: Flow,
+        value: Known | None,
+        mask: NDArray[np.bool_],
+    ) -> Known | None:
         """The output's `Known` when the factors in `mask` are zero.
 
         `value` is what is known of it with all factors as they are.
         """
         return value
 
-    def missing(self, call: Call) -> list[Any]:
+    def missing(self, call: Call) -> list[str]:
         """Weights of the layer that this rule does not label."""
         if not isinstance(call.op, keras.Layer):
             return []
@@ -390,7 +411,9 @@ class Rule:
         ]
 
 
-def named_weights(part: Rule | keras.Layer, names: dict[Any, Any]) -> Any:
+def named_weights(
+    part: keras.Layer, names: Iterable[str]
+) -> list[tuple[str, keras.Variable]]:
     """Pairs of name and weight, in the order of `part.weights`.
 
     A weight that its layer gives no name goes by the attribute in `names`
@@ -404,7 +427,7 @@ def named_weights(part: Rule | keras.Layer, names: dict[Any, Any]) -> Any:
 
 
 def barrier(
-    call: Call, inputs: list[NDArray[np.int64]], units: Units, reason: str
+    call: Call, inputs: list[NDArray[np.intp]], units: Units, reason: str
 ) -> Flow:
     """Pin every input whole; the outputs carry nothing to remove."""
     for labels in inputs:
@@ -415,15 +438,15 @@ def barrier(
 
 
 def only_first(
-    inputs: list[NDArray[np.int64]], units: Units, why: str
-) -> list[str]:
+    inputs: list[NDArray[np.intp]], units: Units, why: str
+) -> list[Any]:
     """The sources of a one-input rule; further inputs are kept whole."""
     for labels in inputs[1:]:
         units.pin(labels, why)
     return [IDENTITY] + [None] * (len(inputs) - 1)
 
 
-def weight(op: Rule | keras.Layer, name: str) -> NDArray[np.float64]:
+def weight(op: keras.Layer, name: str) -> NDArray[np.float64] | None:
     """A weight as a float64 array, or None if the layer has none."""
     found = getattr(op, name, None)
     if found is None:
@@ -440,14 +463,14 @@ class Barrier(Rule):
     why: str = ""
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         return barrier(call, inputs, units, self.why or unknown(call.op))
 
     def reading(self, call: Call) -> str:
         return ALL
 
-    def missing(self, call: Call) -> list[Any]:
+    def missing(self, call: Call) -> list[str]:
         return []
 
 
@@ -462,7 +485,9 @@ def unknown(op: keras.Operation) -> str:
     return f"no rule for {name}; keras_gates.surgeon.register can give it one"
 
 
-def run(function: Any, array: NDArray[np.float64]) -> NDArray[np.float64]:
+def run(
+    function: Callable[[Any], Any], array: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Apply a Keras function to a float array, in NumPy and out."""
     result = function(keras.ops.convert_to_tensor(array, "float32"))
     return keras.ops.convert_to_numpy(result).astype("float64")
@@ -475,7 +500,7 @@ def channel_axis(op: keras.Operation, rank: int) -> int:
     return 1 if layout == "channels_first" else rank - 1
 
 
-def operands(call: Call) -> list[NDArray[np.float64] | Tensor | float]:
+def operands(call: Call) -> list[Any]:
     """The tensors and constants that a call combines, in order."""
     if isinstance(call.op, keras.Layer):
         return list(call.inputs)
@@ -495,8 +520,8 @@ def axes_among(axis: Any, rank: int) -> list[int]:
 
 
 def one_axis(
-    labels: NDArray[np.int64], axis: int, shape: tuple[int | None, ...]
-) -> NDArray[np.int64] | None:
+    labels: NDArray[np.intp], axis: int, shape: tuple[int | None, ...]
+) -> NDArray[np.intp] | None:
     """Units along `axis` if they are all that varies, else None.
 
     None as well where the axis is longer than its labels: a tensor that
