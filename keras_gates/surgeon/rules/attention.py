@@ -151,7 +151,7 @@ class Attention(Rule):
         """Whether the output has one axis of channels."""
         return len(Projections(op).output_kernel.shape) == 3
 
-    def axis(self, call: Call) -> int:
+    def input_axis(self, call: Call) -> int:
         return -1
 
     def axes_of(self, call: Call) -> dict[str, tuple[str | None, ...]]:

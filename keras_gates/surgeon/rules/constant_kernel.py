@@ -66,13 +66,13 @@ class ConstantKernel(Rule):
             return None
         return keras.ops.convert_to_numpy(kernel)
 
-    def axis(self, call: Call) -> int:
+    def input_axis(self, call: Call) -> int:
         return channel_axis(call.op, len(call.inputs[0].shape))
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.int64]], units: Units
     ) -> Flow:
-        ids = one_axis(inputs[0], self.axis(call), call.inputs[0].shape)
+        ids = one_axis(inputs[0], self.input_axis(call), call.inputs[0].shape)
         roles = {} if ids is None else {"in": ids}
         if ids is None and lb.varying(inputs[0]):
             units.pin(inputs[0], "its channels are not those it multiplies")
@@ -85,7 +85,7 @@ class ConstantKernel(Rule):
     def value(self, call: Call, flow: Flow, values: list[Known]) -> list[None]:
         if values[0] is None or "in" not in flow.roles:
             return [None]
-        x = channel_values(values[0].values, self.axis(call))
+        x = channel_values(values[0].values, self.input_axis(call))
         return [known(np.zeros(flow.labels[0].shape)) if not x.any() else None]
 
     def sized(self, call: Call) -> bool:

@@ -194,6 +194,9 @@ class Depthwise(Rule):
     def scaling(self, call: Call) -> Any:
         return None if call.op.use_bias else built_in(call)
 
+    def scaling_but_bias(self, call: Call) -> Any:
+        return built_in(call)
+
     def behind(self, call: Call) -> Any:
         return built_in(call)
 

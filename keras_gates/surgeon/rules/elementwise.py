@@ -81,6 +81,8 @@ class Elementwise(Rule):
     twin: Callable | None = None
     cuts: bool = True
 
+    pointwise = True
+
     def flow(
         self, call: Call, inputs: list[NDArray[np.int64]], units: Units
     ) -> Flow:

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import known
-from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.registry import rule_of
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
@@ -50,6 +49,7 @@ class Index(Rule):
     rims: Callable = lambda call: False
 
     blends = False
+    moves = True
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.int64]], units: Units
@@ -181,8 +181,8 @@ def _axis_read(
                 continue
             seen.add(call)
             rule = rule_of(call)
-            if isinstance(rule, Linear) and call.inputs[0] is tensor:
-                axis = rule.axis(call) % len(tensor.shape)
+            if rule.linear and call.inputs[0] is tensor:
+                axis = rule.input_axis(call) % len(tensor.shape)
                 read = [
                     a
                     for a, array in places.items()

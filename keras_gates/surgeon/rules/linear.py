@@ -48,14 +48,16 @@ class Linear(Rule):
     kernel: str = "kernel"
     width: str = "filters"
 
-    def axis(self, call: Call) -> int:
+    linear = True
+
+    def input_axis(self, call: Call) -> int:
         """The axis of the channels in the input."""
         return channel_axis(call.op, len(call.inputs[0].shape))
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.int64]], units: Units
     ) -> Flow:
-        axis, op = self.axis(call), call.op
+        axis, op = self.input_axis(call), call.op
         shape = call.inputs[0].shape
         roles = {}
         ids = one_axis(inputs[0], axis, shape)
@@ -82,7 +84,7 @@ class Linear(Rule):
 
     def axis_out(self, call: Call) -> int:
         """The axis of the channels in the output."""
-        return self.axis(call)
+        return self.input_axis(call)
 
     def couple(
         self, call: Call, roles: dict[str, NDArray[np.int64]], units: Units
@@ -116,7 +118,7 @@ class Linear(Rule):
     def value(
         self, call: Call, flow: Flow, values: list[Known]
     ) -> list[Known | None]:
-        axis = self.axis(call)
+        axis = self.input_axis(call)
         if values[0] is None:
             return [None]
         x = values[0].plain()

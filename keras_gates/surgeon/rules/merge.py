@@ -136,6 +136,11 @@ class Merge(Rule):
     def one_takes_all(self, call: Call) -> bool:
         return self.absorbing is not None
 
+    def without_operands(
+        self, constants: dict[int, NDArray[np.float64]], count: int
+    ) -> tuple[NDArray[np.float64] | float, NDArray[np.float64] | float] | None:
+        return self.without(constants, count)
+
     def revise(self, call: Call, flow: Flow, view: Any) -> tuple[Any, ...]:
         """Constants are cut like the channels that they meet."""
         if isinstance(call.op, keras.Layer):

@@ -47,7 +47,7 @@ class Normalizing(PerChannel):
         if flow.reason is None:
             spans = self.spans(call.op, len(call.inputs[0].shape))
             mixed = mixing_flow(call, inputs, units, spans)
-            flow.mixes = mixed.mixes
+            flow = dataclasses.replace(flow, mixes=mixed.mixes)
         return flow
 
     def value(self, call: Call, flow: Flow, values: list[Known]) -> list[None]:
@@ -121,6 +121,10 @@ class Mixing(Elementwise):
     spans: Callable = lambda op, rank: (-1,)
     absorbs: str = ALL
     cuts: bool = False
+
+    # `UnitNormalization` takes zeros for what they are, and puts out others
+    # for what comes in: gates act in front of it.
+    pointwise = False
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.int64]], units: Units

@@ -115,6 +115,8 @@ class PReLU(PerChannel):
     kind: str = "PReLU"
     axis: Callable = slopes_axis
 
+    pointwise = True
+
     def axes_of(self, call: Call) -> dict[str, tuple[str | None, ...]]:
         rank = len(call.op.alpha.shape)
         axis = self.axis(call.op) - 1

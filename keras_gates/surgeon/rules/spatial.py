@@ -107,6 +107,9 @@ class Spatial(Rule):
             return [found and Known(found.values, border=True)]
         return [known(x)] * len(call.outputs)
 
+    def puts_rim(self, call: Call) -> bool:
+        return self.pads(call.op)
+
     def _rim(self, call: Call) -> None:
         """The value that is put round the input; None where there is none."""
         return self.rim(call.op) if self.pads(call.op) else None
