@@ -146,7 +146,7 @@ EMBEDDING = ln.Embedding(
 
 def _barrier(
     why: str,
-    costs: dict[Any, Any] | None = None,
+    costs: dict[str, str] | None = None,
     counts: Callable[..., Any] | None = None,
 ) -> Rule:
     return Barrier(costs=costs, why=why, note=why, counts=counts)
@@ -156,7 +156,7 @@ _SEQUENCE = {"in": {"kernel": "in"}}
 _EACH_STEP = {"kernel": "step", "recurrent_kernel": "step"}
 
 
-def _recurrent(gates: int, rule: type[Any] = rc.Recurrent) -> Rule:
+def _recurrent(gates: int, rule: type[rc.Recurrent] = rc.Recurrent) -> Rule:
     return rule(
         axes={
             "kernel": ("in", "gates"),

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 import numpy as np
@@ -42,7 +42,7 @@ class Linear(Rule):
     """
 
     kind: str = "linear"
-    costs: dict | None = dataclasses.field(
+    costs: dict[str, str] | None = dataclasses.field(
         default_factory=lambda: {"kernel": "out"}
     )
     kernel: str = "kernel"
@@ -53,7 +53,7 @@ class Linear(Rule):
         return channel_axis(call.op, len(call.inputs[0].shape))
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         axis, op = self.axis(call), call.op
         shape = call.inputs[0].shape
@@ -78,14 +78,14 @@ class Linear(Rule):
 
     def size(self, op: keras.Layer) -> int:
         """The number of output channels."""
-        return getattr(op, self.width)
+        return int(getattr(op, self.width))
 
     def axis_out(self, call: Call) -> int:
         """The axis of the channels in the output."""
         return self.axis(call)
 
     def couple(
-        self, call: Call, roles: dict[str, NDArray[np.int64]], units: Units
+        self, call: Call, roles: dict[str, NDArray[np.intp]], units: Units
     ) -> None:
         """Tie the units that must go together inside the layer."""
 
@@ -114,7 +114,7 @@ class Linear(Rule):
         return added
 
     def value(
-        self, call: Call, flow: Flow, values: list[Known]
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
         axis = self.axis(call)
         if values[0] is None:
@@ -134,21 +134,16 @@ class Linear(Rule):
         out = np.ravel(out) + (0.0 if bias is None else bias.ravel())
         out = np.broadcast_to(out, flow.roles["out"].shape)
         activation = getattr(call.op, "activation", None)
-        if activations.why_not(activation) is not None:
-            return [None]
         out = activations.apply(activation, out.astype(float))
         return [known(out.reshape(flow.labels[0].shape))]
 
-    def with_bias(self, call: Call) -> dict[str, bool]:
-        """The change to the config that gives the layer a bias."""
-        return {"use_bias": True}
-
-    def behind(self, call: Call) -> str:
+    def behind(self, call: Call) -> str | None:
         """A factor on the output has to pass the built-in activation."""
         return built_in(call)
 
 
-def built_in(call: Call) -> str:
+def built_in(call: Call) -> str | None:
+    """How a factor passes the activation that a layer has of its own."""
     row = activations.known_activation(getattr(call.op, "activation", None))
     return row.passes if row is not None else None
 
@@ -160,7 +155,7 @@ class Embedding(Linear):
     kind: str = "embedding"
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         out = units.mint(id(call.op), call.op.output_dim)
         labels = lb.vector(out, len(call.outputs[0].shape), -1)
@@ -170,8 +165,10 @@ class Embedding(Linear):
     def reading(self, call: Call) -> str:
         return ALL
 
-    def merges(self, call: Call) -> Any:
+    def merges(self, call: Call) -> bool:
         return False
 
-    def value(self, call: Call, flow: Flow, values: Any) -> Any:
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         return [None]
