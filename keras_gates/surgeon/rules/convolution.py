@@ -136,7 +136,7 @@ class Separable(Linear):
     ) -> NDArray[np.float64]:
         depthwise = as_float64(part.depthwise_kernel)
         spatial = tuple(range(depthwise.ndim - 2))
-        taps = depthwise.sum(axis=spatial)
+        taps = depthwise.sum(axis=spatial)  # (in, multiplier)
         x = np.where(np.isnan(values), 0.0, values)[:, None]
         return super().contribution(part, (taps * x).reshape(-1))
 

@@ -109,6 +109,7 @@ class Linear(Rule):
         for start in range(0, len(rows), _ROWS):
             some = rows[start : start + _ROWS]
             taps = kernel.take(some, axis=-2)
+            # (positions, in, out) -> (in, out)
             taps = taps.reshape(-1, *taps.shape[-2:])
             added += values[some] @ taps.sum(axis=0, dtype="float64")
         return added

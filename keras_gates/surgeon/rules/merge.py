@@ -67,29 +67,25 @@ class Merge(Rule):
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
-        shapes = [t.shape for t in call.inputs]
-        rank = len(call.outputs[0].shape)
+        shapes = [tensor.shape for tensor in call.inputs]
+        out_shape = call.outputs[0].shape
+        rank = len(out_shape)
         constants = self.constants(call)
-        if any(len(s) != rank for s in shapes) or any(
-            c.ndim > rank for c in constants
-        ):
+        ranks_differ = any(len(shape) != rank for shape in shapes)
+        if ranks_differ or any(array.ndim > rank for array in constants):
             return barrier(call, inputs, units, RANKS)
-        extents = np.broadcast_shapes(*(x.shape for x in inputs))
-        whole = [
-            all(
-                e == 1 or s[a] == call.outputs[0].shape[a]
-                for a, e in enumerate(extents)
-            )
-            for s in shapes
-        ]
+        extents = np.broadcast_shapes(*(labels.shape for labels in inputs))
+        # Operands that have all channels; those of others are repeated.
+        whole = [_is_whole(shape, out_shape, extents) for shape in shapes]
         if not any(whole):
             return barrier(call, inputs, units, "it broadcasts both ways")
-        if any(not self._fits(c, extents) for c in constants):
+        if any(not self._fits(array, extents) for array in constants):
             return barrier(call, inputs, units, "its constant varies in space")
         first = inputs[whole.index(True)]
         for labels, full in zip(inputs, whole, strict=True):
             if full:
                 units.tie(first, labels)
+        # The coordinates of each operand, repeated as broadcasting does.
         sources = [
             np.broadcast_to(np.arange(x.size).reshape(x.shape), extents)
             for x in inputs
@@ -171,6 +167,18 @@ class Merge(Rule):
 
         args, kwargs = mapped(cut, call.args, call.kwargs)
         return {}, args, kwargs
+
+
+def _is_whole(
+    shape: tuple[int | None, ...],
+    out_shape: tuple[int | None, ...],
+    extents: tuple[int, ...],
+) -> bool:
+    """Whether an operand is as long as the output where channels differ."""
+    return all(
+        extent == 1 or own == out
+        for own, out, extent in zip(shape, out_shape, extents, strict=True)
+    )
 
 
 def add(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:

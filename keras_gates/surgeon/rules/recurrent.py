@@ -91,11 +91,11 @@ class Recurrent(Linear):
         """
         given = call.argument("initial_state")
         given = [] if given is None else keras.tree.flatten(given)
-        tensors, found = {id(tensor) for tensor in given}, []
+        found = []
         for index, tensor in enumerate(call.inputs[1:], 1):
             labels = inputs[index]
             ids = None
-            if id(tensor) in tensors:
+            if any(tensor is state for state in given):
                 axis = labels.ndim + self.last_axis(call.op)
                 ids = one_axis(labels, axis, tensor.shape)
             if ids is None or len(ids) != len(out):
@@ -161,6 +161,7 @@ class Recurrent(Linear):
         if closed is not None:
             leads[closed] = False
         while True:
+            # Units that lead to one that is read are read themselves.
             more = read | leads[:, read].any(axis=1)
             if (more == read).all():
                 return out[read]
