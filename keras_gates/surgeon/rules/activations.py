@@ -27,6 +27,7 @@ from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
 from keras_gates.surgeon.rules.rule import run
 
 if TYPE_CHECKING:
+    from keras_gates.surgeon.rules.modes import Scaling
     from keras_gates.surgeon.rules.rule import Rule
 
     Twin = Callable[[NDArray[np.float64]], NDArray[np.float64]]
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 class Activation:
     """One row: how a factor passes, and a NumPy twin where that is cheap."""
 
-    passes: str | None
+    passes: Scaling | None
     twin: Twin | None = None
     mixes: bool = False
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 import numpy as np
@@ -21,7 +21,9 @@ from keras_gates.surgeon.rules.rule import one_axis
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.modes import Reading
     from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.view import View
 
 _ARGUMENTS = ("query", "value", "key")
 # Each projection, and the argument that it reads.
@@ -86,7 +88,7 @@ class Attention(Rule):
     """
 
     kind: str = "attention"
-    costs: dict[str, str] | None = None
+    costs: Mapping[str, str | None] | None = None
     note: str = "the channels that it reads and returns; heads stay"
     shaped: bool = True
 
@@ -158,10 +160,10 @@ class Attention(Rule):
         """Whether the output has one axis of channels."""
         return len(Projections(op).output_kernel.shape) == 3
 
-    def axis(self, call: Call) -> int:
+    def input_axis(self, call: Call) -> int:
         return -1
 
-    def axes_of(self, call: Call) -> dict[str, tuple[str | None, ...]]:
+    def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:
         keyed = call.argument("key") is not None
         axes: dict[str, tuple[str | None, ...]] = {}
         for name, argument in _READERS.items():
@@ -177,7 +179,7 @@ class Attention(Rule):
     def parts(self, op: keras.Layer) -> list[Projections]:
         return [Projections(op)]
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         biased = hasattr(Projections(call.op), "query_bias")
         return BIAS if biased else ZERO
 
@@ -221,7 +223,7 @@ class Attention(Rule):
             return None
         return {"output_kernel": "out", "output_bias": "out"}
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> Revision:
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         config = {}
         if self.shaped and "out" in view.index:
             # By default it would be as wide as the query is after the cut.

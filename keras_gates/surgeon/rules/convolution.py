@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.modes import Reading
+    from keras_gates.surgeon.rules.modes import Scaling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Conv(Linear):
         if "in" in roles:
             roles["in of group"] = roles["in"].reshape(groups, -1)[0]
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return conv_reading(call.op)
 
     def merges(self, call: Call) -> bool:
@@ -87,7 +89,7 @@ class Conv(Linear):
         return added.reshape(-1)
 
 
-def conv_reading(op: keras.Layer) -> str:
+def conv_reading(op: keras.Layer) -> Reading:
     """Zero padding turns a constant into something else at the border."""
     point = all(k == 1 for k in op.kernel_size)
     return BIAS if point or op.padding == "valid" else ZERO
@@ -104,7 +106,7 @@ class ConvTranspose(Linear):
 
     kind: str = "transposed convolution"
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return ZERO
 
     def approximates(self, call: Call) -> bool:
@@ -125,7 +127,7 @@ class Separable(Linear):
             multiplier = call.op.depth_multiplier
             roles["middle"] = np.repeat(roles["in"], multiplier)
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return conv_reading(call.op)
 
     def merges(self, call: Call) -> bool:
@@ -197,10 +199,13 @@ class Depthwise(Rule):
         out = activations.apply(call.op.activation, out)
         return [known(out.reshape(flow.labels[0].shape))]
 
-    def scaling(self, call: Call) -> str | None:
+    def scaling(self, call: Call) -> Scaling | None:
         return None if call.op.use_bias else built_in(call)
 
-    def behind(self, call: Call) -> str | None:
+    def scaling_but_bias(self, call: Call) -> Scaling | None:
+        return built_in(call)
+
+    def behind(self, call: Call) -> Scaling | None:
         return built_in(call)
 
     def takes(self, call: Call, side: str) -> dict[str, str] | None:

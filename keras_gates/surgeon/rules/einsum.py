@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.rule import Flow
     from keras_gates.surgeon.rules.rule import Revision
     from keras_gates.surgeon.rules.rule import Rule
+    from keras_gates.surgeon.rules.view import View
 
 _EQUATION = (
     "its equation is followed only where the kernel has one letter of the "
@@ -107,11 +109,11 @@ class EinsumDense(Linear):
             return Barrier(why=_BIAS, counts=counts.einsum_dense)
         return self
 
-    def axis(self, call: Call) -> int:
+    def input_axis(self, call: Call) -> int:
         return read(call.op.equation).axis_in
 
     def channels(self, call: Call, over: str, rank: int) -> int:
-        return self.axis(call) if over == "in" else self.axis_out(call)
+        return self.input_axis(call) if over == "in" else self.axis_out(call)
 
     def axis_out(self, call: Call) -> int:
         return read(call.op.equation).axis_out
@@ -120,7 +122,7 @@ class EinsumDense(Linear):
         spec = read(op.equation)
         return int(op.kernel.shape[spec.kernel.index(spec.new)])
 
-    def axes_of(self, call: Call) -> dict[str, tuple[str | None, ...]]:
+    def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:
         spec = read(call.op.equation)
         roles = {spec.old: "in", spec.new: "out"}
         return {
@@ -153,7 +155,7 @@ class EinsumDense(Linear):
     def with_bias(self, call: Call) -> dict[str, Any]:
         return {"bias_axes": read(call.op.equation).new}
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> Revision:
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         axis = self.axis_out(call)
         shape = list(call.op.partial_output_shape)
         # The batch axis is not among these.

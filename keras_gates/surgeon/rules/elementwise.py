@@ -17,6 +17,7 @@ from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
 from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.known import known
+from keras_gates.surgeon.rules.modes import Scaling
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import POSITIVE
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.modes import Reading
 
     # What an operation makes of known values, in NumPy.
     Twin = Callable[[keras.Operation, NDArray[np.float64]], NDArray[np.float64]]
@@ -76,7 +78,7 @@ class Elementwise(Rule):
     """Labels pass; a constant is what the operation makes of it.
 
     Attributes:
-        passes: how a factor passes (LINEAR, POSITIVE, ...), or None.
+        passes: how a factor passes, a `Scaling` or its value; or None.
         twin: `(op, array) -> array`, instead of running the operation.
     """
 
@@ -84,6 +86,8 @@ class Elementwise(Rule):
     passes: str | None = None
     twin: Twin | None = None
     cuts: bool = True
+
+    pointwise = True
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
@@ -107,16 +111,16 @@ class Elementwise(Rule):
             result = rerun(call, filled)
         return [known(np.where(np.isnan(x), np.nan, result), border)]
 
-    def passes_of(self, op: keras.Operation | None) -> str | None:
+    def passes_of(self, op: keras.Operation | None) -> Scaling | None:
         """How a factor passes this operation."""
-        return self.passes
+        return None if self.passes is None else Scaling(self.passes)
 
-    def scaling(self, call: Call) -> str | None:
+    def scaling(self, call: Call) -> Scaling | None:
         return self.passes_of(call.op)
 
     def as_function(
         self, op: keras.Operation | None
-    ) -> tuple[str | None, bool] | None:
+    ) -> tuple[Scaling | None, bool] | None:
         return self.passes_of(op), False
 
 
@@ -144,19 +148,19 @@ class Activated(Elementwise):
         result = activations.apply(call.op.activation, values[0].plain())
         return [known(result)]
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return ALL
 
     def approximates(self, call: Call) -> bool:
         return True
 
-    def passes_of(self, op: keras.Operation | None) -> str | None:
+    def passes_of(self, op: keras.Operation | None) -> Scaling | None:
         row = self._row(op)
         return None if row is None else row.passes
 
     def as_function(
         self, op: keras.Operation | None
-    ) -> tuple[str | None, bool] | None:
+    ) -> tuple[Scaling | None, bool] | None:
         row = self._row(op)
         return None if row is None else (row.passes, row.mixes)
 
@@ -182,7 +186,7 @@ class ReLU(Elementwise):
     kind: str = "activation"
     twin: Twin | None = _relu
 
-    def passes_of(self, op: keras.Operation | None) -> str | None:
+    def passes_of(self, op: keras.Operation | None) -> Scaling | None:
         if op is None or op.threshold != 0:
             return None
         return POSITIVE if op.max_value is None else PRESERVES_ZERO
@@ -213,7 +217,7 @@ class Cast(Elementwise):
 
     kind: str = "cast"
 
-    def passes_of(self, op: keras.Operation | None) -> str | None:
+    def passes_of(self, op: keras.Operation | None) -> Scaling | None:
         return LINEAR if op is not None and _is_float(op.dtype) else None
 
     def value(

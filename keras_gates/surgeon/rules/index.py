@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +14,6 @@ from numpy.typing import NDArray
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import known
-from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.registry import rule_of
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
@@ -26,7 +24,9 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.modes import Scaling
     from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.view import View
 
     Numbers = NDArray[np.intp]
     Move = Callable[[Call, list[Numbers]], Numbers | list[Numbers]]
@@ -53,13 +53,14 @@ class Index(Rule):
     kind: str = "index"
     move: Move = dataclasses.field(kw_only=True)
     along: Callable[[Call], list[int] | None] = lambda call: None
-    rewrite: Callable[[Call, Flow, Any], Revision] | None = None
-    other: Callable[[Call, Flow, Any], keras.Operation | None] = (
+    rewrite: Callable[[Call, Flow, View], Revision] | None = None
+    other: Callable[[Call, Flow, View], keras.Operation | None] = (
         lambda call, flow, view: None
     )
     rims: Callable[[Call], bool] = lambda call: False
 
     blends = False
+    moves = True
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
@@ -110,16 +111,16 @@ class Index(Rule):
     def sized(self, call: Call) -> bool:
         return self.rewrite is not None
 
-    def scaling(self, call: Call) -> str | None:
+    def scaling(self, call: Call) -> Scaling | None:
         return LINEAR
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> Revision:
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         if self.rewrite is None:
             return {}, call.args, call.kwargs
         return self.rewrite(call, flow, view)
 
     def replaced(
-        self, call: Call, flow: Flow, view: Any
+        self, call: Call, flow: Flow, view: View
     ) -> keras.Operation | None:
         return self.other(call, flow, view)
 
@@ -199,8 +200,8 @@ def _axis_read(
                 continue
             seen.add(call)
             rule = rule_of(call)
-            if isinstance(rule, Linear) and call.inputs[0] is tensor:
-                axis = rule.axis(call) % len(tensor.shape)
+            if rule.linear and call.inputs[0] is tensor:
+                axis = rule.input_axis(call) % len(tensor.shape)
                 read = [
                     a
                     for a, array in places.items()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -146,7 +147,7 @@ EMBEDDING = ln.Embedding(
 
 def _barrier(
     why: str,
-    costs: dict[str, str] | None = None,
+    costs: Mapping[str, str | None] | None = None,
     counts: Callable[..., Any] | None = None,
 ) -> Rule:
     return Barrier(costs=costs, why=why, note=why, counts=counts)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.modes import Reading
+    from keras_gates.surgeon.rules.modes import Scaling
 
 # Kernels are summed in float64, and a whole one would take up much memory.
 _ROWS = 256
@@ -42,20 +45,22 @@ class Linear(Rule):
     """
 
     kind: str = "linear"
-    costs: dict[str, str] | None = dataclasses.field(
+    costs: Mapping[str, str | None] | None = dataclasses.field(
         default_factory=lambda: {"kernel": "out"}
     )
     kernel: str = "kernel"
     width: str = "filters"
 
-    def axis(self, call: Call) -> int:
+    linear = True
+
+    def input_axis(self, call: Call) -> int:
         """The axis of the channels in the input."""
         return channel_axis(call.op, len(call.inputs[0].shape))
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
-        axis, op = self.axis(call), call.op
+        axis, op = self.input_axis(call), call.op
         shape = call.inputs[0].shape
         roles = {}
         ids = one_axis(inputs[0], axis, shape)
@@ -82,14 +87,14 @@ class Linear(Rule):
 
     def axis_out(self, call: Call) -> int:
         """The axis of the channels in the output."""
-        return self.axis(call)
+        return self.input_axis(call)
 
     def couple(
         self, call: Call, roles: dict[str, NDArray[np.intp]], units: Units
     ) -> None:
         """Tie the units that must go together inside the layer."""
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return BIAS if "bias" in self.axes_of(call) else ZERO
 
     def merges(self, call: Call) -> bool:
@@ -117,7 +122,7 @@ class Linear(Rule):
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
-        axis = self.axis(call)
+        axis = self.input_axis(call)
         if values[0] is None:
             return [None]
         x = values[0].plain()
@@ -138,12 +143,12 @@ class Linear(Rule):
         out = activations.apply(activation, out.astype(float))
         return [known(out.reshape(flow.labels[0].shape))]
 
-    def behind(self, call: Call) -> str | None:
+    def behind(self, call: Call) -> Scaling | None:
         """A factor on the output has to pass the built-in activation."""
         return built_in(call)
 
 
-def built_in(call: Call) -> str | None:
+def built_in(call: Call) -> Scaling | None:
     """How a factor passes the activation that a layer has of its own."""
     row = activations.known_activation(getattr(call.op, "activation", None))
     return row.passes if row is not None else None
@@ -163,7 +168,7 @@ class Embedding(Linear):
         sources = [[None] * len(inputs)]
         return Flow([labels], sources, {"out": out}, mixes=True)
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return ALL
 
     def merges(self, call: Call) -> bool:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.graph import Tensor
 from keras_gates.surgeon.rules.known import known
+from keras_gates.surgeon.rules.modes import Scaling
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.known import Known
     from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.view import View
 
     Combination = Callable[[list[NDArray[np.float64]]], NDArray[np.float64]]
     # The constants, by the index of the operand.
@@ -59,7 +61,9 @@ class Merge(Rule):
 
     kind: str = "merge"
     function: Combination = uncertain
-    without: Callable[..., Affine | None] = lambda constants, count: None
+    without: Callable[[Constants, int], Affine | None] = (
+        lambda constants, count: None
+    )
     absorbing: float | None = None
     passes: str | None = None
     merging = True
@@ -134,13 +138,15 @@ class Merge(Rule):
             return np.full((1,) * len(shape), np.nan)
         return value.plain()
 
-    def scaling(self, call: Call) -> str | None:
+    def scaling(self, call: Call) -> Scaling | None:
         """Homogeneous, unless a constant array is added."""
-        if self.constants(call) and self.absorbing is None:
+        if self.absorbing is not None:
+            return LINEAR
+        if self.passes is None or self.constants(call):
             return None
-        return LINEAR if self.absorbing is not None else self.passes
+        return Scaling(self.passes)
 
-    def carries(self, call: Call, index: int) -> str | None:
+    def carries(self, call: Call, index: int) -> Scaling | None:
         if self.absorbing is not None:
             return LINEAR
         return self.scaling(call) if len(call.inputs) == 1 else None
@@ -148,7 +154,12 @@ class Merge(Rule):
     def one_takes_all(self, call: Call) -> bool:
         return self.absorbing is not None
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> Revision:
+    def without_operands(
+        self, constants: Constants, count: int
+    ) -> Affine | None:
+        return self.without(constants, count)
+
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         """Constants are cut like the channels that they meet."""
         if isinstance(call.op, keras.Layer):
             return {}, call.args, call.kwargs

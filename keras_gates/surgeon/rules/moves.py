@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.rules.rule import Flow
     from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.view import View
 
 
 def concatenate(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
@@ -118,7 +119,7 @@ def _alike(
     return new if known and math.prod(old) == math.prod(new) else None
 
 
-def reshaped(call: Call, flow: Flow, view: Any) -> Revision:
+def reshaped(call: Call, flow: Flow, view: View) -> Revision:
     """Reshape's target, from the sizes that are left."""
     shape = view.shape(call.outputs[0], flow.labels[0])
     if isinstance(call.op, keras.Layer):
@@ -162,12 +163,12 @@ def parted(call: Call) -> list[int]:
     return [split_axis(call)]
 
 
-def as_it_was(call: Call, flow: Flow, view: Any) -> Revision:
+def as_it_was(call: Call, flow: Flow, view: View) -> Revision:
     """`rewrite`, for what is replaced where its sizes change."""
     return {}, call.args, call.kwargs
 
 
-def as_split(call: Call, flow: Flow, view: Any) -> keras.Operation | None:
+def as_split(call: Call, flow: Flow, view: View) -> keras.Operation | None:
     """`ops.split`, whose parts need not be as large as those they were."""
     axis = split_axis(call)
     if len(view.masks(view.inputs[0])[axis]) == 1:
@@ -176,15 +177,17 @@ def as_split(call: Call, flow: Flow, view: Any) -> keras.Operation | None:
     return _operation("numpy.Split", **config, axis=axis, name=call.op.name)
 
 
-def splits(call: Call, flow: Flow, view: Any) -> Revision:
+def splits(call: Call, flow: Flow, view: View) -> Revision:
     """Split's positions, from the sizes of the parts that are left."""
     axis = split_axis(call)
-    sizes = [
-        view.shape(tensor, labels)[axis]
-        for tensor, labels in zip(call.outputs, flow.labels, strict=True)
-    ]
-    ends = np.cumsum(sizes)[:-1].tolist()
-    return {"indices_or_sections": ends}, call.args, call.kwargs
+    ends, end = [], 0
+    for tensor, labels in zip(call.outputs, flow.labels, strict=True):
+        size = view.shape(tensor, labels)[axis]
+        if size is None:  # nothing is cut along it
+            return {}, call.args, call.kwargs
+        end += size
+        ends.append(end)
+    return {"indices_or_sections": ends[:-1]}, call.args, call.kwargs
 
 
 def get_item(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
@@ -220,7 +223,7 @@ def _stepped(call: Call, rank: int) -> tuple[int, slice] | None:
     return (axis, item) if axis is not None and _steps(item) else None
 
 
-def _taken_by_step(call: Call, view: Any) -> tuple[int, list[int]] | None:
+def _taken_by_step(call: Call, view: View) -> tuple[int, list[int]] | None:
     """`(axis, positions)` of what is left of a slice with a step, or None."""
     found = _stepped(call, view.inputs[0].ndim)
     if found is None:
@@ -234,7 +237,7 @@ def _taken_by_step(call: Call, view: Any) -> tuple[int, list[int]] | None:
     return axis, [int(position[i]) for i in picked if mask[i]]
 
 
-def as_take(call: Call, flow: Flow, view: Any) -> keras.Operation | None:
+def as_take(call: Call, flow: Flow, view: View) -> keras.Operation | None:
     """`ops.take`, for a slice with a step: what is left has no such step."""
     found = _taken_by_step(call, view)
     if found is None:
@@ -273,7 +276,7 @@ def _axis_items(call: Call, rank: int) -> list[tuple[int | None, Any]]:
     return items
 
 
-def sliced(call: Call, flow: Flow, view: Any) -> Revision:
+def sliced(call: Call, flow: Flow, view: View) -> Revision:
     """The key in terms of the channels that are left."""
     stepped = _taken_by_step(call, view)
     if stepped is not None:
@@ -283,16 +286,18 @@ def sliced(call: Call, flow: Flow, view: Any) -> Revision:
     key = []
     for axis, item in _axis_items(call, labels.ndim):
         if axis is not None and len(masks[axis]) > 1:
-            position = np.cumsum(masks[axis]) - masks[axis]
-            if isinstance(item, slice):
-                start, stop, _ = item.indices(len(masks[axis]))
-                inside = masks[axis][start:stop].sum()
-                begin = int(masks[axis][:start].sum())
-                item = slice(begin, begin + int(inside))
-            else:
-                item = int(position[item])
+            item = _among_kept(item, masks[axis])
         key.append(item)
     return {}, (call.args[0], tuple(key)), {}
+
+
+def _among_kept(item: Any, mask: NDArray[np.bool_]) -> slice | int:
+    """A position, or a slice without a step, among those in `mask`."""
+    if not isinstance(item, slice):
+        return int(mask[:item].sum())
+    start, stop, _ = item.indices(len(mask))
+    begin = int(mask[:start].sum())
+    return slice(begin, begin + int(mask[start:stop].sum()))
 
 
 def take(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
@@ -311,7 +316,7 @@ def _indices(call: Call) -> NDArray[np.intp]:
     return np.asarray(keras.ops.convert_to_numpy(indices))
 
 
-def taken(call: Call, flow: Flow, view: Any) -> Revision:
+def taken(call: Call, flow: Flow, view: View) -> Revision:
     """Take's indices, renumbered; those of removed channels go."""
     axis = call.op.axis % view.inputs[0].ndim
     mask = view.masks(view.inputs[0])[axis]
@@ -388,7 +393,7 @@ def broadcast(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
     return arrays[0]
 
 
-def broadcasted(call: Call, flow: Flow, view: Any) -> Revision:
+def broadcasted(call: Call, flow: Flow, view: View) -> Revision:
     """The target of `broadcast_to`, with what is left on cut axes."""
     shape = view.shape(call.outputs[0], flow.labels[0])
     return {"shape": shape}, call.args, call.kwargs

@@ -6,7 +6,6 @@ import dataclasses
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 import numpy as np
@@ -29,8 +28,11 @@ from keras_gates.surgeon.rules.rule import weight
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.modes import Reading
+    from keras_gates.surgeon.rules.modes import Scaling
     from keras_gates.surgeon.rules.rule import Flow
     from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.view import View
 
     # The axes that statistics are taken over, of a tensor of some rank.
     Spans = Callable[[keras.Operation, int], Sequence[int]]
@@ -43,7 +45,7 @@ class Normalizing(PerChannel):
     kind: str = "normalization"
     spans: Spans = lambda op, rank: (-1,)
     cuts: bool = False
-    absorbs: str = ALL
+    absorbs: Reading = ALL
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
@@ -52,7 +54,7 @@ class Normalizing(PerChannel):
         if flow.reason is None:
             spans = self.spans(call.op, len(call.inputs[0].shape))
             mixed = mixing_flow(call, inputs, units, spans)
-            flow.mixes = mixed.mixes
+            flow = dataclasses.replace(flow, mixes=mixed.mixes)
         return flow
 
     def value(
@@ -77,7 +79,7 @@ class Normalizing(PerChannel):
         same = found.shape == x.shape and not np.isnan(found).all()
         return [Known(found, guess=True) if same else None]
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return self.absorbs
 
     def approximates(self, call: Call) -> bool:
@@ -117,7 +119,7 @@ class GroupNorm(Normalizing):
             return [None]
         return [known(np.where(np.isnan(x), np.nan, shift))]
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> Revision:
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         if "channel" not in view.index or call.op.groups == -1:
             return {}, call.args, call.kwargs
         groups = len(view.index["channel"])
@@ -130,8 +132,12 @@ class Mixing(Elementwise):
 
     kind: str = "mixing"
     spans: Spans = lambda op, rank: (-1,)
-    absorbs: str = ALL
+    absorbs: Reading = ALL
     cuts: bool = False
+
+    # `UnitNormalization` takes zeros for what they are, and puts out others
+    # for what comes in: gates act in front of it.
+    pointwise = False
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
@@ -141,7 +147,7 @@ class Mixing(Elementwise):
 
     def as_function(
         self, op: keras.Operation | None
-    ) -> tuple[str | None, bool] | None:
+    ) -> tuple[Scaling | None, bool] | None:
         return None, True
 
     def value(
@@ -168,7 +174,7 @@ class Mixing(Elementwise):
         found = alike(rerun(call, true), x.shape)
         return None if found is None else np.where(np.isnan(x), np.nan, found)
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return self.absorbs
 
     def approximates(self, call: Call) -> bool:

@@ -6,7 +6,6 @@ import dataclasses
 import numbers
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +22,9 @@ from keras_gates.surgeon.rules.rule import only_first
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.modes import Scaling
     from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.view import View
 
 # The modes whose rim is made of values at hand, so that constants pass.
 _COPIES = ("constant", "reflect", "symmetric", "edge")
@@ -90,13 +91,13 @@ class Pad(Rule):
         found = known(x)
         return found and Known(found.values, border=not value.border)
 
-    def scaling(self, call: Call) -> str | None:
+    def scaling(self, call: Call) -> Scaling | None:
         return None if _rim(call) else LINEAR
 
     def sized(self, call: Call) -> bool:
         return True
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> Revision:
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         """Pad as many channels as are left of those that were padded."""
         source = flow.sources[0][0]
         if not isinstance(source, np.ndarray):

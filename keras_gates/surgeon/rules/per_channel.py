@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 import numpy as np
@@ -17,6 +17,7 @@ from keras_gates.surgeon.rules.elementwise import EXTRA
 from keras_gates.surgeon.rules.elementwise import rerun
 from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.known import known
+from keras_gates.surgeon.rules.modes import Scaling
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.elementwise import Twin
     from keras_gates.surgeon.rules.known import Known
     from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.view import View
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +47,7 @@ class PerChannel(Rule):
     """
 
     kind: str = "per channel"
-    axis: Callable[..., int] = lambda op: -1
+    axis: Callable[[keras.Operation], int] = lambda op: -1
     passes: str | None = None
     twin: Twin | None = None
     cuts: bool = True
@@ -87,8 +89,8 @@ class PerChannel(Rule):
             return [None]
         return [known(np.where(x == 0, 0.0, np.nan))]
 
-    def scaling(self, call: Call) -> str | None:
-        return self.passes
+    def scaling(self, call: Call) -> Scaling | None:
+        return None if self.passes is None else Scaling(self.passes)
 
 
 def alike(
@@ -120,9 +122,11 @@ class PReLU(PerChannel):
     """Slopes of the input's shape, with 1 along the shared axes."""
 
     kind: str = "PReLU"
-    axis: Callable[..., int] = slopes_axis
+    axis: Callable[[keras.Operation], int] = slopes_axis
 
-    def axes_of(self, call: Call) -> dict[str, tuple[str | None, ...]]:
+    pointwise = True
+
+    def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:
         rank = len(call.op.alpha.shape)
         axis = self.axis(call.op) - 1
         if call.op.alpha.shape[axis] == 1:
@@ -152,10 +156,10 @@ class Rescaling(PerChannel):
     def sized(self, call: Call) -> bool:
         return bool(np.ndim(call.op.scale) or np.ndim(call.op.offset))
 
-    def scaling(self, call: Call) -> str | None:
+    def scaling(self, call: Call) -> Scaling | None:
         return LINEAR if np.all(np.asarray(call.op.offset) == 0) else None
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> Revision:
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         kept = view.index.get("channel")
         config = {}
         for key in ("scale", "offset"):

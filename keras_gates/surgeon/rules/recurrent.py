@@ -27,8 +27,11 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.modes import Reading
+    from keras_gates.surgeon.rules.modes import Scaling
     from keras_gates.surgeon.rules.rule import Revision
     from keras_gates.surgeon.rules.rule import Rule
+    from keras_gates.surgeon.rules.view import View
 
 _STATE = (
     "its initial state comes from outside, as a decoder's from its encoder, "
@@ -142,7 +145,7 @@ class Recurrent(Linear):
     ) -> list[Known | None]:
         return [None] * len(call.outputs)
 
-    def behind(self, call: Call) -> str | None:
+    def behind(self, call: Call) -> Scaling | None:
         return None
 
     def recalls(
@@ -193,10 +196,10 @@ class ConvRecurrent(Recurrent):
     def last_axis(self, op: keras.Layer) -> int:
         return -1 if op.data_format == "channels_last" else -1 - op.cell.rank
 
-    def axis(self, call: Call) -> int:
+    def input_axis(self, call: Call) -> int:
         return len(call.inputs[0].shape) + self.last_axis(call.op)
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return conv_reading(call.op)
 
 
@@ -270,7 +273,7 @@ class Bidirectional(Recurrent):
         changes = wrapped({"use_bias": True})
         return {"layer": changes, "backward_layer": changes}
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> Revision:
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         changes = wrapped({"units": len(view.index["out"])})
         both = {"layer": changes, "backward_layer": changes}
         return both, call.args, call.kwargs

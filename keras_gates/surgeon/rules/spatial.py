@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import known
+from keras_gates.surgeon.rules.modes import Scaling
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Flow
@@ -112,6 +113,9 @@ class Spatial(Rule):
             return [found and Known(found.values, border=True)]
         return [known(x)] * len(call.outputs)
 
+    def puts_rim(self, call: Call) -> bool:
+        return self.pads(call.op)
+
     def _rim(self, call: Call) -> float | None:
         """The value that is put round the input; None where there is none."""
         return self.rim(call.op) if self.pads(call.op) else None
@@ -126,8 +130,10 @@ class Spatial(Rule):
         same = (x == x.take([0], axes[0])).all(axis=axes, keepdims=True)
         return np.where(same, x, np.nan)
 
-    def scaling(self, call: Call) -> str | None:
-        return None if self._rim(call) else self.passes
+    def scaling(self, call: Call) -> Scaling | None:
+        if self.passes is None or self._rim(call):
+            return None
+        return Scaling(self.passes)
 
 
 def filled(call: Call) -> str | None:
