@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -146,7 +147,7 @@ EMBEDDING = ln.Embedding(
 
 def _barrier(
     why: str,
-    costs: dict[Any, Any] | None = None,
+    costs: Mapping[str, str | None] | None = None,
     counts: Callable[..., Any] | None = None,
 ) -> Rule:
     return Barrier(costs=costs, why=why, note=why, counts=counts)
@@ -156,7 +157,7 @@ _SEQUENCE = {"in": {"kernel": "in"}}
 _EACH_STEP = {"kernel": "step", "recurrent_kernel": "step"}
 
 
-def _recurrent(gates: int, rule: type[Any] = rc.Recurrent) -> Rule:
+def _recurrent(gates: int, rule: type[rc.Recurrent] = rc.Recurrent) -> Rule:
     return rule(
         axes={
             "kernel": ("in", "gates"),

@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon.rules import merge as mg
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Scope
     from keras_gates.surgeon.rules.rule import Rule
 
 UNKNOWN = "a mask that shows only when the model runs"
@@ -26,7 +29,7 @@ _RETURNING = ("Cast", "Reshape", "BroadcastTo", "StopGradient", "Squeeze")
 
 
 # A plan asks for the same calls again and again; what is recorded stays.
-_FOUND = weakref.WeakKeyDictionary()
+_FOUND: weakref.WeakKeyDictionary[Call, list[Any]] = weakref.WeakKeyDictionary()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +42,9 @@ class ByMask(mg.Merge):
         apart: for any others.
     """
 
-    plain: mg.Merge = None
-    alike: mg.Merge = None
-    apart: mg.Merge = None
+    plain: mg.Merge = mg.Merge("merge")
+    alike: mg.Merge = mg.Merge("merge")
+    apart: mg.Merge = mg.Merge("merge")
 
     def pick(self, call: Call) -> Rule:
         masks = carried(call)
@@ -51,7 +54,7 @@ class ByMask(mg.Merge):
         return self.alike if same and masks[0] is not UNKNOWN else self.apart
 
 
-def carried(call: Call) -> list[None]:
+def carried(call: Call) -> list[Any]:
     """For each input of a call its mask, None, or UNKNOWN if it may have one.
 
     What comes out of a nested model has masks that its record has not.
@@ -73,17 +76,18 @@ def joins_by_masks(call: Call) -> bool:
     return any(mask is not None for mask in carried(call))
 
 
-def is_near(call: Call) -> Any:
+def is_near(call: Call) -> bool:
     """Whether what a call reads or puts out may carry a mask."""
     masks = [*carried(call), *map(_mask, call.site.node.outputs)]
     return any(mask is not None for mask in masks)
 
 
-def _mask(kt: keras.KerasTensor) -> None:
+def _mask(kt: keras.KerasTensor) -> Any:
+    """The mask that a tensor of the record carries, or None."""
     return getattr(kt, "_keras_mask", None)
 
 
-def _may_carry(kt: keras.KerasTensor, scopes: tuple[Any, ...]) -> bool:
+def _may_carry(kt: keras.KerasTensor, scopes: tuple[Scope, ...]) -> bool:
     """Whether a tensor without a recorded mask may have one all the same."""
     todo, seen = [(kt, tuple(scopes))], set()
     while todo:
@@ -112,7 +116,7 @@ def _is_model(op: keras.Operation) -> bool:
     return isinstance(op, keras.Model)
 
 
-def _takes_masks(node: Any) -> Any:
+def _takes_masks(node: Any) -> bool:
     """Whether a nested model is called on what carries masks."""
     given = keras.tree.flatten(node.arguments.kwargs.get("mask"))
     found = [*given, *map(_mask, node.input_tensors)]
@@ -132,39 +136,35 @@ def _makes_masks(op: keras.Operation) -> bool:
     )
 
 
-def _nodes(op: keras.Operation) -> Any:
-    return getattr(op, "_inbound_nodes", ())
+def _nodes(op: keras.Operation) -> Sequence[Any]:
+    nodes: Sequence[Any] = getattr(op, "_inbound_nodes", ())
+    return nodes
 
 
 def _hands_on(op: keras.Operation) -> bool:
     if isinstance(op, keras.Layer):
-        return _is_model(op) or op.supports_masking
+        return _is_model(op) or bool(op.supports_masking)
     return type(op).__name__ in _RETURNING
 
 
-def _uncertain(arrays: Any) -> Any:
-    """Nothing is known: the values depend on the masks."""
-    shape = np.broadcast_shapes(*(x.shape for x in arrays))
-    return np.full(shape, np.nan)
-
-
-def _of_equals(arrays: Any) -> Any:
+def _of_equals(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Known where all agree, whichever of them is taken."""
     first, *rest = np.broadcast_arrays(*arrays)
     same = np.all([first == x for x in rest], axis=0)
     return np.where(same, first, np.nan)
 
 
-def _either(name: str, plain: Rule) -> Rule:
+def _either(name: str, plain: mg.Merge) -> ByMask:
     rule = mg.Merge(name, function=_of_equals)
     return ByMask(name, plain=plain, alike=rule, apart=rule)
 
 
+# What comes of constants depends on the masks, so that nothing is known.
 MULTIPLY = ByMask(
     "multiply",
     plain=mg.MULTIPLY,
-    alike=mg.Merge("multiply", function=_uncertain, absorbing=0.0),
-    apart=mg.Merge("multiply", function=_uncertain),
+    alike=mg.Merge("multiply", absorbing=0.0),
+    apart=mg.Merge("multiply"),
 )
 MAXIMUM = _either("maximum", mg.MAXIMUM)
 MINIMUM = _either("minimum", mg.MINIMUM)
