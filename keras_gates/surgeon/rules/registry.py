@@ -60,8 +60,32 @@ def register(layer_class: type[Any], rule: Rule) -> None:
             class stands for many functions, as `keras.layers.Lambda` does.
 
     Example:
+    A layer that adds a vector of weights treats each channel alone:
+
     >>> import keras
     >>> import keras_gates as kg
+    >>> @keras.saving.register_keras_serializable("example")
+    ... class Shift(keras.layers.Layer):
+    ...     def build(self, shape):
+    ...         self.shift = self.add_weight(shape=shape[-1:], name="shift")
+    ...
+    ...     def call(self, x):
+    ...         return x + self.shift
+    >>> kg.surgeon.register(
+    ...     Shift,
+    ...     kg.surgeon.rules.PerChannel(axes={"shift": ("channel",)}),
+    ... )
+    >>> x = keras.Input((4,))
+    >>> gate = kg.FilterGate()
+    >>> y = Shift(name="shift")(gate(keras.layers.Dense(8)(x)))
+    >>> model = keras.Model(x, keras.layers.Dense(2)(y))
+    >>> _ = gate.factor.assign([0, 0, 0, 1, 1, 1, 1, 1])
+    >>> small = kg.surgeon.prune(model, thresholds=0.05)
+    >>> tuple(small.get_layer("shift").shift.shape)
+    (5,)
+
+    A function that layers have for their activation:
+
     >>> def squared_relu(x):
     ...     return keras.ops.square(keras.ops.relu(x))
     >>> kg.surgeon.register(

@@ -135,23 +135,25 @@ class Rule:
     counts: Counts | None = None
 
     # Attributes, not fields: a class of rules sets them for all of its rules.
-    # The kernel whose outputs get a bias where constants are absorbed.
+
     kernel = "kernel"
-    # Whether operands that are constant are left out; see `without_operands`.
+    """The kernel whose outputs get a bias where constants are absorbed."""
     merging = False
-    # Whether an output may come of more coordinates of its unit than of the
-    # one in `sources`, as a mean over space does. A move has no others.
+    """Whether constant operands are left out; see `without_operands`."""
     blends = True
-    # Whether it only moves coordinates, as a reshape does.
+    """Whether an output may come of more coordinates of its unit than of the
+    one in `Flow.sources`, as a mean over space does. A move has no others."""
     moves = False
-    # Whether it treats each value alone, as activation functions do.
+    """Whether it only moves coordinates, as a reshape does."""
     pointwise = False
-    # Whether it is `act(kernel . x + bias)`, and mints what it puts out.
+    """Whether it treats each value alone, as activation functions do."""
     linear = False
-    # Whether it multiplies by factors that the surgeon takes out of the model.
+    """Whether it is `act(kernel . x + bias)`, and mints what it puts out."""
     is_gate = False
-    # Whether its layer stays as it is, whatever is cut around it.
+    """Whether it multiplies by factors that the surgeon takes out of the
+    model."""
     keeps_whole = False
+    """Whether its layer stays as it is, whatever is cut around it."""
 
     @property
     def composite(self) -> Composite | None:
