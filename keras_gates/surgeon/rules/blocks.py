@@ -6,25 +6,23 @@ import math
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_gates.surgeon.rules.rule import channel_axis
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.rules.moves import Numbers
 
 
-def _to_last(call: Call, array: NDArray[np.intp]) -> NDArray[np.intp]:
+def _to_last(call: Call, array: Numbers) -> Numbers:
     return np.moveaxis(array, channel_axis(call.op, array.ndim), -1)
 
 
-def _back(call: Call, array: NDArray[np.intp]) -> NDArray[np.intp]:
+def _back(call: Call, array: Numbers) -> Numbers:
     return np.moveaxis(array, -1, channel_axis(call.op, array.ndim))
 
 
-def depth_to_space(
-    call: Call, arrays: list[NDArray[np.intp]]
-) -> NDArray[np.intp]:
+def depth_to_space(call: Call, arrays: list[Numbers]) -> Numbers:
     x, size = _to_last(call, arrays[0]), call.op.block_size
     _, height, width, channels = x.shape
     if None in call.inputs[0].shape[1:] or channels == 1:
@@ -34,9 +32,7 @@ def depth_to_space(
     return _back(call, x.reshape(1, height * size, width * size, -1))
 
 
-def space_to_depth(
-    call: Call, arrays: list[NDArray[np.intp]]
-) -> NDArray[np.intp]:
+def space_to_depth(call: Call, arrays: list[Numbers]) -> Numbers:
     x, size = _to_last(call, arrays[0]), call.op.block_size
     # Along an axis of unknown size nothing varies: one block stands for all.
     target = [size if s == 1 else s for s in x.shape[1:3]]
@@ -47,7 +43,7 @@ def space_to_depth(
     return _back(call, x.reshape(1, height, width, -1))
 
 
-def patches(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def patches(call: Call, arrays: list[Numbers]) -> Numbers:
     """The channels of each place in a patch, place by place."""
     x = arrays[0]
     if channel_axis(call.op, x.ndim) != x.ndim - 1 or x.ndim < 4:

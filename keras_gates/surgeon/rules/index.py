@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.modes import Scaling
+    from keras_gates.surgeon.rules.moves import Numbers
     from keras_gates.surgeon.rules.rule import Revision
     from keras_gates.surgeon.rules.view import View
 
-    Numbers = NDArray[np.intp]
-    Move = Callable[[Call, list[Numbers]], Numbers | list[Numbers]]
+    Moved = Numbers | list[Numbers] | tuple[Numbers, ...]
+    Move = Callable[[Call, list[Numbers]], Moved]
     # For each axis, the numbers of its positions in a tensor.
     Places = dict[int, Numbers]
 
@@ -75,29 +76,29 @@ class Index(Rule):
             moved = self._moved(call, numbers)
         except Exception as error:
             return barrier(call, inputs, units, _cannot(call, error))
-        for m, tensor in zip(moved, call.outputs, strict=True):
-            if not _fits(m.shape, tensor.shape):
+        for origins, tensor in zip(moved, call.outputs, strict=True):
+            if not _fits(origins.shape, tensor.shape):
                 return barrier(call, inputs, units, _cannot(call, "sizes"))
-        flat = np.concatenate([x.ravel() for x in inputs])
+        unit_of = np.concatenate([labels.ravel() for labels in inputs])
         outputs = [
-            _rectangular(flat[m], units, m, tensor)
-            for m, tensor in zip(moved, call.outputs, strict=True)
+            _rectangular(unit_of[origins], units, origins, tensor)
+            for origins, tensor in zip(moved, call.outputs, strict=True)
         ]
-        return Flow(outputs, [_split(m, inputs) for m in moved])
+        return Flow(outputs, [_split(origins, inputs) for origins in moved])
 
     def _moved(self, call: Call, numbers: list[Numbers]) -> list[Numbers]:
         """The numbers in each output; extents of 1 where they don't vary."""
         moved = self.move(call, numbers)
-        parts = moved if isinstance(moved, list) else [moved]
+        parts = moved if isinstance(moved, (list, tuple)) else [moved]
         return [lb.collapse(np.asarray(part)) for part in parts]
 
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
-        if all(v is None for v in values):
+        if all(value is None for value in values):
             return [None] * len(flow.labels)
         if self.rims(call):
-            values = [v and Known(v.values, border=True) for v in values]
+            values = [x and Known(x.values, border=True) for x in values]
         results: list[Known | None] = []
         for sources, labels in zip(flow.sources, flow.labels, strict=True):
             out = np.full(labels.shape, np.nan)
@@ -140,7 +141,7 @@ def _split(
 def _fits(extents: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
     """Whether an index array can label a tensor of this shape."""
     return len(extents) == len(shape) and all(
-        e == 1 or e == s for e, s in zip(extents, shape, strict=True)
+        extent in (1, size) for extent, size in zip(extents, shape, strict=True)
     )
 
 
@@ -203,8 +204,8 @@ def _axis_read(
             if rule.linear and call.inputs[0] is tensor:
                 axis = rule.input_axis(call) % len(tensor.shape)
                 read = [
-                    a
-                    for a, array in places.items()
+                    before
+                    for before, array in places.items()
                     if lb.varying(array) == [axis]
                 ]
                 return read[0] if len(read) == 1 else None

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import weakref
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -20,7 +19,6 @@ from keras_gates.surgeon.rules import merge as mg
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
-    from keras_gates.graphs.graph import Scope
     from keras_gates.surgeon.rules.rule import Rule
 
 UNKNOWN = "a mask that shows only when the model runs"
@@ -82,12 +80,11 @@ def is_near(call: Call) -> bool:
     return any(mask is not None for mask in masks)
 
 
-def _mask(kt: keras.KerasTensor) -> Any:
-    """The mask that a tensor of the record carries, or None."""
+def _mask(kt: keras.KerasTensor) -> None:
     return getattr(kt, "_keras_mask", None)
 
 
-def _may_carry(kt: keras.KerasTensor, scopes: tuple[Scope, ...]) -> bool:
+def _may_carry(kt: keras.KerasTensor, scopes: tuple[Any, ...]) -> bool:
     """Whether a tensor without a recorded mask may have one all the same."""
     todo, seen = [(kt, tuple(scopes))], set()
     while todo:
@@ -136,14 +133,13 @@ def _makes_masks(op: keras.Operation) -> bool:
     )
 
 
-def _nodes(op: keras.Operation) -> Sequence[Any]:
-    nodes: Sequence[Any] = getattr(op, "_inbound_nodes", ())
-    return nodes
+def _nodes(op: keras.Operation) -> Any:
+    return getattr(op, "_inbound_nodes", ())
 
 
 def _hands_on(op: keras.Operation) -> bool:
     if isinstance(op, keras.Layer):
-        return _is_model(op) or bool(op.supports_masking)
+        return _is_model(op) or op.supports_masking
     return type(op).__name__ in _RETURNING
 
 

@@ -25,15 +25,16 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.rule import Revision
     from keras_gates.surgeon.rules.view import View
 
+    # The numbers of coordinates, or labels: all that is moved are integers.
+    Numbers = NDArray[np.intp]
 
-def concatenate(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+
+def concatenate(call: Call, arrays: list[Numbers]) -> Numbers:
     """Concatenation; extents of 1 on other axes grow to meet the rest."""
     return _joined(call, arrays, call.op.axis)
 
 
-def _joined(
-    call: Call, arrays: list[NDArray[np.intp]], axis: int
-) -> NDArray[np.intp]:
+def _joined(call: Call, arrays: list[Numbers], axis: int | None) -> Numbers:
     rank = arrays[0].ndim
     if len(keras.tree.flatten(call.args)) != len(arrays):
         raise ValueError("some of what it joins is no tensor of the model")
@@ -52,24 +53,24 @@ def _joined(
     return np.concatenate(grown, axis)
 
 
-def append(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def append(call: Call, arrays: list[Numbers]) -> Numbers:
     return _joined(call, arrays, call.op.axis)
 
 
-def hstack(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def hstack(call: Call, arrays: list[Numbers]) -> Numbers:
     return _joined(call, arrays, 1 if arrays[0].ndim > 1 else 0)
 
 
-def vstack(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def vstack(call: Call, arrays: list[Numbers]) -> Numbers:
     return _joined(call, arrays, 0)
 
 
-def dstack(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def dstack(call: Call, arrays: list[Numbers]) -> Numbers:
     arrays = [a[..., None] if a.ndim == 2 else a for a in arrays]
     return _joined(call, arrays, 2)
 
 
-def flatten(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def flatten(call: Call, arrays: list[Numbers]) -> Numbers:
     """Flatten; channels first is turned to channels last before."""
     x = arrays[0]
     if call.op.data_format == "channels_first" and x.ndim > 2:
@@ -77,7 +78,7 @@ def flatten(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
     return x.reshape(1, -1)
 
 
-def reshape(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def reshape(call: Call, arrays: list[Numbers]) -> Numbers:
     """Reshape; positions without channels may join the batch, or leave it.
 
     All that varies has to be on axes that make up one block at the end, as
@@ -97,7 +98,7 @@ def reshape(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
     for axis in range(len(shape) - 1, 0, -1):
         end = _alike(block, shape[axis:])
         if end is not None:
-            kept: NDArray[np.intp] = x[(0,) * first].reshape(end)
+            kept: Numbers = x[(0,) * first].reshape(end)
             return kept.reshape((1,) * axis + end)
     whole = isinstance(call.op, keras.Layer)  # it leaves the batch alone
     if whole and before[1:last] == shape[1:last] and None not in shape[1:last]:
@@ -126,27 +127,24 @@ def reshaped(call: Call, flow: Flow, view: View) -> Revision:
         target = [-1 if s is None else s for s in shape[1:]]
         return {"target_shape": target}, call.args, call.kwargs
     given = np.atleast_1d(np.array(call.op.newshape, object)).tolist()
-    open_ = [
-        -1 if s is None or g in (None, -1) else s
-        for s, g in zip(shape, given, strict=True)
+    # A size that was left to Keras is left to it still.
+    target = [
+        -1 if size is None or before in (None, -1) else size
+        for size, before in zip(shape, given, strict=True)
     ]
-    return {"newshape": open_}, call.args, call.kwargs
+    return {"newshape": target}, call.args, call.kwargs
 
 
-def split(call: Call, arrays: list[NDArray[np.intp]]) -> list[NDArray[np.intp]]:
+def split(call: Call, arrays: list[Numbers]) -> list[Numbers]:
     return np.split(arrays[0], call.op.indices_or_sections, split_axis(call))
 
 
-def array_split(
-    call: Call, arrays: list[NDArray[np.intp]]
-) -> list[NDArray[np.intp]]:
+def array_split(call: Call, arrays: list[Numbers]) -> list[Numbers]:
     parts = call.op.indices_or_sections
     return np.array_split(arrays[0], parts, call.op.axis)
 
 
-def unstack(
-    call: Call, arrays: list[NDArray[np.intp]]
-) -> list[NDArray[np.intp]]:
+def unstack(call: Call, arrays: list[Numbers]) -> list[Numbers]:
     parts = np.moveaxis(arrays[0], call.op.axis, 0)
     return [parts[index] for index in range(len(call.outputs))]
 
@@ -190,7 +188,7 @@ def splits(call: Call, flow: Flow, view: View) -> Revision:
     return {"indices_or_sections": ends[:-1]}, call.args, call.kwargs
 
 
-def get_item(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def get_item(call: Call, arrays: list[Numbers]) -> Numbers:
     """Slicing; with a step, only if nothing else is done."""
     x = arrays[0]
     key, items = [], _axis_items(call, x.ndim)
@@ -206,7 +204,7 @@ def get_item(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
         elif unlabelled and item is not None:
             item = 0
         key.append(item)
-    picked: NDArray[np.intp] = x[tuple(key)]
+    picked: Numbers = x[tuple(key)]
     return picked
 
 
@@ -300,7 +298,7 @@ def _among_kept(item: Any, mask: NDArray[np.bool_]) -> slice | int:
     return slice(begin, begin + int(mask[start:stop].sum()))
 
 
-def take(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def take(call: Call, arrays: list[Numbers]) -> Numbers:
     indices, axis = _indices(call), call.op.axis
     varies = axis is not None and lb.collapse(arrays[0]).shape[axis] > 1
     if axis is None or (indices.ndim > 1 and varies):
@@ -308,7 +306,7 @@ def take(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
     return np.take(arrays[0], indices, axis)
 
 
-def _indices(call: Call) -> NDArray[np.intp]:
+def _indices(call: Call) -> Numbers:
     """The positions that `take` was given, in NumPy."""
     indices = call.argument("indices")
     if isinstance(indices, Tensor) or len(call.inputs) > 1:
@@ -330,37 +328,35 @@ def taken(call: Call, flow: Flow, view: View) -> Revision:
     return {}, (call.args[0], left), {}
 
 
-def permute(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def permute(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.transpose(arrays[0], (0, *call.op.dims))
 
 
-def repeat_vector(
-    call: Call, arrays: list[NDArray[np.intp]]
-) -> NDArray[np.intp]:
+def repeat_vector(call: Call, arrays: list[Numbers]) -> Numbers:
     return arrays[0][:, None, :]
 
 
-def stack(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def stack(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.stack(np.broadcast_arrays(*arrays), call.op.axis)
 
 
-def transpose(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def transpose(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.transpose(arrays[0], call.op.axes)
 
 
-def swapaxes(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def swapaxes(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.swapaxes(arrays[0], call.op.axis1, call.op.axis2)
 
 
-def moveaxis(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def moveaxis(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.moveaxis(arrays[0], call.op.source, call.op.destination)
 
 
-def expand_dims(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def expand_dims(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.expand_dims(arrays[0], call.op.axis)
 
 
-def squeeze(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def squeeze(call: Call, arrays: list[Numbers]) -> Numbers:
     axis = call.op.axis
     if axis is None:
         shape = call.inputs[0].shape
@@ -368,11 +364,11 @@ def squeeze(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
     return np.squeeze(arrays[0], tuple(np.atleast_1d(axis).tolist()))
 
 
-def flip(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def flip(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.flip(arrays[0], call.op.axis)
 
 
-def repeat(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def repeat(call: Call, arrays: list[Numbers]) -> Numbers:
     if call.op.axis is None:
         raise ValueError("repeat without an axis")
     if np.ndim(call.op.repeats) and np.size(call.op.repeats) > 1:
@@ -380,14 +376,14 @@ def repeat(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
     return np.repeat(arrays[0], call.op.repeats, call.op.axis)
 
 
-def tile(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def tile(call: Call, arrays: list[Numbers]) -> Numbers:
     repeats = np.atleast_1d(call.op.repeats)
     if len(repeats) > arrays[0].ndim:
         raise ValueError("it puts an axis before that of the batch")
     return np.tile(arrays[0], repeats)
 
 
-def broadcast(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def broadcast(call: Call, arrays: list[Numbers]) -> Numbers:
     if len(call.outputs[0].shape) > arrays[0].ndim:
         raise ValueError("it puts an axis before that of the batch")
     return arrays[0]
@@ -399,7 +395,7 @@ def broadcasted(call: Call, flow: Flow, view: View) -> Revision:
     return {"shape": shape}, call.args, call.kwargs
 
 
-def diagonal(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def diagonal(call: Call, arrays: list[Numbers]) -> Numbers:
     """The diagonal of two axes that hold no channels, as the last axis."""
     axes = [a % arrays[0].ndim for a in (call.op.axis1, call.op.axis2)]
     if 0 in axes or any(arrays[0].shape[a] > 1 for a in axes):
@@ -407,18 +403,18 @@ def diagonal(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
     return np.squeeze(arrays[0], tuple(axes))[..., None]
 
 
-def rot90(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def rot90(call: Call, arrays: list[Numbers]) -> Numbers:
     first, second = (a % arrays[0].ndim for a in call.op.axes)
     if 0 in (first, second):
         raise ValueError("it turns the axis of the batch")
     return np.rot90(arrays[0], call.op.k, (first, second))
 
 
-def fliplr(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def fliplr(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.fliplr(arrays[0])
 
 
-def flipud(call: Call, arrays: list[NDArray[np.intp]]) -> NDArray[np.intp]:
+def flipud(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.flipud(arrays[0])
 
 
