@@ -20,9 +20,9 @@ from keras_gates.surgeon.rules.rule import Rule
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
 
-_RULES = {}
-_FUNCTIONS = {}
-_REASONS = {}
+_RULES: dict[type[Any], Rule] = {}
+_FUNCTIONS: dict[Callable[..., Any], Rule] = {}
+_REASONS: dict[type[Any], Barrier] = {}
 _UNKNOWN = Barrier()
 _REPLACED = Barrier(why="its `call` is not that of its class")
 # Each of these stands for many functions: what one of them computes, its
@@ -38,7 +38,7 @@ _MANY = (
     *(gr.operation(f"core.{name}") for name in ("Cond", "CustomGradient")),
 )
 # Rules that hold for subclasses, too, unless these change what is named.
-_INHERITED = {}
+_INHERITED: dict[type[Any], tuple[str, ...]] = {}
 
 
 def register(layer_class: type[Any], rule: Rule) -> None:
@@ -204,7 +204,7 @@ def _weighted_activation(rule: Rule, op: keras.Operation) -> keras.Layer | None:
     return None
 
 
-def rule_of_class(cls: type[Any]) -> Rule:
+def rule_of_class(cls: type[Any]) -> Rule | None:
     """The rule that a class is registered with, or inherits, or None."""
     rule = _RULES.get(cls)
     if rule is not None:
@@ -228,7 +228,7 @@ def registered() -> dict[type[Any], Rule]:
     return dict(_RULES)
 
 
-def table() -> Any:
+def table() -> list[tuple[str, str, str]]:
     """Rows `(name, kind, note)` of all rules, for the documentation."""
     return [
         (f"{cls.__module__.split('.')[0]} {cls.__name__}", rule.kind, rule.note)

@@ -40,7 +40,16 @@ if TYPE_CHECKING:
 Revision = tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]
 
 # `(call, weights, inputs, outputs)` -> multiply-adds; see `Rule.counts`.
-Counts = Callable[["Call", list[Any], list[Any], list[Any]], int | None]
+Counts = Callable[
+    ["Call", "Weights", Sequence["Sizes"], Sequence["Sizes"]], int | None
+]
+# Name of a weight -> the roles of its axes; see `Rule.axes`.
+Axes = Mapping[str, tuple[str | None, ...]]
+# Pairs and no dictionary: a layer made of layers may have a name twice.
+Weights = list[tuple[str, tuple[int, ...]]]
+# A shape for a count: its sizes are integers. One that is unknown is None, and
+# to multiply by it raises a TypeError, which is told to the user.
+Sizes = tuple[Any, ...]
 
 # The words of `modes`, by their short names.
 ALL = Reading.ALL
@@ -119,9 +128,7 @@ class Rule:
     """
 
     kind: str = "rule"
-    axes: Mapping[str, tuple[str | None, ...]] = dataclasses.field(
-        default_factory=dict
-    )
+    axes: Axes = dataclasses.field(default_factory=dict)
     config: Mapping[str, str] = dataclasses.field(default_factory=dict)
     costs: Mapping[str, str | None] | None = dataclasses.field(
         default_factory=dict

@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.rule import Counts
     from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.rule import Sizes
+    from keras_gates.surgeon.rules.rule import Weights
     from keras_gates.surgeon.rules.view import View
 
 _TIME = time_axis.AXIS
@@ -97,17 +99,20 @@ def _each_step(inner: Rule) -> Counts:
     """The `counts` of a layer or a model that is kept whole inside."""
 
     def counted(
-        call: Call, weights: list[Any], inputs: list[Any], outputs: list[Any]
+        call: Call,
+        weights: Weights,
+        inputs: Sequence[Sizes],
+        outputs: Sequence[Sizes],
     ) -> int | None:
         one = inside(call)
         if is_functional(one.op):
             each = [_recorded(part) for part in read(one.op).calls]
         else:
-            at_step = [
+            at_step: list[list[Sizes]] = [
                 [(*shape[:_TIME], *shape[_TIME + 1 :]) for shape in some]
                 for some in (inputs[:1], outputs)
             ]
-            each = [counts.of(one, inner, weights, *at_step)]
+            each = [counts.multiply_adds(one, inner, weights, *at_step)]
         known = [macs for macs in each if macs is not None]
         steps: int = inputs[0][_TIME]
         return steps * sum(known) if len(known) == len(each) else None
@@ -119,7 +124,7 @@ def _recorded(call: Call) -> int | None:
     """The multiply-adds of a call in a model, at the sizes it has there."""
     weights = [(w.name, tuple(w.shape)) for w in own_weights(call.op)]
     shapes = [[t.shape for t in some] for some in (call.inputs, call.outputs)]
-    return counts.of(call, rule_of(call), weights, *shapes)
+    return counts.multiply_adds(call, rule_of(call), weights, *shapes)
 
 
 def _without_time(array: NDArray[Any]) -> NDArray[Any]:
