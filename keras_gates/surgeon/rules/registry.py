@@ -194,7 +194,7 @@ def rule_of(call: Call) -> Rule:
 def _weighted_activation(rule: Rule, op: keras.Operation) -> keras.Layer | None:
     """A layer with weights that is the activation of another, or None."""
     layered = isinstance(op, keras.Layer) and op._layers
-    if not layered or isinstance(rule, Barrier):
+    if not layered or rule.keeps_whole:
         return None
     for part in rule.parts(op):
         for name in ("activation", "recurrent_activation"):
