@@ -11,6 +11,7 @@ import keras
 from keras_gates.graphs.shapes import shapes_of
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.weights import Weights
+from keras_gates.surgeon.build.weights import kept_positions
 from keras_gates.surgeon.report import futile
 from keras_gates.surgeon.report import reasons
 from keras_gates.surgeon.report import slow_widths
@@ -172,8 +173,10 @@ def _but(axis: int, rank: int) -> tuple[int, ...]:
 def _cut_shapes(step: Step, weights: Weights) -> list[Any]:
     if isinstance(step.rule, PackingConv):
         shut = weights.decision.closed.get(id(step.call.op))
-        return step.rule.packed_shapes(step.call, weights.index(step), shut)
-    kept = {role: len(at) for role, at in weights.index(step).items()}
+        index = kept_positions(weights.decision, step)
+        return step.rule.packed_shapes(step.call, index, shut)
+    index = kept_positions(weights.decision, step)
+    kept = {role: len(at) for role, at in index.items()}
     return costs.cut_weight_shapes(step.call, step.rule, kept)
 
 
