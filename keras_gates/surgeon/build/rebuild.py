@@ -15,6 +15,7 @@ from keras_gates.graphs import graph as gr
 from keras_gates.graphs import time_axis
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.arguments import recorded
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
@@ -63,8 +64,8 @@ class _Builder:
         self.labels = decision.labelling.labels
         self.pieces = Pieces(decision, folds)
         # Each old model -> the new one; and what is called in its place.
-        self.models: dict[keras.Model, keras.Model] = {}
-        self.wrappers: dict[keras.Layer, keras.Layer] = {}
+        self.models: IdentityDict[keras.Model, keras.Model] = IdentityDict()
+        self.wrappers: IdentityDict[keras.Layer, keras.Layer] = IdentityDict()
         self.masking = masking
         self.called = {scope.site for scope in decision.called}
         # By site and position; of those that are there in several scopes,

@@ -16,6 +16,7 @@ from keras_gates.constraints import KeepSign
 from keras_gates.graphs import configs
 from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.regularizers import L1
@@ -99,16 +100,17 @@ class Pieces:
         self.weights = Weights(decision, folds)
         self.copies = new_copies()
         # Each old operation -> the new one.
-        self.operations: dict[keras.Operation, keras.Operation] = {}
+        self.operations: IdentityDict[keras.Operation, keras.Operation]
+        self.operations = IdentityDict()
         steps = decision.labelling.steps
-        sites = {s.site: s.call.op for s in steps}
-        # How many recorded calls each operation has.
+        sites = {s.site: id(s.call.op) for s in steps}
+        # How many recorded calls each operation has, by its id.
         self._calls = collections.Counter(sites.values())
         self._names = Names(s.call.op.name for s in steps)
-        # The operations whose name something else has by now.
-        self._replaced: set[keras.Operation] = set()
+        # The ids of operations whose name something else has by now.
+        self._replaced: set[int] = set()
         # What gets other weights can't share them with what stays: the ids of
-        # layers, and of variables, which Keras compares by their values.
+        # layers and variables.
         self._cuttable = {
             id(x)
             for s in steps
@@ -268,9 +270,9 @@ class Pieces:
         A shared operation may leave something behind at each of its calls.
         """
         op = step.call.op
-        alone = step.is_gate or self._calls[op] == 1
-        if alone and name == op.name and op not in self._replaced:
-            self._replaced.add(op)
+        alone = step.is_gate or self._calls[id(op)] == 1
+        if alone and name == op.name and id(op) not in self._replaced:
+            self._replaced.add(id(op))
             return name
         return self._names.free(name)
 

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.readers import sole_reader
 from keras_gates.graphs.variables import copy_seeds
 from keras_gates.graphs.variables import copy_state
@@ -66,11 +67,15 @@ class Weights:
         self.decision = decision
         self.folds = folds
         # Of each normalization, what its mean is off by: (channels,).
-        self._shifts: dict[keras.Layer, NDArray[np.float64]] = {}
+        self._shifts: IdentityDict[keras.Layer, NDArray[np.float64]]
+        self._shifts = IdentityDict()
         # Of each old layer, what creation leaves to `finish`: for each part
         # the weights by name; None for all of them as they were.
-        self._left: dict[keras.Layer, tuple[Rule, list[Arrays]] | None] = {}
-        self._steps: dict[keras.Operation, list[Step]] = {}
+        self._left: IdentityDict[
+            keras.Layer, tuple[Rule, list[Arrays]] | None
+        ] = IdentityDict()
+        self._steps: IdentityDict[keras.Operation, list[Step]]
+        self._steps = IdentityDict()
         for step in decision.labelling.steps:
             if step.position is None:
                 self._steps.setdefault(step.call.op, []).append(step)
