@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / "keras_gates"
 # Who may import whom: a row for each package, from low to high, and what it may
 # import besides itself. No other arrow is allowed.
 GATES = ["constraints", "regularizers", "layers"]
-LOW = ["_checks", "graphs", *GATES, "thresholds"]
+LOW = ["_checks", "_tables", "graphs", *GATES, "thresholds"]
 PASSES = ["surgeon.faults", "surgeon.labels", "surgeon.rules", "surgeon.passes"]
 SOLVING = [*PASSES, "surgeon.gates", "surgeon.solving"]
 CLOSING = [*SOLVING, "surgeon.build", "surgeon.report", "surgeon.closing"]
@@ -18,6 +18,7 @@ PLAN = [*CLOSING, "surgeon.plan_json", "surgeon.plan"]
 SURGEON = [*PLAN, "surgeon.scores", "surgeon.verifying", "surgeon.verify"]
 ARROWS = {
     "_checks": [],
+    "_tables": [],
     "graphs": [],
     "constraints": ["_checks"],
     "regularizers": ["_checks"],
@@ -46,7 +47,7 @@ ARROWS = {
         "surgeon.surgery",
         "surgeon.iterative",
     ],
-    "stats": ["_checks", "graphs", "layers", "surgeon.rules"],
+    "stats": ["_checks", "_tables", "graphs", "layers", "surgeon.rules"],
     "search": [*LOW, *SURGEON],
     "transforms": [*LOW, *SURGEON, "stats"],
     "interop": ["graphs"],
