@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates import thresholds as th
 from keras_gates.surgeon.closing import latency
@@ -16,16 +19,20 @@ from keras_gates.surgeon.plan import plan
 from keras_gates.surgeon.plan import prune
 from keras_gates.surgeon.scores.score import score
 
+if TYPE_CHECKING:
+    from keras_gates.surgeon.closing.options import Scores
+    from keras_gates.surgeon.closing.options import Thresholds
+
 
 def prune_iteratively(
     model: keras.Model,
-    thresholds: Any,
+    thresholds: Thresholds,
     *,
-    scores: Any = "l2",
-    steps: Any = 5,
-    on_step: Any = None,
+    scores: str | Callable[[keras.Model], Scores] = "l2",
+    steps: int = 5,
+    on_step: Callable[[keras.Model, int], keras.Model | None] | None = None,
     **options: Any,
-) -> Any:
+) -> keras.Model:
     """Prune channels without gates step by step, training in between.
 
     Each step scores what is left anew and closes an equal part of all that
@@ -95,7 +102,7 @@ def prune_iteratively(
     return model
 
 
-def _check(scores: Any, steps: Any) -> None:
+def _check(scores: object, steps: object) -> None:
     if not callable(scores) and not isinstance(scores, str):
         raise TypeError(
             "`scores` must be the name of a criterion or a function of the "
@@ -108,14 +115,16 @@ def _check(scores: Any, steps: Any) -> None:
         raise ValueError(f"`steps` must be at least 1. Received: {steps!r}.")
 
 
-def _budgets(thresholds: Any) -> Any:
+def _budgets(thresholds: Thresholds) -> list[th.Budget]:
     rules = (
         thresholds.values() if isinstance(thresholds, dict) else [thresholds]
     )
     return [rule for rule in rules if isinstance(rule, th.Budget)]
 
 
-def _costs(model: keras.Model, thresholds: Any, scores: Any) -> Any:
+def _costs(
+    model: keras.Model, thresholds: Thresholds, scores: Scores
+) -> dict[str, int]:
     """What the model costs, where a budget asks for it."""
     budgets = _budgets(thresholds)
     if not budgets:
@@ -126,7 +135,7 @@ def _costs(model: keras.Model, thresholds: Any, scores: Any) -> Any:
     return {"macs": whole.macs[0], "params": whole.params[0]}
 
 
-def _clock(model: keras.Model, thresholds: Any) -> Any:
+def _clock(model: keras.Model, thresholds: Thresholds) -> latency.Clock | None:
     """A `Clock` of the model, where a budget of latency asks for it."""
     for budget in _budgets(thresholds):
         if budget.of == "latency":
@@ -148,13 +157,17 @@ class _Start:
         clock: a `Clock` of the model, or None.
     """
 
-    sizes: dict
-    costs: dict
+    sizes: dict[str, int]
+    costs: dict[str, int]
     clock: latency.Clock | None
 
     def part(
-        self, thresholds: Any, after: Any, scores: Any, model: keras.Model
-    ) -> Any:
+        self,
+        thresholds: Thresholds,
+        after: float,
+        scores: Scores,
+        model: keras.Model,
+    ) -> Thresholds:
         """The thresholds of a step, up to a share of all that goes."""
         if not isinstance(thresholds, dict):
             return self._rule(thresholds, after, model)
@@ -165,21 +178,29 @@ class _Start:
             if key in scores or key not in self.sizes
         }
 
-    def _rule(self, rule: Any, after: Any, model: keras.Model) -> Any:
+    def _rule(
+        self, rule: float | th.Rule, after: float, model: keras.Model
+    ) -> float | th.Rule:
         if isinstance(rule, th.Quantile):
             return _Further(rule.q * after, rule.scope, self.sizes)
         if not isinstance(rule, th.Budget):
             return rule
-        if rule.of == "latency":
-            share = self._share(rule, after, model)
+        if rule.of == "latency" and self.clock is not None:
+            share = self._share(rule, after, self.clock, model)
             return dataclasses.replace(rule, latency=share)
         whole = self.costs[rule.of]
         limit = whole - after * (whole - rule.limit(whole))
-        return dataclasses.replace(rule, **{rule.of: limit})
+        amount: dict[str, Any] = {rule.of: limit}
+        return dataclasses.replace(rule, **amount)
 
-    def _share(self, budget: Any, after: Any, model: keras.Model) -> Any:
+    def _share(
+        self,
+        budget: th.Budget,
+        after: float,
+        clock: latency.Clock,
+        model: keras.Model,
+    ) -> float:
         """The share of its time that a step's model may take."""
-        clock = self.clock
         limit = min(1.0, budget.limit(clock.whole) / clock.whole)
         now = clock.ratio(model)
         share = (1 - after * (1 - limit)) / now
@@ -192,14 +213,14 @@ class _Further(th.Rule):
 
     share: float
     scope: str
-    sizes: dict
+    sizes: dict[str, int]
 
-    def close(self, gates: Any) -> Any:
+    def close(self, gates: list[th.Factors]) -> list[NDArray[np.bool_]]:
         if self.scope == "gate":
             return [self._smallest([gate])[0] for gate in gates]
         return self._smallest(gates)
 
-    def _smallest(self, gates: Any) -> Any:
+    def _smallest(self, gates: list[th.Factors]) -> list[NDArray[np.bool_]]:
         start = sum(self.sizes.get(g.name, g.values.size) for g in gates)
         now = sum(g.values.size for g in gates)
         count = max(0, int(self.share * start) - (start - now))
