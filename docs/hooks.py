@@ -49,8 +49,9 @@ def api():
 
 
 def public(module, kind):
-    """What `module` offers of a kind: its own, or its package's."""
-    for name, found in sorted(vars(module).items()):
+    """What `module` offers of a kind: by `__all__`, or all that is its own."""
+    for name in sorted(getattr(module, "__all__", vars(module))):
+        found = getattr(module, name)
         home = getattr(found, "__module__", getattr(found, "__name__", ""))
         own = f"{home}.".startswith(f"{module.__name__}.")
         if own and isinstance(found, kind) and not name.startswith("_"):

@@ -21,6 +21,8 @@ from keras_gates.surgeon.report import table
 from keras_gates.surgeon.solving import essential
 from keras_gates.surgeon.solving import removable
 from keras_gates.surgeon.solving import solve
+from keras_gates.thresholds.resolve import part_budget
+from keras_gates.thresholds.resolve import resolve
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
@@ -55,13 +57,13 @@ def close(
     Raises:
         TypeError, ValueError: as `plan`.
     """
-    fixed, budget, members = th.part_budget(thresholds, gates)
-    closed = th.resolve(fixed, gates, keep_at_least)
-    wanted = th.resolve(fixed, gates)
+    fixed, budget, members = part_budget(thresholds, gates)
+    closed = resolve(fixed, gates, keep_at_least)
+    wanted = resolve(fixed, gates)
     if budget is not None:
         names = {gate.name for gate in members}
         others = {n: mask for n, mask in closed.items() if n not in names}
-        floors = th.resolve(th.Quantile(1.0), gates, keep_at_least)
+        floors = resolve(th.Quantile(1.0), gates, keep_at_least)
         held = {name: ~floors[name] for name in names}
         search = _Search(graph, budget, members, others, options)
         vain = removable.never(graph, names, others, options["exact"])
@@ -73,7 +75,8 @@ def close(
         closed |= {name: closed[name] & ~spared[name] for name in spared}
         for name, mask in vain.items():
             spared[name] = spared.get(name, False) | mask
-        return closed, _budget_notes(wanted, closed, spared)
+        floors = "keep_at_least or " * bool(keep_at_least) + "keep_essential"
+        return closed, _budget_notes(wanted, closed, spared, floors)
     return closed, _notes(wanted, closed)
 
 
@@ -117,7 +120,7 @@ class _Search:
         ask = meet()
         exact = self.options["exact"]
         severs = essential.severing(self.graph, exact, self.others)
-        floor = self.budget.keep_at_least
+        floor = self.budget.keep_essential
         needed = essential.held_open(self.members, self.others, floor, severs)
         held = {name: m | needed.get(name, False) for name, m in held.items()}
         ranking = bg.Ranking.of(
@@ -218,21 +221,24 @@ def _budget_notes(
     wanted: dict[str, NDArray[np.bool_] | bool],
     closed: dict[str, NDArray[np.bool_]],
     spared: dict[str, NDArray[np.bool_]],
+    floors: str,
 ) -> list[str]:
     """What floors hold open, and what is left open for want of a use."""
     kept = {n: wanted[n] & spared[n] & ~closed[n] for n in spared}
     wanted = {n: wanted[n] & ~kept.get(n, np.False_) for n in wanted}
     why = "closing these removes nothing, so the budget leaves them open"
-    return [*_notes(wanted, closed), *_listed(why, kept)]
+    notes = _notes(wanted, closed, floors)
+    return [*notes, *_listed(why, kept)]
 
 
 def _notes(
     wanted: dict[str, NDArray[np.bool_] | bool],
     closed: dict[str, NDArray[np.bool_]],
+    floors: str = "keep_at_least",
 ) -> list[str]:
     """What floors hold open that would be closed without them."""
     kept = {name: wanted[name] & ~closed[name] for name in closed}
-    return _listed("held open by keep_at_least", kept)
+    return _listed(f"held open by {floors}", kept)
 
 
 def _listed(what: str, masks: dict[str, NDArray[np.bool_] | bool]) -> list[str]:
