@@ -343,7 +343,6 @@ def test_bad_budgets_are_refused(arguments, error, match):
 def test_a_budget_is_a_share_or_a_number(arguments, of, limit):
     budget = Budget(**arguments)
     assert (budget.of, budget.limit(200)) == (of, limit)
-    assert Budget(**budget.get_config()) == budget
 
 
 def test_a_budget_needs_a_model():
@@ -372,12 +371,6 @@ def test_a_budget_is_parted_from_other_thresholds(thresholds, fixed, members):
     assert (found[0], found[1]) == (fixed, Budget(macs=3))
     assert [g.name for g in found[2]] == members
     assert part_budget(fixed, four_gates()) == (fixed, None, [])
-
-
-def test_rules_tell_their_arguments():
-    assert Below(0.5).get_config() == {"threshold": 0.5}
-    assert Quantile(0.5).get_config() == {"q": 0.5, "scope": "global"}
-    assert Quantile(**Quantile(0.25, "gate").get_config()).scope == "gate"
 
 
 def test_kinds_are_those_of_the_gates():

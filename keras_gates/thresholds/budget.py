@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from typing import Any
@@ -155,22 +154,6 @@ class Budget(ThresholdRule):
     def limit(self, whole: int) -> float:
         """How much may be left of a model that costs `whole`."""
         return self.amount * whole if self.amount <= 1 else self.amount
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments, as JSON can hold them: without `measure`.
-
-        Warns:
-            UserWarning: there is a `measure`, which has to be passed again.
-        """
-        names = [f.name for f in dataclasses.fields(self)]
-        config = {name: getattr(self, name) for name in names}
-        if config.pop("measure") is not None:
-            warnings.warn(
-                "The config of a Budget can't hold its `measure`, which is a "
-                "function. Pass it again: Budget(**config, measure=...).",
-                stacklevel=2,
-            )
-        return config
 
     def close(self, gates: list[Factors]) -> list[NDArray[np.bool_]]:
         raise TypeError(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -54,15 +53,6 @@ class ThresholdRule:
     def close(self, gates: list[Factors]) -> list[NDArray[np.bool_]]:
         """Return a boolean array for each of the `Factors`."""
         raise NotImplementedError
-
-    def get_config(self) -> dict[str, Any]:
-        """The arguments of a rule that is a dataclass, as JSON has them."""
-        if not dataclasses.is_dataclass(self) or isinstance(self, type):
-            raise NotImplementedError(
-                f"{type(self).__name__} must say its arguments: it needs a "
-                "`get_config`."
-            )
-        return dataclasses.asdict(self)
 
 
 def check_number(value: float, what: str) -> None:
