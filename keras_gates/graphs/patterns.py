@@ -6,42 +6,66 @@ import dataclasses
 import difflib
 import fnmatch
 import glob
+from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import Protocol
+from typing import TypeAlias
+from typing import TypeVar
 
 import keras
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-    from collections.abc import Sequence
+from keras_gates.graphs.identity import IdentityDict
 
-    from keras_gates.graphs.graph import Call
-    from keras_gates.graphs.graph import Graph
+if TYPE_CHECKING:
+    from keras_gates.graphs.calls import Call
+    from keras_gates.graphs.calls import Graph
+
+Pattern: TypeAlias = "str | type[Any] | keras.Layer"
+# One, or several in a list, tuple or set.
+Patterns: TypeAlias = (
+    "Pattern | list[Pattern] | tuple[Pattern, ...] | set[Pattern] | None"
+)
+
+
+class Candidate(Protocol):
+    """What patterns choose from.
+
+    Attributes:
+        name: what it is called in messages.
+        calls: the calls that it stands for.
+        reason: why it can't be chosen; "" if it can.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def calls(self) -> Sequence[Call]: ...
+    @property
+    def reason(self) -> str | None: ...
+
+
+AnyCandidate = TypeVar("AnyCandidate", bound=Candidate)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Choice:
-    """One of several things that patterns choose from.
-
-    Attributes:
-        name: its name, for messages.
-        calls: the calls that it consists of: a pattern that fits one fits it.
-        reason: why it can't be chosen, or "".
-    """
+    """A `Candidate` that is nothing else; see there."""
 
     name: str
-    calls: list[Call]
+    calls: Sequence[Call]
     reason: str = ""
 
 
-def listed(value: tuple[Any, ...] | None) -> list[Any]:
+def listed(value: Any) -> list[Any]:
     """One or several patterns, or None, as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple, set)) else [value]
 
 
-def check(patterns: tuple[Any, ...] | None, argument: str) -> None:
+def check(patterns: Any, argument: str) -> None:
     """Refuse what is no pattern.
 
     Raises:
@@ -56,7 +80,7 @@ def check(patterns: tuple[Any, ...] | None, argument: str) -> None:
             )
 
 
-def matches(patterns: tuple[Any, ...] | None, calls: list[Call]) -> bool:
+def matches(patterns: Patterns, calls: Sequence[Call]) -> bool:
     """Whether one of the patterns fits one of the calls."""
     return any(
         _fits(pattern, call) for pattern in listed(patterns) for call in calls
@@ -64,14 +88,14 @@ def matches(patterns: tuple[Any, ...] | None, calls: list[Call]) -> bool:
 
 
 def named(
-    patterns: tuple[Any, ...] | None, graph: Graph, argument: str
-) -> list[Any] | None:
+    patterns: Patterns, graph: Graph, argument: str
+) -> list[Pattern] | None:
     """The patterns, with paths for layers: a copy has other layers.
 
     Raises:
         ValueError: a layer is not one of the model's.
     """
-    found = []
+    found: list[Pattern] = []
     for pattern in listed(patterns):
         if isinstance(pattern, keras.Layer):
             paths = _paths(graph.calls, pattern)
@@ -87,7 +111,7 @@ def named(
     return found if patterns is not None else None
 
 
-def check_fit(patterns: tuple[Any, ...], argument: str, graph: Graph) -> None:
+def check_fit(patterns: Patterns, argument: str, graph: Graph) -> None:
     """Refuse a pattern that fits no layer of a model.
 
     Raises:
@@ -102,7 +126,7 @@ def check_fit(patterns: tuple[Any, ...], argument: str, graph: Graph) -> None:
             continue
         if matches(pattern, graph.calls):
             continue
-        wanted = pattern if plain else pattern.__name__
+        wanted = pattern.__name__ if isinstance(pattern, type) else str(pattern)
         known = dict.fromkeys(every + inputs)
         near = difflib.get_close_matches(wanted, known, 3, 0.4)
         some = near or list(dict.fromkeys(every))[:5]
@@ -115,7 +139,7 @@ def check_fit(patterns: tuple[Any, ...], argument: str, graph: Graph) -> None:
 
 
 def check_used(
-    patterns: Any, argument: str, kind: str, found: list[Any]
+    patterns: Patterns, argument: str, kind: str, found: Sequence[Candidate]
 ) -> None:
     """Refuse a pattern that fits nothing that can be gated.
 
@@ -149,11 +173,11 @@ def check_used(
 
 def chosen(
     graph: Graph,
-    found: Sequence[Choice],
+    found: Sequence[AnyCandidate],
     kind: str,
-    include: Any = None,
-    exclude: Any = None,
-) -> list[Choice]:
+    include: Patterns = None,
+    exclude: Patterns = None,
+) -> list[AnyCandidate]:
     """What users choose by naming layers: those of `include` but `exclude`.
 
     Args:
@@ -186,8 +210,8 @@ def chosen_layers(
     graph: Graph,
     kind: str,
     reason: Callable[[keras.Operation], str],
-    include: Any = None,
-    exclude: Any = None,
+    include: Patterns = None,
+    exclude: Patterns = None,
 ) -> list[keras.Operation]:
     """The layers of a model that users choose by naming them.
 
@@ -201,16 +225,17 @@ def chosen_layers(
     Raises:
         TypeError, ValueError: as `chosen`.
     """
-    calls: dict[keras.Operation, list[Call]] = {}
+    calls: IdentityDict[keras.Operation, list[Call]] = IdentityDict()
     for each in [graph, *graph.nested()]:
         for site in each.sites:
             calls.setdefault(site.op, []).extend(site.calls)
-    found = {
-        op: Choice(own[0].path if own else op.name, own, reason(op))
+    choices = [
+        Choice(own[0].path if own else op.name, own, reason(op))
         for op, own in calls.items()
-    }
-    wanted = chosen(graph, list(found.values()), kind, include, exclude)
-    return [op for op, choice in found.items() if choice in wanted]
+    ]
+    wanted = chosen(graph, choices, kind, include, exclude)
+    pairs = zip(calls, choices, strict=True)
+    return [op for op, choice in pairs if choice in wanted]
 
 
 def _told(names: list[str]) -> str:
@@ -218,7 +243,7 @@ def _told(names: list[str]) -> str:
     return (", ".join(names[:8]) or "none") + tail
 
 
-def _fits(pattern: Any, call: Call) -> Any:
+def _fits(pattern: Pattern, call: Call) -> bool:
     """Whether a pattern fits a call, or a nested model that it is in."""
     ops = [call.op, *(scope.site.op for scope in call.scopes)]
     if isinstance(pattern, type):
@@ -235,15 +260,15 @@ def _names(call: Call) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _scopes(call: Call) -> dict[Any, Any]:
+def _scopes(call: Call) -> dict[str, str]:
     """`{path: name}` of the nested models that a call is in."""
     names = [scope.site.name for scope in call.scopes]
     return {"/".join(names[: n + 1]): name for n, name in enumerate(names)}
 
 
-def _paths(calls: Any, layer: keras.Layer) -> Any:
+def _paths(calls: list[Call], layer: keras.Layer) -> list[str]:
     """The paths of a layer, or of a nested model."""
-    found = {}
+    found: dict[str, None] = {}
     for call in calls:
         if call.op is layer:
             found[call.path] = None

@@ -143,6 +143,6 @@ def _strip_conv(conv: keras.Layer, options: dict[str, Any]) -> StripConv:
 
 
 def _copy(conv: keras.Layer, layer: StripConv) -> None:
-    layer._kernel.assign(conv.kernel)
+    layer.kernel.assign(conv.kernel)
     if conv.use_bias:
         layer.bias.assign(conv.bias)
