@@ -15,8 +15,9 @@ LOW = ["_checks", "graphs", *GATES, "thresholds"]
 PASSES = ["surgeon.faults", "surgeon.labels", "surgeon.rules", "surgeon.passes"]
 SOLVING = [*PASSES, "surgeon.gates", "surgeon.solving"]
 CLOSING = [*SOLVING, "surgeon.build", "surgeon.report", "surgeon.closing"]
-PLAN = [*CLOSING, "surgeon.plan_json", "surgeon.plan"]
-SURGEON = [*PLAN, "surgeon.scores", "surgeon.verifying", "surgeon.verify"]
+UNDER_PLAN = [*CLOSING, "surgeon.verifying", "surgeon.plan_json"]
+PLAN = [*UNDER_PLAN, "surgeon.plan"]
+SURGEON = [*PLAN, "surgeon.scores", "surgeon.verify"]
 ARROWS = {
     "_checks": [],
     "graphs": [],
@@ -34,11 +35,11 @@ ARROWS = {
     "surgeon.build": [*LOW, *SOLVING],
     "surgeon.report": [*LOW, *SOLVING, "surgeon.build"],
     "surgeon.closing": [*LOW, *SOLVING, "surgeon.build", "surgeon.report"],
-    "surgeon.plan_json": [*LOW, *CLOSING],
-    "surgeon.plan": [*LOW, *CLOSING, "surgeon.plan_json"],
-    "surgeon.scores": [*LOW, *SOLVING],
     "surgeon.verifying": [*LOW, *SOLVING],
-    "surgeon.verify": [*LOW, *PLAN, "surgeon.verifying"],
+    "surgeon.plan_json": [*LOW, *CLOSING],
+    "surgeon.plan": [*LOW, *UNDER_PLAN],
+    "surgeon.scores": [*LOW, *SOLVING],
+    "surgeon.verify": [*LOW, *PLAN],
     "surgeon.surgery": [*LOW, *SURGEON],
     "surgeon.iterative": [*LOW, *SURGEON],
     "surgeon.__init__": [

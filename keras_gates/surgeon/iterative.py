@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 import numbers
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates import thresholds as th
 from keras_gates._checks import renamed
@@ -21,16 +23,21 @@ from keras_gates.thresholds.floor import channels
 from keras_gates.thresholds.floor import check_floor
 from keras_gates.thresholds.resolve import key_of
 
+if TYPE_CHECKING:
+    from keras_gates.surgeon.closing.options import Floors
+    from keras_gates.surgeon.closing.options import Scores
+    from keras_gates.surgeon.closing.options import Thresholds
+
 
 @renamed(scores="criterion")
 def prune_iteratively(
     model: keras.Model,
-    thresholds: Any,
+    thresholds: Thresholds,
     *,
-    criterion: str | Callable[[keras.Model], dict[str, Any]] = "l2",
+    criterion: str | Callable[[keras.Model], Scores] = "l2",
     steps: int = 5,
     on_step: Callable[[keras.Model, int], keras.Model | None] | None = None,
-    keep_at_least: dict[str, float] | float = 0,
+    keep_at_least: Floors = 0,
     **options: Any,
 ) -> keras.Model:
     """Prune channels without gates step by step, training in between.
@@ -108,7 +115,7 @@ def prune_iteratively(
     return model
 
 
-def _check(criterion: Any, steps: Any) -> None:
+def _check(criterion: object, steps: object) -> None:
     if not callable(criterion) and not isinstance(criterion, str):
         raise TypeError(
             "`criterion` must be the name of one or a function of the model: "
@@ -121,14 +128,16 @@ def _check(criterion: Any, steps: Any) -> None:
         raise ValueError(f"`steps` must be at least 1. Received: {steps!r}.")
 
 
-def _budgets(thresholds: Any) -> Any:
+def _budgets(thresholds: Thresholds) -> list[th.Budget]:
     rules = (
         thresholds.values() if isinstance(thresholds, dict) else [thresholds]
     )
     return [rule for rule in rules if isinstance(rule, th.Budget)]
 
 
-def _costs(model: keras.Model, thresholds: Any, scores: Any) -> Any:
+def _costs(
+    model: keras.Model, thresholds: Thresholds, scores: Scores
+) -> dict[str, int]:
     """What the model costs, where a budget asks for it."""
     budgets = _budgets(thresholds)
     if not budgets:
@@ -139,7 +148,7 @@ def _costs(model: keras.Model, thresholds: Any, scores: Any) -> Any:
     return {"macs": whole.macs[0], "params": whole.params[0]}
 
 
-def _clock(model: keras.Model, thresholds: Any) -> Any:
+def _clock(model: keras.Model, thresholds: Thresholds) -> latency.Clock | None:
     """A `Clock` of the model, where a budget of latency asks for it."""
     for budget in _budgets(thresholds):
         if budget.of == "latency":
@@ -161,13 +170,17 @@ class _Start:
         clock: a `Clock` of the model, or None.
     """
 
-    sizes: dict
-    costs: dict
+    sizes: dict[str, int]
+    costs: dict[str, int]
     clock: latency.Clock | None
 
     def part(
-        self, thresholds: Any, after: Any, scores: Any, model: keras.Model
-    ) -> Any:
+        self,
+        thresholds: Thresholds,
+        after: float,
+        scores: Scores,
+        model: keras.Model,
+    ) -> Thresholds:
         """The thresholds of a step, up to a share of all that goes."""
         if not isinstance(thresholds, dict):
             return self._rule(thresholds, after, model)
@@ -177,7 +190,7 @@ class _Start:
             if not self._is_gone(key, scores)
         }
 
-    def floors(self, keep_at_least: Any, scores: dict[str, Any]) -> Any:
+    def floors(self, keep_at_least: Floors, scores: Scores) -> Floors:
         """`keep_at_least` of a step: shares of what there was at the start."""
         if not isinstance(keep_at_least, dict):
             check_floor(keep_at_least, "keep_at_least")
@@ -197,26 +210,34 @@ class _Start:
                 found[name] = channels(keep_at_least[key], self.sizes[name])
         return found
 
-    def _is_gone(self, key: str, scores: dict[str, Any]) -> bool:
+    def _is_gone(self, key: str, scores: Scores) -> bool:
         """Whether all groups that a key speaks of went with their layers."""
         spoken = [name for name in self.sizes if key_of([key], name)]
         return bool(spoken) and not any(name in scores for name in spoken)
 
-    def _rule(self, rule: Any, after: Any, model: keras.Model) -> Any:
+    def _rule(
+        self, rule: float | th.ThresholdRule, after: float, model: keras.Model
+    ) -> float | th.ThresholdRule:
         if isinstance(rule, th.Quantile):
             return _Further(rule.q * after, rule.scope, self.sizes)
         if not isinstance(rule, th.Budget):
             return rule
-        if rule.of == "latency":
-            share = self._share(rule, after, model)
+        if rule.of == "latency" and self.clock is not None:
+            share = self._share(rule, after, self.clock, model)
             return dataclasses.replace(rule, latency=share)
         whole = self.costs[rule.of]
         limit = whole - after * (whole - rule.limit(whole))
-        return dataclasses.replace(rule, **{rule.of: limit})
+        amount: dict[str, Any] = {rule.of: limit}
+        return dataclasses.replace(rule, **amount)
 
-    def _share(self, budget: Any, after: Any, model: keras.Model) -> Any:
+    def _share(
+        self,
+        budget: th.Budget,
+        after: float,
+        clock: latency.Clock,
+        model: keras.Model,
+    ) -> float:
         """The share of its time that a step's model may take."""
-        clock = self.clock
         limit = min(1.0, budget.limit(clock.whole) / clock.whole)
         now = clock.ratio(model)
         share = (1 - after * (1 - limit)) / now
@@ -229,14 +250,14 @@ class _Further(th.ThresholdRule):
 
     share: float
     scope: str
-    sizes: dict
+    sizes: dict[str, int]
 
-    def close(self, gates: Any) -> Any:
+    def close(self, gates: list[th.Factors]) -> list[NDArray[np.bool_]]:
         if self.scope == "gate":
             return [self._smallest([gate])[0] for gate in gates]
         return self._smallest(gates)
 
-    def _smallest(self, gates: Any) -> Any:
+    def _smallest(self, gates: list[th.Factors]) -> list[NDArray[np.bool_]]:
         start = sum(self.sizes.get(g.name, g.values.size) for g in gates)
         now = sum(g.values.size for g in gates)
         count = max(0, int(self.share * start) - (start - now))

@@ -14,6 +14,7 @@ import keras_gates as kg
 from keras_gates.surgeon import plan
 from keras_gates.surgeon.closing import close
 from keras_gates.surgeon.closing.nearest import nearest
+from keras_gates.surgeon.closing.options import Options
 from keras_gates.surgeon.report import table
 from tests import helpers
 from tests.surgeon import small_models as sm
@@ -220,7 +221,7 @@ def searched(model, round_to=1, keep_essential=0.05):
     graph = expand.read(model)
     gates = [g for g in factors_of(graph) if g.kind != "batch_norm"]
     budget = kg.Budget(macs=0.5, keep_essential=keep_essential)
-    options = {"exact": True, "round_to": round_to}
+    options = Options(round_to=round_to)
     search = close._Search(graph, budget, gates, {}, options)
     severs = essential.severing(graph)
     found = essential.held_open(gates, {}, keep_essential, severs)

@@ -59,18 +59,22 @@ class Row:
         return cls(**{**data, **pairs})
 
 
-def describe(solution: Solution) -> tuple[list[Row], list[str]]:
-    """`(rows, notes)` of a solution."""
+def describe(
+    solution: Solution, sizes: Any = None
+) -> tuple[list[Row], list[str]]:
+    """`(rows, notes)` of a solution; `sizes` are those of a `Budget`."""
     told = reasons.Reasons(solution)
-    rows = _rows(solution, counted_shapes(solution), told)
+    rows = _rows(solution, shapes_of(solution.graph, sizes), told)
     ops = {s.path: s.call.op for s in solution.labelling.steps}
     vain = futile.notes(solution)
     return rows, [*told.notes(), *vain, *slow_widths.notes(rows, ops)]
 
 
-def counted_shapes(solution: Solution) -> dict[Tensor, tuple[int | None, ...]]:
-    """`{Tensor: shape}` at which multiply-adds are counted."""
-    return shapes_of(solution.graph, solution.options.get("sizes"))
+def widths(solution: Solution, sizes: Any = None) -> list[int | None]:
+    """`after` of each of the rows that `describe` makes, without its notes."""
+    shapes = shapes_of(solution.graph, sizes)
+    rows = _rows(solution, shapes, reasons.Reasons(solution))
+    return [row.after for row in rows]
 
 
 def totals(
@@ -81,7 +85,7 @@ def totals(
 
     Without reasons, which take longer to find than the rest of the rows.
     """
-    rows = _rows(solution, shapes or counted_shapes(solution))
+    rows = _rows(solution, shapes or shapes_of(solution.graph))
     return {what: total(rows, what) for what in ("params", "macs")}
 
 
@@ -272,7 +276,7 @@ def _change(before: int, after: int) -> str:
 
 
 def _sums(plan: Any) -> list[str]:
-    lines, at = [], _at(plan.options.get("sizes"))
+    lines, at = [], _at(plan.options.sizes)
     for name, pair in (("parameters", plan.params), ("MACs", plan.macs)):
         before, after = pair
         share = f" ({after / before:.1%} of before)" if before else ""
