@@ -390,6 +390,129 @@ def test_functions_are_short():
     assert not offenders, report(offenders)
 
 
+def rule_classes():
+    """The dotted names of `Rule` and of all classes made of it."""
+    bases = {
+        f"keras_gates.{name}.{node.name}": [
+            known_as(tree, name).get(base, f"keras_gates.{name}.{base}")
+            for base in map(ast.unparse, node.bases)
+        ]
+        for name, tree in TREES.items()
+        if name.startswith("surgeon.")
+        for node in tree.body
+        if isinstance(node, ast.ClassDef)
+    }
+    found = {"keras_gates.surgeon.rules.rule.Rule"}
+    while more := {c for c in bases if found & {*bases[c]}} - found:
+        found |= more
+    return found
+
+
+def known_as(tree, name):
+    """Local name -> dotted name, of all that a module imports.
+
+    A class goes by the module that defines it, whoever hands it on.
+    """
+    defined = {
+        f"keras_gates.{module}.{node.name}"
+        for module, other in TREES.items()
+        for node in other.body
+        if isinstance(node, ast.ClassDef)
+    }
+    found = {}
+    for node in ast.walk(tree):
+        for alias in getattr(node, "names", ()):
+            if not isinstance(node, ast.ImportFrom):
+                continue
+            dotted = f"{absolute(node, name)}.{alias.name}"
+            homes = [
+                d
+                for d in defined
+                if d.startswith(f"{absolute(node, name)}.")
+                and d.endswith(f".{alias.name}")
+            ]
+            found[alias.asname or alias.name] = dotted
+            if dotted not in defined and len(homes) == 1:
+                found[alias.asname or alias.name] = homes[0]
+    return found
+
+
+def is_rule(node):
+    """Whether an expression is a rule, by what it looks like."""
+    if isinstance(node, ast.Call):
+        return ast.unparse(node.func).startswith("rule_of")
+    return isinstance(node, ast.Attribute) and node.attr == "rule"
+
+
+def asks_what_a_rule_is(tree, name, rules):
+    """The calls in a module that look at the class of a rule."""
+    names = known_as(tree, name)
+    for node in ast.walk(tree):
+        if not isinstance(node, ast.Call) or not node.args:
+            continue
+        asks = ast.unparse(node.func)
+        if asks not in ("isinstance", "issubclass", "hasattr", "type"):
+            continue
+        of = {
+            names.get(x.id, f"keras_gates.{name}.{x.id}")
+            for arg in node.args[1:]
+            for x in ast.walk(arg)
+            if isinstance(x, ast.Name)
+        }
+        if is_rule(node.args[0]) or (asks != "hasattr" and of & rules):
+            yield node
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "isinstance(step.rule, x)",
+        "hasattr(rule_of(call), 'pads')",
+        "type(step.rule)",
+        "from keras_gates.surgeon.rules import Linear\nisinstance(r, Linear)",
+        "from keras_gates.surgeon.rules.convolution import Conv\n"
+        "isinstance(r, (int, Conv))",
+    ],
+)
+def test_looking_at_the_class_of_a_rule_is_found(source):
+    asked = asks_what_a_rule_is(ast.parse(source), "some", rule_classes())
+    assert list(asked)
+
+
+def test_only_rules_know_the_classes_of_rules():
+    rules = rule_classes()
+    offenders = [
+        f"{name}:{node.lineno} {ast.unparse(node)}"
+        for name, tree in TREES.items()
+        if not name.startswith("surgeon.rules.")
+        for node in asks_what_a_rule_is(tree, name, rules)
+    ]
+    assert not offenders, report(offenders)
+
+
+def test_all_that_is_asked_of_a_rule_is_declared():
+    (rule,) = (
+        node
+        for node in TREES["surgeon.rules.rule"].body
+        if isinstance(node, ast.ClassDef) and node.name == "Rule"
+    )
+    declared = {node.name for node in rule.body if hasattr(node, "name")}
+    for node in rule.body:
+        if isinstance(node, (ast.Assign, ast.AnnAssign)):
+            target = getattr(node, "target", None) or node.targets[0]
+            declared.add(target.id)
+    assert {"flow", "cuts", "kernel"} <= declared
+    undeclared = [
+        f"{name}:{node.lineno} {ast.unparse(node)}"
+        for name, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute)
+        and is_rule(node.value)
+        and node.attr not in declared
+    ]
+    assert not undeclared, report(undeclared)
+
+
 def test_no_module_is_a_drawer():
     offenders = [name for name in SOURCES if name.split(".")[-1] == "utils"]
     assert not offenders, report(offenders)

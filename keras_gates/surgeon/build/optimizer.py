@@ -22,9 +22,7 @@ from numpy.typing import NDArray
 from keras_gates.graphs import create
 from keras_gates.graphs import private
 from keras_gates.surgeon.build.weight_map import cuts_of
-from keras_gates.surgeon.rules import Composite
 from keras_gates.surgeon.rules import rule_of
-from keras_gates.surgeon.rules.packing import PackingConv
 from keras_gates.surgeon.rules.registry import rule_of_class
 
 if TYPE_CHECKING:
@@ -137,7 +135,7 @@ def check(model: keras.Model, graph: Graph) -> None:
 
 
 def _repacked(call: Call) -> bool:
-    return isinstance(rule_of(call), PackingConv) and call.op.trainable
+    return rule_of(call).packing is not None and call.op.trainable
 
 
 def _written_out(model: keras.Model, graph: Graph) -> list[Any]:
@@ -145,7 +143,7 @@ def _written_out(model: keras.Model, graph: Graph) -> list[Any]:
     if graph.model is model:
         return []
     rules = [(x, rule_of_class(type(x))) for x in create.sublayers(model)]
-    return [x.name for x, rule in rules if isinstance(rule, Composite)]
+    return [x.name for x, rule in rules if rule and rule.composite]
 
 
 def _pairs(old: keras.Optimizer, new: keras.Optimizer) -> Iterator[Any]:

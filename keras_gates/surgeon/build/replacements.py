@@ -21,8 +21,6 @@ from keras_gates.regularizers import L1
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.weights import Weights
-from keras_gates.surgeon.rules.merge import Merge
-from keras_gates.surgeon.rules.rule import Barrier
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Tensor
@@ -95,7 +93,7 @@ class Pieces:
         self._cuttable = {
             id(x)
             for s in steps
-            if not isinstance(s.rule, Barrier)
+            if not s.rule.keeps_whole
             for x in (s.call.op, *gr.own_weights(s.call.op))
         }
 
@@ -107,7 +105,7 @@ class Pieces:
         pieces = []
         if len(step.call.inputs) - len(gone) != 1 or not gone:
             pieces.append(self._main(step, gone))
-        if gone and isinstance(step.rule, Merge):
+        if gone and step.rule.merging:
             pieces += self._without(step, gone, alone=not pieces)
         if gone and create.gains_mask(step.site.node, gone):
             pieces.append(self._unmasked(step))
@@ -203,7 +201,7 @@ class Pieces:
             known = self.decision.values[tensor].plain()
             constants[index] = np.where(kept, known, 0.0)
         count = len(step.call.inputs)
-        scale, offset = step.rule.without(constants, count)
+        scale, offset = step.rule.without_operands(constants, count)
         name = step.call.op.name
         return self._affine(
             step, scale, offset, name if alone else f"{name}_rest"

@@ -16,7 +16,6 @@ from keras_gates.graphs.variables import copy_state
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.passes.decide import merge_target
-from keras_gates.surgeon.rules.packing import PackingConv
 from keras_gates.surgeon.rules.per_channel import batch_norm_axis
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import named_weights
@@ -81,9 +80,10 @@ class Weights:
         for part, arrays in zip(parts, named, strict=True):
             extra.update(self._absorb(step, part, arrays))
             self._resize(step, arrays)
-        if isinstance(step.rule, PackingConv):
+        packing = step.rule.packing
+        if packing is not None:
             shut = self.decision.closed.get(id(layer))
-            packed = step.rule.pack(step.call, named[0], self.index(step), shut)
+            packed = packing.pack(step.call, named[0], self.index(step), shut)
             extra.update(packed)
         own = parts == [layer] and not create.has_sublayers(layer)
         return (named[0] if own else {}), extra

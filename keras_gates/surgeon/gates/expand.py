@@ -13,12 +13,12 @@ from keras_gates._checks import listed
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.gate import Gate
-from keras_gates.surgeon.rules.composite import Composite
 from keras_gates.surgeon.rules.registry import rule_of_class
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Site
+    from keras_gates.surgeon.rules.composite import Composite
 
 
 class Trace:
@@ -111,7 +111,8 @@ def read(
                 sites.setdefault(id(site.op), []).append(site)
     for places in sites.values():
         op = places[0].op
-        if len(places) > 1 and not rule_of_class(type(op)).shares:
+        rule = _rule(places[0])
+        if rule is not None and len(places) > 1 and not rule.shares:
             raise ValueError(
                 f"Layer '{op.name}' (of type {type(op).__name__}) is called "
                 f"{len(places)} times in '{model.name}', and the surgeon "
@@ -132,11 +133,11 @@ def read(
     return found
 
 
-def _rule(site: Site) -> None:
+def _rule(site: Site) -> Composite | None:
     if gr.has_own_call(site.op):
         return None
     rule = rule_of_class(type(site.op))
-    return rule if isinstance(rule, Composite) else None
+    return None if rule is None else rule.composite
 
 
 def _written_out(made: Any, recall: Any) -> Any:
@@ -177,7 +178,8 @@ def _check_outputs(recall: Any, outputs: Any) -> None:
 
 def _check_gate(op: keras.Operation, graph: Graph) -> None:
     """Refuse an expansion without the gate that the rule speaks of."""
-    spoken_of = rule_of_class(type(op)).gate(op)
+    rule = rule_of_class(type(op))
+    spoken_of = rule and rule.composite and rule.composite.gate(op)
     if spoken_of is None:
         return
     kind, variable, *_ = spoken_of

@@ -15,7 +15,6 @@ from keras_gates.surgeon.report import futile
 from keras_gates.surgeon.report import reasons
 from keras_gates.surgeon.report import slow_widths
 from keras_gates.surgeon.rules import costs
-from keras_gates.surgeon.rules.packing import PackingConv
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Tensor
@@ -174,9 +173,10 @@ def _but(axis: int, rank: int) -> tuple[int, ...]:
 
 
 def _cut_shapes(step: Step, weights: Weights) -> list[Any]:
-    if isinstance(step.rule, PackingConv):
+    packing = step.rule.packing
+    if packing is not None:
         shut = weights.decision.closed.get(id(step.call.op))
-        return step.rule.packed_shapes(step.call, weights.index(step), shut)
+        return packing.packed_shapes(step.call, weights.index(step), shut)
     kept = {role: len(at) for role, at in weights.index(step).items()}
     return costs.cut_weight_shapes(step.call, step.rule, kept)
 

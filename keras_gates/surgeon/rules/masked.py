@@ -13,6 +13,7 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs.private import calls_of
 from keras_gates.graphs.private import mask_of
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 UNKNOWN = "a mask that shows only when the model runs"
 # A plan asks for the same calls again and again; what is recorded stays.
-_FOUND = weakref.WeakKeyDictionary()
+_FOUND: weakref.WeakKeyDictionary[Call, list[Any]] = weakref.WeakKeyDictionary()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,9 +40,9 @@ class ByMask(mg.Merge):
         apart: for any others.
     """
 
-    plain: mg.Merge = None
-    alike: mg.Merge = None
-    apart: mg.Merge = None
+    plain: mg.Merge = mg.Merge("merge")
+    alike: mg.Merge = mg.Merge("merge")
+    apart: mg.Merge = mg.Merge("merge")
 
     def pick(self, call: Call) -> Rule:
         masks = carried(call)
@@ -51,7 +52,7 @@ class ByMask(mg.Merge):
         return self.alike if same and masks[0] is not UNKNOWN else self.apart
 
 
-def carried(call: Call) -> list[None]:
+def carried(call: Call) -> list[Any]:
     """For each input of a call its mask, None, or UNKNOWN if it may have one.
 
     What comes out of a nested model has masks that its record has not.
@@ -73,7 +74,7 @@ def joins_by_masks(call: Call) -> bool:
     return any(mask is not None for mask in carried(call))
 
 
-def is_near(call: Call) -> Any:
+def is_near(call: Call) -> bool:
     """Whether what a call reads or puts out may carry a mask."""
     masks = [*carried(call), *map(mask_of, call.site.node.outputs)]
     return any(mask is not None for mask in masks)
@@ -108,7 +109,7 @@ def _is_model(op: keras.Operation) -> bool:
     return isinstance(op, keras.Model)
 
 
-def _takes_masks(node: Any) -> Any:
+def _takes_masks(node: Any) -> bool:
     """Whether a nested model is called on what carries masks."""
     given = keras.tree.flatten(node.arguments.kwargs.get("mask"))
     found = [*given, *map(mask_of, node.input_tensors)]
@@ -136,29 +137,24 @@ def _hands_on(op: keras.Operation) -> bool:
     return returns_its_input(op)
 
 
-def _uncertain(arrays: Any) -> Any:
-    """Nothing is known: the values depend on the masks."""
-    shape = np.broadcast_shapes(*(x.shape for x in arrays))
-    return np.full(shape, np.nan)
-
-
-def _of_equals(arrays: Any) -> Any:
+def _of_equals(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:
     """Known where all agree, whichever of them is taken."""
     first, *rest = np.broadcast_arrays(*arrays)
     same = np.all([first == x for x in rest], axis=0)
     return np.where(same, first, np.nan)
 
 
-def _either(name: str, plain: Rule) -> Rule:
+def _either(name: str, plain: mg.Merge) -> ByMask:
     rule = mg.Merge(name, function=_of_equals)
     return ByMask(name, plain=plain, alike=rule, apart=rule)
 
 
+# What comes of constants depends on the masks, so that nothing is known.
 MULTIPLY = ByMask(
     "multiply",
     plain=mg.MULTIPLY,
-    alike=mg.Merge("multiply", function=_uncertain, absorbing=0.0),
-    apart=mg.Merge("multiply", function=_uncertain),
+    alike=mg.Merge("multiply", absorbing=0.0),
+    apart=mg.Merge("multiply"),
 )
 MAXIMUM = _either("maximum", mg.MAXIMUM)
 MINIMUM = _either("minimum", mg.MINIMUM)

@@ -192,8 +192,8 @@ class TimeDistributed(Rule):
 
     # What the layer inside says of itself holds for this one.
 
-    def axis(self, call: Call) -> int:
-        return self.inner.axis(inside(call)) + 1
+    def input_axis(self, call: Call) -> int:
+        return self.inner.input_axis(inside(call)) + 1
 
     def channels(self, call: Call, over: Any, rank: int) -> Any:
         return (

@@ -34,7 +34,6 @@ from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.gates.added_shortcuts import added
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.rules import rule_of
-from keras_gates.surgeon.rules.gates import GateRule
 from keras_gates.surgeon.verifying import masked_run
 from keras_gates.surgeon.verifying.masked_run import Closing
 from keras_gates.surgeon.verifying.masked_run import Mask
@@ -126,7 +125,7 @@ class _Places:
         sites = {c.site for c in self.graph.calls if c.op is source.layer}
         own = self.own_sources.get(name)
         factors = np.where(mask, 0.0, 1.0)
-        if isinstance(rule_of(call), GateRule):
+        if rule_of(call).is_gate:
             each = Mask(factors, source.layer.axis if mask.ndim else None)
             behind = all(self.trace.origin(site, 0) for site in sites)
             if behind or own is None:
