@@ -13,24 +13,31 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates import thresholds as th
+from keras_gates._checks import renamed
 from keras_gates.surgeon.closing import latency
 from keras_gates.surgeon.closing.ranking import check_noise
 from keras_gates.surgeon.plan import plan
 from keras_gates.surgeon.plan import prune
 from keras_gates.surgeon.scores.score import score
+from keras_gates.thresholds.floor import channels
+from keras_gates.thresholds.floor import check_floor
+from keras_gates.thresholds.resolve import key_of
 
 if TYPE_CHECKING:
+    from keras_gates.surgeon.closing.options import Floors
     from keras_gates.surgeon.closing.options import Scores
     from keras_gates.surgeon.closing.options import Thresholds
 
 
+@renamed(scores="criterion")
 def prune_iteratively(
     model: keras.Model,
     thresholds: Thresholds,
     *,
-    scores: str | Callable[[keras.Model], Scores] = "l2",
+    criterion: str | Callable[[keras.Model], Scores] = "l2",
     steps: int = 5,
     on_step: Callable[[keras.Model, int], keras.Model | None] | None = None,
+    keep_at_least: Floors = 0,
     **options: Any,
 ) -> keras.Model:
     """Prune channels without gates step by step, training in between.
@@ -46,22 +53,22 @@ def prune_iteratively(
     Args:
         model: A built Functional or Sequential model.
         thresholds: As in `prune`, for the last step.
-        scores: A criterion of `surgeon.score`, or a function of the model
-            that returns scores, such as `functools.partial(score,
+        criterion: One of `surgeon.score`, or a function of the model that
+            returns scores, such as `functools.partial(score,
             criterion="taylor", data=(x, y), loss="mse")`.
         steps: How many steps.
         on_step: Called as `on_step(model, step)` after each step, from 1 on,
             with the pruned model, to train it. If it returns a model, the
             next step prunes that one.
-        **options: `keep_at_least`, `round_to`, `exact` and `keep_optimizer`,
-            as in `prune`. A number of channels to keep holds in each step, a
-            share counts from what a step begins with.
+        keep_at_least: As in `prune`; a share is one of the channels that
+            there were before the first step.
+        **options: `round_to`, `exact` and `keep_optimizer`, as in `prune`.
 
     Returns:
         The model after the last step.
 
     Raises:
-        TypeError: `scores` is neither a name nor a function, `steps` is no
+        TypeError: `criterion` is neither a name nor a function, `steps` is no
             int, or as `prune`.
         ValueError: `steps` is below 1, or as `prune`.
 
@@ -85,10 +92,13 @@ def prune_iteratively(
     60
     40
     """
-    _check(scores, steps)
+    _check(criterion, steps)
     start = None
     for step in range(1, steps + 1):
-        found = scores(model) if callable(scores) else score(model, scores)
+        if callable(criterion):
+            found = criterion(model)
+        else:
+            found = score(model, criterion)
         if start is None:
             start = _Start(
                 {name: np.size(values) for name, values in found.items()},
@@ -96,18 +106,21 @@ def prune_iteratively(
                 _clock(model, thresholds),
             )
         part = start.part(thresholds, step / steps, found, model)
-        model = prune(model, part, scores=found, **options)
+        floors = start.floors(keep_at_least, found)
+        model = prune(
+            model, part, scores=found, keep_at_least=floors, **options
+        )
         if on_step is not None:
             model = on_step(model, step) or model
     return model
 
 
-def _check(scores: object, steps: object) -> None:
-    if not callable(scores) and not isinstance(scores, str):
+def _check(criterion: object, steps: object) -> None:
+    if not callable(criterion) and not isinstance(criterion, str):
         raise TypeError(
-            "`scores` must be the name of a criterion or a function of the "
-            "model: it is scored anew in each step. Received: "
-            f"{scores!r} (of type {type(scores).__name__})."
+            "`criterion` must be the name of one or a function of the model: "
+            "it is scored again in each step. Received: "
+            f"{criterion!r} (of type {type(criterion).__name__})."
         )
     if isinstance(steps, bool) or not isinstance(steps, numbers.Integral):
         raise TypeError(f"`steps` must be an int. Received: {steps!r}.")
@@ -171,16 +184,40 @@ class _Start:
         """The thresholds of a step, up to a share of all that goes."""
         if not isinstance(thresholds, dict):
             return self._rule(thresholds, after, model)
-        # A group may have gone with its layer.
         return {
             key: self._rule(rule, after, model)
             for key, rule in thresholds.items()
-            if key in scores or key not in self.sizes
+            if not self._is_gone(key, scores)
         }
 
+    def floors(self, keep_at_least: Floors, scores: Scores) -> Floors:
+        """`keep_at_least` of a step: shares of what there was at the start."""
+        if not isinstance(keep_at_least, dict):
+            check_floor(keep_at_least, "keep_at_least")
+            if isinstance(keep_at_least, numbers.Integral):
+                return keep_at_least
+            keep_at_least = {"*": keep_at_least}
+        found = {
+            key: floor
+            for key, floor in keep_at_least.items()
+            if not self._is_gone(key, scores)
+        }
+        for name, values in scores.items():
+            key = key_of(keep_at_least, name)
+            # Gates of one factor have no channels to keep.
+            if key is not None and np.ndim(values) == 1 and name in self.sizes:
+                check_floor(keep_at_least[key], f"keep_at_least[{key!r}]")
+                found[name] = channels(keep_at_least[key], self.sizes[name])
+        return found
+
+    def _is_gone(self, key: str, scores: Scores) -> bool:
+        """Whether all groups that a key speaks of went with their layers."""
+        spoken = [name for name in self.sizes if key_of([key], name)]
+        return bool(spoken) and not any(name in scores for name in spoken)
+
     def _rule(
-        self, rule: float | th.Rule, after: float, model: keras.Model
-    ) -> float | th.Rule:
+        self, rule: float | th.ThresholdRule, after: float, model: keras.Model
+    ) -> float | th.ThresholdRule:
         if isinstance(rule, th.Quantile):
             return _Further(rule.q * after, rule.scope, self.sizes)
         if not isinstance(rule, th.Budget):
@@ -208,7 +245,7 @@ class _Start:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Further(th.Rule):
+class _Further(th.ThresholdRule):
     """Closes factors until a share of those at the start has gone."""
 
     share: float

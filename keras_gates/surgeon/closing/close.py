@@ -22,6 +22,8 @@ from keras_gates.surgeon.solving import essential
 from keras_gates.surgeon.solving import removable
 from keras_gates.surgeon.solving import solve
 from keras_gates.surgeon.solving.round_to import vectors
+from keras_gates.thresholds.resolve import part_budget
+from keras_gates.thresholds.resolve import resolve
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -65,14 +67,14 @@ def close(
     Raises:
         TypeError, ValueError: as `plan`.
     """
-    fixed, budget, members = th.part_budget(thresholds, gates)
-    closed = th.resolve(fixed, gates, keep_at_least)
-    wanted = th.resolve(fixed, gates)
+    fixed, budget, members = part_budget(thresholds, gates)
+    closed = resolve(fixed, gates, keep_at_least)
+    wanted = resolve(fixed, gates)
     if budget is None:
         return closed, _notes(wanted, closed)
     names = {gate.name for gate in members}
     others = {n: mask for n, mask in closed.items() if n not in names}
-    floors = th.resolve(th.Quantile(1.0), gates, keep_at_least)
+    floors = resolve(th.Quantile(1.0), gates, keep_at_least)
     search = _Search(graph, budget, members, others, options)
     vain = removable.never(graph, names, others, options.exact)
     held = {name: _either(~floors[name], vain.get(name)) for name in names}
@@ -88,7 +90,8 @@ def close(
     closed |= {name: closed[name] & ~spared[name] for name in spared}
     for name, mask in vain.items():
         spared[name] = _either(mask, spared.get(name))
-    return closed, _budget_notes(wanted, closed, spared)
+    which = "keep_at_least or " * bool(keep_at_least) + "keep_essential"
+    return closed, _budget_notes(wanted, closed, spared, which)
 
 
 def _either(mask: Mask, other: Mask | None) -> Mask:
@@ -144,7 +147,7 @@ class _Search:
         ask = meet()
         exact = self.options.exact
         severs = essential.severing(self.graph, exact, self.others)
-        floor = self.budget.keep_at_least
+        floor = self.budget.keep_essential
         needed = essential.held_open(self.members, self.others, floor, severs)
         held = {n: _either(mask, needed.get(n)) for n, mask in held.items()}
         ranking = bg.Ranking.of(
@@ -241,18 +244,22 @@ def _more_macs(budget: Budget, share: float, allowed: float) -> str:
     )
 
 
-def _budget_notes(wanted: Masks, closed: Masks, spared: Masks) -> list[str]:
+def _budget_notes(
+    wanted: Masks, closed: Masks, spared: Masks, floors: str
+) -> list[str]:
     """What floors hold open, and what is left open for want of a use."""
     kept = {n: wanted[n] & spared[n] & ~closed[n] for n in spared}
     asked = {n: m & ~kept[n] if n in kept else m for n, m in wanted.items()}
     why = "closing these removes nothing, so the budget leaves them open"
-    return [*_notes(asked, closed), *_listed(why, kept)]
+    return [*_notes(asked, closed, floors), *_listed(why, kept)]
 
 
-def _notes(wanted: Masks, closed: Masks) -> list[str]:
+def _notes(
+    wanted: Masks, closed: Masks, floors: str = "keep_at_least"
+) -> list[str]:
     """What floors hold open that would be closed without them."""
     kept = {name: wanted[name] & ~closed[name] for name in closed}
-    return _listed("held open by keep_at_least", kept)
+    return _listed(f"held open by {floors}", kept)
 
 
 def _listed(what: str, masks: Masks) -> list[str]:

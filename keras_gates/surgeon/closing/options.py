@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from keras_gates import thresholds as th
 
     # What users pass. The values of the dict are numbers and rules.
-    Thresholds: TypeAlias = float | th.Rule | dict[str, Any]
+    Thresholds: TypeAlias = float | th.ThresholdRule | dict[str, Any]
     Scores: TypeAlias = dict[str, NDArray[Any]]
     Floors: TypeAlias = float | dict[str, int] | dict[str, float]
 

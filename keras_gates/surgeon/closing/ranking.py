@@ -263,7 +263,7 @@ def _out_of_reach(
         f"{_amount(limit, whole, budget)}, and the least that these gates "
         f"can reach is {_amount(least, whole, budget)}. Allow more, close "
         "more kinds of gates, put gates into more layers, or lower "
-        f"keep_at_least (now {budget.keep_at_least!r}). "
+        f"keep_essential (now {budget.keep_essential!r}). "
         "`print(keras_gates.surgeon.plan(model, ...))` with a high threshold "
         "tells what keeps the rest."
     )

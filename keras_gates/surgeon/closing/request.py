@@ -13,7 +13,6 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_gates import thresholds as th
 from keras_gates.surgeon.closing.close import close
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates import groups
@@ -23,6 +22,9 @@ from keras_gates.surgeon.gates.find import factors_of
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.gates.find import unknown_gates
 from keras_gates.surgeon.solving import solve
+from keras_gates.thresholds.resolve import asked
+from keras_gates.thresholds.resolve import part_budget
+from keras_gates.thresholds.rule import NAMED
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
@@ -71,7 +73,7 @@ def from_thresholds(
             f"{unknown_gates(graph)}"
         )
     closed, notes = close(graph, gates, thresholds, keep_at_least, options)
-    _, budget, _ = th.part_budget(thresholds, gates)
+    _, budget, _ = part_budget(thresholds, gates)
     options = dataclasses.replace(
         options,
         sizes=None if budget is None else budget.sizes,
@@ -182,8 +184,8 @@ def _asked(
             or (named and g.kind not in kinds)
         ]
     if scores is None or named:
-        return th.asked(thresholds, gates)
-    return [g for g in gates if g.kind not in th.NAMED]
+        return asked(thresholds, gates)
+    return [g for g in gates if g.kind not in NAMED]
 
 
 def _dropped(
