@@ -2,8 +2,6 @@
 
 import dataclasses
 import inspect
-import pathlib
-import re
 
 import keras
 import numpy as np
@@ -129,27 +127,6 @@ def test_a_rule_without_a_flow_is_told_so():
     )
     with pytest.raises(ValueError, match="'e'.*`flow`"):
         kg.surgeon.score(model)
-
-
-# Asked of a kind of rule with a class of its own, which has a name and says
-# what it takes: PackingConv, Composite.
-NAMED = {"pack", "packed_shapes", "told", "expand", "shares"}
-
-
-def test_the_passes_ask_rules_only_what_rule_declares():
-    package = pathlib.Path(inspect.getfile(kg.surgeon)).parent
-    asked = {}
-    for path in package.glob("*.py"):
-        source = path.read_text("utf-8")
-        for name in re.findall(r"\b(?:step\.)?rule\.([a-z_]+)", source):
-            asked.setdefault(name, path.name)
-    fields = {field.name for field in dataclasses.fields(Rule)}
-    known = fields | set(dir(Rule)) | NAMED
-    # A rule of thresholds is called a rule, too.
-    thresholds = {"q", "scope", "of", "limit", "amount", "close"}
-    undeclared = {n: f for n, f in asked.items() if n not in known | thresholds}
-    assert not undeclared
-    assert "hasattr(\n            step.rule" not in source
 
 
 def test_every_method_of_rule_says_what_it_is_for():

@@ -21,10 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.graphs import create
+from keras_gates.graphs import private
 from keras_gates.surgeon.build.weight_map import cuts_of
-from keras_gates.surgeon.rules import Composite
 from keras_gates.surgeon.rules import rule_of
-from keras_gates.surgeon.rules.packing import PackingConv
 from keras_gates.surgeon.rules.registry import rule_of_class
 
 if TYPE_CHECKING:
@@ -156,7 +155,7 @@ def check(model: keras.Model, graph: Graph) -> None:
 
 
 def _repacked(call: Call) -> bool:
-    packs = isinstance(rule_of(call), PackingConv)
+    packs = rule_of(call).packing is not None
     return packs and bool(call.op.trainable)
 
 
@@ -165,7 +164,7 @@ def _written_out(model: keras.Model, graph: Graph) -> list[str]:
     if graph.model is model:
         return []
     rules = [(x, rule_of_class(type(x))) for x in create.sublayers(model)]
-    return [x.name for x, rule in rules if isinstance(rule, Composite)]
+    return [x.name for x, rule in rules if rule and rule.composite]
 
 
 def _pairs(
@@ -189,9 +188,9 @@ def _slots(
     old: keras.Optimizer, new: keras.Optimizer, cuts: dict[int, Cut]
 ) -> None:
     """Cut the slots of each weight that was trained before."""
-    lists = _lists(new)
-    place = {id(w): i for i, w in enumerate(old._trainable_variables)}
-    for index, weight in enumerate(new._trainable_variables):
+    lists = private.slots_of(new)
+    place = {id(w): i for i, w in enumerate(private.trained_by(old))}
+    for index, weight in enumerate(private.trained_by(new)):
         cut = cuts.get(id(weight))
         if cut is None or id(cut.old) not in place:
             continue  # A bias that pruning added, or a weight once frozen.
@@ -206,27 +205,14 @@ def _slots(
         for name, array in before.items():
             slot = _slot(old, name, cut)
             if slot in (Slot.ROWS, Slot.COLUMNS) and array.ndim:
-                array = _factored(before["_r"], before["_c"], cut, slot)
+                known = {_slot(old, n, cut): a for n, a in before.items()}
+                rows, columns = known[Slot.ROWS], known[Slot.COLUMNS]
+                array = _factored(rows, columns, cut, slot)
             elif array.shape == tuple(cut.old.shape):
                 array = _whole(array, cut, slot, weight)
             elif array.ndim:
                 raise _unknown(old, name, cut)
             slots[name].assign(array)
-
-
-def _lists(
-    optimizer: keras.Optimizer,
-) -> dict[str, list[keras.Variable | None]]:
-    """The attributes that hold a slot, or None, for each weight."""
-    count = len(optimizer._trainable_variables)
-    return {
-        name: slots
-        for name, slots in vars(optimizer).items()
-        if isinstance(slots, list)
-        and name not in ("_trainable_variables", "_variables")
-        and len(slots) == count
-        and all(s is None or isinstance(s, keras.Variable) for s in slots)
-    }
 
 
 def _slot(optimizer: keras.Optimizer, name: str, cut: Cut) -> Slot | None:

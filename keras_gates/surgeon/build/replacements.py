@@ -24,8 +24,6 @@ from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.weights import Weights
 from keras_gates.surgeon.build.weights import kept_positions
-from keras_gates.surgeon.rules.merge import Merge
-from keras_gates.surgeon.rules.rule import Barrier
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Tensor
@@ -114,7 +112,7 @@ class Pieces:
         self._cuttable = {
             id(x)
             for s in steps
-            if not isinstance(s.rule, Barrier)
+            if not s.rule.keeps_whole
             for x in (s.call.op, *gr.own_weights(s.call.op))
         }
 
@@ -126,7 +124,7 @@ class Pieces:
         pieces = []
         if len(step.call.inputs) - len(gone) != 1 or not gone:
             pieces.append(self._main(step, gone))
-        if gone and isinstance(step.rule, Merge):
+        if gone and step.rule.merging:
             pieces += self._without(step, gone, alone=not pieces)
         if gone and create.gains_mask(step.site.node, gone):
             pieces.append(self._unmasked(step))
@@ -222,7 +220,8 @@ class Pieces:
             kept = self.decision.mask(self.labels[tensor])
             known = self.decision.values[tensor].plain()
             constants[index] = np.where(kept, known, 0.0)
-        rest = step.rule.without(constants, len(step.call.inputs))
+        count = len(step.call.inputs)
+        rest = step.rule.without_operands(constants, count)
         if rest is None:
             raise RuntimeError(
                 f"keras_gates: '{step.path}' lost operands that its rule "

@@ -19,7 +19,6 @@ from keras_gates.graphs.variables import copy_state
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.passes.decide import merge_target
-from keras_gates.surgeon.rules.packing import PackingConv
 from keras_gates.surgeon.rules.per_channel import batch_norm_axis
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import named_weights
@@ -106,10 +105,11 @@ class Weights:
         for part, arrays in zip(parts, named, strict=True):
             config.update(self._absorb(step, part, arrays))
             self._resize(step, arrays)
-        if isinstance(step.rule, PackingConv):
+        packing = step.rule.packing
+        if packing is not None:
             index = kept_positions(self.decision, step)
             shut = self.decision.closed.get(id(layer))
-            config.update(step.rule.pack(step.call, named[0], index, shut))
+            config.update(packing.pack(step.call, named[0], index, shut))
         own = parts == [layer] and not create.has_sublayers(layer)
         return CutLayer(named[0] if own else {}, config)
 

@@ -15,13 +15,13 @@ from keras_gates.graphs import graph as gr
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.gate import Gate
-from keras_gates.surgeon.rules.composite import Composite
 from keras_gates.surgeon.rules.registry import rule_of_class
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Site
     from keras_gates.graphs.rewrite import Recall
+    from keras_gates.surgeon.rules.composite import Composite
 
     # As `rewrite` takes it.
     Edit = Callable[[Recall], Any]
@@ -164,7 +164,7 @@ def _rule(site: Site) -> Composite | None:
     if gr.has_own_call(site.op):
         return None
     rule = rule_of_class(type(site.op))
-    return rule if isinstance(rule, Composite) else None
+    return None if rule is None else rule.composite
 
 
 def _written_out(made: Made, recall: Recall) -> Any:

@@ -294,8 +294,8 @@ def _scored(found: Groups, scores: Mapping[str, NDArray[np.float64]]) -> Groups:
             why = found.kept.get(name, "it heads no group of coupled channels")
             raise ValueError(
                 f"`scores` has the key {name!r}, whose channels can't be "
-                f"removed: {why}.{suggestion(name, found.groups)}{strange} "
-                f"Groups of this model: {listed(found.groups)}."
+                f"removed: {why}.{suggestion(name, set(found.groups))}{strange} "
+                f"Groups of this model: {listed(list(found.groups))}."
             )
         groups[name] = scored(name, group, values)
     return dataclasses.replace(found, groups=groups)

@@ -84,7 +84,7 @@ def _absorbing(
         rule, call = steps[0].rule, steps[0].call
         if rule.reading(call) == ALL:
             continue
-        axis = rule.axis(call)
+        axis = rule.input_axis(call)
         each = [channel_values(v.values, axis) for v in known]
         agreed = np.where((each == each[0]).all(axis=0), each[0], np.nan)
         border = any(v.border for v in known)

@@ -14,7 +14,6 @@ from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import masked
 from keras_gates.surgeon.rules import rule_of
-from keras_gates.surgeon.rules.gates import GateRule
 from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
@@ -80,7 +79,7 @@ class Step:
 
     @property
     def is_gate(self) -> bool:
-        return isinstance(self.rule, GateRule)
+        return self.rule.is_gate
 
 
 @dataclasses.dataclass(eq=False)
@@ -174,7 +173,7 @@ def _selection(
     if any(each in masking for each in scopes):
         # A gather hands on no mask.
         return None
-    fresh = isinstance(rule, GateRule) and call.op.kind == "filter"
+    fresh = rule.is_gate and call.op.kind == "filter"
     if len(axes) == 1 and shared:
         axis = axes[0]
         source = np.arange(labels.size).reshape(labels.shape)

@@ -9,10 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
-from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import IDENTITY
-from keras_gates.surgeon.rules.rule import Rule
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Tensor
@@ -151,7 +149,7 @@ def recalled(decision: Decision, step: Step) -> None:
     A recurrent layer reads its own state, whatever gates stand behind it;
     what a score closes is zero for the layer itself, too.
     """
-    if type(step.rule).recalls is Rule.recalls:
+    if not step.rule.recalling:
         return None
     demanded = [
         decision.demand.get(t, np.zeros(labels.shape, bool))
@@ -213,7 +211,7 @@ def _dropped(decision: Decision) -> dict[tuple[int, None], tuple[int]]:
     for step in decision.labelling.steps:
         if len(step.inputs) < 2:
             continue
-        if isinstance(step.rule, Merge):
+        if step.rule.merging:
             vote = _constant_operands(decision, step)
         elif step.flow.reason is None and not step.flow.mixes:
             vote = {
@@ -257,6 +255,6 @@ def _constant_operands(decision: Decision, step: Step) -> dict[int, bytes]:
     whole = [i for i in rest if call.inputs[i].shape == out_shape]
     if not whole or not constant:
         return {}
-    if step.rule.without(constant, count) is None:
+    if step.rule.without_operands(constant, count) is None:
         return {}
     return {index: array.tobytes() for index, array in constant.items()}

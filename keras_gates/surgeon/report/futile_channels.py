@@ -15,6 +15,7 @@ from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.report.futile_factors import Futile
 from keras_gates.surgeon.rules.virtual import VirtualGate
 from keras_gates.surgeon.solving import removable
+from keras_gates.surgeon.solving import round_to
 from keras_gates.surgeon.solving import solve
 from keras_gates.surgeon.solving.bars import Bars
 from keras_gates.surgeon.solving.bars import Cause
@@ -177,7 +178,7 @@ class Finder:
         """The same with what gathers make of them, and pick them from."""
         found = np.zeros(len(self.labelling.classes), bool)
         found[classes] = True
-        links = solve.selections(self.labelling)
+        links = round_to.selections(self.labelling)
         for above, below in links:
             found[below[found[above] & self.decision.kept[below]]] = True
         for above, below in reversed(links):

@@ -12,15 +12,13 @@ from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon.build.weights import kept_positions
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes import liveness
-from keras_gates.surgeon.passes.label import Selection
-from keras_gates.surgeon.rules.merge import Merge
-from keras_gates.surgeon.rules.packing import PackingConv
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.solving.bars import Holders
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Site
     from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.rules.packing import Packing
     from keras_gates.surgeon.solving.solve import Solution
 
 GOES = "goes: nothing that is left depends on it"
@@ -67,13 +65,13 @@ class Reasons:
         if step not in self.decision.present:
             return [GOES]
         lines = []
-        if isinstance(step.rule, PackingConv):
-            lines += self._packed(step)
+        if step.rule.packing is not None:
+            lines += self._packed(step, step.rule.packing)
         elif self._holds_factors(step):
             lines += self._gate(step)
         if step.flow.reason is not None:
             lines.append(f"kept whole: {step.flow.reason}")
-        if self.decision.dropped.get(step.key) and isinstance(step.rule, Merge):
+        if self.decision.dropped.get(step.key) and step.rule.merging:
             gone = self.decision.dropped[step.key]
             left = len(step.inputs) - len(gone)
             lines.append(
@@ -113,11 +111,11 @@ class Reasons:
             lines.append(f"{int(stays.sum())} of them stay: {why}")
         return lines
 
-    def _packed(self, step: Step) -> list[str]:
+    def _packed(self, step: Step, packing: Packing) -> list[str]:
         """What a layer that is packed says of itself."""
         index = kept_positions(self.decision, step)
         shut = self.decision.closed.get(id(step.call.op))
-        return step.rule.told(step.call, index, shut)
+        return packing.told(step.call, index, shut)
 
     def _why(self, units: NDArray[np.intp]) -> str:
         """Why these units are kept: pins first, then who reads them."""
@@ -154,7 +152,7 @@ class Reasons:
 
     def _reading(self, step: Step) -> str:
         """How a step reads channels that stay for it."""
-        if isinstance(step.rule, Selection):
+        if step.position is not None:
             return "selects them"
         if step.flow.mixes and step.rule.reading(step.call) == ALL:
             return f"({step.rule.kind}) reads all channels together"

@@ -21,7 +21,6 @@ from keras_gates.surgeon.report import futile
 from keras_gates.surgeon.report import reasons
 from keras_gates.surgeon.report import slow_widths
 from keras_gates.surgeon.rules import costs
-from keras_gates.surgeon.rules.packing import PackingConv
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Tensor
@@ -91,18 +90,22 @@ class _Plan(Protocol):
     def macs(self) -> tuple[int, int]: ...
 
 
-def describe(solution: Solution) -> tuple[list[Row], list[str]]:
-    """`(rows, notes)` of a solution."""
+def describe(
+    solution: Solution, sizes: Any = None
+) -> tuple[list[Row], list[str]]:
+    """`(rows, notes)` of a solution; `sizes` are those of a `Budget`."""
     told = reasons.Reasons(solution)
-    rows = _rows(solution, counted_shapes(solution), told)
+    rows = _rows(solution, shapes_of(solution.graph, sizes), told)
     ops = {s.path: s.call.op for s in solution.labelling.steps}
     vain = futile.notes(solution)
     return rows, [*told.notes(), *vain, *slow_widths.notes(rows, ops)]
 
 
-def counted_shapes(solution: Solution) -> dict[Tensor, tuple[int | None, ...]]:
-    """`{Tensor: shape}` at which multiply-adds are counted."""
-    return shapes_of(solution.graph, solution.options.get("sizes"))
+def widths(solution: Solution, sizes: Any = None) -> list[int | None]:
+    """`after` of each of the rows that `describe` makes, without its notes."""
+    shapes = shapes_of(solution.graph, sizes)
+    rows = _rows(solution, shapes, reasons.Reasons(solution))
+    return [row.after for row in rows]
 
 
 def totals(
@@ -113,7 +116,7 @@ def totals(
 
     Without reasons, which take longer to find than the rest of the rows.
     """
-    rows = _rows(solution, shapes or counted_shapes(solution))
+    rows = _rows(solution, shapes or shapes_of(solution.graph))
     return {what: total(rows, what) for what in ("params", "macs")}
 
 
@@ -223,11 +226,11 @@ def _row(
 
 def _cut_shapes(step: Step, weights: Weights) -> Shapes:
     """The shapes of the weights of a layer at its final size."""
-    if isinstance(step.rule, PackingConv):
-        shut = weights.decision.closed.get(id(step.call.op))
-        index = kept_positions(weights.decision, step)
-        return step.rule.packed_shapes(step.call, index, shut)
     index = kept_positions(weights.decision, step)
+    packing = step.rule.packing
+    if packing is not None:
+        shut = weights.decision.closed.get(id(step.call.op))
+        return packing.packed_shapes(step.call, index, shut)
     kept = {role: len(at) for role, at in index.items()}
     return costs.cut_weight_shapes(step.call, step.rule, kept)
 
@@ -320,7 +323,7 @@ def _change(before: int | None, after: int | None) -> str:
 
 def _sums(plan: _Plan) -> list[str]:
     """The lines under the table."""
-    lines, at = [], _at(plan.options.get("sizes"))
+    lines, at = [], _at(plan.options.sizes)
     for name, pair in (("parameters", plan.params), ("MACs", plan.macs)):
         before, after = pair
         share = f" ({after / before:.1%} of before)" if before else ""

@@ -27,15 +27,18 @@ from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
 from keras_gates.surgeon.rules.rule import run
 
 if TYPE_CHECKING:
+    from keras_gates.surgeon.rules.modes import Scaling
     from keras_gates.surgeon.rules.rule import Rule
+
+    Twin = Callable[[NDArray[np.float64]], NDArray[np.float64]]
 
 
 @dataclasses.dataclass(frozen=True)
 class Activation:
     """One row: how a factor passes, and a NumPy twin where that is cheap."""
 
-    passes: str | None
-    twin: Callable | None = None
+    passes: Scaling | None
+    twin: Twin | None = None
     mixes: bool = False
 
 
@@ -92,7 +95,9 @@ ACTIVATIONS = {
 }
 
 
-def known_activation(function: Any) -> Activation | None:
+def known_activation(
+    function: Callable[..., Any] | None,
+) -> Activation | None:
     """The row of an activation; None if it is a stranger.
 
     By identity, never by name: a function of `keras.activations` or of
@@ -105,8 +110,9 @@ def known_activation(function: Any) -> Activation | None:
     if isinstance(function, functools.partial):
         return _of_partial(function)
     if isinstance(function, keras.Layer):
-        rule = rule_of_class(type(function))
-        return None if function.weights else _row_of(rule, function)
+        if function.weights:
+            return None
+        return _row_of(rule_of_class(type(function)), function)
     if not isinstance(function, Hashable):
         return None
     if function in ACTIVATIONS:
@@ -124,7 +130,7 @@ def _row_of(rule: Rule | None, op: keras.Layer | None) -> Activation | None:
     return None if known is None else Activation(known[0], mixes=known[1])
 
 
-def _of_partial(partial: Any) -> Activation | None:
+def _of_partial(partial: functools.partial[Any]) -> Activation | None:
     """The row of a function with some of its arguments set to numbers."""
     row = known_activation(partial.func)
     plain = all(isinstance(x, _NUMBERS) for x in partial.keywords.values())
@@ -139,9 +145,18 @@ def _of_partial(partial: Any) -> Activation | None:
     return Activation(None if zero.any() else PRESERVES_ZERO)
 
 
-def apply(function: Any, values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`function` on known values, NaN staying NaN."""
+def apply(
+    function: Callable[..., Any] | None, values: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """`function` on known values, NaN staying NaN.
+
+    Nothing is known of what a stranger puts out, or one that mixes channels.
+    """
+    if function is None:
+        return values
     row = known_activation(function)
+    if row is None or row.mixes:
+        return np.full_like(values, np.nan)
     if row.twin is not None:
         result = row.twin(values)
     else:
@@ -149,7 +164,7 @@ def apply(function: Any, values: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(np.isnan(values), np.nan, result)
 
 
-def why_not(function: Any) -> str | None:
+def why_not(function: Callable[..., Any] | None) -> str | None:
     """Why the channels behind `function` are kept, or None."""
     row = known_activation(function)
     name = _name(function)
@@ -163,10 +178,10 @@ def why_not(function: Any) -> str | None:
     return f"{name} over the channels reads them all" if row.mixes else None
 
 
-def _name(function: Any) -> str:
+def _name(function: Callable[..., Any] | None) -> str:
     """What to call an activation in a message."""
     if isinstance(function, functools.partial):
         return f"partial of {_name(function.func)}"
     if isinstance(function, keras.Layer):
         return f"'{function.name}' ({type(function).__name__})"
-    return getattr(function, "__name__", repr(function))
+    return str(getattr(function, "__name__", repr(function)))

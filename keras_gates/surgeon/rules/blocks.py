@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from typing import TYPE_CHECKING
-from typing import Any
 
 import numpy as np
 
@@ -12,17 +11,18 @@ from keras_gates.surgeon.rules.rule import channel_axis
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.rules.moves import Numbers
 
 
-def _to_last(call: Call, array: Any) -> Any:
+def _to_last(call: Call, array: Numbers) -> Numbers:
     return np.moveaxis(array, channel_axis(call.op, array.ndim), -1)
 
 
-def _back(call: Call, array: Any) -> Any:
+def _back(call: Call, array: Numbers) -> Numbers:
     return np.moveaxis(array, -1, channel_axis(call.op, array.ndim))
 
 
-def depth_to_space(call: Call, arrays: Any) -> Any:
+def depth_to_space(call: Call, arrays: list[Numbers]) -> Numbers:
     x, size = _to_last(call, arrays[0]), call.op.block_size
     _, height, width, channels = x.shape
     if None in call.inputs[0].shape[1:] or channels == 1:
@@ -32,7 +32,7 @@ def depth_to_space(call: Call, arrays: Any) -> Any:
     return _back(call, x.reshape(1, height * size, width * size, -1))
 
 
-def space_to_depth(call: Call, arrays: Any) -> Any:
+def space_to_depth(call: Call, arrays: list[Numbers]) -> Numbers:
     x, size = _to_last(call, arrays[0]), call.op.block_size
     # Along an axis of unknown size nothing varies: one block stands for all.
     target = [size if s == 1 else s for s in x.shape[1:3]]
@@ -43,7 +43,7 @@ def space_to_depth(call: Call, arrays: Any) -> Any:
     return _back(call, x.reshape(1, height, width, -1))
 
 
-def patches(call: Call, arrays: Any) -> Any:
+def patches(call: Call, arrays: list[Numbers]) -> Numbers:
     """The channels of each place in a patch, place by place."""
     x = arrays[0]
     if channel_axis(call.op, x.ndim) != x.ndim - 1 or x.ndim < 4:
@@ -53,6 +53,6 @@ def patches(call: Call, arrays: Any) -> Any:
     return np.tile(x, math.prod(call.op.size))
 
 
-def padded(call: Call) -> Any:
+def padded(call: Call) -> bool:
     """`rims`, for patches that reach over the edge."""
-    return call.op.padding == "same"
+    return bool(call.op.padding == "same")

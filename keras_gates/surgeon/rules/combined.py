@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.graph import Tensor
+from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.rules.rule import Barrier
@@ -18,7 +21,9 @@ from keras_gates.surgeon.rules.rule import operands
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.rules.known import Known
     from keras_gates.surgeon.rules.rule import Flow
+    from keras_gates.surgeon.rules.rule import Rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +36,9 @@ class Combined(Merge):
 
     kind: str = "combined"
 
-    def value(self, call: Call, flow: Flow, values: Any) -> Any:
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         shape = flow.labels[0].shape
         arrays = {
             tensor: np.broadcast_to(self._operand(value, shape), shape)
@@ -50,11 +57,16 @@ class Combined(Merge):
             return keras.ops.convert_to_tensor(filled, dtype)
 
         args, kwargs = mapped(swap, call.args, call.kwargs)
-        result = keras.ops.convert_to_numpy(call.op.call(*args, **kwargs))
-        result = np.broadcast_to(result.astype("float64"), shape)
+        result = as_float64(call.op.call(*args, **kwargs))
+        result = np.broadcast_to(result, shape)
         return [known(np.where(gone, np.nan, result))]
 
-    def _unknown(self, call: Call, arrays: Any, shape: Any) -> Any:
+    def _unknown(
+        self,
+        call: Call,
+        arrays: dict[Tensor, NDArray[np.float64]],
+        shape: tuple[int, ...],
+    ) -> NDArray[np.bool_]:
         """Where the outcome is not known."""
         gone = np.zeros(shape, bool)
         for array in arrays.values():
@@ -68,14 +80,19 @@ class Choice(Combined):
 
     kind: str = "choice"
 
-    def pick(self, call: Call) -> Any:
+    def pick(self, call: Call) -> Rule:
         if len(operands(call)) == 3 and not any(
             x is None for x in operands(call)
         ):
             return self
         return Barrier(costs={}, why="it returns positions")
 
-    def _unknown(self, call: Call, arrays: Any, shape: Any) -> Any:
+    def _unknown(
+        self,
+        call: Call,
+        arrays: dict[Tensor, NDArray[np.float64]],
+        shape: tuple[int, ...],
+    ) -> NDArray[np.bool_]:
         condition, left, right = (
             arrays[x]
             if isinstance(x, Tensor)

@@ -7,11 +7,18 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 from typing import Any
 
+import keras
+
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.source import Source
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
+
+
+def _cannot(layer: keras.Layer, x: Any) -> Any:
+    """The default of `expand`, which each rule has to have of its own."""
+    raise NotImplementedError("a Composite rule must have `expand`")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,11 +41,15 @@ class Composite(Barrier):
 
     kind: str = "composite"
     note: str = "written out first"
-    expand: Callable = None
+    expand: Callable[..., Any] = _cannot
     shares: bool = False
-    gate: Callable = lambda layer: None
+    gate: Callable[[keras.Layer], tuple[Any, ...] | None] = lambda layer: None
 
-    def source(self, call: Call) -> Any:
+    @property
+    def composite(self) -> Composite:
+        return self
+
+    def source(self, call: Call) -> Source | None:
         found = self.gate(call.op)
         if found is None:
             return None

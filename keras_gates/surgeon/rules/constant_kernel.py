@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -26,6 +28,9 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.modes import Reading
+    from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.view import View
 
 _PRODUCT = "a product over the channels needs both sides alike"
 
@@ -40,7 +45,7 @@ class ConstantKernel(Rule):
     """
 
     kind: str = "product with an array"
-    costs: dict | None = None
+    costs: Mapping[str, str | None] | None = None
     argument: str = "x2"
     rank: int | None = 2
 
@@ -58,44 +63,47 @@ class ConstantKernel(Rule):
     def _whole(self) -> Rule:
         return Product(costs=None, why=_PRODUCT, counts=self.counts)
 
-    def _kernel(self, call: Call) -> NDArray[np.float64] | None:
+    def _kernel(self, call: Call) -> NDArray[Any] | None:
         """The array, or None if there is none on the right."""
         kernel = call.argument(self.argument)
         single = len(call.inputs) == 1 and operands(call)[0] is call.inputs[0]
         if isinstance(kernel, Tensor) or kernel is None or not single:
             return None
-        return keras.ops.convert_to_numpy(kernel)
+        return np.asarray(keras.ops.convert_to_numpy(kernel))
 
-    def axis(self, call: Call) -> int:
+    def input_axis(self, call: Call) -> int:
         return channel_axis(call.op, len(call.inputs[0].shape))
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
-        ids = one_axis(inputs[0], self.axis(call), call.inputs[0].shape)
+        ids = one_axis(inputs[0], self.input_axis(call), call.inputs[0].shape)
         roles = {} if ids is None else {"in": ids}
         if ids is None and lb.varying(inputs[0]):
             units.pin(inputs[0], "its channels are not those it multiplies")
         outputs = [lb.fixed(len(t.shape)) for t in call.outputs]
         return Flow(outputs, [[None]], roles, mixes=True)
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return ZERO
 
-    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[None]:
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         if values[0] is None or "in" not in flow.roles:
             return [None]
-        x = channel_values(values[0].values, self.axis(call))
+        x = channel_values(values[0].values, self.input_axis(call))
         return [known(np.zeros(flow.labels[0].shape)) if not x.any() else None]
 
     def sized(self, call: Call) -> bool:
         return True
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> Any:
-        if "in" not in view.index:
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
+        whole = self._kernel(call)
+        if whole is None or "in" not in view.index:
             return {}, call.args, call.kwargs
         old = call.argument(self.argument)
-        kernel = np.take(self._kernel(call), view.index["in"], -2)
+        kernel = np.take(whole, view.index["in"], -2)
         args = tuple(kernel if x is old else x for x in call.args)
         kwargs = {k: kernel if x is old else x for k, x in call.kwargs.items()}
         return {}, args, kwargs

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 import numpy as np
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
+from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.linear import built_in
@@ -28,6 +31,8 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.modes import Reading
+    from keras_gates.surgeon.rules.modes import Scaling
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,13 +45,13 @@ class Conv(Linear):
 
     kind: str = "convolution"
 
-    def axes_of(self, call: Call) -> dict[str, tuple[str, ...]]:
+    def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:
         if call.op.groups == 1:
             return self.axes
         return {**self.axes, self.kernel: ("in of group", "out")}
 
     def couple(
-        self, call: Call, roles: dict[str, NDArray[np.int64]], units: Units
+        self, call: Call, roles: dict[str, NDArray[np.intp]], units: Units
     ) -> None:
         groups = call.op.groups
         if groups == 1:
@@ -58,13 +63,13 @@ class Conv(Linear):
         if "in" in roles:
             roles["in of group"] = roles["in"].reshape(groups, -1)[0]
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return conv_reading(call.op)
 
     def merges(self, call: Call) -> bool:
-        return call.op.groups == 1
+        return bool(call.op.groups == 1)
 
-    def takes(self, call: Call, side: str) -> dict[str, str]:
+    def takes(self, call: Call, side: str) -> dict[str, str] | None:
         taken = super().takes(call, side)
         grouped = call.op.groups > 1 and side == "in"
         return None if grouped else taken
@@ -75,14 +80,16 @@ class Conv(Linear):
         groups = part.groups
         if groups == 1:
             return super().contribution(part, values)
-        kernel = weight(part, self.kernel)
-        kernel = kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0)
-        kernel = kernel.reshape(kernel.shape[0], groups, -1)
+        kernel = as_float64(getattr(part, self.kernel))
+        taps = kernel.reshape(-1, *kernel.shape[-2:]).sum(axis=0)
+        taps = taps.reshape(taps.shape[0], groups, -1)
         x = np.where(np.isnan(values), 0.0, values).reshape(groups, -1)
-        return np.einsum("gi,igo->go", x, kernel).reshape(-1)
+        # (group, in) and (in, group, out)
+        added: NDArray[np.float64] = np.einsum("gi,igo->go", x, taps)
+        return added.reshape(-1)
 
 
-def conv_reading(op: keras.Layer) -> str:
+def conv_reading(op: keras.Layer) -> Reading:
     """Zero padding turns a constant into something else at the border."""
     point = all(k == 1 for k in op.kernel_size)
     return BIAS if point or op.padding == "valid" else ZERO
@@ -99,7 +106,7 @@ class ConvTranspose(Linear):
 
     kind: str = "transposed convolution"
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return ZERO
 
     def approximates(self, call: Call) -> bool:
@@ -114,13 +121,13 @@ class Separable(Linear):
     kernel: str = "pointwise_kernel"
 
     def couple(
-        self, call: Call, roles: dict[str, NDArray[np.int64]], units: Units
+        self, call: Call, roles: dict[str, NDArray[np.intp]], units: Units
     ) -> None:
         if "in" in roles:
             multiplier = call.op.depth_multiplier
             roles["middle"] = np.repeat(roles["in"], multiplier)
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return conv_reading(call.op)
 
     def merges(self, call: Call) -> bool:
@@ -129,9 +136,9 @@ class Separable(Linear):
     def contribution(
         self, part: keras.Layer, values: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        depthwise = weight(part, "depthwise_kernel")
+        depthwise = as_float64(part.depthwise_kernel)
         spatial = tuple(range(depthwise.ndim - 2))
-        taps = depthwise.sum(axis=spatial)
+        taps = depthwise.sum(axis=spatial)  # (in, multiplier)
         x = np.where(np.isnan(values), 0.0, values)[:, None]
         return super().contribution(part, (taps * x).reshape(-1))
 
@@ -144,19 +151,20 @@ class Depthwise(Rule):
     kernel: str = "kernel"
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         axis = channel_axis(call.op, len(call.inputs[0].shape))
         ids = one_axis(inputs[0], axis, call.inputs[0].shape)
         if ids is None:
             reason = "each of its filters has one fixed input channel"
             return barrier(call, inputs, units, reason)
-        count = call.outputs[0].shape[axis]
+        # A kernel is `(..., in, multiplier)`, or `(..., 1, out)` of groups.
+        count = math.prod(getattr(call.op, self.kernel).shape[-2:])
         source = np.repeat(np.arange(len(ids)), count // len(ids))
         out = ids[source]
-        reason = activations.why_not(call.op.activation)
-        if reason is not None:
-            units.pin(out, reason)
+        why = activations.why_not(call.op.activation)
+        if why is not None:
+            units.pin(out, why)
         rank = len(call.outputs[0].shape)
         return Flow(
             [lb.vector(out, rank, axis)],
@@ -166,16 +174,16 @@ class Depthwise(Rule):
 
     def taps(self, op: keras.Layer) -> NDArray[np.float64]:
         """The sum of each output channel's kernel, `(out,)`."""
-        kernel = weight(op, self.kernel)
+        kernel = as_float64(getattr(op, self.kernel))
         spatial = tuple(range(kernel.ndim - 2))
-        return kernel.sum(axis=spatial).reshape(-1)
+        taps: NDArray[np.float64] = kernel.sum(axis=spatial)
+        return taps.reshape(-1)
 
     def value(
-        self, call: Call, flow: Flow, values: list[Known]
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
         source = flow.sources[0][0]
-        stranger = activations.why_not(call.op.activation) is not None
-        if values[0] is None or source is None or stranger:
+        if values[0] is None or not isinstance(source, np.ndarray):
             return [None]
         x = values[0].plain()
         axis = channel_axis(call.op, x.ndim)
@@ -191,13 +199,16 @@ class Depthwise(Rule):
         out = activations.apply(call.op.activation, out)
         return [known(out.reshape(flow.labels[0].shape))]
 
-    def scaling(self, call: Call) -> Any:
+    def scaling(self, call: Call) -> Scaling | None:
         return None if call.op.use_bias else built_in(call)
 
-    def behind(self, call: Call) -> Any:
+    def scaling_but_bias(self, call: Call) -> Scaling | None:
         return built_in(call)
 
-    def takes(self, call: Call, side: Any) -> Any:
+    def behind(self, call: Call) -> Scaling | None:
+        return built_in(call)
+
+    def takes(self, call: Call, side: str) -> dict[str, str] | None:
         """A factor scales the kernels, where each input has one filter."""
         axis = channel_axis(call.op, len(call.inputs[0].shape))
         same = call.inputs[0].shape[axis] == call.outputs[0].shape[axis]

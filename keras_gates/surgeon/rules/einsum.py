@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -11,15 +13,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.surgeon.rules import counts
+from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.rule import Barrier
-from keras_gates.surgeon.rules.rule import weight
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.rules.known import Known
     from keras_gates.surgeon.rules.rule import Flow
+    from keras_gates.surgeon.rules.rule import Revision
     from keras_gates.surgeon.rules.rule import Rule
+    from keras_gates.surgeon.rules.view import View
 
 _EQUATION = (
     "its equation is followed only where the kernel has one letter of the "
@@ -68,18 +72,24 @@ def _axis(letters: str, letter: str) -> int:
 
 
 def read(equation: str) -> Equation:
-    """The `Equation` of a string, or None if it is of another form."""
+    """The `Equation` of a string.
+
+    Raises:
+        ValueError: it is of another form, with the reason for a barrier.
+    """
     left, _, y = equation.replace(" ", "").partition("->")
     x, _, kernel = left.partition(",")
     old, new = set(kernel) & set(x), set(kernel) - set(x)
     if len(kernel) != 2 or len(old) != 1 or len(new) != 1:
-        return None
+        raise ValueError(_EQUATION)
     found = Equation(x, kernel, y, old.pop(), new.pop())
     replaced = set(x) - {found.old} | {found.new}
     # The batch axis comes first and stays there; no letter comes twice.
     in_place = x[0] == y[0] != found.new and len(y) == len(x)
     single = len(set(x) - {"."}) == len(x.replace(".", ""))
-    return found if set(y) == replaced and in_place and single else None
+    if set(y) != replaced or not in_place or not single:
+        raise ValueError(_EQUATION)
+    return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,27 +100,29 @@ class EinsumDense(Linear):
     note: str = "where the kernel has one letter of the input and one new"
 
     def pick(self, call: Call) -> Rule:
-        spec, bias = read(call.op.equation), call.op.bias_axes
-        if spec is None:
-            return Barrier(why=_EQUATION, counts=counts.einsum_dense)
+        try:
+            spec = read(call.op.equation)
+        except ValueError as error:
+            return Barrier(why=str(error), counts=counts.einsum_dense)
+        bias = call.op.bias_axes
         if bias is not None and spec.new not in bias:
             return Barrier(why=_BIAS, counts=counts.einsum_dense)
         return self
 
-    def axis(self, call: Call) -> int:
+    def input_axis(self, call: Call) -> int:
         return read(call.op.equation).axis_in
 
     def channels(self, call: Call, over: str, rank: int) -> int:
-        return self.axis(call) if over == "in" else self.axis_out(call)
+        return self.input_axis(call) if over == "in" else self.axis_out(call)
 
     def axis_out(self, call: Call) -> int:
         return read(call.op.equation).axis_out
 
     def size(self, op: keras.Layer) -> int:
         spec = read(op.equation)
-        return op.kernel.shape[spec.kernel.index(spec.new)]
+        return int(op.kernel.shape[spec.kernel.index(spec.new)])
 
-    def axes_of(self, call: Call) -> dict[str, tuple[str | None, ...]]:
+    def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:
         spec = read(call.op.equation)
         roles = {spec.old: "in", spec.new: "out"}
         return {
@@ -125,23 +137,25 @@ class EinsumDense(Linear):
         self, part: keras.Layer, values: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         spec = read(part.equation)
-        kernel = weight(part, "kernel")
+        kernel = as_float64(part.kernel)
         kernel = kernel if spec.kernel[0] == spec.old else kernel.T
         added = np.where(np.isnan(values), 0.0, values) @ kernel
         roles = self._bias_roles(part)
         return added.reshape([-1 if role else 1 for role in roles])
 
-    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[None]:
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         # With a bias along other axes, the output varies along them.
         bias = call.op.bias
         if bias is not None and bias.shape != flow.roles["out"].shape:
             return [None]
         return super().value(call, flow, values)
 
-    def with_bias(self, call: Call) -> Any:
+    def with_bias(self, call: Call) -> dict[str, Any]:
         return {"bias_axes": read(call.op.equation).new}
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> Any:
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         axis = self.axis_out(call)
         shape = list(call.op.partial_output_shape)
         # The batch axis is not among these.

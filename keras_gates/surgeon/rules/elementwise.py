@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 import numpy as np
@@ -15,7 +15,9 @@ from numpy.typing import NDArray
 from keras_gates.graphs.arguments import mapped
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
+from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.known import known
+from keras_gates.surgeon.rules.modes import Scaling
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import POSITIVE
@@ -32,6 +34,10 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.modes import Reading
+
+    # What an operation makes of known values, in NumPy.
+    Twin = Callable[[keras.Operation, NDArray[np.float64]], NDArray[np.float64]]
 
 ARRAY = "it has an array beside the data, which may tell channels apart"
 EXTRA = "an input beside the data is read whole"
@@ -55,7 +61,7 @@ def rerun_all(
     if isinstance(call.op, keras.Layer):
         kwargs = {k: v for k, v in kwargs.items() if k != "training"}
     outputs = keras.tree.flatten(call.op.call(*args, **kwargs))
-    return [keras.ops.convert_to_numpy(y).astype("float64") for y in outputs]
+    return [as_float64(y) for y in outputs]
 
 
 def arrays_beside(call: Call) -> bool:
@@ -72,24 +78,28 @@ class Elementwise(Rule):
     """Labels pass; a constant is what the operation makes of it.
 
     Attributes:
-        passes: how a factor passes (LINEAR, POSITIVE, ...), or None.
+        passes: how a factor passes, a `Scaling` or its value; or None.
         twin: `(op, array) -> array`, instead of running the operation.
     """
 
     kind: str = "elementwise"
     passes: str | None = None
-    twin: Callable | None = None
+    twin: Twin | None = None
     cuts: bool = True
 
+    pointwise = True
+
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         if arrays_beside(call):
             return barrier(call, inputs, units, ARRAY)
         sources = only_first(inputs, units, EXTRA)
         return Flow([inputs[0]], [sources])
 
-    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         if values[0] is None:
             return [None]
         border = values[0].border and self.scaling(call) == LINEAR
@@ -101,14 +111,16 @@ class Elementwise(Rule):
             result = rerun(call, filled)
         return [known(np.where(np.isnan(x), np.nan, result), border)]
 
-    def passes_of(self, op: keras.Operation | None) -> str | None:
+    def passes_of(self, op: keras.Operation | None) -> Scaling | None:
         """How a factor passes this operation."""
-        return self.passes
+        return None if self.passes is None else Scaling(self.passes)
 
-    def scaling(self, call: Call) -> str | None:
+    def scaling(self, call: Call) -> Scaling | None:
         return self.passes_of(call.op)
 
-    def as_function(self, op: keras.Layer | None) -> tuple[str | None, bool]:
+    def as_function(
+        self, op: keras.Operation | None
+    ) -> tuple[Scaling | None, bool] | None:
         return self.passes_of(op), False
 
 
@@ -119,7 +131,7 @@ class Activated(Elementwise):
     kind: str = "activation"
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         reason = activations.why_not(call.op.activation)
         if reason is None:
@@ -129,29 +141,39 @@ class Activated(Elementwise):
         return mixing_flow(call, inputs, units, -1)
 
     def value(
-        self, call: Call, flow: Flow, values: list[Known]
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
         if values[0] is None or flow.mixes:
             return [None]
         result = activations.apply(call.op.activation, values[0].plain())
         return [known(result)]
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return ALL
 
     def approximates(self, call: Call) -> bool:
         return True
 
-    def passes_of(self, op: keras.Layer) -> None:
-        row = activations.known_activation(op.activation)
-        return row.passes if row is not None else None
+    def passes_of(self, op: keras.Operation | None) -> Scaling | None:
+        row = self._row(op)
+        return None if row is None else row.passes
 
-    def as_function(self, op: keras.Layer) -> tuple[str, bool]:
-        row = op and activations.known_activation(op.activation)
-        return (row.passes, row.mixes) if row else None
+    def as_function(
+        self, op: keras.Operation | None
+    ) -> tuple[Scaling | None, bool] | None:
+        row = self._row(op)
+        return None if row is None else (row.passes, row.mixes)
+
+    def _row(self, op: keras.Operation | None) -> activations.Activation | None:
+        """What is known of the activation, which each layer has of its own."""
+        if op is None:
+            return None
+        return activations.known_activation(op.activation)
 
 
-def _relu(op: keras.Layer, array: NDArray[np.float64]) -> NDArray[np.float64]:
+def _relu(
+    op: keras.Operation, array: NDArray[np.float64]
+) -> NDArray[np.float64]:
     if op.threshold or op.negative_slope:
         return run(op.call, array)
     return np.clip(array, 0.0, op.max_value)
@@ -162,19 +184,19 @@ class ReLU(Elementwise):
     """The ReLU layer: homogeneous unless it is clipped or shifted."""
 
     kind: str = "activation"
-    twin: Callable | None = _relu
+    twin: Twin | None = _relu
 
-    def passes_of(self, op: keras.Layer) -> str | None:
-        if op.threshold != 0:
+    def passes_of(self, op: keras.Operation | None) -> Scaling | None:
+        if op is None or op.threshold != 0:
             return None
         return POSITIVE if op.max_value is None else PRESERVES_ZERO
 
 
 def mixing_flow(
     call: Call,
-    inputs: list[NDArray[np.int64]],
+    inputs: list[NDArray[np.intp]],
     units: Units,
-    axes: int | list[int],
+    axes: int | Sequence[int] | None,
 ) -> Flow:
     """Labels pass, but each output depends on all inputs along `axes`."""
     rank = len(call.inputs[0].shape)
@@ -195,10 +217,12 @@ class Cast(Elementwise):
 
     kind: str = "cast"
 
-    def passes_of(self, op: keras.Operation) -> Any:
-        return LINEAR if op and _is_float(op.dtype) else None
+    def passes_of(self, op: keras.Operation | None) -> Scaling | None:
+        return LINEAR if op is not None and _is_float(op.dtype) else None
 
-    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         if values[0] is None:
             return [None]
         x = values[0].plain()
@@ -209,10 +233,11 @@ class Cast(Elementwise):
         return [known(np.trunc(x))]
 
 
-def _is_float(dtype: str) -> bool:
-    return dtype is None or keras.backend.is_float_dtype(
-        keras.backend.standardize_dtype(dtype)
-    )
+def _is_float(dtype: str | None) -> bool:
+    if dtype is None:
+        return True
+    name = keras.backend.standardize_dtype(dtype)
+    return bool(keras.backend.is_float_dtype(name))
 
 
 # A scaled input would change the noise, or the penalty, of training.

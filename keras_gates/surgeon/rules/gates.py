@@ -35,6 +35,8 @@ class GateRule(PerChannel):
     passes: str | None = LINEAR
     note: str = "dissolved into its neighbours"
 
+    is_gate = True
+
     def flow(
         self, call: Call, inputs: list[NDArray[np.int64]], units: Units
     ) -> Flow:

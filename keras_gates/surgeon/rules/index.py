@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import known
-from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.registry import rule_of
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
@@ -24,6 +24,15 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.modes import Scaling
+    from keras_gates.surgeon.rules.moves import Numbers
+    from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.view import View
+
+    Moved = Numbers | list[Numbers] | tuple[Numbers, ...]
+    Move = Callable[[Call, list[Numbers]], Moved]
+    # For each axis, the numbers of its positions in a tensor.
+    Places = dict[int, Numbers]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,49 +52,58 @@ class Index(Rule):
     """
 
     kind: str = "index"
-    move: Callable = None
-    along: Callable = lambda call: None
-    rewrite: Callable | None = None
-    other: Callable = lambda call, flow, view: None
-    rims: Callable = lambda call: False
+    move: Move = dataclasses.field(kw_only=True)
+    along: Callable[[Call], list[int] | None] = lambda call: None
+    rewrite: Callable[[Call, Flow, View], Revision] | None = None
+    other: Callable[[Call, Flow, View], keras.Operation | None] = (
+        lambda call, flow, view: None
+    )
+    rims: Callable[[Call], bool] = lambda call: False
 
     blends = False
+    moves = True
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
+        # Each coordinate of the inputs has a number, one after the other.
         numbers, offset = [], 0
         for labels, tensor in zip(inputs, call.inputs, strict=True):
             own = offset + np.arange(labels.size).reshape(labels.shape)
             offset += labels.size
             numbers.append(lb.spread(own, tensor.shape, self.along(call)))
         try:
-            moved = self.move(call, numbers)
+            moved = self._moved(call, numbers)
         except Exception as error:
             return barrier(call, inputs, units, _cannot(call, error))
-        moved = moved if isinstance(moved, (list, tuple)) else [moved]
-        moved = [lb.collapse(np.asarray(m)) for m in moved]
-        for m, tensor in zip(moved, call.outputs, strict=True):
-            if not _fits(m.shape, tensor.shape):
+        for origins, tensor in zip(moved, call.outputs, strict=True):
+            if not _fits(origins.shape, tensor.shape):
                 return barrier(call, inputs, units, _cannot(call, "sizes"))
-        flat = np.concatenate([x.ravel() for x in inputs])
+        unit_of = np.concatenate([labels.ravel() for labels in inputs])
         outputs = [
-            _rectangular(flat[m], units, m, tensor)
-            for m, tensor in zip(moved, call.outputs, strict=True)
+            _rectangular(unit_of[origins], units, origins, tensor)
+            for origins, tensor in zip(moved, call.outputs, strict=True)
         ]
-        sources = [_split(m, inputs) for m in moved]
-        return Flow(outputs, sources)
+        return Flow(outputs, [_split(origins, inputs) for origins in moved])
 
-    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
-        if all(v is None for v in values):
+    def _moved(self, call: Call, numbers: list[Numbers]) -> list[Numbers]:
+        """The numbers in each output; extents of 1 where they don't vary."""
+        moved = self.move(call, numbers)
+        parts = moved if isinstance(moved, (list, tuple)) else [moved]
+        return [lb.collapse(np.asarray(part)) for part in parts]
+
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
+        if all(value is None for value in values):
             return [None] * len(flow.labels)
         if self.rims(call):
-            values = [v and Known(v.values, border=True) for v in values]
-        results = []
+            values = [x and Known(x.values, border=True) for x in values]
+        results: list[Known | None] = []
         for sources, labels in zip(flow.sources, flow.labels, strict=True):
             out = np.full(labels.shape, np.nan)
             for source, value in zip(sources, values, strict=True):
-                if value is not None:
+                if value is not None and isinstance(source, np.ndarray):
                     flat = value.plain().ravel()
                     out = np.where(source >= 0, flat[source], out)
             results.append(known(out))
@@ -94,21 +112,23 @@ class Index(Rule):
     def sized(self, call: Call) -> bool:
         return self.rewrite is not None
 
-    def scaling(self, call: Call) -> str:
+    def scaling(self, call: Call) -> Scaling | None:
         return LINEAR
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> tuple[Any, ...]:
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         if self.rewrite is None:
             return {}, call.args, call.kwargs
         return self.rewrite(call, flow, view)
 
-    def replaced(self, call: Call, flow: Flow, view: Any) -> None:
+    def replaced(
+        self, call: Call, flow: Flow, view: View
+    ) -> keras.Operation | None:
         return self.other(call, flow, view)
 
 
 def _split(
-    moved: NDArray[np.int64], inputs: list[NDArray[np.int64]]
-) -> list[NDArray[np.int64]]:
+    moved: NDArray[np.intp], inputs: list[NDArray[np.intp]]
+) -> list[NDArray[np.intp]]:
     """The global numbers as one source array for each input."""
     sources, start = [], 0
     for labels in inputs:
@@ -121,11 +141,11 @@ def _split(
 def _fits(extents: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
     """Whether an index array can label a tensor of this shape."""
     return len(extents) == len(shape) and all(
-        e == 1 or e == s for e, s in zip(extents, shape, strict=True)
+        extent in (1, size) for extent, size in zip(extents, shape, strict=True)
     )
 
 
-def _cannot(call: Call, error: Any) -> Any:
+def _cannot(call: Call, error: object) -> str:
     return (
         f"{type(call.op).__name__} moves channels in a way that can't be "
         f"followed here ({error})"
@@ -133,11 +153,11 @@ def _cannot(call: Call, error: Any) -> Any:
 
 
 def _rectangular(
-    labels: NDArray[np.int64],
+    labels: NDArray[np.intp],
     units: Units,
-    moved: NDArray[np.int64],
+    moved: NDArray[np.intp],
     tensor: Tensor,
-) -> NDArray[np.int64]:
+) -> NDArray[np.intp]:
     """Tie units so that what is kept is a box: only one axis may be cut.
 
     It is the axis that the next kernel takes for its channels. Where none is
@@ -149,10 +169,10 @@ def _rectangular(
     axes = [a for a in axes if (labels != labels.take([0], a)).any()]
     if len(axes) < 2:
         return labels
-    steps = {a: np.abs(np.diff(moved, axis=a)).max() for a in axes}
+    steps = {a: int(np.abs(np.diff(moved, axis=a)).max()) for a in axes}
     free = _axis_read(tensor, labels.shape, axes)
     if free is None:
-        free = min(reversed(axes), key=steps.get)
+        free = min(reversed(axes), key=steps.__getitem__)
     first = labels
     for axis in axes:
         if axis != free:
@@ -181,11 +201,11 @@ def _axis_read(
                 continue
             seen.add(call)
             rule = rule_of(call)
-            if isinstance(rule, Linear) and call.inputs[0] is tensor:
-                axis = rule.axis(call) % len(tensor.shape)
+            if rule.linear and call.inputs[0] is tensor:
+                axis = rule.input_axis(call) % len(tensor.shape)
                 read = [
-                    a
-                    for a, array in places.items()
+                    before
+                    for before, array in places.items()
                     if lb.varying(array) == [axis]
                 ]
                 return read[0] if len(read) == 1 else None
@@ -194,20 +214,19 @@ def _axis_read(
 
 
 def _behind(
-    call: Call, rule: Rule, tensor: Tensor, places: dict[int, NDArray[np.int64]]
-) -> Any:
+    call: Call, rule: Rule, tensor: Tensor, places: Places
+) -> list[tuple[Tensor, Places]]:
     """`(output, places)` of a call that moves them, or treats each alone."""
     if isinstance(rule, Index) and call.inputs == [tensor]:
-        moved = [{} for _ in call.outputs]
+        outputs: list[Places] = [{} for _ in call.outputs]
         for axis, array in places.items():
             whole = lb.spread(array, tensor.shape, rule.along(call))
             try:
-                found = rule.move(call, [whole])
+                moved = rule._moved(call, [whole])
             except Exception:  # what can't be followed is not in sight
                 return []
-            found = found if isinstance(found, (list, tuple)) else [found]
-            for output, one in zip(moved, found, strict=True):
-                output[axis] = lb.collapse(np.asarray(one))
-        return list(zip(call.outputs, moved, strict=True))
+            for output, numbers in zip(outputs, moved, strict=True):
+                output[axis] = numbers
+        return list(zip(call.outputs, outputs, strict=True))
     alike = [t for t in call.outputs if t.shape == tensor.shape]
     return [(t, places) for t in alike]

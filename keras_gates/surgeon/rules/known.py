@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class Known:
     """Known values of a tensor's coordinates, NaN where there is none.
 
     With `border`, the value holds inside and the rim is zero (a constant
     that went through zero padding). A `guess` is what `exact=False` takes
     for a constant although it varies.
+
+    Attributes:
+        values: float64, of the shape of the tensor's labels.
+        border: whether the rim is zero.
+        guess: whether `exact=False` takes it for a constant.
     """
 
-    values: np.ndarray
+    values: NDArray[np.float64]
     border: bool = False
     guess: bool = False
 
@@ -28,12 +35,20 @@ class Known:
         return np.where(self.values == 0, 0.0, np.nan)
 
 
-def known(values: NDArray[np.float64], border: bool = False) -> Known | None:
+def known(
+    values: NDArray[np.float64] | None, border: bool = False
+) -> Known | None:
     """`Known`, or None if nothing is known."""
     if values is None:
         return None
     values = np.where(np.isfinite(values), values, np.nan)
     return None if np.isnan(values).all() else Known(values, border)
+
+
+def as_float64(tensor: Any) -> NDArray[np.float64]:
+    """A variable or a tensor of a backend in NumPy."""
+    array: NDArray[Any] = keras.ops.convert_to_numpy(tensor)
+    return array.astype("float64")
 
 
 def channel_values(

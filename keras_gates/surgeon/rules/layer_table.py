@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from typing import Any
 
 from keras_gates.surgeon.rules import attention as at
 from keras_gates.surgeon.rules import convolution as cv
@@ -30,6 +29,7 @@ from keras_gates.surgeon.rules.rule import ZERO
 from keras_gates.surgeon.rules.rule import Barrier
 
 if TYPE_CHECKING:
+    from keras_gates.surgeon.rules.rule import Counts
     from keras_gates.surgeon.rules.rule import Rule
 
 _KERNEL = {"kernel": ("in", "out"), "bias": ("out",)}
@@ -146,8 +146,8 @@ EMBEDDING = ln.Embedding(
 
 def _barrier(
     why: str,
-    costs: dict[Any, Any] | None = None,
-    counts: Callable[..., Any] | None = None,
+    costs: Mapping[str, str | None] | None = None,
+    counts: Counts | None = None,
 ) -> Rule:
     return Barrier(costs=costs, why=why, note=why, counts=counts)
 
@@ -156,7 +156,7 @@ _SEQUENCE = {"in": {"kernel": "in"}}
 _EACH_STEP = {"kernel": "step", "recurrent_kernel": "step"}
 
 
-def _recurrent(gates: int, rule: type[Any] = rc.Recurrent) -> Rule:
+def _recurrent(gates: int, rule: type[rc.Recurrent] = rc.Recurrent) -> Rule:
     return rule(
         axes={
             "kernel": ("in", "gates"),
@@ -178,7 +178,7 @@ ATTENTION = pr.Attention(costs=None, why=_ALL, note=_ALL, counts=ct.attention)
 _BOTH_SIDES = "a product over the channels needs both sides alike"
 
 
-def product(counts: Callable[..., Any]) -> Rule:
+def product(counts: Counts) -> Rule:
     """A product of tensors, both kept whole."""
     return pr.Product(
         costs=None, why=_BOTH_SIDES, note=_BOTH_SIDES, counts=counts

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 import numpy as np
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.modes import Reading
+    from keras_gates.surgeon.rules.modes import Scaling
 
 # Kernels are summed in float64, and a whole one would take up much memory.
 _ROWS = 256
@@ -42,20 +45,22 @@ class Linear(Rule):
     """
 
     kind: str = "linear"
-    costs: dict | None = dataclasses.field(
+    costs: Mapping[str, str | None] | None = dataclasses.field(
         default_factory=lambda: {"kernel": "out"}
     )
     kernel: str = "kernel"
     width: str = "filters"
 
-    def axis(self, call: Call) -> int:
+    linear = True
+
+    def input_axis(self, call: Call) -> int:
         """The axis of the channels in the input."""
         return channel_axis(call.op, len(call.inputs[0].shape))
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
-        axis, op = self.axis(call), call.op
+        axis, op = self.input_axis(call), call.op
         shape = call.inputs[0].shape
         roles = {}
         ids = one_axis(inputs[0], axis, shape)
@@ -78,18 +83,18 @@ class Linear(Rule):
 
     def size(self, op: keras.Layer) -> int:
         """The number of output channels."""
-        return getattr(op, self.width)
+        return int(getattr(op, self.width))
 
     def axis_out(self, call: Call) -> int:
         """The axis of the channels in the output."""
-        return self.axis(call)
+        return self.input_axis(call)
 
     def couple(
-        self, call: Call, roles: dict[str, NDArray[np.int64]], units: Units
+        self, call: Call, roles: dict[str, NDArray[np.intp]], units: Units
     ) -> None:
         """Tie the units that must go together inside the layer."""
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return BIAS if "bias" in self.axes_of(call) else ZERO
 
     def merges(self, call: Call) -> bool:
@@ -109,14 +114,15 @@ class Linear(Rule):
         for start in range(0, len(rows), _ROWS):
             some = rows[start : start + _ROWS]
             taps = kernel.take(some, axis=-2)
+            # (positions, in, out) -> (in, out)
             taps = taps.reshape(-1, *taps.shape[-2:])
             added += values[some] @ taps.sum(axis=0, dtype="float64")
         return added
 
     def value(
-        self, call: Call, flow: Flow, values: list[Known]
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
-        axis = self.axis(call)
+        axis = self.input_axis(call)
         if values[0] is None:
             return [None]
         x = values[0].plain()
@@ -134,21 +140,16 @@ class Linear(Rule):
         out = np.ravel(out) + (0.0 if bias is None else bias.ravel())
         out = np.broadcast_to(out, flow.roles["out"].shape)
         activation = getattr(call.op, "activation", None)
-        if activations.why_not(activation) is not None:
-            return [None]
         out = activations.apply(activation, out.astype(float))
         return [known(out.reshape(flow.labels[0].shape))]
 
-    def with_bias(self, call: Call) -> dict[str, bool]:
-        """The change to the config that gives the layer a bias."""
-        return {"use_bias": True}
-
-    def behind(self, call: Call) -> str:
+    def behind(self, call: Call) -> Scaling | None:
         """A factor on the output has to pass the built-in activation."""
         return built_in(call)
 
 
-def built_in(call: Call) -> str:
+def built_in(call: Call) -> Scaling | None:
+    """How a factor passes the activation that a layer has of its own."""
     row = activations.known_activation(getattr(call.op, "activation", None))
     return row.passes if row is not None else None
 
@@ -160,18 +161,20 @@ class Embedding(Linear):
     kind: str = "embedding"
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         out = units.mint(id(call.op), call.op.output_dim)
         labels = lb.vector(out, len(call.outputs[0].shape), -1)
         sources = [[None] * len(inputs)]
         return Flow([labels], sources, {"out": out}, mixes=True)
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return ALL
 
-    def merges(self, call: Call) -> Any:
+    def merges(self, call: Call) -> bool:
         return False
 
-    def value(self, call: Call, flow: Flow, values: Any) -> Any:
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         return [None]

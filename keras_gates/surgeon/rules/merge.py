@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -14,6 +16,7 @@ from numpy.typing import NDArray
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.graph import Tensor
 from keras_gates.surgeon.rules.known import known
+from keras_gates.surgeon.rules.modes import Scaling
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
@@ -24,8 +27,22 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.view import View
+
+    Combination = Callable[[list[NDArray[np.float64]]], NDArray[np.float64]]
+    # The constants, by the index of the operand.
+    Constants = dict[int, NDArray[np.float64]]
+    # `scale * rest + offset`
+    Affine = tuple[NDArray[np.float64] | float, NDArray[np.float64] | float]
 
 RANKS = "its operands have different ranks"
+
+
+def uncertain(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:
+    """Nothing is known of the outcome."""
+    shape = np.broadcast_shapes(*(x.shape for x in arrays))
+    return np.full(shape, np.nan)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,7 +50,8 @@ class Merge(Rule):
     """Ties its operands, with broadcasting.
 
     Attributes:
-        function: combines a list of arrays in NumPy.
+        function: combines a list of arrays in NumPy, NaN where a value is
+            not known. By default, nothing is known of the outcome.
         without: `(constants, count) -> (scale, offset)` that replaces the
             operands in `constants` (by index) of `count`; None if they
             can't be left out.
@@ -42,38 +60,36 @@ class Merge(Rule):
     """
 
     kind: str = "merge"
-    function: Callable = None
-    without: Callable = lambda constants, count: None
+    function: Combination = uncertain
+    without: Callable[[Constants, int], Affine | None] = (
+        lambda constants, count: None
+    )
     absorbing: float | None = None
     passes: str | None = None
     merging = True
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
-        shapes = [t.shape for t in call.inputs]
-        rank = len(call.outputs[0].shape)
+        shapes = [tensor.shape for tensor in call.inputs]
+        out_shape = call.outputs[0].shape
+        rank = len(out_shape)
         constants = self.constants(call)
-        if any(len(s) != rank for s in shapes) or any(
-            c.ndim > rank for c in constants
-        ):
+        ranks_differ = any(len(shape) != rank for shape in shapes)
+        if ranks_differ or any(array.ndim > rank for array in constants):
             return barrier(call, inputs, units, RANKS)
-        extents = np.broadcast_shapes(*(x.shape for x in inputs))
-        whole = [
-            all(
-                e == 1 or s[a] == call.outputs[0].shape[a]
-                for a, e in enumerate(extents)
-            )
-            for s in shapes
-        ]
+        extents = np.broadcast_shapes(*(labels.shape for labels in inputs))
+        # Operands that have all channels; those of others are repeated.
+        whole = [_is_whole(shape, out_shape, extents) for shape in shapes]
         if not any(whole):
             return barrier(call, inputs, units, "it broadcasts both ways")
-        if any(not self._fits(c, extents) for c in constants):
+        if any(not self._fits(array, extents) for array in constants):
             return barrier(call, inputs, units, "its constant varies in space")
         first = inputs[whole.index(True)]
         for labels, full in zip(inputs, whole, strict=True):
             if full:
                 units.tie(first, labels)
+        # The coordinates of each operand, repeated as broadcasting does.
         sources = [
             np.broadcast_to(np.arange(x.size).reshape(x.shape), extents)
             for x in inputs
@@ -97,7 +113,7 @@ class Merge(Rule):
         )
 
     def value(
-        self, call: Call, flow: Flow, values: list[Known | None]
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
         arrays, index = [], 0
         for operand in operands(call):
@@ -122,29 +138,34 @@ class Merge(Rule):
             return np.full((1,) * len(shape), np.nan)
         return value.plain()
 
-    def scaling(self, call: Call) -> str | None:
+    def scaling(self, call: Call) -> Scaling | None:
         """Homogeneous, unless a constant array is added."""
-        if self.constants(call) and self.absorbing is None:
+        if self.absorbing is not None:
+            return LINEAR
+        if self.passes is None or self.constants(call):
             return None
-        return LINEAR if self.absorbing is not None else self.passes
+        return Scaling(self.passes)
 
-    def carries(self, call: Call, index: Any) -> Any:
-        alone = len(call.inputs) == 1
-        product = self.absorbing is not None
-        return LINEAR if product else (self.scaling(call) if alone else None)
+    def carries(self, call: Call, index: int) -> Scaling | None:
+        if self.absorbing is not None:
+            return LINEAR
+        return self.scaling(call) if len(call.inputs) == 1 else None
 
     def one_takes_all(self, call: Call) -> bool:
         return self.absorbing is not None
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> tuple[Any, ...]:
+    def without_operands(
+        self, constants: Constants, count: int
+    ) -> Affine | None:
+        return self.without(constants, count)
+
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         """Constants are cut like the channels that they meet."""
         if isinstance(call.op, keras.Layer):
             return {}, call.args, call.kwargs
         masks = view.masks(flow.labels[0])
 
-        def cut(
-            x: NDArray[np.float64] | Tensor,
-        ) -> NDArray[np.float64] | Tensor:
+        def cut(x: Any) -> Any:
             if isinstance(x, Tensor) or np.ndim(x) == 0:
                 return x
             array = np.asarray(keras.ops.convert_to_numpy(x))
@@ -157,6 +178,18 @@ class Merge(Rule):
 
         args, kwargs = mapped(cut, call.args, call.kwargs)
         return {}, args, kwargs
+
+
+def _is_whole(
+    shape: tuple[int | None, ...],
+    out_shape: tuple[int | None, ...],
+    extents: tuple[int, ...],
+) -> bool:
+    """Whether an operand is as long as the output where channels differ."""
+    return all(
+        extent == 1 or own == out
+        for own, out, extent in zip(shape, out_shape, extents, strict=True)
+    )
 
 
 def add(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:
@@ -179,35 +212,33 @@ def average(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:
 
 
 def maximum(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    return np.maximum.reduce(np.broadcast_arrays(*arrays))
+    return functools.reduce(np.maximum, arrays)
 
 
 def minimum(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    return np.minimum.reduce(np.broadcast_arrays(*arrays))
+    return functools.reduce(np.minimum, arrays)
 
 
-def _sum(
-    constants: dict[int, NDArray[np.float64]], count: int
-) -> tuple[float, NDArray[np.float64]]:
+def _sum(constants: Constants, count: int) -> Affine:
     return 1.0, add(list(constants.values()))
 
 
-def _product(constants: Any, count: Any) -> Any:
+def _product(constants: Constants, count: int) -> Affine:
     return multiply(list(constants.values())), 0.0
 
 
-def _difference(constants: Any, count: Any) -> Any:
+def _difference(constants: Constants, count: int) -> Affine:
     if 0 in constants:
         return -1.0, constants[0]
     return 1.0, -constants[1]
 
 
-def _mean(constants: Any, count: Any) -> Any:
+def _mean(constants: Constants, count: int) -> Affine:
     total = add(list(constants.values())) / count
     return (count - len(constants)) / count, total
 
 
-def _quotient(constants: Any, count: Any) -> Any:
+def _quotient(constants: Constants, count: int) -> Affine | None:
     return None if 0 in constants else (1.0 / constants[1], 0.0)
 
 
@@ -227,7 +258,9 @@ POWER = Merge("power", function=lambda x: x[0] ** x[1])
 class ScaledAdd(Merge):
     """`inputs[0] + scale * inputs[1]`, as Inception-ResNet has it."""
 
-    def value(self, call: Call, flow: Flow, values: Any) -> Any:
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         shape = flow.labels[0].shape
         first, second = (self._operand(v, shape) for v in values)
         result = first + call.op.scale * second

@@ -22,18 +22,19 @@ from keras_gates.surgeon import labels as lb
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.rules.rule import Flow
+    from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.view import View
+
+    # The numbers of coordinates, or labels: all that is moved are integers.
+    Numbers = NDArray[np.intp]
 
 
-def concatenate(
-    call: Call, arrays: list[NDArray[np.int64]]
-) -> NDArray[np.int64]:
+def concatenate(call: Call, arrays: list[Numbers]) -> Numbers:
     """Concatenation; extents of 1 on other axes grow to meet the rest."""
     return _joined(call, arrays, call.op.axis)
 
 
-def _joined(
-    call: Call, arrays: list[NDArray[np.int64]], axis: int
-) -> NDArray[np.int64]:
+def _joined(call: Call, arrays: list[Numbers], axis: int | None) -> Numbers:
     rank = arrays[0].ndim
     if len(keras.tree.flatten(call.args)) != len(arrays):
         raise ValueError("some of what it joins is no tensor of the model")
@@ -52,24 +53,24 @@ def _joined(
     return np.concatenate(grown, axis)
 
 
-def append(call: Call, arrays: Any) -> Any:
+def append(call: Call, arrays: list[Numbers]) -> Numbers:
     return _joined(call, arrays, call.op.axis)
 
 
-def hstack(call: Call, arrays: Any) -> Any:
+def hstack(call: Call, arrays: list[Numbers]) -> Numbers:
     return _joined(call, arrays, 1 if arrays[0].ndim > 1 else 0)
 
 
-def vstack(call: Call, arrays: Any) -> Any:
+def vstack(call: Call, arrays: list[Numbers]) -> Numbers:
     return _joined(call, arrays, 0)
 
 
-def dstack(call: Call, arrays: Any) -> Any:
+def dstack(call: Call, arrays: list[Numbers]) -> Numbers:
     arrays = [a[..., None] if a.ndim == 2 else a for a in arrays]
     return _joined(call, arrays, 2)
 
 
-def flatten(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def flatten(call: Call, arrays: list[Numbers]) -> Numbers:
     """Flatten; channels first is turned to channels last before."""
     x = arrays[0]
     if call.op.data_format == "channels_first" and x.ndim > 2:
@@ -77,7 +78,7 @@ def flatten(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return x.reshape(1, -1)
 
 
-def reshape(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def reshape(call: Call, arrays: list[Numbers]) -> Numbers:
     """Reshape; positions without channels may join the batch, or leave it.
 
     All that varies has to be on axes that make up one block at the end, as
@@ -89,20 +90,19 @@ def reshape(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     axes = lb.varying(lb.collapse(x))
     if not axes:
         return np.full((1,) * len(shape), x.flat[0])
-    known = None not in (*before[1:], *shape[1:])
-    if known and math.prod(before[1:]) == math.prod(shape[1:]):
-        return x.reshape(1, *shape[1:])
+    target = _alike(before[1:], shape[1:])
+    if target is not None:
+        return x.reshape(1, *target)
     first, last = axes[0], axes[-1] + 1
     block = before[first:]
     for axis in range(len(shape) - 1, 0, -1):
-        end = shape[axis:]
-        if None in (*block, *end) or math.prod(end) != math.prod(block):
-            continue
-        kept = x[(0,) * first].reshape(end)
-        return kept.reshape((1,) * axis + end)
+        end = _alike(block, shape[axis:])
+        if end is not None:
+            kept: Numbers = x[(0,) * first].reshape(end)
+            return kept.reshape((1,) * axis + end)
     whole = isinstance(call.op, keras.Layer)  # it leaves the batch alone
     if whole and before[1:last] == shape[1:last] and None not in shape[1:last]:
-        kept = x[(..., *(0,) * (x.ndim - last))]
+        kept = x[(slice(None),) * last + (0,) * (x.ndim - last)]
         return kept.reshape(kept.shape + (1,) * (len(shape) - last))
     raise ValueError(
         "channels change places with positions that go into the batch, or "
@@ -110,32 +110,41 @@ def reshape(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     )
 
 
-def reshaped(call: Call, flow: Flow, view: Any) -> Any:
+def _alike(
+    before: tuple[int | None, ...], after: tuple[int | None, ...]
+) -> tuple[int, ...] | None:
+    """The sizes `after`, if all are known and as many values as `before`."""
+    old = tuple(s for s in before if s is not None)
+    new = tuple(s for s in after if s is not None)
+    known = len(old) == len(before) and len(new) == len(after)
+    return new if known and math.prod(old) == math.prod(new) else None
+
+
+def reshaped(call: Call, flow: Flow, view: View) -> Revision:
     """Reshape's target, from the sizes that are left."""
     shape = view.shape(call.outputs[0], flow.labels[0])
     if isinstance(call.op, keras.Layer):
         target = [-1 if s is None else s for s in shape[1:]]
         return {"target_shape": target}, call.args, call.kwargs
     given = np.atleast_1d(np.array(call.op.newshape, object)).tolist()
-    open_ = [
-        -1 if s is None or g in (None, -1) else s
-        for s, g in zip(shape, given, strict=True)
+    # A size that was left to Keras is left to it still.
+    target = [
+        -1 if size is None or before in (None, -1) else size
+        for size, before in zip(shape, given, strict=True)
     ]
-    return {"newshape": open_}, call.args, call.kwargs
+    return {"newshape": target}, call.args, call.kwargs
 
 
-def split(
-    call: Call, arrays: list[NDArray[np.int64]]
-) -> list[NDArray[np.int64]]:
+def split(call: Call, arrays: list[Numbers]) -> list[Numbers]:
     return np.split(arrays[0], call.op.indices_or_sections, split_axis(call))
 
 
-def array_split(call: Call, arrays: Any) -> Any:
+def array_split(call: Call, arrays: list[Numbers]) -> list[Numbers]:
     parts = call.op.indices_or_sections
     return np.array_split(arrays[0], parts, call.op.axis)
 
 
-def unstack(call: Call, arrays: Any) -> Any:
+def unstack(call: Call, arrays: list[Numbers]) -> list[Numbers]:
     parts = np.moveaxis(arrays[0], call.op.axis, 0)
     return [parts[index] for index in range(len(call.outputs))]
 
@@ -143,7 +152,7 @@ def unstack(call: Call, arrays: Any) -> Any:
 def split_axis(call: Call) -> int:
     """The axis of a split; that of `hsplit` and its like is in their name."""
     if hasattr(call.op, "axis"):
-        return call.op.axis % len(call.inputs[0].shape)
+        return int(call.op.axis) % len(call.inputs[0].shape)
     return {"Hsplit": 1, "Vsplit": 0, "Dsplit": 2}[type(call.op).__name__]
 
 
@@ -152,32 +161,34 @@ def parted(call: Call) -> list[int]:
     return [split_axis(call)]
 
 
-def as_it_was(call: Call, flow: Flow, view: Any) -> Any:
+def as_it_was(call: Call, flow: Flow, view: View) -> Revision:
     """`rewrite`, for what is replaced where its sizes change."""
     return {}, call.args, call.kwargs
 
 
-def as_split(call: Call, flow: Flow, view: Any) -> Any:
+def as_split(call: Call, flow: Flow, view: View) -> keras.Operation | None:
     """`ops.split`, whose parts need not be as large as those they were."""
     axis = split_axis(call)
     if len(view.masks(view.inputs[0])[axis]) == 1:
         return None
     config, _, _ = splits(call, flow, view)
-    return gr.operation("numpy.Split")(**config, axis=axis, name=call.op.name)
+    return _operation("numpy.Split", **config, axis=axis, name=call.op.name)
 
 
-def splits(call: Call, flow: Flow, view: Any) -> Any:
+def splits(call: Call, flow: Flow, view: View) -> Revision:
     """Split's positions, from the sizes of the parts that are left."""
     axis = split_axis(call)
-    sizes = [
-        view.shape(tensor, labels)[axis]
-        for tensor, labels in zip(call.outputs, flow.labels, strict=True)
-    ]
-    ends = np.cumsum(sizes)[:-1].tolist()
-    return {"indices_or_sections": ends}, call.args, call.kwargs
+    ends, end = [], 0
+    for tensor, labels in zip(call.outputs, flow.labels, strict=True):
+        size = view.shape(tensor, labels)[axis]
+        if size is None:  # nothing is cut along it
+            return {}, call.args, call.kwargs
+        end += size
+        ends.append(end)
+    return {"indices_or_sections": ends[:-1]}, call.args, call.kwargs
 
 
-def get_item(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def get_item(call: Call, arrays: list[Numbers]) -> Numbers:
     """Slicing; with a step, only if nothing else is done."""
     x = arrays[0]
     key, items = [], _axis_items(call, x.ndim)
@@ -193,21 +204,24 @@ def get_item(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
         elif unlabelled and item is not None:
             item = 0
         key.append(item)
-    return x[tuple(key)]
+    picked: Numbers = x[tuple(key)]
+    return picked
 
 
 def _steps(item: Any) -> bool:
     return isinstance(item, slice) and item.step not in (None, 1)
 
 
-def _stepped(call: Call, rank: int) -> Any:
+def _stepped(call: Call, rank: int) -> tuple[int, slice] | None:
     """`(axis, slice)` of a key that does nothing but step, or None."""
     items = [i for i in _axis_items(call, rank) if i[1] != slice(None)]
-    alone = len(items) == 1 and _steps(items[0][1])
-    return items[0] if alone else None
+    if len(items) != 1:
+        return None
+    axis, item = items[0]
+    return (axis, item) if axis is not None and _steps(item) else None
 
 
-def _taken_by_step(call: Call, view: Any) -> Any:
+def _taken_by_step(call: Call, view: View) -> tuple[int, list[int]] | None:
     """`(axis, positions)` of what is left of a slice with a step, or None."""
     found = _stepped(call, view.inputs[0].ndim)
     if found is None:
@@ -221,21 +235,31 @@ def _taken_by_step(call: Call, view: Any) -> Any:
     return axis, [int(position[i]) for i in picked if mask[i]]
 
 
-def as_take(call: Call, flow: Flow, view: Any) -> Any:
+def as_take(call: Call, flow: Flow, view: View) -> keras.Operation | None:
     """`ops.take`, for a slice with a step: what is left has no such step."""
     found = _taken_by_step(call, view)
     if found is None:
         return None
-    return gr.operation("numpy.Take")(axis=found[0], name=call.op.name)
+    return _operation("numpy.Take", axis=found[0], name=call.op.name)
 
 
-def _axis_items(call: Call, rank: int) -> Any:
-    """`(axis, item)` of a key, the ellipsis written out."""
+def _operation(path: str, **config: Any) -> keras.Operation | None:
+    """An operation of `keras.ops`, None in a Keras that lacks it."""
+    operation = gr.operation(path)
+    return None if operation is None else operation(**config)
+
+
+def _axis_items(call: Call, rank: int) -> list[tuple[int | None, Any]]:
+    """`(axis, item)` of a key, the ellipsis written out.
+
+    The axis is None for an item that makes a new one.
+    """
     key = call.argument("key")
     key = list(key) if isinstance(key, (tuple, list)) else [key]
     if not any(item is Ellipsis for item in key):
         key.append(Ellipsis)
-    items, axis = [], 0
+    items: list[tuple[int | None, Any]] = []
+    axis = 0
     for item in key:
         if item is Ellipsis:
             named = sum(k is not None and k is not Ellipsis for k in key)
@@ -250,7 +274,7 @@ def _axis_items(call: Call, rank: int) -> Any:
     return items
 
 
-def sliced(call: Call, flow: Flow, view: Any) -> Any:
+def sliced(call: Call, flow: Flow, view: View) -> Revision:
     """The key in terms of the channels that are left."""
     stepped = _taken_by_step(call, view)
     if stepped is not None:
@@ -260,20 +284,21 @@ def sliced(call: Call, flow: Flow, view: Any) -> Any:
     key = []
     for axis, item in _axis_items(call, labels.ndim):
         if axis is not None and len(masks[axis]) > 1:
-            position = np.cumsum(masks[axis]) - masks[axis]
-            size = call.inputs[0].shape[axis]
-            if isinstance(item, slice):
-                start, stop, _ = item.indices(size)
-                inside = masks[axis][start:stop].sum()
-                begin = int(masks[axis][:start].sum())
-                item = slice(begin, begin + int(inside))
-            else:
-                item = int(position[item])
+            item = _among_kept(item, masks[axis])
         key.append(item)
     return {}, (call.args[0], tuple(key)), {}
 
 
-def take(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def _among_kept(item: Any, mask: NDArray[np.bool_]) -> slice | int:
+    """A position, or a slice without a step, among those in `mask`."""
+    if not isinstance(item, slice):
+        return int(mask[:item].sum())
+    start, stop, _ = item.indices(len(mask))
+    begin = int(mask[:start].sum())
+    return slice(begin, begin + int(mask[start:stop].sum()))
+
+
+def take(call: Call, arrays: list[Numbers]) -> Numbers:
     indices, axis = _indices(call), call.op.axis
     varies = axis is not None and lb.collapse(arrays[0]).shape[axis] > 1
     if axis is None or (indices.ndim > 1 and varies):
@@ -281,15 +306,15 @@ def take(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.take(arrays[0], indices, axis)
 
 
-def _indices(call: Call) -> NDArray[np.int64]:
+def _indices(call: Call) -> Numbers:
     """The positions that `take` was given, in NumPy."""
     indices = call.argument("indices")
     if isinstance(indices, Tensor) or len(call.inputs) > 1:
         raise ValueError("its indices are known at run time only")
-    return keras.ops.convert_to_numpy(indices)
+    return np.asarray(keras.ops.convert_to_numpy(indices))
 
 
-def taken(call: Call, flow: Flow, view: Any) -> tuple[Any, ...]:
+def taken(call: Call, flow: Flow, view: View) -> Revision:
     """Take's indices, renumbered; those of removed channels go."""
     axis = call.op.axis % view.inputs[0].ndim
     mask = view.masks(view.inputs[0])[axis]
@@ -303,39 +328,35 @@ def taken(call: Call, flow: Flow, view: Any) -> tuple[Any, ...]:
     return {}, (call.args[0], left), {}
 
 
-def permute(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def permute(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.transpose(arrays[0], (0, *call.op.dims))
 
 
-def repeat_vector(
-    call: Call, arrays: list[NDArray[np.int64]]
-) -> NDArray[np.int64]:
+def repeat_vector(call: Call, arrays: list[Numbers]) -> Numbers:
     return arrays[0][:, None, :]
 
 
-def stack(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def stack(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.stack(np.broadcast_arrays(*arrays), call.op.axis)
 
 
-def transpose(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def transpose(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.transpose(arrays[0], call.op.axes)
 
 
-def swapaxes(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def swapaxes(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.swapaxes(arrays[0], call.op.axis1, call.op.axis2)
 
 
-def moveaxis(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def moveaxis(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.moveaxis(arrays[0], call.op.source, call.op.destination)
 
 
-def expand_dims(
-    call: Call, arrays: list[NDArray[np.int64]]
-) -> NDArray[np.int64]:
+def expand_dims(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.expand_dims(arrays[0], call.op.axis)
 
 
-def squeeze(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def squeeze(call: Call, arrays: list[Numbers]) -> Numbers:
     axis = call.op.axis
     if axis is None:
         shape = call.inputs[0].shape
@@ -343,11 +364,11 @@ def squeeze(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.squeeze(arrays[0], tuple(np.atleast_1d(axis).tolist()))
 
 
-def flip(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def flip(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.flip(arrays[0], call.op.axis)
 
 
-def repeat(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
+def repeat(call: Call, arrays: list[Numbers]) -> Numbers:
     if call.op.axis is None:
         raise ValueError("repeat without an axis")
     if np.ndim(call.op.repeats) and np.size(call.op.repeats) > 1:
@@ -355,26 +376,26 @@ def repeat(call: Call, arrays: list[NDArray[np.int64]]) -> NDArray[np.int64]:
     return np.repeat(arrays[0], call.op.repeats, call.op.axis)
 
 
-def tile(call: Call, arrays: Any) -> Any:
+def tile(call: Call, arrays: list[Numbers]) -> Numbers:
     repeats = np.atleast_1d(call.op.repeats)
     if len(repeats) > arrays[0].ndim:
         raise ValueError("it puts an axis before that of the batch")
     return np.tile(arrays[0], repeats)
 
 
-def broadcast(call: Call, arrays: Any) -> Any:
+def broadcast(call: Call, arrays: list[Numbers]) -> Numbers:
     if len(call.outputs[0].shape) > arrays[0].ndim:
         raise ValueError("it puts an axis before that of the batch")
     return arrays[0]
 
 
-def broadcasted(call: Call, flow: Flow, view: Any) -> Any:
+def broadcasted(call: Call, flow: Flow, view: View) -> Revision:
     """The target of `broadcast_to`, with what is left on cut axes."""
     shape = view.shape(call.outputs[0], flow.labels[0])
     return {"shape": shape}, call.args, call.kwargs
 
 
-def diagonal(call: Call, arrays: Any) -> Any:
+def diagonal(call: Call, arrays: list[Numbers]) -> Numbers:
     """The diagonal of two axes that hold no channels, as the last axis."""
     axes = [a % arrays[0].ndim for a in (call.op.axis1, call.op.axis2)]
     if 0 in axes or any(arrays[0].shape[a] > 1 for a in axes):
@@ -382,32 +403,32 @@ def diagonal(call: Call, arrays: Any) -> Any:
     return np.squeeze(arrays[0], tuple(axes))[..., None]
 
 
-def rot90(call: Call, arrays: Any) -> Any:
-    axes = [a % arrays[0].ndim for a in call.op.axes]
-    if 0 in axes:
+def rot90(call: Call, arrays: list[Numbers]) -> Numbers:
+    first, second = (a % arrays[0].ndim for a in call.op.axes)
+    if 0 in (first, second):
         raise ValueError("it turns the axis of the batch")
-    return np.rot90(arrays[0], call.op.k, axes)
+    return np.rot90(arrays[0], call.op.k, (first, second))
 
 
-def fliplr(call: Call, arrays: Any) -> Any:
+def fliplr(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.fliplr(arrays[0])
 
 
-def flipud(call: Call, arrays: Any) -> Any:
+def flipud(call: Call, arrays: list[Numbers]) -> Numbers:
     return np.flipud(arrays[0])
 
 
-def own_axis(call: Call) -> list[int]:
+def own_axis(call: Call) -> list[int] | None:
     """`along`, for a move that looks at the operation's own axis."""
     axis = call.op.axis
     return None if axis is None else [axis]
 
 
-def third(call: Call) -> Any:
+def third(call: Call) -> list[int]:
     """`along`, for a move that looks at the third axis."""
     return [2] if len(call.inputs[0].shape) > 2 else []
 
 
-def nowhere(call: Call) -> list[Any]:
+def nowhere(call: Call) -> list[int]:
     """`along`, for a move that looks at no axis' size."""
     return []

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 import numpy as np
@@ -28,7 +28,14 @@ from keras_gates.surgeon.rules.rule import weight
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.modes import Reading
+    from keras_gates.surgeon.rules.modes import Scaling
     from keras_gates.surgeon.rules.rule import Flow
+    from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.view import View
+
+    # The axes that statistics are taken over, of a tensor of some rank.
+    Spans = Callable[[keras.Operation, int], Sequence[int]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,39 +43,43 @@ class Normalizing(PerChannel):
     """Statistics over `spans(op, rank)`: channels there are all read."""
 
     kind: str = "normalization"
-    spans: Callable = lambda op, rank: (-1,)
+    spans: Spans = lambda op, rank: (-1,)
     cuts: bool = False
-    absorbs: str = ALL
+    absorbs: Reading = ALL
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         flow = super().flow(call, inputs, units)
         if flow.reason is None:
             spans = self.spans(call.op, len(call.inputs[0].shape))
             mixed = mixing_flow(call, inputs, units, spans)
-            flow.mixes = mixed.mixes
+            flow = dataclasses.replace(flow, mixes=mixed.mixes)
         return flow
 
-    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[None]:
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         return [None]
 
     def guess(
-        self, call: Call, flow: Flow, values: list[Known]
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
         """The shift: a closed channel counts as one at its mean."""
-        shift = weight(call.op, "beta")
+        if values[0] is None:
+            return [None]
+        beta = weight(call.op, "beta")
         x = values[0].plain()
         shape = [1] * x.ndim
         shape[self.axis(call.op)] = -1
-        if shift is not None and shift.ndim != 1:
+        if beta is not None and beta.ndim != 1:
             return [None]
-        shift = 0.0 if shift is None else shift.reshape(shape)
+        shift = 0.0 if beta is None else beta.reshape(shape)
         found = np.where(np.isnan(x), np.nan, shift)
         same = found.shape == x.shape and not np.isnan(found).all()
         return [Known(found, guess=True) if same else None]
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return self.absorbs
 
     def approximates(self, call: Call) -> bool:
@@ -82,7 +93,7 @@ class GroupNorm(Normalizing):
     kind: str = "group normalization"
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         axis = call.op.axis % len(call.inputs[0].shape)
         channels = call.inputs[0].shape[axis]
@@ -91,7 +102,9 @@ class GroupNorm(Normalizing):
             return barrier(call, inputs, units, why)
         return PerChannel.flow(self, call, inputs, units)
 
-    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         """A constant is its own mean: the shift alone comes out."""
         if values[0] is None:
             return [None]
@@ -106,7 +119,7 @@ class GroupNorm(Normalizing):
             return [None]
         return [known(np.where(np.isnan(x), np.nan, shift))]
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> Any:
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         if "channel" not in view.index or call.op.groups == -1:
             return {}, call.args, call.kwargs
         groups = len(view.index["channel"])
@@ -118,21 +131,27 @@ class Mixing(Elementwise):
     """Elementwise, but each output depends on all inputs along `spans`."""
 
     kind: str = "mixing"
-    spans: Callable = lambda op, rank: (-1,)
-    absorbs: str = ALL
+    spans: Spans = lambda op, rank: (-1,)
+    absorbs: Reading = ALL
     cuts: bool = False
 
+    # `UnitNormalization` takes zeros for what they are, and puts out others
+    # for what comes in: gates act in front of it.
+    pointwise = False
+
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         spans = self.spans(call.op, len(call.inputs[0].shape))
         return mixing_flow(call, inputs, units, spans)
 
-    def as_function(self, op: keras.Layer | None) -> tuple[None, bool]:
+    def as_function(
+        self, op: keras.Operation | None
+    ) -> tuple[Scaling | None, bool] | None:
         return None, True
 
     def value(
-        self, call: Call, flow: Flow, values: list[Known]
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
         if values[0] is None:
             return [None]
@@ -145,7 +164,7 @@ class Mixing(Elementwise):
 
     def _along_others(
         self, call: Call, x: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
+    ) -> NDArray[np.float64] | None:
         """What comes of constants along axes that hold no channels."""
         shape = call.inputs[0].shape
         spans = [a % x.ndim for a in self.spans(call.op, x.ndim)]
@@ -155,7 +174,7 @@ class Mixing(Elementwise):
         found = alike(rerun(call, true), x.shape)
         return None if found is None else np.where(np.isnan(x), np.nan, found)
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return self.absorbs
 
     def approximates(self, call: Call) -> bool:

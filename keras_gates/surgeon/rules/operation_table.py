@@ -5,7 +5,6 @@ What has none is in `not_followed`, with the reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -32,12 +31,11 @@ from keras_gates.surgeon.rules.rule import ZERO
 from keras_gates.surgeon.rules.shape_only import SHAPE_ONLY
 
 if TYPE_CHECKING:
+    from keras_gates.surgeon.rules.activations import Twin
     from keras_gates.surgeon.rules.rule import Rule
 
 
-def _elementwise(
-    passes: str | None, function: Callable[..., Any] | None = None
-) -> Rule:
+def _elementwise(passes: str | None, function: Twin | None = None) -> Rule:
     twin = None if function is None else (lambda op, x: function(x))
     return ew.Elementwise(passes=passes, twin=twin)
 
@@ -48,14 +46,14 @@ def _activation(name: str) -> Rule:
 
 
 def _along(
-    space: Callable[..., Any],
+    space: sp.Space,
     passes: str | None = LINEAR,
-    twin: Callable[..., Any] | None = None,
+    twin: sp.Twin | None = None,
 ) -> Rule:
     return sp.Spatial("along an axis", space=space, passes=passes, twin=twin)
 
 
-def _split(move: Callable[..., Any], **options: Any) -> Rule:
+def _split(move: ix.Move, **options: Any) -> Rule:
     return ix.Index(
         "split", move=move, along=mv.parted, rewrite=mv.splits, **options
     )

@@ -1,37 +1,63 @@
-"""Rules for layers that hold their weights in another form once pruned."""
+"""What is asked of layers that hold other weights once they are pruned."""
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 from typing import Any
 
-from keras_gates.surgeon.rules.convolution import Conv
+import numpy as np
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
 
 
-@dataclasses.dataclass(frozen=True)
-class PackingConv(Conv):
-    """A convolution whose kernel is packed when its factors are closed.
+class Packing:
+    """A rule for a layer whose kernel is packed when its factors are closed.
 
+    It stands before the class of the rule: `class MyRule(Packing, Linear)`.
     In all methods `index` holds the kept positions by role, and `shut` the
     mask of the closed factors, or None.
     """
 
-    def pack(self, call: Call, arrays: Any, index: Any, shut: Any) -> None:
+    @property
+    def packing(self) -> Packing:
+        return self
+
+    def pack(
+        self,
+        call: Call,
+        arrays: dict[str, NDArray[Any]],
+        index: dict[str, NDArray[np.intp]],
+        shut: NDArray[np.bool_] | None,
+    ) -> dict[str, Any]:
         """Pack arrays that have their final widths, in place.
+
+        Args:
+            call: the `Call`.
+            arrays: weight name -> array; gets the names of the new layer.
+            index: see above.
+            shut: see above.
 
         Returns:
             The changes to the config that go with it.
         """
         raise NotImplementedError
 
-    def packed_shapes(self, call: Call, index: Any, shut: Any) -> None:
+    def packed_shapes(
+        self,
+        call: Call,
+        index: dict[str, NDArray[np.intp]],
+        shut: NDArray[np.bool_] | None,
+    ) -> list[tuple[str, tuple[int, ...]]]:
         """`[(weight name, shape)]` of the new layer."""
         raise NotImplementedError
 
-    def told(self, call: Call, index: Any, shut: Any) -> None:
+    def told(
+        self,
+        call: Call,
+        index: dict[str, NDArray[np.intp]],
+        shut: NDArray[np.bool_] | None,
+    ) -> list[str]:
         """What the plan says of it, one line each."""
         raise NotImplementedError

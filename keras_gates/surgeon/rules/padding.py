@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +22,9 @@ from keras_gates.surgeon.rules.rule import only_first
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.modes import Scaling
+    from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.view import View
 
 # The modes whose rim is made of values at hand, so that constants pass.
 _COPIES = ("constant", "reflect", "symmetric", "edge")
@@ -39,7 +42,7 @@ class Pad(Rule):
     cuts: bool = True
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         labels = inputs[0]
         op = call.op
@@ -60,35 +63,44 @@ class Pad(Rule):
         padded[source < 0] = fresh
         return Flow([padded], [[source] + sources[1:]])
 
-    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
-        source = flow.sources[0][0]
-        if isinstance(source, str):
-            if values[0] is None:
-                return [None]
-            x, rim = values[0].plain(), _rim(call)
-            if call.op.mode != "constant":
-                return [known(x)]
-            if rim:
-                same = np.float32(x) == np.float32(rim)
-                return [known(np.where(same, x, np.nan))]
-            found = known(x)
-            border = not values[0].border
-            return [found and Known(found.values, border)]
-        found = np.full(source.shape, np.nan)
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
+        source, rim = flow.sources[0][0], _rim(call)
+        if rim is None:
+            return [None]
+        if not isinstance(source, np.ndarray):
+            return [self._along_space(call, values[0], rim)]
+        inside = np.full(source.shape, np.nan)
         if values[0] is not None:
-            found = values[0].plain().ravel()[source]
-        return [known(np.where(source < 0, _rim(call), found))]
+            inside = values[0].plain().ravel()[source]
+        return [known(np.where(source < 0, rim, inside))]
 
-    def scaling(self, call: Call) -> Any:
+    def _along_space(
+        self, call: Call, value: Known | None, rim: float
+    ) -> Known | None:
+        """What is known where no channel is added."""
+        if value is None:
+            return None
+        x = value.plain()
+        if call.op.mode != "constant":
+            return known(x)
+        if rim:
+            same = np.float32(x) == np.float32(rim)
+            return known(np.where(same, x, np.nan))
+        found = known(x)
+        return found and Known(found.values, border=not value.border)
+
+    def scaling(self, call: Call) -> Scaling | None:
         return None if _rim(call) else LINEAR
 
     def sized(self, call: Call) -> bool:
         return True
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> Any:
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         """Pad as many channels as are left of those that were padded."""
         source = flow.sources[0][0]
-        if isinstance(source, str):
+        if not isinstance(source, np.ndarray):
             return {}, call.args, call.kwargs
         axis = next(a for a in lb.varying(source) if any(_widths(call)[a]))
         before, _ = _widths(call)[axis]
@@ -102,7 +114,7 @@ class Pad(Rule):
         return {"pad_width": widths}, call.args, call.kwargs
 
 
-def _channel_axes(call: Call, labels: NDArray[np.int64]) -> list[Any]:
+def _channel_axes(call: Call, labels: NDArray[np.intp]) -> list[int]:
     """The padded axes that hold units, be it a single one."""
     shape = call.inputs[0].shape
     holds = (labels != lb.FIXED).any()
@@ -114,14 +126,14 @@ def _channel_axes(call: Call, labels: NDArray[np.int64]) -> list[Any]:
     ]
 
 
-def _widths(call: Call) -> Any:
+def _widths(call: Call) -> list[tuple[int, int]]:
     """`(before, after)` of every axis."""
-    widths = [tuple(pair) for pair in call.op.pad_width]
+    widths = [(before, after) for before, after in call.op.pad_width]
     rank = len(call.inputs[0].shape)
     return widths * rank if len(widths) == 1 else widths
 
 
-def _rim(call: Call) -> float:
+def _rim(call: Call) -> float | None:
     """The one number that it pads with, None where there are more."""
     value = call.argument("constant_values")
     if value is None:

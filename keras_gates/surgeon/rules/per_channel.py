@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 import numpy as np
@@ -14,20 +15,24 @@ from numpy.typing import NDArray
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.elementwise import EXTRA
 from keras_gates.surgeon.rules.elementwise import rerun
+from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.known import known
+from keras_gates.surgeon.rules.modes import Scaling
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import one_axis
 from keras_gates.surgeon.rules.rule import only_first
-from keras_gates.surgeon.rules.rule import weight
 from keras_gates.surgeon.rules.source import Source
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.elementwise import Twin
     from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.view import View
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,13 +47,13 @@ class PerChannel(Rule):
     """
 
     kind: str = "per channel"
-    axis: Callable = lambda op: -1
+    axis: Callable[[keras.Operation], int] = lambda op: -1
     passes: str | None = None
-    twin: Callable | None = None
+    twin: Twin | None = None
     cuts: bool = True
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         shape = call.inputs[0].shape
         axis = self.axis(call.op) % len(shape)
@@ -62,7 +67,9 @@ class PerChannel(Rule):
             return barrier(call, inputs, units, reason)
         return Flow([labels], [sources])
 
-    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         if values[0] is None:
             return [None]
         x = values[0].plain()
@@ -74,25 +81,27 @@ class PerChannel(Rule):
             result = self.twin(call.op, filled)
         else:
             result = rerun(call, filled)
-        if result.shape != x.shape:
-            # The weights vary along other axes, too: it may not matter.
-            zero = np.where(x == 0, 0.0, np.nan)
-            result = alike(result, x.shape)
-            if result is None:
-                return [known(zero) if self.passes is not None else None]
-        return [known(np.where(np.isnan(x), np.nan, result))]
+        # The weights may vary along other axes, too: it may not matter.
+        same = alike(result, x.shape)
+        if same is not None:
+            return [known(np.where(np.isnan(x), np.nan, same))]
+        if self.passes is None:
+            return [None]
+        return [known(np.where(x == 0, 0.0, np.nan))]
 
-    def scaling(self, call: Call) -> str:
-        return self.passes
+    def scaling(self, call: Call) -> Scaling | None:
+        return None if self.passes is None else Scaling(self.passes)
 
 
 def alike(
     array: NDArray[np.float64], shape: tuple[int, ...]
-) -> NDArray[np.float64]:
+) -> NDArray[np.float64] | None:
     """An array with the extents of `shape`, NaN where what goes differs.
 
     None where it is no longer one along some axis of `shape`.
     """
+    if array.shape == shape:
+        return array
     pairs = list(zip(array.shape, shape, strict=True))
     if any(own != size and size != 1 for own, size in pairs):
         return None
@@ -113,9 +122,11 @@ class PReLU(PerChannel):
     """Slopes of the input's shape, with 1 along the shared axes."""
 
     kind: str = "PReLU"
-    axis: Callable = slopes_axis
+    axis: Callable[[keras.Operation], int] = slopes_axis
 
-    def axes_of(self, call: Call) -> dict[str, tuple[str | None, ...]]:
+    pointwise = True
+
+    def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:
         rank = len(call.op.alpha.shape)
         axis = self.axis(call.op) - 1
         if call.op.alpha.shape[axis] == 1:
@@ -130,7 +141,7 @@ class Rescaling(PerChannel):
     kind: str = "rescaling"
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         first = keras.config.image_data_format() == "channels_first"
         vectors = np.ndim(call.op.scale) or np.ndim(call.op.offset)
@@ -145,10 +156,10 @@ class Rescaling(PerChannel):
     def sized(self, call: Call) -> bool:
         return bool(np.ndim(call.op.scale) or np.ndim(call.op.offset))
 
-    def scaling(self, call: Call) -> Any:
+    def scaling(self, call: Call) -> Scaling | None:
         return LINEAR if np.all(np.asarray(call.op.offset) == 0) else None
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> Any:
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         kept = view.index.get("channel")
         config = {}
         for key in ("scale", "offset"):
@@ -164,7 +175,7 @@ class BatchNorm(PerChannel):
 
     kind: str = "batch normalization"
 
-    def source(self, call: Call) -> Source:
+    def source(self, call: Call) -> Source | None:
         gamma = call.op.gamma if call.op.scale else None
         if gamma is None:
             return None
@@ -172,16 +183,19 @@ class BatchNorm(PerChannel):
         return Source(call.op, "batch_norm", gamma, zeroed)
 
     def shut(
-        self, call: Call, flow: Flow, value: Any, mask: NDArray[np.bool_]
+        self,
+        call: Call,
+        flow: Flow,
+        value: Known | None,
+        mask: NDArray[np.bool_],
     ) -> Known | None:
         labels = flow.labels[0]
         shape = [1] * labels.ndim
         shape[self.axis(call.op) % labels.ndim] = -1
         if "channel" not in flow.roles:
             return value
-        beta = np.zeros(mask.shape)
-        if call.op.center:
-            beta = weight(call.op, "beta")
+        center = call.op.center
+        beta = as_float64(call.op.beta) if center else np.zeros(mask.shape)
         before = np.nan if value is None else value.values
         before = np.broadcast_to(before, labels.shape)
         return known(np.where(mask.reshape(shape), beta.reshape(shape), before))
@@ -197,9 +211,10 @@ def batch_norm(op: keras.Layer, x: NDArray[np.float64]) -> NDArray[np.float64]:
     shape[batch_norm_axis(op)] = -1
 
     def vector(name: str) -> NDArray[np.float64]:
-        return weight(op, name).reshape(shape)
+        return as_float64(getattr(op, name)).reshape(shape)
 
     scale = vector("gamma") if op.scale else 1.0
     shift = vector("beta") if op.center else 0.0
     deviation = np.sqrt(vector("moving_variance") + op.epsilon)
-    return (x - vector("moving_mean")) / deviation * scale + shift
+    normalized: NDArray[np.float64] = (x - vector("moving_mean")) / deviation
+    return normalized * scale + shift

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from keras_gates.surgeon.rules.reach import CHOICE
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 class Product(Barrier):
     """`matmul`, `einsum`, `Dot`: where one side is zero, all of it is."""
 
-    def reaches(self, call: Call, known: list[Known | None]) -> list[int]:
+    def reaches(self, call: Call, known: Sequence[Known | None]) -> list[int]:
         if any(x is not None and (x.values == 0).all() for x in known):
             return [NOTHING] * len(known)
         return super().reaches(call, known)
@@ -32,7 +33,7 @@ class Attention(Barrier):
     Where all values are the same, nothing else but a mask gets through.
     """
 
-    def reaches(self, call: Call, known: list[Known | None]) -> list[int]:
+    def reaches(self, call: Call, known: Sequence[Known | None]) -> list[int]:
         found = super().reaches(call, known)
         if not steady(known[1]):
             return found

@@ -10,26 +10,30 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
 
+from keras_gates.surgeon.rules.modes import Reach
+
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.rules.known import Known
 
-VALUES = 2
-CHOICE = 1
-NOTHING = 0
+VALUES = Reach.VALUES
+CHOICE = Reach.CHOICE
+NOTHING = Reach.NOTHING
 
 # The names by which calls of Keras take what chooses among the data.
 _CHOOSING = ("mask", "condition", "condlist", "indices")
 
 
-def by_argument(call: Call, known: list[Known | None]) -> list[int]:
-    """For each input of a call, how far it gets, from its argument's name.
+def by_argument(call: Call, known: Sequence[Known | None]) -> list[int]:
+    """For each input of a call, its `Reach`, from its argument's name.
 
     Args:
         call: the `Call`.
@@ -43,7 +47,8 @@ def by_argument(call: Call, known: list[Known | None]) -> list[int]:
     most = CHOICE if _is_test(call) else VALUES
     if len(call.inputs) == 1:
         return [most]
-    found, weighing = {}, _weighing(call, known)
+    found: dict[Tensor, Reach] = {}
+    weighing = _weighing(call, known)
     for name, value in _arguments(call):
         level = CHOICE if _chooses(name) else VALUES
         level = NOTHING if name in weighing else level
@@ -59,7 +64,7 @@ def _chooses(name: str) -> bool:
     return any(name == x or name.endswith(f"_{x}") for x in _CHOOSING)
 
 
-def _arguments(call: Call) -> Iterator[Any]:
+def _arguments(call: Call) -> Iterator[tuple[str, Any]]:
     """Pairs of name and value, however they were passed."""
     names = [
         p.name
@@ -72,7 +77,7 @@ def _arguments(call: Call) -> Iterator[Any]:
     yield from call.kwargs.items()
 
 
-def _weighing(call: Call, known: list[Known | None]) -> tuple[Any, ...]:
+def _weighing(call: Call, known: Sequence[Known | None]) -> tuple[str, ...]:
     """The arguments by which a call weighs what is the same everywhere."""
     given = dict(_arguments(call))
     if "query" not in given or "value" not in given:

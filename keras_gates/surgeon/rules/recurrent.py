@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -14,19 +15,23 @@ from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
 from keras_gates.surgeon.rules import counts
 from keras_gates.surgeon.rules.convolution import conv_reading
+from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.registry import rule_of
 from keras_gates.surgeon.rules.registry import rule_of_class
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import one_axis
-from keras_gates.surgeon.rules.rule import weight
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.modes import Reading
+    from keras_gates.surgeon.rules.modes import Scaling
+    from keras_gates.surgeon.rules.rule import Revision
     from keras_gates.surgeon.rules.rule import Rule
+    from keras_gates.surgeon.rules.view import View
 
 _STATE = (
     "its initial state comes from outside, as a decoder's from its encoder, "
@@ -56,7 +61,7 @@ class Recurrent(Linear):
         return [op.cell]
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         roles = {}
         axis = inputs[0].ndim + self.last_axis(call.op)
@@ -78,8 +83,8 @@ class Recurrent(Linear):
     def _states(
         self,
         call: Call,
-        inputs: list[NDArray[np.int64]],
-        out: NDArray[np.int64],
+        inputs: list[NDArray[np.intp]],
+        out: NDArray[np.intp],
         units: Units,
     ) -> tuple[int, ...]:
         """Tie the initial states to the units; the inputs that they are.
@@ -89,11 +94,11 @@ class Recurrent(Linear):
         """
         given = call.argument("initial_state")
         given = [] if given is None else keras.tree.flatten(given)
-        tensors, found = {id(tensor) for tensor in given}, []
+        found = []
         for index, tensor in enumerate(call.inputs[1:], 1):
             labels = inputs[index]
             ids = None
-            if id(tensor) in tensors:
+            if any(tensor is state for state in given):
                 axis = labels.ndim + self.last_axis(call.op)
                 ids = one_axis(labels, axis, tensor.shape)
             if ids is None or len(ids) != len(out):
@@ -110,8 +115,8 @@ class Recurrent(Linear):
         return -1
 
     def outputs(
-        self, call: Call, out: NDArray[np.int64]
-    ) -> list[NDArray[np.int64]]:
+        self, call: Call, out: NDArray[np.intp]
+    ) -> list[NDArray[np.intp]]:
         """Labels of the outputs: the sequence or its end, then states."""
         axis = self.last_axis(call.op)
         return [lb.vector(out, len(t.shape), axis) for t in call.outputs]
@@ -136,11 +141,11 @@ class Recurrent(Linear):
         return np.stack([added, np.zeros_like(added)])
 
     def value(
-        self, call: Call, flow: Flow, values: list[Known | None]
-    ) -> list[None]:
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         return [None] * len(call.outputs)
 
-    def behind(self, call: Call) -> None:
+    def behind(self, call: Call) -> Scaling | None:
         return None
 
     def recalls(
@@ -149,7 +154,7 @@ class Recurrent(Linear):
         flow: Flow,
         demanded: list[NDArray[np.bool_]],
         closed: NDArray[np.bool_] | None = None,
-    ) -> NDArray[np.int64]:
+    ) -> NDArray[np.intp]:
         """The demanded units, those that they read, and so on."""
         out = flow.roles["out"]
         read = np.zeros(len(out), bool)
@@ -159,6 +164,7 @@ class Recurrent(Linear):
         if closed is not None:
             leads[closed] = False
         while True:
+            # Units that lead to one that is read are read themselves.
             more = read | leads[:, read].any(axis=1)
             if (more == read).all():
                 return out[read]
@@ -172,8 +178,9 @@ class Recurrent(Linear):
         size = self.size(op)
         leads = np.zeros((size, size), bool)
         for part in self.parts(op):
-            kernel = weight(part, "recurrent_kernel")
+            kernel = as_float64(part.recurrent_kernel)
             gates = kernel.shape[-1] // size
+            # (positions, unit, gate, unit that reads it)
             kernel = kernel.reshape(-1, size, gates, size)
             leads |= (kernel != 0).any(axis=(0, 2))
         return leads
@@ -189,14 +196,14 @@ class ConvRecurrent(Recurrent):
     def last_axis(self, op: keras.Layer) -> int:
         return -1 if op.data_format == "channels_last" else -1 - op.cell.rank
 
-    def axis(self, call: Call) -> int:
+    def input_axis(self, call: Call) -> int:
         return len(call.inputs[0].shape) + self.last_axis(call.op)
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return conv_reading(call.op)
 
 
-def wrapped(config: Any) -> Any:
+def wrapped(config: dict[str, Any]) -> dict[str, Any]:
     """Changes to the config of a layer that is an argument of another.
 
     Its build config holds the old shape of its input.
@@ -204,7 +211,12 @@ def wrapped(config: Any) -> Any:
     return {"config": config, "build_config": None}
 
 
-def _both_ways(call: Call, weights: Any, inputs: Any, outputs: Any) -> int:
+def _both_ways(
+    call: Call,
+    weights: Sequence[tuple[str, tuple[int, ...]]],
+    inputs: Sequence[tuple[int | None, ...]],
+    outputs: Sequence[tuple[int | None, ...]],
+) -> int | None:
     """The multiply-adds of two layers of any kind."""
     total = 0
     for way in (call.op.forward_layer, call.op.backward_layer):
@@ -246,22 +258,22 @@ class Bidirectional(Recurrent):
         return [op.forward_layer.cell, op.backward_layer.cell]
 
     def size(self, op: keras.Layer) -> int:
-        return op.forward_layer.units
+        return int(op.forward_layer.units)
 
     def outputs(
-        self, call: Call, out: NDArray[np.int64]
-    ) -> list[NDArray[np.int64]]:
+        self, call: Call, out: NDArray[np.intp]
+    ) -> list[NDArray[np.intp]]:
         found = super().outputs(call, out)
         if call.op.merge_mode == "concat":
             both = np.concatenate([out, out])
             found[0] = lb.vector(both, len(call.outputs[0].shape), -1)
         return found
 
-    def with_bias(self, call: Call) -> Any:
+    def with_bias(self, call: Call) -> dict[str, Any]:
         changes = wrapped({"use_bias": True})
         return {"layer": changes, "backward_layer": changes}
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> Any:
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         changes = wrapped({"units": len(view.index["out"])})
         both = {"layer": changes, "backward_layer": changes}
         return both, call.args, call.kwargs

@@ -5,21 +5,23 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon.rules.elementwise import rerun_all
 from keras_gates.surgeon.rules.known import known
-from keras_gates.surgeon.rules.rule import IDENTITY
 from keras_gates.surgeon.rules.rule import axes_among
 from keras_gates.surgeon.rules.spatial import Spatial
 from keras_gates.surgeon.rules.spatial import reduced
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.rules.known import Known
     from keras_gates.surgeon.rules.rule import Flow
+    from keras_gates.surgeon.rules.spatial import Space
 
 # More numbers than these are not run through an operation for a constant.
 _MOST = 2**22
@@ -35,49 +37,55 @@ class Reduction(Spatial):
     """
 
     kind: str = "reduction"
-    space: Callable = reduced
+    space: Space = reduced
     passes: str | None = None
     constant: bool = True
 
-    def value(self, call: Call, flow: Flow, values: Any) -> Any:
-        unknown = [None] * len(call.outputs)
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
+        unknown: list[Known | None] = [None] * len(call.outputs)
         if values[0] is None or not self.constant:
             return unknown
         x = self._uniform(call, values[0].plain())
         shape = list(x.shape)
         for axis in self.space(call):
-            shape[axis] = call.inputs[0].shape[axis]
-        if None in shape or math.prod(shape) > _MOST:
+            size = call.inputs[0].shape[axis]
+            if size is None:
+                return unknown
+            shape[axis] = size
+        if math.prod(shape) > _MOST:
             return unknown
         filled = np.broadcast_to(np.where(np.isnan(x), 0.0, x), shape)
         source = flow.sources[0][0]
         gone = np.isnan(x)
-        gone = gone if source is IDENTITY else gone.ravel()[source]
+        if isinstance(source, np.ndarray):
+            gone = gone.ravel()[source]
         return [
             known(np.where(gone, np.nan, y.reshape(gone.shape)))
             for y in rerun_all(call, filled)
         ]
 
 
-def zero_only(call: Call, x: Any) -> Any:
+def zero_only(call: Call, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """A constant of 0 stays; any other varies along the axes."""
     return np.where(x == 0, 0.0, np.nan)
 
 
-def always_zero(call: Call, x: Any) -> Any:
+def always_zero(call: Call, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """What differences of a constant are."""
     return np.where(np.isnan(x), np.nan, 0.0)
 
 
-def uncertain(call: Call, x: Any) -> Any:
+def uncertain(call: Call, x: NDArray[np.float64]) -> NDArray[np.float64]:
     """Nothing is known of the outcome."""
     return np.full(x.shape, np.nan)
 
 
-def among(*names: Any) -> Callable[..., Any]:
+def among(*names: str) -> Space:
     """`space` for axes that the operation has under other names."""
 
-    def space(call: Call) -> Any:
+    def space(call: Call) -> list[int]:
         rank = len(call.inputs[0].shape)
         axes = [axes_among(getattr(call.op, name), rank) for name in names]
         return [axis for every in axes for axis in every]
@@ -85,20 +93,20 @@ def among(*names: Any) -> Callable[..., Any]:
     return space
 
 
-def last(count: int) -> Callable[..., Any]:
+def last(count: int) -> Space:
     """`space` for the last axes of a tensor."""
 
-    def space(call: Call) -> Any:
+    def space(call: Call) -> list[int]:
         rank = len(call.inputs[0].shape)
         return list(range(rank - count, rank))
 
     return space
 
 
-def lists(name: str) -> Callable[..., Any]:
+def lists(name: str) -> Callable[[Call], str | None]:
     """`bars` for an argument that adds an axis where it is a list."""
 
-    def why(call: Call) -> Any:
+    def why(call: Call) -> str | None:
         if np.ndim(call.argument(name)):
             return f"a list of `{name}` adds an axis"
         return None
@@ -106,13 +114,13 @@ def lists(name: str) -> Callable[..., Any]:
     return why
 
 
-def weighted(call: Call) -> Any:
+def weighted(call: Call) -> str | None:
     """`bars` for an average with weights."""
     if call.argument("weights") is not None:
         return "its weights belong to positions"
     return None
 
 
-def spaced(call: Call) -> Any:
+def spaced(call: Call) -> str | None:
     """`bars` for an integral over positions that are given."""
     return None if call.op.x is None else "its positions are given"

@@ -10,6 +10,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Iterable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -19,37 +22,55 @@ from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import reach
+from keras_gates.surgeon.rules.known import as_float64
+from keras_gates.surgeon.rules.modes import Identity
+from keras_gates.surgeon.rules.modes import Reading
+from keras_gates.surgeon.rules.modes import Scaling
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
-    from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.composite import Composite
     from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.packing import Packing
+    from keras_gates.surgeon.rules.source import Source
+    from keras_gates.surgeon.rules.view import View
 
-# How an input coordinate with a known value may be removed.
-ALL = "all"  # never: every coordinate is read
-ZERO = "zero"  # where the value is zero
-BIAS = "bias"  # whatever the value is: it becomes a bias
+# What `revise` gives: changes to the config, and the arguments of the call.
+Revision = tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]
 
-# A source: each output coordinate stems from the input one at its place.
-IDENTITY = "identity"
+# `(call, weights, inputs, outputs)` -> multiply-adds; see `Rule.counts`.
+Counts = Callable[["Call", list[Any], list[Any], list[Any]], int | None]
 
-# How a factor g on the input comes out: f(g x) against g f(x).
-LINEAR = "linear"  # equal for every g
-POSITIVE = "positive"  # equal for g >= 0
-PRESERVES_ZERO = "zero"  # equal for g in {0, 1}: f(0) = 0
+# The words of `modes`, by their short names.
+ALL = Reading.ALL
+ZERO = Reading.ZERO
+BIAS = Reading.BIAS
+IDENTITY = Identity.IDENTITY
+LINEAR = Scaling.LINEAR
+POSITIVE = Scaling.POSITIVE
+PRESERVES_ZERO = Scaling.PRESERVES_ZERO
+
+# For each coordinate of an output, which of an input it stems from.
+Origin = NDArray[np.intp] | Identity | None
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class Flow:
     """Where the coordinates of a call's outputs come from.
 
     Attributes:
-        labels: a label array for each output.
-        sources: for each output, for each input, the flat input coordinate
-            that each output coordinate stems from, -1 where there is none;
-            or IDENTITY; or None for an input with no part in it.
-        roles: name of a weight axis -> the units along it.
+        labels: for each output, an array of the numbers of units: of the
+            output's rank, 1 along the axes where the unit does not change
+            (that of the batch is one of them).
+        sources: for each output, for each input: an array like the labels
+            of the output, with the coordinate in the flattened labels of
+            the input that each output coordinate stems from, -1 where there
+            is none; or IDENTITY, where the two have the same labels; or
+            None, for an input with no part in it, or of a layer that mixes.
+        roles: role -> the units `(size,)` along it. A role is the name of an
+            axis of weights, such as "in", "out" and "channel"; see
+            `Rule.axes`.
         mixes: whether each output coordinate depends on every input one.
         untied: inputs whose units are other than the outputs', so that a
             kept output coordinate must be read from its source.
@@ -59,18 +80,19 @@ class Flow:
         reads: input that is read by a kernel -> the role of its units.
     """
 
-    labels: list
-    sources: list
-    roles: dict = dataclasses.field(default_factory=dict)
+    labels: list[NDArray[np.intp]]
+    sources: Sequence[Sequence[Origin]]
+    roles: dict[str, NDArray[np.intp]] = dataclasses.field(default_factory=dict)
     mixes: bool = False
-    untied: tuple = ()
-    states: tuple = ()
+    untied: tuple[int, ...] = ()
+    states: tuple[int, ...] = ()
     reason: str | None = None
-    reads: dict = dataclasses.field(default_factory=lambda: {0: "in"})
+    reads: dict[int, str] = dataclasses.field(default_factory=lambda: {0: "in"})
 
-    def read(self, index: int) -> NDArray[np.int64] | None:
+    def read(self, index: int) -> NDArray[np.intp] | None:
         """The units that a kernel reads of an input, or None."""
-        return self.roles.get(self.reads.get(index))
+        role = self.reads.get(index)
+        return None if role is None else self.roles.get(role)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,23 +119,49 @@ class Rule:
     """
 
     kind: str = "rule"
-    axes: dict = dataclasses.field(default_factory=dict)
-    config: dict = dataclasses.field(default_factory=dict)
-    costs: dict | None = dataclasses.field(default_factory=dict)
-    scales: dict = dataclasses.field(default_factory=dict)
+    axes: Mapping[str, tuple[str | None, ...]] = dataclasses.field(
+        default_factory=dict
+    )
+    config: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    costs: Mapping[str, str | None] | None = dataclasses.field(
+        default_factory=dict
+    )
+    scales: Mapping[str, dict[str, str]] = dataclasses.field(
+        default_factory=dict
+    )
     cuts: bool = False
     trains: bool = True
     note: str = ""
-    counts: Callable | None = None
+    counts: Counts | None = None
 
     # Attributes, not fields: a class of rules sets them for all of its rules.
     # The kernel whose outputs get a bias where constants are absorbed.
     kernel = "kernel"
-    # Whether operands that are constant are left out, see `without`.
+    # Whether operands that are constant are left out; see `without_operands`.
     merging = False
     # Whether an output may come of more coordinates of its unit than of the
     # one in `sources`, as a mean over space does. A move has no others.
     blends = True
+    # Whether it only moves coordinates, as a reshape does.
+    moves = False
+    # Whether it treats each value alone, as activation functions do.
+    pointwise = False
+    # Whether it is `act(kernel . x + bias)`, and mints what it puts out.
+    linear = False
+    # Whether it multiplies by factors that the surgeon takes out of the model.
+    is_gate = False
+    # Whether its layer stays as it is, whatever is cut around it.
+    keeps_whole = False
+
+    @property
+    def composite(self) -> Composite | None:
+        """The rule itself, if its layer is written out before all else."""
+        return None
+
+    @property
+    def packing(self) -> Packing | None:
+        """The rule itself, if its layer holds other weights once pruned."""
+        return None
 
     def pick(self, call: Call) -> Rule:
         """The rule for this call, where a class has more than one."""
@@ -128,7 +176,7 @@ class Rule:
     ) -> list[int | None]:
         """The axes' sizes over which a weight is used again; see `costs`."""
         shape = tuple(in_shape if over == "in" else out_shape)
-        steps = ()
+        steps: tuple[int | None, ...] = ()
         if over == "step":
             # Only the last state may come out, but each step is computed.
             steps = (in_shape[1],)
@@ -141,7 +189,9 @@ class Rule:
         """The axis of the channels in the tensor that `over` names."""
         return channel_axis(call.op, rank)
 
-    def flow(self, call: Call, inputs: Any, units: Units) -> None:
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
+    ) -> Flow:
         """The `Flow` of a call on inputs with these labels.
 
         Args:
@@ -152,12 +202,12 @@ class Rule:
         raise self._lacking("flow", "every rule says how channels run")
 
     def value(
-        self, call: Call, flow: Flow, values: list[Known | None]
-    ) -> list[None]:
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         """A `Known` or None for each output."""
         return [None] * len(call.outputs)
 
-    def reaches(self, call: Call, known: list[Known | None]) -> list[int]:
+    def reaches(self, call: Call, known: Sequence[Known | None]) -> list[int]:
         """How far each input gets: VALUES, CHOICE or NOTHING of `reach`.
 
         An output whose data has been closed is useless, although a mask may
@@ -170,19 +220,20 @@ class Rule:
         """
         return reach.by_argument(call, known)
 
-    def reading(self, call: Call) -> str:
-        """One of ALL, ZERO, BIAS."""
+    def reading(self, call: Call) -> Reading:
+        """How inputs with known values may be removed: ALL, ZERO or BIAS.
+
+        Asked of calls that mix (`Flow.mixes`).
+        """
         return ZERO
 
-    def axis(self, call: Call) -> Any:
-        """The axis of the channels that the role "in" stands for.
-
-        A rule that treats channels one by one has it of the layer, as a
-        field: `op -> axis`.
-        """
+    def input_axis(self, call: Call) -> int:
+        """The axis of the channels that the role "in" stands for."""
         return channel_axis(call.op, len(call.inputs[0].shape))
 
-    def contribution(self, part: Any, values: Any) -> None:
+    def contribution(
+        self, part: keras.Layer, values: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
         """What known inputs add to the output, as a bias of its own.
 
         Asked of rules whose `reading` is BIAS.
@@ -193,11 +244,13 @@ class Rule:
         """
         raise self._lacking("contribution", "its `reading` is BIAS")
 
-    def with_bias(self, call: Call) -> Any:
+    def with_bias(self, call: Call) -> dict[str, Any]:
         """The change to the config that gives the layer a bias."""
         return {"use_bias": True}
 
-    def without(self, constants: Any, count: Any) -> Any:
+    def without_operands(
+        self, constants: dict[int, NDArray[np.float64]], count: int
+    ) -> tuple[NDArray[np.float64] | float, NDArray[np.float64] | float] | None:
         """What stands in for operands that are constant, if they can go.
 
         Asked of rules that are `merging`.
@@ -211,7 +264,9 @@ class Rule:
         """
         return None
 
-    def factors(self, call: Call, rank: int, factor: Any = None) -> None:
+    def factors(
+        self, call: Call, rank: int, factor: NDArray[Any] | None = None
+    ) -> NDArray[Any]:
         """The factors of a gate, shaped for a tensor of `rank` axes.
 
         Args:
@@ -221,11 +276,16 @@ class Rule:
         """
         raise self._lacking("factors", "it is a rule for gates")
 
-    def _lacking(self, method: Any, why: Any) -> Any:
+    def _lacking(self, method: str, why: str) -> NotImplementedError:
         return NotImplementedError(
             f"{type(self).__name__} ('{self.kind}') must define `{method}`: "
             f"{why}."
         )
+
+    @property
+    def recalling(self) -> bool:
+        """Whether it reads its own outputs; `recalls` says which."""
+        return type(self).recalls is not Rule.recalls
 
     def merges(self, call: Call) -> bool:
         """Whether known inputs can merge into one of them.
@@ -236,8 +296,8 @@ class Rule:
         return False
 
     def guess(
-        self, call: Call, flow: Flow, values: list[Known | None]
-    ) -> list[None]:
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         """Like `value`, for what `exact=False` takes for constant."""
         return [None] * len(call.outputs)
 
@@ -248,11 +308,24 @@ class Rule:
         """
         return False
 
-    def scaling(self, call: Call) -> None:
-        """One of LINEAR, POSITIVE, PRESERVES_ZERO, or None."""
+    def scaling(self, call: Call) -> Scaling | None:
+        """How a factor on all inputs comes out; None: in no simple way."""
         return None
 
-    def as_function(self, op: keras.Operation | None) -> None:
+    def scaling_but_bias(self, call: Call) -> Scaling | None:
+        """As `scaling`, were there no bias.
+
+        A normalization that follows takes the shift by a bias back.
+        """
+        return self.scaling(call)
+
+    def puts_rim(self, call: Call) -> bool:
+        """Whether it puts a rim of its own round its input."""
+        return False
+
+    def as_function(
+        self, op: keras.Operation | None
+    ) -> tuple[Scaling | None, bool] | None:
         """What the operation is where another has it for an activation.
 
         Args:
@@ -264,11 +337,11 @@ class Rule:
         """
         return None
 
-    def behind(self, call: Call) -> str:
+    def behind(self, call: Call) -> Scaling | None:
         """How a factor on the output passes back to the weights."""
         return LINEAR
 
-    def carries(self, call: Call, index: int) -> str | None:
+    def carries(self, call: Call, index: int) -> Scaling | None:
         """How a factor on input `index` alone comes out."""
         return self.scaling(call)
 
@@ -303,11 +376,11 @@ class Rule:
         """
         return {"bias": self.contribution(part, values)}
 
-    def axes_of(self, call: Call) -> dict[str, tuple[str, ...]]:
+    def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:
         """Weight name -> roles, for this call."""
         return self.axes
 
-    def parts(self, op: keras.Layer) -> list[keras.Layer]:
+    def parts(self, op: keras.Operation) -> list[keras.Layer]:
         """The layers that hold the weights, each with a name for each.
 
         The layer itself, unless it keeps them in layers of its own. Parts
@@ -324,8 +397,8 @@ class Rule:
         call: Call,
         flow: Flow,
         demanded: list[NDArray[np.bool_]],
-        closed: Any = None,
-    ) -> None:
+        closed: NDArray[np.bool_] | None = None,
+    ) -> NDArray[np.intp] | None:
         """The units of its outputs that the operation itself reads, or None.
 
         Args:
@@ -338,27 +411,35 @@ class Rule:
         """
         return None
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> tuple[Any, ...]:
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         """`(config, args, kwargs)` at the final size.
 
-        `view` tells what is kept: `view.index(role)`, `view.masks(labels)`
-        (one mask an axis), and `view.shape(tensor, labels)`.
+        Args:
+            call: the `Call`.
+            flow: its `Flow`.
+            view: the `View`: what is kept.
+
+        Returns:
+            What changes in the config of the layer (or the arguments of the
+            operation's class), and the arguments of the call.
         """
-        config = {
+        config: dict[str, Any] = {
             key: len(view.index[role])
             for key, role in self.config.items()
             if role in view.index
         }
         return config, call.args, call.kwargs
 
-    def replaced(self, call: Call, flow: Flow, view: Any) -> None:
+    def replaced(
+        self, call: Call, flow: Flow, view: View
+    ) -> keras.Operation | None:
         """Another operation for what is left of this one, or None.
 
         It gets the arguments that `revise` gives.
         """
         return None
 
-    def source(self, call: Call) -> None:
+    def source(self, call: Call) -> Source | None:
         """The `Source` of factors that thresholds may close, or None."""
         return None
 
@@ -368,15 +449,19 @@ class Rule:
         return {} if source is None else source.zeroed
 
     def shut(
-        self, call: Call, flow: Flow, value: Any, mask: NDArray[np.bool_]
-    ) -> None:
+        self,
+        call: Call,
+        flow: Flow,
+        value: Known | None,
+        mask: NDArray[np.bool_],
+    ) -> Known | None:
         """The output's `Known` when the factors in `mask` are zero.
 
         `value` is what is known of it with all factors as they are.
         """
         return value
 
-    def missing(self, call: Call) -> list[Any]:
+    def missing(self, call: Call) -> list[str]:
         """Weights of the layer that this rule does not label."""
         if not isinstance(call.op, keras.Layer):
             return []
@@ -390,7 +475,9 @@ class Rule:
         ]
 
 
-def named_weights(part: Rule | keras.Layer, names: dict[Any, Any]) -> Any:
+def named_weights(
+    part: keras.Layer, names: Iterable[str]
+) -> list[tuple[str, keras.Variable]]:
     """Pairs of name and weight, in the order of `part.weights`.
 
     A weight that its layer gives no name goes by the attribute in `names`
@@ -404,31 +491,35 @@ def named_weights(part: Rule | keras.Layer, names: dict[Any, Any]) -> Any:
 
 
 def barrier(
-    call: Call, inputs: list[NDArray[np.int64]], units: Units, reason: str
+    call: Call, inputs: list[NDArray[np.intp]], units: Units, reason: str
 ) -> Flow:
     """Pin every input whole; the outputs carry nothing to remove."""
     for labels in inputs:
         units.pin(labels, reason)
     outputs = [lb.fixed(len(t.shape)) for t in call.outputs]
-    sources = [[None] * len(inputs) for _ in outputs]
-    return Flow(outputs, sources, mixes=True, reason=reason)
+    return Flow(
+        outputs,
+        [[None] * len(inputs) for _ in outputs],
+        mixes=True,
+        reason=reason,
+    )
 
 
 def only_first(
-    inputs: list[NDArray[np.int64]], units: Units, why: str
-) -> list[str]:
+    inputs: list[NDArray[np.intp]], units: Units, why: str
+) -> list[Origin]:
     """The sources of a one-input rule; further inputs are kept whole."""
     for labels in inputs[1:]:
         units.pin(labels, why)
-    return [IDENTITY] + [None] * (len(inputs) - 1)
+    return [IDENTITY, *[None] * (len(inputs) - 1)]
 
 
-def weight(op: Rule | keras.Layer, name: str) -> NDArray[np.float64]:
+def weight(op: keras.Layer, name: str) -> NDArray[np.float64] | None:
     """A weight as a float64 array, or None if the layer has none."""
     found = getattr(op, name, None)
     if found is None:
         return None
-    return keras.ops.convert_to_numpy(found).astype("float64")
+    return as_float64(found)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -436,18 +527,20 @@ class Barrier(Rule):
     """Keeps what goes in whole, for a reason that is told."""
 
     kind: str = "barrier"
-    costs: dict | None = None
+    costs: Mapping[str, str | None] | None = None
     why: str = ""
 
+    keeps_whole = True
+
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         return barrier(call, inputs, units, self.why or unknown(call.op))
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return ALL
 
-    def missing(self, call: Call) -> list[Any]:
+    def missing(self, call: Call) -> list[str]:
         return []
 
 
@@ -462,10 +555,11 @@ def unknown(op: keras.Operation) -> str:
     return f"no rule for {name}; keras_gates.surgeon.register can give it one"
 
 
-def run(function: Any, array: NDArray[np.float64]) -> NDArray[np.float64]:
+def run(
+    function: Callable[[Any], Any], array: NDArray[np.float64]
+) -> NDArray[np.float64]:
     """Apply a Keras function to a float array, in NumPy and out."""
-    result = function(keras.ops.convert_to_tensor(array, "float32"))
-    return keras.ops.convert_to_numpy(result).astype("float64")
+    return as_float64(function(keras.ops.convert_to_tensor(array, "float32")))
 
 
 def channel_axis(op: keras.Operation, rank: int) -> int:
@@ -475,7 +569,7 @@ def channel_axis(op: keras.Operation, rank: int) -> int:
     return 1 if layout == "channels_first" else rank - 1
 
 
-def operands(call: Call) -> list[NDArray[np.float64] | Tensor | float]:
+def operands(call: Call) -> list[Any]:
     """The tensors and constants that a call combines, in order."""
     if isinstance(call.op, keras.Layer):
         return list(call.inputs)
@@ -495,8 +589,8 @@ def axes_among(axis: Any, rank: int) -> list[int]:
 
 
 def one_axis(
-    labels: NDArray[np.int64], axis: int, shape: tuple[int | None, ...]
-) -> NDArray[np.int64] | None:
+    labels: NDArray[np.intp], axis: int, shape: tuple[int | None, ...]
+) -> NDArray[np.intp] | None:
     """Units along `axis` if they are all that varies, else None.
 
     None as well where the axis is longer than its labels: a tensor that

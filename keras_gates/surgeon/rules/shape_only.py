@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from keras_gates.surgeon.rules.elementwise import Elementwise
@@ -21,12 +22,14 @@ class ShapeOnly(Elementwise):
 
     kind: str = "shape"
 
-    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         # What `full_like` fills with may be a tensor.
         single = len(call.inputs) == 1
         return super().value(call, flow, values) if single else [None]
 
-    def reaches(self, call: Call, known: list[Known | None]) -> list[int]:
+    def reaches(self, call: Call, known: Sequence[Known | None]) -> list[int]:
         looked_at = call.argument("x")
         return [NOTHING if t is looked_at else VALUES for t in call.inputs]
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Source:
     """The factors of one layer.
 
@@ -27,15 +28,15 @@ class Source:
     layer: keras.Layer
     kind: str
     variable: keras.Variable
-    zeroed: dict = dataclasses.field(default_factory=dict)
+    zeroed: dict[str, str] = dataclasses.field(default_factory=dict)
     closed: float | None = 0.0
-    scores: np.ndarray | None = None
+    scores: NDArray[np.float64] | None = None
 
     @property
     def shape(self) -> tuple[int, ...]:
         return tuple(self.variable.shape)
 
-    def values(self) -> NDArray[np.float64]:
+    def values(self) -> NDArray[Any]:
         """What thresholds compare: the scores, or the factors as they are."""
         if self.scores is not None:
             return self.scores

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import known
-from keras_gates.surgeon.rules.rule import IDENTITY
+from keras_gates.surgeon.rules.modes import Scaling
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Flow
@@ -25,6 +26,9 @@ from keras_gates.surgeon.rules.rule import only_first
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.labels import Units
+
+    Space = Callable[[Call], Sequence[int]]
+    Twin = Callable[[Call, NDArray[np.float64]], NDArray[np.float64]]
 
 WHY = "an input beside the data is read whole"
 
@@ -49,12 +53,12 @@ class Spatial(Rule):
     """
 
     kind: str = "spatial"
-    space: Callable = all_but_channels
+    space: Space = all_but_channels
     passes: str | None = LINEAR
-    twin: Callable | None = None
-    pads: Callable = lambda op: False
-    rim: Callable = lambda op: 0.0
-    bars: Callable = lambda call: None
+    twin: Twin | None = None
+    pads: Callable[[keras.Operation], bool] = lambda op: False
+    rim: Callable[[keras.Operation], float] = lambda op: 0.0
+    bars: Callable[[Call], str | None] = lambda call: None
     cuts: bool = True
 
     def pick(self, call: Call) -> Rule:
@@ -62,7 +66,7 @@ class Spatial(Rule):
         return self if why is None else Barrier(costs={}, why=why)
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         labels = inputs[0]
         if 0 in self.space(call):
@@ -88,13 +92,15 @@ class Spatial(Rule):
             numbers = numbers.squeeze(space)
         return Flow([labels] * count, [[numbers] + sources[1:]] * count)
 
-    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         value = values[0]
         if value is None:
             return [None] * len(call.outputs)
         x = value.plain()
         source = flow.sources[0][0]
-        if source is not IDENTITY:
+        if isinstance(source, np.ndarray):
             x = self._uniform(call, x).ravel()[source]
         if self.twin is not None:
             x = self.twin(call, x)
@@ -107,7 +113,10 @@ class Spatial(Rule):
             return [found and Known(found.values, border=True)]
         return [known(x)] * len(call.outputs)
 
-    def _rim(self, call: Call) -> None:
+    def puts_rim(self, call: Call) -> bool:
+        return self.pads(call.op)
+
+    def _rim(self, call: Call) -> float | None:
         """The value that is put round the input; None where there is none."""
         return self.rim(call.op) if self.pads(call.op) else None
 
@@ -121,11 +130,13 @@ class Spatial(Rule):
         same = (x == x.take([0], axes[0])).all(axis=axes, keepdims=True)
         return np.where(same, x, np.nan)
 
-    def scaling(self, call: Call) -> str:
-        return None if self._rim(call) else self.passes
+    def scaling(self, call: Call) -> Scaling | None:
+        if self.passes is None or self._rim(call):
+            return None
+        return Scaling(self.passes)
 
 
-def filled(call: Call) -> Any:
+def filled(call: Call) -> str | None:
     """`bars` for an operation on images, as a batch and padded with 0."""
     if len(call.inputs[0].shape) != 4:
         return "it is followed on batches of images"

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from keras_gates.layers.stripconv import strip_costs
 from keras_gates.layers.stripconv.stripes import Stripes
 from keras_gates.surgeon.rules import activations
+from keras_gates.surgeon.rules.convolution import Conv
 from keras_gates.surgeon.rules.known import known
-from keras_gates.surgeon.rules.packing import PackingConv
+from keras_gates.surgeon.rules.packing import Packing
 from keras_gates.surgeon.rules.rule import ZERO
 from keras_gates.surgeon.rules.rule import weight
 from keras_gates.surgeon.rules.source import Source
@@ -30,7 +31,7 @@ _PACKED = {"stripe_kernel": ("stripe", "in"), "bias": ("out",)}
 
 
 @dataclasses.dataclass(frozen=True)
-class StripConvRule(PackingConv):
+class StripConvRule(Packing, Conv):
     """With a skeleton, or with the stripes that are left.
 
     With a skeleton, constants are not absorbed as a bias: how much of the

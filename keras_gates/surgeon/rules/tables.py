@@ -29,7 +29,8 @@ def fill() -> None:
         if cls is not None and cls not in registered():
             register(cls, rule)
     for name, reason in NOT_FOLLOWED.items():
-        cls = operation_of(_function(name))
+        function = _function(name)
+        cls = None if function is None else operation_of(function)
         if cls is not None and cls not in registered():
             explain(cls, reason)
     for name, rule in HIDDEN_LAYERS.items():
@@ -38,9 +39,10 @@ def fill() -> None:
             register(cls, rule)
 
 
-def _function(name: str) -> Callable[..., Any]:
+def _function(name: str) -> Callable[..., Any] | None:
     """The function of `keras.ops` with a name, wherever it is."""
     for module in (keras.ops, keras.ops.image, keras.ops.linalg, keras.ops.nn):
-        if hasattr(module, name):
-            return getattr(module, name)
+        function: Callable[..., Any] | None = getattr(module, name, None)
+        if function is not None:
+            return function
     return None

@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import private
 
 # Beside the gradient for wrong labels, one that is no more than this is made of
 # rounding. With its own soft outputs for labels, a small network was seen at
@@ -52,9 +53,8 @@ class Objective:
                 f"The criterion 'taylor' needs a loss, and '{model.name}' is "
                 f"{state}. Compile it, or pass loss=..."
             )
-        own = getattr(model, "_compile_loss", None)
         if weights is None:
-            weights = getattr(own, "_user_loss_weights", None)
+            weights = private.loss_weights_of(model)
         _say_what_is_left_out(model)
         return cls(model, model.loss, weights)
 
@@ -85,11 +85,11 @@ class Objective:
 
     def _compile(self, copy: Any, nudges: Any) -> None:
         own = {id(nudge) for nudge in nudges}
-        layers = copy._flatten_layers(include_self=False)
+        layers = private.sublayers(copy)
         half = False
         for layer in layers:
             half = half or getattr(layer, "compute_dtype", "") == "float16"
-            if id(layer) not in own and not layer._layers:
+            if id(layer) not in own and not private.has_sublayers(layer):
                 layer.trainable = False
         if gr.functional_of(copy) is copy:
             # A gate may have been an output; losses go by its name.

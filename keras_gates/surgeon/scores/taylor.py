@@ -17,7 +17,6 @@ from keras_gates.graphs.rewrite import rewrite
 from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.gates.materialize import with_gates
 from keras_gates.surgeon.rules import rule_of
-from keras_gates.surgeon.rules.gates import GateRule
 from keras_gates.surgeon.scores.probes import Nudge
 
 if TYPE_CHECKING:
@@ -59,7 +58,7 @@ def of_gates(graph: Graph, batches: Any, objective: Any) -> Any:
     """`{path: sum |a * dL/da|}` over batches, of the factors of each gate."""
     sites, nudges = {}, {}
     for call in graph.calls:
-        if isinstance(rule_of(call), GateRule):
+        if rule_of(call).is_gate:
             sites.setdefault(id(call.op), call)
     if not sites:
         raise ValueError(

@@ -22,7 +22,6 @@ from keras_gates.surgeon.passes.decision import Decision
 from keras_gates.surgeon.passes.label import OUTPUT
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules.activations import why_not
-from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.rules.rule import ALL
 
 if TYPE_CHECKING:
@@ -176,7 +175,7 @@ def _check_ties(
     ties = [
         f"'{step.path}'"
         for step in labelling.steps
-        if isinstance(step.rule, Merge)
+        if step.rule.merging
         and gone[labelling.classes[step.flow.labels[0]]].any()
     ]
     where = f" They meet in {', '.join(ties)}." if ties else ""

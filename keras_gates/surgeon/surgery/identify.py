@@ -13,7 +13,6 @@ import numpy as np
 
 from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.rules import rule_of
-from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.rule import channel_axis
 from keras_gates.surgeon.scores.batches import batches_of
 from keras_gates.surgeon.surgery.nodes import sites_of
@@ -148,7 +147,7 @@ def _activation(graph: Graph, site: Any) -> Any:
 
 
 def _mixes(site: Any) -> Any:
-    return not site.calls or isinstance(rule_of(site.calls[0]), Linear)
+    return not site.calls or rule_of(site.calls[0]).linear
 
 
 def _nonlinear(op: keras.Operation) -> Any:

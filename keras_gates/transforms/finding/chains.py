@@ -8,10 +8,6 @@ from typing import Any
 import keras
 
 from keras_gates.surgeon.rules import rule_of
-from keras_gates.surgeon.rules.elementwise import Elementwise
-from keras_gates.surgeon.rules.normalization import Mixing
-from keras_gates.surgeon.rules.per_channel import PReLU
-from keras_gates.surgeon.rules.spatial import Spatial
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
@@ -54,9 +50,7 @@ def entry_of(graph: Graph, call: Call) -> Any:
     before = call.inputs[0].producer
     if before is None or _sole_reader(graph, before) is not call:
         return call
-    rule = rule_of(before)
-    pads = isinstance(rule, Spatial) and rule.pads(before.op)
-    return before if pads else call
+    return before if rule_of(before).puts_rim(before) else call
 
 
 def _sole_reader(graph: Graph, call: Call) -> Call | None:
@@ -74,8 +68,4 @@ def _sole_reader(graph: Graph, call: Call) -> Call | None:
 
 def is_activation(call: Call) -> bool:
     """Whether a call treats each value alone, as activations do."""
-    rule = rule_of(call)
-    alone = isinstance(rule, (Elementwise, PReLU))
-    # `UnitNormalization` takes zeros for what they are, and puts out others
-    # for what comes in: gates act in front of it.
-    return alone and not isinstance(rule, Mixing)
+    return rule_of(call).pointwise

@@ -16,8 +16,6 @@ from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules import rule_of
-from keras_gates.surgeon.rules.convolution import Depthwise
-from keras_gates.surgeon.rules.index import Index
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import POSITIVE
 from keras_gates.surgeon.solving import removable
@@ -173,11 +171,8 @@ def _norms_ahead(tensor: Tensor) -> list[Any]:
 
 
 def _passes_factors(call: Call) -> bool:
-    rule = rule_of(call)
     # A bias moves the channel, and the normalization takes that back.
-    if isinstance(rule, Depthwise):
-        return rule.behind(call) in (LINEAR, POSITIVE)
-    return rule.scaling(call) in (LINEAR, POSITIVE)
+    return rule_of(call).scaling_but_bias(call) in (LINEAR, POSITIVE)
 
 
 def _pinned(labelling: Labelling) -> dict[int, str]:
@@ -224,7 +219,7 @@ def _moved_or_treated(graph: Graph, call: Call) -> Any:
     alone = after.inputs == [tensor] and len(after.outputs) == 1
     once = len(after.site.calls) == 1 or after.scopes == call.scopes
     fits = isinstance(after.op, chains.NORMS) or chains.is_activation(after)
-    fits = fits or isinstance(rule_of(after), Index)
+    fits = fits or rule_of(after).moves
     return after if alone and once and fits else None
 
 

@@ -1,0 +1,36 @@
+"""What a rule may ask of what is left, when its call is rewritten."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Tensor
+
+
+class View(Protocol):
+    """What is kept of the tensors and the weights of one call."""
+
+    @property
+    def index(self) -> dict[str, NDArray[np.intp]]:
+        """Role -> the positions along it that are kept, in order."""
+
+    @property
+    def inputs(self) -> list[NDArray[np.intp]]:
+        """The labels of the inputs."""
+
+    def masks(self, labels: NDArray[np.intp]) -> list[NDArray[np.bool_]]:
+        """Which positions are kept, one mask for each axis of `labels`.
+
+        Each is as long as the labels along its axis: 1 where they do not
+        vary, and nothing can be cut.
+        """
+
+    def shape(
+        self, tensor: Tensor, labels: NDArray[np.intp]
+    ) -> tuple[int | None, ...]:
+        """The shape of a tensor with these labels when the rest is cut."""
