@@ -19,3 +19,17 @@ def sole_reader(graph: Graph, tensor: Tensor) -> Call | None:
     if len(tensor.consumers) != 1 or tensor in graph.outputs:
         return None
     return tensor.consumers[0]
+
+
+def sole_successor(graph: Graph, call: Call) -> Call | None:
+    """The one call that reads what a call gives, and reads nothing else.
+
+    None as well where either of them has several outputs.
+    """
+    if len(call.outputs) != 1:
+        return None
+    (tensor,) = call.outputs
+    after = sole_reader(graph, tensor)
+    if after is None or len(after.outputs) != 1:
+        return None
+    return after if list(after.inputs) == [tensor] else None

@@ -292,9 +292,10 @@ def _scored(found: Groups, scores: Mapping[str, NDArray[np.float64]]) -> Groups:
         group, values = found.groups.get(name), np.asarray(values, "float64")
         if group is None:
             why = found.kept.get(name, "it heads no group of coupled channels")
+            near = suggestion(name, list(found.groups))
             raise ValueError(
                 f"`scores` has the key {name!r}, whose channels can't be "
-                f"removed: {why}.{suggestion(name, set(found.groups))}{strange} "
+                f"removed: {why}.{near}{strange} "
                 f"Groups of this model: {listed(list(found.groups))}."
             )
         groups[name] = scored(name, group, values)

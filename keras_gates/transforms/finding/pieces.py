@@ -12,7 +12,7 @@ from keras import layers
 from keras_gates.graphs import graph as gr
 from keras_gates.layers import Gate
 from keras_gates.surgeon.gates.added_shortcuts import added_calls
-from keras_gates.surgeon.rules.rule import channel_axis
+from keras_gates.surgeon.rules.rule import common_channel_axis
 from keras_gates.transforms.finding import chains
 from keras_gates.transforms.finding import regions
 from keras_gates.transforms.gating import shortcuts
@@ -222,8 +222,7 @@ def _channels(piece: Any, ends: Any) -> Any:
     """The axis of the channels of what goes in and what comes out."""
     if isinstance(piece.last.op, layers.Concatenate):
         return piece.last.op.axis
-    laid = [c.op for c in piece.calls if hasattr(c.op, "data_format")]
-    return channel_axis(laid[0] if laid else None, len(ends[0].shape))
+    return common_channel_axis(piece.calls, len(ends[0].shape))
 
 
 def _costs_as_much(call: Call, shortcut: Any) -> Any:
