@@ -75,7 +75,9 @@ def train(args, path):
     model = NETWORKS[args.network](
         input_shape=(8, 8, 1), classifier_activation=None
     )
-    model = kg.slim(model, args.penalty, gamma_init=0.5)
+    model = kg.slim(
+        model, args.penalty, gamma_initializer=keras.initializers.Constant(0.5)
+    )
     x, _, y, _ = images()
     steps = args.epochs * (len(x) // 64)
     model.compile(

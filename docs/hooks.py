@@ -4,7 +4,11 @@ In a page, `{{ layers }}` stands for the table of supported layers, from the
 surgeon's registry, and `{{ api }}` for every name that users type.
 """
 
+import importlib
 import types
+
+# What users type seldom: what a search returns, what a rule is made of.
+MORE = ("keras_gates.search", "keras_gates.surgeon.rules")
 
 
 def on_page_markdown(markdown, **kwargs):
@@ -32,7 +36,11 @@ def api():
     import keras_gates
 
     seen = set()
-    modules = [keras_gates, *public(keras_gates, types.ModuleType)]
+    modules = [
+        keras_gates,
+        *public(keras_gates, types.ModuleType),
+        *map(importlib.import_module, MORE),
+    ]
     for module in modules:
         entries = [
             (f"{module.__name__}.{found.__name__}", found)
@@ -49,8 +57,9 @@ def api():
 
 
 def public(module, kind):
-    """What `module` offers of a kind: its own, or its package's."""
-    for name, found in sorted(vars(module).items()):
+    """What `module` offers of a kind: by `__all__`, or all that is its own."""
+    for name in sorted(getattr(module, "__all__", vars(module))):
+        found = getattr(module, name)
         home = getattr(found, "__module__", getattr(found, "__name__", ""))
         own = f"{home}.".startswith(f"{module.__name__}.")
         if own and isinstance(found, kind) and not name.startswith("_"):

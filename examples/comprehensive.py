@@ -90,11 +90,13 @@ def insert(model, args, penalty=True, **options):
     for kind in args.gates:
         strength = getattr(args, f"{kind}_strength")
         specs[KINDS[kind]] = GateSpec(
-            strength if penalty else None,
+            strength=strength if penalty else None,
             weigh=args.weigh,
             inputs=args.input_gates and kind == "filter",
         )
-    return kg.insert_gates(model, mismatch=args.mismatch, **specs, **options)
+    # The paper's shortcuts, to be trained with the network.
+    options = {"start": "residual", "mismatch": args.mismatch, **options}
+    return kg.insert_gates(model, **specs, **options)
 
 
 def with_gates(run):

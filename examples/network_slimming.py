@@ -89,9 +89,9 @@ def run_seed(args, recipe, data, seed):
 
     dense = fresh(args, recipe, data, seed)
     rows = []
-    model, start = dense, 0.5
+    model, start = dense, keras.initializers.Constant(0.5)
     for number in range(1, args.passes + 1):
-        sparse = kg.slim(model, recipe.strength, gamma_init=start)
+        sparse = kg.slim(model, recipe.strength, gamma_initializer=start)
         sparse = without_zeros(sparse) if args.no_zeros else sparse
         sparse = train(f"sparse{number}", sparse, recipe.epochs)
         closed = thresholds(recipe)

@@ -102,7 +102,7 @@ def pruned(args, data, record, dense):
     return kg.surgeon.prune_iteratively(
         dense,
         kg.Budget(macs=args.macs),
-        scores=score,
+        criterion=score,
         steps=args.steps,
         on_step=tune,
     )

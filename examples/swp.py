@@ -25,6 +25,7 @@ from keras import ops
 from small_vgg import small_vgg
 
 import keras_gates as kg
+from keras_gates.transforms import GateSpec
 
 NAMES = {
     "skeleton": "filter skeleton",
@@ -210,14 +211,15 @@ def skeletons(run, model):
     recipe = run.recipe
     return kg.to_stripconv(
         model,
-        kg.regularizers.L1(recipe.skeleton),
-        kg.constraints.HardThreshold(recipe.delta),
+        recipe.skeleton,
+        skeleton_constraint=kg.constraints.HardThreshold(recipe.delta),
     )
 
 
 def gates(model, strength):
     """A model with a gate on the channels of each convolution."""
-    return kg.insert_gates(model, filters=strength)
+    spec = GateSpec(strength=strength, weigh="count")
+    return kg.insert_gates(model, filters=spec)
 
 
 def lasso(run, model):

@@ -1,5 +1,10 @@
 """Gates for exact structural pruning of Keras models."""
 
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING
+
 from keras_gates import callbacks
 from keras_gates import constraints
 from keras_gates import interop
@@ -7,7 +12,7 @@ from keras_gates import regularizers
 from keras_gates import stats
 from keras_gates import surgeon
 from keras_gates import thresholds
-from keras_gates import zoo
+from keras_gates import transforms
 from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import FilterGate
@@ -17,16 +22,21 @@ from keras_gates.layers import StripConv
 from keras_gates.search import find_thresholds
 from keras_gates.thresholds import Budget
 from keras_gates.thresholds import Quantile
-from keras_gates.transforms.binarize import binarize
-from keras_gates.transforms.fuse import fuse
-from keras_gates.transforms.insert_gates import insert_gates
-from keras_gates.transforms.separate_shortcuts import separate_shortcuts
-from keras_gates.transforms.slim import slim
-from keras_gates.transforms.to_dense import to_dense
-from keras_gates.transforms.to_resconv import to_resconv
-from keras_gates.transforms.to_stripconv import to_stripconv
+from keras_gates.transforms import binarize
+from keras_gates.transforms import fuse
+from keras_gates.transforms import insert_gates
+from keras_gates.transforms import separate_shortcuts
+from keras_gates.transforms import slim
+from keras_gates.transforms import to_dense
+from keras_gates.transforms import to_resconv
+from keras_gates.transforms import to_stripconv
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from types import ModuleType
+
+    from keras_gates import zoo
+
+__version__ = "0.2.0"
 
 __all__ = [
     "BlockGate",
@@ -53,5 +63,17 @@ __all__ = [
     "to_dense",
     "to_resconv",
     "to_stripconv",
+    "transforms",
     "zoo",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    # Networks to try things on: who prunes their own has no use for them.
+    if name == "zoo":
+        return importlib.import_module("keras_gates.zoo")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

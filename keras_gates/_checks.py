@@ -3,8 +3,16 @@
 from __future__ import annotations
 
 import difflib
+import functools
 import math
 import numbers
+from collections.abc import Callable
+from typing import ParamSpec
+from typing import TypeVar
+
+_Arguments = ParamSpec("_Arguments")
+_Result = TypeVar("_Result")
+_Class = TypeVar("_Class")
 
 # How many names a message lists.
 _MOST = 8
@@ -43,3 +51,43 @@ def suggestion(name: str, known: list[str] | set[str]) -> str:
     """A question that names what comes nearest, or "" where nothing does."""
     near = difflib.get_close_matches(str(name), list(map(str, known)), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
+
+
+def renamed(
+    **new: str,
+) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
+    """A decorator that answers arguments by their old names with the new.
+
+    Args:
+        **new: What to write in place of each argument that is no more.
+    """
+
+    def decorate(
+        function: Callable[_Arguments, _Result],
+    ) -> Callable[_Arguments, _Result]:
+        @functools.wraps(function)
+        def checked(
+            *args: _Arguments.args, **kwargs: _Arguments.kwargs
+        ) -> _Result:
+            for old in kwargs.keys() & new.keys():
+                raise TypeError(
+                    f"{function.__qualname__.removesuffix('.__init__')} has no "
+                    f"argument `{old}` any more. Pass `{new[old]}`."
+                )
+            return function(*args, **kwargs)
+
+        return checked
+
+    return decorate
+
+
+def renamed_arguments(**new: str) -> Callable[[type[_Class]], type[_Class]]:
+    """`renamed` for the arguments of a class."""
+
+    def decorate(cls: type[_Class]) -> type[_Class]:
+        # Frozen are the instances of a dataclass, not the class.
+        own = renamed(**new)(cls.__init__)
+        type.__setattr__(cls, "__init__", own)
+        return cls
+
+    return decorate

@@ -19,6 +19,8 @@ from keras_gates.layers import FilterGate
 from keras_gates.layers import Gate
 from keras_gates.layers import LayerGate
 
+__all__ = ["BindSoftThreshold", "ClosedGates"]
+
 _KINDS = tuple(
     gate.kind for gate in (FilterGate, LayerGate, BranchGate, BlockGate)
 )

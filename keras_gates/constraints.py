@@ -11,6 +11,8 @@ from keras import ops
 from keras_gates._checks import nonnegative_number
 from keras_gates.graphs import private
 
+__all__ = ["HardThreshold", "KeepSign", "SoftThreshold", "UnitInterval"]
+
 
 @keras.saving.register_keras_serializable(package="keras_gates")
 class UnitInterval(keras.constraints.Constraint):

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from keras_gates._checks import nonnegative_number
 
+__all__ = ["CostL1", "L1", "MeanL1"]
+
 
 @keras.saving.register_keras_serializable(package="keras_gates")
 class L1(keras.regularizers.Regularizer):
@@ -21,8 +23,13 @@ class L1(keras.regularizers.Regularizer):
     The sub-gradient at 0 is 0 on every backend: a factor that a constraint has
     set to exactly 0 moves again only where the data pulls it.
 
-    L1 alone shrinks a factor but rarely makes it 0, and the weights in front
-    of the gate can grow to make up for it. Combine it with
+    A number that a transform takes as a penalty means this one:
+    `insert_gates(model, filters=1e-4)`, `slim(model, 1e-4)`,
+    `to_resconv(model, 1e-4)` and `to_stripconv(model, 1e-4)` pull each factor
+    by 1e-4.
+
+    L1 alone shrinks a factor but rarely makes it 0, and the weights before
+    the gate can grow to make up for it. Combine it with
     `constraints.UnitInterval` and with weight decay on those weights.
 
     Args:

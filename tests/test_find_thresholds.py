@@ -155,7 +155,7 @@ def test_the_search_is_deterministic():
 def test_gates_that_nothing_leads_round_keep_a_floor(floor, left):
     model = network()
     found = kg.find_thresholds(
-        model, lambda model: 1.0, keep_at_least=floor, trials=20
+        model, lambda model: 1.0, keep_essential=floor, trials=20
     )
     shut = kg.surgeon.plan(model, found).closed
     assert 20 - len(shut["first"]) == left[0]
@@ -361,8 +361,8 @@ BAD = [
     ({"trials": 0}, ValueError, "`trials` must be at least 1.*0"),
     ({"trials": 2.5}, TypeError, "`trials` must be an int.*2.5"),
     ({"trials": True}, TypeError, "`trials` must be an int.*True"),
-    ({"keep_at_least": -1}, ValueError, "`keep_at_least`.*at least 0"),
-    ({"keep_at_least": "1"}, TypeError, "`keep_at_least`.*str"),
+    ({"keep_essential": -1}, ValueError, "`keep_essential`.*at least 0"),
+    ({"keep_essential": "1"}, TypeError, "`keep_essential`.*str"),
     ({"kinds": ["layer"]}, ValueError, r"\['layer'\].*has: branch, filter"),
     ({"kinds": []}, ValueError, r"Received: \[\]"),
     ({"kinds": 3}, TypeError, "`kinds` must be.* 3 .*int"),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import fnmatch
 import glob
+from collections.abc import Callable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import Protocol
 from typing import TypeAlias
+from typing import TypeVar
 
 import keras
+
+from keras_gates.graphs.identity import IdentityDict
 
 if TYPE_CHECKING:
     from keras_gates.graphs.calls import Call
@@ -39,6 +44,18 @@ class Candidate(Protocol):
     def calls(self) -> Sequence[Call]: ...
     @property
     def reason(self) -> str | None: ...
+
+
+AnyCandidate = TypeVar("AnyCandidate", bound=Candidate)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Choice:
+    """A `Candidate` that is nothing else; see there."""
+
+    name: str
+    calls: Sequence[Call]
+    reason: str = ""
 
 
 def listed(value: Any) -> list[Any]:
@@ -141,15 +158,89 @@ def check_used(
             continue
         if fitting and argument == "exclude":
             continue
-        names = ", ".join(x.name for x in found if not x.reason) or "none"
+        names = [x.name for x in found if not x.reason]
         why = "; ".join(f"'{x.name}': {x.reason}" for x in fitting[:3])
-        why = f"fits only what gets no gate ({why})" if why else "fits nothing"
+        why = f"only what can't be chosen ({why})" if why else "nothing"
+        near = difflib.get_close_matches(str(pattern), names, 1)
+        hint = f" Did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"`{argument}` of `{kind}` has {pattern!r}, which {why}. The "
-            f"{kind} of this model that can get gates: {names}. Pass one of "
-            "these names, the name of a layer inside, a pattern with *, or a "
-            "class."
+            f"`{argument}` has {pattern!r}, which fits {why} among the {kind} "
+            f"of this model.{hint} To choose from: {_told(names)}. Pass one "
+            "of these names, the name of a layer inside, a pattern with *, a "
+            "layer, or a class."
         )
+
+
+def chosen(
+    graph: Graph,
+    found: Sequence[AnyCandidate],
+    kind: str,
+    include: Patterns = None,
+    exclude: Patterns = None,
+) -> list[AnyCandidate]:
+    """What users choose by naming layers: those of `include` but `exclude`.
+
+    Args:
+        graph: the `Graph` of the model.
+        found: what there is to choose from.
+        kind: what that is, for messages.
+        include: one or a list of layer names, patterns with *, layers and
+            layer classes; None chooses all.
+        exclude: what to leave out, likewise.
+
+    Raises:
+        TypeError: a pattern is of another type.
+        ValueError: one is the layer of another model, or fits nothing that
+            can be chosen.
+    """
+    for argument, given in (("include", include), ("exclude", exclude)):
+        check(given, argument)
+        named(given, graph, argument)
+        check_used(given, argument, kind, list(found))
+    return [
+        one
+        for one in found
+        if not one.reason
+        and (include is None or matches(include, one.calls))
+        and not matches(exclude, one.calls)
+    ]
+
+
+def chosen_layers(
+    graph: Graph,
+    kind: str,
+    reason: Callable[[keras.Operation], str],
+    include: Patterns = None,
+    exclude: Patterns = None,
+) -> list[keras.Operation]:
+    """The layers of a model that users choose by naming them.
+
+    Args:
+        graph: the `Graph` of the model.
+        kind: what there is to choose from, for messages.
+        reason: `layer -> why it can't be chosen`, "" if it can.
+        include: as in `chosen`.
+        exclude: as in `chosen`.
+
+    Raises:
+        TypeError, ValueError: as `chosen`.
+    """
+    calls: IdentityDict[keras.Operation, list[Call]] = IdentityDict()
+    for each in [graph, *graph.nested()]:
+        for site in each.sites:
+            calls.setdefault(site.op, []).extend(site.calls)
+    choices = [
+        Choice(own[0].path if own else op.name, own, reason(op))
+        for op, own in calls.items()
+    ]
+    wanted = chosen(graph, choices, kind, include, exclude)
+    pairs = zip(calls, choices, strict=True)
+    return [op for op, choice in pairs if choice in wanted]
+
+
+def _told(names: list[str]) -> str:
+    tail = f" and {len(names) - 8} more" if len(names) > 8 else ""
+    return (", ".join(names[:8]) or "none") + tail
 
 
 def _fits(pattern: Pattern, call: Call) -> bool:

@@ -10,8 +10,8 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gates import thresholds as th
 from keras_gates._checks import nonnegative_number
+from keras_gates._checks import renamed
 from keras_gates.search import scoring
 from keras_gates.search.found_thresholds import FoundThresholds
 from keras_gates.search.trial import Trial
@@ -22,6 +22,8 @@ from keras_gates.surgeon.solving import essential
 from keras_gates.surgeon.solving import solve
 from keras_gates.surgeon.verify import closed_gates
 from keras_gates.thresholds.floor import check_floor
+from keras_gates.thresholds.resolve import resolve
+from keras_gates.thresholds.rule import NAMED
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 _ORDER = ("block", "branch", "layer", "filter", "stripe", "batch_norm")
 
 
+@renamed(keep_at_least="keep_essential")
 def find_thresholds(
     model: keras.Model,
     evaluate: Any,
@@ -38,7 +41,7 @@ def find_thresholds(
     kinds: Any = None,
     metric: Any = "accuracy",
     trials: Any = 10,
-    keep_at_least: Any = 0.05,
+    keep_essential: float = 0.05,
     exact: bool = True,
     verbose: Any = 0,
 ) -> Any:
@@ -55,7 +58,7 @@ def find_thresholds(
     does, in a noisy score for example, it finds one crossing of several.
 
     Gates that nothing leads round are not closed altogether: as in
-    `Budget`, `keep_at_least` of their channels stay open. They show as
+    `Budget`, `keep_essential` of their channels stay open. They show as
     thresholds of their own, by name, beside those by kind.
 
     Reference:
@@ -78,8 +81,9 @@ def find_thresholds(
         metric: Which of the compiled metrics to read, if data are given.
             Higher must be better; `"loss"` is turned round.
         trials: How many evaluations each kind may take.
-        keep_at_least: Channels that stay open where nothing leads round a
-            gate: a whole number, or a share below 1. At least one does.
+        keep_essential: Channels that stay open of each gate that nothing
+            leads round, as in `Budget`: a whole number, or a share below 1 of
+            the gate's own. At least one does.
         exact: As in `plan`; it plays a part only in what trials would cost.
         verbose: 0 for silence, 1 for a progress bar.
 
@@ -107,11 +111,11 @@ def find_thresholds(
     {'filter': 0.5}
     """
     max_drop = nonnegative_number(max_drop, "max_drop", "find_thresholds")
-    _check(trials, keep_at_least)
+    _check(trials, keep_essential)
     graph = expand.read(model)
     kinds, gates = _searched(graph, kinds)
     severs = essential.severing(graph, exact)
-    held = essential.held_open(gates, {}, keep_at_least, severs)
+    held = essential.held_open(gates, {}, keep_essential, severs)
     score = scoring.scorer(model, evaluate, metric)
     search = _Search(model, graph, gates, held, score, exact)
     search.prepare(kinds, trials, verbose)
@@ -211,7 +215,7 @@ class _Search:
 
     def trial(self, thresholds: Any) -> Any:
         """Close gates and score the model, unless that was done before."""
-        masks = th.resolve(thresholds, self.gates)
+        masks = resolve(thresholds, self.gates)
         key = b"".join(mask.tobytes() for mask in masks.values())
         if key in self.known:
             return dataclasses.replace(self.known[key], thresholds=thresholds)
@@ -234,8 +238,8 @@ class _Search:
         self.progress.update(len(self.trials), values, finalize)
 
 
-def _check(trials: Any, keep_at_least: Any) -> None:
-    check_floor(keep_at_least, "keep_at_least")
+def _check(trials: Any, keep_essential: Any) -> None:
+    check_floor(keep_essential, "keep_essential")
     if isinstance(trials, bool) or not isinstance(trials, numbers.Integral):
         raise TypeError(f"`trials` must be an int. Received: {trials!r}.")
     if trials < 1:
@@ -247,7 +251,7 @@ def _searched(graph: Graph, kinds: Any) -> Any:
     gates = factors_of(graph)
     there = {gate.kind for gate in gates}
     if kinds is None:
-        kinds = [k for k in _ORDER if k in there and k not in th.NAMED]
+        kinds = [k for k in _ORDER if k in there and k not in NAMED]
     if not isinstance(kinds, (str, list, tuple)):
         raise TypeError(
             "`kinds` must be a kind of gate or a list of them. Received: "

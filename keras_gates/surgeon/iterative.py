@@ -4,28 +4,42 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates import thresholds as th
+from keras_gates._checks import renamed
 from keras_gates.surgeon.closing import latency
 from keras_gates.surgeon.closing.ranking import check_noise
 from keras_gates.surgeon.plan import plan
 from keras_gates.surgeon.plan import prune
 from keras_gates.surgeon.scores.score import score
+from keras_gates.thresholds.floor import channels
+from keras_gates.thresholds.floor import check_floor
+from keras_gates.thresholds.resolve import key_of
+
+if TYPE_CHECKING:
+    from keras_gates.surgeon.closing.options import Floors
+    from keras_gates.surgeon.closing.options import Scores
+    from keras_gates.surgeon.closing.options import Thresholds
 
 
+@renamed(scores="criterion")
 def prune_iteratively(
     model: keras.Model,
-    thresholds: Any,
+    thresholds: Thresholds,
     *,
-    scores: Any = "l2",
-    steps: Any = 5,
-    on_step: Any = None,
+    criterion: str | Callable[[keras.Model], Scores] = "l2",
+    steps: int = 5,
+    on_step: Callable[[keras.Model, int], keras.Model | None] | None = None,
+    keep_at_least: Floors = 0,
     **options: Any,
-) -> Any:
+) -> keras.Model:
     """Prune channels without gates step by step, training in between.
 
     Each step scores what is left anew and closes an equal part of all that
@@ -39,22 +53,22 @@ def prune_iteratively(
     Args:
         model: A built Functional or Sequential model.
         thresholds: As in `prune`, for the last step.
-        scores: A criterion of `surgeon.score`, or a function of the model
-            that returns scores, such as `functools.partial(score,
+        criterion: One of `surgeon.score`, or a function of the model that
+            returns scores, such as `functools.partial(score,
             criterion="taylor", data=(x, y), loss="mse")`.
         steps: How many steps.
         on_step: Called as `on_step(model, step)` after each step, from 1 on,
             with the pruned model, to train it. If it returns a model, the
             next step prunes that one.
-        **options: `keep_at_least`, `round_to`, `exact` and `keep_optimizer`,
-            as in `prune`. A number of channels to keep holds in each step, a
-            share counts from what a step begins with.
+        keep_at_least: As in `prune`; a share is one of the channels that
+            there were before the first step.
+        **options: `round_to`, `exact` and `keep_optimizer`, as in `prune`.
 
     Returns:
         The model after the last step.
 
     Raises:
-        TypeError: `scores` is neither a name nor a function, `steps` is no
+        TypeError: `criterion` is neither a name nor a function, `steps` is no
             int, or as `prune`.
         ValueError: `steps` is below 1, or as `prune`.
 
@@ -78,10 +92,13 @@ def prune_iteratively(
     60
     40
     """
-    _check(scores, steps)
+    _check(criterion, steps)
     start = None
     for step in range(1, steps + 1):
-        found = scores(model) if callable(scores) else score(model, scores)
+        if callable(criterion):
+            found = criterion(model)
+        else:
+            found = score(model, criterion)
         if start is None:
             start = _Start(
                 {name: np.size(values) for name, values in found.items()},
@@ -89,18 +106,21 @@ def prune_iteratively(
                 _clock(model, thresholds),
             )
         part = start.part(thresholds, step / steps, found, model)
-        model = prune(model, part, scores=found, **options)
+        floors = start.floors(keep_at_least, found)
+        model = prune(
+            model, part, scores=found, keep_at_least=floors, **options
+        )
         if on_step is not None:
             model = on_step(model, step) or model
     return model
 
 
-def _check(scores: Any, steps: Any) -> None:
-    if not callable(scores) and not isinstance(scores, str):
+def _check(criterion: object, steps: object) -> None:
+    if not callable(criterion) and not isinstance(criterion, str):
         raise TypeError(
-            "`scores` must be the name of a criterion or a function of the "
-            "model: it is scored anew in each step. Received: "
-            f"{scores!r} (of type {type(scores).__name__})."
+            "`criterion` must be the name of one or a function of the model: "
+            "it is scored again in each step. Received: "
+            f"{criterion!r} (of type {type(criterion).__name__})."
         )
     if isinstance(steps, bool) or not isinstance(steps, numbers.Integral):
         raise TypeError(f"`steps` must be an int. Received: {steps!r}.")
@@ -108,14 +128,16 @@ def _check(scores: Any, steps: Any) -> None:
         raise ValueError(f"`steps` must be at least 1. Received: {steps!r}.")
 
 
-def _budgets(thresholds: Any) -> Any:
+def _budgets(thresholds: Thresholds) -> list[th.Budget]:
     rules = (
         thresholds.values() if isinstance(thresholds, dict) else [thresholds]
     )
     return [rule for rule in rules if isinstance(rule, th.Budget)]
 
 
-def _costs(model: keras.Model, thresholds: Any, scores: Any) -> Any:
+def _costs(
+    model: keras.Model, thresholds: Thresholds, scores: Scores
+) -> dict[str, int]:
     """What the model costs, where a budget asks for it."""
     budgets = _budgets(thresholds)
     if not budgets:
@@ -126,7 +148,7 @@ def _costs(model: keras.Model, thresholds: Any, scores: Any) -> Any:
     return {"macs": whole.macs[0], "params": whole.params[0]}
 
 
-def _clock(model: keras.Model, thresholds: Any) -> Any:
+def _clock(model: keras.Model, thresholds: Thresholds) -> latency.Clock | None:
     """A `Clock` of the model, where a budget of latency asks for it."""
     for budget in _budgets(thresholds):
         if budget.of == "latency":
@@ -148,38 +170,74 @@ class _Start:
         clock: a `Clock` of the model, or None.
     """
 
-    sizes: dict
-    costs: dict
+    sizes: dict[str, int]
+    costs: dict[str, int]
     clock: latency.Clock | None
 
     def part(
-        self, thresholds: Any, after: Any, scores: Any, model: keras.Model
-    ) -> Any:
+        self,
+        thresholds: Thresholds,
+        after: float,
+        scores: Scores,
+        model: keras.Model,
+    ) -> Thresholds:
         """The thresholds of a step, up to a share of all that goes."""
         if not isinstance(thresholds, dict):
             return self._rule(thresholds, after, model)
-        # A group may have gone with its layer.
         return {
             key: self._rule(rule, after, model)
             for key, rule in thresholds.items()
-            if key in scores or key not in self.sizes
+            if not self._is_gone(key, scores)
         }
 
-    def _rule(self, rule: Any, after: Any, model: keras.Model) -> Any:
+    def floors(self, keep_at_least: Floors, scores: Scores) -> Floors:
+        """`keep_at_least` of a step: shares of what there was at the start."""
+        if not isinstance(keep_at_least, dict):
+            check_floor(keep_at_least, "keep_at_least")
+            if isinstance(keep_at_least, numbers.Integral):
+                return keep_at_least
+            keep_at_least = {"*": keep_at_least}
+        found = {
+            key: floor
+            for key, floor in keep_at_least.items()
+            if not self._is_gone(key, scores)
+        }
+        for name, values in scores.items():
+            key = key_of(keep_at_least, name)
+            # Gates of one factor have no channels to keep.
+            if key is not None and np.ndim(values) == 1 and name in self.sizes:
+                check_floor(keep_at_least[key], f"keep_at_least[{key!r}]")
+                found[name] = channels(keep_at_least[key], self.sizes[name])
+        return found
+
+    def _is_gone(self, key: str, scores: Scores) -> bool:
+        """Whether all groups that a key speaks of went with their layers."""
+        spoken = [name for name in self.sizes if key_of([key], name)]
+        return bool(spoken) and not any(name in scores for name in spoken)
+
+    def _rule(
+        self, rule: float | th.ThresholdRule, after: float, model: keras.Model
+    ) -> float | th.ThresholdRule:
         if isinstance(rule, th.Quantile):
             return _Further(rule.q * after, rule.scope, self.sizes)
         if not isinstance(rule, th.Budget):
             return rule
-        if rule.of == "latency":
-            share = self._share(rule, after, model)
+        if rule.of == "latency" and self.clock is not None:
+            share = self._share(rule, after, self.clock, model)
             return dataclasses.replace(rule, latency=share)
         whole = self.costs[rule.of]
         limit = whole - after * (whole - rule.limit(whole))
-        return dataclasses.replace(rule, **{rule.of: limit})
+        amount: dict[str, Any] = {rule.of: limit}
+        return dataclasses.replace(rule, **amount)
 
-    def _share(self, budget: Any, after: Any, model: keras.Model) -> Any:
+    def _share(
+        self,
+        budget: th.Budget,
+        after: float,
+        clock: latency.Clock,
+        model: keras.Model,
+    ) -> float:
         """The share of its time that a step's model may take."""
-        clock = self.clock
         limit = min(1.0, budget.limit(clock.whole) / clock.whole)
         now = clock.ratio(model)
         share = (1 - after * (1 - limit)) / now
@@ -187,19 +245,19 @@ class _Start:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Further(th.Rule):
+class _Further(th.ThresholdRule):
     """Closes factors until a share of those at the start has gone."""
 
     share: float
     scope: str
-    sizes: dict
+    sizes: dict[str, int]
 
-    def close(self, gates: Any) -> Any:
+    def close(self, gates: list[th.Factors]) -> list[NDArray[np.bool_]]:
         if self.scope == "gate":
             return [self._smallest([gate])[0] for gate in gates]
         return self._smallest(gates)
 
-    def _smallest(self, gates: Any) -> Any:
+    def _smallest(self, gates: list[th.Factors]) -> list[NDArray[np.bool_]]:
         start = sum(self.sizes.get(g.name, g.values.size) for g in gates)
         now = sum(g.values.size for g in gates)
         count = max(0, int(self.share * start) - (start - now))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -12,13 +15,19 @@ from numpy.typing import NDArray
 from keras_gates.surgeon import plan_json
 from keras_gates.surgeon.build import optimizer
 from keras_gates.surgeon.build.rebuild import rebuild
+from keras_gates.surgeon.closing.options import Options
+from keras_gates.surgeon.closing.options import Request
 from keras_gates.surgeon.closing.request import factor_shapes
 from keras_gates.surgeon.closing.request import from_closed
 from keras_gates.surgeon.closing.request import from_thresholds
 from keras_gates.surgeon.report import futile
 from keras_gates.surgeon.report import table
+from keras_gates.surgeon.verifying.compare import compare
 
 if TYPE_CHECKING:
+    from keras_gates.surgeon.closing.options import Floors
+    from keras_gates.surgeon.closing.options import Scores
+    from keras_gates.surgeon.closing.options import Thresholds
     from keras_gates.surgeon.report.table import Row
     from keras_gates.surgeon.solving.solve import Solution
 
@@ -34,24 +43,57 @@ class Plan:
         closed: dict from gate name to the indices of its closed factors.
         rows: one `Row` a layer: channels, parameters and MACs before and
             after, whether that is exact, and why something stays.
+        notes: what else there is to say, a line each.
         params: `(before, after)`.
         macs: `(before, after)`, in multiply-adds for one sample.
         exact: whether nothing in it is approximate.
+        request: the thresholds, floors, and names of the scores that it was
+            made for, as data. None for a plan in JSON of version 0.1.
+        options: `exact`, `round_to` and `drop_shortcuts` as they were given;
+            the `sizes` of a `Budget`; and `groups`, the names in `closed`
+            that scores have closed.
     """
 
     def __init__(
         self,
         model: keras.Model,
         closed: dict[str, list[int]],
-        options: dict[str, int | list[str] | None],
-        rows: list[Row],
-        notes: list[str],
+        options: Options,
+        request: Request | None,
+        describe: Callable[[], tuple[list[Row], list[str]]],
+        masks: Mapping[str, NDArray[np.bool_]] | None = None,
     ) -> None:
+        """A plan; users get theirs from `plan`.
+
+        Args:
+            model: the model.
+            closed: as the attribute.
+            options: as the attribute.
+            request: as the attribute.
+            describe: makes the rows and notes, when they are first read.
+            masks: the closed factors as boolean arrays, by gate name; found
+                from `closed` and the model by default.
+        """
         self.model = model
         self.closed = closed
         self.options = options
-        self.rows = rows
-        self.notes = notes
+        self.request = request
+        self._describe = describe
+        self._masks = masks
+
+    @functools.cached_property
+    def _described(self) -> tuple[list[Row], list[str]]:
+        return self._describe()
+
+    @property
+    def rows(self) -> list[Row]:
+        """One `Row` a layer."""
+        return self._described[0]
+
+    @property
+    def notes(self) -> list[str]:
+        """What else there is to say, a line each."""
+        return self._described[1]
 
     @property
     def params(self) -> tuple[int, int]:
@@ -64,13 +106,14 @@ class Plan:
         return table.total(self.rows, "macs")
 
     @property
-    def exact(self) -> Any:
+    def exact(self) -> bool:
+        """Whether nothing in it is approximate."""
         return all(row.exact for row in self.rows)
 
     def __str__(self) -> str:
         return table.text(self)
 
-    def __repr__(self) -> Any:
+    def __repr__(self) -> str:
         before, after = self.params
         return (
             f"<Plan for '{self.model.name}': {before:,} -> {after:,} "
@@ -94,41 +137,93 @@ class Plan:
             ValueError: the weights have changed so that other channels
                 would go than the plan says.
         """
-        options = self.options
-        solution = from_closed(
-            self.model,
-            self.masks(),
-            options["exact"],
-            options["drop_shortcuts"],
-            options.get("groups"),
-        )
-        rows, _ = table.describe(solution)
-        if [r.after for r in rows] != [r.after for r in self.rows]:
+        # Which channels are known to be constant depends on weights, and so
+        # does what is left: to solve again takes less time than to find out
+        # whether one of them has changed.
+        solution = from_closed(self.model, self.masks(), self.options)
+        widths = table.widths(solution, self.options.sizes)
+        if widths != [row.after for row in self.rows]:
             raise ValueError(
                 f"The weights of '{self.model.name}' have changed since this "
                 "plan was made, so that it no longer removes what it says. "
                 "Make a new plan."
             )
-        solution.options = self.options
-        return _build(self.model, solution, keep_optimizer)
+        return self._built(solution, keep_optimizer)
+
+    def _built(self, solution: Solution, keep_optimizer: bool) -> keras.Model:
+        """The pruned model, from a solution for the weights as they are."""
+        if keep_optimizer:
+            if self.options.drop_shortcuts:
+                raise ValueError(
+                    "`keep_optimizer` goes on with a training, and "
+                    "`drop_shortcuts` changes what was trained. Pass one of "
+                    "them; compile the result anew for the other."
+                )
+            optimizer.check(self.model, solution.graph)
+        decision, folds = solution.decision, solution.folds
+        pruned = rebuild(solution.graph, decision, folds)
+        if keep_optimizer:
+            optimizer.carry(self.model, pruned, decision, folds)
+        return pruned
+
+    def verify(
+        self,
+        pruned: keras.Model,
+        x: Any = None,
+        *,
+        samples: int = 8,
+        seed: int = 0,
+    ) -> dict[str, float]:
+        """How far a pruned model is off, as `surgeon.verify` says.
+
+        Args:
+            pruned: What `apply` returned, or `prune` with the same arguments.
+            x: As in `surgeon.verify`: inputs to compare on; random normal
+                ones by default.
+            samples: How many random samples.
+            seed: Seed of the random inputs.
+
+        Returns:
+            A dict from output name to `max|original - pruned| /
+            max|original|`.
+
+        Raises:
+            ValueError: As `surgeon.verify`.
+        """
+        return compare(
+            self.model,
+            pruned,
+            x,
+            samples,
+            seed,
+            self.masks(),
+            self.options.exact,
+            self.options.drop_shortcuts,
+            self.options.groups,
+        )
 
     def masks(self) -> dict[str, NDArray[np.bool_]]:
         """The closed factors as boolean arrays, by gate name."""
-        options = self.options
-        found = options["exact"], options.get("groups")
-        masks = {}
-        shapes = factor_shapes(self.model, self.closed, *found)
-        for name, shape in shapes.items():
-            masks[name] = np.zeros(shape, bool)
-            masks[name].reshape(-1)[self.closed[name]] = True
+        if self._masks is None:
+            self._masks = self._found_masks()
+        return {name: mask.copy() for name, mask in self._masks.items()}
+
+    def _found_masks(self) -> dict[str, NDArray[np.bool_]]:
+        shapes = factor_shapes(self.model, self.closed, self.options)
+        masks = {name: np.zeros(shape, bool) for name, shape in shapes.items()}
+        for name, mask in masks.items():
+            mask.reshape(-1)[self.closed[name]] = True
         return masks
 
     def to_json(self) -> str:
-        """The plan as JSON text."""
-        return plan_json.dump(self)
+        """The plan as JSON text, what it was asked for included."""
+        content = plan_json.Content(
+            self.closed, self.options, self.request, self.rows, self.notes
+        )
+        return plan_json.dump(self.model, content)
 
     @classmethod
-    def from_json(cls, text: str | None, model: keras.Model) -> Plan:
+    def from_json(cls, text: str, model: keras.Model) -> Plan:
         """A plan from JSON text, for the model that it was made for.
 
         Args:
@@ -138,17 +233,24 @@ class Plan:
         Raises:
             ValueError: the text is no plan, or a plan for another model.
         """
-        return cls(model, *plan_json.load(text, model))
+        content = plan_json.load(text, model)
+        return cls(
+            model,
+            content.closed,
+            content.options,
+            content.request,
+            lambda: (content.rows, content.notes),
+        )
 
 
 def plan(
-    model: int | keras.Layer | type[Any] | None,
-    thresholds: Any,
+    model: keras.Model,
+    thresholds: Thresholds,
     *,
-    scores: dict[str, NDArray[np.float64]] | None = None,
-    keep_at_least: bool | dict[str, float] | float = 0,
-    round_to: bool | float = 1,
-    exact: int | str | None = True,
+    scores: Scores | None = None,
+    keep_at_least: Floors = 0,
+    round_to: int = 1,
+    exact: bool = True,
     drop_shortcuts: bool = False,
 ) -> Plan:
     """Say what pruning would do, without doing it.
@@ -198,31 +300,49 @@ def plan(
     >>> kg.surgeon.plan(model, kg.Quantile(0.5)).params
     (194, 90)
     """
-    solution, floors = from_thresholds(
-        model,
-        thresholds,
-        scores,
-        keep_at_least,
-        round_to,
-        exact,
-        drop_shortcuts,
+    options = Options(exact, round_to, drop_shortcuts)
+    found, _ = _solved(model, thresholds, scores, keep_at_least, options)
+    _ = found.rows  # made now, of the weights as they are
+    return found
+
+
+def _solved(
+    model: keras.Model,
+    thresholds: Thresholds,
+    scores: Scores | None,
+    keep_at_least: Floors,
+    options: Options,
+) -> tuple[Plan, Solution]:
+    """A plan whose rows are not made yet, and what it was made of.
+
+    To prune takes the solution at once, and no row.
+    """
+    solution, options, notes = from_thresholds(
+        model, thresholds, scores, keep_at_least, options
     )
-    rows, notes = table.describe(solution)
+
+    def describe() -> tuple[list[Row], list[str]]:
+        rows, told = table.describe(solution, options.sizes)
+        return rows, told + notes
+
     closed = {
         name: np.flatnonzero(mask.reshape(-1)).tolist()
         for name, mask in solution.closed.items()
     }
-    return Plan(model, closed, solution.options, rows, notes + floors)
+    request = Request.of(thresholds, keep_at_least, scores)
+    masks = solution.closed
+    found = Plan(model, closed, options, request, describe, masks)
+    return found, solution
 
 
 def prune(
-    model: int | keras.Layer | type[Any] | None,
-    thresholds: Any,
+    model: keras.Model,
+    thresholds: Thresholds,
     *,
-    scores: Any = None,
-    keep_at_least: bool | dict[str, int] | float = 0,
-    round_to: bool | float = 1,
-    exact: int | str | None = True,
+    scores: Scores | None = None,
+    keep_at_least: Floors = 0,
+    round_to: int = 1,
+    exact: bool = True,
     drop_shortcuts: bool = False,
     keep_optimizer: bool = False,
 ) -> keras.Model:
@@ -278,31 +398,7 @@ def prune(
     >>> [layer.units for layer in small.layers]
     [8, 2]
     """
-    solution, _ = from_thresholds(
-        model,
-        thresholds,
-        scores,
-        keep_at_least,
-        round_to,
-        exact,
-        drop_shortcuts,
-    )
+    options = Options(exact, round_to, drop_shortcuts)
+    found, solution = _solved(model, thresholds, scores, keep_at_least, options)
     futile.warn(solution, model.name)
-    return _build(model, solution, keep_optimizer)
-
-
-def _build(
-    model: keras.Model, solution: Solution, keep_optimizer: bool
-) -> keras.Model:
-    if keep_optimizer:
-        if solution.options["drop_shortcuts"]:
-            raise ValueError(
-                "`keep_optimizer` goes on with a training, and "
-                "`drop_shortcuts` changes what was trained. Pass one of them; "
-                "compile the result anew for the other."
-            )
-        optimizer.check(model, solution.graph)
-    pruned = rebuild(solution.graph, solution.decision, solution.folds)
-    if keep_optimizer:
-        optimizer.carry(model, pruned, solution.decision, solution.folds)
-    return pruned
+    return found._built(solution, keep_optimizer)

@@ -6,95 +6,124 @@ import dataclasses
 import hashlib
 import json
 import math
-from typing import TYPE_CHECKING
 from typing import Any
+from typing import NamedTuple
 
 import keras
 
 from keras_gates.graphs import graph as gr
+from keras_gates.surgeon.closing.options import Options
+from keras_gates.surgeon.closing.options import Request
 from keras_gates.surgeon.closing.request import factor_shapes
 from keras_gates.surgeon.report import table
 
-if TYPE_CHECKING:
-    pass
-
-_FORMAT = 1
+# Format 1 is that of version 0.1, which holds no request.
+_FORMAT, _FORMATS = 2, (1, 2)
 
 
-def dump(plan: Any) -> str:
-    """A plan as JSON text."""
-    return json.dumps(
-        {
-            "format": _FORMAT,
-            "model": plan.model.name,
-            "fingerprint": fingerprint(plan.model),
-            "options": plan.options,
-            "closed": plan.closed,
-            "rows": [dataclasses.asdict(row) for row in plan.rows],
-            "notes": plan.notes,
-        },
-        indent=1,
-    )
+class Content(NamedTuple):
+    """What of a plan is stored.
+
+    Attributes:
+        closed: `{name of a gate or group: indices of closed factors}`.
+        options: how it removes them.
+        request: what it was asked to close; None if that is not known.
+        rows: one for each layer.
+        notes: what else there is to say.
+    """
+
+    closed: dict[str, list[int]]
+    options: Options
+    request: Request | None
+    rows: list[table.Row]
+    notes: list[str]
 
 
-def load(text: str | None, model: keras.Model) -> Any:
-    """The `closed, options, rows, notes` of a plan for this model.
+def dump(model: keras.Model, content: Content) -> str:
+    """A plan for a model as JSON text."""
+    request = content.request
+    fields = {
+        "format": _FORMAT,
+        "model": model.name,
+        "fingerprint": fingerprint(model),
+        "request": request and dataclasses.asdict(request),
+        "options": dataclasses.asdict(content.options),
+        "closed": content.closed,
+        "rows": [dataclasses.asdict(row) for row in content.rows],
+        "notes": content.notes,
+    }
+    return json.dumps(fields, indent=1)
+
+
+def load(text: str, model: keras.Model) -> Content:
+    """What a plan for this model holds.
 
     Raises:
         ValueError: the text is no plan, or a plan for another model.
     """
-    data = _parsed(text)
-    if data["fingerprint"] != fingerprint(model):
-        raise ValueError(
-            f"This plan was made for a model '{data['model']}' whose "
-            f"layers, shapes or names are not those of '{model.name}'. "
-            "Apply it to the model that it was made for, or make a new plan."
-        )
-    closed, options = data["closed"], data["options"]
-    scored = options.get("groups")
-    shapes = factor_shapes(model, closed, options["exact"], scored)
-    _check_closed(closed, {n: math.prod(s) for n, s in shapes.items()})
-    return [data[name] for name in ("closed", "options", "rows", "notes")]
-
-
-def _parsed(text: str | None) -> dict[str, Any]:
-    """The fields of a plan's JSON text."""
     try:
         data = json.loads(text)
         version = data["format"]
-        if version == _FORMAT:
-            return _fields(data)
+        if version in _FORMATS:
+            name, hashed, content = _read(data)
     except KeyError as error:
         raise _no_plan(f"it has no {error}") from error
     except (AttributeError, TypeError, ValueError) as error:
         raise _no_plan(f"{type(error).__name__}: {error}") from error
-    raise ValueError(
-        f"This plan has format {version!r}, and this version of keras_gates "
-        f"reads format {_FORMAT}. Make the plan again."
+    if version not in _FORMATS:
+        raise ValueError(
+            f"This plan has format {version!r}, and this version of "
+            f"keras_gates reads format {' and '.join(map(str, _FORMATS))}. "
+            "Make the plan again."
+        )
+    if hashed != fingerprint(model):
+        raise ValueError(
+            f"This plan was made for a model '{name}' whose "
+            f"layers, shapes or names are not those of '{model.name}'. "
+            "Apply it to the model that it was made for, or make a new plan."
+        )
+    shapes = factor_shapes(model, content.closed, content.options)
+    sizes = {name: math.prod(shape) for name, shape in shapes.items()}
+    _check_closed(content.closed, sizes)
+    return content
+
+
+def _read(data: dict[str, Any]) -> tuple[str, str, Content]:
+    """The name and fingerprint of a plan's model, and its content."""
+    content = Content(
+        {name: list(at) for name, at in data["closed"].items()},
+        _options(data["options"]),
+        None if data["format"] == 1 else _request(data["request"]),
+        [table.Row.from_dict(row) for row in data["rows"]],
+        list(data["notes"]),
+    )
+    return data["model"], data["fingerprint"], content
+
+
+def _options(data: dict[str, Any]) -> Options:
+    """The options; in format 1 only the first two were always there."""
+    groups = data.get("groups")
+    return Options(
+        data["exact"],
+        data["round_to"],
+        data.get("drop_shortcuts", False),
+        data.get("sizes"),
+        None if groups is None else tuple(groups),
     )
 
 
-def _fields(data: dict[str, Any]) -> dict[str, Any]:
-    options = {name: data["options"][name] for name in ("exact", "round_to")}
-    # Plans of older versions do not speak of it.
-    dropped = data["options"].get("drop_shortcuts", False)
-    options["drop_shortcuts"] = dropped
-    if "groups" in data["options"]:
-        options["groups"] = list(data["options"]["groups"])
-    options["sizes"] = data["options"].get("sizes")
-    return {
-        "model": data["model"],
-        "fingerprint": data["fingerprint"],
-        "closed": {name: list(at) for name, at in data["closed"].items()},
-        "options": options,
-        "rows": [table.Row.from_dict(row) for row in data["rows"]],
-        "notes": list(data["notes"]),
-    }
+def _request(data: dict[str, Any] | None) -> Request | None:
+    if data is None:  # of a plan that was read from format 1
+        return None
+    scores = data["scores"]
+    return Request(
+        data["thresholds"],
+        data["keep_at_least"],
+        None if scores is None else tuple(scores),
+    )
 
 
-def _check_closed(
-    closed: dict[str, list[int | str]], sizes: dict[str, int]
-) -> None:
+def _check_closed(closed: dict[str, list[int]], sizes: dict[str, int]) -> None:
     """Refuse a plan that closes what the model does not have."""
     for name, found in closed.items():
         size = sizes.get(name)
@@ -104,7 +133,7 @@ def _check_closed(
             raise _no_plan(f"gate '{name}' has {size} factors, not {found}")
 
 
-def _no_plan(why: str) -> Any:
+def _no_plan(why: str) -> ValueError:
     return ValueError(
         "This is not the JSON of a keras_gates plan. Expected what "
         f"`Plan.to_json()` returns. ({why})"

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -12,7 +12,6 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.variables import values_of
 from keras_gates.surgeon.gates import expand
@@ -21,23 +20,18 @@ from keras_gates.surgeon.plan import Plan
 from keras_gates.surgeon.plan import plan as make_plan
 from keras_gates.surgeon.plan_json import fingerprint
 from keras_gates.surgeon.verifying import closed_places
-from keras_gates.surgeon.verifying import masked_run
-from keras_gates.surgeon.verifying import sample_inputs
+from keras_gates.surgeon.verifying.compare import compare
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
-    from keras_gates.thresholds.budget import Budget
-
-# A model with wrong channels is off by as much as its outputs vary. That has
-# to stand out from what rounding does, some 1e-6 of their scale in float32.
-_VISIBLE = 1e-4
+    from keras_gates.surgeon.closing.options import Thresholds
 
 
 def verify(
     model: keras.Model,
     pruned: keras.Model,
-    thresholds: Budget | Plan | float,
-    x: NDArray[np.float64] | None = None,
+    thresholds: Thresholds | Plan,
+    x: Any = None,
     *,
     samples: int = 8,
     seed: int = 0,
@@ -105,105 +99,24 @@ def verify(
     >>> max(kg.surgeon.verify(model, small, kg.Quantile(0.5)).values()) < 1e-5
     True
     """
-    decided = _decided(model, thresholds, options)
-    batches = sample_inputs.batches(model, x, samples, seed)
-    closing, *others = closed_places.find(
+    found = _plan_of(model, thresholds, options)
+    return compare(
         model,
-        decided.masks(),
-        decided.options["exact"],
-        decided.options["drop_shortcuts"],
-        decided.options.get("groups"),
-    )
-    few = sample_inputs.few(model, batches[0])
-    masked_run.check_recorded(model, few)
-    expected = masked_run.outputs(model, batches, closing)
-    got = masked_run.outputs(pruned, batches)
-    _check_shapes(model, expected, pruned, got)
-    far = masked_run.differences(expected, got)
-    for other in others:
-        pair = [masked_run.outputs(model, [few], c) for c in (closing, other)]
-        far = [*map(max, far, masked_run.differences(*pair))]
-    names = _output_names(model)
-    _warn(model, names, expected, far, sample_inputs.count(batches))
-    return dict(zip(names, far, strict=True))
-
-
-def _check_shapes(
-    model: keras.Model,
-    expected: list[NDArray[np.float64]],
-    pruned: keras.Model,
-    got: list[NDArray[np.float64]],
-) -> None:
-    if [y.shape for y in expected] != [y.shape for y in got]:
-        raise ValueError(
-            f"The outputs of '{pruned.name}' have the shapes "
-            f"{[y.shape for y in got]}, and those of '{model.name}' "
-            f"{[y.shape for y in expected]}. `verify` compares a model with "
-            "what `prune` returned for it."
-        )
-
-
-def _warn(
-    model: keras.Model,
-    names: list[str],
-    expected: list[NDArray[np.float64]],
-    far: list[float],
-    samples: int,
-) -> None:
-    """Tell of outputs whose agreement proves nothing.
-
-    Where they differ by much, that is proof enough.
-    """
-    visible = max(_VISIBLE, _coarsest(model))
-    flat = {
-        name: variation
-        for name, variation, one in zip(
-            names, map(_variation, expected), far, strict=True
-        )
-        if one <= visible and not variation > visible
-    }
-    if not flat:
-        return
-    if samples == 1:
-        what = (
-            "one sample does not show whether the outputs depend on the "
-            "inputs at all"
-        )
-    else:
-        what = "; ".join(
-            f"output '{name}' varies by {variation:.1g} of its scale over the "
-            f"{samples} samples, which a model with wrong channels would do "
-            "as well"
-            for name, variation in flat.items()
-        )
-    warnings.warn(
-        f"`verify` can't tell whether the model that was made of "
-        f"'{model.name}' is right: {what}. Pass inputs like those that it was "
-        "trained on, verify(..., x=...), several and of different classes.",
-        UserWarning,
-        stacklevel=3,
+        pruned,
+        x,
+        samples,
+        seed,
+        found.masks(),
+        found.options.exact,
+        found.options.drop_shortcuts,
+        found.options.groups,
     )
 
 
-def _variation(output: NDArray[np.float64]) -> float:
-    """The largest deviation of a coordinate over samples, by the scale."""
-    output = output.astype("float64")
-    scale = np.abs(output).max(initial=0.0)
-    if not output.ndim or not 0 < scale < np.inf:
-        return 0.0
-    return float(output.std(axis=0).max(initial=0.0) / scale)
-
-
-def _coarsest(model: keras.Model) -> float:
-    """The rounding of the coarsest type that the model computes in."""
-    types = {layer.compute_dtype for layer in create.sublayers(model)}
-    return max(map(masked_run.resolution_of, types), default=0.0)
-
-
-def _decided(
+def _plan_of(
     model: keras.Model,
-    thresholds: Budget | Plan | float,
-    options: dict[str, int],
+    thresholds: Thresholds | Plan,
+    options: dict[str, Any],
 ) -> Plan:
     """The plan to check, made here unless it is given."""
     if not isinstance(thresholds, Plan):
@@ -224,8 +137,10 @@ def _decided(
 
 @contextlib.contextmanager
 def closed_gates(
-    model: keras.Model, masks: Any, graph: Graph | None = None
-) -> Iterator[Any]:
+    model: keras.Model,
+    masks: Mapping[str, NDArray[np.bool_]],
+    graph: Graph | None = None,
+) -> Iterator[keras.Model]:
     """Within, the closed factors of `model` are exactly 0.
 
     For what runs the model by itself, `model.evaluate` say; the weights
@@ -262,11 +177,3 @@ def closed_gates(
     finally:
         for variable, before, _, _ in found:
             variable.assign(before)
-
-
-def _output_names(model: keras.Model) -> list[str]:
-    names, seen = [], {}
-    for name in gr.functional_of(model).output_names:
-        seen[name] = seen.get(name, -1) + 1
-        names.append(f"{name}_{seen[name]}" if seen[name] else name)
-    return names

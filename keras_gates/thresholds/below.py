@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_gates.thresholds.rule import Rule
+from keras_gates.thresholds.rule import ThresholdRule
 from keras_gates.thresholds.rule import check_number
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Below(Rule):
+class Below(ThresholdRule):
     """Closes each gate factor with `|factor| < threshold`, strictly.
 
     A plain number as `thresholds` means this rule.
@@ -46,5 +46,5 @@ class Below(Rule):
                 f"their absolute value. Received: {self.threshold!r}."
             )
 
-    def close(self, gates: list[Factors]) -> list[NDArray[np.bool_] | bool]:
+    def close(self, gates: list[Factors]) -> list[NDArray[np.bool_]]:
         return [np.abs(g.values) < self.threshold for g in gates]

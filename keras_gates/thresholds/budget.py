@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
-import warnings
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_gates._checks import renamed_arguments
 from keras_gates.thresholds.floor import check_floor
-from keras_gates.thresholds.rule import Rule
+from keras_gates.thresholds.rule import ThresholdRule
 from keras_gates.thresholds.rule import check_number
+
+if TYPE_CHECKING:
+    from keras_gates.thresholds.rule import Factors
 
 COSTS = ("macs", "params", "latency")
 
 
+@renamed_arguments(keep_at_least="keep_essential")
 @dataclasses.dataclass(frozen=True)
-class Budget(Rule):
+class Budget(ThresholdRule):
     """Closes the smallest factors until the pruned model costs no more.
 
     All factors that the rule is given are ranked together by size, and the
@@ -32,7 +40,7 @@ class Budget(Rule):
     would close for nothing stays open.
 
     A search must not starve a layer: where nothing leads round a gate,
-    `keep_at_least` of its channels stay open, and a gate of one factor stays
+    `keep_essential` of its channels stay open, and a gate of one factor stays
     open. The plan's notes tell which. Where a shortcut does lead round a
     filter gate, all of its channels may close, and the branch goes. Each
     output goes on to depend on the values of every input that it depended on;
@@ -52,9 +60,9 @@ class Budget(Rule):
             `predict_on_batch`, on this machine and backend, in turn with the
             whole model; the choice varies with the noise, so keep the plan.
             Steps of 1/64 of the factors are tried.
-        keep_at_least: Channels that stay open where nothing leads round: a
-            whole number, or a share below 1 of each gate's own. At least
-            one does.
+        keep_essential: Channels that stay open of each gate that nothing
+            leads round: a whole number, or a share below 1 of the gate's own.
+            At least one does. (`keep_at_least` of `plan` is for every gate.)
         normalize: Whether to rank factors by their size relative to the
             mean of their gate (for gates of one factor, of their kind), for
             models whose layers' factors are on different scales.
@@ -92,7 +100,7 @@ class Budget(Rule):
     macs: float | None = None
     params: float | None = None
     latency: float | None = None
-    keep_at_least: float = 0.05
+    keep_essential: float = 0.05
     normalize: bool = False
     batch_size: int = 1
     sizes: tuple | list | dict | None = dataclasses.field(
@@ -114,7 +122,7 @@ class Budget(Rule):
                 f"The {self.of} of a Budget must be more than 0. Received: "
                 f"{self.amount!r}."
             )
-        check_floor(self.keep_at_least, "keep_at_least")
+        check_floor(self.keep_essential, "keep_essential")
         if not isinstance(self.normalize, bool):
             raise TypeError(
                 "`normalize` must be True or False. Received: "
@@ -147,23 +155,7 @@ class Budget(Rule):
         """How much may be left of a model that costs `whole`."""
         return self.amount * whole if self.amount <= 1 else self.amount
 
-    def get_config(self) -> Any:
-        """The arguments, as JSON can hold them: without `measure`.
-
-        Warns:
-            UserWarning: there is a `measure`, which has to be passed again.
-        """
-        names = [f.name for f in dataclasses.fields(self)]
-        config = {name: getattr(self, name) for name in names}
-        if config.pop("measure") is not None:
-            warnings.warn(
-                "The config of a Budget can't hold its `measure`, which is a "
-                "function. Pass it again: Budget(**config, measure=...).",
-                stacklevel=2,
-            )
-        return config
-
-    def close(self, gates: Any) -> None:
+    def close(self, gates: list[Factors]) -> list[NDArray[np.bool_]]:
         raise TypeError(
             "A Budget is counted on a pruned model, so that factors alone "
             "do not tell what it closes. Pass it to keras_gates.surgeon.plan "

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 import numbers
+from typing import Any
 
 
-def check_floor(floor: bool | float, argument: str) -> None:
+def check_floor(floor: Any, argument: str) -> None:
     """Refuse what is neither a number of channels nor a share of them.
 
     Raises:
@@ -26,7 +27,7 @@ def check_floor(floor: bool | float, argument: str) -> None:
         )
 
 
-def channels(floor: int, count: int) -> int:
+def channels(floor: float, count: int) -> int:
     """The number of channels that a floor means for a gate of `count`."""
     if isinstance(floor, numbers.Integral):
         return min(int(floor), count)

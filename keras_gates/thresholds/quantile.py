@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_gates.thresholds.rule import Rule
+from keras_gates.thresholds.rule import ThresholdRule
 from keras_gates.thresholds.rule import check_number
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclasses.dataclass(frozen=True)
-class Quantile(Rule):
+class Quantile(ThresholdRule):
     """Closes the smallest share `q` of the factors.
 
     Of `n` factors, the `int(q * n)` with the smallest absolute values are

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import numbers
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -18,10 +20,9 @@ from keras_gates.thresholds.floor import check_floor
 from keras_gates.thresholds.rule import KINDS
 from keras_gates.thresholds.rule import NAMED
 from keras_gates.thresholds.rule import VECTORS
-from keras_gates.thresholds.rule import Rule
+from keras_gates.thresholds.rule import ThresholdRule
 
 if TYPE_CHECKING:
-    from keras_gates.thresholds.quantile import Quantile
     from keras_gates.thresholds.rule import Factors
 
 
@@ -49,22 +50,25 @@ def asked(thresholds: Any, gates: list[Factors]) -> list[Factors]:
 
 
 def resolve(
-    thresholds: Quantile | dict[str, Quantile | float] | float,
+    thresholds: Any,
     gates: list[Factors],
-    keep_at_least: bool | dict[str, int] | float = 0,
+    keep_at_least: dict[str, float] | float = 0,
 ) -> dict[str, NDArray[np.bool_]]:
     """Decide which factors are closed.
 
     Args:
-        thresholds: A number (for every gate), a `Rule`, or a dict of these
-            by kind (`"filter"`, `"layer"`, `"branch"`, `"block"`,
-            `"batch_norm"`, `"stripe"`) or by gate name. A name goes before
-            a kind; gates that a dict does not speak of stay open.
+        thresholds: A number (for every gate), a `ThresholdRule`, or a dict of
+            these by kind (`"filter"`, `"layer"`, `"branch"`, `"block"`,
+            `"batch_norm"`, `"stripe"`), by gate name, or by a pattern of
+            names, in which `*` stands for anything. A name goes before a
+            pattern, the first pattern that fits before those after it, and
+            a pattern before a kind; gates that a dict does not speak of stay
+            open.
         gates: A list of `Factors`.
         keep_at_least: How many channels of each filter gate stay open at
             least, those of the largest factors: a number, a share below 1
-            of the gate's own, or a dict of these by gate name. Scalar gates
-            have no channels, and are closed regardless.
+            of the gate's own, or a dict of these by gate name or pattern.
+            Scalar gates have no channels, and are closed regardless.
 
     Returns:
         A dict from gate name to boolean array.
@@ -72,8 +76,8 @@ def resolve(
     Raises:
         TypeError: If `thresholds` or `keep_at_least` is of another type.
         ValueError: If a number is negative or NaN, a key of `thresholds` is
-            neither a kind nor the name of a gate, or one of `keep_at_least`
-            is not the name of a filter gate.
+            neither a kind nor fits the name of a gate, or one of
+            `keep_at_least` fits no filter gate.
     """
     groups = _groups(thresholds, gates)
     closed = {g.name: np.zeros(g.values.shape, bool) for g in gates}
@@ -96,7 +100,9 @@ def resolve(
     return closed
 
 
-def part_budget(thresholds: Any, gates: list[Factors]) -> tuple[Any, ...]:
+def part_budget(
+    thresholds: Any, gates: list[Factors]
+) -> tuple[Any, Budget | None, list[Factors]]:
     """Take the budget out of thresholds.
 
     Args:
@@ -132,34 +138,60 @@ def part_budget(thresholds: Any, gates: list[Factors]) -> tuple[Any, ...]:
     return fixed, budget, members
 
 
-def _groups(thresholds: Any, gates: list[Factors]) -> Any:
+def key_of(
+    keys: Iterable[str], name: str, kind: str | None = None
+) -> str | None:
+    """The key of a dict that speaks of a gate, or None.
+
+    Its own name goes first, then the first pattern that fits it, then its
+    kind.
+    """
+    names = list(keys)
+    if name in names:
+        return name
+    for key in names:
+        if key not in KINDS and fnmatch.fnmatchcase(name, key):
+            return key
+    return kind if kind in names else None
+
+
+def _groups(
+    thresholds: Any, gates: list[Factors]
+) -> list[tuple[ThresholdRule, list[Factors]]]:
     """`(rule, gates)` pairs; each gate is in one of them at most."""
     if not isinstance(thresholds, dict):
         return [(_rule(thresholds, "thresholds"), list(gates))]
-    names = {g.name for g in gates}
+    names = [g.name for g in gates]
     for key in thresholds:
-        if key not in names and key not in KINDS:
-            raise ValueError(
-                f"`thresholds` has the key {key!r}, which is neither a kind "
-                f"of gate ({', '.join(KINDS)}) nor the name of one."
-                f"{suggestion(key, [*KINDS, *names])} Gates of this model: "
-                f"{listed(sorted(names))}."
-            )
-    groups = []
-    for key, value in thresholds.items():
-        members = [
-            g
-            for g in gates
-            if g.name == key or (g.kind == key and g.name not in thresholds)
-        ]
-        groups.append((_rule(value, f"thresholds[{key!r}]"), members))
-    return groups
+        if key not in KINDS:
+            _check_fits(key, names, "thresholds", "gate")
+    members: dict[str, list[Factors]] = {key: [] for key in thresholds}
+    for gate in gates:
+        own = key_of(thresholds, gate.name, gate.kind)
+        if own is not None:
+            members[own].append(gate)
+    return [
+        (_rule(value, f"thresholds[{key!r}]"), members[key])
+        for key, value in thresholds.items()
+    ]
 
 
-def _rule(
-    value: Quantile | bool | float | str | None, argument: str
-) -> Below | Quantile:
-    if isinstance(value, Rule):
+def _check_fits(key: Any, names: list[str], argument: str, what: str) -> None:
+    """Refuse a key that fits the name of no gate."""
+    known = [*KINDS, *names] if argument == "thresholds" else names
+    if any(key_of([str(key)], name) for name in names):
+        return
+    kinds = f"a kind of gate ({', '.join(KINDS)})"
+    either = f"neither {kinds} nor" if argument == "thresholds" else "not"
+    raise ValueError(
+        f"`{argument}` has the key {key!r}, which is {either} the name of a "
+        f"{what}, nor a pattern that fits one.{suggestion(key, known)} "
+        f"{what.capitalize()}s of this model: {listed(sorted(names))}."
+    )
+
+
+def _rule(value: Any, argument: str) -> ThresholdRule:
+    if isinstance(value, ThresholdRule):
         return value
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
@@ -174,7 +206,7 @@ def _rule(
 
 
 def _checked(
-    mask: NDArray[np.bool_] | bool, gate: Factors, rule: Below | Quantile
+    mask: Any, gate: Factors, rule: ThresholdRule
 ) -> NDArray[np.bool_]:
     """The mask as an array of its own, if a rule made it as it should."""
     mask = np.array(mask)
@@ -189,19 +221,19 @@ def _checked(
 
 
 def _floors(
-    keep_at_least: bool | dict[str, int] | float, gates: list[Factors]
-) -> dict[str, int]:
+    keep_at_least: dict[str, float] | float, gates: list[Factors]
+) -> dict[str, float]:
     """How many channels stay open, by gate name."""
-    names = {g.name for g in gates if g.kind in VECTORS}
+    names = [g.name for g in gates if g.kind in VECTORS]
     if not isinstance(keep_at_least, dict):
         check_floor(keep_at_least, "keep_at_least")
         return dict.fromkeys(names, keep_at_least)
-    for name, floor in keep_at_least.items():
-        if name not in names:
-            raise ValueError(
-                f"`keep_at_least` has the key {name!r}, which is not the "
-                f"name of a filter gate.{suggestion(name, names)} Filter "
-                f"gates of this model: {listed(sorted(names))}."
-            )
-        check_floor(floor, f"keep_at_least[{name!r}]")
-    return keep_at_least
+    for key, floor in keep_at_least.items():
+        _check_fits(key, names, "keep_at_least", "filter gate")
+        check_floor(floor, f"keep_at_least[{key!r}]")
+    keys = {name: key_of(keep_at_least, name) for name in names}
+    return {
+        name: keep_at_least[key]
+        for name, key in keys.items()
+        if key is not None
+    }

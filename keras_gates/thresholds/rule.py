@@ -5,9 +5,9 @@ from __future__ import annotations
 import dataclasses
 import math
 import numbers
-from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 KINDS = ("filter", "layer", "branch", "block", "batch_norm", "stripe", "group")
 # Their factors are a vector, one for each channel.
@@ -18,27 +18,41 @@ NAMED = ("batch_norm",)
 
 @dataclasses.dataclass(frozen=True)
 class Factors:
-    """The factors of one gate, under the name that thresholds use."""
+    """The factors of one gate, under the name that thresholds use.
+
+    Attributes:
+        name: the path of the gate.
+        kind: one of `KINDS`.
+        values: its factors, floats: `()` for a gate of one factor,
+            `(channels,)` for one of channels, `(height, width, filters)` for
+            stripes.
+    """
 
     name: str
     kind: str
-    values: np.ndarray
+    values: NDArray[np.floating]
 
 
-class Rule:
+class ThresholdRule:
     """Base class of rules that choose which gates to close.
 
     A rule sees all the gates it is given at once, so that it may compare
     them.
+
+    Example:
+    >>> import numpy as np
+    >>> from keras_gates.thresholds import Factors, ThresholdRule
+    >>> class Negative(ThresholdRule):
+    ...     def close(self, gates):
+    ...         return [gate.values < 0 for gate in gates]
+    >>> gate = Factors("gate", "filter", np.array([0.5, -0.5]))
+    >>> Negative().close([gate])[0].tolist()
+    [False, True]
     """
 
-    def close(self, gates: Any) -> None:
+    def close(self, gates: list[Factors]) -> list[NDArray[np.bool_]]:
         """Return a boolean array for each of the `Factors`."""
         raise NotImplementedError
-
-    def get_config(self) -> Any:
-        """The arguments of the rule, as JSON can hold them."""
-        return dataclasses.asdict(self)
 
 
 def check_number(value: float, what: str) -> None:

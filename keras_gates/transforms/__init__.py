@@ -1,8 +1,11 @@
 """Transforms: a new model from a model, with the weights kept."""
 
+from __future__ import annotations
+
 from keras_gates.transforms.added_shortcuts import AddedShortcut
 from keras_gates.transforms.added_shortcuts import added_shortcuts
 from keras_gates.transforms.added_shortcuts import drop_shortcuts
+from keras_gates.transforms.binarize import binarize
 from keras_gates.transforms.drop_betas import drop_betas
 from keras_gates.transforms.finding.convolutions import Convolutions
 from keras_gates.transforms.finding.convolutions import find_convolutions
@@ -25,6 +28,7 @@ __all__ = [
     "GateSpec",
     "Structure",
     "added_shortcuts",
+    "binarize",
     "drop_betas",
     "drop_shortcuts",
     "find_convolutions",

@@ -25,6 +25,7 @@ from keras_gates.transforms.gating.piece_gates import insert_pieces
 from keras_gates.transforms.gating.piece_gates import make_gate
 from keras_gates.transforms.gating.spec import check_one_of
 from keras_gates.transforms.gating.spec import parse
+from keras_gates.transforms.gating.weighing import COSTS
 from keras_gates.transforms.gating.weighing import Shares
 
 if TYPE_CHECKING:
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from keras_gates.transforms.finding.channels import Channels
     from keras_gates.transforms.gating.spec import GateSpec
 
-STARTS = ("residual", "same")
+STARTS = ("same", "residual")
 TIED = ("share", "skip")
 # From the inside out: a branch may be of one layer, a block of one branch.
 _PIECES = {"layers": LayerGate, "branches": BranchGate, "blocks": BlockGate}
@@ -46,7 +47,7 @@ def insert_gates(
     blocks: Any = None,
     *,
     mismatch: str = "project",
-    start: str = "residual",
+    start: str = "same",
     tied: str = "share",
     sizes: Any = None,
 ) -> keras.Model:
@@ -62,12 +63,12 @@ def insert_gates(
     A layer is one with a kernel, with the normalization and activation behind
     it: gates on filters and layers go behind these.
 
-    The weights are kept. Gates start at one, so filter gates, and gates on
-    branches and blocks that have a shortcut already, leave the function of the
-    model as it is. **An added shortcut changes it**, and is trained from
-    there, unless `start="same"`. Added are those of all layers and of blocks
-    without one. `print(find_structure(model))` shows beforehand what gets
-    gates, and what does not and why.
+    The weights are kept, and so is the function: gates start at one, and so
+    that a shortcut which has to be added, round a layer or a block without
+    one, counts for nothing until its gate closes. `start="residual"` adds it
+    as the paper does, which **changes the function**, and is trained from
+    there. `print(find_structure(model))` shows beforehand what gets gates, and
+    what does not and why.
 
     Channels that an addition ties together (those of a residual stream) are
     multiplied by one gate, so that what it closes can go.
@@ -80,11 +81,11 @@ def insert_gates(
     Args:
         model: A built functional or Sequential model. It is not changed.
         filters: For this and the three below: `None`, no such gates; a
-            number, the strength of an L1 penalty (that of the paper: the mean
-            over a filter gate; for the others the mean over all gates of the
-            kind); a regularizer for each gate; `True`, no penalty; a
-            `GateSpec` or a dict of its arguments; or a list of layer names,
-            no penalty.
+            number, the strength of `regularizers.L1` on each gate; a
+            regularizer, as Keras layers take it; `True`, no penalty; a
+            `GateSpec` or a dict of its arguments; or a list of what to gate,
+            no penalty: layer names (`*` stands for anything), layers and
+            layer classes.
         layers: As `filters`.
         branches: As `filters`. A list of pairs, `[("first_layer", "join")]`,
             names the branches.
@@ -93,9 +94,10 @@ def insert_gates(
             convolution for another number of channels, an average pooling for
             another size, pooling then 1x1 for both. `"skip"`: there is no
             gate, as in the paper's experiments.
-        start: `"residual"`, the paper's: `h = gate(f) + shortcut`. `"same"`:
-            `h = gate(f - shortcut) + shortcut`, which with a gate at one is
-            `f`, the model as it was, and with a gate at zero the shortcut.
+        start: `"same"`: an added shortcut is `h = gate(f - shortcut) +
+            shortcut`, which with a gate at one is `f`, the model as it was,
+            and with a gate at zero the shortcut. `"residual"`, the paper's:
+            `h = gate(f) + shortcut`, for training from scratch.
         tied: `"share"`: one gate for channels that are tied. `"skip"`: they
             get none.
         sizes: Sizes that the model's inputs leave open, to shape shortcuts
@@ -115,7 +117,7 @@ def insert_gates(
     Example:
     >>> import keras_gates as kg
     >>> model = kg.zoo.resnet(8)
-    >>> gated = kg.transforms.insert_gates(model, filters=1e-4, branches=1e-3)
+    >>> gated = kg.insert_gates(model, filters=1e-4, branches=1e-3)
     >>> gates = [x.name for x in gated.layers if hasattr(x, "kind")]
     >>> gates[:2]
     ['conv1_filter_gate', 'stage1_block1_conv1_filter_gate']
@@ -218,8 +220,8 @@ def _gates(
     kind: str, found: Any, spec: Any, names: Any, graph: Graph, shapes: Any
 ) -> Iterator[Any]:
     """Each piece with its gate."""
-    weights = [1 / len(found)] * len(found)
-    if spec.weigh != "count":
+    weights = [1.0 if spec.weigh is None else 1 / len(found)] * len(found)
+    if spec.weigh in COSTS:
         shares = Shares(graph.calls, shapes, spec.weigh)
         weights = [shares.of(piece.calls) for piece in found]
         named = [piece.name for piece in found]

@@ -2,26 +2,36 @@
 
 from __future__ import annotations
 
-import math
-import numbers
 from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates._checks import nonnegative_number
+from keras_gates._checks import renamed
 from keras_gates.constraints import KeepSign
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import patterns
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.graphs.variables import values_of
 from keras_gates.regularizers import L1
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.rewrite import Recall
 
 
-def slim(model: keras.Model, strength: Any, gamma_init: Any = None) -> Any:
+@renamed(gamma_init="gamma_initializer")
+def slim(
+    model: keras.Model,
+    strength: float,
+    *,
+    gamma_initializer: Any = None,
+    include: Any = None,
+    exclude: Any = None,
+) -> keras.Model:
     """Let training pull the gammas of batch normalisations to zero.
 
     `loss = original + strength * sum(abs(gamma))`
@@ -43,51 +53,63 @@ def slim(model: keras.Model, strength: Any, gamma_init: Any = None) -> Any:
 
     Args:
         model: A built functional or Sequential model. It is not changed.
-        strength: A number >= 0, in units of loss per unit of gamma. The
-            paper has 1e-4 for VGG, 1e-5 for ResNet-164 and DenseNet-40.
-        gamma_init: A number that all gammas are set to, for training from
-            scratch. The paper has 0.5. By default they stay as they are, and
-            so does the function.
+        strength: A number >= 0: the strength of `regularizers.L1` on the
+            gammas. The paper has 1e-4 for VGG, 1e-5 for ResNet-164 and
+            DenseNet-40.
+        gamma_initializer: What all gammas are set to, as in
+            `keras.layers.BatchNormalization`, for training from scratch. The
+            paper has `keras.initializers.Constant(0.5)`. Defaults to `None`:
+            they stay as they are, and so does the function.
+        include: Which batch normalisations: one or a list of layer names (`*`
+            stands for anything), layers and layer classes. Defaults to `None`:
+            all.
+        exclude: Which to leave out, likewise.
 
     Returns:
         A new model with the weights of the old, not compiled.
 
     Raises:
+        TypeError: If a pattern is neither a name, a layer nor a class.
         ValueError: If there is no batch normalisation, or one has no gamma;
-            or if an argument is not a number as above.
+            if `strength` is not a number as above, or `gamma_initializer` no
+            initializer, or one of zeros; or if a pattern fits no batch
+            normalisation.
 
     Example:
+    >>> import keras
     >>> import keras_gates as kg
-    >>> model = kg.slim(kg.zoo.resnet(8), 1e-4, gamma_init=0.5)
+    >>> half = keras.initializers.Constant(0.5)
+    >>> model = kg.slim(kg.zoo.resnet(8), 1e-4, gamma_initializer=half)
     >>> float(model.get_layer("conv1_bn").gamma[0])
     0.5
     """
     strength = nonnegative_number(strength, "strength", "slim")
-    _check_start(gamma_init)
     graph = gr.read(model)
-    norms = {id(call.op) for call in _norms(graph)}
+    norms = _norms(graph, include, exclude)
+    starts = {norm: _start(norm, gamma_initializer) for norm in norms}
 
-    def edit(recall: Any) -> Any:
-        if id(recall.op) not in norms:
+    def edit(recall: Recall) -> Any:
+        if recall.op not in starts:
             return None
+        start = starts[recall.op]
         new = recall.copy()
         new.gamma_regularizer = L1(strength)
-        new.gamma_constraint = KeepSign(_signs(recall.op, gamma_init))
+        new.gamma_constraint = KeepSign(_signs(start))
         outputs = recall()
         # A copy may have come with its weights.
         new.gamma.regularizer = new.gamma_regularizer
         new.gamma.constraint = new.gamma_constraint
-        if gamma_init is not None:
-            new.gamma.assign(np.full(new.gamma.shape, gamma_init))
+        if gamma_initializer is not None:
+            new.gamma.assign(start)
         return outputs
 
     return rewrite(graph, edit)
 
 
-def _norms(graph: Graph) -> Any:
-    """The calls of batch normalisations, all with gammas."""
+def _norms(graph: Graph, include: Any, exclude: Any) -> list[keras.Layer]:
+    """The batch normalisations that are wanted, all with gammas."""
     found = [
-        call
+        call.op
         for call in graph.calls
         if isinstance(call.op, keras.layers.BatchNormalization)
     ]
@@ -95,35 +117,55 @@ def _norms(graph: Graph) -> Any:
     if not found:
         raise ValueError(
             f"Model '{name}' has no batch normalisation, so there are no "
-            "gammas to slim. Put BatchNormalization layers behind its "
+            "gammas to slim. Put BatchNormalization layers after its "
             "convolutions, or put gates there: keras_gates.insert_gates."
         )
-    without = sorted({call.path for call in found if not call.op.scale})
+    norms = patterns.chosen_layers(
+        graph,
+        "batch normalisations",
+        lambda op: "" if op in found else "it is none",
+        include,
+        exclude,
+    )
+    without = sorted({norm.name for norm in norms if not norm.scale})
     if without:
         raise ValueError(
             "These batch normalisations have no gamma: "
-            f"{', '.join(map(repr, without))}. Expected: scale=True. Build "
-            f"'{name}' with it and set these gammas to 1, which leaves the "
-            "function as it is."
+            f"{', '.join(map(repr, without))}. Expected: scale=True. Leave "
+            f"them out with `exclude`, or build '{name}' with it and set these "
+            "gammas to 1, which leaves the function as it is."
         )
-    return found
+    return norms
 
 
-def _signs(norm: Any, start: Any) -> Any:
-    """1 where all gammas are at least 0, else the sign of each."""
-    negative = values_of(norm.gamma) < 0
-    if start is not None or not negative.any():
-        return 1
-    return np.where(negative, -1, 1).tolist()
-
-
-def _check_start(value: Any) -> None:
-    if value is None:
-        return
-    number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    if not number or not 0 < value < math.inf:
+def _start(norm: keras.Layer, initializer: Any) -> NDArray[np.floating]:
+    """The gammas to begin with: those that are there, or new ones."""
+    if initializer is None:
+        return values_of(norm.gamma)
+    try:
+        make = keras.initializers.get(initializer)
+    except ValueError as error:
         raise ValueError(
             "`slim` can't start gammas like this. Received: "
-            f"gamma_init={value!r}. Expected: a finite number > 0, such as "
-            "0.5, or None to leave them as they are."
+            f"gamma_initializer={initializer!r}. Expected: what "
+            "BatchNormalization takes as one, such as "
+            "keras.initializers.Constant(0.5). " + str(error)
+        ) from error
+    values = keras.ops.convert_to_numpy(make(norm.gamma.shape))
+    if not np.isfinite(values).all() or not values.any():
+        raise ValueError(
+            "`slim` can't start gammas like this. Received: "
+            f"gamma_initializer={initializer!r}, which gives zeros "
+            "alone, or infinity, or NaN. Expected: gammas that training can "
+            "pull to zero, such as keras.initializers.Constant(0.5)."
         )
+    return values
+
+
+def _signs(start: NDArray[np.floating]) -> int | list[int]:
+    """1 where all gammas are at least 0, else the sign of each."""
+    negative = start < 0
+    if not negative.any():
+        return 1
+    signs: list[int] = np.where(negative, -1, 1).tolist()
+    return signs

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import patterns
 from keras_gates.graphs.configs import config_of
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import rewrite
@@ -15,10 +18,22 @@ from keras_gates.layers.stripconv.strip_conv import StripConv
 from keras_gates.layers.stripconv.stripes import Stripes
 from keras_gates.layers.stripconv.trimming import trim
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.rewrite import Recall
+
+    # Of a tensor with its batch axis; None where a size is open.
+    Shape = tuple[int | None, ...]
+
 _OWN = ("needs", "stripes", "method")
 
 
-def to_dense(model: keras.Model, only_slower: Any = False) -> Any:
+def to_dense(
+    model: keras.Model,
+    only_slower: bool = False,
+    *,
+    include: Any = None,
+    exclude: Any = None,
+) -> keras.Model:
     """A copy of a model with `Conv2D` layers in place of `StripConv`.
 
     The kernels are zero where there is no stripe. Rows and columns on the
@@ -32,13 +47,18 @@ def to_dense(model: keras.Model, only_slower: Any = False) -> Any:
             dense kernels anyhow, since their stripes take longer on this
             backend, and for the sizes of this model's tensors. Defaults to
             `False`: every `StripConv`.
+        include: What to turn: one or a list of layer names (`*` stands for
+            anything), layers and layer classes. Defaults to `None`: every
+            `StripConv`.
+        exclude: What to leave out, likewise.
 
     Returns:
         A new model, not compiled. The layers keep their names.
 
     Raises:
-        TypeError: If `model` is no Keras model.
-        ValueError: If it is not built or has no recorded graph.
+        TypeError: If an argument is of the wrong type.
+        ValueError: If the model is not built or has no recorded graph, or a
+            pattern fits no `StripConv`.
 
     Example:
     >>> import keras
@@ -58,44 +78,56 @@ def to_dense(model: keras.Model, only_slower: Any = False) -> Any:
     (2, 3)
     """
     graph = gr.read(model)
-    names, found, made = Names.of(graph), {}, {}
+    turned = patterns.chosen_layers(
+        graph,
+        "StripConvs",
+        lambda op: "" if isinstance(op, StripConv) else "it is no StripConv",
+        include,
+        exclude,
+    )
+    # The shapes of what each is called on.
+    found: dict[StripConv, list[Shape]] = {}
     for site in [s for g in [graph, *graph.nested()] for s in g.sites]:
-        if isinstance(site.op, StripConv):
+        if site.op in turned:
             shape = tuple(site.node.input_tensors[0].shape)
-            found.setdefault(id(site.op), (site.op, []))[1].append(shape)
+            found.setdefault(site.op, []).append(shape)
     if only_slower:
-        found = {i: x for i, x in found.items() if not _pays(*x)}
+        found = {x: s for x, s in found.items() if not _pays(x, s)}
+    names = Names.of(graph)
+    made: dict[StripConv, list[keras.Layer]] = {}
 
-    def edit(recall: Any) -> Any:
-        key = id(recall.op)
-        if key not in found:
+    def edit(recall: Recall) -> Any:
+        op = recall.op
+        if op not in found:
             return None
-        if key not in made:
-            made[key] = _layers(*found[key], names)
+        if op not in made:
+            made[op] = _layers(op, found[op], names)
         x = recall.args[0] if recall.args else recall.kwargs["inputs"]
-        for layer in made[key]:
+        for layer in made[op]:
             x = layer(x)
-        conv, (kernel, bias) = made[key][-1], _weights(recall.op)
-        box = tuple(slice(*axis) for axis in _trim(*found[key]).box)
+        conv, (kernel, bias) = made[op][-1], _weights(op)
+        box = tuple(slice(*axis) for axis in _trim(op, found[op]).box)
         conv.set_weights([kernel[box]] + [bias] * conv.use_bias)
         return x
 
     return rewrite(graph, edit)
 
 
-def _pays(layer: keras.Layer, shapes: Any) -> Any:
+def _pays(layer: StripConv, shapes: list[Shape]) -> bool:
     if layer.stripes is None:
         return True
     return all(layer.computes(shape) == "stripes" for shape in shapes)
 
 
-def _weights(layer: keras.Layer) -> Any:
+def _weights(
+    layer: StripConv,
+) -> tuple[NDArray[np.floating], NDArray[np.floating] | None]:
     kernel = keras.ops.convert_to_numpy(layer.effective_kernel())
     bias = layer.bias
     return kernel, None if bias is None else keras.ops.convert_to_numpy(bias)
 
 
-def _trim(layer: keras.Layer, shapes: Any) -> Any:
+def _trim(layer: StripConv, shapes: list[Shape]) -> Any:
     """How the layer's kernel is trimmed: in one way for all of its calls."""
     kept = layer.stripes
     if kept is None:
@@ -109,7 +141,9 @@ def _trim(layer: keras.Layer, shapes: Any) -> Any:
     return ways[0] if alike else trim(layer.window(shapes[0]), whole)
 
 
-def _layers(layer: keras.Layer, shapes: Any, names: Any) -> Any:
+def _layers(
+    layer: StripConv, shapes: list[Shape], names: Names
+) -> list[keras.Layer]:
     """The layers in place of a StripConv: the convolution is the last."""
     how = _trim(layer, shapes)
     config = {

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 import functools
-import numbers
 from typing import Any
 
 import keras
 import numpy as np
 
-from keras_gates import regularizers
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.resconv.res_conv import ResConv
 from keras_gates.transforms.finding.convolutions import read_convolutions
 from keras_gates.transforms.fusing import edits as ed
+from keras_gates.transforms.gating.penalty import penalty_of
 
 # What `g` starts from.
 STARTS = {"same": "zeros", "residual": "ones"}
@@ -27,9 +26,10 @@ _GIVEN = (
 
 def to_resconv(
     model: keras.Model,
-    m_regularizer: Any = None,
+    strength: float | None = None,
     *,
-    start: Any = "same",
+    m_regularizer: Any = None,
+    start: str = "same",
     include: Any = None,
     exclude: Any = None,
     **arguments: Any,
@@ -49,14 +49,16 @@ def to_resconv(
 
     Args:
         model: A built functional or Sequential model. It is not changed.
-        m_regularizer: Penalty on the layer scaling factor `m` of each
-            convolution: a number, the strength of an L1 penalty, or a
-            regularizer. Defaults to `None`.
+        strength: A number >= 0: the strength of `regularizers.L1` on the
+            layer scaling factor `m` of each convolution. Defaults to `None`:
+            no penalty, or the one that `m_regularizer` gives.
+        m_regularizer: A regularizer of each `m`, in place of `strength`.
         start: `"same"`: the shortcuts start at `g = 0`, and the new model
             computes what the model does. `"residual"`: at `g = 1`, as the
             paper has it for training from scratch; this changes the function.
         include: What to convert: one or a list of layer names (`*` stands for
-            anything) and layer classes. Defaults to `None`, all that can be.
+            anything), layers and layer classes. Defaults to `None`: all that
+            can be.
         exclude: What to leave out, likewise.
         **arguments: Further arguments of each `ResConv`, such as
             `g_regularizer` or `m_constraint`.
@@ -89,10 +91,10 @@ def to_resconv(
             f"{', '.join(strange)}. Expected: arguments of ResConv that a "
             "convolution has not, such as g_regularizer. Leave them out."
         )
-    if isinstance(m_regularizer, numbers.Real):
-        m_regularizer = regularizers.L1(m_regularizer)
     arguments = {
-        "m_regularizer": m_regularizer,
+        "m_regularizer": penalty_of(
+            strength, m_regularizer, "m_regularizer", "to_resconv"
+        ),
         "g_initializer": STARTS[start],
         **arguments,
     }

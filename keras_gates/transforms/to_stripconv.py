@@ -7,21 +7,32 @@ from typing import Any
 
 import keras
 
+from keras_gates._checks import renamed
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import patterns
 from keras_gates.graphs.configs import config_of
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.stripconv.strip_conv import StripConv
+from keras_gates.transforms.gating.penalty import penalty_of
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.rewrite import Recall
+
+# Why other layers than those that `_is_plain` tells can't be turned.
+_REASON = "it is no keras.layers.Conv2D without groups and LoRA"
 
 
+@renamed(layers="include")
 def to_stripconv(
     model: keras.Model,
+    strength: float | None = None,
+    *,
     skeleton_regularizer: Any = None,
     skeleton_constraint: Any = None,
-    layers: Any = None,
-) -> Any:
+    include: Any = None,
+    exclude: Any = None,
+) -> keras.Model:
     """A copy of a model with `StripConv` layers in place of `Conv2D`.
 
     The skeletons start at one, so that the copy computes what the model does.
@@ -33,21 +44,27 @@ def to_stripconv(
 
     Args:
         model: A built functional or Sequential model. It stays as it is.
-        skeleton_regularizer: Regularizer of each skeleton, such as
-            `keras_gates.regularizers.L1(1e-5)`. Defaults to `None`.
+        strength: A number >= 0: the strength of `regularizers.L1` on each
+            skeleton. Defaults to `None`: no penalty, or the one that
+            `skeleton_regularizer` gives.
+        skeleton_regularizer: A regularizer of each skeleton, in place of
+            `strength`.
         skeleton_constraint: Constraint of each skeleton, such as
             `keras_gates.constraints.HardThreshold(0.01)`. Defaults to `None`.
-        layers: Names of the convolutions to turn. Defaults to `None`: every
+        include: What to turn: one or a list of layer names (`*` stands for
+            anything), layers and layer classes. Defaults to `None`: every
             `Conv2D` without groups and with a kernel larger than 1x1, whose
             stripes are more than its filters.
+        exclude: What to leave out, likewise.
 
     Returns:
         A new model, not compiled. The layers keep their names and weights.
 
     Raises:
-        TypeError: If `model` is no Keras model.
+        TypeError: If an argument is of the wrong type.
         ValueError: If the model is not built or has no recorded graph, or if
-            one of `layers` is no `Conv2D` of it that has stripes.
+            nothing is left to turn, or a pattern fits no `Conv2D` that has
+            stripes.
 
     Example:
     >>> import keras
@@ -55,58 +72,60 @@ def to_stripconv(
     >>> model = keras.Sequential(
     ...     [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, name="conv")]
     ... )
-    >>> striped = kg.to_stripconv(model, kg.regularizers.L1(1e-5))
+    >>> striped = kg.to_stripconv(model, 1e-5)
     >>> type(striped.get_layer("conv")).__name__
     'StripConv'
     """
     graph = gr.read(model)
-    chosen = _chosen(graph, layers)
-    made = {}
     options = {
-        "skeleton_regularizer": skeleton_regularizer,
+        "skeleton_regularizer": penalty_of(
+            strength,
+            skeleton_regularizer,
+            "skeleton_regularizer",
+            "to_stripconv",
+        ),
         "skeleton_constraint": skeleton_constraint,
     }
+    turned = _turned(graph, include, exclude)
+    made: dict[keras.Operation, StripConv] = {}
 
-    def edit(recall: Any) -> Any:
+    def edit(recall: Recall) -> Any:
         op = recall.op
-        if id(op) not in chosen:
+        if op not in turned:
             return None
-        if id(op) not in made:
-            made[id(op)] = _strip_conv(op, options)
-        outputs = made[id(op)](*recall.args, **recall.kwargs)
-        _copy(op, made[id(op)])
+        if op not in made:
+            made[op] = _strip_conv(op, options)
+        outputs = made[op](*recall.args, **recall.kwargs)
+        _copy(op, made[op])
         return outputs
 
     return rewrite(graph, edit)
 
 
-def _chosen(graph: Graph, names: Any) -> Any:
-    """`{id: layer}` of the convolutions to turn."""
-    sites = [s for g in [graph, *graph.nested()] for s in g.sites]
-    if names is not None:
-        names = [names] if isinstance(names, str) else list(names)
-    wanted = {
-        id(site.op): site.op
-        for site in sites
-        if (_is_plain(site.op) and max(site.op.kernel_size) > 1)
-        or (names is not None and site.op.name in names)
-    }
-    if names is not None:
-        wanted = {i: op for i, op in wanted.items() if op.name in names}
-    strangers = [op.name for op in wanted.values() if not _is_plain(op)]
-    found = {op.name for op in wanted.values()}
-    missing = [name for name in names or () if name not in found]
-    if strangers or missing or not wanted:
+def _turned(graph: Graph, include: Any, exclude: Any) -> set[keras.Operation]:
+    """The convolutions to turn."""
+    chosen = patterns.chosen_layers(
+        graph,
+        "convolutions",
+        lambda op: "" if _is_plain(op) else _REASON,
+        include,
+        exclude,
+    )
+    turned = set(chosen)
+    if include is None:
+        # A stripe of a 1x1 kernel is a filter: only if it is asked for.
+        turned = {op for op in turned if max(op.kernel_size) > 1}
+    if not turned:
         raise ValueError(
-            f"`to_stripconv` finds no stripes in {_told(strangers, missing)} "
-            f"of model '{graph.model.name}'. Expected: layers of the class "
-            "keras.layers.Conv2D, without groups and LoRA. Name such layers "
-            "in `layers`."
+            f"`to_stripconv` finds no stripes in any layer of model "
+            f"'{graph.model.name}'. Expected: layers of the class "
+            "keras.layers.Conv2D, without groups and LoRA, with kernels larger "
+            "than 1x1. Name those with 1x1 kernels in `include`."
         )
-    return wanted
+    return turned
 
 
-def _is_plain(op: keras.Operation) -> Any:
+def _is_plain(op: keras.Operation) -> bool:
     """Whether a layer is a convolution with stripes."""
     return (
         type(op) is keras.layers.Conv2D
@@ -116,22 +135,14 @@ def _is_plain(op: keras.Operation) -> Any:
     )
 
 
-def _told(strangers: Any, missing: Any) -> Any:
-    if not strangers and not missing:
-        return "any layer"
-    parts = [f"layer '{name}'" for name in strangers]
-    parts += [f"a layer '{name}' (there is none)" for name in missing]
-    return ", ".join(parts)
-
-
-def _strip_conv(conv: Any, options: Any) -> Any:
+def _strip_conv(conv: keras.Layer, options: dict[str, Any]) -> StripConv:
     config = {**config_of(conv), **options}
     layer = StripConv.from_config(config)
     layer.trainable = conv.trainable
     return layer
 
 
-def _copy(conv: Any, layer: keras.Layer) -> None:
+def _copy(conv: keras.Layer, layer: StripConv) -> None:
     layer.kernel.assign(conv.kernel)
     if conv.use_bias:
         layer.bias.assign(conv.bias)

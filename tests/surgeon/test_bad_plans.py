@@ -55,8 +55,8 @@ TEXTS = [
     ({"closed": {"other": [0]}}, f"{NO_PLAN}.*'other' is no gate"),
     ({"rows": [{"layer": "x"}]}, NO_PLAN),
     ({"options": {}}, NO_PLAN),
-    ({"format": 99}, "format 99.*reads format 1"),
-    ('{"format": 99}', "format 99.*reads format 1"),
+    ({"format": 99}, "format 99.*reads format 1 and 2"),
+    ('{"format": 99}', "format 99.*reads format 1 and 2"),
     ({"fingerprint": "0" * 64}, "made for a model 'chain'"),
 ]
 

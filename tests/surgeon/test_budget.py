@@ -81,7 +81,7 @@ BUDGETS = [
     {"params": 0.7},
     {"params": 0.3},
     {"macs": 0.5, "normalize": True},
-    {"params": 0.3, "keep_at_least": 2},
+    {"params": 0.3, "keep_essential": 2},
 ]
 
 
@@ -115,13 +115,13 @@ def test_the_smallest_factors_close_and_no_more_than_needed(macs):
     factor = helpers.numpy_of(model.get_layer("gate").factor)
     # A unit costs 5 + 3 multiply-adds.
     left = int(macs * 200 * 8) // 8
-    found = plan(model, kg.Budget(macs=macs, keep_at_least=1))
+    found = plan(model, kg.Budget(macs=macs, keep_essential=1))
     expected = np.sort(np.argsort(factor)[: 200 - left])
     assert found.closed == {"gate": expected.tolist()}
     assert found.macs == (1600, left * 8)
 
 
-class First(kg.thresholds.Rule):
+class First(kg.thresholds.ThresholdRule):
     """Closes a number of factors, smallest first."""
 
     def __init__(self, count):
@@ -252,11 +252,11 @@ def draw_unknown(model):
 def test_a_gate_that_nothing_leads_round_keeps_a_floor(floor, left):
     least = 8 * left
     model = wide_chain()
-    budget = kg.Budget(macs=max(least, 2), keep_at_least=floor)
+    budget = kg.Budget(macs=max(least, 2), keep_essential=floor)
     found = plan(model, budget)
     assert found.macs[1] == least
     with pytest.raises(ValueError, match=f"can reach is {least:,} MACs"):
-        plan(model, kg.Budget(macs=max(least - 1, 2), keep_at_least=floor))
+        plan(model, kg.Budget(macs=max(least - 1, 2), keep_essential=floor))
 
 
 def test_a_branch_needs_no_floor():
@@ -286,7 +286,7 @@ def test_a_scalar_gate_that_nothing_leads_round_stays_open():
     sm.set_gates(model, whole=0.001)
     found = plan(model, kg.Budget(macs=0.5))
     assert found.closed["whole"] == []
-    note = "held open by keep_at_least: 'whole' (1 of 1)"
+    note = "held open by keep_essential: 'whole' (1 of 1)"
     assert note in found.notes
     assert note in str(found)
 
@@ -335,7 +335,7 @@ def two_layers(ratio):
 def test_the_floor_of_a_budget_is_told():
     found = plan(two_layers(1 / 50), kg.Budget(macs=0.03))
     assert len(found.closed["first"]) == 95
-    told = "held open by keep_at_least: 'first' (5 of 100)"
+    told = "held open by keep_essential: 'first' (5 of 100)"
     assert told in found.notes
 
 

@@ -33,7 +33,7 @@ class Strange(L.Layer):
         return ops.flip(x, -1) * x
 
 
-class Exactly(th.Rule):
+class Exactly(th.ThresholdRule):
     """Closes what it is told to."""
 
     def __init__(self, masks):

@@ -144,10 +144,10 @@ def drawn(build):
 def least(model):
     """The plan for the least that a budget can reach."""
     with pytest.raises(ValueError, match="can reach is") as error:
-        plan(model, kg.Budget(params=2, keep_at_least=0))
+        plan(model, kg.Budget(params=2, keep_essential=0))
     params = str(error.value).split("can reach is ")[1].split()[0]
     params = int(params.replace(",", ""))
-    return plan(model, kg.Budget(params=params, keep_at_least=0))
+    return plan(model, kg.Budget(params=params, keep_essential=0))
 
 
 @pytest.mark.parametrize("name", WAYS)
@@ -322,5 +322,5 @@ def test_a_table_that_is_looked_up_reads_its_numbers():
     model = keras.Model([ids, x], L.Dense(3, name="out")(h))
     sm.set_gates(model, gate=np.linspace(0.01, 0.1, WIDTH))
     sm.set_gates(model, gate_b=np.linspace(0.5, 0.9, WIDTH))
-    found = plan(model, kg.Budget(params=0.5, keep_at_least=0))
+    found = plan(model, kg.Budget(params=0.5, keep_essential=0))
     assert len(found.closed["gate"]) < WIDTH

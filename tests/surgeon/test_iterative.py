@@ -82,7 +82,7 @@ def test_scores_are_those_of_the_model_as_trained():
 
     score = functools.partial(S.score, criterion="l1", ignore=("second",))
     small = S.prune_iteratively(
-        network(), kg.Quantile(0.9), scores=score, steps=3,
+        network(), kg.Quantile(0.9), criterion=score, steps=3,
         on_step=raise_weakest,
     )  # fmt: skip
     largest = helpers.numpy_of(small.get_layer("first").kernel).max(axis=0)
@@ -106,6 +106,25 @@ def test_the_optimizer_goes_on_from_step_to_step():
     assert int(small.optimizer.iterations) == 6
 
 
+@pytest.mark.parametrize(
+    "floor, left",
+    [
+        # Shares are of the 40 and 30 units there were at first, in all steps.
+        (0.5, [20, 15]),
+        ({"first": 0.5, "second": 3}, [20, 3]),
+        ({"*": 4}, [4, 4]),
+        (4, [4, 4]),
+    ],
+)
+def test_floors_are_those_of_one_prune(floor, left):
+    options = {"keep_at_least": floor}
+    rule = kg.Quantile(1.0)
+    small = S.prune_iteratively(network(), rule, steps=3, **options)
+    model = network()
+    once = S.prune(model, rule, scores=S.score(model), **options)
+    assert widths(small) == widths(once) == left
+
+
 def test_a_model_that_comes_back_is_pruned_next():
     copies = []
 
@@ -125,8 +144,13 @@ def test_a_model_that_comes_back_is_pruned_next():
     [
         ({"steps": 0}, ValueError, "at least 1"),
         ({"steps": 1.5}, TypeError, "must be an int"),
-        ({"scores": {"first": np.ones(40)}}, TypeError, "name of a criterion"),
-        ({"scores": "l7"}, ValueError, "Unknown criterion"),
+        (
+            {"criterion": {"first": np.ones(40)}},
+            TypeError,
+            "name of a criterion",
+        ),
+        ({"scores": "l2"}, TypeError, "Pass `criterion`"),
+        ({"criterion": "l7"}, ValueError, "Unknown criterion"),
     ],
 )
 def test_bad_arguments(options, error, words):

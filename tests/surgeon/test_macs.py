@@ -362,7 +362,9 @@ def test_a_branch_that_costs_nothing_is_named():
     y = NoRule(name="strange")(y)
     x = L.Add(name="join")([x, y])
     model = keras.Model(inputs, L.Dense(3)(x))
-    spec = kg.transforms.GateSpec(0.1, weigh="macs", pieces=[("norm", "join")])
+    spec = kg.transforms.GateSpec(
+        strength=0.1, weigh="macs", pieces=[("norm", "join")]
+    )
     with pytest.warns(UserWarning, match="no penalty to 'norm'.*'strange'"):
         kg.insert_gates(model, branches=spec)
 
@@ -373,7 +375,7 @@ def test_gates_are_weighed_at_sizes_that_are_given():
     x = L.GlobalAveragePooling2D()(x)
     x = L.Dense(50, activation="relu", name="b")(x)
     model = keras.Model(inputs, L.Dense(4)(x))
-    spec = kg.transforms.GateSpec(1.0, weigh="macs")
+    spec = kg.transforms.GateSpec(strength=1.0, weigh="macs")
     found = []
     for size in (8, 64):
         gated = kg.insert_gates(model, filters=spec, sizes=(size, size, 3))

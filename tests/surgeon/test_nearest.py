@@ -14,6 +14,7 @@ import keras_gates as kg
 from keras_gates.surgeon import plan
 from keras_gates.surgeon.closing import close
 from keras_gates.surgeon.closing.nearest import nearest
+from keras_gates.surgeon.closing.options import Options
 from keras_gates.surgeon.report import table
 from tests import helpers
 from tests.surgeon import small_models as sm
@@ -211,7 +212,7 @@ def choices(model, search, of, count=200):
     return np.array(costs)
 
 
-def searched(model, round_to=1, keep_at_least=0.05):
+def searched(model, round_to=1, keep_essential=0.05):
     """A search, with what it holds open."""
     from keras_gates.surgeon.gates import expand
     from keras_gates.surgeon.gates.find import factors_of
@@ -219,11 +220,11 @@ def searched(model, round_to=1, keep_at_least=0.05):
 
     graph = expand.read(model)
     gates = [g for g in factors_of(graph) if g.kind != "batch_norm"]
-    budget = kg.Budget(macs=0.5, keep_at_least=keep_at_least)
-    options = {"exact": True, "round_to": round_to}
+    budget = kg.Budget(macs=0.5, keep_essential=keep_essential)
+    options = Options(round_to=round_to)
     search = close._Search(graph, budget, gates, {}, options)
     severs = essential.severing(graph)
-    found = essential.held_open(gates, {}, keep_at_least, severs)
+    found = essential.held_open(gates, {}, keep_essential, severs)
     none = {g.name: np.zeros(g.values.shape, bool) for g in gates}
     search.held = none | found
     return search
@@ -254,9 +255,9 @@ def test_many_choices_of_models(name, of):
     assert not misses
 
 
-@pytest.mark.parametrize("keep_at_least", [0, 2, 0.4])
+@pytest.mark.parametrize("keep_essential", [0, 2, 0.4])
 @pytest.mark.parametrize("round_to", [1, 4])
-def test_many_choices_with_floors_and_multiples(round_to, keep_at_least):
+def test_many_choices_with_floors_and_multiples(round_to, keep_essential):
     model = sm.set_gates(
         branches(),
         g0=np.linspace(0.2, 0.8, 6),
@@ -265,14 +266,14 @@ def test_many_choices_with_floors_and_multiples(round_to, keep_at_least):
         b1=0.6,
         b2=0.5,
     )
-    search = searched(model, round_to, keep_at_least)
+    search = searched(model, round_to, keep_essential)
     costs = choices(model, search, "macs", 100)
     whole = search.totals({})["macs"][0]
     for share in (0.8, 0.6, 0.4):
         some = costs[costs <= share * whole]
         if not some.size:
             continue
-        budget = kg.Budget(macs=share, keep_at_least=keep_at_least)
+        budget = kg.Budget(macs=share, keep_essential=keep_essential)
         left = plan(model, budget, round_to=round_to).macs[1]
         assert left <= share * whole
         assert left >= min(NEAR * share * whole, some.max())

@@ -179,14 +179,20 @@ def test_a_plan_survives_json(make, options):
 
 def test_the_json_is_plain_and_says_its_format():
     data = json.loads(plan(sm.constants(), T).to_json())
-    assert data["format"] == 1
+    assert data["format"] == 2
     assert data["model"] == "convnet"
     assert data["closed"] == {"gate1": [0, 1, 2, 3], "gate2": [0, 1, 2]}
     assert data["options"] == {
         "drop_shortcuts": False,
         "exact": True,
+        "groups": [],
         "round_to": 1,
         "sizes": None,
+    }
+    assert data["request"] == {
+        "keep_at_least": 0,
+        "scores": None,
+        "thresholds": T,
     }
 
 

@@ -196,7 +196,7 @@ def test_step_by_step():
     small = kg.surgeon.prune_iteratively(
         model,
         kg.Quantile(0.5),
-        scores=functools.partial(kg.surgeon.score, exact=False),
+        criterion=functools.partial(kg.surgeon.score, exact=False),
         steps=2,
         exact=False,
     )

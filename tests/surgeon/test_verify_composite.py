@@ -210,7 +210,7 @@ def test_a_search_speaks_of_factors():
         seen.append(int((values == 0).sum()))
         return 1.0 if seen[-1] <= 4 else 0.0
 
-    found = kg.find_thresholds(model, evaluate, max_drop=0.1, keep_at_least=0)
+    found = kg.find_thresholds(model, evaluate, max_drop=0.1, keep_essential=0)
     assert found.thresholds["filter"] > 0.05
     assert max(seen) == 8 and 4 in seen
     with pytest.raises(ValueError, match="'c'.*value"):

@@ -451,7 +451,7 @@ class Truth:
 
     def _groups(self, model, x, plan, scored, by_path):
         graph = expand.read(model)
-        exact = plan.options["exact"]
+        exact = plan.options.exact
         found = package_groups.find(graph, exact).groups
         ties = tied_channels.Ties(model, x)
         self.features.add("groups closed")

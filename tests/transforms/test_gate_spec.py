@@ -44,23 +44,68 @@ def penalties(gated):
         ({"filters": 0.5}, 2 * 0.5),
         ({"layers": 0.5}, 0.5),
         ({"branches": 0.5}, 0.5),
-        ({"blocks": {"strength": 0.5}}, 0.5),
+        ({"blocks": 0.5}, 0.5),
         ({"filters": 0.5, "layers": 0.25, "branches": 0.125}, None),
-        ({"filters": True, "branches": True}, 0.0),
-        ({"filters": kg.regularizers.L1(0.5)}, 8 * 0.5),
-        ({"filters": {"strength": 0.5, "include": "a"}}, 0.5),
     ],
 )
 def test_penalties_of_the_paper(arguments, expected):
-    gated = insert_gates(model(), **arguments)
+    specs = {
+        kind: GateSpec(strength=strength, weigh="count")
+        for kind, strength in arguments.items()
+    }
+    gated = insert_gates(model(), **specs)
     if expected is None:
         # With shortcuts round all layers, all channels are one stream.
         expected = 0.5 + 0.25 + 0.125
     np.testing.assert_allclose(penalties(gated), expected, rtol=1e-6)
 
 
+# 4 channels of the stream and 4 of a; 3 layers, 1 branch and 1 block.
+@pytest.mark.parametrize(
+    "arguments, expected",
+    [
+        ({"filters": 0.5}, 8 * 0.5),
+        ({"filters": {"inputs": True, "strength": 0.5}}, 12 * 0.5),
+        ({"layers": 0.5}, 3 * 0.5),
+        ({"branches": 0.5}, 0.5),
+        ({"blocks": {"strength": 0.5}}, 0.5),
+        ({"filters": True, "branches": True}, 0.0),
+        ({"filters": kg.regularizers.L1(0.5)}, 8 * 0.5),
+        ({"filters": {"regularizer": kg.regularizers.L1(0.5)}}, 8 * 0.5),
+        ({"filters": "l1"}, 8 * 0.01),
+        ({"filters": {"strength": 0.5, "include": "a"}}, 4 * 0.5),
+    ],
+)
+def test_a_number_is_the_strength_of_l1(arguments, expected):
+    gated = insert_gates(model(), **arguments)
+    np.testing.assert_allclose(penalties(gated), expected, rtol=1e-6)
+
+
+def test_a_number_means_the_same_in_all_transforms():
+    inputs = keras.Input((6, 6, 2))
+    x = L.Conv2D(3, 3, name="a")(inputs)
+    x = L.Conv2D(5, 3, name="b")(L.BatchNormalization()(x))
+    source = keras.Model(inputs, L.Dense(2)(L.Flatten()(x)))
+    for gated in (
+        insert_gates(source, filters=0.5),
+        insert_gates(source, layers={"strength": 0.5, "include": "a"}),
+        kg.slim(source, 0.5),
+        kg.to_resconv(source, 0.5),
+        kg.to_stripconv(source, 0.5),
+    ):
+        found = [
+            w.regularizer
+            for w in gated.weights
+            if getattr(w, "regularizer", None)
+        ]
+        assert found
+        for penalty in found:
+            assert type(penalty) is kg.regularizers.L1
+            assert penalty.l1 == np.float32(0.5)
+
+
 def test_penalties_are_in_the_loss():
-    gated = insert_gates(model(), filters=0.5)
+    gated = insert_gates(model(), filters={"strength": 0.5, "weigh": "count"})
     gated.compile("sgd", "mse")
     x = helpers.inputs_for(gated)
     y = gated.predict(x, verbose=0)
@@ -87,7 +132,7 @@ A_PARAMS, B_PARAMS, HEAD_PARAMS = 9 * 2 * 3 + 3, 9 * 3 * 5 + 5, 20 * 2 + 2
     ],
 )
 def test_channels_weighed_by_cost(weigh, a, b, total):
-    spec = GateSpec(0.5, weigh=weigh)
+    spec = GateSpec(strength=0.5, weigh=weigh)
     gated = insert_gates(plain(), filters=spec)
     for name, cost in (("a", a), ("b", b)):
         penalty = gated.get_layer(f"{name}_filter_gate").regularizer
@@ -98,7 +143,9 @@ def test_channels_weighed_by_cost(weigh, a, b, total):
 def test_the_cost_of_a_channel_is_what_pruning_saves():
     source = zoo.resnet(8, "projection", (16, 16, 3))
     for weigh in ("macs", "params"):
-        gated = insert_gates(source, filters=GateSpec(1.0, weigh=weigh))
+        gated = insert_gates(
+            source, filters=GateSpec(strength=1.0, weigh=weigh)
+        )
         for name in ("conv1", "stage2_block1_conv1", "stage3_block1_conv2"):
             gate = gated.get_layer(f"{name}_filter_gate")
             gate.factor.assign(np.arange(gate.factor.shape[0]) > 0)
@@ -119,7 +166,7 @@ def test_the_cost_of_a_channel_is_what_pruning_saves():
 @pytest.mark.parametrize("kind", ["layers", "branches", "blocks"])
 def test_pieces_weighed_by_cost(weigh, kind):
     source = model()
-    gated = insert_gates(source, **{kind: GateSpec(0.5, weigh=weigh)})
+    gated = insert_gates(source, **{kind: GateSpec(strength=0.5, weigh=weigh)})
     gate = helpers.gates_of(gated)[-1]
     count = kg.stats.count(source)
     shares = {x.name: getattr(x, weigh) for x in count.layers}
@@ -130,7 +177,7 @@ def test_pieces_weighed_by_cost(weigh, kind):
 
 def test_open_sizes_are_weighed():
     source = zoo.resnet(8, "projection", (None, None, 3))
-    spec = GateSpec(1.0, weigh="macs")
+    spec = GateSpec(strength=1.0, weigh="macs")
     assert penalties(insert_gates(source, filters=spec, branches=spec)) > 0
 
 
@@ -175,6 +222,8 @@ BAD = [
         ValueError,
         "`strength` or a `regularizer`",
     ),
+    ({"filters": {"regularizer": 0.1}}, TypeError, "Pass strength=0.1"),
+    ({"filters": {"strength": "l1"}}, TypeError, "regularizer as `reg"),
     ({"layers": True, "mismatch": "pad"}, ValueError, "`mismatch`.*'pad'"),
     ({"layers": True, "start": "zero"}, ValueError, "`start`.*'zero'"),
     ({"filters": True, "tied": None}, ValueError, "`tied`.*None"),

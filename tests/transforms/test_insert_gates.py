@@ -69,7 +69,7 @@ def test_the_function_stays(build):
     expected = helpers.run(model, x)
     tried = 0
     for kind in KINDS:
-        gated = inserted(model, kind, start="same")
+        gated = inserted(model, kind)
         if gated is None:
             continue
         tried += 1
@@ -365,7 +365,7 @@ def rows():
 
 @pytest.mark.parametrize("build", [sequential, nested, rows])
 def test_other_models(build, tmp_path):
-    gated = insert_gates(build(), filters=1e-3, layers=1e-3, start="same")
+    gated = insert_gates(build(), filters=1e-3, layers=1e-3)
     helpers.randomize(gated, closed="half")
     x = helpers.inputs_for(gated)
     helpers.assert_same(gated, kg.surgeon.prune(gated, T), x)

@@ -9,6 +9,7 @@ import keras_gates as kg
 from tests import helpers
 
 RATE, STRENGTH, STEPS = 0.1, 0.3, 40
+CONSTANT = keras.initializers.Constant
 
 
 def plain():
@@ -91,7 +92,7 @@ def test_the_function_stays_and_the_loss_is_penalised(case):
 
 @pytest.mark.parametrize("case", NETWORKS)
 def test_gammas_start_where_they_are_told(case):
-    slimmed = kg.slim(made(case), STRENGTH, gamma_init=0.5)
+    slimmed = kg.slim(made(case), STRENGTH, gamma_initializer=CONSTANT(0.5))
     for norm in norms_of(slimmed):
         assert (helpers.numpy_of(norm.gamma) == 0.5).all()
         assert norm.gamma_constraint.signs == 1
@@ -159,12 +160,58 @@ def without_scale():
         (without_scale, (0.1,), "no gamma: 'none'.*scale=True"),
         (plain, (-1.0,), "slim cannot use this `strength`"),
         (plain, (float("nan"),), "`strength`"),
-        (plain, (0.1, 0.0), "gamma_init=0.0"),
-        (plain, (0.1, float("inf")), "gamma_init=inf"),
-        (plain, (0.1, "half"), "gamma_init='half'"),
-        (plain, (0.1, True), "gamma_init=True"),
+        (plain, (0.1, "zeros"), "gamma_initializer='zeros', which"),
+        (plain, (0.1, CONSTANT(float("inf"))), "or infinity"),
+        (plain, (0.1, "half"), "gamma_initializer='half'"),
+        (plain, (0.1, 0.5), r"gamma_initializer=0.5.*Constant\(0.5\)"),
     ],
 )
 def test_what_is_refused(make, arguments, match):
+    strength, *start = arguments
+    options = {"gamma_initializer": start[0]} if start else {}
     with pytest.raises(ValueError, match=match):
-        kg.slim(make(), *arguments)
+        kg.slim(make(), strength, **options)
+
+
+def test_the_old_name_is_answered_with_the_new():
+    with pytest.raises(TypeError, match="Pass `gamma_initializer`"):
+        kg.slim(plain(), 0.1, gamma_init=0.5)
+
+
+def test_initializers_are_those_of_keras():
+    config = {"class_name": "Constant", "config": {"value": -0.5}}
+    for given, value in (("ones", 1.0), (config, -0.5)):
+        slimmed = kg.slim(plain(), STRENGTH, gamma_initializer=given)
+        for norm in norms_of(slimmed):
+            assert (helpers.numpy_of(norm.gamma) == value).all()
+            # The side of 0 that each gamma starts on.
+            signs = np.broadcast_to(
+                norm.gamma_constraint.signs, norm.gamma.shape
+            )
+            assert (signs == np.sign(value)).all()
+
+
+@pytest.mark.parametrize(
+    "options, slimmed",
+    [
+        ({}, ["first", "second"]),
+        ({"include": "f*"}, ["first"]),
+        ({"exclude": ["first"]}, ["second"]),
+        ({"include": L.BatchNormalization}, ["first", "second"]),
+    ],
+)
+def test_names_choose(options, slimmed):
+    x = keras.Input((4,))
+    y = L.BatchNormalization(name="first")(x)
+    y = L.BatchNormalization(name="second")(y)
+    # Without a gamma, but not asked for by any of these.
+    y = L.BatchNormalization(name="bare", scale=False)(y)
+    model = keras.Model(x, y)
+    options = {**options, "exclude": ["bare", *options.get("exclude", [])]}
+    found = kg.slim(model, 0.1, **options).layers
+    names = [x.name for x in found if getattr(x, "gamma_constraint", None)]
+    assert names == slimmed
+    with pytest.raises(ValueError, match="'frist', which.*mean 'first'"):
+        kg.slim(model, 0.1, include="frist")
+    with pytest.raises(ValueError, match="no gamma: 'bare'"):
+        kg.slim(model, 0.1)

@@ -130,3 +130,21 @@ def test_only_what_is_slower_is_turned():
     assert types["few"] is kg.StripConv
     assert types["all"] is L.Conv2D
     assert types["trained"] is kg.StripConv
+
+
+@pytest.mark.parametrize(
+    "options, turned",
+    [
+        ({"include": "a"}, ["a"]),
+        ({"exclude": "a"}, ["b"]),
+        ({"include": kg.StripConv, "exclude": ["b"]}, ["a"]),
+    ],
+)
+def test_names_choose(options, turned):
+    layers = [kg.StripConv(2, 3, name=name) for name in "ab"]
+    model = keras.Sequential([keras.Input((8, 8, 3)), *layers])
+    dense = kg.to_dense(model, **options)
+    found = [x.name for x in dense.layers if type(x) is L.Conv2D]
+    assert found == turned
+    with pytest.raises(ValueError, match="'c', which fits nothing"):
+        kg.to_dense(model, include="c")

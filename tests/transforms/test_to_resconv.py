@@ -134,7 +134,7 @@ def test_what_the_layers_were_stays():
 def test_arguments_go_to_all_layers():
     converted = to_resconv(
         build(conv_bn_act),
-        kg.regularizers.MeanL1(0.5),
+        m_regularizer=kg.regularizers.MeanL1(0.5),
         g_regularizer="l2",
         m_constraint="non_neg",
     )
@@ -291,16 +291,28 @@ def test_names_choose(options, names):
     assert [x.reason for x in left] == ["it was not asked for"]
 
 
+def test_layers_choose():
+    original = build(conv_bn_act)
+    converted = to_resconv(original, include=original.get_layer("two"))
+    found = [x.name for x in converted.layers if type(x) is ResConv]
+    assert found == ["two"]
+    with pytest.raises(ValueError, match="'two', which is none of model"):
+        to_resconv(converted, include=original.get_layer("two"))
+
+
 @pytest.mark.parametrize(
     "options, error, message",
     [
-        ({"include": "thre*"}, ValueError, r"'thre\*'.* It has: one, two"),
+        ({"include": "thre*"}, ValueError, r"'thre\*'.*choose from: one, two"),
         ({"exclude": 3}, TypeError, "`exclude` takes layer names"),
         ({"start": "zero"}, ValueError, "'same', 'residual'"),
         ({"start": []}, ValueError, "'same', 'residual'"),
         ({"filters": 7}, TypeError, "what a convolution is.*: filters"),
         ({"batch_norm": False}, TypeError, "batch_norm.* Leave them out"),
-        ({"m_regularizer": -1.0}, ValueError, "-1.0"),
+        ({"strength": -1.0}, ValueError, "-1.0"),
+        ({"m_regularizer": 0.1}, TypeError, "Pass strength=0.1"),
+        ({"strength": "l1"}, TypeError, "regularizer as `m_regularizer`"),
+        ({"strength": 1, "m_regularizer": "l1"}, ValueError, "takes a `str"),
         ({"exclude": "*"}, ValueError, "No convolution of model"),
         ({"shortcuts": 1}, ValueError, "shortcuts"),
     ],

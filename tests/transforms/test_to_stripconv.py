@@ -55,9 +55,9 @@ def test_options_and_names():
     model = network()
     striped = kg.to_stripconv(
         model,
-        kg.regularizers.L1(0.5),
-        kg.constraints.HardThreshold(0.1),
-        layers=["first", "point"],
+        0.5,
+        skeleton_constraint=kg.constraints.HardThreshold(0.1),
+        include=["first", "point"],
     )
     for name in ("first", "point"):
         layer = striped.get_layer(name)
@@ -75,10 +75,42 @@ def test_a_sequential_stays_one():
     assert isinstance(kg.to_stripconv(model), keras.Sequential)
 
 
+@pytest.mark.parametrize(
+    "options, turned",
+    [
+        ({"include": "p*"}, ["point"]),
+        ({"exclude": "s*"}, ["first", "in"]),
+        (
+            {"include": L.Conv2D, "exclude": ["in"]},
+            ["first", "point", "shared"],
+        ),
+        ({"exclude": L.Conv2D, "include": None}, None),
+    ],
+)
+def test_names_choose(options, turned):
+    model = network()
+    if turned is None:
+        with pytest.raises(ValueError, match="finds no stripes in any layer"):
+            kg.to_stripconv(model, **options)
+        return
+    striped = kg.to_stripconv(model, **options)
+    layers = helpers.layers_of(striped)
+    found = [x.name for x in layers if isinstance(x, kg.StripConv)]
+    assert sorted(found) == turned
+
+
+def test_layers_choose():
+    model = network()
+    striped = kg.to_stripconv(model, include=model.get_layer("first"))
+    layers = helpers.layers_of(striped)
+    found = [x.name for x in layers if isinstance(x, kg.StripConv)]
+    assert found == ["first"]
+
+
 BAD = {
-    "groups": ("groups", "layer 'groups'"),
-    "no convolution": (["first", "add"], "layer 'add'"),
-    "unknown": ("nowhere", r"'nowhere' \(there is none\)"),
+    "groups": ("groups", "'groups', which fits only.*without groups"),
+    "no convolution": (["first", L.Add], "Add'>, which fits only.*no keras"),
+    "unknown": ("frist", "'frist', which fits nothing.*mean 'first'"),
 }
 
 
@@ -86,7 +118,22 @@ BAD = {
 def test_layers_without_stripes_are_refused(case):
     layers, message = BAD[case]
     with pytest.raises(ValueError, match=message):
-        kg.to_stripconv(network(), layers=layers)
+        kg.to_stripconv(network(), include=layers)
+
+
+@pytest.mark.parametrize(
+    "options, error, match",
+    [
+        ({"layers": "first"}, TypeError, "Pass `include`"),
+        ({"strength": kg.regularizers.L1(0.1)}, TypeError, "`skeleton_reg"),
+        ({"skeleton_regularizer": 0.1}, TypeError, "Pass strength=0.1"),
+        ({"strength": -1}, ValueError, "`strength`"),
+        ({"include": 3}, TypeError, "`include` takes layer names"),
+    ],
+)
+def test_bad_arguments(options, error, match):
+    with pytest.raises(error, match=match):
+        kg.to_stripconv(network(), **options)
 
 
 def test_a_model_without_stripes_is_refused():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
-from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -21,12 +21,24 @@ from keras_gates.surgeon.report import table
 from keras_gates.surgeon.solving import essential
 from keras_gates.surgeon.solving import removable
 from keras_gates.surgeon.solving import solve
+from keras_gates.surgeon.solving.round_to import vectors
+from keras_gates.thresholds.resolve import part_budget
+from keras_gates.thresholds.resolve import resolve
 
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     from keras_gates.graphs.graph import Graph
+    from keras_gates.surgeon.closing.options import Floors
+    from keras_gates.surgeon.closing.options import Options
+    from keras_gates.surgeon.closing.options import Thresholds
     from keras_gates.surgeon.solving.solve import Solution
     from keras_gates.thresholds.budget import Budget
     from keras_gates.thresholds.rule import Factors
+
+    Mask: TypeAlias = NDArray[np.bool_]
+    Masks: TypeAlias = dict[str, Mask]
+    Ask: TypeAlias = Callable[[bg.Ranking], NDArray[np.intp]]
 
 # How many analyses a search may make: it takes some 0.5 ms for each call of
 # the model, and 60 are enough where not all steps are large.
@@ -36,10 +48,10 @@ _ANALYSES, _MOST, _CALLS = 60, 240, 5000
 def close(
     graph: Graph,
     gates: list[Factors],
-    thresholds: Any,
-    keep_at_least: bool | dict[str, int] | float = 0,
-    **options: Any,
-) -> tuple[dict[str, NDArray[np.bool_]], list[str]]:
+    thresholds: Thresholds,
+    keep_at_least: Floors,
+    options: Options,
+) -> tuple[Masks, list[str]]:
     """Decide which factors are closed.
 
     Args:
@@ -47,7 +59,7 @@ def close(
         gates: the `Factors` that thresholds may speak of.
         thresholds: as in `plan`.
         keep_at_least: as in `plan`.
-        **options: `exact` and `round_to`, as in `solve`.
+        options: the `Options`; `exact` and `round_to` matter here.
 
     Returns:
         `(closed, notes)`: `{gate name: mask}`, and lines for the plan.
@@ -55,26 +67,49 @@ def close(
     Raises:
         TypeError, ValueError: as `plan`.
     """
-    fixed, budget, members = th.part_budget(thresholds, gates)
-    closed = th.resolve(fixed, gates, keep_at_least)
-    wanted = th.resolve(fixed, gates)
-    if budget is not None:
-        names = {gate.name for gate in members}
-        others = {n: mask for n, mask in closed.items() if n not in names}
-        floors = th.resolve(th.Quantile(1.0), gates, keep_at_least)
-        held = {name: ~floors[name] for name in names}
-        search = _Search(graph, budget, members, others, options)
-        vain = removable.never(graph, names, others, options["exact"])
-        free = {name: held[name] | vain.get(name, False) for name in held}
-        free, chosen, reached = search.find(free)
-        closed |= chosen
-        wanted |= {n: m & free[n] | chosen[n] for n, m in reached.items()}
-        spared = removable.spared(graph, closed, names, **options)
-        closed |= {name: closed[name] & ~spared[name] for name in spared}
-        for name, mask in vain.items():
-            spared[name] = spared.get(name, False) | mask
-        return closed, _budget_notes(wanted, closed, spared)
-    return closed, _notes(wanted, closed)
+    fixed, budget, members = part_budget(thresholds, gates)
+    closed = resolve(fixed, gates, keep_at_least)
+    wanted = resolve(fixed, gates)
+    if budget is None:
+        return closed, _notes(wanted, closed)
+    names = {gate.name for gate in members}
+    others = {n: mask for n, mask in closed.items() if n not in names}
+    floors = resolve(th.Quantile(1.0), gates, keep_at_least)
+    search = _Search(graph, budget, members, others, options)
+    vain = removable.never(graph, names, others, options.exact)
+    held = {name: _either(~floors[name], vain.get(name)) for name in names}
+    chosen = search.find(held)
+    closed |= chosen.closed
+    wanted |= {
+        name: mask & chosen.held[name] | chosen.closed[name]
+        for name, mask in chosen.reached.items()
+    }
+    spared = removable.spared(
+        graph, closed, names, exact=options.exact, round_to=options.round_to
+    )
+    closed |= {name: closed[name] & ~spared[name] for name in spared}
+    for name, mask in vain.items():
+        spared[name] = _either(mask, spared.get(name))
+    which = "keep_at_least or " * bool(keep_at_least) + "keep_essential"
+    return closed, _budget_notes(wanted, closed, spared, which)
+
+
+def _either(mask: Mask, other: Mask | None) -> Mask:
+    return mask if other is None else mask | other
+
+
+class Chosen(NamedTuple):
+    """What a budget closes, as masks by gate name.
+
+    Attributes:
+        held: what stays open in any case.
+        closed: what is closed.
+        reached: what would be if nothing were held.
+    """
+
+    held: Masks
+    closed: Masks
+    reached: Masks
 
 
 class _Search:
@@ -85,8 +120,8 @@ class _Search:
         graph: Graph,
         budget: Budget,
         members: list[Factors],
-        others: dict[str, NDArray[np.bool_]],
-        options: dict[str, int],
+        others: Masks,
+        options: Options,
     ) -> None:
         self.graph = graph
         self.budget = budget
@@ -95,52 +130,47 @@ class _Search:
         self.options = options
         self.shapes = shapes_of(graph, budget.sizes)
 
-    def solved(self, masks: dict[str, NDArray[np.bool_]]) -> Solution:
+    def solved(self, masks: Masks) -> Solution:
         """The `Solution` with these closed, too."""
-        closed = {**self.others, **masks}
-        return solve.solve(self.graph, closed, **self.options)
+        return self._solve({**self.others, **masks})
 
-    def totals(
-        self, masks: dict[str, NDArray[np.bool_]]
-    ) -> dict[str, tuple[int, int]]:
+    def _solve(self, closed: Masks) -> Solution:
+        options = self.options
+        return solve.solve(self.graph, closed, options.exact, options.round_to)
+
+    def totals(self, masks: Masks) -> dict[str, tuple[int, int]]:
         return table.totals(self.solved(masks), self.shapes)
 
-    def find(
-        self, held: dict[str, NDArray[np.bool_] | bool]
-    ) -> tuple[Any, ...]:
-        """`(held, closed, wanted)`, masks by gate name.
-
-        They are what stays open, what is closed, and what would be if
-        nothing were held.
-        """
+    def find(self, held: Masks) -> Chosen:
+        """What to close, and to hold open beside `held`."""
         meet = self._timed if self.budget.of == "latency" else self._counted
         ask = meet()
-        exact = self.options["exact"]
+        exact = self.options.exact
         severs = essential.severing(self.graph, exact, self.others)
-        floor = self.budget.keep_at_least
+        floor = self.budget.keep_essential
         needed = essential.held_open(self.members, self.others, floor, severs)
-        held = {name: m | needed.get(name, False) for name, m in held.items()}
+        held = {n: _either(mask, needed.get(n)) for n, mask in held.items()}
         ranking = bg.Ranking.of(
             self.members, held, self.budget.normalize, self._ties()
         )
         chosen = ask(ranking)
-        return held, ranking.closing(chosen), ranking.reached(chosen)
+        return Chosen(held, ranking.closing(chosen), ranking.reached(chosen))
 
-    def _ties(self) -> dict[str, NDArray[np.int64]]:
+    def _ties(self) -> dict[str, NDArray[np.intp]]:
         """For each gate with channels, the units that its factors close."""
         labelling = label(self.graph, selections=False)
         none = {g.name: np.zeros(g.values.shape, bool) for g in self.members}
-        found = {}
-        for name, _, own, at in solve.vectors(labelling, none):
-            ties = found.setdefault(name, np.zeros(none[name].shape, int))
-            ties[at] = own
+        found: dict[str, NDArray[np.intp]] = {}
+        for name, _, classes, places in vectors(labelling, none):
+            ties = found.setdefault(name, np.zeros(none[name].shape, np.intp))
+            ties[places] = classes
         return found
 
-    def _counted(self) -> Callable[..., Any]:
+    def _counted(self) -> Ask:
         """A function from a ranking to what is closed, by counts."""
         of, solution = self.budget.of, self.solved({})
         whole = table.totals(solution, self.shapes)[of][0]
-        unknown = []
+        unknown: list[str] = []
         if of == "macs":
             unknown = table.uncounted(solution, self.shapes)
         if not whole:
@@ -150,29 +180,29 @@ class _Search:
         trials = _CALLS // max(1, len(self.graph.calls))
         trials = min(max(trials, _ANALYSES), _MOST)
 
-        def cost(masks: dict[str, NDArray[np.bool_]]) -> int:
+        def cost(masks: Masks) -> int:
             return self.totals(masks)[of][1]
 
         return lambda ranking: bg.meet(
             self.budget, ranking, whole, cost, trials
         )
 
-    def _timed(self) -> Any:
+    def _timed(self) -> Ask:
         """The same by measurements of rebuilt models."""
         budget = self.budget
 
         def built(solution: Solution) -> keras.Model:
             return rebuild(solution.graph, solution.decision, solution.folds)
 
-        whole = built(solve.solve(self.graph, {}, **self.options))
+        whole = built(self._solve({}))
         clock = latency.clock(
             whole, budget.batch_size, budget.measure, budget.sizes
         )
 
-        def ratio(masks: Any) -> Any:
+        def ratio(masks: Masks) -> float:
             return clock.ratio(built(self.solved(masks)))
 
-        def ask(ranking: Any) -> Any:
+        def ask(ranking: bg.Ranking) -> NDArray[np.intp]:
             chosen = bg.meet_time(budget, ranking, clock, ratio)
             before, after = self.totals(ranking.closing(chosen))["macs"]
             allowed = budget.limit(clock.whole) / clock.whole
@@ -194,7 +224,7 @@ def _nothing_counted(graph: Graph, of: str, unknown: list[str]) -> str:
     )
 
 
-def _not_counted(budget: Any, unknown: Any) -> Any:
+def _not_counted(budget: Budget, unknown: list[str]) -> str:
     names = ", ".join(map(repr, unknown[:8])) + ", ..." * (len(unknown) > 8)
     return (
         f"Budget({budget.of}={budget.amount!r}) counts nothing for "
@@ -205,7 +235,7 @@ def _not_counted(budget: Any, unknown: Any) -> Any:
     )
 
 
-def _more_macs(budget: Any, share: Any, allowed: Any) -> Any:
+def _more_macs(budget: Budget, share: float, allowed: float) -> str:
     return (
         f"Budget(latency={budget.amount!r}) leaves {share:.1%} of the MACs to "
         f"come to {allowed:.1%} of the time: time hardly follows MACs here. "
@@ -215,27 +245,24 @@ def _more_macs(budget: Any, share: Any, allowed: Any) -> Any:
 
 
 def _budget_notes(
-    wanted: dict[str, NDArray[np.bool_] | bool],
-    closed: dict[str, NDArray[np.bool_]],
-    spared: dict[str, NDArray[np.bool_]],
+    wanted: Masks, closed: Masks, spared: Masks, floors: str
 ) -> list[str]:
     """What floors hold open, and what is left open for want of a use."""
     kept = {n: wanted[n] & spared[n] & ~closed[n] for n in spared}
-    wanted = {n: wanted[n] & ~kept.get(n, np.False_) for n in wanted}
+    asked = {n: m & ~kept[n] if n in kept else m for n, m in wanted.items()}
     why = "closing these removes nothing, so the budget leaves them open"
-    return [*_notes(wanted, closed), *_listed(why, kept)]
+    return [*_notes(asked, closed, floors), *_listed(why, kept)]
 
 
 def _notes(
-    wanted: dict[str, NDArray[np.bool_] | bool],
-    closed: dict[str, NDArray[np.bool_]],
+    wanted: Masks, closed: Masks, floors: str = "keep_at_least"
 ) -> list[str]:
     """What floors hold open that would be closed without them."""
     kept = {name: wanted[name] & ~closed[name] for name in closed}
-    return _listed("held open by keep_at_least", kept)
+    return _listed(f"held open by {floors}", kept)
 
 
-def _listed(what: str, masks: dict[str, NDArray[np.bool_] | bool]) -> list[str]:
+def _listed(what: str, masks: Masks) -> list[str]:
     """A note with the gates that have any factor in `masks`, if any has."""
     parts = [
         f"'{name}' ({np.count_nonzero(mask)} of {mask.size})"

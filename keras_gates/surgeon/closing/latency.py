@@ -9,13 +9,21 @@ import numbers
 import statistics
 import time
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.shapes import shapes_of
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    # Runs a model once, and returns milliseconds.
+    Run: TypeAlias = Callable[[], float]
 
 # Pairs of runs for each model that is measured.
 _PAIRS = 15
@@ -45,13 +53,13 @@ class Clock:
         pairs: how many ratios make a median.
     """
 
-    runner: Callable
-    baseline: Callable
+    runner: Callable[[keras.Model], Run]
+    baseline: Run
     whole: float
     noise: float
     pairs: int
 
-    def ratio(self, model: keras.Model) -> Any:
+    def ratio(self, model: keras.Model) -> float:
         """How long a model takes, as a share of the baseline."""
         run = self.runner(model)
         found = [run() / self.baseline() for _ in range(self.pairs)]
@@ -61,9 +69,9 @@ class Clock:
 def clock(
     model: keras.Model,
     batch_size: int = 1,
-    measure: Any = None,
+    measure: Callable[[keras.Model], float] | None = None,
     input_shape: Any = None,
-) -> Any:
+) -> Clock:
     """A `Clock` with `model` as its baseline.
 
     Args:
@@ -90,25 +98,27 @@ def clock(
     return Clock(runner, baseline, statistics.median(every), noise, pairs)
 
 
-def _noise(ratios: Any) -> Any:
+def _noise(ratios: list[float]) -> float:
     """How far a median of such ratios may be from 1, by chance."""
     middle = statistics.median(ratios)
     spread = statistics.pstdev(ratios) * _OF_MEDIAN / math.sqrt(len(ratios))
     return abs(middle - 1) + _SURE * spread
 
 
-def _measuring(measure: Any) -> Any:
+def _measuring(
+    measure: Callable[[keras.Model], float],
+) -> Callable[[keras.Model], Run]:
     """The runner of a function of the user's."""
 
-    def run(model: keras.Model) -> Any:
-        found = measure(model)
+    def run(model: keras.Model) -> float:
+        found: Any = measure(model)
         if isinstance(found, bool) or not isinstance(found, numbers.Real):
             raise TypeError(
                 "`measure` must return a number of milliseconds. Received: "
                 f"{found!r} (of type {type(found).__name__}) for model "
                 f"'{model.name}'."
             )
-        if not 0 < found < math.inf:
+        if not 0 < float(found) < math.inf:
             raise ValueError(
                 "`measure` must return a positive number of milliseconds. "
                 f"Received: {found!r} for model '{model.name}'."
@@ -118,17 +128,19 @@ def _measuring(measure: Any) -> Any:
     return lambda model: functools.partial(run, model)
 
 
-def _predicting(batch_size: int, input_shape: Any) -> Callable[..., Any]:
+def _predicting(
+    batch_size: int, input_shape: Any
+) -> Callable[[keras.Model], Run]:
     """The runner of `model.predict_on_batch` on this machine and backend.
 
     It is what they take, compiled as Keras compiles it, with the transfer of
     inputs and outputs.
     """
 
-    def runner(model: keras.Model) -> Any:
+    def runner(model: keras.Model) -> Run:
         x = _zeros(model, batch_size, input_shape)
 
-        def run() -> Any:
+        def run() -> float:
             start = time.perf_counter()
             model.predict_on_batch(x)
             return 1000 * (time.perf_counter() - start)
@@ -148,7 +160,8 @@ def _zeros(model: keras.Model, batch_size: int, input_shape: Any) -> Any:
     inputs = zip(graph.functional.inputs, graph.inputs, strict=True)
     filled = {id(kt): shapes[tensor] for kt, tensor in inputs}
 
-    def zeros(kt: keras.KerasTensor) -> Any:
+    def zeros(kt: keras.KerasTensor) -> NDArray[Any]:
+        shape: tuple[Any, ...]
         shape = (kt.shape[0] or batch_size, *filled[id(kt)][1:])
         if None in shape:
             raise ValueError(
@@ -157,6 +170,7 @@ def _zeros(model: keras.Model, batch_size: int, input_shape: Any) -> Any:
                 "in keras.Input or to Budget(sizes=...), or set a budget of "
                 "params instead."
             )
-        return np.zeros(shape, kt.dtype)
+        dtype: str = kt.dtype
+        return np.zeros(shape, dtype)
 
     return keras.tree.map_structure(zeros, structure)

@@ -15,10 +15,18 @@ import bisect
 import heapq
 import itertools
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    # Indices of factors, or places in the order to close them in.
+    Places: TypeAlias = NDArray[np.intp]
+    # What is fixed, what is free, and how many of these are enough.
+    Way: TypeAlias = tuple[Places, Places, int | None]
 
 # By so many trials, steps are taken family by family; then one by one; then
 # they are combined, so many at most: 2 ** 12 ways.
@@ -33,13 +41,13 @@ class _Spent(Exception):
 
 
 def nearest(
-    order: NDArray[np.int64],
-    units: NDArray[np.int64],
-    families: NDArray[np.int64],
-    left: Callable[..., Any],
+    order: Places,
+    units: Places,
+    families: Places,
+    left: Callable[[Places], float],
     bounds: tuple[float, float],
     trials: int,
-) -> NDArray[np.int64]:
+) -> Places:
     """Find what to close.
 
     Args:
@@ -74,10 +82,10 @@ class _Search:
 
     def __init__(
         self,
-        order: NDArray[np.int64],
-        units: NDArray[np.int64],
-        families: NDArray[np.int64],
-        left: Callable[..., Any],
+        order: Places,
+        units: Places,
+        families: Places,
+        left: Callable[[Places], float],
         bounds: tuple[float, float],
     ) -> None:
         self.order = order
@@ -85,16 +93,17 @@ class _Search:
         self.families = families
         self.left = left
         self.near, self.limit = bounds
-        self.known = {}
-        self.best = None
-        self.most = -1
-        self.large = {}
+        self.known: dict[bytes, float] = {}
+        self.best = np.arange(0)
+        self.most = -1.0
+        # The units of steps that went too far, in the order of their finding.
+        self.large: dict[int, None] = {}
 
     @property
     def done(self) -> bool:
         return self.most >= self.near
 
-    def cost(self, *parts: Any, until: float) -> int:
+    def cost(self, *parts: Places, until: float) -> float:
         """What is left when all of these places are closed."""
         closed = np.sort(np.concatenate(parts))
         key = closed.tobytes()
@@ -103,19 +112,19 @@ class _Search:
                 raise _Spent
             self.known[key] = self.left(self.order[closed])
         found = self.known[key]
-        more = (found, -closed.size) > (self.most, -np.size(self.best))
+        more = (found, -closed.size) > (self.most, -self.best.size)
         if found <= self.limit and more:
             self.best, self.most = closed, found
         return found
 
     def fill(
         self,
-        fixed: NDArray[np.int64],
-        free: NDArray[np.int64],
+        fixed: Places,
+        free: Places,
         until: float,
         within: int | None = None,
         exactly: bool = False,
-    ) -> int:
+    ) -> int | None:
         """Close `free` ones in order, as many as it takes beside `fixed`.
 
         Args:
@@ -153,7 +162,7 @@ class _Search:
 
     def follow(
         self,
-        every: NDArray[np.int64],
+        every: Places,
         by_family: bool,
         until: int,
         most: float = np.inf,
@@ -171,7 +180,8 @@ class _Search:
             most: how many large steps may be left open.
         """
         numbers = itertools.count()
-        todo = [(0, 0, 0, (every[:0], every, None))]
+        todo: list[tuple[float, int, int, Way]]
+        todo = [(0, 0, next(numbers), (every[:0], every, None))]
         try:
             while todo and not self.done:
                 opened, depth, _, (fixed, free, within) = heapq.heappop(todo)
@@ -189,11 +199,11 @@ class _Search:
 
     def _ways(
         self,
-        fixed: NDArray[np.int64],
-        free: NDArray[np.int64],
+        fixed: Places,
+        free: Places,
         count: int,
         by_family: bool,
-    ) -> tuple[Any, ...]:
+    ) -> tuple[Way, Way]:
         """What is `(fixed, free, within)` behind a step that went too far."""
         step = free[count - 1]
         kinds = self.families if by_family else self.units
@@ -216,7 +226,7 @@ class _Search:
         if len(steps) > _STEPS:
             steps = np.array(list(self.large)[:_STEPS])
 
-        def flipped(some: NDArray[np.bool_]) -> NDArray[np.int64]:
+        def flipped(some: NDArray[np.bool_]) -> Places:
             """The places closed, with these steps the other way round."""
             mask = np.isin(np.arange(len(self.units)), base)
             return np.flatnonzero(mask ^ np.isin(self.units, steps[some]))
@@ -226,8 +236,8 @@ class _Search:
             changes = [
                 self.cost(flipped(x), until=until) - now for x in singles
             ]
-            flips = itertools.product([False, True], repeat=len(steps))
-            flips = np.array(list(flips))
+            every = itertools.product([False, True], repeat=len(steps))
+            flips = np.array(list(every))
             sums = now + flips @ np.array(changes)
             # Those nearest to the middle of what will do come first.
             far = np.abs(sums - (self.near + self.limit) / 2)
@@ -238,7 +248,7 @@ class _Search:
         except _Spent:
             pass
 
-    def exchange(self, every: NDArray[np.int64], trials: int) -> None:
+    def exchange(self, every: Places, trials: int) -> None:
         """Open a step of one family and close another's, while it helps."""
         before = None
         while not self.done and before is not self.best:
@@ -250,8 +260,8 @@ class _Search:
 
     def _trade(
         self,
-        every: NDArray[np.int64],
-        closed: NDArray[np.int64],
+        every: Places,
+        closed: Places,
         opened: int,
         trials: int,
     ) -> None:
@@ -259,7 +269,7 @@ class _Search:
         own = closed[self.families[closed] == opened][::-1]
         counts = range(1, len(own) + 1)
 
-        def without(count: int) -> NDArray[np.int64]:
+        def without(count: int) -> Places:
             return np.setdiff1d(closed, own[:count])
 
         def above(count: int) -> bool:
@@ -274,7 +284,7 @@ class _Search:
             if family != opened and free.size and not self.done:
                 self.fill(base, free, trials)
 
-    def shake(self, every: NDArray[np.int64], trials: int) -> None:
+    def shake(self, every: Places, trials: int) -> None:
         """Try other orders: families earlier or later than they should be."""
         random = np.random.default_rng(0)
         count = self.families.max(initial=0) + 1

@@ -6,8 +6,8 @@ import bisect
 import dataclasses
 import warnings
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from keras_gates.surgeon.closing.nearest import nearest
 
 if TYPE_CHECKING:
+    from keras_gates.surgeon.closing.latency import Clock
     from keras_gates.thresholds.budget import Budget
     from keras_gates.thresholds.rule import Factors
 
@@ -28,31 +29,31 @@ FAR_BELOW = 0.5
 UNITS = {"macs": "MACs", "params": "parameters", "latency": "ms"}
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class Ranking:
     """All factors of some gates in one row, and the order to close them in.
 
     Attributes:
         gates: the `Factors`.
-        sizes: what they are ranked by.
+        sizes: what they are ranked by, one for each factor.
         order: the indices of those that may close, smallest first.
         units: a number for each factor; those of one number go together.
         families: a number for each factor; units of one family are alike.
     """
 
-    gates: list
-    sizes: np.ndarray
-    order: np.ndarray
-    units: np.ndarray
-    families: np.ndarray
+    gates: list[Factors]
+    sizes: NDArray[np.float64]
+    order: NDArray[np.intp]
+    units: NDArray[np.intp]
+    families: NDArray[np.intp]
 
     @classmethod
     def of(
         cls,
         gates: list[Factors],
-        held: dict[str, NDArray[np.bool_] | bool],
+        held: Mapping[str, NDArray[np.bool_]],
         normalize: bool = False,
-        ties: dict[str, NDArray[np.int64]] | None = None,
+        ties: Mapping[str, NDArray[np.intp]] | None = None,
     ) -> Ranking:
         """Rank gates, without the factors that are `held` open.
 
@@ -61,13 +62,15 @@ class Ranking:
         """
         sizes = np.concatenate([np.zeros(0), *_sizes(gates, normalize)])
         order = np.argsort(sizes, kind="stable")
-        fixed = [held.get(g.name, np.zeros(g.values.shape)) for g in gates]
-        fixed = np.concatenate([np.zeros(0), *map(np.ravel, fixed)])
+        open_ones = [
+            held.get(g.name, np.zeros(g.values.shape, bool)) for g in gates
+        ]
+        fixed = np.concatenate([np.zeros(0, bool), *map(np.ravel, open_ones)])
         together = _together(gates, ties or {})
-        return cls(gates, sizes, order[fixed[order] == 0], *together)
+        return cls(gates, sizes, order[~fixed[order]], *together)
 
     def closing(
-        self, indices: NDArray[np.int64]
+        self, indices: NDArray[np.intp]
     ) -> dict[str, NDArray[np.bool_]]:
         """`{gate name: mask}` that closes the factors at `indices`."""
         flat = np.zeros(self.sizes.size, bool)
@@ -75,7 +78,7 @@ class Ranking:
         return self._split(flat)
 
     def reached(
-        self, indices: NDArray[np.int64]
+        self, indices: NDArray[np.intp]
     ) -> dict[str, NDArray[np.bool_]]:
         """The same without floors: all as small as the largest of them."""
         limit = self.sizes[indices].max(initial=-1)
@@ -91,30 +94,28 @@ class Ranking:
 
 
 def _together(
-    gates: list[Factors], ties: dict[str, NDArray[np.int64]]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    gates: list[Factors], ties: Mapping[str, NDArray[np.intp]]
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
     """`(units, families)`: a family is what the same gates are tied to."""
-    units, owners, start = [], [], 0
+    parts = [np.zeros(0, np.intp)]
+    owners: list[int] = []
     for number, gate in enumerate(gates):
         own = ties.get(gate.name)
         if own is None:
             # Below 0, so that they are none of the ties.
-            own = -1 - start - np.arange(gate.values.size)
-        units.append(np.ravel(own))
-        owners.append(np.full(gate.values.size, number))
-        start += gate.values.size
-    units = np.concatenate([np.zeros(0, int), *units])
-    owners = np.concatenate([np.zeros(0, int), *owners])
-    _, units = np.unique(units, return_inverse=True)
-    members = {}
-    for unit, owner in zip(units.tolist(), owners.tolist(), strict=True):
+            own = -1 - len(owners) - np.arange(gate.values.size)
+        parts.append(np.ravel(own))
+        owners += [number] * gate.values.size
+    _, units = np.unique(np.concatenate(parts), return_inverse=True)
+    members: dict[int, dict[int, None]] = {}
+    for unit, owner in zip(units.tolist(), owners, strict=True):
         members.setdefault(unit, {})[owner] = None
-    numbers = {}
+    numbers: dict[tuple[int, ...], int] = {}
     families = [
         numbers.setdefault(tuple(members[unit]), len(numbers))
         for unit in units.tolist()
     ]
-    return units, np.array(families, int)
+    return units, np.array(families, np.intp)
 
 
 def _sizes(gates: list[Factors], normalize: bool) -> list[NDArray[np.float64]]:
@@ -138,10 +139,10 @@ def _sizes(gates: list[Factors], normalize: bool) -> list[NDArray[np.float64]]:
 def meet(
     budget: Budget,
     ranking: Ranking,
-    whole: int,
-    cost: Callable[..., Any],
+    whole: float,
+    cost: Callable[[dict[str, NDArray[np.bool_]]], float],
     trials: int,
-) -> NDArray[np.int64]:
+) -> NDArray[np.intp]:
     """Close factors in their order until `cost` is within the budget.
 
     Args:
@@ -173,7 +174,12 @@ def meet(
     return found
 
 
-def meet_time(budget: Any, ranking: Any, clock: Any, ratio: Any) -> Any:
+def meet_time(
+    budget: Budget,
+    ranking: Ranking,
+    clock: Clock,
+    ratio: Callable[[dict[str, NDArray[np.bool_]]], float],
+) -> NDArray[np.intp]:
     """The same for a latency: so many of the first as it takes.
 
     Args:
@@ -198,7 +204,7 @@ def meet_time(budget: Any, ranking: Any, clock: Any, ratio: Any) -> Any:
         return order[:0]
     check_noise(budget, clock)
 
-    def measured(indices: Any) -> Any:
+    def measured(indices: NDArray[np.intp]) -> float:
         return whole * ratio(ranking.closing(indices))
 
     left = _remembered(lambda masks: whole * ratio(masks), ranking)
@@ -223,7 +229,7 @@ def meet_time(budget: Any, ranking: Any, clock: Any, ratio: Any) -> Any:
     return chosen
 
 
-def check_noise(budget: Any, clock: Any) -> None:
+def check_noise(budget: Budget, clock: Clock) -> None:
     """Refuse a budget that differs from the whole by less than noise.
 
     Raises:
@@ -235,12 +241,12 @@ def check_noise(budget: Any, clock: Any) -> None:
 
 
 def _remembered(
-    cost: Callable[..., Any], ranking: Ranking
-) -> Callable[..., Any]:
+    cost: Callable[[dict[str, NDArray[np.bool_]]], float], ranking: Ranking
+) -> Callable[[NDArray[np.intp]], float]:
     """`cost` as a function of indices, which is asked once for each."""
-    known = {}
+    known: dict[bytes, float] = {}
 
-    def left(indices: NDArray[np.int64]) -> int:
+    def left(indices: NDArray[np.intp]) -> float:
         key = np.sort(indices).tobytes()
         if key not in known:
             known[key] = cost(ranking.closing(indices))
@@ -249,19 +255,21 @@ def _remembered(
     return left
 
 
-def _out_of_reach(budget: Budget, limit: float, least: int, whole: int) -> str:
+def _out_of_reach(
+    budget: Budget, limit: float, least: float, whole: float
+) -> str:
     return (
         f"{_called(budget)} can't be reached: it allows "
         f"{_amount(limit, whole, budget)}, and the least that these gates "
         f"can reach is {_amount(least, whole, budget)}. Allow more, close "
         "more kinds of gates, put gates into more layers, or lower "
-        f"keep_at_least (now {budget.keep_at_least!r}). "
+        f"keep_essential (now {budget.keep_essential!r}). "
         "`print(keras_gates.surgeon.plan(model, ...))` with a high threshold "
         "tells what keeps the rest."
     )
 
 
-def _too_fine(budget: Any, limit: Any, clock: Any) -> Any:
+def _too_fine(budget: Budget, limit: float, clock: Clock) -> str:
     return (
         f"{_called(budget)} asks for {_amount(limit, clock.whole, budget)}, "
         f"but the time of the model as it is varies by {clock.noise:.1%} from "
@@ -272,7 +280,7 @@ def _too_fine(budget: Any, limit: Any, clock: Any) -> Any:
     )
 
 
-def _far(budget: Budget, limit: float, left: int, whole: int) -> str:
+def _far(budget: Budget, limit: float, left: float, whole: float) -> str:
     return (
         f"{_called(budget)} allows {_amount(limit, whole, budget)}. The "
         "nearest choice found that keeps to it leaves "
@@ -284,6 +292,6 @@ def _called(budget: Budget) -> str:
     return f"Budget({budget.of}={budget.amount!r})"
 
 
-def _amount(number: float, whole: int, budget: Budget) -> str:
+def _amount(number: float, whole: float, budget: Budget) -> str:
     digits = 3 if budget.of == "latency" else 0
     return f"{number:,.{digits}f} {UNITS[budget.of]} ({number / whole:.1%})"

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import numbers
+import dataclasses
+from collections.abc import Collection
+from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_gates import thresholds as th
 from keras_gates.surgeon.closing.close import close
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates import groups
@@ -20,34 +22,48 @@ from keras_gates.surgeon.gates.find import factors_of
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.gates.find import unknown_gates
 from keras_gates.surgeon.solving import solve
+from keras_gates.thresholds.resolve import asked
+from keras_gates.thresholds.resolve import part_budget
+from keras_gates.thresholds.rule import NAMED
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
+    from keras_gates.surgeon.closing.options import Floors
+    from keras_gates.surgeon.closing.options import Options
+    from keras_gates.surgeon.closing.options import Scores
+    from keras_gates.surgeon.closing.options import Thresholds
     from keras_gates.surgeon.solving.solve import Solution
     from keras_gates.thresholds.rule import Factors
 
 
-def from_thresholds(
-    model: int | keras.Layer | type[Any] | None,
-    thresholds: Any,
-    scores: dict[str, NDArray[np.float64]] | None,
-    keep_at_least: bool | dict[str, int] | float,
-    round_to: bool | float,
-    exact: int | str | None,
-    drop_shortcuts: bool,
-) -> tuple[Solution, list[str]]:
-    """Close what thresholds say; arguments and errors as those of `plan`.
+class Outcome(NamedTuple):
+    """What comes of a request.
 
-    Returns:
-        A `Solution`, and notes on floors that held and shortcuts that go.
+    Attributes:
+        solution: what is closed, what stays, and where factors go.
+        options: those that were passed, with what the request adds to them.
+        notes: on floors that held, and shortcuts that go.
     """
-    _check(round_to, exact)
-    _check_drop(drop_shortcuts, scores)
+
+    solution: Solution
+    options: Options
+    notes: list[str]
+
+
+def from_thresholds(
+    model: keras.Model,
+    thresholds: Thresholds,
+    scores: Scores | None,
+    keep_at_least: Floors,
+    options: Options,
+) -> Outcome:
+    """Close what thresholds say; arguments and errors as those of `plan`."""
+    _check_drop(options.drop_shortcuts, scores)
     graph = expand.read(model)
     if scores is not None:
-        _score(graph, scores, exact)
-    found = _asked(thresholds, factors_of(graph), scores)
-    if not found:
+        _score(graph, scores, options.exact)
+    gates = _asked(thresholds, factors_of(graph), scores)
+    if not gates:
         raise ValueError(
             f"Model '{model.name}' has no gates, so there is nothing to "
             "close. Put FilterGate, LayerGate, BranchGate or BlockGate "
@@ -56,62 +72,54 @@ def from_thresholds(
             "pass scores=keras_gates.surgeon.score(model, ...)."
             f"{unknown_gates(graph)}"
         )
-    options = {"exact": exact, "round_to": int(round_to)}
-    closed, notes = close(graph, found, thresholds, keep_at_least, **options)
-    _, budget, _ = th.part_budget(thresholds, found)
-    solution = solve.solve(graph, closed, **options)
-    if drop_shortcuts:
+    closed, notes = close(graph, gates, thresholds, keep_at_least, options)
+    _, budget, _ = part_budget(thresholds, gates)
+    options = dataclasses.replace(
+        options,
+        sizes=None if budget is None else budget.sizes,
+        groups=tuple(sorted(name for name in closed if name in graph.groups)),
+    )
+    solution = solve.solve(graph, closed, options.exact, options.round_to)
+    if options.drop_shortcuts:
         notes = [*notes, *_dropped(model, solution.closed)]
-        solution = from_closed(model, solution.closed, exact, True)
-    scored = sorted(n for n in closed if n in graph.groups)
-    more = {
-        **({"groups": scored} if scored else {}),
-        "drop_shortcuts": drop_shortcuts,
-        "sizes": getattr(budget, "sizes", None),
-    }
-    solution.options = {**options, **more}
-    return solution, notes
+        solution = from_closed(model, solution.closed, options)
+    return Outcome(solution, options, notes)
 
 
 def from_closed(
     model: keras.Model,
-    closed: dict[str, NDArray[np.bool_]],
-    exact: bool,
-    drop_shortcuts: bool,
-    scored: list[str] | None = None,
+    closed: Mapping[str, NDArray[np.bool_]],
+    options: Options,
 ) -> Solution:
     """The `Solution` for `{name of a gate or group: mask}`.
 
-    `scored` is as in `read`.
+    What was opened for `round_to` is open in the masks.
     """
-    if drop_shortcuts:
-        model = without_shortcuts(model, closed)
-    graph = read(model, closed, exact, scored)
-    return solve.solve(graph, closed, exact=exact)
+    if options.drop_shortcuts:
+        model = without_open(model, _closing(closed))
+    graph = read(model, closed, options.exact, options.groups)
+    return solve.solve(graph, closed, options.exact)
 
 
-def without_shortcuts(model: keras.Model, closed: Any) -> Any:
-    """The model without the added shortcuts of gates that stay open."""
-    names = {name for name, mask in closed.items() if mask.any()}
-    return without_open(model, names)
+def _closing(closed: Mapping[str, NDArray[np.bool_]]) -> set[str]:
+    """The names of gates that have a closed factor."""
+    return {name for name, mask in closed.items() if mask.any()}
 
 
 def factor_shapes(
-    model: keras.Model,
-    names: dict[str, list[int | str]],
-    exact: bool,
-    scored: list[str] | None = None,
+    model: keras.Model, names: Iterable[str], options: Options
 ) -> dict[str, tuple[int, ...]]:
     """`{name: shape of its factors}` of some gates and groups."""
-    sources = gates_of(read(model, names, exact, scored))
+    names = list(names)
+    sources = gates_of(read(model, names, options.exact, options.groups))
     return {n: sources[n].shape for n in names if n in sources}
 
 
 def read(
     model: keras.Model,
-    names: dict[str, NDArray[np.bool_] | list[int | str]],
+    names: Iterable[str],
     exact: bool,
-    scored: list[str] | None = None,
+    scored: Collection[str] | None = None,
 ) -> Graph:
     """The graph of a model, with virtual gates if names speak of groups.
 
@@ -132,9 +140,7 @@ def read(
     return graph
 
 
-def _score(
-    graph: Graph, scores: dict[str, NDArray[np.float64]], exact: bool
-) -> None:
+def _score(graph: Graph, scores: Scores, exact: bool) -> None:
     """Put scores on gates and on groups; changes the graph.
 
     Raises:
@@ -160,9 +166,7 @@ def _score(
 
 
 def _asked(
-    thresholds: Any,
-    gates: list[Factors],
-    scores: dict[str, NDArray[np.float64]] | None,
+    thresholds: Thresholds, gates: list[Factors], scores: Scores | None
 ) -> list[Factors]:
     """The gates that thresholds may speak of.
 
@@ -180,14 +184,15 @@ def _asked(
             or (named and g.kind not in kinds)
         ]
     if scores is None or named:
-        return th.asked(thresholds, gates)
-    return [g for g in gates if g.kind not in th.NAMED]
+        return asked(thresholds, gates)
+    return [g for g in gates if g.kind not in NAMED]
 
 
-def _dropped(model: keras.Model, closed: Any) -> Any:
+def _dropped(
+    model: keras.Model, closed: Mapping[str, NDArray[np.bool_]]
+) -> list[str]:
     """A note on the shortcuts that go, if any do."""
-    names = {name for name, mask in closed.items() if mask.any()}
-    found = open_gates(model, names)
+    found = open_gates(model, _closing(closed))
     if not found:
         return []
     some = ", ".join(map(repr, found[:3])) + ", ..." * (len(found) > 3)
@@ -197,31 +202,10 @@ def _dropped(model: keras.Model, closed: Any) -> Any:
     ]
 
 
-def _check_drop(
-    drop_shortcuts: bool, scores: dict[str, NDArray[np.float64]] | None
-) -> None:
-    if not isinstance(drop_shortcuts, bool):
-        raise TypeError(
-            "`drop_shortcuts` must be True or False. Received: "
-            f"{drop_shortcuts!r} (of type {type(drop_shortcuts).__name__})."
-        )
+def _check_drop(drop_shortcuts: bool, scores: Scores | None) -> None:
     if drop_shortcuts and scores is not None:
         raise ValueError(
             "`drop_shortcuts` is for models with gates, and `scores` for "
             "channels without: a dropped shortcut no longer ties the channels "
             "that were scored together. Pass one of them, or prune twice."
-        )
-
-
-def _check(round_to: bool | float, exact: int | str | None) -> None:
-    if isinstance(round_to, bool) or not isinstance(round_to, numbers.Integral):
-        raise TypeError(f"`round_to` must be an int. Received: {round_to!r}.")
-    if round_to < 1:
-        raise ValueError(
-            f"`round_to` must be at least 1. Received: {round_to!r}."
-        )
-    if not isinstance(exact, bool):
-        raise TypeError(
-            f"`exact` must be True or False. Received: {exact!r} (of type "
-            f"{type(exact).__name__})."
         )

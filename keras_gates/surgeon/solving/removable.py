@@ -19,6 +19,7 @@ from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.rules.virtual import VirtualGate
 from keras_gates.surgeon.solving import essential
+from keras_gates.surgeon.solving import round_to
 from keras_gates.surgeon.solving import solve
 from keras_gates.surgeon.solving.bars import Bars
 from keras_gates.surgeon.solving.bars import Cause
@@ -76,7 +77,7 @@ def _useful(decision: Decision) -> NDArray[np.bool_]:
         held[classes[ids]] = True
     useful = ~decision.kept | ~held
     # Behind a gather a channel has a class of its own.
-    for above, below in reversed(solve.selections(labelling)):
+    for above, below in reversed(round_to.selections(labelling)):
         np.logical_or.at(useful, above, useful[below])
     return useful
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -17,27 +18,36 @@ from keras_gates.surgeon.passes import influence
 from keras_gates.surgeon.passes.label import constants
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules.reach import VALUES
+from keras_gates.surgeon.solving.round_to import reopened
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.gates.groups import Group
     from keras_gates.surgeon.passes.decision import Decision
+    from keras_gates.surgeon.passes.fold import Folds
     from keras_gates.surgeon.passes.label import Labelling
     from keras_gates.surgeon.passes.label import Step
     from keras_gates.surgeon.rules.known import Known
     from keras_gates.surgeon.rules.source import Source
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class Solution:
-    """Everything that the rebuild and the report need."""
+    """Everything that the rebuild and the report need.
 
-    graph: object
-    closed: dict
-    decision: object
-    folds: object
-    options: dict
+    Attributes:
+        graph: the `Graph` that was solved.
+        closed: `{name of a gate or group: mask}` of the factors that are
+            closed after all, bool, shaped like the factors.
+        decision: what stays.
+        folds: where the factors of open gates go.
+    """
+
+    graph: Graph
+    closed: dict[str, NDArray[np.bool_]]
+    decision: Decision
+    folds: Folds
 
     @property
     def labelling(self) -> Labelling:
@@ -46,7 +56,7 @@ class Solution:
 
 def solve(
     graph: Graph,
-    closed: dict[str, NDArray[np.bool_]],
+    closed: Mapping[str, NDArray[np.bool_]],
     exact: bool = True,
     round_to: int = 1,
     check: bool = True,
@@ -69,13 +79,14 @@ def solve(
         ValueError: an output would no longer depend on the inputs.
     """
     closed = {name: mask.copy() for name, mask in closed.items()}
-    while True:  # each round opens a gate at least
-        decision, by_id = _settle(graph, closed, exact, check)
-        if round_to == 1 or not _reopen(decision, closed, round_to):
+    decision, by_id = _settle(graph, closed, exact, check)
+    while round_to > 1:  # each round opens a gate at least
+        opened = reopened(decision, closed, round_to)
+        if opened is None:
             break
-    folds = fold.fold(decision, by_id)
-    options = {"exact": exact, "round_to": round_to}
-    return Solution(graph, closed, decision, folds, options)
+        closed = opened
+        decision, by_id = _settle(graph, closed, exact, check)
+    return Solution(graph, closed, decision, fold.fold(decision, by_id))
 
 
 def _settle(
@@ -85,7 +96,8 @@ def _settle(
     check: bool = True,
 ) -> tuple[Decision, dict[int, NDArray[np.bool_]]]:
     """Decide, and do without the gathers that are not worth it."""
-    uncut, gates = set(), gates_of(graph)
+    uncut: set[Any] = set()
+    gates = gates_of(graph)
     while True:
         labelling = label(graph, frozenset(uncut))
         by_id = by_id_of(graph, gates, closed)
@@ -184,92 +196,3 @@ def _culprits(
             continue
         todo.extend(step.inputs)
     return found
-
-
-def _reopen(
-    decision: Decision, closed: dict[str, NDArray[np.bool_]], multiple: int
-) -> bool:
-    """Open gates again until widths are multiples; whether any was."""
-    labelling = decision.labelling
-    gates = vectors(labelling, closed)
-    links = selections(labelling)
-    size = _closed_sizes(labelling, gates, links, closed)
-    chosen = np.zeros(len(size), bool)
-    for step in labelling.steps:
-        ids = step.flow.roles.get("out")
-        if ids is None or step not in decision.present:
-            continue
-        own = labelling.classes[ids]
-        kept = decision.kept[own]
-        if kept.all() or not kept.any():
-            continue
-        gone = np.unique(own[~kept])
-        gone = gone[size[gone] > 0]
-        order = np.argsort(-size[gone], kind="stable")
-        chosen[gone[order[: -int(kept.sum()) % multiple]]] = True
-    if not chosen.any():
-        return False
-    for above, below in links:
-        largest = size[below] >= size[above]
-        np.logical_or.at(chosen, below, chosen[above] & largest)
-    for name, _, own, at in gates:
-        opened = at[chosen[own]]
-        closed[name][opened] = False
-    return True
-
-
-def vectors(
-    labelling: Labelling, closed: dict[str, NDArray[np.bool_]]
-) -> list[Any]:
-    """`(name, factors, classes, places)` of closed vectors of factors.
-
-    The places are those of the classes among the factors.
-    """
-    graph = labelling.graph
-    sources = gates_of(graph)
-    names = {id(sources[n].layer): n for n in closed if n not in graph.groups}
-    found = []
-    for step in labelling.steps:
-        ids = step.flow.roles.get("channel")
-        if ids is None or step.position is not None:
-            continue
-        own = labelling.classes[ids]
-        name = names.get(id(step.call.op))
-        if name is not None:
-            factors = np.abs(sources[name].values())
-            found.append((name, factors, own, np.arange(own.size)))
-        found += groups.places(graph, step.call.op, own, closed)
-    return found
-
-
-def selections(labelling: Labelling) -> list[Any]:
-    """For each gather: the classes that it picks from, and its own."""
-    found = []
-    for step in labelling.steps:
-        if step.position is not None:
-            source = labelling.labels[step.inputs[0]].ravel()
-            source = source[step.flow.sources[0][0]].ravel()
-            own = step.flow.labels[0].ravel()
-            classes = labelling.classes
-            found.append((classes[source], classes[own]))
-    return found
-
-
-def _closed_sizes(
-    labelling: Labelling,
-    gates: list[Any],
-    links: list[Any],
-    closed: dict[str, NDArray[np.bool_]],
-) -> NDArray[np.float64]:
-    """For each class, its largest closed factor; 0 where none closes it.
-
-    What is behind a gather has classes of its own; they count for those
-    they are picked from.
-    """
-    size = np.zeros(len(labelling.classes))
-    for name, factor, own, at in gates:
-        # Above 0, although a closed factor may be 0.
-        np.maximum.at(size, own, np.where(closed[name], factor + 1e-9, 0.0)[at])
-    for above, below in reversed(links):
-        np.maximum.at(size, above, size[below])
-    return size

@@ -16,6 +16,8 @@ What is taken from where:
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -42,14 +44,16 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.gates.groups import Groups
     from keras_gates.surgeon.passes.label import Step
     from keras_gates.surgeon.rules.source import Source
+    from keras_gates.surgeon.verifying.masked_run import Node
+    from keras_gates.surgeon.verifying.masked_run import Values
 
 
 def find(
     model: keras.Model,
-    masks: dict[str, NDArray[np.bool_]],
+    masks: Mapping[str, NDArray[np.bool_]],
     exact: bool = True,
     drop_shortcuts: bool = False,
-    scored: list[str] | None = None,
+    scored: Collection[str] | None = None,
 ) -> list[Closing]:
     """The `Closing`s of a model that close what a plan closes.
 
@@ -73,22 +77,23 @@ def find(
         names = {name for name, mask in masks.items() if mask.any()}
         places.drop_shortcuts(names)
     sources = gates_of(places.graph)
-    found = None
     if scored is None:
         scored = [name for name in masks if name not in sources]
+    by_scores: dict[str, NDArray[np.bool_]] = {}
     if scored:
-        found = groups.find(places.graph, exact)
-        found = groups.without(found, sources.keys() - set(scored))
+        every = groups.find(places.graph, exact)
+        found = groups.without(every, sources.keys() - set(scored))
         groups.insert(places.graph, found)
-    scored = {n: m for n, m in masks.items() if n in places.graph.groups}
+        inserted = places.graph.groups
+        by_scores = {n: m for n, m in masks.items() if n in inserted}
     for name, mask in masks.items():
-        if name not in scored and mask.any():
+        if name not in by_scores and mask.any():
             places.close(name, sources[name], mask)
-    if not any(mask.any() for mask in scored.values()):
+    if not any(mask.any() for mask in by_scores.values()):
         return [places.finished()]
-    places.close_groups(scored)
-    places.close_loops(found, scored)
-    return [places.finished(), places.with_layers(scored)]
+    places.close_groups(by_scores)
+    places.close_loops(found, by_scores)
+    return [places.finished(), places.with_layers(by_scores)]
 
 
 class _Places:
@@ -102,10 +107,10 @@ class _Places:
         self.graph = expand.read(model, self.trace)
         self.closing = Closing()
         # Gates that a composite layer closes by a variable of its own.
-        self._gates = []
-        self._functions = {}
+        self._gates: list[tuple[Site, Mask]] = []
+        self._functions: dict[Node, keras.Function] = {}
 
-    def drop_shortcuts(self, closed: Any) -> None:
+    def drop_shortcuts(self, closed: Collection[str]) -> None:
         """Let what adds the shortcuts of open gates hand on the gate's part."""
         for add, gate, subtract in added(self.own):
             if gate.path in closed:
@@ -147,7 +152,7 @@ class _Places:
         for node in calls:
             masked_run.add(stand_in.masks, node, number, mask)
 
-    def _part(self, site: Any) -> Any:
+    def _part(self, site: Site) -> tuple[Node, list[Node]]:
         """The recorded call of a composite, and those of a part of it."""
         nodes = {
             composite: gr.nodes_of(self._function(composite))
@@ -166,11 +171,11 @@ class _Places:
             f"'{self.model.name}'. Give its layers names of their own."
         )
 
-    def _stand_in(self, composite: Any) -> Any:
+    def _stand_in(self, composite: Node) -> StandIn:
         function = self._function(composite)
         return self.closing.inside.setdefault(composite, StandIn(function))
 
-    def _function(self, composite: Any) -> Any:
+    def _function(self, composite: Node) -> keras.Function:
         """The parts of a composite, to be run by themselves."""
         if composite not in self._functions:
             ends = self.trace.parts[composite]
@@ -226,7 +231,7 @@ class _Places:
             for part in step.rule.parts(layer):
                 _assign(values, part.recurrent_kernel, rows[:, None], 0.0)
 
-    def _own_layer(self, step: Step) -> Any:
+    def _own_layer(self, step: Step) -> tuple[keras.Layer, Values]:
         """The user's layer, or a part of it, and where its values go."""
         origin = self.trace.origin(step.site, 0)
         if origin is None or origin[0] in self.trace.parts:
@@ -258,7 +263,7 @@ class _Places:
 
 
 def _assign(
-    into: dict[Any, Any],
+    into: Values,
     variable: keras.Variable,
     mask: NDArray[np.bool_],
     value: float,
@@ -268,9 +273,7 @@ def _assign(
     into[id(variable)] = (variable, np.where(mask, value, before))
 
 
-def closing_value(
-    name: str, source: Source, factors: NDArray[np.float64]
-) -> float:
+def closing_value(name: str, source: Source, factors: NDArray[Any]) -> float:
     """The value of a source's variable at which its factor is zero.
 
     Args:

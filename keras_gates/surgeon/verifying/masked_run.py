@@ -15,6 +15,8 @@ import dataclasses
 import functools
 from collections.abc import Callable
 from collections.abc import Iterator
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
@@ -23,6 +25,16 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.arguments import recorded
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    # A recorded call of Keras.
+    Node: TypeAlias = Any
+    # Masks by the number of an output, for each recorded call.
+    Masks: TypeAlias = dict[Node, dict[int, list["Mask"]]]
+    # `(variable, its other values)` by the id of the variable.
+    Values: TypeAlias = dict[int, tuple[keras.Variable, NDArray[Any]]]
 
 # Two runs of the same layers in the same order differ by nothing, or by what
 # threads make of a sum; a half precision is coarser.
@@ -41,7 +53,7 @@ class Mask:
         axis: the axis of the channels, or None.
     """
 
-    open: np.ndarray
+    open: NDArray[np.float64]
     axis: int | None = None
 
     def __call__(self, tensor: Any) -> Any:
@@ -70,9 +82,9 @@ class StandIn:
     """
 
     function: keras.Function
-    values: dict = dataclasses.field(default_factory=dict)
-    gates: dict = dataclasses.field(default_factory=dict)
-    masks: dict = dataclasses.field(default_factory=dict)
+    values: Values = dataclasses.field(default_factory=dict)
+    gates: Masks = dataclasses.field(default_factory=dict)
+    masks: Masks = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -88,24 +100,22 @@ class Closing:
         inside: `{recorded call: StandIn}`.
     """
 
-    masks: dict = dataclasses.field(default_factory=dict)
-    values: dict = dataclasses.field(default_factory=dict)
-    handed_on: dict = dataclasses.field(default_factory=dict)
-    inside: dict = dataclasses.field(default_factory=dict)
+    masks: Masks = dataclasses.field(default_factory=dict)
+    values: Values = dataclasses.field(default_factory=dict)
+    handed_on: dict[Node, int] = dataclasses.field(default_factory=dict)
+    inside: dict[Node, StandIn] = dataclasses.field(default_factory=dict)
 
 
-def add(
-    masks: dict[Any, dict[int, list[Mask]]], node: Any, number: int, mask: Mask
-) -> None:
+def add(masks: Masks, node: Node, number: int, mask: Mask) -> None:
     """Add a mask to what `Closing.masks` holds."""
     masks.setdefault(node, {}).setdefault(number, []).append(mask)
 
 
 def outputs(
     model: keras.Model,
-    batches: list[NDArray[np.float64]],
+    batches: list[Any],
     closing: Closing | None = None,
-) -> list[NDArray[np.float64]]:
+) -> list[NDArray[Any]]:
     """What a model puts out in inference, flat, as NumPy arrays.
 
     Args:
@@ -122,21 +132,20 @@ def outputs(
     return [ys[0] if len(ys) == 1 else _joined(ys) for ys in joined]
 
 
-def _joined(arrays: Any) -> Any:
-    join = np.concatenate if arrays[0].ndim else np.stack
-    return join(arrays)
+def _joined(arrays: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    return np.concatenate(arrays) if arrays[0].ndim else np.stack(arrays)
 
 
 def _run(
     model: keras.Model, x: Any, closing: Closing | None
-) -> list[NDArray[np.float64]]:
+) -> list[NDArray[Any]]:
     closing_values = {} if closing is None else closing.values
     # No gradient is asked for: torch would keep what it needs for one.
     values = [
         (v, keras.ops.stop_gradient(v.value)) for v in model.trainable_variables
     ]
     values += closing_values.values()
-    loop = contextlib.nullcontext()
+    loop: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if closing is not None:
         loop = _Loop(closing).within(model)
     with loop, keras.StatelessScope(state_mapping=values):
@@ -169,10 +178,10 @@ class _Loop:
 
     def __init__(self, closing: Closing) -> None:
         self.closing = closing
-        self.seen = set()
+        self.seen: set[keras.Model] = set()
 
     @contextlib.contextmanager
-    def within(self, model: keras.Model) -> Iterator[Any]:
+    def within(self, model: keras.Model) -> Iterator[None]:
         """Within, `model` and the models in it use this loop."""
         graph = gr.read(model)
         own = [each.functional for each in (graph, *graph.nested())]
@@ -198,7 +207,7 @@ class _Loop:
         functional: keras.Model,
         inputs: list[Any],
         operation_fn: Callable[..., Any],
-        masks: Any = None,
+        masks: Masks | None = None,
     ) -> Any:
         """The outputs of a functional model, or of a `keras.Function`."""
         self.seen.add(functional)
@@ -224,7 +233,7 @@ class _Loop:
 
     def _call(
         self,
-        node: Any,
+        node: Node,
         tensors: dict[int, Any],
         operation_fn: Callable[..., Any],
     ) -> list[Any]:
@@ -233,8 +242,8 @@ class _Loop:
         if handed_on is not None:
             return [tensors[id(node.input_tensors[handed_on])]]
         args, kwargs = recorded(node, tensors)
-        results = operation_fn(node.operation)(*args, **kwargs)
-        results = keras.tree.flatten(results)
+        outputs = operation_fn(node.operation)(*args, **kwargs)
+        results: list[Any] = keras.tree.flatten(outputs)
         stand_in = self.closing.inside.get(node)
         if stand_in is None:
             return results
@@ -246,10 +255,13 @@ class _Loop:
         _check_parts(node.operation, results, parts)
         values = {**self.closing.values, **stand_in.values}
         with keras.StatelessScope(state_mapping=list(values.values())):
-            return keras.tree.flatten(run(masks=stand_in.masks))
+            results = keras.tree.flatten(run(masks=stand_in.masks))
+        return results
 
 
-def _check_parts(layer: keras.Layer, expected: Any, got: Any) -> None:
+def _check_parts(
+    layer: keras.Layer, expected: list[Any], got: list[Any]
+) -> None:
     """Refuse parts that do not compute what their layer does."""
     to_numpy = keras.ops.convert_to_numpy
     for a, b in zip(map(to_numpy, expected), map(to_numpy, got), strict=True):
@@ -265,15 +277,13 @@ def _check_parts(layer: keras.Layer, expected: Any, got: Any) -> None:
 
 
 def differences(
-    expected: list[NDArray[np.float64]], got: list[NDArray[np.float64]]
+    expected: list[NDArray[Any]], got: list[NDArray[Any]]
 ) -> list[float]:
     """The `difference` of each output."""
     return [difference(a, b) for a, b in zip(expected, got, strict=True)]
 
 
-def difference(
-    expected: NDArray[np.float64], got: NDArray[np.float64]
-) -> float:
+def difference(expected: NDArray[Any], got: NDArray[Any]) -> float:
     """`max|expected - got| / max|expected|`; infinite where one is NaN."""
     expected = expected.astype("float64")
     got = got.astype("float64")
@@ -286,7 +296,7 @@ def difference(
     return float(worst / scale) if 0 < scale < np.inf else float(worst)
 
 
-def resolution(array: NDArray[np.float64]) -> float:
+def resolution(array: NDArray[Any]) -> float:
     """A few steps of the array's own precision, by its scale."""
     return resolution_of(array.dtype.name)
 

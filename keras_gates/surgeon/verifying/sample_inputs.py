@@ -38,9 +38,7 @@ _TAKE = gr.operation("numpy.Take")
 _ONE_HOT = gr.operation("nn.OneHot")
 
 
-def batches(
-    model: keras.Model, x: NDArray[np.float64] | None, samples: int, seed: int
-) -> list[NDArray[np.float64]]:
+def batches(model: keras.Model, x: Any, samples: int, seed: int) -> list[Any]:
     """What to run a model on: a list of its inputs.
 
     Args:
@@ -74,16 +72,17 @@ def batches(
 
 def few(model: keras.Model, batch: Any) -> Any:
     """Two samples of a batch, for what each sample shows as well as all do."""
-    if any(kt.shape[0] for kt in gr.functional_of(model).inputs):
+    functional: Any = gr.functional_of(model)
+    if any(kt.shape[0] for kt in functional.inputs):
         return batch
 
-    def cut(array: NDArray[np.float64]) -> NDArray[np.float64]:
+    def cut(array: NDArray[Any]) -> NDArray[Any]:
         return array[:2] if np.ndim(array) else array
 
     return keras.tree.map_structure(cut, batch)
 
 
-def count(found: list[NDArray[np.float64]]) -> int:
+def count(found: list[Any]) -> int:
     """How many samples there are in batches."""
     return sum(_length(batch) for batch in found)
 
@@ -93,11 +92,12 @@ def _length(batch: Any) -> int:
     return max((shape[0] for shape in shapes if shape), default=1)
 
 
-def _first(x: Any, samples: Any) -> Any:
+def _first(x: Any, samples: int) -> list[Any]:
     """The first batches of a dataset, enough for so many samples."""
     if isinstance(x, keras.utils.PyDataset):
         length = x.num_batches
-        numbers = itertools.count() if length is None else range(length)
+        endless = length is None
+        numbers = itertools.count() if endless else iter(range(length))
         x = map(x.__getitem__, numbers)
     elif not hasattr(x, "__iter__"):
         raise TypeError(
@@ -119,9 +119,7 @@ def _first(x: Any, samples: Any) -> Any:
 # Random ones -----------------------------------------------------------------
 
 
-def _random(
-    model: keras.Model, samples: int, seed: int
-) -> list[NDArray[np.float64]]:
+def _random(model: keras.Model, samples: int, seed: int) -> list[Any]:
     """Random inputs in the structure that the model takes."""
     rng = np.random.default_rng(seed)
     graph = gr.read(model)
@@ -141,8 +139,11 @@ def _random(
 
 
 def _drawn(
-    kt: keras.KerasTensor, size: int, bound: Any, rng: Any
-) -> NDArray[np.float64]:
+    kt: keras.KerasTensor,
+    size: int,
+    bound: int | list[Any] | None,
+    rng: np.random.Generator,
+) -> NDArray[Any]:
     """Random values of one input.
 
     Args:
@@ -162,7 +163,7 @@ def _drawn(
         words = np.array(bound, dtype=object)[
             rng.integers(len(bound), size=shape)
         ]
-        return words if kt.dtype == "string" else words.astype(kt.dtype)
+        return words if kt.dtype == "string" else _cast(words, kt)
     if kt.dtype == "string":
         raise ValueError(
             f"Input '{kt.name}' takes strings, and which can't be guessed: "
@@ -173,20 +174,28 @@ def _drawn(
         if bound > 1 and len(shape) > 1:
             # A zero may stand for padding, and must not be all that there is.
             found[..., 0] = rng.integers(1, bound, shape[:-1])
-        return found.astype(kt.dtype)
+        return _cast(found, kt)
     if kt.dtype == "bool":
         return _lengths(shape, rng)
     if keras.backend.is_float_dtype(kt.dtype):
-        return rng.normal(size=shape).astype(kt.dtype)
+        return _cast(rng.normal(size=shape), kt)
     if kt.dtype == "uint8":  # a picture
-        return rng.integers(0, 256, shape).astype(kt.dtype)
+        return _cast(rng.integers(0, 256, shape), kt)
     drawn = rng.integers(0, 2, shape)
     if len(shape) > 1:
         drawn[..., 0] = 1  # it may be a mask, which must not hide everything
-    return drawn.astype(kt.dtype)
+    return _cast(drawn, kt)
 
 
-def _lengths(shape: Any, rng: Any) -> Any:
+def _cast(array: NDArray[Any], kt: keras.KerasTensor) -> NDArray[Any]:
+    """The array in the type of an input."""
+    dtype: str = kt.dtype
+    return array.astype(dtype)
+
+
+def _lengths(
+    shape: tuple[int, ...], rng: np.random.Generator
+) -> NDArray[np.bool_]:
     """A mask of sequences of random lengths, one step or more."""
     if len(shape) < 2:
         return rng.random(shape) < 0.5
@@ -194,14 +203,15 @@ def _lengths(shape: Any, rng: Any) -> Any:
     return np.arange(shape[-1]) < lengths
 
 
-def _bound(tensor: Tensor) -> None:
+def _bound(tensor: Tensor) -> int | list[Any] | None:
     """How many numbers an input may count up to, as far as it is looked up.
 
     Returns:
         The size of the smallest table that its numbers index, a list of
         words, or None if they index nothing.
     """
-    found, todo, seen = [], [tensor], set()
+    found: list[int] = []
+    todo, seen = [tensor], set()
     while todo:
         tensor = todo.pop()
         if tensor in seen:
@@ -218,20 +228,23 @@ def _bound(tensor: Tensor) -> None:
     return min(found, default=None)
 
 
-def _rounds(op: keras.Layer) -> bool:
+def _rounds(op: keras.Operation) -> bool:
     return type(op).__name__ == "Cast"
 
 
-def _table(call: Call, tensor: Tensor) -> None:
+def _table(call: Call, tensor: Tensor) -> int | list[Any] | None:
     """The size of the table that a call looks the tensor's numbers up in."""
-    op = getattr(call.op, "layer", call.op)  # TimeDistributed
+    op: Any = getattr(call.op, "layer", call.op)  # TimeDistributed
+    size: int
     if isinstance(op, _L.CategoryEncoding):
-        return op.num_tokens
+        size = op.num_tokens
+        return size
     if isinstance(op, (_L.StringLookup, _L.IntegerLookup)):
         words = op.get_vocabulary(include_special_tokens=False)
         return list(words) or None
     if _ONE_HOT is not None and isinstance(op, _ONE_HOT):
-        return op.num_classes
+        size = op.num_classes
+        return size
     if _TAKE is not None and isinstance(op, _TAKE):
         return _taken(call, tensor)
     parts = [op, *create.sublayers(op)] if isinstance(op, keras.Layer) else []
@@ -239,7 +252,7 @@ def _table(call: Call, tensor: Tensor) -> None:
     return min(sizes, default=None)
 
 
-def _taken(call: Call, tensor: Any) -> Any:
+def _taken(call: Call, tensor: Tensor) -> int | None:
     """The size of the axis that `ops.take` takes from."""
     source = call.argument("x")
     if source is tensor:

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs.readers import sole_successor
 from keras_gates.layers import FilterGate
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.gates import groups
@@ -212,15 +213,13 @@ def _behind_moves(
 
 def _moved_or_treated(graph: Graph, call: Call) -> Any:
     """What alone reads a call's output, and moves or treats its channels."""
-    (tensor, *more) = call.outputs
-    if more or len(tensor.consumers) != 1 or tensor in graph.outputs:
+    after = sole_successor(graph, call)
+    if after is None:
         return None
-    (after,) = tensor.consumers
-    alone = after.inputs == [tensor] and len(after.outputs) == 1
     once = len(after.site.calls) == 1 or after.scopes == call.scopes
     fits = isinstance(after.op, chains.NORMS) or chains.is_activation(after)
     fits = fits or rule_of(after).moves
-    return after if alone and once and fits else None
+    return after if once and fits else None
 
 
 def _has_factor_each(labelling: Labelling, call: Call) -> bool:

@@ -9,12 +9,12 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_gates import _tables
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs import patterns
 from keras_gates.graphs.configs import config_of
 from keras_gates.layers import stock
 from keras_gates.layers.resconv.res_conv import ResConv
-from keras_gates.stats import tables
 from keras_gates.transforms.fusing.wiring import Wiring
 from keras_gates.transforms.fusing.wiring import shared_layers
 
@@ -82,7 +82,7 @@ class Convolutions:
             for x in self.found
         ]
         head = ("name", "layer", "with", "shortcut", "left out because")
-        return f"Model '{self.model}'\n\n{tables.text(head, rows)}"
+        return f"Model '{self.model}'\n\n{_tables.text(head, rows)}"
 
 
 def find_convolutions(
@@ -99,7 +99,7 @@ def find_convolutions(
         A `Convolutions`.
 
     Raises:
-        TypeError: If a pattern is neither a name nor a class.
+        TypeError: If a pattern is neither a name, a layer nor a class.
         ValueError: If a pattern fits no convolution, or the model has no
             recorded graph.
 
@@ -126,20 +126,10 @@ def read_convolutions(
         for site in each.sites:
             if isinstance(site.op, (*_KINDS, *_OTHERS)) and site.calls:
                 found.append(_judged(site, wiring, include, exclude))
-    for argument, given in (("include", include), ("exclude", exclude)):
-        _check_used(given, argument, found)
+    # One that can't be converted may be named: the table says why it can't.
+    choices = [patterns.Choice(x.name, x.site.calls) for x in found]
+    patterns.chosen(graph, choices, "convolutions", include, exclude)
     return Convolutions(graph.model.name, found)
-
-
-def _check_used(given: Any, argument: Any, found: Any) -> None:
-    for pattern in patterns.listed(given):
-        if not any(patterns.matches(pattern, x.site.calls) for x in found):
-            names = ", ".join(x.name for x in found) or "none"
-            raise ValueError(
-                f"`{argument}` has {pattern!r}, which fits no convolution of "
-                f"this model. It has: {names}. Pass one of these names, a "
-                "pattern with *, or a class."
-            )
 
 
 def _judged(site: Any, wiring: Any, include: Any, exclude: Any) -> Any:

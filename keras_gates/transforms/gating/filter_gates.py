@@ -14,10 +14,11 @@ from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers import FilterGate
 from keras_gates.surgeon.passes.label import label
-from keras_gates.surgeon.rules.rule import channel_axis
+from keras_gates.surgeon.rules.rule import common_channel_axis
 from keras_gates.surgeon.solving.bars import few
 from keras_gates.transforms.finding.channels import find_channels
 from keras_gates.transforms.gating.piece_gates import dtype_of
+from keras_gates.transforms.gating.weighing import COSTS
 from keras_gates.transforms.gating.weighing import Shares
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def insert_filters(
         _warn_of_none(found)
     names, places = Names.of(graph), {}
     cost = None
-    if spec.weigh != "count":
+    if spec.weigh in COSTS:
         shares = Shares(graph.calls, shapes, spec.weigh)
         cost = shares.of_classes(labelling)
         shares.warn_of([(c.gate_name, cost[c.classes]) for c in chosen])
@@ -120,6 +121,8 @@ def _gate(
     """One gate for all places of some channels."""
 
     def penalty(strength: Any) -> Any:
+        if spec.weigh is None:
+            return regularizers.L1(strength)
         if cost is None:
             return regularizers.MeanL1(strength)
         own = cost[channels.classes].tolist()
@@ -143,15 +146,15 @@ def _input_gates(
     found = {}
     if not spec.inputs:
         return found
+    of_inputs = regularizers.L1 if spec.weigh is None else regularizers.MeanL1
     for kt, tensor in zip(graph.functional.inputs, graph.inputs, strict=True):
         if not keras.backend.is_float_dtype(tensor.dtype):
             continue
-        arguments = spec.arguments(regularizers.MeanL1)
+        arguments = spec.arguments(of_inputs)
         name = names.free(f"{kt.name}_filter_gate")
         readers = tensor.consumers
         flat = len(readers) == 1 and isinstance(readers[0].op, layers.Flatten)
-        laid = [c.op for c in readers if hasattr(c.op, "data_format")]
-        axis = channel_axis(laid[0] if laid else None, len(tensor.shape))
+        axis = common_channel_axis(readers, len(tensor.shape))
         axis = axis if axis == 1 and len(tensor.shape) > 2 else -1
         gate = FilterGate(axis=-1 if flat else axis, name=name, **arguments)
         if flat:

@@ -162,6 +162,7 @@ def bypass(gate: Any, x: Any, shortcut: Any, start: Any) -> Any:
             `gate(x - shortcut) + shortcut`, which is x at a gate of one.
     """
     dtype = gate.dtype_policy
+    gate.added_shortcut = True
     if start == "same":
         minus = layers.Subtract(name=gate.name + SUBTRACT, dtype=dtype)
         x = minus([x, shortcut])

@@ -15,6 +15,7 @@ from keras_gates import constraints
 from keras_gates._checks import nonnegative_number
 from keras_gates.graphs import patterns
 from keras_gates.transforms.finding.chains import POSITIONS
+from keras_gates.transforms.gating.penalty import penalty_of
 
 if TYPE_CHECKING:
     from keras_gates.constraints import UnitInterval
@@ -22,19 +23,20 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.transforms.finding.channels import Channels
 
-WEIGHS = ("count", "macs", "params")
+WEIGHS = (None, "count", "macs", "params")
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class GateSpec:
     """How to make the gates of one kind, and where.
 
     `penalty = strength * sum(weight * abs(factor))`
 
-    By `weigh="count"` the weights are those of the paper: each of the n
-    channels of a filter gate weighs 1/n, and each of N layer gates (or branch
-    gates, or block gates) 1/N. By "macs" or "params" a factor weighs as much
-    as the share of the model's that goes when it alone is closed.
+    By default every factor weighs 1, as in `regularizers.L1`. By
+    `weigh="count"` the weights are those of the paper: each of the n channels
+    of a filter gate weighs 1/n, and each of N layer gates (or branch gates, or
+    block gates) 1/N. By "macs" or "params" a factor weighs as much as the
+    share of the model's that goes when it alone is closed.
 
     Reference:
 
@@ -44,15 +46,16 @@ class GateSpec:
     Args:
         strength: A number >= 0 in units of loss. Defaults to `None`: no
             penalty, or the one that `regularizer` gives.
-        regularizer: A regularizer for each gate, in place of `strength`.
-        weigh: `"count"`, `"macs"` or `"params"`.
+        regularizer: A regularizer for each gate, in place of `strength`:
+            an object, an identifier or a config, as Keras layers take it.
+        weigh: `None`, `"count"`, `"macs"` or `"params"`.
         initializer: Start of the factors. `"ones"` leaves the function as it
             is; `"uniform"`, in (0, 1), is the paper's.
         constraint: Constraint of the factors. Defaults to
             `constraints.UnitInterval()`: the paper's range, in which L1 gives
             exact zeros. `None` for none.
         include: What to gate: one or a list of layer names (`*` stands for
-            anything), layers and layer classes. Defaults to `None`, all that
+            anything), layers and layer classes. Defaults to `None`: all that
             is found.
         exclude: What to leave out, likewise.
         pieces: For branches and blocks: pairs `(first, last)` of layer names,
@@ -65,7 +68,8 @@ class GateSpec:
         inputs: For filters: whether the model's inputs get gates, too.
 
     Raises:
-        TypeError: If an argument is of the wrong type.
+        TypeError: If an argument is of the wrong type, such as a number as
+            `regularizer`.
         ValueError: If `strength` is negative or not finite, `regularizer`
             is given as well, or `weigh` or `position` is unknown.
 
@@ -73,7 +77,7 @@ class GateSpec:
     >>> import keras_gates as kg
     >>> from keras_gates.transforms import GateSpec
     >>> model = kg.zoo.mlp()
-    >>> spec = GateSpec(1e-4, exclude="fc1", constraint=None)
+    >>> spec = GateSpec(strength=1e-4, exclude="fc1", constraint=None)
     >>> gated = kg.transforms.insert_gates(model, filters=spec)
     >>> [x.name for x in gated.layers if isinstance(x, kg.FilterGate)]
     ['fc2_filter_gate']
@@ -81,7 +85,7 @@ class GateSpec:
 
     strength: float | None = None
     regularizer: object = None
-    weigh: str = "count"
+    weigh: str | None = None
     initializer: object = "ones"
     constraint: object = dataclasses.field(
         default_factory=constraints.UnitInterval
@@ -93,14 +97,7 @@ class GateSpec:
     inputs: bool = False
 
     def __post_init__(self) -> None:
-        if self.strength is not None:
-            nonnegative_number(self.strength, "strength", "GateSpec")
-            if self.regularizer is not None:
-                raise ValueError(
-                    "A GateSpec takes a `strength` or a `regularizer`. "
-                    f"Received: strength={self.strength!r} and "
-                    f"regularizer={self.regularizer!r}."
-                )
+        penalty_of(self.strength, self.regularizer, "regularizer", "GateSpec")
         check_one_of(self.weigh, WEIGHS, "weigh")
         check_one_of(self.position, POSITIONS, "position")
         patterns.check(self.include, "include")
@@ -191,7 +188,8 @@ def _read(value: bool, kind: str) -> GateSpec:
 
 
 def _from_number(value: Any, kind: str) -> Any:
-    return GateSpec(nonnegative_number(value, kind, "insert_gates"))
+    strength = nonnegative_number(value, kind, "insert_gates")
+    return GateSpec(strength=strength)
 
 
 def _from_dict(value: Any, kind: str) -> Any:

@@ -14,6 +14,9 @@ from keras_gates.surgeon.rules import rule_of
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
 
+# What a gate can be weighed by.
+COSTS = ("macs", "params")
+
 
 class Shares:
     """Shares of a model's multiply-adds, or of its parameters.

@@ -1,0 +1,119 @@
+"""What a plan was asked for, and how it goes about it: plain data."""
+
+from __future__ import annotations
+
+import dataclasses
+import numbers
+from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from keras_gates import thresholds as th
+
+    # What users pass. The values of the dict are numbers and rules.
+    Thresholds: TypeAlias = float | th.ThresholdRule | dict[str, Any]
+    Scores: TypeAlias = dict[str, NDArray[Any]]
+    Floors: TypeAlias = float | dict[str, int] | dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """How a plan removes what is closed.
+
+    Attributes:
+        exact: whether only exact removals are made.
+        round_to: the multiple that the channels of cut layers are kept to.
+        drop_shortcuts: whether the added shortcuts of open gates go.
+        sizes: those of the inputs, at which a `Budget` counts: lists, or a
+            dict of them by name; None for the sizes that the model has.
+        groups: the names that are those of groups of channels with scores,
+            and of no gate. None, in plans that old versions have written,
+            stands for all names that no gate has.
+
+    Raises:
+        TypeError: `exact`, `round_to` or `drop_shortcuts` is of another type.
+        ValueError: `round_to` is below 1.
+    """
+
+    exact: bool = True
+    round_to: int = 1
+    drop_shortcuts: bool = False
+    sizes: list[Any] | dict[str, Any] | None = None
+    groups: tuple[str, ...] | None = ()
+
+    def __post_init__(self) -> None:
+        multiple, exact = self.round_to, self.exact
+        whole = isinstance(multiple, numbers.Integral)
+        if isinstance(multiple, bool) or not whole:
+            raise TypeError(
+                f"`round_to` must be an int. Received: {multiple!r}."
+            )
+        if multiple < 1:
+            raise ValueError(
+                f"`round_to` must be at least 1. Received: {multiple!r}."
+            )
+        object.__setattr__(self, "round_to", int(multiple))
+        if not isinstance(exact, bool):
+            raise TypeError(
+                f"`exact` must be True or False. Received: {exact!r} (of type "
+                f"{type(exact).__name__})."
+            )
+        if not isinstance(self.drop_shortcuts, bool):
+            raise TypeError(
+                "`drop_shortcuts` must be True or False. Received: "
+                f"{self.drop_shortcuts!r} (of type "
+                f"{type(self.drop_shortcuts).__name__})."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What a plan was asked to close, as data that JSON can hold.
+
+    Attributes:
+        thresholds: a number; a rule, as a dict of its arguments with the name
+            of its class under "rule", or as its `repr` if it is no dataclass;
+            or a dict of these by kind or gate name.
+        keep_at_least: a number, or a dict of numbers by gate name.
+        scores: the names of the groups and gates that had scores; None where
+            the factors of gates were compared.
+    """
+
+    thresholds: Any
+    keep_at_least: Any = 0
+    scores: tuple[str, ...] | None = None
+
+    @classmethod
+    def of(
+        cls,
+        thresholds: Thresholds,
+        keep_at_least: Floors,
+        scores: Scores | None,
+    ) -> Request:
+        """The record of what a user passes."""
+        names = None if scores is None else tuple(map(str, scores))
+        return cls(plain(thresholds), plain(keep_at_least), names)
+
+
+def plain(value: object) -> Any:
+    """A value as JSON can hold it; what it can't hold is told by its `repr`."""
+    if value is None or isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, (numbers.Real, np.floating)):
+        return float(value)
+    if isinstance(value, dict):
+        return {str(key): plain(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(each) for each in value]
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        names = [field.name for field in dataclasses.fields(value)]
+        arguments = {name: plain(getattr(value, name)) for name in names}
+        return {"rule": type(value).__name__, **arguments}
+    return repr(value)

@@ -1,0 +1,55 @@
+"""What a number means where transforms take a penalty."""
+
+from __future__ import annotations
+
+import numbers
+from typing import Any
+
+from keras_gates._checks import nonnegative_number
+from keras_gates.regularizers import L1
+
+
+def penalty_of(
+    strength: float | None, regularizer: Any, argument: str, owner: str
+) -> Any:
+    """The regularizer of each gate, from a number or from a regularizer.
+
+    A number is a `strength`, and means `L1(strength)` wherever it is given:
+    `strength * sum(abs(factor))` is added to the loss. A regularizer is what
+    Keras layers take as one, so never a number.
+
+    Args:
+        strength: What the user gave as the strength of a penalty, or None.
+        regularizer: What they gave as `argument`, or None.
+        argument: The name of the argument that takes a regularizer.
+        owner: The name of the transform.
+
+    Returns:
+        An `L1`, the `regularizer` as it is, or None: no penalty.
+
+    Raises:
+        TypeError: `regularizer` is a number.
+        ValueError: `strength` is not a number of at least 0, or both are
+            given.
+    """
+    if isinstance(regularizer, numbers.Real):
+        raise TypeError(
+            f"`{argument}` takes what Keras layers take as a regularizer. "
+            f"Received: {argument}={regularizer!r}. Pass strength="
+            f"{regularizer!r} for an L1 penalty, or {argument}="
+            f"keras_gates.regularizers.L1({regularizer!r})."
+        )
+    if strength is None:
+        return regularizer
+    if not isinstance(strength, numbers.Real):
+        raise TypeError(
+            f"{owner} cannot use this `strength`. Received: {strength!r} (of "
+            f"type {type(strength).__name__}). Expected: a number. Pass a "
+            f"regularizer as `{argument}`."
+        )
+    if regularizer is not None:
+        raise ValueError(
+            f"{owner} takes a `strength` or a `{argument}`. Received: "
+            f"strength={strength!r} and {argument}={regularizer!r}."
+        )
+    return L1(nonnegative_number(strength, "strength", owner))
