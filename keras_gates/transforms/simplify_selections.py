@@ -99,14 +99,24 @@ def _operations(
 ) -> list[keras.Operation]:
     """A gather under the name of the layer; with zeros to pick, a padding."""
     axis = channel_axis(op, rank)
-    take = gr.operation("numpy.Take")(axis=axis)
+    take = _operation("numpy.Take")(axis=axis)
     take.name = op.name
     if not zeros:
         return [take]
     widths = tuple((0, int(a == axis)) for a in range(rank))
-    pad = gr.operation("numpy.Pad")(widths)
+    pad = _operation("numpy.Pad")(widths)
     pad.name = f"{op.name}_zero"
     return [pad, take]
+
+
+def _operation(name: str) -> type[Any]:
+    found = gr.operation(name)
+    if found is None:
+        raise ValueError(
+            f"This version of Keras has no operation '{name}', which "
+            "`simplify_selections` makes gathers of. Take another version."
+        )
+    return found
 
 
 def _selected(op: keras.Operation) -> NDArray[np.intp] | None:

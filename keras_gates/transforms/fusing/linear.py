@@ -47,11 +47,11 @@ class Linear:
 
     @property
     def channels(self) -> int:
-        return self.kernel.shape[-2] * self.groups
+        return int(self.kernel.shape[-2]) * self.groups
 
     @property
     def filters(self) -> int:
-        return self.kernel.shape[-1]
+        return int(self.kernel.shape[-1])
 
     @property
     def diagonal(self) -> bool:
@@ -159,7 +159,8 @@ def _inputs(linear: Linear) -> NDArray[np.intp]:
     """`(rows, filters)`: the channel that each entry of a tap reads."""
     rows = linear.kernel.shape[-2]
     group = np.arange(linear.filters) // (linear.filters // linear.groups)
-    return group * rows + np.arange(rows)[:, None]
+    inputs: NDArray[np.intp] = group * rows + np.arange(rows)[:, None]
+    return inputs
 
 
 def _of_inputs(
@@ -174,7 +175,9 @@ def _through(
 ) -> NDArray[np.float64]:
     """What a form makes of constant channels, away from borders."""
     axes = tuple(range(len(linear.taps) + 1))
-    return (linear.kernel * _of_inputs(constants, linear)).sum(axes)
+    products = linear.kernel * _of_inputs(constants, linear)
+    summed: NDArray[np.float64] = products.sum(axes)
+    return summed
 
 
 def _regrouped(linear: Linear, groups: int) -> NDArray[np.float64] | None:

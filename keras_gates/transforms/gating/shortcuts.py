@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from typing import Any
 
+import keras
 import numpy as np
 from keras import layers
 
 from keras_gates.surgeon.gates.added_shortcuts import ADD
 from keras_gates.surgeon.gates.added_shortcuts import SUBTRACT
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.calls import Shape
 
 # As there: added to the name of the gate.
 POOL = "_shortcut_pool"
@@ -41,14 +47,16 @@ class Shortcut:
 
     axis: int
     rank: int
-    pool: dict | None = None
+    pool: dict[str, Any] | None = None
     width: int | None = None
 
-    def __str__(self) -> Any:
+    def __str__(self) -> str:
         parts = ["pooling"] * bool(self.pool) + ["1x1"] * bool(self.width)
         return ", ".join(parts) or "identity"
 
-    def __call__(self, x: Any, name: str, dtype: Any) -> Any:
+    def __call__(
+        self, x: keras.KerasTensor, name: str, dtype: Any
+    ) -> keras.KerasTensor:
         """The shortcut on `x`; `name` is that of the gate it is for."""
         layout = {}
         if self.rank > 2:
@@ -64,7 +72,9 @@ class Shortcut:
         return x
 
 
-def project(x: Any, axis: int, width: Any, name: str, dtype: Any) -> Any:
+def project(
+    x: keras.KerasTensor, axis: int, width: int, name: str, dtype: Any
+) -> keras.KerasTensor:
     """A 1x1 convolution of `x` (of rank 2: a Dense) that starts as identity.
 
     Channels that are more than before start at zero.
@@ -90,7 +100,7 @@ def project(x: Any, axis: int, width: Any, name: str, dtype: Any) -> Any:
     return outputs
 
 
-def shape(pairs: Any, axis: int) -> Any:
+def shape(pairs: Sequence[tuple[Shape, Shape]], axis: int) -> Shortcut:
     """The `Shortcut` from one tensor to another.
 
     Args:
