@@ -172,7 +172,7 @@ class Finder:
         (call, index), last = piece.entry, piece.last
         first, second = call.inputs[index], last.outputs[0]
         pairs = [(shapes[first], shapes[second]) for shapes in self.shapes]
-        axis = _channels(last, piece.calls, len(first.shape))
+        axis = _channels(piece, (first, second))
         try:
             piece.shortcut = shortcuts.shape(pairs, axis)
         except shortcuts.CannotShape as error:
@@ -226,12 +226,12 @@ def _is_gate(call: Call, kind: str) -> Any:
     return isinstance(call.op, Gate) and call.op.kind == kind
 
 
-def _channels(last: Call, calls: list[Call], rank: int) -> int:
+def _channels(piece: Any, ends: Any) -> Any:
     """The axis of the channels of what goes in and what comes out."""
-    if isinstance(last.op, layers.Concatenate):
-        return int(last.op.axis)
-    laid = [c.op for c in calls if hasattr(c.op, "data_format")]
-    return channel_axis(laid[0] if laid else None, rank)
+    if isinstance(piece.last.op, layers.Concatenate):
+        return piece.last.op.axis
+    laid = [c.op for c in piece.calls if hasattr(c.op, "data_format")]
+    return channel_axis(laid[0] if laid else None, len(ends[0].shape))
 
 
 def _costs_as_much(call: Call, shortcut: Shortcut | None) -> bool:
