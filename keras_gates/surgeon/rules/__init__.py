@@ -1,8 +1,19 @@
-"""Rules: what the surgeon knows of each layer and operation."""
+"""Rules: what the surgeon knows of each layer and operation.
+
+All that a rule for a layer of one's own needs is here; how to write one is on
+the page "Layers of your own" of the docs.
+"""
 
 from keras_gates.graphs import time_axis as _time_axis
+from keras_gates.graphs.graph import Call
+from keras_gates.graphs.graph import Tensor
 from keras_gates.layers.resconv.res_conv import ResConv as _ResConv
 from keras_gates.layers.stripconv.strip_conv import StripConv as _StripConv
+from keras_gates.surgeon.labels import Units
+from keras_gates.surgeon.labels import along
+from keras_gates.surgeon.labels import fixed
+from keras_gates.surgeon.labels import varying
+from keras_gates.surgeon.labels import vector
 from keras_gates.surgeon.rules import gates as _gates
 from keras_gates.surgeon.rules import strip_conv as _strip_conv
 from keras_gates.surgeon.rules import tables as _tables
@@ -10,14 +21,43 @@ from keras_gates.surgeon.rules import time_distributed as _time_distributed
 from keras_gates.surgeon.rules import virtual as _virtual
 from keras_gates.surgeon.rules.composite import Composite
 from keras_gates.surgeon.rules.elementwise import Elementwise
+from keras_gates.surgeon.rules.index import Index
+from keras_gates.surgeon.rules.known import Known
+from keras_gates.surgeon.rules.known import channel_values
+from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.linear import Linear
+from keras_gates.surgeon.rules.merge import Merge
+from keras_gates.surgeon.rules.modes import Identity
+from keras_gates.surgeon.rules.modes import Reach
+from keras_gates.surgeon.rules.modes import Reading
+from keras_gates.surgeon.rules.modes import Scaling
+from keras_gates.surgeon.rules.packing import Packing
 from keras_gates.surgeon.rules.per_channel import PerChannel
+from keras_gates.surgeon.rules.reach import CHOICE
+from keras_gates.surgeon.rules.reach import NOTHING
+from keras_gates.surgeon.rules.reach import VALUES
 from keras_gates.surgeon.rules.registry import include_subclasses
 from keras_gates.surgeon.rules.registry import register
 from keras_gates.surgeon.rules.registry import registered
 from keras_gates.surgeon.rules.registry import rule_of
 from keras_gates.surgeon.rules.registry import table
+from keras_gates.surgeon.rules.rule import ALL
+from keras_gates.surgeon.rules.rule import BIAS
+from keras_gates.surgeon.rules.rule import IDENTITY
+from keras_gates.surgeon.rules.rule import LINEAR
+from keras_gates.surgeon.rules.rule import POSITIVE
+from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
+from keras_gates.surgeon.rules.rule import ZERO
+from keras_gates.surgeon.rules.rule import Barrier
+from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
+from keras_gates.surgeon.rules.rule import barrier
+from keras_gates.surgeon.rules.rule import channel_axis
+from keras_gates.surgeon.rules.rule import one_axis
+from keras_gates.surgeon.rules.rule import weight
+from keras_gates.surgeon.rules.source import Source
+from keras_gates.surgeon.rules.spatial import Spatial
+from keras_gates.surgeon.rules.view import View
 
 _tables.fill()
 for _gate in _gates.GATES:
@@ -37,11 +77,51 @@ register(_time_axis.FoldTime, _time_distributed.FOLD)
 register(_time_axis.UnfoldTime, _time_distributed.UNFOLD)
 
 __all__ = [
-    "Composite",
+    # Rules, from the most ready-made to those that are all one's own.
     "Elementwise",
-    "Linear",
     "PerChannel",
+    "Linear",
+    "Spatial",
+    "Index",
+    "Merge",
+    "Composite",
+    "Barrier",
     "Rule",
+    "Packing",
+    # What rules are told, and what they answer.
+    "Call",
+    "Tensor",
+    "Units",
+    "View",
+    "Flow",
+    "Known",
+    "Source",
+    "Identity",
+    "IDENTITY",
+    "Reading",
+    "ALL",
+    "ZERO",
+    "BIAS",
+    "Scaling",
+    "LINEAR",
+    "POSITIVE",
+    "PRESERVES_ZERO",
+    "Reach",
+    "VALUES",
+    "CHOICE",
+    "NOTHING",
+    # Helpers: of calls and weights, of labels, of known values.
+    "barrier",
+    "channel_axis",
+    "one_axis",
+    "weight",
+    "along",
+    "fixed",
+    "varying",
+    "vector",
+    "channel_values",
+    "known",
+    # The registry.
     "register",
     "registered",
     "rule_of",

@@ -10,8 +10,8 @@ gates, look-ups, merges) counts as nothing.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 
@@ -23,22 +23,20 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.rules.rule import Rule
+    from keras_gates.surgeon.rules.rule import Sizes
+    from keras_gates.surgeon.rules.rule import Weights
 
 
-def weight_shapes(op: keras.Layer) -> list[Any]:
-    """`[(name, shape)]` of a layer's weights; empty for a bare operation.
-
-    Pairs, and no dictionary: a layer made of layers (Bidirectional) has
-    several weights of one name.
-    """
+def weight_shapes(op: keras.Operation) -> Weights:
+    """The `Weights` of a layer; empty for a bare operation."""
     if not isinstance(op, keras.Layer):
         return []
     return [(w.name, tuple(w.shape)) for w in op.weights]
 
 
 def cut_weight_shapes(
-    call: Call, rule: Rule, kept: dict[str, int]
-) -> list[Any]:
+    call: Call, rule: Rule, kept: Mapping[str, int]
+) -> Weights:
     """`weight_shapes` of a layer after a cut.
 
     Args:
@@ -61,7 +59,7 @@ def cut_weight_shapes(
     return found
 
 
-def parameters(shapes: list[Any]) -> int:
+def parameters(shapes: Weights) -> int:
     """The number of entries of weights given as `[(name, shape)]`."""
     return sum(math.prod(shape) for _, shape in shapes)
 
@@ -69,8 +67,8 @@ def parameters(shapes: list[Any]) -> int:
 def call_macs(
     call: Call,
     rule: Rule,
-    weights: list[Any],
-    shapes: dict[Tensor, tuple[int | None, ...]],
+    weights: Weights,
+    shapes: Mapping[Tensor, tuple[int | None, ...]],
 ) -> int | None:
     """The MACs of one call at given shapes, before a cut or after it.
 
@@ -87,12 +85,15 @@ def call_macs(
     Raises:
         ValueError: A size that the count depends on is None.
     """
-    inputs = [tuple(shapes[t]) for t in call.inputs]
-    outputs = [tuple(shapes[t]) for t in call.outputs]
-    steps = [shapes.get(t, t.shape)[time_axis.AXIS] for t in call.times]
+    inputs: list[Sizes] = [tuple(shapes[t]) for t in call.inputs]
+    outputs: list[Sizes] = [tuple(shapes[t]) for t in call.outputs]
+    steps: Sizes = tuple(
+        shapes.get(t, t.shape)[time_axis.AXIS] for t in call.times
+    )
     try:
-        once = counts.of(call, rule, weights, inputs, outputs)
-        return once and once * math.prod(steps)
+        once = counts.multiply_adds(call, rule, weights, inputs, outputs)
+        each: int = math.prod(steps)
+        return None if once is None else once * each
     except TypeError as error:
         if not any(None in s[1:] for s in (*inputs, *outputs, (0, *steps))):
             raise

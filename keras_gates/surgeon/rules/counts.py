@@ -8,12 +8,12 @@ shapes of all tensors, with no size open. None where it can't be told.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_gates.graphs.graph import Tensor
 from keras_gates.surgeon.rules.rule import channel_axis
@@ -21,6 +21,8 @@ from keras_gates.surgeon.rules.rule import channel_axis
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.rules.rule import Rule
+    from keras_gates.surgeon.rules.rule import Sizes
+    from keras_gates.surgeon.rules.rule import Weights
 
 _CELLS = (
     keras.layers.SimpleRNNCell,
@@ -30,8 +32,12 @@ _CELLS = (
 _OF_CELLS = ("kernel", "recurrent_kernel")
 
 
-def of(
-    call: Call, rule: Rule, weights: list[Any], inputs: Any, outputs: Any
+def multiply_adds(
+    call: Call,
+    rule: Rule,
+    weights: Weights,
+    inputs: Sequence[Sizes],
+    outputs: Sequence[Sizes],
 ) -> int | None:
     """The multiply-adds of a call by its rule, None where it has no count.
 
@@ -48,24 +54,27 @@ def of(
         over = rule.costs.get(name)
         if over is not None:
             inside = inputs[0] if inputs else ()
-            places = rule.positions(call, over, inside, outputs[0])
+            places: Sizes = (*rule.positions(call, over, inside, outputs[0]),)
             total += math.prod(shape) * math.prod(places)
     return total
 
 
-def _shape(
-    call: Call, inputs: Any, value: NDArray[np.float64] | Tensor
-) -> tuple[int | None, ...]:
+def _shape(call: Call, inputs: Sequence[Sizes], value: Any) -> Sizes:
     """The shape of an argument: a tensor of the graph, or an array."""
     if isinstance(value, Tensor):
-        return dict(zip(call.inputs, inputs, strict=True))[value]
+        return inputs[call.inputs.index(value)]
     return tuple(np.shape(value) if isinstance(value, list) else value.shape)
 
 
 # Attention ----------------------------------------------------------------
 
 
-def multi_head(call: Call, weights: Any, inputs: Any, outputs: Any) -> int:
+def multi_head(
+    call: Call,
+    weights: Weights,
+    inputs: Sequence[Sizes],
+    outputs: Sequence[Sizes],
+) -> int | None:
     """Projections of query, key, value and result, scores and their sum."""
     query = _shape(call, inputs, call.argument("query"))
     value = call.argument("value")
@@ -75,23 +84,28 @@ def multi_head(call: Call, weights: Any, inputs: Any, outputs: Any) -> int:
     if len(kernels) < 4:
         return None
     by_query = [kernels[0], kernels[-1], *kernels[2:-2]]
-    steps = math.prod(query[1:-1])
+    steps: int = math.prod(query[1:-1])
     total = sum(math.prod(kernel) for kernel in by_query) * steps
     total += math.prod(kernels[1]) * math.prod(key[1:-1])
     total += math.prod(kernels[-2]) * math.prod(value[1:-1])
     # A query attends along these; the rest of the axes are a further batch.
     axes = getattr(call.op, "attention_axes", None) or range(1, len(key) - 1)
-    others = math.prod(key[axis] for axis in axes)
+    others: int = math.prod(key[axis] for axis in axes)
     heads, depth = kernels[0][-2:]
     return total + heads * steps * others * (depth + kernels[-2][-1])
 
 
-def attention(call: Call, weights: list[Any], inputs: Any, outputs: Any) -> int:
+def attention(
+    call: Call,
+    weights: Weights,
+    inputs: Sequence[Sizes],
+    outputs: Sequence[Sizes],
+) -> int | None:
     """`Attention` and `AdditiveAttention`: scores and their weighted sum."""
-    query, value, *key = inputs[: _operands(call)]
-    key = key[0] if key else value
-    steps = math.prod(query[1:-1])
-    return steps * key[-2] * (query[-1] + value[-1])
+    query, value, *rest = inputs[: _operands(call)]
+    key = rest[0] if rest else value
+    pairs: int = math.prod(query[1:-1]) * key[-2]
+    return pairs * int(query[-1] + value[-1])
 
 
 def _operands(call: Call) -> int:
@@ -100,55 +114,87 @@ def _operands(call: Call) -> int:
 
 
 def dot_product_attention(
-    call: Call, weights: list[Any], inputs: Any, outputs: Any
-) -> int:
+    call: Call,
+    weights: Weights,
+    inputs: Sequence[Sizes],
+    outputs: Sequence[Sizes],
+) -> int | None:
     """`ops.dot_product_attention`, heads on the axis before the last."""
     query, key, value = (
         _shape(call, inputs, call.argument(name))
         for name in ("query", "key", "value")
     )
-    return query[1] * query[2] * key[1] * (query[3] + value[3])
+    return int(query[1] * query[2] * key[1] * (query[3] + value[3]))
 
 
 # Products of tensors ------------------------------------------------------
 
 
-def product(call: Call, weights: list[Any], inputs: Any, outputs: Any) -> int:
+def product(
+    call: Call,
+    weights: Weights,
+    inputs: Sequence[Sizes],
+    outputs: Sequence[Sizes],
+) -> int | None:
     """`matmul` and `dot`: the last axis of the first one is summed over."""
     first = _shape(call, inputs, call.argument("x1"))
-    return math.prod(outputs[0][1:]) * (first[-1] if first else 1)
+    return _product(outputs[0][1:], first[-1:])
 
 
 def convolution(
-    call: Call, weights: list[Any], inputs: Any, outputs: Any
-) -> int:
+    call: Call,
+    weights: Weights,
+    inputs: Sequence[Sizes],
+    outputs: Sequence[Sizes],
+) -> int | None:
     """`ops.nn.conv`: each tap at each position of what comes out."""
     kernel = _shape(call, inputs, call.argument("kernel"))
     axis = channel_axis(call.op, len(inputs[0]))
     # After a cut the kernel reads as many channels as there are.
-    taps = math.prod(kernel[:-2]) * min(kernel[-2], inputs[0][axis])
-    return taps * math.prod(outputs[0][1:])
+    read = min(kernel[-2], inputs[0][axis])
+    return _product(kernel[:-2], (read,), outputs[0][1:])
 
 
-def tensordot(call: Call, weights: list[Any], inputs: Any, outputs: Any) -> int:
+def tensordot(
+    call: Call,
+    weights: Weights,
+    inputs: Sequence[Sizes],
+    outputs: Sequence[Sizes],
+) -> int | None:
     """The axes of the first operand that are summed over."""
     first = _shape(call, inputs, call.argument("x1"))
     axes = call.op.axes
     if isinstance(axes, int):
         summed = first[len(first) - axes :]
     else:
-        summed = [first[a] for a in np.atleast_1d(axes[0])]
-    return math.prod(outputs[0][1:]) * math.prod(summed)
+        summed = tuple(first[a] for a in np.atleast_1d(axes[0]))
+    return _product(outputs[0][1:], summed)
 
 
-def dot_layer(call: Call, weights: list[Any], inputs: Any, outputs: Any) -> int:
+def dot_layer(
+    call: Call,
+    weights: Weights,
+    inputs: Sequence[Sizes],
+    outputs: Sequence[Sizes],
+) -> int | None:
     """The layer `Dot`; its axes include that of the batch."""
     axes = call.op.axes
     axis = axes if isinstance(axes, int) else axes[0]
-    return math.prod(outputs[0][1:]) * inputs[0][axis]
+    return _product(outputs[0][1:], (inputs[0][axis],))
 
 
-def einsum(call: Call, weights: list[Any], inputs: Any, outputs: Any) -> int:
+def _product(*shapes: Sizes) -> int:
+    """The product of all sizes; a TypeError if one is unknown."""
+    found: int = math.prod(size for shape in shapes for size in shape)
+    return found
+
+
+def einsum(
+    call: Call,
+    weights: Weights,
+    inputs: Sequence[Sizes],
+    outputs: Sequence[Sizes],
+) -> int | None:
     """`ops.einsum` of two operands; more can be multiplied in any order."""
     if len(call.args) != 2:
         return None
@@ -157,14 +203,21 @@ def einsum(call: Call, weights: list[Any], inputs: Any, outputs: Any) -> int:
     return _letters(call.op.subscripts, shapes, batched)
 
 
-def einsum_dense(call: Call, weights: Any, inputs: Any, outputs: Any) -> int:
+def einsum_dense(
+    call: Call,
+    weights: Weights,
+    inputs: Sequence[Sizes],
+    outputs: Sequence[Sizes],
+) -> int | None:
     """`EinsumDense` with any equation."""
     kernel = dict(weights)["kernel"]
     shapes = [inputs[0], kernel]
     return _letters(call.op.equation, shapes, [True, False])
 
 
-def _letters(equation: str, shapes: Any, batched: list[bool]) -> int:
+def _letters(
+    equation: str, shapes: Sequence[Sizes], batched: list[bool]
+) -> int | None:
     """The product of all sizes that an equation names, but the batch's.
 
     Args:
@@ -180,7 +233,7 @@ def _letters(equation: str, shapes: Any, batched: list[bool]) -> int:
         for letters, shape in zip(left.split(","), shapes, strict=True)
     ]
     first = [x[0] for x, own in zip(operands, batched, strict=True) if own]
-    sizes = {}
+    sizes: dict[str | int, int] = {}
     for letters, shape in zip(operands, shapes, strict=True):
         for letter, size in zip(letters, shape, strict=True):
             if letter not in first:
@@ -190,7 +243,7 @@ def _letters(equation: str, shapes: Any, batched: list[bool]) -> int:
     return math.prod(sizes.values())
 
 
-def _spelled(letters: str, rank: int) -> list[str]:
+def _spelled(letters: str, rank: int) -> list[str | int]:
     """A list of names of axes; those of an ellipsis are numbers from behind."""
     before, dots, behind = letters.partition("...")
     if not dots:
@@ -202,11 +255,16 @@ def _spelled(letters: str, rank: int) -> list[str]:
 # Recurrent layers --------------------------------------------------------
 
 
-def cells(call: Call, weights: Any, inputs: Any, outputs: Any) -> int:
+def cells(
+    call: Call,
+    weights: Weights,
+    inputs: Sequence[Sizes],
+    outputs: Sequence[Sizes],
+) -> int | None:
     """`RNN` with cells of Keras: each kernel once at each step."""
     cell = call.op.cell
     every = getattr(cell, "cells", [cell])
     if not all(type(each) in _CELLS for each in every):
         return None
     once = sum(math.prod(shape) for name, shape in weights if name in _OF_CELLS)
-    return inputs[0][1] * once
+    return _product((inputs[0][1], once))

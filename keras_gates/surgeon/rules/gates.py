@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -38,34 +39,37 @@ class GateRule(PerChannel):
     is_gate = True
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         if call.op.kind != "filter":
             return Flow([inputs[0]], [[IDENTITY]])
         return super().flow(call, inputs, units)
 
-    def source(self, call: Call) -> Source:
+    def source(self, call: Call) -> Source | None:
         return Source(call.op, call.op.kind, call.op.factor)
 
-    def missing(self, call: Call) -> list[Any]:
+    def missing(self, call: Call) -> list[str]:
         return []
 
     def factors(
-        self, call: Call, rank: int, factor: NDArray[np.bool_] | None = None
+        self, call: Call, rank: int, factor: NDArray[Any] | None = None
     ) -> NDArray[Any]:
         """The gate's factors, or an array like them, shaped for `rank`."""
         if factor is None:
-            factor = keras.ops.convert_to_numpy(call.op.factor)
+            factor = np.asarray(keras.ops.convert_to_numpy(call.op.factor))
         if call.op.kind != "filter":
             return factor.reshape((1,) * rank)
         shape = [1] * rank
         shape[call.op.axis] = -1
         return factor.reshape(shape)
 
-    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
-        if values[0] is None:
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
+        value = values[0]
+        if value is None:
             return [None]
-        x, border = values[0].values, values[0].border
+        x, border = value.values, value.border
         factors = self.factors(call, x.ndim).astype("float64")
         shape = flow.labels[0].shape
         if np.broadcast_shapes(x.shape, factors.shape, shape) != shape:
@@ -73,16 +77,21 @@ class GateRule(PerChannel):
         return [known(np.broadcast_to(x * factors, shape), border)]
 
     def shut(
-        self, call: Call, flow: Flow, value: Any, mask: NDArray[np.bool_]
-    ) -> Known:
+        self,
+        call: Call,
+        flow: Flow,
+        value: Known | None,
+        mask: NDArray[np.bool_],
+    ) -> Known | None:
         labels = flow.labels[0]
         mask = self.factors(call, labels.ndim, mask)
         pairs = zip(mask.shape, labels.shape, strict=True)
         if any(m not in (1, e) for m, e in pairs):
             return value if not mask.all() else Known(np.zeros(labels.shape))
-        before = Known(np.nan) if value is None else value
-        values = np.broadcast_to(before.values, labels.shape)
-        return Known(np.where(mask, 0.0, values), before.border)
+        before = np.array(np.nan) if value is None else value.values
+        values = np.broadcast_to(before, labels.shape)
+        border = value is not None and value.border
+        return Known(np.where(mask, 0.0, values), border)
 
 
 GATE = GateRule(axis=lambda op: getattr(op, "axis", -1))

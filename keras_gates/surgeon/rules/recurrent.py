@@ -223,7 +223,7 @@ def _both_ways(
         site = dataclasses.replace(call.site, op=way)
         one = dataclasses.replace(call, site=site)
         shapes = [(w.name, tuple(w.shape)) for w in way.weights]
-        found = counts.of(one, rule_of(one), shapes, inputs, outputs)
+        found = counts.multiply_adds(one, rule_of(one), shapes, inputs, outputs)
         if found is None:
             return None
         total += found

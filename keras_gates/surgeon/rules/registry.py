@@ -21,9 +21,9 @@ from keras_gates.surgeon.rules.rule import Rule
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
 
-_RULES = {}
-_FUNCTIONS = {}
-_REASONS = {}
+_RULES: dict[type[Any], Rule] = {}
+_FUNCTIONS: dict[Callable[..., Any], Rule] = {}
+_REASONS: dict[type[Any], Barrier] = {}
 _UNKNOWN = Barrier()
 _REPLACED = Barrier(why="its `call` is not that of its class")
 # Each of these stands for many functions: what one of them computes, its
@@ -39,7 +39,7 @@ _MANY = (
     *(gr.operation(f"core.{name}") for name in ("Cond", "CustomGradient")),
 )
 # Rules that hold for subclasses, too, unless these change what is named.
-_INHERITED = {}
+_INHERITED: dict[type[Any], tuple[str, ...]] = {}
 
 
 def register(layer_class: type[Any], rule: Rule) -> None:
@@ -61,8 +61,32 @@ def register(layer_class: type[Any], rule: Rule) -> None:
             class stands for many functions, as `keras.layers.Lambda` does.
 
     Example:
+    A layer that adds a vector of weights treats each channel alone:
+
     >>> import keras
     >>> import keras_gates as kg
+    >>> @keras.saving.register_keras_serializable("example")
+    ... class Shift(keras.layers.Layer):
+    ...     def build(self, shape):
+    ...         self.shift = self.add_weight(shape=shape[-1:], name="shift")
+    ...
+    ...     def call(self, x):
+    ...         return x + self.shift
+    >>> kg.surgeon.register(
+    ...     Shift,
+    ...     kg.surgeon.rules.PerChannel(axes={"shift": ("channel",)}),
+    ... )
+    >>> x = keras.Input((4,))
+    >>> gate = kg.FilterGate()
+    >>> y = Shift(name="shift")(gate(keras.layers.Dense(8)(x)))
+    >>> model = keras.Model(x, keras.layers.Dense(2)(y))
+    >>> _ = gate.factor.assign([0, 0, 0, 1, 1, 1, 1, 1])
+    >>> small = kg.surgeon.prune(model, thresholds=0.05)
+    >>> tuple(small.get_layer("shift").shift.shape)
+    (5,)
+
+    A function that layers have for their activation:
+
     >>> def squared_relu(x):
     ...     return keras.ops.square(keras.ops.relu(x))
     >>> kg.surgeon.register(
@@ -180,7 +204,7 @@ def _weighted_activation(rule: Rule, op: keras.Operation) -> keras.Layer | None:
     return None
 
 
-def rule_of_class(cls: type[Any]) -> Rule:
+def rule_of_class(cls: type[Any]) -> Rule | None:
     """The rule that a class is registered with, or inherits, or None."""
     rule = _RULES.get(cls)
     if rule is not None:
@@ -204,7 +228,7 @@ def registered() -> dict[type[Any], Rule]:
     return dict(_RULES)
 
 
-def table() -> Any:
+def table() -> list[tuple[str, str, str]]:
     """Rows `(name, kind, note)` of all rules, for the documentation."""
     return [
         (f"{cls.__module__.split('.')[0]} {cls.__name__}", rule.kind, rule.note)

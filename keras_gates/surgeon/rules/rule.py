@@ -40,7 +40,16 @@ if TYPE_CHECKING:
 Revision = tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]
 
 # `(call, weights, inputs, outputs)` -> multiply-adds; see `Rule.counts`.
-Counts = Callable[["Call", list[Any], list[Any], list[Any]], int | None]
+Counts = Callable[
+    ["Call", "Weights", Sequence["Sizes"], Sequence["Sizes"]], int | None
+]
+# Name of a weight -> the roles of its axes; see `Rule.axes`.
+Axes = Mapping[str, tuple[str | None, ...]]
+# Pairs and no dictionary: a layer made of layers may have a name twice.
+Weights = list[tuple[str, tuple[int, ...]]]
+# A shape for a count: its sizes are integers. One that is unknown is None, and
+# to multiply by it raises a TypeError, which is told to the user.
+Sizes = tuple[Any, ...]
 
 # The words of `modes`, by their short names.
 ALL = Reading.ALL
@@ -119,9 +128,7 @@ class Rule:
     """
 
     kind: str = "rule"
-    axes: Mapping[str, tuple[str | None, ...]] = dataclasses.field(
-        default_factory=dict
-    )
+    axes: Axes = dataclasses.field(default_factory=dict)
     config: Mapping[str, str] = dataclasses.field(default_factory=dict)
     costs: Mapping[str, str | None] | None = dataclasses.field(
         default_factory=dict
@@ -135,23 +142,25 @@ class Rule:
     counts: Counts | None = None
 
     # Attributes, not fields: a class of rules sets them for all of its rules.
-    # The kernel whose outputs get a bias where constants are absorbed.
+
     kernel = "kernel"
-    # Whether operands that are constant are left out; see `without_operands`.
+    """The kernel whose outputs get a bias where constants are absorbed."""
     merging = False
-    # Whether an output may come of more coordinates of its unit than of the
-    # one in `sources`, as a mean over space does. A move has no others.
+    """Whether constant operands are left out; see `without_operands`."""
     blends = True
-    # Whether it only moves coordinates, as a reshape does.
+    """Whether an output may come of more coordinates of its unit than of the
+    one in `Flow.sources`, as a mean over space does. A move has no others."""
     moves = False
-    # Whether it treats each value alone, as activation functions do.
+    """Whether it only moves coordinates, as a reshape does."""
     pointwise = False
-    # Whether it is `act(kernel . x + bias)`, and mints what it puts out.
+    """Whether it treats each value alone, as activation functions do."""
     linear = False
-    # Whether it multiplies by factors that the surgeon takes out of the model.
+    """Whether it is `act(kernel . x + bias)`, and mints what it puts out."""
     is_gate = False
-    # Whether its layer stays as it is, whatever is cut around it.
+    """Whether it multiplies by factors that the surgeon takes out of the
+    model."""
     keeps_whole = False
+    """Whether its layer stays as it is, whatever is cut around it."""
 
     @property
     def composite(self) -> Composite | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -24,10 +25,20 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.layers.stripconv.strip_conv import StripConv
     from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.modes import Reading
+    from keras_gates.surgeon.rules.rule import Axes
     from keras_gates.surgeon.rules.rule import Flow
+    from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.rule import Weights
+    from keras_gates.surgeon.rules.view import View
 
-_WHOLE = {"kernel": ("in", "out"), "skeleton": ("out",), "bias": ("out",)}
-_PACKED = {"stripe_kernel": ("stripe", "in"), "bias": ("out",)}
+_WHOLE: Axes = {
+    "kernel": ("in", "out"),
+    "skeleton": ("out",),
+    "bias": ("out",),
+}
+_PACKED: Axes = {"stripe_kernel": ("stripe", "in"), "bias": ("out",)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,41 +50,49 @@ class StripConvRule(Packing, Conv):
     """
 
     kind: str = "strip convolution"
-    axes: dict = dataclasses.field(default_factory=lambda: _WHOLE)
-    config: dict = dataclasses.field(default_factory=lambda: {"filters": "out"})
-    costs: dict | None = dataclasses.field(
+    axes: Axes = dataclasses.field(default_factory=lambda: _WHOLE)
+    config: Mapping[str, str] = dataclasses.field(
+        default_factory=lambda: {"filters": "out"}
+    )
+    costs: Mapping[str, str | None] | None = dataclasses.field(
         default_factory=lambda: {"kernel": "out", "stripe_kernel": "out"}
     )
     note: str = "pruned stripe by stripe"
 
-    def axes_of(self, call: Call) -> dict[str, tuple[str, ...]]:
+    def axes_of(self, call: Call) -> Axes:
         return _WHOLE if call.op.stripes is None else _PACKED
 
     def couple(
-        self, call: Call, roles: dict[str, NDArray[np.int64]], units: Units
+        self, call: Call, roles: dict[str, NDArray[np.intp]], units: Units
     ) -> None:
         if call.op.stripes is not None:
             filters = np.nonzero(call.op.stripes.kept)[2]
             roles["stripe"] = roles["out"][filters]
 
-    def reading(self, call: Call) -> str:
+    def reading(self, call: Call) -> Reading:
         return ZERO if call.op.stripes is None else super().reading(call)
 
     def approximates(self, call: Call) -> bool:
         return call.op.stripes is not None
 
-    def takes(self, call: Call, side: Any) -> Any:
+    def takes(self, call: Call, side: str) -> dict[str, str] | None:
         if call.op.stripes is None:
             whole = {"kernel": "out", "bias": "out"}
             return {"kernel": "in"} if side == "in" else whole
         return {"stripe_kernel": "in"} if side == "in" else None
 
-    def source(self, call: Call) -> Source:
+    def source(self, call: Call) -> Source | None:
         if call.op.stripes is not None:
             return None
         return Source(call.op, "stripe", call.op.skeleton)
 
-    def shut(self, call: Call, flow: Flow, value: Any, mask: Any) -> Any:
+    def shut(
+        self,
+        call: Call,
+        flow: Flow,
+        value: Known | None,
+        mask: NDArray[np.bool_],
+    ) -> Known | None:
         """A filter without stripes puts out its bias."""
         empty = mask.all(axis=(0, 1))
         activation = call.op.activation
@@ -83,18 +102,24 @@ class StripConvRule(Packing, Conv):
         bias = np.zeros(empty.shape) if bias is None else bias
         shape = flow.labels[0].shape
         out = activations.apply(activation, bias).reshape(shape)
-        before = np.nan if value is None else value.plain()
+        before = np.array(np.nan) if value is None else value.plain()
         before = np.broadcast_to(before, shape)
         return known(np.where(empty.reshape(shape), out, before))
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> Any:
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         config, args, kwargs = super().revise(call, flow, view)
         if call.op.stripes is not None:
             left = _left(call.op, view.index, None)
             config["stripes"] = left.lists()
         return config, args, kwargs
 
-    def pack(self, call: Call, arrays: Any, index: Any, shut: Any) -> Any:
+    def pack(
+        self,
+        call: Call,
+        arrays: dict[str, NDArray[Any]],
+        index: dict[str, NDArray[np.intp]],
+        shut: NDArray[np.bool_] | None,
+    ) -> dict[str, Any]:
         left = _left(call.op, index, shut)
         if call.op.stripes is None:
             kernel = arrays.pop("kernel")
@@ -115,11 +140,12 @@ class StripConvRule(Packing, Conv):
     def packed_shapes(
         self,
         call: Call,
-        index: dict[str, NDArray[np.int64]],
+        index: dict[str, NDArray[np.intp]],
         shut: NDArray[np.bool_] | None,
-    ) -> Any:
+    ) -> Weights:
         left = _left(call.op, index, shut)
-        shapes = [("stripe_kernel", (left.count, _channels(call.op, index)))]
+        channels = _channels(call.op, index)
+        shapes: Weights = [("stripe_kernel", (left.count, channels))]
         if call.op.bias is not None:
             shapes.append(("bias", (left.kept.shape[2],)))
         return shapes
@@ -127,7 +153,7 @@ class StripConvRule(Packing, Conv):
     def told(
         self,
         call: Call,
-        index: dict[str, NDArray[np.int64]],
+        index: dict[str, NDArray[np.intp]],
         shut: NDArray[np.bool_] | None,
     ) -> list[str]:
         left = _left(call.op, index, shut)
@@ -144,23 +170,23 @@ class StripConvRule(Packing, Conv):
         ]
 
 
-def _channels(op: StripConv, index: dict[str, NDArray[np.int64]]) -> int:
+def _channels(op: StripConv, index: dict[str, NDArray[np.intp]]) -> int:
     """How many input channels are left."""
     if "in" in index:
         return len(index["in"])
-    return op.input_spec.axes[op.channel_axis]
+    return int(op.input_spec.axes[op.channel_axis])
 
 
 def _open(
     op: StripConv,
-    index: dict[str, NDArray[np.int64]],
+    index: dict[str, NDArray[np.intp]],
     shut: NDArray[np.bool_] | None,
 ) -> NDArray[np.bool_]:
     """The mask of the stripes that are left."""
     if op.stripes is not None:
-        kept = op.stripes.kept
+        kept: NDArray[np.bool_] = op.stripes.kept
     else:
-        kept = np.ones(tuple(op.skeleton.shape), bool)
+        kept = np.ones(tuple(op.skeleton.shape), np.bool_)
     if shut is not None:
         kept = kept & ~shut
     return kept[..., index["out"]] if "out" in index else kept
@@ -168,7 +194,7 @@ def _open(
 
 def _left(
     op: StripConv,
-    index: dict[str, NDArray[np.int64]],
+    index: dict[str, NDArray[np.intp]],
     shut: NDArray[np.bool_] | None,
 ) -> Stripes:
     """The `Stripes` that are left.

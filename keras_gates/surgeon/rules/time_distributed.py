@@ -1,9 +1,17 @@
-"""TimeDistributed: the rule of the layer inside, one axis further on."""
+"""TimeDistributed: the rule of the layer inside, one axis further on.
+
+What `TimeDistributed` has of its own is in `OWN`, with the reason. All else
+that `Rule` declares, today or tomorrow, is asked of the rule of the layer
+inside, about one step of time.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -19,7 +27,6 @@ from keras_gates.graphs.graph import is_functional
 from keras_gates.graphs.graph import own_weights
 from keras_gates.graphs.graph import read
 from keras_gates.surgeon.rules import counts
-from keras_gates.surgeon.rules.gates import GateRule
 from keras_gates.surgeon.rules.index import Index
 from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.moves import nowhere
@@ -27,15 +34,52 @@ from keras_gates.surgeon.rules.recurrent import wrapped
 from keras_gates.surgeon.rules.registry import rule_of
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Flow
+from keras_gates.surgeon.rules.rule import Origin
 from keras_gates.surgeon.rules.rule import Rule
 from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import unknown
 
 if TYPE_CHECKING:
     from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.rule import Counts
+    from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.rule import Sizes
+    from keras_gates.surgeon.rules.rule import Weights
+    from keras_gates.surgeon.rules.view import View
 
 _TIME = time_axis.AXIS
 _GATE = "a gate inside TimeDistributed is not seen; gates take any rank"
+
+# What the rule of the layer inside is not simply asked, and why.
+_FACTORS = "factors inside are not closed"
+_INSERTING = "gates are put around each TimeDistributed, as around any layer"
+OWN = {
+    "kind": "it names both",
+    "note": "it is that of all TimeDistributed",
+    "config": "the whole config of the layer inside is one entry of its own",
+    "scales": "`takes` asks the rule inside",
+    "cuts": "no selection stands before it",
+    "counts": "at each step",
+    "pick": "the rule inside is found here",
+    "positions": "the steps of time are counted",
+    "channels": "an axis further on",
+    "input_axis": "an axis further on",
+    "flow": "labels have an axis more",
+    "value": "known values have an axis more",
+    "guess": "known values have an axis more",
+    "revise": "the layer inside is an entry of the config",
+    "with_bias": "the layer inside is an entry of the config",
+    "replaced": "what takes the place of a layer inside is no layer",
+    "reaches": "the arguments are those of TimeDistributed",
+    "as_function": "a TimeDistributed is no activation function",
+    "source": _FACTORS,
+    "shut": _FACTORS,
+    "factors": _FACTORS,
+    "packing": _FACTORS,
+    "moves": _INSERTING,
+    "pointwise": _INSERTING,
+    "puts_rim": _INSERTING,
+}
 
 
 def inside(call: Call) -> Call:
@@ -51,36 +95,36 @@ def inside(call: Call) -> Call:
     return Call(site, (x,), {}, [x], y, call.path)
 
 
-def _each_step(inner: Any) -> Any:
+def _each_step(inner: Rule) -> Counts:
     """The `counts` of a layer or a model that is kept whole inside."""
 
-    def counted(call: Call, weights: Any, inputs: Any, outputs: Any) -> Any:
+    def counted(
+        call: Call,
+        weights: Weights,
+        inputs: Sequence[Sizes],
+        outputs: Sequence[Sizes],
+    ) -> int | None:
         one = inside(call)
         if is_functional(one.op):
             each = [_recorded(part) for part in read(one.op).calls]
         else:
-            shapes = [
+            at_step: list[list[Sizes]] = [
                 [(*shape[:_TIME], *shape[_TIME + 1 :]) for shape in some]
                 for some in (inputs[:1], outputs)
             ]
-            each = [counts.of(one, inner, weights, *shapes)]
-        return None if None in each else inputs[0][_TIME] * sum(each)
+            each = [counts.multiply_adds(one, inner, weights, *at_step)]
+        known = [macs for macs in each if macs is not None]
+        steps: int = inputs[0][_TIME]
+        return steps * sum(known) if len(known) == len(each) else None
 
     return counted
 
 
-def _recorded(call: Call) -> Any:
+def _recorded(call: Call) -> int | None:
     """The multiply-adds of a call in a model, at the sizes it has there."""
     weights = [(w.name, tuple(w.shape)) for w in own_weights(call.op)]
     shapes = [[t.shape for t in some] for some in (call.inputs, call.outputs)]
-    return counts.of(call, rule_of(call), weights, *shapes)
-
-
-def _map(
-    function: Callable[..., Any], array: NDArray[np.int64] | str | None
-) -> NDArray[np.int64] | str | None:
-    """`function` on what may also be None or a name."""
-    return function(array) if isinstance(array, np.ndarray) else array
+    return counts.multiply_adds(call, rule_of(call), weights, *shapes)
 
 
 def _without_time(array: NDArray[Any]) -> NDArray[Any]:
@@ -91,18 +135,130 @@ def _with_time(array: NDArray[Any]) -> NDArray[Any]:
     return np.expand_dims(array, _TIME)
 
 
-def _fold(call: Call, arrays: Any) -> Any:
+def _fold(call: Call, arrays: list[NDArray[Any]]) -> NDArray[Any]:
     if arrays[0].shape[_TIME] > 1:
         raise ValueError("it holds channels along the axis of time")
     return _without_time(arrays[0])
 
 
-def _unfold(call: Call, arrays: Any) -> Any:
+def _unfold(call: Call, arrays: list[NDArray[Any]]) -> NDArray[Any]:
     return _with_time(arrays[0])
 
 
 FOLD = Index("time distributed", move=_fold, along=nowhere)
 UNFOLD = Index("time distributed", move=_unfold, along=nowhere)
+
+
+def _moved(
+    flow: Flow, move: Callable[[NDArray[Any]], NDArray[Any]], count: int
+) -> Flow:
+    """A flow of the layer inside as one of `count` inputs, or back."""
+
+    def moved(origin: Origin) -> Origin:
+        return move(origin) if isinstance(origin, np.ndarray) else origin
+
+    return dataclasses.replace(
+        flow,
+        labels=[move(labels) for labels in flow.labels],
+        sources=[
+            [moved(sources[0]), *[None] * (count - 1)]
+            for sources in flow.sources
+        ],
+    )
+
+
+def _flow_inside(flow: Flow) -> Flow:
+    return _moved(flow, _without_time, 1)
+
+
+def _layer_inside(op: keras.Layer) -> keras.Layer:
+    return op.layer
+
+
+def _masks_inside(masks: list[NDArray[np.bool_]]) -> list[NDArray[np.bool_]]:
+    return [_without_time(mask) for mask in masks]
+
+
+# How the rule inside gets an argument, by its name.
+_INSIDE: dict[str, Callable[[Any], Any]] = {
+    "call": inside,
+    "op": _layer_inside,
+    "flow": _flow_inside,
+    "demanded": _masks_inside,
+}
+_AS_IT_IS = {
+    *("part", "values", "role", "side", "index", "closed"),
+    *("constants", "count"),
+}
+
+
+def hooks() -> dict[str, Any]:
+    """All that `Rule` declares: name -> function, property, or default."""
+    fields = {field.name: field for field in dataclasses.fields(Rule)}
+    declared = {**fields, **vars(Rule)}
+    return {n: x for n, x in declared.items() if not n.startswith("_")}
+
+
+def delegated() -> dict[str, Any]:
+    """What `TimeDistributed` gets for a class of its own, to hand on."""
+    fields = {field.name for field in dataclasses.fields(Rule)}
+    found = {}
+    for name, hook in hooks().items():
+        if name in OWN or name in fields:
+            continue
+        method = inspect.isfunction(hook)
+        found[name] = _asking(hook) if method else _attribute(name)
+    return found
+
+
+def _asking(hook: Callable[..., Any]) -> Callable[..., Any]:
+    """A method that asks the rule inside for one step of time."""
+    names = list(inspect.signature(hook).parameters)[1:]
+    strange = [n for n in names if n not in _INSIDE and n not in _AS_IT_IS]
+    if strange:
+        raise TypeError(
+            f"TimeDistributed can't hand `{hook.__name__}` on: how is "
+            f"{strange} at one step of time? Say so in `_INSIDE` or "
+            "`_AS_IT_IS`, or define the method and list it in `OWN`."
+        )
+    steps = [_INSIDE.get(name) for name in names]
+
+    @functools.wraps(hook)
+    def ask(self: TimeDistributed, *args: Any) -> Any:
+        given = [
+            step(arg) if step is not None else arg
+            for step, arg in zip(steps, args, strict=False)
+        ]
+        return getattr(self.inner, hook.__name__)(*given)
+
+    return ask
+
+
+def _attribute(name: str) -> property:
+    return property(lambda self: getattr(self.inner, name))
+
+
+@dataclasses.dataclass(frozen=True)
+class _StepView:
+    """The `View` of the layer inside."""
+
+    whole: View
+
+    @property
+    def index(self) -> dict[str, NDArray[np.intp]]:
+        return self.whole.index
+
+    @property
+    def inputs(self) -> list[NDArray[np.intp]]:
+        return [_without_time(labels) for labels in self.whole.inputs[:1]]
+
+    def masks(self, labels: NDArray[np.intp]) -> list[NDArray[np.bool_]]:
+        return self.whole.masks(labels)
+
+    def shape(
+        self, tensor: Tensor, labels: NDArray[np.intp]
+    ) -> tuple[int | None, ...]:
+        return self.whole.shape(tensor, labels)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,18 +275,22 @@ class TimeDistributed(Rule):
 
     def pick(self, call: Call) -> Rule:
         inner = rule_of(inside(call))
-        if isinstance(inner, GateRule):
+        if inner.is_gate:
             return Barrier(why=_GATE)
         if isinstance(inner, Barrier):
             why = inner.why or unknown(call.op.layer)
             return Barrier(why=why, counts=_each_step(inner))
+        handed_on = {
+            field.name: getattr(inner, field.name)
+            for field in dataclasses.fields(Rule)
+            if field.name not in OWN
+        }
         return dataclasses.replace(
             self,
             kind=f"{self.kind} {inner.kind}",
             inner=inner,
-            axes=inner.axes,
-            costs=inner.costs,
-            trains=inner.trains,
+            counts=None if inner.counts is None else _each_step(inner),
+            **handed_on,
         )
 
     def positions(
@@ -139,16 +299,23 @@ class TimeDistributed(Rule):
         over: str,
         in_shape: tuple[int | None, ...],
         out_shape: tuple[int | None, ...],
-    ) -> list[int]:
-        shapes = [
+    ) -> list[int | None]:
+        at_step = [
             (*shape[:_TIME], *shape[_TIME + 1 :])
             for shape in (in_shape, out_shape)
         ]
         steps = in_shape[_TIME]
-        return [steps, *self.inner.positions(inside(call), over, *shapes)]
+        return [steps, *self.inner.positions(inside(call), over, *at_step)]
+
+    def channels(self, call: Call, over: str, rank: int) -> int:
+        axis = self.inner.channels(inside(call), over, rank - 1)
+        return axis % (rank - 1) + 1
+
+    def input_axis(self, call: Call) -> int:
+        return self.inner.input_axis(inside(call)) + 1
 
     def flow(
-        self, call: Call, inputs: list[NDArray[np.int64]], units: Units
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         labels = inputs[0]
         if labels.shape[_TIME] > 1:
@@ -157,95 +324,44 @@ class TimeDistributed(Rule):
         for other in inputs[1:]:
             units.pin(other, "a mask is read whole")
         one = self.inner.flow(inside(call), [_without_time(labels)], units)
-        return self._moved(one, _with_time, len(inputs))
-
-    def _moved(self, flow: Flow, move: Callable[..., Any], count: int) -> Flow:
-        """A flow of the layer inside as one of this layer, or back."""
-        return dataclasses.replace(
-            flow,
-            labels=[move(labels) for labels in flow.labels],
-            sources=[
-                [_map(move, sources[0])] + [None] * (count - 1)
-                for sources in flow.sources
-            ],
-        )
+        return _moved(one, _with_time, len(inputs))
 
     def value(
-        self, call: Call, flow: Flow, values: list[Known]
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
-        if values[0] is None:
-            return [None] * len(call.outputs)
-        x = Known(_without_time(values[0].values), values[0].border)
-        found = self.inner.value(inside(call), self._inner(flow), [x])
-        return [y and Known(_with_time(y.values), y.border) for y in found]
+        return self._at_step(self.inner.value, call, flow, values)
 
-    def _inner(self, flow: Flow) -> Flow:
-        return self._moved(flow, _without_time, 1)
+    def guess(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
+        return self._at_step(self.inner.guess, call, flow, values)
 
-    def revise(self, call: Call, flow: Flow, view: Any) -> Any:
-        one = inside(call)
-        config, _, _ = self.inner.revise(one, self._inner(flow), view)
-        return {"layer": wrapped(config)}, call.args, call.kwargs
-
-    def with_bias(self, call: Call) -> Any:
-        return {"layer": wrapped(self.inner.with_bias(inside(call)))}
-
-    # What the layer inside says of itself holds for this one.
-
-    def input_axis(self, call: Call) -> int:
-        return self.inner.input_axis(inside(call)) + 1
-
-    def channels(self, call: Call, over: Any, rank: int) -> Any:
-        return (
-            self.inner.channels(inside(call), over, rank - 1) % (rank - 1) + 1
-        )
-
-    def parts(self, op: keras.Layer) -> list[keras.Layer]:
-        return self.inner.parts(op.layer)
-
-    def contribution(
-        self, part: keras.Layer, values: NDArray[np.float64]
-    ) -> NDArray[np.float64]:
-        return self.inner.contribution(part, values)
-
-    @property
-    def kernel(self) -> Any:
-        return self.inner.kernel
-
-    def axes_of(self, call: Call) -> dict[str, tuple[str | None, ...]]:
-        return self.inner.axes_of(inside(call))
-
-    def sized(self, call: Call) -> bool:
-        return self.inner.sized(inside(call))
-
-    def reading(self, call: Call) -> str:
-        return self.inner.reading(inside(call))
-
-    def merges(self, call: Call) -> bool:
-        return self.inner.merges(inside(call))
-
-    def approximates(self, call: Call) -> bool:
-        return self.inner.approximates(inside(call))
-
-    def recalls(
+    def _at_step(
         self,
+        ask: Callable[[Call, Flow, list[Known | None]], list[Known | None]],
         call: Call,
         flow: Flow,
-        demanded: list[NDArray[np.bool_]],
-        closed: NDArray[np.bool_] | None = None,
-    ) -> NDArray[np.int64] | None:
-        one = [_without_time(mask) for mask in demanded]
-        within = self._inner(flow)
-        return self.inner.recalls(inside(call), within, one, closed)
+        values: Sequence[Known | None],
+    ) -> list[Known | None]:
+        """What is known of the outputs, from what is known of the data."""
+        x = values[0]
+        if x is None:
+            return [None] * len(call.outputs)
+        one = dataclasses.replace(x, values=_without_time(x.values))
+        found = ask(inside(call), _flow_inside(flow), [one])
+        return [
+            y and dataclasses.replace(y, values=_with_time(y.values))
+            for y in found
+        ]
 
-    def zeroed(self, call: Call) -> dict[str, str]:
-        return self.inner.zeroed(inside(call))
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
+        one, within = inside(call), _flow_inside(flow)
+        config, _, _ = self.inner.revise(one, within, _StepView(view))
+        return {"layer": wrapped(config)}, call.args, call.kwargs
 
-    def scaling(self, call: Call) -> Any:
-        return self.inner.scaling(inside(call))
+    def with_bias(self, call: Call) -> dict[str, Any]:
+        return {"layer": wrapped(self.inner.with_bias(inside(call)))}
 
-    def behind(self, call: Call) -> str | None:
-        return self.inner.behind(inside(call))
 
-    def takes(self, call: Call, side: str) -> None:
-        return self.inner.takes(inside(call), side)
+for _name, _hook in delegated().items():
+    setattr(TimeDistributed, _name, _hook)

@@ -29,12 +29,12 @@ class VirtualGate:
 
     name: str
     axis: int
-    units: np.ndarray
-    dtype_policy: object = None
+    units: NDArray[np.intp]
+    dtype_policy: Any = None
     kind = "filter"
 
     @property
-    def factor(self) -> NDArray[np.float64]:
+    def factor(self) -> NDArray[np.float32]:
         return np.ones(len(self.units), "float32")
 
     def compute_output_spec(self, x: Any) -> Any:
@@ -42,7 +42,8 @@ class VirtualGate:
 
     def mask(self, closed: NDArray[np.bool_]) -> NDArray[np.bool_]:
         """Its closed channels, from the closed units of all groups."""
-        return (self.units >= 0) & closed[self.units]
+        inside: NDArray[np.bool_] = self.units >= 0
+        return inside & closed[self.units]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,7 +56,7 @@ class VirtualRule(GateRule):
     def source(self, call: Call) -> None:
         return None
 
-    def missing(self, call: Call) -> list[Any]:
+    def missing(self, call: Call) -> list[str]:
         return []
 
 
