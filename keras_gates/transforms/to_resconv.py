@@ -17,6 +17,7 @@ from keras_gates.transforms.fusing import edits as ed
 from keras_gates.transforms.gating.penalty import penalty_of
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.patterns import Patterns
     from keras_gates.graphs.rewrite import Recall
     from keras_gates.transforms.finding.convolutions import Convolution
     from keras_gates.transforms.fusing.edits import Edits
@@ -36,8 +37,8 @@ def to_resconv(
     *,
     m_regularizer: Any = None,
     start: str = "same",
-    include: Any = None,
-    exclude: Any = None,
+    include: Patterns = None,
+    exclude: Patterns = None,
     **arguments: Any,
 ) -> keras.Model:
     """Make each convolution of a model a `ResConv`.

@@ -72,7 +72,7 @@ class Convolutions:
     def left_out(self) -> list[Convolution]:
         return [x for x in self.found if x.reason is not None]
 
-    def __str__(self) -> Any:
+    def __str__(self) -> str:
         rows = [
             (
                 x.name,
