@@ -68,7 +68,7 @@ class ClosedGates(keras.callbacks.Callback):
         self.thresholds = _validated_thresholds(thresholds)
         self._by_kind = isinstance(thresholds, dict)
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         if not any(self._counted_gates()):
             raise ValueError(
                 f"ClosedGates found nothing to count in '{self.model.name}'. "
@@ -77,18 +77,21 @@ class ClosedGates(keras.callbacks.Callback):
                 "gates, or leave the callback out."
             )
 
-    def on_epoch_end(self, epoch: Any, logs: Any = None) -> None:
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
         # Keras passes one dict to all callbacks in turn, and appends History
         # and the progress bar behind those of the user: both see the change.
         if logs is not None:
             logs.update(self._shares())
 
-    def _shares(self) -> Any:
-        closed, total = Counter(), Counter()
-        for gate in self._counted_gates():
-            is_closed = ops.abs(gate.factor) < self.thresholds[gate.kind]
-            closed[gate.kind] += int(ops.sum(ops.cast(is_closed, "int32")))
-            total[gate.kind] += math.prod(gate.factor.shape)
+    def _shares(self) -> dict[str, float]:
+        closed: Counter[str] = Counter()
+        total: Counter[str] = Counter()
+        for kind, gate in self._counted_gates():
+            is_closed = ops.abs(gate.factor) < self.thresholds[kind]
+            closed[kind] += int(ops.sum(ops.cast(is_closed, "int32")))
+            total[kind] += math.prod(gate.factor.shape)
         shares = {"closed_gates": closed.total() / total.total()}
         if self._by_kind:
             for kind in total:
@@ -96,11 +99,13 @@ class ClosedGates(keras.callbacks.Callback):
                 shares[name] = closed[kind] / total[kind]
         return shares
 
-    def _counted_gates(self) -> Iterator[Any]:
+    def _counted_gates(self) -> Iterator[tuple[str, Gate]]:
         for layer in _all_layers(self.model):
-            counted = isinstance(layer, Gate) and layer.built
-            if counted and layer.kind in self.thresholds:
-                yield layer
+            if not isinstance(layer, Gate) or not layer.built:
+                continue
+            kind = layer.kind
+            if kind is not None and kind in self.thresholds:
+                yield kind, layer
 
 
 class BindSoftThreshold(keras.callbacks.Callback):
@@ -126,7 +131,7 @@ class BindSoftThreshold(keras.callbacks.Callback):
     True
     """
 
-    def on_train_begin(self, logs: Any = None) -> None:
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         constraints = [
             variable.constraint
             for variable in self.model.variables

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -65,7 +66,7 @@ class KeepSign(keras.constraints.Constraint):
     [2.0, 0.0, -0.25]
     """
 
-    def __init__(self, signs: Any = 1) -> None:
+    def __init__(self, signs: int | Sequence[int] = 1) -> None:
         self.signs = _validated_signs(signs)
 
     def __call__(self, w: Any) -> Any:
@@ -74,7 +75,7 @@ class KeepSign(keras.constraints.Constraint):
         # Plus 0, since 0 times -1 is -0.
         return ops.add(signs * ops.maximum(signs * w, 0.0), 0.0)
 
-    def get_config(self) -> Any:
+    def get_config(self) -> dict[str, Any]:
         return {"signs": self.signs}
 
 
@@ -108,14 +109,14 @@ class HardThreshold(keras.constraints.Constraint):
     [-0.5, 0.0, 0.25, 0.0]
     """
 
-    def __init__(self, delta: Any) -> None:
+    def __init__(self, delta: float) -> None:
         self.delta = nonnegative_number(delta, "delta", type(self).__name__)
 
     def __call__(self, w: Any) -> Any:
         w = ops.convert_to_tensor(w)
         return ops.where(ops.abs(w) >= self.delta, w, 0.0)
 
-    def get_config(self) -> Any:
+    def get_config(self) -> dict[str, Any]:
         return {"delta": self.delta}
 
 
@@ -170,15 +171,17 @@ class SoftThreshold(keras.constraints.Constraint):
     [-0.75, 0.0, 0.5]
     """
 
-    def __init__(self, strength: Any, optimizer: Any = None) -> None:
+    def __init__(
+        self, strength: float, optimizer: keras.Optimizer | None = None
+    ) -> None:
         self.strength = nonnegative_number(
             strength, "strength", type(self).__name__
         )
-        self.optimizer = None
+        self.optimizer: keras.Optimizer | None = None
         if optimizer is not None:
             self.bind(optimizer)
 
-    def bind(self, optimizer: Any) -> Any:
+    def bind(self, optimizer: keras.Optimizer) -> SoftThreshold:
         """Follow the learning rate of `optimizer` from now on.
 
         Args:
@@ -209,10 +212,10 @@ class SoftThreshold(keras.constraints.Constraint):
         shrunk = ops.maximum(ops.abs(w) - step, 0.0)
         return ops.multiply(ops.sign(w), shrunk)
 
-    def get_config(self) -> Any:
+    def get_config(self) -> dict[str, Any]:
         return {"strength": self.strength}
 
-    def __reduce__(self) -> Any:
+    def __reduce__(self) -> tuple[Any, ...]:
         # copy, deepcopy and pickle: a copy belongs to another model, and must
         # not follow (or drag along) the optimizer of this one.
         return type(self).from_config, (self.get_config(),)
@@ -233,7 +236,7 @@ def _step_size(optimizer: Any) -> Any:
     return ops.where(updates, rate, 0.0)
 
 
-def _validated_signs(signs: Any) -> Any:
+def _validated_signs(signs: Any) -> int | list[int]:
     """Return 1, -1 or a list of these: what a JSON config can hold."""
     known = np.ndim(signs) < 2 and np.isin(signs, (1, -1)).all()
     if not known or np.size(signs) == 0:
@@ -241,4 +244,5 @@ def _validated_signs(signs: Any) -> Any:
             f"KeepSign cannot use these `signs`. Received: signs={signs!r}. "
             "Expected: 1, -1, or a vector of these, one for each factor."
         )
-    return np.asarray(signs, int).tolist()
+    found: int | list[int] = np.asarray(signs, int).tolist()
+    return found

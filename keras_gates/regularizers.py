@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -51,7 +52,7 @@ class L1(keras.regularizers.Regularizer):
     def __call__(self, x: Any) -> Any:
         return ops.multiply(ops.sum(_abs(x)), self.l1)
 
-    def get_config(self) -> Any:
+    def get_config(self) -> dict[str, Any]:
         return {"l1": self.l1}
 
 
@@ -90,7 +91,7 @@ class MeanL1(keras.regularizers.Regularizer):
     def __call__(self, x: Any) -> Any:
         return ops.multiply(ops.mean(_abs(x)), self.l1)
 
-    def get_config(self) -> Any:
+    def get_config(self) -> dict[str, Any]:
         return {"l1": self.l1}
 
 
@@ -121,25 +122,26 @@ class CostL1(keras.regularizers.Regularizer):
     """
 
     def __init__(
-        self, l1: float, cost: NDArray[np.float64] | float | list[int]
+        self, l1: float, cost: float | Sequence[float] | NDArray[Any]
     ) -> None:
         self.l1 = nonnegative_number(l1, "l1", type(self).__name__)
         self.cost = _validated_cost(cost)
 
     def __call__(self, x: Any) -> Any:
         # A vector of one entry would otherwise broadcast over all factors.
-        if np.ndim(self.cost) and tuple(x.shape) != (len(self.cost),):
+        cost = self.cost
+        if isinstance(cost, list) and tuple(x.shape) != (len(cost),):
             raise ValueError(
                 "CostL1 cannot weigh "
                 f"{getattr(x, 'path', 'a tensor')}. Received: a cost of "
-                f"{len(self.cost)} entries and a factor of shape "
+                f"{len(cost)} entries and a factor of shape "
                 f"{tuple(x.shape)}. Expected: one entry for each factor. Pass "
                 "a vector of that length, or one number for all."
             )
-        cost = ops.convert_to_tensor(self.cost, dtype=x.dtype)
-        return ops.multiply(ops.sum(ops.multiply(cost, _abs(x))), self.l1)
+        costs = ops.convert_to_tensor(cost, dtype=x.dtype)
+        return ops.multiply(ops.sum(ops.multiply(costs, _abs(x))), self.l1)
 
-    def get_config(self) -> Any:
+    def get_config(self) -> dict[str, Any]:
         return {"l1": self.l1, "cost": self.cost}
 
 
@@ -152,9 +154,7 @@ def _abs(x: Any) -> Any:
     return ops.multiply(x, ops.stop_gradient(ops.sign(x)))
 
 
-def _validated_cost(
-    cost: NDArray[np.float64] | float | list[int],
-) -> float | list[float]:
+def _validated_cost(cost: Any) -> float | list[float]:
     """Return a float or a list of floats: what a JSON config can hold."""
     if np.ndim(cost) == 0:
         return nonnegative_number(cost, "cost", "CostL1")

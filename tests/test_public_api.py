@@ -13,6 +13,7 @@ import subprocess
 import sys
 import types
 
+import keras
 import pytest
 
 import keras_gates as kg
@@ -176,6 +177,29 @@ def arguments(function):
 @pytest.mark.parametrize("path", ARGUMENTS)
 def test_arguments(path):
     assert arguments(found(path)) == ARGUMENTS[path]
+
+
+# What saved models name: to rename one is to make them unreadable.
+SAVED = {
+    "keras_gates>FilterGate": "FilterGate",
+    "keras_gates>LayerGate": "LayerGate",
+    "keras_gates>BranchGate": "BranchGate",
+    "keras_gates>BlockGate": "BlockGate",
+    "keras_gates>ResConv": "ResConv",
+    "keras_gates>StripConv": "StripConv",
+    "keras_gates>L1": "regularizers.L1",
+    "keras_gates>MeanL1": "regularizers.MeanL1",
+    "keras_gates>CostL1": "regularizers.CostL1",
+    "keras_gates>UnitInterval": "constraints.UnitInterval",
+    "keras_gates>KeepSign": "constraints.KeepSign",
+    "keras_gates>HardThreshold": "constraints.HardThreshold",
+    "keras_gates>SoftThreshold": "constraints.SoftThreshold",
+}
+
+
+@pytest.mark.parametrize("name", SAVED)
+def test_saved_models_find_their_classes(name):
+    assert keras.saving.get_registered_object(name) is found(SAVED[name])
 
 
 OLD = {

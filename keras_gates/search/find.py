@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
+from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates._checks import nonnegative_number
 from keras_gates._checks import renamed
@@ -27,6 +30,7 @@ from keras_gates.thresholds.rule import NAMED
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
+    from keras_gates.thresholds.rule import Factors
 
 # From coarse to fine: the filters of a block that goes need no threshold.
 _ORDER = ("block", "branch", "layer", "filter", "stripe", "batch_norm")
@@ -37,14 +41,14 @@ def find_thresholds(
     model: keras.Model,
     evaluate: Any,
     *,
-    max_drop: Any = 0.01,
-    kinds: Any = None,
-    metric: Any = "accuracy",
-    trials: Any = 10,
+    max_drop: float = 0.01,
+    kinds: str | Sequence[str] | None = None,
+    metric: str = "accuracy",
+    trials: int = 10,
     keep_essential: float = 0.05,
     exact: bool = True,
-    verbose: Any = 0,
-) -> Any:
+    verbose: int = 0,
+) -> FoundThresholds:
     """Find the largest thresholds that cost no more than a drop in score.
 
     Closes gates where they are, by setting factors to 0, and evaluates: no
@@ -113,17 +117,17 @@ def find_thresholds(
     max_drop = nonnegative_number(max_drop, "max_drop", "find_thresholds")
     _check(trials, keep_essential)
     graph = expand.read(model)
-    kinds, gates = _searched(graph, kinds)
+    found, gates = _searched(graph, kinds)
     severs = essential.severing(graph, exact)
     held = essential.held_open(gates, {}, keep_essential, severs)
     score = scoring.scorer(model, evaluate, metric)
     search = _Search(model, graph, gates, held, score, exact)
-    search.prepare(kinds, trials, verbose)
+    search.prepare(found, trials, verbose)
     with scoring.whole(model):
         first = best = search.trial({})
         scoring.check_score(first.score)
-        for number, kind in enumerate(kinds, 1):
-            least = first.score - max_drop * number / len(kinds)
+        for number, kind in enumerate(found, 1):
+            least = first.score - max_drop * number / len(found)
             # Metrics are float32: 0.97 - 0.01 must let 0.96 pass.
             least -= 1e-6 * abs(first.score)
             best = search.bisect(kind, best, least)
@@ -138,9 +142,9 @@ class _Search:
         self,
         model: keras.Model,
         graph: Graph,
-        gates: Any,
-        held: Any,
-        score: Any,
+        gates: list[Factors],
+        held: dict[str, NDArray[np.bool_]],
+        score: Callable[[], float],
         exact: bool,
     ) -> None:
         self.model = model
@@ -149,11 +153,13 @@ class _Search:
         self.held = held
         self.score = score
         self.exact = exact
-        self.trials = []
-        self.known = {}
-        self.whole = None
+        self.trials: list[Trial] = []
+        # By the bytes of what is closed.
+        self.known: dict[bytes, Trial] = {}
+        # Parameters and multiply-adds of the model with its gates.
+        self.whole = (0, 0)
 
-    def prepare(self, kinds: Any, trials: Any, verbose: Any) -> None:
+    def prepare(self, kinds: list[str], trials: int, verbose: int) -> None:
         """Lay out the levels of each kind, and the progress bar."""
         self.levels = {kind: self._levels(kind) for kind in kinds}
         self.counts = {
@@ -167,14 +173,14 @@ class _Search:
             stateful_metrics=["score", "params", "macs"],
         )
 
-    def _levels(self, kind: str) -> Any:
+    def _levels(self, kind: str) -> list[float]:
         """Thresholds between the factors of a kind, one for each step up."""
-        sizes = [
+        every = [
             np.abs(gate.values)[~self._held(gate)].reshape(-1)
             for gate in self.gates
             if gate.kind == kind
         ]
-        sizes = np.unique(np.concatenate([np.zeros(0, "float32"), *sizes]))
+        sizes = np.unique(np.concatenate([np.zeros(0, "float32"), *every]))
         above = np.append(sizes[1:], np.inf).astype(sizes.dtype)
         middle = sizes + (above - sizes) / 2
         # The middle may round to the lower one, which it must be above.
@@ -182,10 +188,10 @@ class _Search:
         middle = np.where(np.isfinite(middle), middle, next_up)
         return [float(t) for t in np.maximum(middle, next_up)]
 
-    def _held(self, gate: Any) -> Any:
+    def _held(self, gate: Factors) -> NDArray[np.bool_]:
         return self.held.get(gate.name, np.zeros(gate.values.shape, bool))
 
-    def bisect(self, kind: str, best: Any, least: Any) -> Any:
+    def bisect(self, kind: str, best: Trial, least: float) -> Trial:
         """The trial with most of a kind closed that scores `least`."""
         levels, fixed = self.levels[kind], best.thresholds
         low, high = 0, len(levels) + 1
@@ -203,7 +209,9 @@ class _Search:
             best = dataclasses.replace(best, thresholds=fixed)
         return best
 
-    def _with(self, fixed: Any, kind: str, threshold: Any) -> Any:
+    def _with(
+        self, fixed: dict[str, float], kind: str, threshold: float
+    ) -> dict[str, float]:
         """Thresholds with one more kind, and by name for what is held."""
         found = {**fixed, kind: threshold}
         for gate in self.gates:
@@ -213,7 +221,7 @@ class _Search:
                     found[gate.name] = limit
         return found
 
-    def trial(self, thresholds: Any) -> Any:
+    def trial(self, thresholds: dict[str, float]) -> Trial:
         """Close gates and score the model, unless that was done before."""
         masks = resolve(thresholds, self.gates)
         key = b"".join(mask.tobytes() for mask in masks.values())
@@ -231,14 +239,14 @@ class _Search:
         self.show()
         return found
 
-    def show(self, finalize: Any = False) -> None:
+    def show(self, finalize: bool = False) -> None:
         """Tell how far the search is, unless it is silent."""
         last = self.trials[-1]
         values = [(n, getattr(last, n)) for n in ("score", "params", "macs")]
         self.progress.update(len(self.trials), values, finalize)
 
 
-def _check(trials: Any, keep_essential: Any) -> None:
+def _check(trials: object, keep_essential: object) -> None:
     check_floor(keep_essential, "keep_essential")
     if isinstance(trials, bool) or not isinstance(trials, numbers.Integral):
         raise TypeError(f"`trials` must be an int. Received: {trials!r}.")
@@ -246,7 +254,9 @@ def _check(trials: Any, keep_essential: Any) -> None:
         raise ValueError(f"`trials` must be at least 1. Received: {trials!r}.")
 
 
-def _searched(graph: Graph, kinds: Any) -> Any:
+def _searched(
+    graph: Graph, kinds: str | Sequence[str] | None
+) -> tuple[list[str], list[Factors]]:
     """The kinds to search, and the `Factors` of all gates of them."""
     gates = factors_of(graph)
     there = {gate.kind for gate in gates}

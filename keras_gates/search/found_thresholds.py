@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from keras_gates.search.trial import Trial
 
 
-class FoundThresholds(dict):
+class FoundThresholds(dict[str, float]):
     """Thresholds as a dict, with the curve of the search that found them.
 
     It is used like any dict of thresholds: `plan(model, found)`.
@@ -21,7 +26,11 @@ class FoundThresholds(dict):
     """
 
     def __init__(
-        self, trials: Any, chosen: Any, whole: Any, max_drop: Any
+        self,
+        trials: list[Trial],
+        chosen: Trial,
+        whole: tuple[int, int],
+        max_drop: float,
     ) -> None:
         super().__init__(chosen.thresholds)
         self.trials = list(trials)
@@ -30,22 +39,22 @@ class FoundThresholds(dict):
         self.max_drop = max_drop
 
     @property
-    def thresholds(self) -> Any:
+    def thresholds(self) -> dict[str, float]:
         """The thresholds as a plain dict, by kind and by gate name."""
         return dict(self)
 
     @property
-    def scores(self) -> Any:
+    def scores(self) -> NDArray[np.float64]:
         """The score of each trial."""
         return np.array([trial.score for trial in self.trials])
 
     @property
-    def params(self) -> Any:
+    def params(self) -> NDArray[np.int64]:
         """The parameters that each trial would leave."""
         return np.array([trial.params for trial in self.trials])
 
     @property
-    def macs(self) -> Any:
+    def macs(self) -> NDArray[np.int64]:
         """The multiply-adds that each trial would leave."""
         return np.array([trial.macs for trial in self.trials])
 
@@ -89,10 +98,10 @@ class FoundThresholds(dict):
         ax.legend()
         return ax
 
-    def __repr__(self) -> Any:
+    def __repr__(self) -> str:
         return f"<FoundThresholds {dict(self)}>"
 
-    def __str__(self) -> Any:
+    def __str__(self) -> str:
         first, chosen = self.trials[0], self.chosen
         pairs = zip(self.whole, (chosen.params, chosen.macs), strict=True)
         (params, few_params), (macs, few_macs) = pairs

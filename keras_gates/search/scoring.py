@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import numbers
+from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,7 +14,9 @@ import keras
 from keras_gates.graphs.variables import values_of
 
 
-def scorer(model: keras.Model, evaluate: Any, metric: Any) -> Any:
+def scorer(
+    model: keras.Model, evaluate: Any, metric: str
+) -> Callable[[], float]:
     """A function of no arguments that scores `model` as it is now.
 
     Args:
@@ -35,7 +38,7 @@ def scorer(model: keras.Model, evaluate: Any, metric: Any) -> Any:
         )
     if hasattr(evaluate, "__next__"):
         raise TypeError(
-            "`evaluate` is read anew at each trial. Received: an iterator "
+            "`evaluate` is read again at each trial. Received: an iterator "
             f"({type(evaluate).__name__}), which ends after one. Pass arrays "
             "(x, y), a tf.data.Dataset, a keras.utils.PyDataset or a "
             "function of the model."
@@ -50,7 +53,7 @@ def scorer(model: keras.Model, evaluate: Any, metric: Any) -> Any:
     parts = evaluate if isinstance(evaluate, tuple) else (evaluate,)
     data = dict(zip(names, parts, strict=False))
 
-    def score() -> Any:
+    def score() -> float:
         logs = model.evaluate(**data, verbose=0, return_dict=True)
         if metric not in logs:
             raise ValueError(
@@ -64,7 +67,7 @@ def scorer(model: keras.Model, evaluate: Any, metric: Any) -> Any:
     return score
 
 
-def _number(value: Any, what: Any) -> Any:
+def _number(value: Any, what: str) -> float:
     try:
         return float(keras.ops.convert_to_numpy(value))
     except (TypeError, ValueError) as error:
@@ -74,7 +77,7 @@ def _number(value: Any, what: Any) -> Any:
         ) from error
 
 
-def check_score(score: Any) -> None:
+def check_score(score: float) -> None:
     """Refuse a score that no other can be compared with."""
     if not math.isfinite(score):
         raise ValueError(
@@ -84,7 +87,7 @@ def check_score(score: Any) -> None:
 
 
 @contextlib.contextmanager
-def whole(model: keras.Model) -> Iterator[Any]:
+def whole(model: keras.Model) -> Iterator[None]:
     """Within, an interruption leaves the model its weights.
 
     On JAX, Keras takes the weights out of a model while it evaluates it,

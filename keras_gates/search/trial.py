@@ -1,5 +1,7 @@
 """One choice of thresholds that was tried."""
 
+from __future__ import annotations
+
 import dataclasses
 
 
@@ -14,7 +16,7 @@ class Trial:
         macs: its multiply-adds for one sample.
     """
 
-    thresholds: dict
+    thresholds: dict[str, float]
     score: float
     params: int
     macs: int

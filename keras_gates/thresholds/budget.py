@@ -17,6 +17,8 @@ from keras_gates.thresholds.rule import ThresholdRule
 from keras_gates.thresholds.rule import check_number
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_gates.thresholds.rule import Factors
 
 COSTS = ("macs", "params", "latency")
@@ -103,10 +105,8 @@ class Budget(ThresholdRule):
     keep_essential: float = 0.05
     normalize: bool = False
     batch_size: int = 1
-    sizes: tuple | list | dict | None = dataclasses.field(
-        default=None, hash=False
-    )
-    measure: Callable | None = None
+    sizes: Any = dataclasses.field(default=None, hash=False)
+    measure: Callable[[keras.Model], float] | None = None
 
     def __post_init__(self) -> None:
         given = [c for c in COSTS if getattr(self, c) is not None]
@@ -149,9 +149,10 @@ class Budget(ThresholdRule):
     @property
     def amount(self) -> float:
         """How much of it may be left, as it was given."""
-        return getattr(self, self.of)
+        found: float = getattr(self, self.of)
+        return found
 
-    def limit(self, whole: int) -> float:
+    def limit(self, whole: float) -> float:
         """How much may be left of a model that costs `whole`."""
         return self.amount * whole if self.amount <= 1 else self.amount
 
@@ -163,7 +164,7 @@ class Budget(ThresholdRule):
         )
 
 
-def _check_measure(measure: Any, of: Any) -> None:
+def _check_measure(measure: object, of: str) -> None:
     if not callable(measure):
         raise TypeError(
             "`measure` must be a function from a model to milliseconds. "
@@ -175,7 +176,7 @@ def _check_measure(measure: Any, of: Any) -> None:
         )
 
 
-def _plain(sizes: Any) -> Any:
+def _plain(sizes: Any) -> list[Any] | dict[str, Any]:
     """Sizes as lists of ints, or a dict of these.
 
     Raises:
@@ -183,7 +184,7 @@ def _plain(sizes: Any) -> Any:
     """
     if isinstance(sizes, dict):
         return {name: s and _plain(s) for name, s in sizes.items()}
-    found = []
+    found: list[Any] = []
     for size in sizes if isinstance(sizes, (tuple, list)) else [sizes]:
         whole = isinstance(size, numbers.Integral)
         inner = isinstance(size, (tuple, list)) or size is None

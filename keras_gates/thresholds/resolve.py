@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import numbers
 from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -52,7 +53,7 @@ def asked(thresholds: Any, gates: list[Factors]) -> list[Factors]:
 def resolve(
     thresholds: Any,
     gates: list[Factors],
-    keep_at_least: dict[str, float] | float = 0,
+    keep_at_least: Mapping[str, float] | float = 0,
 ) -> dict[str, NDArray[np.bool_]]:
     """Decide which factors are closed.
 
@@ -217,15 +218,16 @@ def _checked(
             f"{mask.shape} for gate '{gate.name}' of shape "
             f"{gate.values.shape}."
         )
-    return mask
+    found: NDArray[np.bool_] = mask
+    return found
 
 
 def _floors(
-    keep_at_least: dict[str, float] | float, gates: list[Factors]
+    keep_at_least: Mapping[str, float] | float, gates: list[Factors]
 ) -> dict[str, float]:
     """How many channels stay open, by gate name."""
     names = [g.name for g in gates if g.kind in VECTORS]
-    if not isinstance(keep_at_least, dict):
+    if not isinstance(keep_at_least, Mapping):
         check_floor(keep_at_least, "keep_at_least")
         return dict.fromkeys(names, keep_at_least)
     for key, floor in keep_at_least.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
@@ -11,6 +12,9 @@ from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.gates.added_shortcuts import added
 from keras_gates.surgeon.gates.added_shortcuts import without_open
 from keras_gates.surgeon.plan import plan
+
+if TYPE_CHECKING:
+    from keras_gates.surgeon.closing.options import Thresholds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,7 +30,7 @@ class AddedShortcut:
     add: str
 
 
-def added_shortcuts(model: keras.Model) -> Any:
+def added_shortcuts(model: keras.Model) -> list[AddedShortcut]:
     """The shortcuts that `insert_gates` added to a model.
 
     The gate of each says in its config that it was added, so that they are
@@ -49,12 +53,14 @@ def added_shortcuts(model: keras.Model) -> Any:
     return [AddedShortcut(gate.path, add.path) for add, gate, _ in found]
 
 
-def drop_shortcuts(model: keras.Model, thresholds: Any, **options: Any) -> Any:
+def drop_shortcuts(
+    model: keras.Model, thresholds: Thresholds, **options: Any
+) -> keras.Model:
     """Take out the added shortcuts of the gates that stay open.
 
     `h = factor * f(h_in) + h_in` becomes `h = factor * f(h_in)`, as the
     authors finish. That changes the function, and calls for fine-tuning,
-    with one exception: a shortcut inserted with `start="same"` counts for
+    with one exception: a shortcut of `start="same"`, the default, counts for
     nothing where the factor is 1. Closed gates keep theirs: it is all that is
     left of the layer. `prune(..., drop_shortcuts=True)` does this and prunes.
 
@@ -77,7 +83,7 @@ def drop_shortcuts(model: keras.Model, thresholds: Any, **options: Any) -> Any:
     Example:
     >>> import keras_gates as kg
     >>> model = kg.zoo.plain_resnet(8)
-    >>> gated = kg.transforms.insert_gates(model, layers=True, start="same")
+    >>> gated = kg.insert_gates(model, layers=True)
     >>> len(kg.transforms.added_shortcuts(gated))
     7
     >>> bare = kg.transforms.drop_shortcuts(gated, thresholds=0.5)

@@ -17,12 +17,12 @@ from keras_gates.surgeon.plan import Plan
 from keras_gates.surgeon.plan import plan
 
 if TYPE_CHECKING:
+    from keras_gates.surgeon.closing.options import Thresholds
     from keras_gates.surgeon.rules.source import Source
-    from keras_gates.thresholds.quantile import Quantile
 
 
 def binarize(
-    model: keras.Model, thresholds: Quantile, **options: Any
+    model: keras.Model, thresholds: Plan | Thresholds, **options: Any
 ) -> keras.Model:
     """A copy of a model whose gates are 0 where closed, else 1, and frozen.
 
@@ -69,13 +69,15 @@ def binarize(
     False
     """
     if not isinstance(thresholds, Plan):
-        thresholds = plan(model, thresholds, **options)
-    elif options:
+        decided = plan(model, thresholds, **options)
+    elif not options:
+        decided = thresholds
+    else:
         raise TypeError(
             "A `Plan` has its options already. Received as well: "
             f"{', '.join(sorted(options))}."
         )
-    masks = thresholds.masks()
+    masks = decided.masks()
     graph = gr.read(model)
     _check(gates_of(graph), masks)
     copy = rewrite(graph)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
@@ -13,8 +14,13 @@ from keras_gates.graphs.variables import values_of
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.plan import plan
 
+if TYPE_CHECKING:
+    from keras_gates.surgeon.closing.options import Thresholds
 
-def drop_betas(model: keras.Model, thresholds: Any, **options: Any) -> Any:
+
+def drop_betas(
+    model: keras.Model, thresholds: Thresholds, **options: Any
+) -> keras.Model:
     """A copy of a model without the betas of channels that are closed.
 
     `beta = 0 where gamma is closed`
@@ -54,7 +60,8 @@ def drop_betas(model: keras.Model, thresholds: Any, **options: Any) -> Any:
     for name, source in gates_of(gr.read(copy)).items():
         beta = getattr(source.layer, "beta", None)
         # Other layers with gates may have a weight of that name.
-        own = source.kind == "batch_norm" and beta is not None
-        if own and name in masks:
+        if beta is None or source.kind != "batch_norm":
+            continue
+        if name in masks:
             beta.assign(np.where(masks[name], 0.0, values_of(beta)))
     return copy

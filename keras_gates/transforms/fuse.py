@@ -20,6 +20,7 @@ from keras_gates.transforms.fusing.wiring import shared_layers
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.rewrite import Recall
+    from keras_gates.transforms.fusing.edits import Edits
 
 
 def fuse(model: keras.Model, batch_norm: bool = True) -> keras.Model:
@@ -82,16 +83,17 @@ def fuse(model: keras.Model, batch_norm: bool = True) -> keras.Model:
     return fused
 
 
-def _edit(edits: dict[Any, Any], recall: Recall) -> None:
+def _edit(edits: Edits, recall: Recall) -> Any:
     edit = edits.get(id(recall.site))
     return None if edit is None else edit(recall)
 
 
-def _edits(graph: Graph, batch_norm: bool) -> dict[Any, Any]:
+def _edits(graph: Graph, batch_norm: bool) -> Edits:
     """What to do at which site, `{id: edit}`; no two touch one site."""
     graphs = [graph, *graph.nested()]
     shared = shared_layers(graphs)
-    edits, fused = {}, {}
+    edits: Edits = {}
+    fused: dict[int, keras.Layer] = {}
     for each in graphs:
         wiring = Wiring(each, shared)
         for site in each.sites:
@@ -102,7 +104,7 @@ def _edits(graph: Graph, batch_norm: bool) -> dict[Any, Any]:
     return edits
 
 
-def _fused(fused: Any, recall: Any) -> Any:
+def _fused(fused: dict[int, keras.Layer], recall: Recall) -> Any:
     """The convolution of a ResConv, made once, in place of it."""
     op = recall.op
     if id(op) not in fused:

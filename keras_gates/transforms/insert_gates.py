@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -30,8 +32,11 @@ from keras_gates.transforms.gating.weighing import Shares
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
+    from keras_gates.layers import Gate
     from keras_gates.transforms.finding.channels import Channels
+    from keras_gates.transforms.finding.pieces import Piece
     from keras_gates.transforms.gating.spec import GateSpec
+    from keras_gates.transforms.gating.weighing import Shapes
 
 STARTS = ("same", "residual")
 TIED = ("share", "skip")
@@ -41,7 +46,7 @@ _PIECES = {"layers": LayerGate, "branches": BranchGate, "blocks": BlockGate}
 
 def insert_gates(
     model: keras.Model,
-    filters: bool | None = None,
+    filters: Any = None,
     layers: Any = None,
     branches: Any = None,
     blocks: Any = None,
@@ -128,8 +133,11 @@ def insert_gates(
         "branches": branches,
         "blocks": blocks,
     }
-    specs = {kind: parse(value, kind) for kind, value in given.items()}
-    specs = {kind: spec for kind, spec in specs.items() if spec is not None}
+    specs = {
+        kind: spec
+        for kind, value in given.items()
+        if (spec := parse(value, kind)) is not None
+    }
     _check(specs, mismatch=mismatch, start=start, tied=tied)
     graph = gr.read(model)
     specs = {kind: spec.named(graph) for kind, spec in specs.items()}
@@ -151,7 +159,7 @@ def insert_gates(
     return graph.model
 
 
-def _check(specs: dict[str, GateSpec], **options: Any) -> None:
+def _check(specs: dict[str, GateSpec], **options: str) -> None:
     if not specs:
         raise ValueError(
             "insert_gates has nothing to do. Received: None for all of "
@@ -165,9 +173,9 @@ def _check(specs: dict[str, GateSpec], **options: Any) -> None:
 
 def _chosen(
     graph: Graph, finder: Finder, specs: dict[str, GateSpec], tied: str
-) -> dict[Any, Any]:
+) -> dict[str, list[Piece]]:
     """The pieces to be gated, by kind; all checks are made here."""
-    chosen = {}
+    chosen: dict[str, list[Piece]] = {}
     for kind in _PIECES:
         if kind in specs:
             chosen[kind] = _pieces(finder, kind, specs[kind])
@@ -177,20 +185,24 @@ def _chosen(
     return chosen
 
 
-def _pieces(finder: Any, kind: str, spec: Any) -> Any:
+def _pieces(finder: Finder, kind: str, spec: GateSpec) -> list[Piece]:
     """The pieces of one kind that get gates."""
     if spec.pieces is not None:
         one = {"branches": "branch", "blocks": "block"}[kind]
         _check_once(kind, spec.pieces)
         return [named_piece(finder, one, pair) for pair in spec.pieces]
-    found = finder.layers(spec.position) if kind == "layers" else None
-    found = found or getattr(finder, kind)()
+    find = {
+        "layers": lambda: finder.layers(spec.position),
+        "branches": finder.branches,
+        "blocks": finder.blocks,
+    }
+    found = find[kind]()
     wanted = [p for p in found if not p.reason and spec.wants(p.calls)]
     _check_found(kind, spec, found, wanted)
     return wanted
 
 
-def _check_once(kind: str, pairs: Any) -> None:
+def _check_once(kind: str, pairs: Sequence[Any]) -> None:
     twice = [pair for n, pair in enumerate(pairs) if pair in pairs[:n]]
     if twice:
         raise ValueError(
@@ -200,7 +212,10 @@ def _check_once(kind: str, pairs: Any) -> None:
 
 
 def _check_found(
-    kind: str, spec: GateSpec, found: list[Channels], wanted: list[Channels]
+    kind: str,
+    spec: GateSpec,
+    found: Sequence[Channels | Piece],
+    wanted: Sequence[Channels | Piece],
 ) -> None:
     spec.check_used(kind, found)
     if wanted or spec.inputs:
@@ -217,8 +232,13 @@ def _check_found(
 
 
 def _gates(
-    kind: str, found: Any, spec: Any, names: Any, graph: Graph, shapes: Any
-) -> Iterator[Any]:
+    kind: str,
+    found: list[Piece],
+    spec: GateSpec,
+    names: Names,
+    graph: Graph,
+    shapes: Shapes,
+) -> Iterator[tuple[Piece, Gate]]:
     """Each piece with its gate."""
     weights = [1.0 if spec.weigh is None else 1 / len(found)] * len(found)
     if spec.weigh in COSTS:
@@ -227,5 +247,9 @@ def _gates(
         named = [piece.name for piece in found]
         shares.warn_of(zip(named, weights, strict=True))
     for piece, weight in zip(found, weights, strict=True):
-        arguments = spec.arguments(lambda s, w=weight: regularizers.L1(s * w))
+        arguments = spec.arguments(functools.partial(_weighed, weight))
         yield piece, make_gate(piece, _PIECES[kind], names, arguments)
+
+
+def _weighed(weight: float, strength: float) -> regularizers.L1:
+    return regularizers.L1(weight * strength)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import keras
 import numpy as np
 
@@ -13,7 +11,7 @@ from keras_gates.layers import kernels
 from keras_gates.layers.resconv.res_conv import ResConv
 
 
-def normalize_gammas(model: keras.Model) -> Any:
+def normalize_gammas(model: keras.Model) -> keras.Model:
     """Make each `ResConv`'s `m` say how much its convolution contributes.
 
     `m <- m * rms(gamma)`, `gamma <- gamma / rms(gamma)`, `beta` likewise
@@ -74,7 +72,7 @@ def normalize_gammas(model: keras.Model) -> Any:
     return new
 
 
-def _normalize(layer: keras.Layer) -> None:
+def _normalize(layer: ResConv) -> None:
     norm = layer.norm
     if norm is None or norm.gamma is None:
         return

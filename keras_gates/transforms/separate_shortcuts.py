@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
@@ -16,11 +17,16 @@ from keras_gates.transforms.gating import shortcuts
 from keras_gates.transforms.gating.piece_gates import dtype_of
 from keras_gates.transforms.gating.piece_gates import swapped
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.rewrite import Recall
+    from keras_gates.surgeon.passes.label import Labelling
+
 # A convolution on the shortcut to the join "add" is called "add" and this.
 SEPARATED = "_separated"
 
 
-def separate_shortcuts(model: keras.Model) -> Any:
+def separate_shortcuts(model: keras.Model) -> keras.Model:
     """Put a 1x1 convolution on each shortcut that has none.
 
     `h[l+1] = relu(f(h[l]) + h[l])` becomes
@@ -59,10 +65,13 @@ def separate_shortcuts(model: keras.Model) -> Any:
     """
     graph = gr.read(model)
     joins = regions.find_joins(graph)
+    # Each addition, and the place of its shortcut among what it adds.
     sums = {
-        join.call.site: join
+        join.call.site: (join, shortcut.index)
         for join in joins
-        if join.adds and join.shortcut and join.shortcut.weight == 0
+        if join.adds
+        and (shortcut := join.shortcut) is not None
+        and shortcut.weight == 0
     }
     if not sums:
         unclear = [j.call.path for j in joins if j.adds and not j.shortcut]
@@ -73,14 +82,17 @@ def separate_shortcuts(model: keras.Model) -> Any:
             + "Pass a residual model."
         )
     labelling = label(graph)
-    axes = {site: _axis(join, labelling) for site, join in sums.items()}
+    axes = {
+        site: _axis(join.call, index, labelling)
+        for site, (join, index) in sums.items()
+    }
     names = Names.of(graph)
 
-    def edit(recall: Any) -> Any:
-        join = sums.get(recall.site)
-        if join is None:
+    def edit(recall: Recall) -> Any:
+        if recall.site not in sums:
             return None
-        kt = recall.site.node.input_tensors[join.shortcut.index]
+        join, index = sums[recall.site]
+        kt = recall.site.node.input_tensors[index]
         x, axis = recall.tensor(kt), axes[recall.site]
         name = names.free(recall.op.name + SEPARATED)
         dtype = dtype_of(join.branches[0].calls)
@@ -91,14 +103,14 @@ def separate_shortcuts(model: keras.Model) -> Any:
     return rewrite(graph, edit)
 
 
-def _axis(join: Any, labelling: Any) -> Any:
+def _axis(call: Call, index: int, labelling: Labelling) -> int:
     """The axis of the channels that come into a join."""
-    tensor = join.call.inputs[join.shortcut.index]
+    tensor = call.inputs[index]
     axes = lb.varying(labelling.labels[tensor])
     rank = len(tensor.shape)
     if len(axes) > 1 or rank > 5:
         raise ValueError(
-            f"The shortcut to '{join.call.path}' can't be separated: its "
+            f"The shortcut to '{call.path}' can't be separated: its "
             f"channels are along the axes {axes} of {tensor.shape}. Expected: "
             "one axis, and no more than three of space."
         )
@@ -106,7 +118,7 @@ def _axis(join: Any, labelling: Any) -> Any:
     return axes[0] if axes else rank - 1
 
 
-def _unclear(paths: Any) -> Any:
+def _unclear(paths: list[str]) -> str:
     if not paths:
         return ""
     return f"Of these, both sides have as many kernels: {', '.join(paths)}. "

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.graphs.variables import values_of
 from keras_gates.surgeon.passes.decide import GATHERING
 from keras_gates.surgeon.rules.rule import channel_axis
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.rewrite import Recall
 
 _CONVOLUTIONS = (
     keras.layers.Conv1D,
@@ -20,7 +26,7 @@ _CONVOLUTIONS = (
 )
 
 
-def simplify_selections(model: keras.Model) -> Any:
+def simplify_selections(model: keras.Model) -> keras.Model:
     """Leave out 1x1 convolutions that copy channels, or gather them.
 
     `separate_shortcuts` starts its convolutions as identities. Where they
@@ -52,9 +58,10 @@ def simplify_selections(model: keras.Model) -> Any:
     >>> kg.stats.compare(model, back).macs_removed
     0.0
     """
-    made = {}
+    made: IdentityDict[keras.Operation, list[keras.Operation]]
+    made = IdentityDict()
 
-    def edit(recall: Any) -> Any:
+    def edit(recall: Recall) -> Any:
         op = recall.op
         indices = _selected(op)
         if indices is None:
@@ -67,18 +74,19 @@ def simplify_selections(model: keras.Model) -> Any:
             return x
         if not _cheaper(inputs, indices):
             return None
-        if id(op) not in made:
-            made[id(op)] = _operations(op, len(x.shape), (indices < 0).any())
-        for operation in made[id(op)][:-1]:
+        if op not in made:
+            zeros = bool((indices < 0).any())
+            made[op] = _operations(op, len(x.shape), zeros)
+        for operation in made[op][:-1]:
             x = operation(x)
         # The channel of zeros is the last.
         picked = np.where(indices < 0, inputs, indices).tolist()
-        return made[id(op)][-1](x, indices=picked)
+        return made[op][-1](x, indices=picked)
 
     return rewrite(gr.read(model), edit)
 
 
-def _cheaper(inputs: Any, indices: Any) -> Any:
+def _cheaper(inputs: int, indices: NDArray[np.intp]) -> bool:
     """Whether moving values costs less than multiplying all inputs."""
     moved = indices.size
     if (indices < 0).any():
@@ -86,20 +94,32 @@ def _cheaper(inputs: Any, indices: Any) -> Any:
     return GATHERING * moved < inputs * indices.size
 
 
-def _operations(op: keras.Operation, rank: int, zeros: Any) -> Any:
+def _operations(
+    op: keras.Operation, rank: int, zeros: bool
+) -> list[keras.Operation]:
     """A gather under the name of the layer; with zeros to pick, a padding."""
     axis = channel_axis(op, rank)
-    take = gr.operation("numpy.Take")(axis=axis)
+    take = _operation("numpy.Take")(axis=axis)
     take.name = op.name
     if not zeros:
         return [take]
     widths = tuple((0, int(a == axis)) for a in range(rank))
-    pad = gr.operation("numpy.Pad")(widths)
+    pad = _operation("numpy.Pad")(widths)
     pad.name = f"{op.name}_zero"
     return [pad, take]
 
 
-def _selected(op: keras.Operation) -> Any:
+def _operation(name: str) -> type[Any]:
+    found = gr.operation(name)
+    if found is None:
+        raise ValueError(
+            f"This version of Keras has no operation '{name}', which "
+            "`simplify_selections` makes gathers of. Take another version."
+        )
+    return found
+
+
+def _selected(op: keras.Operation) -> NDArray[np.intp] | None:
     """For each output the input that a layer copies, -1 for none (zero).
 
     None if it does more than that.

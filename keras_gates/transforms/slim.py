@@ -20,6 +20,7 @@ from keras_gates.regularizers import L1
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.patterns import Patterns
     from keras_gates.graphs.rewrite import Recall
 
 
@@ -29,8 +30,8 @@ def slim(
     strength: float,
     *,
     gamma_initializer: Any = None,
-    include: Any = None,
-    exclude: Any = None,
+    include: Patterns = None,
+    exclude: Patterns = None,
 ) -> keras.Model:
     """Let training pull the gammas of batch normalisations to zero.
 
@@ -86,12 +87,12 @@ def slim(
     strength = nonnegative_number(strength, "strength", "slim")
     graph = gr.read(model)
     norms = _norms(graph, include, exclude)
-    starts = {norm: _start(norm, gamma_initializer) for norm in norms}
+    starts = {id(norm): _start(norm, gamma_initializer) for norm in norms}
 
     def edit(recall: Recall) -> Any:
-        if recall.op not in starts:
+        start = starts.get(id(recall.op))
+        if start is None:
             return None
-        start = starts[recall.op]
         new = recall.copy()
         new.gamma_regularizer = L1(strength)
         new.gamma_constraint = KeepSign(_signs(start))
@@ -106,13 +107,15 @@ def slim(
     return rewrite(graph, edit)
 
 
-def _norms(graph: Graph, include: Any, exclude: Any) -> list[keras.Layer]:
+def _norms(
+    graph: Graph, include: Patterns, exclude: Patterns
+) -> list[keras.Layer]:
     """The batch normalisations that are wanted, all with gammas."""
-    found = [
-        call.op
+    found = {
+        id(call.op)
         for call in graph.calls
         if isinstance(call.op, keras.layers.BatchNormalization)
-    ]
+    }
     name = graph.model.name
     if not found:
         raise ValueError(
@@ -123,7 +126,7 @@ def _norms(graph: Graph, include: Any, exclude: Any) -> list[keras.Layer]:
     norms = patterns.chosen_layers(
         graph,
         "batch normalisations",
-        lambda op: "" if op in found else "it is none",
+        lambda op: "" if id(op) in found else "it is none",
         include,
         exclude,
     )
@@ -151,6 +154,7 @@ def _start(norm: keras.Layer, initializer: Any) -> NDArray[np.floating]:
             "BatchNormalization takes as one, such as "
             "keras.initializers.Constant(0.5). " + str(error)
         ) from error
+    values: NDArray[np.floating]
     values = keras.ops.convert_to_numpy(make(norm.gamma.shape))
     if not np.isfinite(values).all() or not values.any():
         raise ValueError(

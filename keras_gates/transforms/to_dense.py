@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs import patterns
 from keras_gates.graphs.configs import config_of
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.stripconv.strip_conv import StripConv
@@ -19,10 +20,10 @@ from keras_gates.layers.stripconv.stripes import Stripes
 from keras_gates.layers.stripconv.trimming import trim
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.calls import Shape
+    from keras_gates.graphs.patterns import Patterns
     from keras_gates.graphs.rewrite import Recall
-
-    # Of a tensor with its batch axis; None where a size is open.
-    Shape = tuple[int | None, ...]
+    from keras_gates.layers.stripconv.trimming import Trim
 
 _OWN = ("needs", "stripes", "method")
 
@@ -31,8 +32,8 @@ def to_dense(
     model: keras.Model,
     only_slower: bool = False,
     *,
-    include: Any = None,
-    exclude: Any = None,
+    include: Patterns = None,
+    exclude: Patterns = None,
 ) -> keras.Model:
     """A copy of a model with `Conv2D` layers in place of `StripConv`.
 
@@ -85,16 +86,18 @@ def to_dense(
         include,
         exclude,
     )
+    ids = {id(op) for op in turned}
     # The shapes of what each is called on.
-    found: dict[StripConv, list[Shape]] = {}
+    found: IdentityDict[keras.Operation, list[Shape]] = IdentityDict()
     for site in [s for g in [graph, *graph.nested()] for s in g.sites]:
-        if site.op in turned:
+        if id(site.op) in ids:
             shape = tuple(site.node.input_tensors[0].shape)
             found.setdefault(site.op, []).append(shape)
     if only_slower:
-        found = {x: s for x, s in found.items() if not _pays(x, s)}
+        slow = [(x, s) for x, s in found.items() if not _pays(x, s)]
+        found = IdentityDict(slow)
     names = Names.of(graph)
-    made: dict[StripConv, list[keras.Layer]] = {}
+    made: IdentityDict[keras.Operation, list[keras.Layer]] = IdentityDict()
 
     def edit(recall: Recall) -> Any:
         op = recall.op
@@ -127,7 +130,7 @@ def _weights(
     return kernel, None if bias is None else keras.ops.convert_to_numpy(bias)
 
 
-def _trim(layer: StripConv, shapes: list[Shape]) -> Any:
+def _trim(layer: StripConv, shapes: list[Shape]) -> Trim:
     """How the layer's kernel is trimmed: in one way for all of its calls."""
     kept = layer.stripes
     if kept is None:

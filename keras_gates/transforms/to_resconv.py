@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
@@ -14,6 +15,12 @@ from keras_gates.layers.resconv.res_conv import ResConv
 from keras_gates.transforms.finding.convolutions import read_convolutions
 from keras_gates.transforms.fusing import edits as ed
 from keras_gates.transforms.gating.penalty import penalty_of
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.patterns import Patterns
+    from keras_gates.graphs.rewrite import Recall
+    from keras_gates.transforms.finding.convolutions import Convolution
+    from keras_gates.transforms.fusing.edits import Edits
 
 # What `g` starts from.
 STARTS = {"same": "zeros", "residual": "ones"}
@@ -30,10 +37,10 @@ def to_resconv(
     *,
     m_regularizer: Any = None,
     start: str = "same",
-    include: Any = None,
-    exclude: Any = None,
+    include: Patterns = None,
+    exclude: Patterns = None,
     **arguments: Any,
-) -> Any:
+) -> keras.Model:
     """Make each convolution of a model a `ResConv`.
 
     A convolution with its batch normalization becomes one `ResConv` of the
@@ -107,7 +114,7 @@ def to_resconv(
             f"{'; '.join(reasons[:5]) or 'there is none'}. See "
             "print(keras_gates.transforms.find_convolutions(model))."
         )
-    edits = {}
+    edits: Edits = {}
     for conv in found.converted:
         edits[id(conv.site)] = functools.partial(_converted, conv, arguments)
         if conv.norm is not None:
@@ -115,12 +122,14 @@ def to_resconv(
     return rewrite(graph, lambda recall: _edit(edits, recall))
 
 
-def _edit(edits: Any, recall: Any) -> Any:
+def _edit(edits: Edits, recall: Recall) -> Any:
     edit = edits.get(id(recall.site))
     return None if edit is None else edit(recall)
 
 
-def _converted(conv: Any, arguments: Any, recall: Any) -> Any:
+def _converted(
+    conv: Convolution, arguments: dict[str, Any], recall: Recall
+) -> Any:
     """The call of the new layer, with the weights of the old ones."""
     new = ResConv(**{**conv.arguments, **arguments})
     outputs = new(*recall.args)
@@ -130,7 +139,7 @@ def _converted(conv: Any, arguments: Any, recall: Any) -> Any:
     return outputs
 
 
-def _copy(old: Any, new: Any) -> None:
+def _copy(old: keras.Layer, new: keras.Layer) -> None:
     # A grouped convolution may have become a depthwise one.
     arrays = [
         np.array(a).reshape(w.shape)

@@ -17,6 +17,7 @@ from keras_gates.transforms.gating.penalty import penalty_of
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.patterns import Patterns
     from keras_gates.graphs.rewrite import Recall
 
 # Why other layers than those that `_is_plain` tells can't be turned.
@@ -30,8 +31,8 @@ def to_stripconv(
     *,
     skeleton_regularizer: Any = None,
     skeleton_constraint: Any = None,
-    include: Any = None,
-    exclude: Any = None,
+    include: Patterns = None,
+    exclude: Patterns = None,
 ) -> keras.Model:
     """A copy of a model with `StripConv` layers in place of `Conv2D`.
 
@@ -87,23 +88,23 @@ def to_stripconv(
         "skeleton_constraint": skeleton_constraint,
     }
     turned = _turned(graph, include, exclude)
-    made: dict[keras.Operation, StripConv] = {}
+    made: dict[int, StripConv] = {}
 
     def edit(recall: Recall) -> Any:
         op = recall.op
-        if op not in turned:
+        if id(op) not in turned:
             return None
-        if op not in made:
-            made[op] = _strip_conv(op, options)
-        outputs = made[op](*recall.args, **recall.kwargs)
-        _copy(op, made[op])
+        if id(op) not in made:
+            made[id(op)] = _strip_conv(op, options)
+        outputs = made[id(op)](*recall.args, **recall.kwargs)
+        _copy(op, made[id(op)])
         return outputs
 
     return rewrite(graph, edit)
 
 
-def _turned(graph: Graph, include: Any, exclude: Any) -> set[keras.Operation]:
-    """The convolutions to turn."""
+def _turned(graph: Graph, include: Patterns, exclude: Patterns) -> set[int]:
+    """The ids of the convolutions to turn."""
     chosen = patterns.chosen_layers(
         graph,
         "convolutions",
@@ -111,18 +112,17 @@ def _turned(graph: Graph, include: Any, exclude: Any) -> set[keras.Operation]:
         include,
         exclude,
     )
-    turned = set(chosen)
     if include is None:
         # A stripe of a 1x1 kernel is a filter: only if it is asked for.
-        turned = {op for op in turned if max(op.kernel_size) > 1}
-    if not turned:
+        chosen = [op for op in chosen if max(op.kernel_size) > 1]
+    if not chosen:
         raise ValueError(
             f"`to_stripconv` finds no stripes in any layer of model "
             f"'{graph.model.name}'. Expected: layers of the class "
             "keras.layers.Conv2D, without groups and LoRA, with kernels larger "
             "than 1x1. Name those with 1x1 kernels in `include`."
         )
-    return turned
+    return {id(op) for op in chosen}
 
 
 def _is_plain(op: keras.Operation) -> bool:
@@ -137,12 +137,12 @@ def _is_plain(op: keras.Operation) -> bool:
 
 def _strip_conv(conv: keras.Layer, options: dict[str, Any]) -> StripConv:
     config = {**config_of(conv), **options}
-    layer = StripConv.from_config(config)
+    layer: StripConv = StripConv.from_config(config)
     layer.trainable = conv.trainable
     return layer
 
 
 def _copy(conv: keras.Layer, layer: StripConv) -> None:
     layer.kernel.assign(conv.kernel)
-    if conv.use_bias:
+    if layer.bias is not None:
         layer.bias.assign(conv.bias)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 
@@ -46,7 +45,7 @@ def chain(graph: Graph, call: Call, position: str = "activation") -> list[Call]:
     return found
 
 
-def entry_of(graph: Graph, call: Call) -> Any:
+def entry_of(graph: Graph, call: Call) -> Call:
     """The call at which a layer begins: zero padding in front of it, or it."""
     before = call.inputs[0].producer
     if before is None or _sole_reader(graph, before) is not call:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 import numpy as np
@@ -26,6 +25,7 @@ from keras_gates.transforms.finding.regions import has_kernel
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Site
     from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.passes.label import Labelling
 
@@ -38,7 +38,8 @@ class Channels:
         places: for each tensor, the calls from the layer that makes it (or
             the normalization that reads it) to where the gate goes.
         axis: that of the channels.
-        classes: for each channel, its class in the labelling.
+        classes: for each channel, its class in the labelling: integers of
+            shape `(channels,)`; empty where there is no `axis` for them.
         tied: whether other gates hold some of the same channels, or there
             are places of more than one layer.
         reason: why they get no gate; "" if they get one.
@@ -46,15 +47,17 @@ class Channels:
             what closing them does to the function with `exact=False`.
     """
 
-    places: list
+    places: list[list[Call]]
     axis: int = -1
-    classes: np.ndarray | None = None
+    classes: NDArray[np.integer] = dataclasses.field(
+        default_factory=lambda: np.zeros(0, np.int64)
+    )
     tied: bool = False
     reason: str = ""
     approximate: str = ""
 
     @property
-    def name(self) -> Any:
+    def name(self) -> str:
         return self.places[0][0].path
 
     @property
@@ -87,7 +90,9 @@ def find_channels(
         position: where in the chain, as for `chains.chain`.
     """
     labelling = labelling or label(graph)
-    places, seen, makers = {}, {lb.FIXED}, set()
+    places: dict[Site, list[Call]] = {}
+    # The units of all tensors so far, and the ids of what made them.
+    seen, makers = {lb.FIXED}, set[int]()
     for step in labelling.steps:
         made = {u for labels in step.flow.labels for u in labels.ravel()} - seen
         seen |= made
@@ -121,7 +126,7 @@ def _mark_futile(graph: Graph, found: list[Channels]) -> None:
             one.approximate = f"{how}: {reason}"
 
 
-def _futile(graph: Graph, found: list[Channels], exact: bool) -> dict[Any, Any]:
+def _futile(graph: Graph, found: list[Channels], exact: bool) -> dict[int, str]:
     """`{number: reason}` of those none of whose channels can go."""
     trial = gr.read(graph.model)
     twin = dict(zip(graph.calls, trial.calls, strict=True))
@@ -135,7 +140,7 @@ def _futile(graph: Graph, found: list[Channels], exact: bool) -> dict[Any, Any]:
         for number, channels in enumerate(found)
     }
     groups.insert_gates(trial, gates)
-    vain = removable.never(trial, gates, exact=exact, wholly=True)
+    vain = removable.never(trial, set(gates), exact=exact, wholly=True)
     names = [name for name, mask in vain.items() if mask.all()]
     return {
         int(name): why
@@ -143,7 +148,9 @@ def _futile(graph: Graph, found: list[Channels], exact: bool) -> dict[Any, Any]:
     }
 
 
-def _behind_norms(graph: Graph, chain: list[Call], position: str) -> Any:
+def _behind_norms(
+    graph: Graph, chain: list[Call], position: str
+) -> list[list[Call]]:
     """The chain itself, or those of the normalizations that come next."""
     norms = _norms_ahead(chain[-1].outputs[0])
     if not norms:
@@ -156,9 +163,11 @@ def _behind_norms(graph: Graph, chain: list[Call], position: str) -> Any:
     ]
 
 
-def _norms_ahead(tensor: Tensor) -> list[Any]:
+def _norms_ahead(tensor: Tensor) -> list[Call]:
     """Normalizations that a factor on this tensor would reach unchanged."""
-    found, seen, todo = {}, set(), [tensor]
+    found: dict[Call, None] = {}
+    seen: set[Call] = set()
+    todo = [tensor]
     while todo:
         for call in todo.pop().consumers:
             if call in seen:
@@ -211,7 +220,7 @@ def _behind_moves(
     return chain if found is None else found
 
 
-def _moved_or_treated(graph: Graph, call: Call) -> Any:
+def _moved_or_treated(graph: Graph, call: Call) -> Call | None:
     """What alone reads a call's output, and moves or treats its channels."""
     after = sole_successor(graph, call)
     if after is None:
@@ -224,17 +233,17 @@ def _moved_or_treated(graph: Graph, call: Call) -> Any:
 
 def _has_factor_each(labelling: Labelling, call: Call) -> bool:
     """Whether an axis of what a call puts out has each channel just once."""
-    _, classes = _along_one_axis(labelling, call.outputs[0])
-    return classes is not None and len(np.unique(classes)) == len(classes)
+    along = _along_one_axis(labelling, call.outputs[0])
+    return along is not None and len(np.unique(along[1])) == len(along[1])
 
 
 def _along_one_axis(
     labelling: Labelling, tensor: Tensor
-) -> tuple[int, NDArray[np.int64]]:
-    """`(axis, classes)` of a tensor's channels; None, None: of several axes."""
+) -> tuple[int, NDArray[np.int64]] | None:
+    """`(axis, classes)` of a tensor's channels; None: of several axes."""
     axis, own = lb.sole_axis(labelling.classes[labelling.labels[tensor]])
-    if axis is None or own.size != tensor.shape[axis]:
-        return None, None
+    if axis is None or own is None or own.size != tensor.shape[axis]:
+        return None
     return axis, own
 
 
@@ -244,15 +253,16 @@ def _channels(
     """The `Channels` of one place, with the reason if it gets no gate."""
     tensor = chain[-1].outputs[0]
     found = Channels([chain])
-    axis, found.classes = _along_one_axis(labelling, tensor)
-    if axis is None:
+    along = _along_one_axis(labelling, tensor)
+    if along is None:
         found.reason = _barred(labelling, chain)
         return found
+    axis, found.classes = along
     last = axis == len(tensor.shape) - 1
     found.axis = -1 if last else axis
     reasons = [pinned.get(int(c)) for c in found.classes]
-    if None not in reasons:
-        found.reason = reasons[0]
+    if reasons and None not in reasons:
+        found.reason = reasons[0] or ""
     elif any(isinstance(c.op, FilterGate) for c in tensor.consumers):
         found.reason = "it has a gate already"
     elif _only_scales(tensor):
@@ -260,7 +270,7 @@ def _channels(
     return found
 
 
-def _barred(labelling: Any, chain: Any) -> Any:
+def _barred(labelling: Labelling, chain: list[Call]) -> str:
     """Why what comes out of a chain has no channels that a gate could close."""
     for step in labelling.steps:
         if step.call is chain[-1] and step.flow.reason is not None:
@@ -287,18 +297,19 @@ def _shared(found: list[Channels]) -> list[Channels]:
     for one in found:
         # Where one call of a layer gets no gate, the others close in vain.
         one.reason = barred.get(id(one.places[0][0].op), "")
-    groups = {}
+    # By what is the same for all places of a gate; those without by the id.
+    alike: dict[object, Channels] = {}
     for one in found:
-        key = id(one)
+        key: object = id(one)
         if not one.reason:
             key = (one.axis, one.classes.tobytes())
-        if key in groups:
-            groups[key].places += one.places
+        if key in alike:
+            alike[key].places += one.places
         else:
-            groups[key] = one
-    result = list(groups.values())
+            alike[key] = one
+    result = list(alike.values())
     gated = [g for g in result if not g.reason]
-    counts = {}
+    counts: dict[int, int] = {}
     for group in gated:
         for c in np.unique(group.classes):
             counts[c] = counts.get(c, 0) + 1

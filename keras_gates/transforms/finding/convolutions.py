@@ -20,6 +20,8 @@ from keras_gates.transforms.fusing.wiring import shared_layers
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Site
+    from keras_gates.graphs.patterns import Patterns
 
 _KINDS = (*stock.CONVOLUTIONS, *stock.DEPTHWISE)
 _OTHERS = (
@@ -45,7 +47,7 @@ class Convolution:
     name: str
     site: gr.Site
     norm: gr.Site | None = None
-    arguments: dict = dataclasses.field(default_factory=dict)
+    arguments: dict[str, Any] = dataclasses.field(default_factory=dict)
     shortcut: str | None = None
     reason: str | None = None
 
@@ -60,17 +62,17 @@ class Convolutions:
     """
 
     model: str
-    found: list
+    found: list[Convolution]
 
     @property
-    def converted(self) -> Any:
+    def converted(self) -> list[Convolution]:
         return [x for x in self.found if x.reason is None]
 
     @property
-    def left_out(self) -> Any:
+    def left_out(self) -> list[Convolution]:
         return [x for x in self.found if x.reason is not None]
 
-    def __str__(self) -> Any:
+    def __str__(self) -> str:
         rows = [
             (
                 x.name,
@@ -86,8 +88,8 @@ class Convolutions:
 
 
 def find_convolutions(
-    model: keras.Model, include: Any = None, exclude: Any = None
-) -> Any:
+    model: keras.Model, include: Patterns = None, exclude: Patterns = None
+) -> Convolutions:
     """Find the convolutions that `to_resconv` converts, and why not others.
 
     Args:
@@ -113,8 +115,8 @@ def find_convolutions(
 
 
 def read_convolutions(
-    graph: Graph, include: Any = None, exclude: Any = None
-) -> Any:
+    graph: Graph, include: Patterns = None, exclude: Patterns = None
+) -> Convolutions:
     """The `Convolutions` of a `Graph`."""
     patterns.check(include, "include")
     patterns.check(exclude, "exclude")
@@ -132,7 +134,9 @@ def read_convolutions(
     return Convolutions(graph.model.name, found)
 
 
-def _judged(site: Any, wiring: Any, include: Any, exclude: Any) -> Any:
+def _judged(
+    site: Site, wiring: Wiring, include: Patterns, exclude: Patterns
+) -> Convolution:
     name = site.calls[0].path
     reason = _why_not(site, wiring, include, exclude)
     if reason is not None:
@@ -147,7 +151,9 @@ def _judged(site: Any, wiring: Any, include: Any, exclude: Any) -> Any:
     return Convolution(name, site, norm, arguments, trial.shortcut_kind)
 
 
-def _why_not(site: Any, wiring: Any, include: Any, exclude: Any) -> Any:
+def _why_not(
+    site: Site, wiring: Wiring, include: Patterns, exclude: Patterns
+) -> str | None:
     op = site.op
     left = include is not None and not patterns.matches(include, site.calls)
     if left or patterns.matches(exclude, site.calls):
@@ -163,7 +169,7 @@ def _why_not(site: Any, wiring: Any, include: Any, exclude: Any) -> Any:
     return _norm_in_the_way(site, wiring)
 
 
-def _norm_in_the_way(site: Any, wiring: Any) -> Any:
+def _norm_in_the_way(site: Site, wiring: Wiring) -> str | None:
     """Why `m` would be divided out again behind it, or None."""
     if site.op.activation is not keras.activations.linear:
         return None
@@ -177,7 +183,7 @@ def _norm_in_the_way(site: Any, wiring: Any) -> Any:
     )
 
 
-def _normalization(site: Any, wiring: Any) -> Any:
+def _normalization(site: Site, wiring: Wiring) -> Site | None:
     """The batch normalization that belongs to a convolution, or None."""
     after = wiring.after(site)
     plain = site.op.activation is keras.activations.linear
@@ -195,7 +201,7 @@ def _normalization(site: Any, wiring: Any) -> Any:
     return after if fits and alone and alike else None
 
 
-def _arguments(site: Any, norm: Any) -> Any:
+def _arguments(site: Site, norm: Site | None) -> dict[str, Any]:
     """The arguments of the `ResConv` that a convolution becomes."""
     config = {
         key.replace("depthwise_", "kernel_"): value

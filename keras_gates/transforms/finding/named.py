@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 from keras_gates.transforms.finding import regions
 from keras_gates.transforms.finding.pieces import Piece
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.transforms.finding.pieces import Finder
 
 
-def named_piece(finder: Any, kind: str, pair: Any) -> Any:
+def named_piece(finder: Finder, kind: str, pair: Sequence[str]) -> Piece:
     """The `Piece` between two layers.
 
     Args:
@@ -43,7 +46,7 @@ def named_piece(finder: Any, kind: str, pair: Any) -> Any:
     outside = regions.leak(
         finder.graph, piece.calls, tensor, None if piece.last else last
     )
-    if outside is not None:
+    if outside is not None and outside.producer is not None:
         raise ValueError(
             f"{what} has more than one way out: the output of "
             f"'{outside.producer.path}', inside it, is read elsewhere, too. "
@@ -62,7 +65,7 @@ def named_piece(finder: Any, kind: str, pair: Any) -> Any:
     return piece
 
 
-def _call(graph: Graph, name: str, kind: str) -> Any:
+def _call(graph: Graph, name: str, kind: str) -> Call:
     """The one call of the layer with this name."""
     found = {c.site: c for c in graph.calls if name in (c.path, c.op.name)}
     if len(found) == 1:
@@ -79,7 +82,7 @@ def _call(graph: Graph, name: str, kind: str) -> Any:
     )
 
 
-def _end_at_join(piece: Any, first: Any, join: Any, what: Any) -> None:
+def _end_at_join(piece: Piece, first: Call, join: Call, what: str) -> None:
     """Gate the one operand of the join that comes from the first layer."""
     places = [
         index
@@ -96,7 +99,9 @@ def _end_at_join(piece: Any, first: Any, join: Any, what: Any) -> None:
     piece.operands = [(join, places[0])]
 
 
-def _calls(finder: Any, first: Any, tensor: Any, what: Any) -> Any:
+def _calls(
+    finder: Finder, first: Call, tensor: Tensor, what: str
+) -> list[Call]:
     entry = first.inputs[0]
     calls, strays = regions.calls_between(entry, tensor)
     if first not in calls:
@@ -112,4 +117,4 @@ def _calls(finder: Any, first: Any, tensor: Any, what: Any) -> Any:
             f"'{first.path}', through {names}. Expected: a piece with a "
             "single entry and a single exit. Name layers that enclose one."
         )
-    return sorted(calls, key=finder.order.get)
+    return sorted(calls, key=finder.order.__getitem__)

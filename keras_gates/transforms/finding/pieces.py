@@ -20,6 +20,8 @@ from keras_gates.transforms.gating import shortcuts
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Graph
+    from keras_gates.transforms.gating.shortcuts import Shortcut
+    from keras_gates.transforms.gating.weighing import Shapes
 
 MISMATCH = ("project", "skip")
 # Why a piece gets no gate under mismatch="skip".
@@ -42,15 +44,17 @@ class Piece:
     """
 
     kind: str
-    calls: list
+    calls: list[Call]
     last: gr.Call | None = None
-    operands: list = dataclasses.field(default_factory=list)
-    entry: tuple | None = None
+    operands: list[tuple[gr.Call, int]] = dataclasses.field(
+        default_factory=list
+    )
+    entry: tuple[gr.Call, int] | None = None
     shortcut: shortcuts.Shortcut | None = None
     reason: str = ""
 
     @property
-    def name(self) -> Any:
+    def name(self) -> str:
         """The path of its first layer; of its last for a block."""
         if self.kind == "block":
             return self.end.path
@@ -58,12 +62,12 @@ class Piece:
         return (kernels or self.calls)[0].path
 
     @property
-    def end(self) -> Any:
+    def end(self) -> Call:
         """The call that it ends in: the join, or its last one."""
         return self.last or self.operands[0][0]
 
     @property
-    def gate_name(self) -> Any:
+    def gate_name(self) -> str:
         own = self.end if self.kind == "block" else None
         kernels = [c for c in self.calls if regions.has_kernel(c)]
         call = own or (kernels or self.calls)[0]
@@ -81,7 +85,7 @@ class Finder:
     """
 
     def __init__(
-        self, graph: Graph, shapes: Any, mismatch: str = "project"
+        self, graph: Graph, shapes: list[Shapes], mismatch: str = "project"
     ) -> None:
         self.graph = graph
         self.shapes = shapes
@@ -95,7 +99,7 @@ class Finder:
             if join.call not in self._added
         ]
 
-    def layers(self, position: Any = "activation") -> Any:
+    def layers(self, position: str = "activation") -> list[Piece]:
         """Each layer with a kernel, and a shortcut round it."""
         found = {}
         for call in self.graph.calls:
@@ -108,7 +112,7 @@ class Finder:
         single = len(call.inputs) == len(call.outputs) == 1
         return own and single and regions.has_kernel(call)
 
-    def _layer(self, call: Call, position: Any) -> Any:
+    def _layer(self, call: Call, position: str) -> Piece:
         chain = chains.chain(self.graph, call, position)
         start = chains.entry_of(self.graph, call)
         calls = chain if start is call else [start, *chain]
@@ -118,19 +122,19 @@ class Finder:
             piece.reason = "its shortcut would cost as much as it does"
         return piece
 
-    def branches(self) -> Any:
+    def branches(self) -> list[Piece]:
         """What can be closed on its way to a join."""
         found = []
         for join in self.joins:
             for operand in join.branches:
                 place = [(join.call, operand.index)]
-                calls = sorted(operand.calls, key=self.order.get)
+                calls = sorted(operand.calls, key=self.order.__getitem__)
                 piece = Piece("branch", calls, operands=place)
                 piece.reason = _why_not(join, operand)
                 found.append(self.checked(piece))
         return found
 
-    def blocks(self) -> Any:
+    def blocks(self) -> list[Piece]:
         """The pieces from a fork to a join, with all their branches.
 
         A block that needs a shortcut and is inside another gets none: the
@@ -146,9 +150,9 @@ class Finder:
                 block.reason = "it is inside another block"
         return found
 
-    def _block(self, join: Any) -> Any:
+    def _block(self, join: regions.Join) -> Piece:
         calls, _ = regions.calls_between(join.fork, join.call.outputs[0])
-        calls.sort(key=self.order.get)
+        calls.sort(key=self.order.__getitem__)
         piece = Piece("block", calls)
         if join.shortcut is None and not join.adds:
             first = next(c for c in calls if join.fork in c.inputs)
@@ -160,26 +164,31 @@ class Finder:
         piece.reason = next(filter(None, why), "")
         return self.checked(piece)
 
-    def add_shortcut(self, piece: Any) -> Any:
+    def add_shortcut(self, piece: Piece) -> Piece:
         """Find the shortcut from the entry of a piece to its output."""
-        call, index = piece.entry
-        ends = call.inputs[index], piece.last.outputs[0]
-        pairs = [tuple(s[t] for t in ends) for s in self.shapes]
+        if piece.entry is None or piece.last is None:
+            raise ValueError(
+                f"A {piece.kind} of no known end needs no shortcut."
+            )
+        (call, index), last = piece.entry, piece.last
+        first, second = call.inputs[index], last.outputs[0]
+        pairs = [(shapes[first], shapes[second]) for shapes in self.shapes]
+        axis = _channels(piece, (first, second))
         try:
-            piece.shortcut = shortcuts.shape(pairs, _channels(piece, ends))
+            piece.shortcut = shortcuts.shape(pairs, axis)
         except shortcuts.CannotShape as error:
             piece.reason = str(error)
             return piece
         if self.mismatch == "skip" and str(piece.shortcut) != "identity":
             piece.reason = f"{SKIPPED} {piece.shortcut}"
-        if call.scopes != piece.last.scopes:
+        if call.scopes != last.scopes:
             piece.reason = "it begins and ends in different models"
         return self.checked(piece)
 
-    def checked(self, piece: Any) -> Any:
+    def checked(self, piece: Piece) -> Piece:
         """Give the reason why a piece that is found gets no gate."""
-        tensor = piece.last and piece.last.outputs[0]
-        if tensor is not None:
+        if piece.last is not None:
+            tensor = piece.last.outputs[0]
             outside = regions.leak(self.graph, piece.calls, tensor)
             if tensor in self.graph.outputs:
                 piece.reason = "it makes an output of the model"
@@ -203,7 +212,7 @@ class Finder:
         return isinstance(call.op, Gate) and call.op.kind == kind
 
 
-def _why_not(join: Any, operand: Any) -> Any:
+def _why_not(join: regions.Join, operand: regions.Operand) -> str:
     """Why an operand of a join can't be closed, or ""."""
     if join.adds and join.shortcut is None:
         return (
@@ -225,10 +234,11 @@ def _channels(piece: Any, ends: Any) -> Any:
     return common_channel_axis(piece.calls, len(ends[0].shape))
 
 
-def _costs_as_much(call: Call, shortcut: Any) -> Any:
+def _costs_as_much(call: Call, shortcut: Shortcut | None) -> bool:
     """Whether a 1x1 convolution has as large a kernel as the layer."""
     if shortcut is None or not shortcut.width:
         return False
     kernels = [w.shape for w in gr.own_weights(call.op) if len(w.shape) > 1]
-    before = call.inputs[0].shape[shortcut.axis]
+    # A shortcut of another width goes from a width that is known.
+    before = call.inputs[0].shape[shortcut.axis] or 0
     return sum(map(math.prod, kernels)) <= before * shortcut.width

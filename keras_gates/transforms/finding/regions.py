@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.rules import layer_table as lt
@@ -15,6 +15,7 @@ from keras_gates.surgeon.rules.rule import Rule
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Site
     from keras_gates.graphs.graph import Tensor
 
 # Rules of the operations at which branches meet.
@@ -42,44 +43,56 @@ class Dominators:
     """
 
     def __init__(self, graph: Graph) -> None:
-        self._above = dict.fromkeys(graph.inputs)
-        self._depth = {None: 0, **dict.fromkeys(graph.inputs, 1)}
+        self._above: dict[Tensor, Tensor | None] = dict.fromkeys(graph.inputs)
+        self._depth: dict[Tensor | None, int] = {None: 0}
+        self._depth |= dict.fromkeys(graph.inputs, 1)
         for call in graph.calls:
             above = self.of(call.inputs)
             for tensor in call.outputs:
                 self._above[tensor] = above
                 self._depth[tensor] = self._depth[above] + 1
 
-    def of(self, tensors: list[Tensor]) -> Tensor:
+    def of(self, tensors: Sequence[Tensor]) -> Tensor | None:
         """The last tensor on all paths to all of `tensors`, or None."""
         if not tensors:
             return None
-        found = tensors[0]
+        found: Tensor | None = tensors[0]
         for tensor in tensors[1:]:
-            while found is not tensor:
-                if self._depth[found] < self._depth[tensor]:
-                    tensor = self._above[tensor]
-                else:
+            other: Tensor | None = tensor
+            while found is not other:
+                # None is above all: whichever is lower goes up.
+                if (
+                    other is not None
+                    and self._depth[found] < self._depth[other]
+                ):
+                    other = self._above[other]
+                elif found is not None:
                     found = self._above[found]
         return found
 
-    def between(self, top: Any, tensor: Any) -> Any:
+    def between(self, top: Tensor, tensor: Tensor) -> list[Tensor]:
         """Tensors on all paths from `top` to `tensor`, `top` the first."""
-        found = []
-        while tensor is not top:
-            tensor = self._above[tensor]
-            found.append(tensor)
+        found: list[Tensor] = []
+        here: Tensor | None = tensor
+        while here is not None and here is not top:
+            here = self._above[here]
+            if here is not None:
+                found.append(here)
         return found[::-1]
 
 
-def calls_between(entry: Any, tensor: Any) -> Any:
+def calls_between(
+    entry: Tensor, tensor: Tensor
+) -> tuple[list[Call], list[Tensor]]:
     """The calls on paths from `entry` to `tensor`, in no order.
 
     Returns:
         `(calls, strays)`: the strays are tensors without a producer that
         paths to `tensor` start from as well.
     """
-    calls, strays, todo = {}, [], [tensor]
+    calls: dict[Call, None] = {}
+    strays: list[Tensor] = []
+    todo = [tensor]
     while todo:
         here = todo.pop()
         if here is entry:
@@ -93,7 +106,12 @@ def calls_between(entry: Any, tensor: Any) -> Any:
     return list(calls), strays
 
 
-def leak(graph: Graph, calls: Any, exit: Any, join: Any = None) -> Any:
+def leak(
+    graph: Graph,
+    calls: Sequence[Call],
+    exit: Tensor,
+    join: Call | None = None,
+) -> Tensor | None:
     """A tensor inside that is read outside, or None.
 
     Args:
@@ -128,8 +146,8 @@ class Operand:
     """
 
     index: int
-    entry: object
-    calls: list
+    entry: Tensor
+    calls: list[Call]
     weight: int
     closed: bool
 
@@ -140,16 +158,16 @@ class Join:
 
     call: gr.Call
     fork: gr.Tensor
-    operands: list
+    operands: list[Operand]
     rule: Rule
 
     @property
-    def adds(self) -> Any:
+    def adds(self) -> bool:
         """Whether it adds; else it lays channels side by side."""
         return self.rule in SUMS
 
     @property
-    def shortcut(self) -> Any:
+    def shortcut(self) -> Operand | None:
         """The operand that is there if the others are zero, or None.
 
         In a sum it is the one with the fewest kernels, and it must be told
@@ -161,14 +179,15 @@ class Join:
         return first if first.weight == 0 else None
 
     @property
-    def branches(self) -> Any:
+    def branches(self) -> list[Operand]:
         """The operands that are not a shortcut."""
         return [o for o in self.operands if o.weight and o != self.shortcut]
 
 
-def find_joins(graph: Graph) -> list[Any]:
+def find_joins(graph: Graph) -> list[Join]:
     """The `Join`s of a graph, in order; those of one site once."""
-    dominators, found = Dominators(graph), {}
+    dominators = Dominators(graph)
+    found: dict[Site, Join] = {}
     for call in graph.calls:
         if not is_join(call) or call.site in found:
             continue
@@ -184,8 +203,8 @@ def find_joins(graph: Graph) -> list[Any]:
 
 
 def _operand(
-    graph: Graph, dominators: Any, fork: Any, join: Any, index: Any
-) -> Any:
+    graph: Graph, dominators: Dominators, fork: Tensor, join: Call, index: int
+) -> Operand:
     """The longest closed piece that ends at this place."""
     tensor = join.inputs[index]
     calls, _ = calls_between(fork, tensor)

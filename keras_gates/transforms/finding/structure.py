@@ -12,13 +12,17 @@ from keras_gates import _tables
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.shapes import shapes_of
 from keras_gates.transforms.finding.chains import POSITIONS
+from keras_gates.transforms.finding.channels import Channels
 from keras_gates.transforms.finding.channels import find_channels
 from keras_gates.transforms.finding.pieces import MISMATCH
 from keras_gates.transforms.finding.pieces import Finder
 from keras_gates.transforms.gating.spec import check_one_of
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.calls import Shape
     from keras_gates.graphs.graph import Graph
+    from keras_gates.transforms.finding.pieces import Piece
+    from keras_gates.transforms.gating.weighing import Shapes
 
 # Two sizes for inputs whose size is open: a shortcut must do for both.
 _TRIED = (96, 160)
@@ -37,12 +41,12 @@ class Structure:
     """
 
     model: str
-    filters: list
-    layers: list
-    branches: list
-    blocks: list
+    filters: list[Channels]
+    layers: list[Piece]
+    branches: list[Piece]
+    blocks: list[Piece]
 
-    def __str__(self) -> Any:
+    def __str__(self) -> str:
         rows = [
             (kind, x.name, *_described(x))
             for kind in ("filters", "layers", "branches", "blocks")
@@ -53,8 +57,8 @@ class Structure:
 
 
 def find_structure(
-    model: keras.Model, mismatch: Any = "project", position: Any = "activation"
-) -> Any:
+    model: keras.Model, mismatch: str = "project", position: str = "activation"
+) -> Structure:
     """Find the filters, layers, branches and blocks that can get gates.
 
     By the graph alone: a branch is what lies between a fork and a join
@@ -92,7 +96,7 @@ def find_structure(
     )
 
 
-def tried_shapes(graph: Graph, given: Any = None) -> Any:
+def tried_shapes(graph: Graph, given: Any = None) -> list[Shapes]:
     """The shape of each tensor, for some sizes of the inputs.
 
     Where an input leaves a size open, for two. Where these do not fit the
@@ -112,13 +116,13 @@ def tried_shapes(graph: Graph, given: Any = None) -> Any:
         return [recorded]
 
 
-def _filled(shape: Any, size: Any) -> Any:
+def _filled(shape: Shape, size: int) -> tuple[int, ...]:
     return tuple(size if s is None else s for s in shape[1:])
 
 
-def _described(found: Any) -> Any:
+def _described(found: Channels | Piece) -> tuple[str, str]:
     """The columns of the table for one row."""
-    if hasattr(found, "places"):
+    if isinstance(found, Channels):
         where = ", ".join(place[-1].path for place in found.places)
     elif found.last is None:
         joins = dict.fromkeys(call.path for call, _ in found.operands)
@@ -126,4 +130,5 @@ def _described(found: Any) -> Any:
     else:
         shortcut = f", with a shortcut: {found.shortcut}"
         where = found.last.path + shortcut * (found.shortcut is not None)
-    return where, found.reason or getattr(found, "approximate", "")
+    approximate = found.approximate if isinstance(found, Channels) else ""
+    return where, found.reason or approximate

@@ -6,8 +6,8 @@ import dataclasses
 import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
-from typing import Any
 
+import keras
 from keras import layers
 
 from keras_gates.graphs import graph as gr
@@ -18,6 +18,7 @@ from keras_gates.transforms.fusing import linear
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Site
+    from keras_gates.transforms.fusing.edits import Edits
     from keras_gates.transforms.fusing.wiring import Wiring
 
 
@@ -31,12 +32,12 @@ class Branch:
         sites: its calls, in order.
     """
 
-    source: object
+    source: keras.KerasTensor
     form: linear.Linear
-    sites: tuple = ()
+    sites: tuple[Site, ...] = ()
 
     @property
-    def base(self) -> Any:
+    def base(self) -> Site | None:
         """Its convolution, if nothing but padding is in front, or None."""
         for site in self.sites:
             if forms.is_kernel(site):
@@ -46,9 +47,7 @@ class Branch:
         return None
 
 
-def find(
-    graph: Graph, wiring: Wiring, edits: dict[Any, Any], batch_norm: bool
-) -> None:
+def find(graph: Graph, wiring: Wiring, edits: Edits, batch_norm: bool) -> None:
     """Add the edits that merge the branches of a graph's additions."""
     for site in graph.sites:
         if id(site) not in edits and _adds(site):
@@ -63,7 +62,7 @@ def _adds(site: Site) -> bool:
     return type(site.op) in add and several and len(shapes) == 1
 
 
-def _merge(site: Any, wiring: Any, edits: Any) -> None:
+def _merge(site: Site, wiring: Wiring, edits: Edits) -> None:
     operands = site.node.input_tensors
     for rank, axis in forms.layouts(operands[0].shape):
         ways = [
@@ -72,49 +71,55 @@ def _merge(site: Any, wiring: Any, edits: Any) -> None:
         ]
         for source in ways[0]:
             parallel = [way[source] for way in ways if source in way]
-            merged = len(parallel) == len(ways) and _sum(parallel)
-            if not merged:
+            merged = _sum(parallel) if len(parallel) == len(ways) else None
+            if merged is None:
                 continue
-            base, form = merged
+            base, convolution, form = merged
             for branch in parallel:
                 edits.update({id(s): ed.passed for s in branch.sites})
             # The padding in front of the convolution stays.
-            for kept in base.sites[: base.sites.index(base.base)]:
+            for kept in base.sites[: base.sites.index(convolution)]:
                 del edits[id(kept)]
-            source = base.base.node.input_tensors[0]
-            edits[id(site)] = ed.merged(base.base.op, form, source)
+            source = convolution.node.input_tensors[0]
+            edits[id(site)] = ed.merged(convolution.op, form, source)
             return
 
 
 def _branches(
-    kt: Any, wiring: Any, edits: Any, rank: int, axis: int
-) -> Iterator[Any]:
+    kt: keras.KerasTensor, wiring: Wiring, edits: Edits, rank: int, axis: int
+) -> Iterator[Branch]:
     """All branches that end in a tensor, the shortest first."""
     channels = kt.shape[axis]
     if channels is None:
         return
-    form, sites = linear.identity(channels, rank), ()
+    form = linear.identity(channels, rank)
+    sites: tuple[Site, ...] = ()
     yield Branch(kt, form)
     while (site := wiring.sole_maker(kt)) is not None:
         before = forms.form_of(site, rank, axis)
         if before is None or id(site) in edits:
             return
-        form = linear.then(before, form)
-        if form is None:
+        longer = linear.then(before, form)
+        if longer is None:
             return
+        form = longer
         kt, sites = site.node.input_tensors[0], (site, *sites)
         yield Branch(kt, form, sites)
 
 
-def _sum(parallel: Any) -> Any:
-    """`(branch, form)`: the branch with the widest kernel, and the sum."""
-    bases = [b for b in parallel if b.base is not None]
-    bases.sort(key=lambda b: -math.prod(b.form.taps))
-    for base in bases:
-        form = base.form
+def _sum(
+    parallel: list[Branch],
+) -> tuple[Branch, Site, linear.Linear] | None:
+    """The branch with the widest kernel, its convolution, and the sum."""
+    bases = [(b, b.base) for b in parallel]
+    bases.sort(key=lambda pair: -math.prod(pair[0].form.taps))
+    for base, convolution in bases:
+        if convolution is None:
+            continue
+        form: linear.Linear | None = base.form
         for branch in parallel:
             if branch is not base and form is not None:
                 form = linear.plus(form, branch.form)
         if form is not None:
-            return base, form
+            return base, convolution, form
     return None

@@ -14,23 +14,22 @@ from keras_gates.transforms.fusing import linear
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Site
+    from keras_gates.transforms.fusing.edits import Edits
     from keras_gates.transforms.fusing.linear import Linear
     from keras_gates.transforms.fusing.wiring import Wiring
 
 
-def find(
-    graph: Graph, wiring: Wiring, edits: dict[Any, Any], batch_norm: bool
-) -> None:
+def find(graph: Graph, wiring: Wiring, edits: Edits, batch_norm: bool) -> None:
     """Add the edits that fold the chains of a graph."""
     types = {layers.Rescaling}
     if batch_norm:
         types.add(layers.BatchNormalization)
 
-    def free(site: Site | None) -> bool:
-        return site is not None and id(site) not in edits
+    def free(site: Site | None) -> Site | None:
+        return None if site is None or id(site) in edits else site
 
     for site in graph.sites:
-        if not (free(site) and forms.is_kernel(site)):
+        if free(site) is None or not forms.is_kernel(site):
             continue
         if id(site.op) in wiring.shared:
             continue
@@ -39,12 +38,14 @@ def find(
         if form is None:
             continue
         chain = [site]
-        while free(before := wiring.before(chain[0])):
+        while (before := free(wiring.before(chain[0]))) is not None:
             longer = _joined(before, form, types, rank, axis, in_front=True)
             if longer is None:
                 break
             form, chain = longer, [before, *chain]
-        while forms.is_linear(site) and free(after := wiring.after(chain[-1])):
+        while (after := free(wiring.after(chain[-1]))) is not None:
+            if not forms.is_linear(site):
+                break
             longer = _joined(after, form, types, rank, axis)
             if longer is None:
                 break
@@ -62,7 +63,7 @@ def _joined(
     rank: int,
     axis: int,
     in_front: bool = False,
-) -> None:
+) -> Linear | None:
     """The form with one more layer, or None."""
     if type(site.op) not in types:
         return None

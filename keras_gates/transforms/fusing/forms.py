@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
 from keras import layers
+from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.configs import config_of
@@ -18,11 +20,12 @@ from keras_gates.layers.window import Window
 from keras_gates.transforms.fusing import linear
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.calls import Shape
     from keras_gates.graphs.graph import Site
     from keras_gates.transforms.fusing.linear import Linear
 
 
-def form_of(site: Any, rank: int, axis: int) -> Any:
+def form_of(site: Site, rank: int, axis: int) -> Linear | None:
     """The `Linear` of a recorded call, or None.
 
     Args:
@@ -33,7 +36,7 @@ def form_of(site: Any, rank: int, axis: int) -> Any:
     return _form(site, rank, axis) if is_linear(site) else None
 
 
-def form_inside(site: Site) -> Linear:
+def form_inside(site: Site) -> Linear | None:
     """The `Linear` of a convolution or Dense layer, activation aside."""
     return _form(site, *layout_of(site))
 
@@ -44,7 +47,7 @@ def is_linear(site: Site) -> bool:
     return activation in (None, keras.activations.linear)
 
 
-def _form(site: Site, rank: int, axis: int) -> Linear:
+def _form(site: Site, rank: int, axis: int) -> Linear | None:
     make = _FORMS.get(type(site.op))
     alone = len(site.node.input_tensors) == len(site.node.outputs) == 1
     if make is None or not alone or gr.has_own_call(site.op):
@@ -57,12 +60,12 @@ def is_kernel(site: Site) -> bool:
     return type(site.op) in KERNELS
 
 
-def is_padding(site: Any) -> Any:
+def is_padding(site: Site) -> bool:
     """Whether a call pads with zeros."""
     return type(site.op) in PADDINGS
 
 
-def layouts(shape: Any) -> Any:
+def layouts(shape: Shape) -> list[tuple[int, int]]:
     """`(rank, axis)` of all layers that tensors of a shape may come from."""
     rank = len(shape) - 2
     spatial = [(rank, rank + 1), (rank, 1)] if rank in stock.RANKS else []
@@ -78,7 +81,9 @@ def layout_of(site: Site) -> tuple[int, int]:
     return count - 2, 1 if first else count - 1
 
 
-def remade(layer: keras.Layer, form: Any) -> Any:
+def remade(
+    layer: keras.Layer, form: Linear
+) -> tuple[keras.Layer, list[NDArray[np.float64]]]:
     """A layer like a convolution or Dense layer, and its new weights."""
     kernel = form.kernel
     if stock.is_depthwise(layer):
@@ -94,7 +99,7 @@ def remade(layer: keras.Layer, form: Any) -> Any:
     return new, [kernel, form.bias][: 1 + form.biased]
 
 
-def _window(site: Any, rank: int, axis: int) -> Any:
+def _window(site: Site, rank: int, axis: int) -> Window | None:
     """The `Window` of a layer that has the wanted layout, or None."""
     op, shape = site.op, site.node.input_tensors[0].shape
     first = getattr(op, "data_format", "channels_last") == "channels_first"
@@ -109,8 +114,12 @@ def _window(site: Any, rank: int, axis: int) -> Any:
 
 
 def _shifted(
-    window: Any, kernel: Any, bias: Any, groups: Any, biased: Any = False
-) -> Any:
+    window: Window,
+    kernel: NDArray[np.float64],
+    bias: NDArray[np.float64],
+    groups: int,
+    biased: bool = False,
+) -> Linear:
     pads = window.pads
     placed = None not in pads
     return linear.Linear(
@@ -126,7 +135,7 @@ def _shifted(
     )
 
 
-def _convolution(site: Any, rank: int, axis: int) -> Any:
+def _convolution(site: Site, rank: int, axis: int) -> Linear | None:
     op, window = site.op, _window(site, rank, axis)
     if window is None or not _is_bare(op):
         return None
@@ -138,7 +147,7 @@ def _convolution(site: Any, rank: int, axis: int) -> Any:
     return _shifted(window, kernel, bias, groups, op.use_bias)
 
 
-def _dense(site: Site, rank: int, axis: int) -> Linear:
+def _dense(site: Site, rank: int, axis: int) -> Linear | None:
     if rank or not _is_bare(site.op):
         return None
     return linear.Linear(*kernels.of(site.op), 1, (), (), (), site.op.use_bias)
@@ -146,10 +155,10 @@ def _dense(site: Site, rank: int, axis: int) -> Linear:
 
 def _is_bare(op: keras.Layer) -> bool:
     """Whether it has no weights but those that every one has."""
-    return len(op.weights) == 1 + op.use_bias
+    return bool(len(op.weights) == 1 + op.use_bias)
 
 
-def _normalization(site: Any, rank: int, axis: int) -> Any:
+def _normalization(site: Site, rank: int, axis: int) -> Linear | None:
     op, node = site.op, site.node
     count = len(node.outputs[0].shape)
     given = [*node.arguments.args[1:2], node.arguments.kwargs.get("training")]
@@ -159,7 +168,7 @@ def _normalization(site: Any, rank: int, axis: int) -> Any:
     return linear.pointwise(scale, offset, rank)
 
 
-def _rescaling(site: Any, rank: int, axis: int) -> Any:
+def _rescaling(site: Site, rank: int, axis: int) -> Linear | None:
     op, tensor = site.op, site.node.input_tensors[0]
     if np.ndim(op.scale) or np.ndim(op.offset):
         return None
@@ -171,7 +180,7 @@ def _rescaling(site: Any, rank: int, axis: int) -> Any:
     return linear.pointwise(scale, offset, rank, bool(op.offset))
 
 
-def _pool(site: Any, rank: int, axis: int) -> Any:
+def _pool(site: Site, rank: int, axis: int) -> Linear | None:
     window = _window(site, rank, axis)
     # The "same" of a pooling is no sum of zeros: see `zero_padded_pool`.
     if window is None or None in window.pads or any(map(any, window.pads)):
@@ -182,7 +191,7 @@ def _pool(site: Any, rank: int, axis: int) -> Any:
     return _shifted(window, share, np.zeros(channels), channels)
 
 
-def _padding(site: Any, rank: int, axis: int) -> Any:
+def _padding(site: Site, rank: int, axis: int) -> Linear | None:
     shape = site.node.input_tensors[0].shape
     first = site.op.data_format == "channels_first"
     if len(shape) != rank + 2 or axis != (1 if first else rank + 1):
@@ -203,7 +212,7 @@ def _padding(site: Any, rank: int, axis: int) -> Any:
 
 PADDINGS = (layers.ZeroPadding1D, layers.ZeroPadding2D)
 KERNELS = (*stock.CONVOLUTIONS, *stock.DEPTHWISE, layers.Dense)
-_FORMS = {
+_FORMS: dict[type[Any], Callable[[Site, int, int], Linear | None]] = {
     **dict.fromkeys((*stock.CONVOLUTIONS, *stock.DEPTHWISE), _convolution),
     layers.Dense: _dense,
     layers.BatchNormalization: _normalization,

@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -30,45 +31,47 @@ class Linear:
             that "same" goes by, is not.
     """
 
-    kernel: np.ndarray
-    bias: np.ndarray
+    kernel: NDArray[np.float64]
+    bias: NDArray[np.float64]
     groups: int
-    strides: tuple
-    start: tuple
-    dilation: tuple
+    strides: tuple[int, ...]
+    start: tuple[int, ...]
+    dilation: tuple[int, ...]
     biased: bool
     borders: bool = False
     placed: bool = True
 
     @property
-    def taps(self) -> Any:
+    def taps(self) -> tuple[int, ...]:
         return self.kernel.shape[:-2]
 
     @property
-    def channels(self) -> Any:
-        return self.kernel.shape[-2] * self.groups
+    def channels(self) -> int:
+        return int(self.kernel.shape[-2]) * self.groups
 
     @property
-    def filters(self) -> Any:
-        return self.kernel.shape[-1]
+    def filters(self) -> int:
+        return int(self.kernel.shape[-1])
 
     @property
-    def diagonal(self) -> Any:
+    def diagonal(self) -> bool:
         """Whether each channel only becomes that channel."""
         return self.groups == self.channels == self.filters
 
     @property
-    def single(self) -> Any:
+    def single(self) -> bool:
         return math.prod(self.taps) == 1
 
     @property
-    def zero_outside(self) -> Any:
+    def zero_outside(self) -> bool:
         """Whether it is zero for all pixels beyond its own output."""
         still = self.single and set(self.strides) <= {1}
         return still and max(self.start, default=0) <= 0 and not self.biased
 
 
-def pointwise(scale: Any, offset: Any, rank: int, biased: Any = True) -> Any:
+def pointwise(
+    scale: NDArray[Any], offset: NDArray[Any], rank: int, biased: bool = True
+) -> Linear:
     """`scale * x + offset`, with a number of each for each channel."""
     ones = (1,) * rank
     return Linear(
@@ -82,12 +85,12 @@ def pointwise(scale: Any, offset: Any, rank: int, biased: Any = True) -> Any:
     )
 
 
-def identity(channels: Any, rank: int) -> Any:
+def identity(channels: int, rank: int) -> Linear:
     """Each channel as it is."""
     return pointwise(np.ones(channels), np.zeros(channels), rank, False)
 
 
-def then(first: Any, second: Any) -> Any:
+def then(first: Linear, second: Linear) -> Linear | None:
     """Both, one after the other; None where no one form holds the two."""
     if second.borders and not first.zero_outside:
         return None
@@ -119,7 +122,7 @@ def then(first: Any, second: Any) -> Any:
     )
 
 
-def plus(base: Any, other: Any) -> Any:
+def plus(base: Linear, other: Linear) -> Linear | None:
     """The sum, on the taps of `base`; None if `other` needs others."""
     kernel = _regrouped(other, base.groups)
     known = base.placed and other.placed
@@ -148,29 +151,36 @@ def plus(base: Any, other: Any) -> Any:
     )
 
 
-def _times(first: Any, second: Any) -> Any:
+def _times(first: tuple[int, ...], second: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(a * b for a, b in zip(first, second, strict=True))
 
 
-def _inputs(linear: Any) -> Any:
+def _inputs(linear: Linear) -> NDArray[np.intp]:
     """`(rows, filters)`: the channel that each entry of a tap reads."""
     rows = linear.kernel.shape[-2]
     group = np.arange(linear.filters) // (linear.filters // linear.groups)
-    return group * rows + np.arange(rows)[:, None]
+    inputs: NDArray[np.intp] = group * rows + np.arange(rows)[:, None]
+    return inputs
 
 
-def _of_inputs(vectors: Any, linear: Any) -> Any:
+def _of_inputs(
+    vectors: NDArray[np.float64], linear: Linear
+) -> NDArray[np.float64]:
     """`(..., channels)` as `(..., rows, filters)` of a form's kernel."""
     return vectors[..., _inputs(linear)]
 
 
-def _through(constants: Any, linear: Any) -> Any:
+def _through(
+    constants: NDArray[np.float64], linear: Linear
+) -> NDArray[np.float64]:
     """What a form makes of constant channels, away from borders."""
     axes = tuple(range(len(linear.taps) + 1))
-    return (linear.kernel * _of_inputs(constants, linear)).sum(axes)
+    products = linear.kernel * _of_inputs(constants, linear)
+    summed: NDArray[np.float64] = products.sum(axes)
+    return summed
 
 
-def _regrouped(linear: Any, groups: Any) -> Any:
+def _regrouped(linear: Linear, groups: int) -> NDArray[np.float64] | None:
     """Its kernel with fewer groups, zeros filled in; None if it has not."""
     if linear.groups % groups:
         return None

@@ -19,6 +19,8 @@ from keras_gates.transforms.fusing import edits as ed
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Site
+    from keras_gates.graphs.rewrite import Recall
+    from keras_gates.transforms.fusing.edits import Edits
     from keras_gates.transforms.fusing.wiring import Wiring
 
 _ADD = (layers.Add, gr.operation("numpy.Add"))
@@ -28,9 +30,7 @@ _POOLS = (
 )
 
 
-def find(
-    graph: Graph, wiring: Wiring, edits: dict[Any, Any], batch_norm: bool
-) -> None:
+def find(graph: Graph, wiring: Wiring, edits: Edits, batch_norm: bool) -> None:
     """Add the edits that move scales towards the layers that take them."""
     for site in graph.sites:
         if id(site) in edits:
@@ -46,7 +46,7 @@ def find(
             _move(site, wiring.after(site), edits)
 
 
-def _move(site: Any, after: Any, edits: Any) -> None:
+def _move(site: Site, after: Site | None, edits: Edits) -> None:
     """Multiply the scale behind, or go behind what lets it pass."""
     if after is None or id(after) in edits:
         return
@@ -62,7 +62,7 @@ def _move(site: Any, after: Any, edits: Any) -> None:
     edits[id(after)] = edit
 
 
-def _sum(site: Any, wiring: Any, edits: Any) -> None:
+def _sum(site: Site, wiring: Wiring, edits: Edits) -> None:
     """Make `a x + b x` one scale: what is left of a block without layers."""
     ways = [_scale_of(kt, wiring, edits) for kt in site.node.input_tensors]
     source = ways[0][0]
@@ -75,9 +75,12 @@ def _sum(site: Any, wiring: Any, edits: Any) -> None:
     edits[id(site)] = functools.partial(_summed, total, source)
 
 
-def _scale_of(kt: Any, wiring: Any, edits: Any) -> Any:
+def _scale_of(
+    kt: keras.KerasTensor, wiring: Wiring, edits: Edits
+) -> tuple[keras.KerasTensor, float, list[Site]]:
     """`(source, scale, sites)`: what a tensor is a multiple of."""
-    scale, sites = 1.0, []
+    scale = 1.0
+    sites: list[Site] = []
     while (site := wiring.sole_maker(kt)) is not None:
         if not _is_scale(site) or id(site) in edits:
             break
@@ -86,19 +89,19 @@ def _scale_of(kt: Any, wiring: Any, edits: Any) -> Any:
     return kt, scale, sites
 
 
-def _summed(total: Any, source: Any, recall: Any) -> Any:
+def _summed(total: float, source: keras.KerasTensor, recall: Recall) -> Any:
     # An operation has no dtype policy, so the tensor tells.
     policy = getattr(recall.op, "dtype_policy", source.dtype)
     scale = layers.Rescaling(total, dtype=policy, name=recall.op.name)
     return scale(recall.tensor(source))
 
 
-def _scaled(layer: keras.Layer, scale: Any, recall: Any) -> Any:
+def _scaled(layer: keras.Layer, scale: float, recall: Recall) -> Any:
     config = {**layer.get_config(), "scale": scale}
     return layers.Rescaling.from_config(config)(*recall.args)
 
 
-def _scaled_behind(scale: Any, recall: Any) -> Any:
+def _scaled_behind(scale: keras.Layer, recall: Recall) -> Any:
     outputs = recall()
     return type(scale).from_config(scale.get_config())(outputs)
 
@@ -107,9 +110,9 @@ def _is_scale(site: Site) -> bool:
     op = site.op
     if type(op) is not layers.Rescaling or gr.has_own_call(op):
         return False
-    plain = np.ndim(op.scale) == 0 and np.all(np.asarray(op.offset) == 0)
+    plain = np.ndim(op.scale) == 0 and not np.any(op.offset)
     dtype = site.node.input_tensors[0].dtype
-    return plain and keras.backend.is_float_dtype(dtype)
+    return plain and bool(keras.backend.is_float_dtype(dtype))
 
 
 def _is_relu(site: Site) -> bool:
@@ -124,7 +127,7 @@ def _is_relu(site: Site) -> bool:
     )
 
 
-def _is_nonnegative(kt: Any, wiring: Any) -> Any:
+def _is_nonnegative(kt: keras.KerasTensor, wiring: Wiring) -> bool:
     """Whether a tensor comes from a ReLU, by no more than pooling."""
     maker = wiring.maker(kt)
     while maker is not None and type(maker.op) in _POOLS:
@@ -132,7 +135,7 @@ def _is_nonnegative(kt: Any, wiring: Any) -> Any:
     return maker is not None and _is_relu(maker)
 
 
-def _lets_pass(site: Any) -> Any:
+def _lets_pass(site: Site) -> bool:
     """Whether a call has one tensor in and out, and a factor passes it."""
     tensors = [*site.node.input_tensors, *site.node.outputs]
     op = site.op

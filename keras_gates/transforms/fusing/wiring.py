@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 
@@ -21,11 +20,11 @@ class Wiring:
         shared: ids of the layers that are called at several places.
     """
 
-    def __init__(self, graph: Graph, shared: set[Any]) -> None:
+    def __init__(self, graph: Graph, shared: set[int]) -> None:
         self.shared = shared
         self._outputs = {id(kt) for kt in graph.functional.outputs}
-        self._makers = {}
-        self._readers = collections.defaultdict(list)
+        self._makers: dict[int, Site] = {}
+        self._readers: dict[int, list[Site]] = collections.defaultdict(list)
         for site in graph.sites:
             for kt in site.node.outputs:
                 self._makers[id(kt)] = site
@@ -36,12 +35,12 @@ class Wiring:
         """The call that makes a tensor; None for an input of the model."""
         return self._makers.get(id(kt))
 
-    def readers(self, kt: Any) -> Any:
+    def readers(self, kt: keras.KerasTensor) -> list[Site]:
         """The calls that read a tensor."""
         return self._readers[id(kt)]
 
     def before(self, site: Site) -> Site | None:
-        """The call in front, if only this one reads what it makes."""
+        """The call before, if only this one reads what it makes."""
         return self.sole_maker(site.node.input_tensors[0])
 
     def sole_maker(self, kt: keras.KerasTensor) -> Site | None:
@@ -50,8 +49,8 @@ class Wiring:
         once = len(self._readers[id(kt)]) == 1 and id(kt) not in self._outputs
         return found if once and self._is_own(found) else None
 
-    def after(self, site: Site) -> None:
-        """The call behind, if it is the only one to read this one."""
+    def after(self, site: Site) -> Site | None:
+        """The call after, if it is the only one to read this one."""
         kt = site.node.outputs[0]
         readers = self._readers[id(kt)]
         alone = len(readers) == 1 and id(kt) not in self._outputs
@@ -65,7 +64,7 @@ class Wiring:
         )
 
 
-def shared_layers(graphs: list[Graph]) -> set[Any]:
+def shared_layers(graphs: list[Graph]) -> set[int]:
     """The ids of the layers that are called at several places."""
     counts = collections.Counter(
         id(site.op) for graph in graphs for site in graph.sites

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import warnings
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
+import numpy as np
 from keras import layers
+from numpy.typing import NDArray
 
 from keras_gates import regularizers
 from keras_gates.graphs.names import Names
@@ -24,11 +25,11 @@ from keras_gates.transforms.gating.weighing import Shares
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Site
-    from keras_gates.graphs.graph import Tensor
     from keras_gates.graphs.rewrite import Recall
     from keras_gates.surgeon.passes.label import Labelling
     from keras_gates.transforms.finding.channels import Channels
     from keras_gates.transforms.gating.spec import GateSpec
+    from keras_gates.transforms.gating.weighing import Shapes
 
 
 def chosen_channels(
@@ -61,7 +62,7 @@ def insert_filters(
     graph: Graph,
     spec: GateSpec,
     tied: str,
-    shapes: dict[Tensor, tuple[None, int]],
+    shapes: Shapes,
 ) -> keras.Model:
     """A new model with gates on its channels.
 
@@ -74,7 +75,8 @@ def insert_filters(
     found, chosen, labelling = chosen_channels(graph, spec, tied)
     if not chosen and not spec.inputs:
         _warn_of_none(found)
-    names, places = Names.of(graph), {}
+    names = Names.of(graph)
+    places: dict[Site, FilterGate] = {}
     cost = None
     if spec.weigh in COSTS:
         shares = Shares(graph.calls, shapes, spec.weigh)
@@ -105,7 +107,7 @@ def insert_filters(
     return rewrite(graph, edit, edit_input)
 
 
-def _warn_of_none(found: Any) -> None:
+def _warn_of_none(found: list[Channels]) -> None:
     """Added shortcuts tie channels, and those of an input can't go."""
     why = few([f"'{x.name}': {x.reason}" for x in found if x.reason], "; ")
     warnings.warn(
@@ -116,11 +118,14 @@ def _warn_of_none(found: Any) -> None:
 
 
 def _gate(
-    channels: Channels, spec: GateSpec, cost: Any, names: Names
+    channels: Channels,
+    spec: GateSpec,
+    cost: NDArray[np.float64] | None,
+    names: Names,
 ) -> FilterGate:
     """One gate for all places of some channels."""
 
-    def penalty(strength: Any) -> Any:
+    def penalty(strength: float) -> keras.regularizers.Regularizer:
         if spec.weigh is None:
             return regularizers.L1(strength)
         if cost is None:
@@ -138,12 +143,12 @@ def _gate(
 
 def _input_gates(
     graph: Graph, spec: GateSpec, names: Names, places: dict[Site, FilterGate]
-) -> dict[Any, Any]:
+) -> dict[int, FilterGate]:
     """`{id of an input: its gate}`, if inputs are to be gated.
 
     Where an input is flattened first, its gate is behind that, in `places`.
     """
-    found = {}
+    found: dict[int, FilterGate] = {}
     if not spec.inputs:
         return found
     of_inputs = regularizers.L1 if spec.weigh is None else regularizers.MeanL1

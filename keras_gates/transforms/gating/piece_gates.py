@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -12,11 +13,18 @@ from keras_gates.transforms.finding import regions
 from keras_gates.transforms.gating import shortcuts
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.calls import Site
     from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.names import Names
+    from keras_gates.graphs.rewrite import Recall
+    from keras_gates.layers import Gate
+    from keras_gates.transforms.finding.pieces import Piece
 
 
-def insert_pieces(graph: Graph, jobs: Any, start: Any) -> Any:
+def insert_pieces(
+    graph: Graph, jobs: list[tuple[Piece, Gate]], start: str
+) -> keras.Model:
     """A new model with gates on some of its pieces.
 
     Args:
@@ -24,7 +32,8 @@ def insert_pieces(graph: Graph, jobs: Any, start: Any) -> Any:
         jobs: pairs of a `Piece` and the gate for it, from the inside out.
         start: as in `insert_gates`.
     """
-    before, behind = {}, {}
+    before: dict[Site, list[tuple[keras.KerasTensor, Gate]]] = {}
+    behind: dict[Site, list[tuple[Piece, Gate]]] = {}
     for piece, gate in jobs:
         for call, index in piece.operands:
             kt = call.site.node.input_tensors[index]
@@ -32,11 +41,13 @@ def insert_pieces(graph: Graph, jobs: Any, start: Any) -> Any:
         if piece.last is not None:
             behind.setdefault(piece.last.site, []).append((piece, gate))
 
-    def edit(recall: Any) -> Any:
+    def edit(recall: Recall) -> Any:
         gates = before.get(recall.site, ())
         args, kwargs = _gated(recall, gates)
         outputs = recall(*args, **kwargs)
         for piece, gate in behind.get(recall.site, ()):
+            if piece.entry is None or piece.shortcut is None:
+                continue  # A piece with a `last` has both.
             call, index = piece.entry
             entry = recall.tensor(call.site.node.input_tensors[index])
             way = piece.shortcut(entry, gate.name, gate.dtype_policy)
@@ -46,7 +57,12 @@ def insert_pieces(graph: Graph, jobs: Any, start: Any) -> Any:
     return rewrite(graph, edit)
 
 
-def make_gate(piece: Any, layer_class: Any, names: Any, arguments: Any) -> Any:
+def make_gate(
+    piece: Piece,
+    layer_class: type[Gate],
+    names: Names,
+    arguments: dict[str, Any],
+) -> Gate:
     """The gate layer for a piece.
 
     Args:
@@ -59,22 +75,27 @@ def make_gate(piece: Any, layer_class: Any, names: Any, arguments: Any) -> Any:
     return layer_class(name=name, dtype=dtype_of(piece.calls), **arguments)
 
 
-def dtype_of(calls: list[Call]) -> Any:
+def dtype_of(calls: Sequence[Call]) -> Any:
     """The dtype policy of the first layer with a kernel, or None."""
     found = [c.op for c in calls if regions.has_kernel(c)] or [calls[0].op]
     return getattr(found[0], "dtype_policy", None)
 
 
-def swapped(recall: Any, swaps: Any) -> Any:
+def swapped(
+    recall: Recall, swaps: dict[int, keras.KerasTensor]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a call, with tensors replaced by their ids."""
-    return keras.tree.map_structure(
+    args, kwargs = keras.tree.map_structure(
         lambda a: swaps.get(id(a), a), (recall.args, recall.kwargs)
     )
+    return args, kwargs
 
 
-def _gated(recall: Any, gates: Any) -> Any:
+def _gated(
+    recall: Recall, gates: Sequence[tuple[keras.KerasTensor, Gate]]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
     """The arguments of a call, some of its tensors behind gates."""
-    swaps = {}
+    swaps: dict[int, keras.KerasTensor] = {}
     for kt, gate in gates:
         x = recall.tensor(kt)
         swaps[id(x)] = gate(swaps.get(id(x), x))

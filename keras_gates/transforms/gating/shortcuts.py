@@ -4,13 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from typing import Any
 
+import keras
 import numpy as np
 from keras import layers
 
 from keras_gates.surgeon.gates.added_shortcuts import ADD
 from keras_gates.surgeon.gates.added_shortcuts import SUBTRACT
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.calls import Shape
+    from keras_gates.layers import Gate
 
 # As there: added to the name of the gate.
 POOL = "_shortcut_pool"
@@ -41,14 +48,16 @@ class Shortcut:
 
     axis: int
     rank: int
-    pool: dict | None = None
+    pool: dict[str, Any] | None = None
     width: int | None = None
 
-    def __str__(self) -> Any:
+    def __str__(self) -> str:
         parts = ["pooling"] * bool(self.pool) + ["1x1"] * bool(self.width)
         return ", ".join(parts) or "identity"
 
-    def __call__(self, x: Any, name: str, dtype: Any) -> Any:
+    def __call__(
+        self, x: keras.KerasTensor, name: str, dtype: Any
+    ) -> keras.KerasTensor:
         """The shortcut on `x`; `name` is that of the gate it is for."""
         layout = {}
         if self.rank > 2:
@@ -64,7 +73,9 @@ class Shortcut:
         return x
 
 
-def project(x: Any, axis: int, width: Any, name: str, dtype: Any) -> Any:
+def project(
+    x: keras.KerasTensor, axis: int, width: int, name: str, dtype: Any
+) -> keras.KerasTensor:
     """A 1x1 convolution of `x` (of rank 2: a Dense) that starts as identity.
 
     Channels that are more than before start at zero.
@@ -90,7 +101,7 @@ def project(x: Any, axis: int, width: Any, name: str, dtype: Any) -> Any:
     return outputs
 
 
-def shape(pairs: Any, axis: int) -> Any:
+def shape(pairs: Sequence[tuple[Shape, Shape]], axis: int) -> Shortcut:
     """The `Shortcut` from one tensor to another.
 
     Args:
@@ -116,33 +127,39 @@ def shape(pairs: Any, axis: int) -> Any:
     return Shortcut(axis, rank, pool, width)
 
 
-def _pooling(space: Any) -> Any:
+def _pooling(
+    space: Sequence[Sequence[tuple[int | None, int | None]]],
+) -> dict[str, Any] | None:
     """The arguments of a pooling, or None where sizes are the same.
 
     `space` holds, for each axis, pairs of a size before and after.
     """
     if all(n == m for pairs in space for n, m in pairs):
         return None
-    if any(None in pair for pairs in space for pair in pairs):
+    known = [
+        [(n, m) for n, m in pairs if n is not None and m is not None]
+        for pairs in space
+    ]
+    if list(map(len, known)) != list(map(len, space)):
         raise CannotShape("its sizes are unknown")
-    if any(n < m for pairs in space for n, m in pairs):
+    if any(n < m for pairs in known for n, m in pairs):
         raise CannotShape("its output is larger than its input")
-    strides = [_stride(pairs) for pairs in space]
+    strides = [_stride(pairs) for pairs in known]
     if None not in strides:
         size = tuple(strides)
         return {"pool_size": size, "strides": size, "padding": "same"}
-    strides = [pairs[0][0] // pairs[0][1] for pairs in space]
+    quotients = [pairs[0][0] // pairs[0][1] for pairs in known]
     windows = [
         {n - (m - 1) * stride for n, m in pairs}
-        for pairs, stride in zip(space, strides, strict=True)
+        for pairs, stride in zip(known, quotients, strict=True)
     ]
     if any(len(sizes) > 1 for sizes in windows):
         raise CannotShape("no pooling does for inputs of every size")
     size = tuple(sizes.pop() for sizes in windows)
-    return {"pool_size": size, "strides": tuple(strides), "padding": "valid"}
+    return {"pool_size": size, "strides": tuple(quotients), "padding": "valid"}
 
 
-def _stride(pairs: Any) -> Any:
+def _stride(pairs: Sequence[tuple[int, int]]) -> int | None:
     """The stride that makes m of n for all pairs with "same", or None."""
     n, m = pairs[0]
     for stride in (n // m, n // m + 1):
@@ -151,7 +168,12 @@ def _stride(pairs: Any) -> Any:
     return None
 
 
-def bypass(gate: Any, x: Any, shortcut: Any, start: Any) -> Any:
+def bypass(
+    gate: Gate,
+    x: keras.KerasTensor,
+    shortcut: keras.KerasTensor,
+    start: str,
+) -> keras.KerasTensor:
     """`x` through a gate, with a shortcut round what it comes from.
 
     Args:

@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import numbers
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -18,10 +19,10 @@ from keras_gates.transforms.finding.chains import POSITIONS
 from keras_gates.transforms.gating.penalty import penalty_of
 
 if TYPE_CHECKING:
-    from keras_gates.constraints import UnitInterval
-    from keras_gates.graphs.graph import Call
-    from keras_gates.graphs.graph import Graph
-    from keras_gates.transforms.finding.channels import Channels
+    from keras_gates.graphs.calls import Call
+    from keras_gates.graphs.calls import Graph
+    from keras_gates.graphs.patterns import Candidate
+    from keras_gates.graphs.patterns import Patterns
 
 WEIGHS = (None, "count", "macs", "params")
 
@@ -84,15 +85,15 @@ class GateSpec:
     """
 
     strength: float | None = None
-    regularizer: object = None
+    regularizer: Any = None
     weigh: str | None = None
-    initializer: object = "ones"
-    constraint: object = dataclasses.field(
+    initializer: Any = "ones"
+    constraint: Any = dataclasses.field(
         default_factory=constraints.UnitInterval
     )
-    include: object = None
-    exclude: object = None
-    pieces: tuple | None = None
+    include: Patterns = None
+    exclude: Patterns = None
+    pieces: Sequence[tuple[str, str]] | None = None
     position: str = "activation"
     inputs: bool = False
 
@@ -109,25 +110,23 @@ class GateSpec:
 
     def named(self, graph: Graph) -> GateSpec:
         """The spec with paths in place of layers of the model."""
-        include, exclude = (
-            patterns.named(getattr(self, name), graph, name)
-            for name in ("include", "exclude")
+        return dataclasses.replace(
+            self,
+            include=patterns.named(self.include, graph, "include"),
+            exclude=patterns.named(self.exclude, graph, "exclude"),
         )
-        return dataclasses.replace(self, include=include, exclude=exclude)
 
-    def wants(self, calls: list[Call]) -> bool:
+    def wants(self, calls: Sequence[Call]) -> bool:
         """Whether what consists of these calls is to be gated."""
         chosen = self.include is None or patterns.matches(self.include, calls)
         return chosen and not patterns.matches(self.exclude, calls)
 
-    def check_used(self, kind: str, found: list[Channels]) -> None:
+    def check_used(self, kind: str, found: Sequence[Candidate]) -> None:
         """Refuse patterns that fit none of the pieces found."""
         patterns.check_used(self.include, "include", kind, found)
         patterns.check_used(self.exclude, "exclude", kind, found)
 
-    def arguments(
-        self, penalty: Callable[..., Any]
-    ) -> dict[str, UnitInterval | str | None]:
+    def arguments(self, penalty: Callable[[float], Any]) -> dict[str, Any]:
         """The keyword arguments of a gate.
 
         Args:
@@ -143,7 +142,7 @@ class GateSpec:
         }
 
 
-def parse(value: bool | None, kind: str) -> GateSpec | None:
+def parse(value: Any, kind: str) -> GateSpec | None:
     """The `GateSpec` that an argument of `insert_gates` stands for.
 
     Args:
@@ -175,7 +174,7 @@ _ONLY = {
 _DEFAULTS = {f.name: f.default for f in dataclasses.fields(GateSpec)}
 
 
-def _read(value: bool, kind: str) -> GateSpec:
+def _read(value: Any, kind: str) -> GateSpec:
     for types, reader in _READERS:
         if isinstance(value, types):
             return reader(value, kind)
@@ -187,12 +186,12 @@ def _read(value: bool, kind: str) -> GateSpec:
     )
 
 
-def _from_number(value: Any, kind: str) -> Any:
+def _from_number(value: float, kind: str) -> GateSpec:
     strength = nonnegative_number(value, kind, "insert_gates")
     return GateSpec(strength=strength)
 
 
-def _from_dict(value: Any, kind: str) -> Any:
+def _from_dict(value: dict[str, Any], kind: str) -> GateSpec:
     strange = [key for key in value if key not in _DEFAULTS]
     if strange:
         raise TypeError(
@@ -202,7 +201,7 @@ def _from_dict(value: Any, kind: str) -> Any:
     return GateSpec(**value)
 
 
-def _from_list(value: Any, kind: str) -> Any:
+def _from_list(value: list[Any] | tuple[Any, ...], kind: str) -> GateSpec:
     if not value:
         raise ValueError(
             f"`{kind}` is empty, so there is nothing to gate. Pass None to "
@@ -214,7 +213,7 @@ def _from_list(value: Any, kind: str) -> Any:
 
 
 # By type, the first that fits: True is a number as well.
-_READERS = (
+_READERS: tuple[tuple[Any, Callable[[Any, str], GateSpec]], ...] = (
     (bool, lambda value, kind: GateSpec()),
     (GateSpec, lambda value, kind: value),
     (numbers.Real, _from_number),
@@ -234,9 +233,7 @@ _GETTERS = {
 }
 
 
-def _check_known(
-    name: str, value: UnitInterval | str | None, get: Callable[..., Any]
-) -> None:
+def _check_known(name: str, value: Any, get: Callable[[Any], Any]) -> None:
     try:
         get(value)
     except ValueError as error:
@@ -261,9 +258,7 @@ def _check_pieces(pieces: Any) -> None:
             )
 
 
-def check_one_of(
-    value: bool | str, known: tuple[bool | str, ...], argument: str
-) -> None:
+def check_one_of(value: object, known: Sequence[object], argument: str) -> None:
     """Refuse a value that is not among those known."""
     if value not in known:
         raise ValueError(

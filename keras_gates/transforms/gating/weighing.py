@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.surgeon.rules import costs
 from keras_gates.surgeon.rules import rule_of
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.calls import Shape
+    from keras_gates.graphs.calls import Tensor
     from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.passes.label import Labelling
+
+    Shapes = dict[Tensor, Shape]
 
 # What a gate can be weighed by.
 COSTS = ("macs", "params")
@@ -30,18 +37,18 @@ class Shares:
         unknown: the paths of what could not be counted.
     """
 
-    def __init__(self, calls: Any, shapes: Any, unit: Any) -> None:
+    def __init__(self, calls: list[Call], shapes: Shapes, unit: str) -> None:
         self.shapes = shapes
         self.unit = unit
-        self.unknown = []
+        self.unknown: list[str] = []
         # A model without a single kernel has no shares to speak of.
         self.total = self._cost(calls) or 1
 
-    def of(self, calls: Any) -> Any:
+    def of(self, calls: Iterable[Call]) -> float:
         """The share of some calls."""
         return self._cost(calls) / self.total
 
-    def of_classes(self, labelling: Any) -> Any:
+    def of_classes(self, labelling: Labelling) -> NDArray[np.float64]:
         """For each class, the share that goes when it alone is removed."""
         found = np.zeros(len(labelling.classes))
         flows = {s.call: s.flow for s in labelling.steps if s.position is None}
@@ -52,9 +59,10 @@ class Shares:
                 np.add.at(found, labelling.classes[ids], saved)
         for above, below in _picked(labelling):
             found[above] += found[below]
-        return found / self.total
+        shares: NDArray[np.float64] = found / self.total
+        return shares
 
-    def warn_of(self, gates: Any) -> None:
+    def warn_of(self, gates: Iterable[tuple[str, Any]]) -> None:
         """Name the gates whose share is 0: nothing would hold them down.
 
         Args:
@@ -72,7 +80,7 @@ class Shares:
             stacklevel=3,
         )
 
-    def _once(self, calls: Any) -> Any:
+    def _once(self, calls: Iterable[Call]) -> list[Call]:
         """Multiply-adds count at each call, the parameters of a layer once."""
         if self.unit == "macs":
             return list(calls)
@@ -80,10 +88,10 @@ class Shares:
             {id(call.op): call for call in reversed(list(calls))}.values()
         )
 
-    def _cost(self, calls: Any) -> Any:
+    def _cost(self, calls: Iterable[Call]) -> int:
         return sum(self._of(call, {}) for call in self._once(calls))
 
-    def _of(self, call: Call, kept: Any) -> Any:
+    def _of(self, call: Call, kept: dict[str, int]) -> int:
         """The cost of a call with so many positions left along some roles."""
         rule = rule_of(call)
         weights = costs.cut_weight_shapes(call, rule, kept)
@@ -98,17 +106,17 @@ class Shares:
         return found or 0
 
 
-def _listed(names: Any) -> Any:
+def _listed(names: list[str]) -> str:
     return ", ".join(map(repr, names[:8])) + ", ..." * (len(names) > 8)
 
 
-def _picked(labelling: Any) -> Any:
+def _picked(labelling: Labelling) -> list[tuple[int, int]]:
     """Pairs of classes: one that is picked from, and what is picked of it.
 
     What a reader picks goes with what it is picked from. Last ones first, so
     that costs add up towards the front.
     """
-    pairs = {}
+    pairs: dict[tuple[int, int], None] = {}
     for step in reversed(labelling.steps):
         if step.position is not None:
             labels = labelling.labels[step.inputs[0]].ravel()
