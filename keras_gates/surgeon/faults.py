@@ -29,7 +29,7 @@ class _OfAKind(Protocol):
 
 @contextlib.contextmanager
 def of_rule(call: Call, rule: _OfAKind) -> Iterator[None]:
-    """Within, what a rule raises is told with the layer that it is about.
+    """Within, what a rule raises names the layer that it is about.
 
     Args:
         call: the `Call` that the rule is asked of.
@@ -56,7 +56,7 @@ def of_rule(call: Call, rule: _OfAKind) -> Iterator[None]:
 
 @contextlib.contextmanager
 def of_layer(path: str, op: object) -> Iterator[None]:
-    """Within, what Keras or a backend raises is told with the layer.
+    """Within, what Keras or a backend raises names the layer.
 
     Args:
         path: the path of the layer, or the name of a model.
