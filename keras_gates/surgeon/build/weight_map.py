@@ -121,7 +121,7 @@ def _cuts_of_part(
             if role in index
         }
         factor: NDArray[np.float64] | None = None
-        for role, vector in folds.factors.get((id(step.call.op), name), ()):
+        for role, vector in folds.factors_of(step.call.op, name):
             kept = vector[index[role]].astype("float64")
             kept = along_role(kept, role, roles, rank)
             factor = kept if factor is None else factor * kept

@@ -19,6 +19,7 @@ from keras_gates.graphs.variables import copy_state
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.passes.decide import merge_target
+from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.rules.per_channel import batch_norm_axis
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import named_weights
@@ -108,7 +109,7 @@ class Weights:
         packing = step.rule.packing
         if packing is not None:
             index = kept_positions(self.decision, step)
-            shut = self.decision.closed.get(id(layer))
+            shut = self.decision.closed.get(layer)
             config.update(packing.pack(step.call, named[0], index, shut))
         own = parts == [layer] and not create.has_sublayers(layer)
         return CutLayer(named[0] if own else {}, config)
@@ -120,9 +121,7 @@ class Weights:
         for name in arrays:
             roles = axes.get(name, ())
             array = cut(arrays[name], roles, index, step.flow.roles)
-            for role, factor in self.folds.factors.get(
-                (id(step.call.op), name), ()
-            ):
+            for role, factor in self.folds.factors_of(step.call.op, name):
                 kept = factor[index[role]] if role in index else factor
                 kept = along_role(kept, role, roles, array.ndim)
                 array *= kept.astype(array.dtype)
@@ -143,8 +142,9 @@ class Weights:
             mean = arrays["moving_mean"]
             arrays["moving_mean"] = (mean - shift).astype(mean.dtype)
         changes: dict[str, Any] = {}
-        for index, gone in self.decision.gone(step).items():
-            if self.decision.absorbing[id(layer), index].mode == "merge":
+        for index, gone in self.decision.absorbed(step).items():
+            absorbable = self.decision.absorbable(step, index)
+            if absorbable.how is Absorption.MERGE:
                 self._merge(step, arrays, index, gone)
             else:
                 role = step.flow.reads[index]
@@ -170,8 +170,8 @@ class Weights:
         if target is None:
             return  # All of the constants stay.
         _, position = target
-        reads = self.decision.absorbing[id(step.call.op), index]
-        share = gone / reads.values[position]
+        absorbable = self.decision.absorbable(step, index)
+        share = gone / absorbable.values[position]
         share[position] = 1.0
         merged = np.flatnonzero(share)
         role = step.flow.reads[index]
@@ -201,9 +201,9 @@ class Weights:
             return {}
         # A bias that was there is scaled with the other weights; a new one
         # has to be given the factors that the kernel's outputs get.
-        key = (id(call.op), step.rule.kernel)
+        kernel = step.rule.kernel
         roles = step.rule.axes_of(call)[name]
-        for role, factor in self.folds.factors.get(key, ()):
+        for role, factor in self.folds.factors_of(call.op, kernel):
             if role in roles:
                 added = added * along_role(factor, role, roles, added.ndim)
         norm = self._sole_norm(step)
@@ -217,9 +217,11 @@ class Weights:
     def added_bias(self, step: Step) -> int:
         """How many parameters a new bias adds to a layer."""
         call, total = step.call, 0
-        for index, gone in self.decision.gone(step).items():
-            mode = self.decision.absorbing[id(call.op), index].mode
-            if mode == "merge" or self._sole_norm(step) is not None:
+        for index, gone in self.decision.absorbed(step).items():
+            merges = (
+                self.decision.absorbable(step, index).how is Absorption.MERGE
+            )
+            if merges or self._sole_norm(step) is not None:
                 continue
             role = step.flow.reads[index]
             for part in step.rule.parts(call.op):

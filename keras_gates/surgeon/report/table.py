@@ -229,7 +229,7 @@ def _cut_shapes(step: Step, weights: Weights) -> Shapes:
     index = kept_positions(weights.decision, step)
     packing = step.rule.packing
     if packing is not None:
-        shut = weights.decision.closed.get(id(step.call.op))
+        shut = weights.decision.closed.get(step.call.op)
         return packing.packed_shapes(step.call, index, shut)
     kept = {role: len(at) for role, at in index.items()}
     return costs.cut_weight_shapes(step.call, step.rule, kept)
