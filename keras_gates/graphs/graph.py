@@ -29,6 +29,7 @@ from keras_gates.graphs import carried
 from keras_gates.graphs import time_axis
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.arguments import recorded
+from keras_gates.graphs.identity import IdentityDict
 
 _OPERATIONS = "keras.src.ops"
 # What finds the variables and layers among the attributes of a layer, and
@@ -121,8 +122,8 @@ class Graph:
 
     `bounds` of a nested model's graph are the tensors of each of its calls.
     By name, `groups` are channels with scores, and `scores` those of gates.
-    `loops` holds, by the id of a layer that reads its own output, the place
-    of each of its units among those of all groups, -1 for none. `unread`
+    `loops` holds, by a layer that reads its own output, the place of each of
+    its units among those of all groups, -1 for none. `unread`
     says of models inside that are taken for layers why they are, by id, and
     `masking` holds the nested graphs in which a layer finds a mask.
     """
@@ -136,7 +137,9 @@ class Graph:
     bounds: list = dataclasses.field(default_factory=list)
     groups: dict = dataclasses.field(default_factory=dict)
     scores: dict = dataclasses.field(default_factory=dict)
-    loops: dict = dataclasses.field(default_factory=dict)
+    loops: IdentityDict[keras.Layer, NDArray[np.intp]] = dataclasses.field(
+        default_factory=IdentityDict
+    )
     unread: dict = dataclasses.field(default_factory=dict)
     masking: list = dataclasses.field(default_factory=list)
 

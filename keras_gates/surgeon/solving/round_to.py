@@ -5,13 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from typing import NamedTuple
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.gates.find import gates_of
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.label import Labelling
 
@@ -49,7 +53,7 @@ class Link(NamedTuple):
 
 
 def reopened(
-    decision: Decision, closed: dict[str, NDArray[np.bool_]], multiple: int
+    decision: Decision, closed: Mapping[str, NDArray[np.bool_]], multiple: int
 ) -> dict[str, NDArray[np.bool_]] | None:
     """What is closed once the largest closed factors are open again.
 
@@ -105,7 +109,7 @@ def _lacking(
 
 
 def vectors(
-    labelling: Labelling, closed: dict[str, NDArray[np.bool_]]
+    labelling: Labelling, closed: Mapping[str, NDArray[np.bool_]]
 ) -> list[Vector]:
     """Where the gates and groups that `closed` names close channels.
 
@@ -113,7 +117,9 @@ def vectors(
     """
     graph = labelling.graph
     sources = gates_of(graph)
-    names = {sources[n].layer: n for n in closed if n not in graph.groups}
+    names: IdentityDict[keras.Operation, str] = IdentityDict(
+        (sources[n].layer, n) for n in closed if n not in graph.groups
+    )
     found = []
     for step in labelling.steps:
         units = step.flow.roles.get("channel")
@@ -147,7 +153,7 @@ def closed_sizes(
     count: int,
     gates: list[Vector],
     links: list[Link],
-    closed: dict[str, NDArray[np.bool_]],
+    closed: Mapping[str, NDArray[np.bool_]],
 ) -> NDArray[np.float64]:
     """For each of `count` classes, its largest closed factor.
 
