@@ -83,7 +83,9 @@ class Plan:
 
     @functools.cached_property
     def _described(self) -> tuple[list[Row], list[str]]:
-        return self._describe()
+        found = self._describe()
+        del self._describe  # it holds all that was solved
+        return found
 
     @property
     def rows(self) -> list[Row]:
@@ -234,13 +236,15 @@ class Plan:
             ValueError: the text is no plan, or a plan for another model.
         """
         content = plan_json.load(text, model)
-        return cls(
+        found = cls(
             model,
             content.closed,
             content.options,
             content.request,
             lambda: (content.rows, content.notes),
         )
+        _ = found.rows
+        return found
 
 
 def plan(
