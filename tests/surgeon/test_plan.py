@@ -368,7 +368,7 @@ def test_the_rows_tell_of_the_weights_that_a_plan_was_made_with():
     assert note.startswith("2 of 3 closed factors are not 0 yet, up to 0.3:")
 
 
-def test_the_masks_of_a_plan_are_copies():
+def test_the_masks_of_a_plan_are_its_own():
     model = sm.chain()
     found = plan(model, T)
     before = found.masks()["gate"]
@@ -378,6 +378,13 @@ def test_the_masks_of_a_plan_are_copies():
         mask = each.masks()["gate"]
         assert mask.tolist() == before.tolist()
         mask[:] = True
+
+
+def test_a_plan_that_was_edited_no_longer_removes_what_it_says():
+    found = plan(sm.chain(), T)
+    found.closed["gate"].pop()
+    with pytest.raises(ValueError, match="no longer removes what it says"):
+        found.apply()
 
 
 # verify -------------------------------------------------------------------

@@ -14,8 +14,6 @@ from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.gates.find import gates_of
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.label import Labelling
 
@@ -53,7 +51,7 @@ class Link(NamedTuple):
 
 
 def reopened(
-    decision: Decision, closed: Mapping[str, NDArray[np.bool_]], multiple: int
+    decision: Decision, closed: dict[str, NDArray[np.bool_]], multiple: int
 ) -> dict[str, NDArray[np.bool_]] | None:
     """What is closed once the largest closed factors are open again.
 
@@ -109,7 +107,7 @@ def _lacking(
 
 
 def vectors(
-    labelling: Labelling, closed: Mapping[str, NDArray[np.bool_]]
+    labelling: Labelling, closed: dict[str, NDArray[np.bool_]]
 ) -> list[Vector]:
     """Where the gates and groups that `closed` names close channels.
 
@@ -153,7 +151,7 @@ def closed_sizes(
     count: int,
     gates: list[Vector],
     links: list[Link],
-    closed: Mapping[str, NDArray[np.bool_]],
+    closed: dict[str, NDArray[np.bool_]],
 ) -> NDArray[np.float64]:
     """For each of `count` classes, its largest closed factor.
 
