@@ -118,8 +118,8 @@ def prune_iteratively(
 def _check(criterion: object, steps: object) -> None:
     if not callable(criterion) and not isinstance(criterion, str):
         raise TypeError(
-            "`criterion` must be the name of one or a function of the model: "
-            "it is scored again in each step. Received: "
+            "`criterion` must be the name of a criterion or a function of the "
+            "model: it is scored again in each step. Received: "
             f"{criterion!r} (of type {type(criterion).__name__})."
         )
     if isinstance(steps, bool) or not isinstance(steps, numbers.Integral):
