@@ -108,7 +108,7 @@ def behind(
     inner = inner or [None] * count
     if all(inner):
         return inner
-    before = _before(node, masks, known)
+    before = None if _bare(node, masks) else _before(node, masks, known)
     after = [None] * count
     if not any(keras.tree.flatten(before)):
         after = [_recorded(kt, known) for kt in node.outputs]
@@ -125,6 +125,16 @@ def _recorded(kt: keras.KerasTensor, known: Callable[..., Any]) -> None:
 
 def _argument(x: keras.KerasTensor, known: Callable[..., Any]) -> Tensor:
     return known(x) if _is_tensor(x) else UNKNOWN
+
+
+def _bare(node: Any, masks: dict[int, None]) -> bool:
+    """Whether a layer is called on one argument, which carries no mask.
+
+    So are most, and to bind arguments by name takes long.
+    """
+    arguments = node.arguments
+    alone = len(arguments.args) == 1 and arguments.kwargs.get("mask") is None
+    return alone and not any(masks.get(id(x)) for x in node.input_tensors)
 
 
 def _before(
