@@ -216,9 +216,7 @@ class _Finder:
         model = self.solution.graph.model
         try:
             exact = self.decision.exact
-            return set(
-                removable.offered(expand.read(model), model, exact).groups
-            )
+            return set(removable.offered(expand.read(model), exact).groups)
         except ValueError:
             return set()
 

@@ -194,7 +194,7 @@ def _of_groups(
     objective: Any,
     seed: int,
 ) -> dict[str, NDArray[np.float64]]:
-    every = removable.offered(graph, model, exact)
+    every = removable.offered(graph, exact)
     out = ignored.groups_of(ignore, every)
     names = _left(every.groups, out, "groups")
     if criterion in _WEIGHTS:
@@ -205,7 +205,11 @@ def _of_groups(
         rng = np.random.default_rng(seed)
         found = {n: rng.random(g.shape) for n, g in every.groups.items()}
         return {n: found[n] for n in names}
-    groups.insert(graph, every)
+    # Without the gates of groups that can't go, which `offered` tried.
+    graph = expand.read(model)
+    left = groups.find(graph, exact)
+    strange = left.groups.keys() - every.groups.keys()
+    groups.insert(graph, groups.without(left, strange))
     if criterion == "taylor":
         flat = taylor.of_groups(graph, batches, objective)
     else:
