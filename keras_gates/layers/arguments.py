@@ -9,7 +9,7 @@ from typing import TypeAlias
 import keras
 
 # The shape of a tensor, batch axis included; None where a size is unknown.
-Shape: TypeAlias = "tuple[int | None, ...]"
+Shape: TypeAlias = tuple[int | None, ...]
 
 # One size for all spatial axes, or one for each.
 Sizes: TypeAlias = int | tuple[int, ...] | list[int]

@@ -25,9 +25,9 @@ class FilterGate(Gate):
     `outputs[..., c] = factor[c] * inputs[..., c]`
 
     A channel whose factor training drives towards 0 can be pruned, and with it
-    the filter (of a convolution) or the neuron (of a Dense layer) behind it.
+    the filter (of a convolution) or neuron (of a Dense layer) that makes it.
 
-    Put the gate behind the batch normalization or the activation. Between a
+    Put the gate after the batch normalization or the activation. Between a
     convolution and its normalization the normalization divides the factor out
     again, so that its size says nothing about the channel.
 
@@ -128,8 +128,8 @@ class FilterGate(Gate):
         return (size,)
 
     def _broadcastable_factor(self, input_shape: Shape) -> Any:
-        axes_behind = len(input_shape) - 1 - self._positive_axis(input_shape)
-        return ops.reshape(self.factor, (-1,) + (1,) * axes_behind)
+        later_axes = len(input_shape) - 1 - self._positive_axis(input_shape)
+        return ops.reshape(self.factor, (-1,) + (1,) * later_axes)
 
     def _positive_axis(self, input_shape: Shape) -> int:
         rank = len(input_shape)

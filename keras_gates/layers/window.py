@@ -6,7 +6,7 @@ import dataclasses
 from typing import TypeAlias
 
 # `(before, after)`; None where it is unknown.
-Pad: TypeAlias = "tuple[int, int] | None"
+Pad: TypeAlias = tuple[int, int] | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
 
-def text(head: Any, rows: Any) -> Any:
+def text(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """Columns under a ruled head; numbers to the right, the rest left.
 
     Integers get thousands separators, and `None` reads "unknown". A column
@@ -13,15 +13,15 @@ def text(head: Any, rows: Any) -> Any:
     """
     columns = list(zip(*rows, strict=True))
     right = [any(isinstance(x, int) for x in column) for column in columns]
-    lines = [head, None, *([_cell(x) for x in row] for row in rows)]
-    widths = [
-        max(len(line[i]) for line in lines if line) for i in range(len(head))
-    ]
-    lines[1] = ["-" * width for width in widths]
+    cells = [head, *([_cell(x) for x in row] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = [cells[0], ["-" * width for width in widths], *cells[1:]]
     return "\n".join(_line(line, widths, right) for line in lines)
 
 
-def _line(cells: Any, widths: Any, right: Any) -> Any:
+def _line(
+    cells: Sequence[str], widths: Sequence[int], right: Sequence[bool]
+) -> str:
     padded = [
         cell.rjust(width) if number else cell.ljust(width)
         for cell, width, number in zip(cells, widths, right, strict=True)
@@ -29,7 +29,7 @@ def _line(cells: Any, widths: Any, right: Any) -> Any:
     return "  ".join(padded).rstrip()
 
 
-def _cell(value: Any) -> Any:
+def _cell(value: object) -> str:
     if value is None:
         return "unknown"
     return f"{value:,}" if isinstance(value, int) else str(value)
