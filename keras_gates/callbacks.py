@@ -12,6 +12,7 @@ from keras import ops
 
 from keras_gates._checks import nonnegative_number
 from keras_gates.constraints import SoftThreshold
+from keras_gates.graphs import private
 from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import FilterGate
@@ -142,9 +143,7 @@ class BindSoftThreshold(keras.callbacks.Callback):
 
 
 def _all_layers(model: keras.Model) -> Any:
-    # Keras has no public walk that reaches the layers inside nested and
-    # subclassed models; `model.layers` lists the outermost only.
-    return model._flatten_layers()
+    return private.sublayers(model, own=True)
 
 
 def _validated_thresholds(

@@ -9,6 +9,7 @@ import numpy as np
 from keras import ops
 
 from keras_gates._checks import nonnegative_number
+from keras_gates.graphs import private
 
 
 @keras.saving.register_keras_serializable(package="keras_gates")
@@ -226,7 +227,7 @@ def _step_size(optimizer: Any) -> Any:
         return rate
     # Keras applies constraints after each batch, also where the gradients are
     # only summed up. The public `iterations` counts updates, not batches.
-    updates = ops.equal((optimizer._iterations + 1) % period, 0)
+    updates = ops.equal((private.batches_of(optimizer) + 1) % period, 0)
     return ops.where(updates, rate, 0.0)
 
 

@@ -5,27 +5,46 @@ In the record of a model all of these masks are arguments; what is called
 inside a nested model finds more, those of the tensors that the model is
 called on. Here a mask is anything that stands for it: a tensor of the graph,
 `UNKNOWN` for one that the graph has no tensor for, or None for no mask.
+
+`surgeon/rules/masked.py` asks another question, whether a tensor may carry a
+mask at all, and whether two carry the same. It goes by the record alone, in
+which masks have identities that the graph has no tensors for.
 """
 
 from __future__ import annotations
 
+import enum
 import inspect
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import TypeAlias
 
 import keras
 
+from keras_gates.graphs import private
+
 if TYPE_CHECKING:
-    from keras_gates.graphs.graph import Tensor
-
-UNKNOWN = "a mask that the graph has no tensor for"
-_MERGE = keras.layers.Add.__mro__[1]
-# On some backend these return the very tensor that they are given.
-_RETURNING = ("Cast", "Reshape", "BroadcastTo", "StopGradient", "Squeeze")
+    from keras_gates.graphs.calls import Tensor
+    from keras_gates.graphs.private import Node
 
 
-def arguments(node: Any) -> dict[Any, Any]:
+class Unknown(enum.Enum):
+    """Its one member is a mask that the graph has no tensor for."""
+
+    MASK = enum.auto()
+
+
+UNKNOWN = Unknown.MASK
+Mask: TypeAlias = "Tensor | Unknown | None"
+# From a symbolic tensor that is an argument to what stands for it.
+Known: TypeAlias = "Callable[[keras.KerasTensor], Mask]"
+# By the id of a symbolic tensor, the mask that it carries.
+Masks: TypeAlias = "Mapping[int, Mask]"
+
+
+def arguments(node: Node) -> dict[str, Any]:
     """The arguments of a recorded call of a layer by name, with defaults."""
     signature = inspect.signature(node.operation.call)
     kinds = {p.kind for p in signature.parameters.values()}
@@ -35,21 +54,21 @@ def arguments(node: Any) -> dict[Any, Any]:
         kwargs = {k: v for k, v in kwargs.items() if k in signature.parameters}
     bound = signature.bind(*node.arguments.args, **kwargs)
     bound.apply_defaults()
-    return bound.arguments
+    return dict(bound.arguments)
 
 
-def data(node: Any) -> list[keras.KerasTensor]:
+def data(node: Node) -> list[keras.KerasTensor]:
     """The tensors that a recorded call of a model is on, without masks."""
     first = next(iter(arguments(node).values()))
     return [x for x in keras.tree.flatten(first) if _is_tensor(x)]
 
 
-def found(node: Any, masks: dict[int, None]) -> dict[Any, Any]:
+def found(node: Node, masks: Masks) -> dict[str, Any]:
     """Masks that a layer finds on its inputs, and that are in no argument.
 
     Args:
         node: the recorded call.
-        masks: `{id of a symbolic tensor: mask}`.
+        masks: those that its inputs carry.
 
     Returns:
         `{name of an argument: mask, or structure of masks}`.
@@ -59,25 +78,21 @@ def found(node: Any, masks: dict[int, None]) -> dict[Any, Any]:
         return {}
     given = arguments(node)
     tensors = {k: v for k, v in given.items() if _holds_tensors(v)}
-    names = {f"{k}_mask": v for k, v in tensors.items()}
-    if len(tensors) == 1:
-        names = dict(zip(["mask"], tensors.values(), strict=True))
+    names = private.mask_arguments(list(tensors))
     wanted = {
         name: keras.tree.map_structure(lambda x: masks.get(id(x)), value)
-        for name, value in names.items()
+        for name, value in zip(names, tensors.values(), strict=True)
         if name in given and given[name] is None
     }
     return {k: v for k, v in wanted.items() if any(keras.tree.flatten(v))}
 
 
-def within(
-    node: Any, masks: dict[int, None], known: Callable[..., Any]
-) -> list[None]:
+def within(node: Node, masks: Masks, known: Known) -> list[Mask]:
     """The masks of the inputs of a nested model, where it is called.
 
     Args:
         node: the recorded call.
-        masks: as in `found`.
+        masks: those that its inputs carry.
         known: from a symbolic tensor that is an argument to the mask.
     """
     before = keras.tree.flatten(_before(node, masks, known))
@@ -87,29 +102,29 @@ def within(
 
 
 def behind(
-    node: Any,
-    masks: dict[int, None],
-    known: Callable[..., Any],
-    inner: Any = None,
-) -> list[None]:
+    node: Node,
+    masks: Masks,
+    known: Known,
+    inner: list[Mask] | None = None,
+) -> list[Mask]:
     """The masks of the outputs of a recorded call.
 
     Args:
         node: the recorded call.
-        masks: as in `found`.
+        masks: those that its inputs carry.
         known: as in `within`.
         inner: those that the outputs of a nested model carry already.
     """
     op, count = node.operation, len(node.outputs)
     if not isinstance(op, keras.Layer):
         carry = any(masks.get(id(x)) for x in node.input_tensors)
-        returned = carry and type(op).__name__ in _RETURNING
+        returned = carry and private.returns_its_input(op)
         return [UNKNOWN if returned else None] * count
     inner = inner or [None] * count
     if all(inner):
         return inner
     before = None if _bare(node, masks) else _before(node, masks, known)
-    after = [None] * count
+    after: list[Mask] = [None] * count
     if not any(keras.tree.flatten(before)):
         after = [_recorded(kt, known) for kt in node.outputs]
     elif op.supports_masking:
@@ -118,55 +133,53 @@ def behind(
     return [a or b for a, b in zip(inner, after, strict=False)]
 
 
-def _recorded(kt: keras.KerasTensor, known: Callable[..., Any]) -> None:
-    mask = getattr(kt, "_keras_mask", None)
+def _recorded(kt: keras.KerasTensor, known: Known) -> Mask:
+    mask = private.mask_of(kt)
     return None if mask is None else known(mask)
 
 
-def _argument(x: keras.KerasTensor, known: Callable[..., Any]) -> Tensor:
-    return known(x) if _is_tensor(x) else UNKNOWN
-
-
-def _bare(node: Any, masks: dict[int, None]) -> bool:
+def _bare(node: Node, masks: Masks) -> bool:
     """Whether a layer is called on one argument, which carries no mask.
 
     So are most, and to bind arguments by name takes long.
     """
-    arguments = node.arguments
-    alone = len(arguments.args) == 1 and arguments.kwargs.get("mask") is None
+    given = node.arguments
+    alone = len(given.args) == 1 and given.kwargs.get("mask") is None
     return alone and not any(masks.get(id(x)) for x in node.input_tensors)
 
 
-def _before(
-    node: Any, masks: dict[int, None], known: Callable[..., Any]
-) -> None:
+def _before(node: Node, masks: Masks, known: Known) -> Any:
     """The mask that a layer is called with, in the structure of its input."""
+
+    def argument(x: Any) -> Mask:
+        if x is None:
+            return None
+        return known(x) if _is_tensor(x) else UNKNOWN
+
     given = arguments(node)
     if given.get("mask") is not None:
-        return keras.tree.map_structure(
-            lambda x: x if x is None else _argument(x, known),
-            given["mask"],
-        )
+        return keras.tree.map_structure(argument, given["mask"])
     first = next(iter(given.values()))
     return keras.tree.map_structure(lambda x: masks.get(id(x)), first)
 
 
-def _computed(node: Any, before: Tensor | str) -> str | None:
-    """What `compute_mask` makes of the masks."""
+def _computed(node: Node, before: Any) -> Any:
+    """What `compute_mask` makes of the masks, in the structure it returns."""
     op, flat = node.operation, keras.tree.flatten(before)
-    if getattr(op.compute_mask, "_is_default", False):
+    if private.hands_mask_on(op):
         return before
     same = len({id(m) for m in flat}) == 1
     if type(op) is keras.layers.Concatenate:
         rank = len(node.outputs[0].shape)
         return flat[0] if same and op.axis % rank == rank - 1 else UNKNOWN
-    if type(op).compute_mask is _MERGE.compute_mask:
+    if private.merges_masks(op):
         # Without some of its inputs it would have another mask.
         return flat[0] if same else UNKNOWN
     first = next(iter(arguments(node).values()))
-    tokens = {}
+    # The stand-ins are held, so that no other tensor can get the id of one.
+    tokens: dict[int, tuple[Mask, keras.KerasTensor]] = {}
 
-    def stand_in(mask: Tensor, kt: keras.KerasTensor) -> keras.KerasTensor:
+    def stand_in(mask: Mask, kt: keras.KerasTensor) -> Any:
         if mask is None:
             return None
         shape = getattr(mask, "shape", kt.shape[:2])
@@ -174,7 +187,7 @@ def _computed(node: Any, before: Tensor | str) -> str | None:
         tokens[id(new)] = mask, new
         return new
 
-    def back(x: Any) -> None:
+    def back(x: Any) -> Mask:
         return x if x is None else tokens.get(id(x), (UNKNOWN,))[0]
 
     try:
@@ -187,11 +200,12 @@ def _computed(node: Any, before: Tensor | str) -> str | None:
         return UNKNOWN
 
 
-def _is_tensor(x: keras.KerasTensor) -> bool:
+def _is_tensor(x: Any) -> bool:
     return isinstance(x, keras.KerasTensor)
 
 
-def _holds_tensors(x: Any) -> Any:
+def _holds_tensors(x: Any) -> bool:
+    """Whether an argument holds tensors, and nothing but them and None."""
     flat = keras.tree.flatten(x)
     every = all(y is None or _is_tensor(y) for y in flat)
     return every and any(y is not None for y in flat)

@@ -10,7 +10,6 @@ the model is copied instead, with the new model's layers for those of the old.
 from __future__ import annotations
 
 import inspect
-import types
 import warnings
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -19,21 +18,14 @@ from typing import Any
 import keras
 
 from keras_gates.graphs import create
-from keras_gates.graphs import graph as gr
+from keras_gates.graphs import private
+from keras_gates.graphs.functional import has_own_call
 from keras_gates.graphs.twins import Uncopied
 
 if TYPE_CHECKING:
-    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.calls import Graph
     from keras_gates.graphs.twins import Twins
 
-# What `compile` and `fit` leave on a model.
-_OF_TRAINING = frozenset(
-    (
-        *("_compile_config", "_compiled_trainable_state", "optimizer"),
-        *("history", "stop_training", "stop_evaluating", "stop_predicting"),
-        *("_jax_state", "_functional", "_torch_params", "_modules"),
-    )
-)
 _OF_GRAPHS = ("inputs", "outputs")
 _OF_CHAINS = ("layers",)
 
@@ -45,11 +37,13 @@ def functional(
     if isinstance(old, keras.Sequential) or not _is_kept(old, _OF_GRAPHS):
         return keras.Model(inputs, outputs, name=name)
     new = keras.Model.__new__(type(old))
-    gr.Functional.__init__(new, inputs, outputs, name=name)
+    private.init_functional(new, inputs, outputs, name)
     return new
 
 
-def sequential(old: keras.Model, layers: list[Any], name: str) -> keras.Model:
+def sequential(
+    old: keras.Model, layers: list[keras.Layer], name: str
+) -> keras.Model:
     """A Sequential model of the class of `old`, if it can be."""
     if not _is_kept(old, _OF_CHAINS):
         return keras.Sequential(layers, name=name)
@@ -58,7 +52,7 @@ def sequential(old: keras.Model, layers: list[Any], name: str) -> keras.Model:
     return new
 
 
-def carry(graph: Graph, new: keras.Model, twins: Callable[..., Any]) -> None:
+def carry(graph: Graph, new: keras.Model, twins: Callable[[], Twins]) -> None:
     """Put on a new model what is on the old one; warn of what can't be.
 
     Args:
@@ -71,16 +65,16 @@ def carry(graph: Graph, new: keras.Model, twins: Callable[..., Any]) -> None:
             says instead of its graph.
     """
     old = graph.model
-    if type(new) is not type(old) and gr.has_own_call(old):
+    if type(new) is not type(old) and has_own_call(old):
         raise ValueError(
             f"Model '{old.name}' computes what the `call` of its class "
             f"{type(old).__name__} says, and the new model can't be of that "
             f"class: {_why(old)} Use the functional API for all that the "
             "model computes, or a layer of your own."
         )
-    held, got = create.held(old), create.held(new)
-    names = {n for n in held if n not in got and not n.startswith("_self_")}
-    names -= _OF_TRAINING | _private(type(old))
+    held, got = private.attributes_of(old), private.attributes_of(new)
+    names = {n for n in held.keys() - got if not private.is_of_tensorflow(n)}
+    names -= private.OF_TRAINING | _private(type(old))
     lost = _carry(graph, new, twins(), sorted(names)) if names else []
     stock = create.is_of(type(old), keras.__name__)
     if not stock and type(new) is not type(old):
@@ -96,9 +90,7 @@ def _private(cls: type[Any]) -> set[str]:
     Its trainers keep books that differ by backend and version.
     """
     stock = [c for c in cls.__mro__ if create.is_of(c, keras.__name__)]
-    methods = [f for c in stock for f in vars(c).values()]
-    codes = [f.__code__ for f in methods if isinstance(f, types.FunctionType)]
-    return {n for code in codes for n in code.co_names if n.startswith("_")}
+    return set().union(*map(private.names_in_methods, stock))
 
 
 def _carry(
@@ -106,7 +98,7 @@ def _carry(
 ) -> list[str]:
     """Set attributes; what can't be, as texts."""
     twins.note_layer(graph.model, new)
-    held, lost = create.held(graph.model), []
+    held, lost = private.attributes_of(graph.model), []
     for name in names:
         try:
             setattr(new, name, twins.of_new(held[name], _layers(graph)))
@@ -147,15 +139,15 @@ def _overridden(cls: type[Any]) -> list[str]:
 
 
 def _warn(new: keras.Model, told: str, lost: list[str]) -> None:
-    lost = ", ".join(lost) or "nothing that it has of its own"
+    lacks = ", ".join(lost) or "nothing that it has of its own"
     warnings.warn(
-        f"The new model '{new.name}' {told} It lacks: {lost}.",
+        f"The new model '{new.name}' {told} It lacks: {lacks}.",
         UserWarning,
         stacklevel=2,
     )
 
 
-def _layers(graph: Graph) -> list[Any]:
+def _layers(graph: Graph) -> list[keras.Operation]:
     """The layers and models of a graph, and those inside its models."""
     graphs = [graph, *graph.nested()]
     return [graph.model, *(s.op for g in graphs for s in g.sites)]

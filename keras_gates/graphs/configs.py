@@ -12,6 +12,7 @@ import keras
 import numpy as np
 
 from keras_gates.graphs import create
+from keras_gates.graphs import private
 from keras_gates.graphs import twins as tw
 
 # What a config names, and gives back as something else of that name.
@@ -21,15 +22,10 @@ _NAMED = (
 )
 
 
-def recreate(op: keras.Operation, changes: Any) -> Any:
-    """A new operation from a config; without what the config forgets."""
-    return from_configs(op, changes)[0]
-
-
 def from_configs(
     op: keras.Operation,
-    *changes: Any,
-    accepted: Callable[..., Any] | None = None,
+    *changes: dict[str, Any],
+    accepted: Callable[[list[keras.Operation]], bool] | None = None,
 ) -> list[keras.Operation]:
     """New operations of the same class, from one config of `op`.
 
@@ -45,19 +41,19 @@ def from_configs(
     Raises:
         ValueError: the config does not round-trip.
     """
-    auto = getattr(op, "_auto_config", None)
-    ways = (
-        lambda: living(op, op.get_config()),
-        lambda: living(op, {**auto.config, "name": op.name}),
-        lambda: by_object(op),
+    ways: tuple[Callable[[keras.Operation], dict[str, Any]], ...] = (
+        _told,
+        _recorded,
+        by_object,
     )
-    first = error = None
+    first: list[keras.Operation] | None = None
+    error: Exception | None = None
     for way in ways:
         try:
             with warnings.catch_warnings():
                 # Keras warns of lambdas, which are put back as they were.
                 warnings.simplefilter("ignore", UserWarning)
-                made = [_from_config(op, way(), each) for each in changes]
+                made = [_from_config(op, way(op), each) for each in changes]
         except Exception as failure:
             error = error or failure
             continue
@@ -66,16 +62,25 @@ def from_configs(
         first = first or made
     if first is not None:
         return first
-    if not isinstance(op, keras.Layer):
-        made = [_from_attributes(op, each) for each in changes]
-        if None not in made:
-            return made
+    if not isinstance(op, keras.Layer) and _keeps_arguments(op):
+        return [_from_attributes(op, each) for each in changes]
     raise ValueError(
         f"'{op.name}' (of type {type(op).__name__}) can't be recreated "
         f"from its config: {error} Give the class a `get_config()` that "
         "returns every argument of its constructor, and register custom "
         "functions with `keras.saving.register_keras_serializable`."
     ) from error
+
+
+def _told(op: keras.Operation) -> dict[str, Any]:
+    return living(op, op.get_config())
+
+
+def _recorded(op: keras.Operation) -> dict[str, Any]:
+    config = private.recorded_config(op)
+    if config is None:
+        raise ValueError(f"Keras has no record of how '{op.name}' was made.")
+    return living(op, {**config, "name": op.name})
 
 
 def living(op: keras.Operation, config: dict[str, Any]) -> dict[str, Any]:
@@ -85,7 +90,7 @@ def living(op: keras.Operation, config: dict[str, Any]) -> dict[str, Any]:
         op: a layer or operation.
         config: its config.
     """
-    held, config = create.held(op), dict(config)
+    held, config = private.attributes_of(op), dict(config)
     for key, value in config.items():
         live = held.get(key)
         if isinstance(live, _NAMED):
@@ -98,51 +103,50 @@ def living(op: keras.Operation, config: dict[str, Any]) -> dict[str, Any]:
     return config
 
 
-def config_of(op: keras.Operation) -> Any:
+def config_of(op: keras.Operation) -> dict[str, Any]:
     """The config of a layer, with the very functions that it holds.
 
     Raises:
         Exception: whatever Keras raises for one without a config.
     """
     try:
-        return living(op, op.get_config())
+        return _told(op)
     except Exception:
         return by_object(op)
 
 
-def by_object(op: keras.Layer) -> dict[str, Any]:
+def by_object(op: keras.Operation) -> dict[str, Any]:
     """A config with objects where Keras has no config of these.
 
     A `functools.partial`, a callable object and a regularizer without
     `get_config` can't be serialized, and yet constructors take them.
     """
     shell, hidden = _without_objects(op)
-    config = type(op).get_config(shell)
+    config: dict[str, Any] = type(op).get_config(shell)
     _put_back(config, hidden)
     return config
 
 
-def _without_objects(op: keras.Layer) -> tuple[keras.Layer, dict[str, Any]]:
+def _without_objects(
+    op: keras.Operation,
+) -> tuple[keras.Operation, dict[str, Any]]:
     """A stand-in for a layer that asks for its config, and what it lacks.
 
     Returns:
         `(the layer without the objects, {name: object or such a dict})`, with
         a dict for each layer inside.
     """
-    shell, hidden = object.__new__(type(op)), {}
+    shell: keras.Operation = object.__new__(type(op))
+    hidden: dict[str, Any] = {}
     state = vars(shell)
     state.update(vars(op))
-    for name, value in create.held(op).items():
+    for name, value in private.attributes_of(op).items():
         if _is_argument(value):
             # Any function that Keras knows; not all may be None.
             state[name], hidden[name] = keras.activations.linear, value
-        elif isinstance(value, keras.Layer) and name in _INNER:
+        elif isinstance(value, keras.Layer) and name in private.INNER_LAYERS:
             state[name], hidden[name] = _without_objects(value)
     return shell, hidden
-
-
-# Where wrappers and recurrent layers hold the layer that does the work.
-_INNER = ("layer", "cell", "forward_layer", "backward_layer")
 
 
 def _is_argument(value: Any) -> bool:
@@ -162,7 +166,7 @@ def _put_back(config: dict[str, Any], hidden: dict[str, Any]) -> None:
         if isinstance(value, dict):
             # A recurrent layer tells the config of its cell as its own.
             nested = isinstance(inner, dict) and "config" in inner
-            _put_back(inner["config"] if nested else config, value)
+            _put_back(config[key]["config"] if nested else config, value)
         elif key in config:
             config[key] = tw.Twins(None).of(value)
 
@@ -170,7 +174,7 @@ def _put_back(config: dict[str, Any], hidden: dict[str, Any]) -> None:
 def _from_config(
     op: keras.Operation,
     config: dict[str, Any],
-    changes: dict[str, int | tuple[int]],
+    changes: dict[str, Any],
 ) -> keras.Operation:
     if type(op) is keras.layers.Lambda and not changes:
         return _same_function(op)
@@ -178,19 +182,19 @@ def _from_config(
     if isinstance(op, keras.Layer):
         new.trainable = op.trainable
         for part, twin in zip(
-            op._flatten_layers(include_self=False),
-            new._flatten_layers(include_self=False),
+            private.sublayers(op),
+            private.sublayers(new),
             strict=False,
         ):
             twin.trainable = part.trainable
     return new
 
 
-def _same_function(op: keras.Operation) -> Any:
+def _same_function(op: keras.layers.Lambda) -> keras.layers.Lambda:
     """A Lambda layer again; its config holds bytecode, without globals."""
     return keras.layers.Lambda(
         op.function,
-        op._output_shape,
+        private.lambda_shape_of(op),
         op.mask,
         op.arguments,
         name=op.name,
@@ -199,20 +203,25 @@ def _same_function(op: keras.Operation) -> Any:
     )
 
 
-def _from_attributes(op: keras.Operation, changes: Any) -> Any:
+def _arguments(op: keras.Operation) -> list[str]:
+    names = inspect.signature(type(op).__init__).parameters
+    return [name for name in names if name not in ("self", "name")]
+
+
+def _keeps_arguments(op: keras.Operation) -> bool:
+    """Whether an operation keeps each argument under its name."""
+    return all(hasattr(op, name) for name in _arguments(op))
+
+
+def _from_attributes(
+    op: keras.Operation, changes: dict[str, Any]
+) -> keras.Operation:
     """A bare operation again, from the attributes of its arguments.
 
     Keras has no config of one that was given numbers or arrays of NumPy. The
     new one gets Python's, so that a model with it can be saved.
-
-    Returns:
-        None if it does not keep each argument under its name.
     """
-    names = inspect.signature(type(op).__init__).parameters
-    wanted = [name for name in names if name not in ("self", "name")]
-    if not all(hasattr(op, name) for name in wanted):
-        return None
-    config = {name: _plain(getattr(op, name)) for name in wanted}
+    config = {name: _plain(getattr(op, name)) for name in _arguments(op)}
     return type(op)(**merged(config, changes), name=op.name)
 
 
@@ -225,13 +234,13 @@ def _plain(value: Any) -> Any:
     return value.tolist() if whole or isinstance(value, np.generic) else value
 
 
-def merged(
-    config: dict[str, Any], changes: dict[str, int | tuple[int]]
-) -> dict[str, Any]:
+def merged(config: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
     """A config with changes; the configs of inner layers are merged too."""
     config = dict(config)
     for key, value in changes.items():
         old = config.get(key)
-        inner = isinstance(value, dict) and isinstance(old, dict)
-        config[key] = merged(old, value) if inner else value
+        if isinstance(value, dict) and isinstance(old, dict):
+            config[key] = merged(old, value)
+        else:
+            config[key] = value
     return config

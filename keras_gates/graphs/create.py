@@ -1,7 +1,15 @@
-"""Make layers anew, and call them with all that is known beforehand.
+"""Call new layers with all that is known of them beforehand.
 
-Like `graph`, this file leans on what Keras does not document: how layers
-are created from configs, and what a call of one looks up on the instance.
+A rebuild knows what each call gives and the values of each weight. So a layer
+of `PLAIN` is built and its call noted, where Keras would look at each argument
+first; the output of any other is set on the instance while it is called, so
+that no backend traces it; and weights are created with their values, where
+initializers would draw others first.
+
+Without all that, `prune` takes 1.5 times as long for ResNet50 and 1.3 times
+for MobileNetV2 (torch, CPU seconds, the median of five ratios in one process).
+Without the values of weights alone, it is 1.4 and 1.1; without the outputs,
+1.2 and 1.2. `SHORTCUTS = False` leaves it all to Keras.
 """
 
 from __future__ import annotations
@@ -9,16 +17,25 @@ from __future__ import annotations
 import contextlib
 import numbers
 import operator
-from collections.abc import Callable
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_gates.graphs import graph as gr
+from keras_gates.graphs import private
+from keras_gates.graphs.private import copy_trainable as copy_trainable
+from keras_gates.graphs.private import has_sublayers as has_sublayers
+from keras_gates.graphs.private import mark_called as mark_called
+from keras_gates.graphs.private import sublayers as sublayers
 
+if TYPE_CHECKING:
+    from keras_gates.graphs.private import Node
+
+# Whether calls take the shortcuts. What comes out is the same.
+SHORTCUTS = True
 # Layers whose constructors do nothing but check and keep their arguments, and
 # whose `build` does nothing but make weights.
 PLAIN = frozenset(
@@ -42,9 +59,9 @@ PLAIN = frozenset(
 def call(
     op: keras.Operation,
     args: tuple[Any, ...],
-    kwargs: dict[Any, Any],
+    kwargs: dict[str, Any],
     output: keras.KerasTensor | None = None,
-    arrays: dict[str, NDArray[np.float64]] | None = None,
+    arrays: dict[str, NDArray[Any]] | None = None,
 ) -> Any:
     """Call an operation symbolically, with what is known of it.
 
@@ -55,24 +72,26 @@ def call(
         output: its one output, where that is known.
         arrays: as in `prepared`.
     """
-    known = type(op) in PLAIN and output is not None
+    known = SHORTCUTS and type(op) in PLAIN and output is not None
     shape = _input_shape(args, kwargs) if known else None
     with prepared(op, output, arrays):
         if shape is None:
             return op(*args, **kwargs)
-        return gr.record(op, shape, args, kwargs, output)
+        if not op.built:
+            with private.building(op):
+                op.build(shape)
+        private.record(op, args, kwargs, output)
+        return output
 
 
-def _input_shape(
-    args: tuple[Any, ...], kwargs: dict[str, None]
-) -> tuple[int | None, ...] | None:
+def _input_shape(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
     """What `build` gets; None if a call may do more than build and record.
 
     Masks are such a case: a call finds them on its inputs.
     """
     tensors = args[0] if args and type(args[0]) is list else list(args)
     if len(args) != 1 or not all(
-        type(x) is keras.KerasTensor and getattr(x, "_keras_mask", None) is None
+        type(x) is keras.KerasTensor and private.mask_of(x) is None
         for x in tensors
     ):
         return None
@@ -85,58 +104,48 @@ def _input_shape(
 @contextlib.contextmanager
 def prepared(
     op: keras.Operation,
-    outputs: keras.KerasTensor | None = None,
-    arrays: dict[str, NDArray[np.float64]] | None = None,
-) -> Iterator[Any]:
+    output: keras.KerasTensor | None = None,
+    arrays: dict[str, NDArray[Any]] | None = None,
+) -> Iterator[None]:
     """Within, a symbolic call of `op` has its outcome known.
 
-    The output specification is set, so that no backend traces the layer,
-    and weights named in `arrays` are created with their values instead of
-    being initialised and then assigned; used ones leave `arrays`.
+    Args:
+        op: the new operation.
+        output: its one output, where that is known.
+        arrays: the values of weights by name. Those that were created with
+            them leave it.
     """
-    if not isinstance(op, keras.Operation) or outputs is arrays is None:
-        yield op
-        return
-    state = vars(op)
-    if outputs is not None:
-        state["compute_output_spec"] = lambda *a, **k: outputs
-    if arrays:
-        state["add_weight"] = _adding(op, arrays)
-    try:
-        yield op
-    finally:
-        state.pop("compute_output_spec", None)
-        state.pop("add_weight", None)
+    with contextlib.ExitStack() as stack:
+        if SHORTCUTS and isinstance(op, keras.Operation):
+            if output is not None:
+                stack.enter_context(private.known_output(op, output))
+            if arrays:
+                stack.enter_context(_started(op, arrays))
+        yield
 
 
-def _adding(
-    layer: keras.Layer, arrays: dict[str, NDArray[np.float64]]
-) -> Callable[..., Any]:
-    """`layer.add_weight`, taking initial values from `arrays` by name."""
+def _started(
+    layer: keras.Layer, arrays: dict[str, NDArray[Any]]
+) -> contextlib.AbstractContextManager[None]:
+    """Within, `build` creates weights with the values in `arrays`."""
     add_weight = type(layer).add_weight
 
-    def add(*args: Any, **kwargs: Any) -> keras.Variable:
-        # Keras takes these three by position, too.
-        given = dict(zip(("shape", "initializer", "dtype"), args, strict=False))
-        name, shape = kwargs.get("name"), {**given, **kwargs}.get("shape")
+    def add(**arguments: Any) -> keras.Variable:
+        name = arguments.get("name", "")
         value = arrays.get(name)
-        known = len(given) == len(args) and not given.keys() & kwargs.keys()
-        if value is None or not known or _sizes(shape) != value.shape:
-            return add_weight(layer, *args, **kwargs)
-        arrays.pop(name)
+        if value is None or _sizes(arguments.get("shape")) != value.shape:
+            return add_weight(layer, **arguments)
+        del arrays[name]
 
-        def initializer(
-            shape: tuple[int, ...], dtype: str | None = None
-        ) -> Any:
+        def initializer(shape: Any, dtype: Any = None) -> Any:
             return keras.ops.convert_to_tensor(value, dtype)
 
-        given = {**given, **kwargs, "initializer": initializer}
-        return add_weight(layer, **given)
+        return add_weight(layer, **{**arguments, "initializer": initializer})
 
-    return add
+    return private.added_by(layer, add)
 
 
-def _sizes(shape: tuple[int, ...]) -> tuple[int, ...]:
+def _sizes(shape: Any) -> tuple[int, ...] | None:
     """A shape as a tuple of numbers, in any form that Keras takes."""
     if isinstance(shape, numbers.Integral):
         return (int(shape),)
@@ -151,18 +160,7 @@ def is_of(cls: type[Any], package: str) -> bool:
     return cls.__module__.partition(".")[0] == package
 
 
-def held(op: keras.Operation) -> dict[str, Any]:
-    """The attributes of a layer or operation by name."""
-    # torch keeps layers elsewhere.
-    return {**vars(op), **vars(op).get("_modules", {})}
-
-
-def has_sublayers(op: keras.Operation) -> bool:
-    """Whether a layer builds its weights in layers of its own."""
-    return isinstance(op, keras.Layer) and bool(op._layers)
-
-
-def array_of(variable: keras.Variable) -> NDArray[np.float64]:
+def array_of(variable: keras.Variable) -> NDArray[Any]:
     """The values of a variable, as a view of its memory where that can be.
 
     `convert_to_numpy` copies, which for the largest layer of a network is
@@ -176,18 +174,12 @@ def array_of(variable: keras.Variable) -> NDArray[np.float64]:
         return np.asarray(value)
     # NumPy has no bfloat16 of its own that torch could hand out.
     if value.device.type == "cpu" and variable.dtype != "bfloat16":
-        return value.detach().numpy()
-    return keras.ops.convert_to_numpy(value)
+        return np.asarray(value.detach().numpy())
+    array: NDArray[Any] = keras.ops.convert_to_numpy(value)
+    return array
 
 
-def sublayers(op: Any) -> list[keras.Layer]:
-    """All layers inside a layer, at any depth; none for an operation."""
-    if not isinstance(op, keras.Layer):
-        return []
-    return list(op._flatten_layers(include_self=False))
-
-
-def seed_states(layer: keras.Layer) -> list[Any]:
+def seed_states(layer: keras.Operation) -> list[keras.Variable]:
     """Variables that are no weights: the states of seed generators."""
     if not isinstance(layer, keras.Layer):
         return []
@@ -198,20 +190,7 @@ def seed_states(layer: keras.Layer) -> list[Any]:
     return [v for v in variables if id(v) not in known]
 
 
-def mark_called(model: keras.Model) -> None:
-    """Let a functional model that never ran be exported to ONNX.
-
-    Keras asks for a call, although nothing of it is unknown before.
-    """
-    model._called = True
-
-
-def copy_trainable(old: keras.Model, new: keras.Model) -> None:
-    """Give a model the flag of another, leaving its layers' own alone."""
-    new._trainable = old._trainable
-
-
-def gains_mask(node: Any, gone: tuple[int]) -> bool:
+def gains_mask(node: Node, gone: tuple[int, ...]) -> bool:
     """Whether a call puts out a mask of time steps only without some inputs.
 
     A mask goes along with a tensor while a model runs, and whoever stands for
@@ -223,6 +202,6 @@ def gains_mask(node: Any, gone: tuple[int]) -> bool:
         gone: the numbers of the inputs that are left out.
     """
     left = [x for i, x in enumerate(node.input_tensors) if i not in gone]
-    carry = [getattr(x, "_keras_mask", None) is not None for x in left]
-    before = [getattr(x, "_keras_mask", None) for x in node.outputs]
+    carry = [private.mask_of(x) is not None for x in left]
+    before = [private.mask_of(x) for x in node.outputs]
     return bool(carry) and all(carry) and all(x is None for x in before)

@@ -12,35 +12,27 @@ from __future__ import annotations
 import contextlib
 import functools
 import types
+from collections.abc import Callable
+from collections.abc import Container
+from collections.abc import Iterable
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
 
 from keras_gates.graphs import create
-from keras_gates.graphs import graph as gr
+from keras_gates.graphs import private
 from keras_gates.graphs import twins as tw
-
-if TYPE_CHECKING:
-    from keras_gates.graphs.twins import Twins
-    from keras_gates.graphs.twins import Uncopied
-
-# What a functional model notes of its graph, by the ids of its layers.
-_OF_GRAPHS = {"_nodes", "_nodes_by_depth", "_operations_by_depth"}
-# Of what every layer holds, what bears on its function.
-MEANT = frozenset(
-    (
-        *("_dtype_policy", "activity_regularizer", "autocast"),
-        *("_supports_masking", "_convert_input_args", "supports_jit"),
-        *("_allow_non_tensor_positional_args", "_remat_mode"),
-    )
-)
+from keras_gates.graphs.twins import Twins
+from keras_gates.graphs.twins import Uncopied
 
 
 def carry(
-    old: keras.Layer, new: keras.Layer, base: keras.Layer, twins: Twins
+    old: keras.Operation,
+    new: keras.Operation,
+    base: keras.Operation,
+    twins: Twins,
 ) -> None:
     """Give a layer what the config of the old one forgets.
 
@@ -60,7 +52,7 @@ def carry(
 def forgets(
     old: keras.Operation,
     new: keras.Operation,
-    changes: dict[str, int] | tuple[Any, ...] = (),
+    changes: Container[str] = (),
 ) -> bool:
     """Whether one made from the config of `old` lacks something of it.
 
@@ -80,40 +72,34 @@ def carry_more(old: keras.Layer, new: keras.Layer, twins: Twins) -> None:
     for name in held.keys() - got.keys():
         # Weights that only the old one has were left out on purpose.
         if not _has_state(held[name]):
-            with contextlib.suppress(tw.Uncopied):
+            with contextlib.suppress(Uncopied):
                 setattr(new, name, twins.of(held[name]))
 
 
 def attributes(op: keras.Operation) -> dict[str, Any]:
     """What a layer or operation holds, but for what Keras keeps books of."""
-    skipped = _common() - MEANT | _OF_GRAPHS
+    common = private.common_names() - private.OF_FUNCTION
+    skipped = common | private.OF_GRAPHS | private.OF_TORCH
     return {
         name: value
-        for name, value in create.held(op).items()
-        if name not in skipped and not name.startswith("_self_")
+        for name, value in private.attributes_of(op).items()
+        if name not in skipped and not private.is_of_tensorflow(name)
     }
 
 
-@functools.cache
-def _common() -> frozenset[str]:
-    # Nothing that draws a seed: this is made once, whenever that is.
-    layer = keras.layers.Wrapper(keras.layers.Identity())
-    return frozenset(vars(layer)) - {"layer"} | {"_torch_params", "_modules"}
-
-
 def _carry(
-    old: keras.Layer,
-    new: keras.Layer,
-    base: keras.Layer,
+    old: keras.Operation,
+    new: keras.Operation,
+    base: keras.Operation,
     twins: Twins,
     path: str,
 ) -> None:
     held, got, plain = (attributes(x) for x in (old, new, base))
     pairs = [(held[n], got.get(n), plain[n]) for n in held if n in plain]
-    for parts in _layers(pairs):
-        twins.note_layer(*parts[:2])
-    for parts in _layers(pairs):
-        _carry(*parts, twins, f"{path}{parts[0].name}/")
+    for part, twin, _ in _layers(pairs):
+        twins.note_layer(part, twin)
+    for part, twin, like in _layers(pairs):
+        _carry(part, twin, like, twins, f"{path}{part.name}/")
     names = _suspects(old, held, plain)
     built = plain
     if names and _build(base, old):
@@ -132,7 +118,7 @@ def _carry(
                 raise _lost(old, where, value, like[name])
         try:
             setattr(new, name, twins.of(value))
-        except tw.Uncopied as error:
+        except Uncopied as error:
             raise _lost(old, where, value, error) from error
 
 
@@ -158,15 +144,15 @@ def _suspects(
     return found
 
 
-def _is_list(value: int) -> bool:
+def _is_list(value: Any) -> bool:
     return isinstance(value, (list, dict, set, tuple))
 
 
-def _same(name: str, *held: Any) -> bool:
-    return same(*(each[name] for each in held))
+def _same(name: str, left: dict[str, Any], right: dict[str, Any]) -> bool:
+    return same(left[name], right[name])
 
 
-def _build(base: keras.Layer, old: keras.Layer) -> bool:
+def _build(base: keras.Operation, old: keras.Operation) -> bool:
     """Whether `base` is built like the old layer, by code of the user's."""
     stock = create.is_of(type(old), keras.__name__)
     if stock or not getattr(old, "built", False) or base.built:
@@ -175,7 +161,7 @@ def _build(base: keras.Layer, old: keras.Layer) -> bool:
         base.build_from_config(old.get_build_config())
     except Exception:  # then what `build` sets isn't known
         return False
-    return base.built
+    return bool(base.built)
 
 
 _STATE = (keras.Variable, keras.Layer, keras.random.SeedGenerator)
@@ -187,11 +173,13 @@ def _is_weight(value: Any) -> bool:
     return bool(leaves) and all(isinstance(x, _STATE) for x in leaves)
 
 
-def _has_state(value: bool) -> bool:
+def _has_state(value: Any) -> bool:
     return any(isinstance(x, _STATE) for x in keras.tree.flatten(value))
 
 
-def _layers(rows: Any) -> Iterator[Any]:
+def _layers(
+    rows: Iterable[tuple[Any, Any, Any]],
+) -> Iterator[tuple[keras.Layer, keras.Layer, keras.Layer]]:
     """The layers that stand at the same place in each of a row's values."""
     for values in rows:
         leaves = [keras.tree.flatten(value) for value in values]
@@ -203,7 +191,7 @@ def _layers(rows: Any) -> Iterator[Any]:
                 yield parts
 
 
-def _lost(old: keras.Layer, where: str, value: Any, got: Uncopied) -> Any:
+def _lost(old: keras.Operation, where: str, value: Any, got: Any) -> ValueError:
     return ValueError(
         f"Layer '{old.name}' (of type {type(old).__name__}) can't be copied: "
         f"its `{where}` is {_shown(value)}, and a layer made from its config "
@@ -231,7 +219,7 @@ def same(left: Any, right: Any) -> bool:
 
 class _Comparison:
     def __init__(self) -> None:
-        self.seen = set()
+        self.seen: set[tuple[int, int]] = set()
 
     def of(self, left: Any, right: Any) -> bool:
         if left is right:
@@ -248,51 +236,51 @@ class _Comparison:
                 return bool(alike(self, left, right))
         return self._objects(left, right)
 
-    def _skipped(self, left: Any, right: Any) -> Any:
+    def _skipped(self, left: Any, right: Any) -> bool:
         return True
 
     def _initializers(self, left: Any, right: Any) -> bool:
         """Without a seed of their own, each draws one."""
         try:
-            return left.get_config() == right.get_config()
+            return bool(left.get_config() == right.get_config())
         except Exception:
             return self.of(vars(left), vars(right))
 
     def _equal(self, left: Any, right: Any) -> bool:
-        return left == right or (left != left and right != right)
+        return bool(left == right or (left != left and right != right))
 
-    def _arrays(self, left: Any, right: Any) -> Any:
+    def _arrays(self, left: Any, right: Any) -> bool:
         left, right = map(keras.ops.convert_to_numpy, (left, right))
         alike = (left.shape, left.dtype) == (right.shape, right.dtype)
-        return alike and np.array_equal(left, right)
+        return bool(alike and np.array_equal(left, right))
 
     def _sequences(self, left: Any, right: Any) -> bool:
         return len(left) == len(right) and all(map(self.of, left, right))
 
-    def _dicts(self, left: dict[str, str], right: dict[str, str]) -> bool:
+    def _dicts(self, left: dict[Any, Any], right: dict[Any, Any]) -> bool:
         return left.keys() == right.keys() and all(
             self.of(left[key], right[key]) for key in left
         )
 
-    def _functions(self, left: Any, right: Any) -> Any:
+    def _functions(self, left: Any, right: Any) -> bool:
         return left.__code__ is right.__code__ and all(
             self.of(getattr(left, name), getattr(right, name))
             for name in ("__defaults__", "__kwdefaults__", "__closure__")
         )
 
-    def _cells(self, left: Any, right: Any) -> Any:
+    def _cells(self, left: Any, right: Any) -> bool:
         return self.of(left.cell_contents, right.cell_contents)
 
-    def _methods(self, left: Any, right: Any) -> Any:
+    def _methods(self, left: Any, right: Any) -> bool:
         parts = (left.__func__, left.__self__)
         return self._sequences(parts, (right.__func__, right.__self__))
 
-    def _partials(self, left: Any, right: Any) -> Any:
+    def _partials(self, left: Any, right: Any) -> bool:
         parts = (left.func, left.args, left.keywords)
         return self.of(parts, (right.func, right.args, right.keywords))
 
-    def _symbols(self, left: Any, right: Any) -> Any:
-        return (left.shape, left.dtype) == (right.shape, right.dtype)
+    def _symbols(self, left: Any, right: Any) -> bool:
+        return bool((left.shape, left.dtype) == (right.shape, right.dtype))
 
     def _objects(self, left: Any, right: Any) -> bool:
         if keras.ops.is_tensor(left):
@@ -302,14 +290,14 @@ class _Comparison:
             return True
         if hasattr(left, "__dict__"):
             return self.of(vars(left), vars(right))
-        return left == right
+        return bool(left == right)
 
 
-_ALIKE = (
+_ALIKE: tuple[tuple[Any, Callable[[_Comparison, Any, Any], bool]], ...] = (
     (keras.Variable, _Comparison._skipped),
     (keras.random.SeedGenerator, _Comparison._skipped),
     (keras.Layer, _Comparison._skipped),
-    (gr.TRACKER, _Comparison._skipped),
+    (private.TRACKER, _Comparison._skipped),
     (keras.KerasTensor, _Comparison._symbols),
     (keras.initializers.Initializer, _Comparison._initializers),
     (tw.FIXED, _Comparison._equal),

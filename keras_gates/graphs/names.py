@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.calls import Graph
 
 
-class Names(set):
+class Names(set[str]):
     """Names that are taken."""
 
     @classmethod

@@ -5,24 +5,50 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import glob
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import Protocol
+from typing import TypeAlias
 
 import keras
 
 if TYPE_CHECKING:
-    from keras_gates.graphs.graph import Call
-    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.calls import Call
+    from keras_gates.graphs.calls import Graph
+
+Pattern: TypeAlias = "str | type[Any] | keras.Layer"
+# One, or several in a list, tuple or set.
+Patterns: TypeAlias = (
+    "Pattern | list[Pattern] | tuple[Pattern, ...] | set[Pattern] | None"
+)
 
 
-def listed(value: tuple[Any, ...] | None) -> list[Any]:
+class Candidate(Protocol):
+    """What patterns choose from.
+
+    Attributes:
+        name: what it is called in messages.
+        calls: the calls that it stands for.
+        reason: why it can't be chosen; "" if it can.
+    """
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def calls(self) -> Sequence[Call]: ...
+    @property
+    def reason(self) -> str | None: ...
+
+
+def listed(value: Any) -> list[Any]:
     """One or several patterns, or None, as a list."""
     if value is None:
         return []
     return list(value) if isinstance(value, (list, tuple, set)) else [value]
 
 
-def check(patterns: tuple[Any, ...] | None, argument: str) -> None:
+def check(patterns: Any, argument: str) -> None:
     """Refuse what is no pattern.
 
     Raises:
@@ -37,7 +63,7 @@ def check(patterns: tuple[Any, ...] | None, argument: str) -> None:
             )
 
 
-def matches(patterns: tuple[Any, ...] | None, calls: list[Call]) -> bool:
+def matches(patterns: Patterns, calls: Sequence[Call]) -> bool:
     """Whether one of the patterns fits one of the calls."""
     return any(
         _fits(pattern, call) for pattern in listed(patterns) for call in calls
@@ -45,14 +71,14 @@ def matches(patterns: tuple[Any, ...] | None, calls: list[Call]) -> bool:
 
 
 def named(
-    patterns: tuple[Any, ...] | None, graph: Graph, argument: str
-) -> list[Any] | None:
+    patterns: Patterns, graph: Graph, argument: str
+) -> list[Pattern] | None:
     """The patterns, with paths for layers: a copy has other layers.
 
     Raises:
         ValueError: a layer is not one of the model's.
     """
-    found = []
+    found: list[Pattern] = []
     for pattern in listed(patterns):
         if isinstance(pattern, keras.Layer):
             paths = _paths(graph.calls, pattern)
@@ -68,7 +94,7 @@ def named(
     return found if patterns is not None else None
 
 
-def check_fit(patterns: tuple[Any, ...], argument: str, graph: Graph) -> None:
+def check_fit(patterns: Patterns, argument: str, graph: Graph) -> None:
     """Refuse a pattern that fits no layer of a model.
 
     Raises:
@@ -83,7 +109,7 @@ def check_fit(patterns: tuple[Any, ...], argument: str, graph: Graph) -> None:
             continue
         if matches(pattern, graph.calls):
             continue
-        wanted = pattern if plain else pattern.__name__
+        wanted = pattern.__name__ if isinstance(pattern, type) else str(pattern)
         known = dict.fromkeys(every + inputs)
         near = difflib.get_close_matches(wanted, known, 3, 0.4)
         some = near or list(dict.fromkeys(every))[:5]
@@ -96,7 +122,7 @@ def check_fit(patterns: tuple[Any, ...], argument: str, graph: Graph) -> None:
 
 
 def check_used(
-    patterns: Any, argument: str, kind: str, found: list[Any]
+    patterns: Patterns, argument: str, kind: str, found: Sequence[Candidate]
 ) -> None:
     """Refuse a pattern that fits nothing that can be gated.
 
@@ -126,7 +152,7 @@ def check_used(
         )
 
 
-def _fits(pattern: Any, call: Call) -> Any:
+def _fits(pattern: Pattern, call: Call) -> bool:
     """Whether a pattern fits a call, or a nested model that it is in."""
     ops = [call.op, *(scope.site.op for scope in call.scopes)]
     if isinstance(pattern, type):
@@ -143,15 +169,15 @@ def _names(call: Call) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _scopes(call: Call) -> dict[Any, Any]:
+def _scopes(call: Call) -> dict[str, str]:
     """`{path: name}` of the nested models that a call is in."""
     names = [scope.site.name for scope in call.scopes]
     return {"/".join(names[: n + 1]): name for n, name in enumerate(names)}
 
 
-def _paths(calls: Any, layer: keras.Layer) -> Any:
+def _paths(calls: list[Call], layer: keras.Layer) -> list[str]:
     """The paths of a layer, or of a nested model."""
-    found = {}
+    found: dict[str, None] = {}
     for call in calls:
         if call.op is layer:
             found[call.path] = None

@@ -6,21 +6,34 @@ import dataclasses
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import TypeAlias
 
 import keras
+from numpy.typing import NDArray
 
 from keras_gates.graphs import classes
 from keras_gates.graphs import create
-from keras_gates.graphs import graph as gr
+from keras_gates.graphs import private
 from keras_gates.graphs import time_axis
 from keras_gates.graphs.arguments import recorded
 from keras_gates.graphs.copies import Copies
+from keras_gates.graphs.functional import has_own_call
+from keras_gates.graphs.functional import input_layer
+from keras_gates.graphs.functional import structures
+from keras_gates.graphs.reading import read
 from keras_gates.graphs.variables import copy_state
 from keras_gates.graphs.variables import values_of
 
 if TYPE_CHECKING:
-    from keras_gates.graphs.graph import Graph
-    from keras_gates.graphs.graph import Site
+    from keras_gates.graphs.calls import Graph
+    from keras_gates.graphs.calls import Site
+
+# Returns the outputs of a call in the new model; None for the call as it was.
+Edit: TypeAlias = "Callable[[Recall], Any]"
+# From a new input and the old one to what the calls are to read.
+EditInput: TypeAlias = (
+    "Callable[[keras.KerasTensor, keras.KerasTensor], keras.KerasTensor]"
+)
 
 
 @dataclasses.dataclass(eq=False)
@@ -36,29 +49,29 @@ class Recall:
         kwargs: its keyword arguments, likewise.
     """
 
-    site: gr.Site
-    args: tuple
-    kwargs: dict
+    site: Site
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
     _rewriter: _Rewriter
-    _tensors: dict
+    _tensors: dict[int, Any]
 
     @property
-    def op(self) -> Any:
+    def op(self) -> keras.Operation:
         """The old layer or operation. Don't call it: it has a model."""
         return self.site.op
 
-    def copy(self) -> Any:
+    def copy(self) -> keras.Operation:
         """The new layer, with the weights of the old; always the same."""
         return self._rewriter.copy(self.site)
 
-    def tensor(self, old: Any) -> Any:
+    def tensor(self, old: keras.KerasTensor) -> keras.KerasTensor:
         """The new tensor for a KerasTensor of the same old model.
 
         Only what comes before this call is there.
         """
         return self._tensors[id(old)]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> keras.KerasTensor:
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Make the call; on its own arguments if none are given."""
         if not args and not kwargs:
             args, kwargs = self.args, self.kwargs
@@ -72,13 +85,13 @@ def new_copies() -> Copies:
 
 def _twin_model(model: keras.Model) -> keras.Model:
     """A functional model that a layer holds, made again by itself."""
-    return rewrite(gr.read(model))
+    return rewrite(read(model))
 
 
 def rewrite(
     graph: Graph,
-    edit: Any = None,
-    edit_input: Callable[..., Any] | None = None,
+    edit: Edit | None = None,
+    edit_input: EditInput | None = None,
     name: str | None = None,
     stock: bool = False,
 ) -> keras.Model:
@@ -113,16 +126,24 @@ def rewrite(
 
 
 class _Rewriter:
+    """What is made so far, by the id of what it stands for.
+
+    Attributes:
+        models: the new models.
+        made: the new layers and operations.
+        pending: the old ones of those that still lack their weights.
+    """
+
     def __init__(
-        self, edit: Any, edit_input: Callable[..., Any] | None, stock: bool
+        self, edit: Edit | None, edit_input: EditInput | None, stock: bool
     ) -> None:
         self.stock = stock
         self.edit = edit or (lambda recall: None)
         self.edit_input = edit_input or (lambda new, old: new)
-        self.models = {}
+        self.models: dict[int, keras.Model] = {}
         self.copies = new_copies()
-        self.made = {}
-        self.pending = {}
+        self.made: dict[int, keras.Operation] = {}
+        self.pending: dict[int, keras.Operation] = {}
 
     def model(
         self, graph: Graph, name: str | None = None, outer: bool = False
@@ -137,21 +158,21 @@ class _Rewriter:
                 tensors[id(kt)] = self.edit_input(tensors[id(kt)], kt)
         for site in graph.sites:
             self._site(site, tensors)
-        structure, results = gr.structures(graph.model)
+        structure, results = structures(graph.model)
         ends = (
             keras.tree.map_structure(lambda kt: inputs[id(kt)], structure),
             keras.tree.map_structure(lambda kt: tensors[id(kt)], results),
         )
         name = name or graph.model.name
-        stock = self.stock and not gr.has_own_call(graph.model)
+        stock = self.stock and not has_own_call(graph.model)
         if stock:
             new = keras.Model(*ends, name=name)
         else:
             new = classes.functional(graph.model, *ends, name)
         if isinstance(graph.model, keras.Sequential) and not stock:
             new = _sequential(graph.model, new) or new
-        create.copy_trainable(graph.model, new)
-        create.mark_called(new)
+        private.copy_trainable(graph.model, new)
+        private.mark_called(new)
         self.models[id(graph.model)] = new
         if not stock:
             classes.carry(graph, new, lambda: self.copies.twins)
@@ -169,7 +190,7 @@ class _Rewriter:
         for kt, new in zip(site.node.outputs, flat, strict=True):
             tensors[id(kt)] = new
 
-    def copy(self, site: Site) -> Any:
+    def copy(self, site: Site) -> keras.Operation:
         if site.child is not None:
             if id(site.op) not in self.made:
                 model = self.model(site.child)
@@ -183,8 +204,8 @@ class _Rewriter:
         return self.made[id(site.op)]
 
     def call(
-        self, site: Site, args: tuple[keras.KerasTensor], kwargs: dict[Any, Any]
-    ) -> keras.KerasTensor:
+        self, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
         new = self.copy(site)
         if not isinstance(new, keras.Layer) or site.child is not None:
             return new(*args, **kwargs)
@@ -197,22 +218,24 @@ class _Rewriter:
         return outputs
 
 
-def _arrays(layer: keras.Layer) -> Any:
+def _arrays(layer: keras.Layer) -> dict[str, NDArray[Any]] | None:
     """The weights by name, to be created with: no initialiser runs then."""
     names = [w.name for w in layer.weights]
-    if create.has_sublayers(layer) or len(set(names)) < len(names):
+    if private.has_sublayers(layer) or len(set(names)) < len(names):
         return None
     return {w.name: values_of(w) for w in layer.weights}
 
 
 def _input(kt: keras.KerasTensor) -> keras.KerasTensor:
-    layer = gr.input_layer(kt)
+    layer = input_layer(kt)
     return type(layer).from_config(layer.get_config()).output
 
 
-def _sequential(old: keras.Model, model: keras.Model) -> keras.Model:
+def _sequential(
+    old: keras.Sequential, model: keras.Model
+) -> keras.Sequential | None:
     """The layers of a functional model as a Sequential, if it is a chain."""
-    graph = gr.read(model)
+    graph = read(model)
     ops = [site.op for site in graph.sites]
     layers = all(isinstance(op, keras.Layer) for op in ops)
     single = len(model.inputs) == 1 and len(model.outputs) == 1
@@ -230,5 +253,5 @@ def _sequential(old: keras.Model, model: keras.Model) -> keras.Model:
         before = tensors[1]
     if before is not model.outputs[0]:
         return None
-    first = gr.input_layer(model.inputs[0])
+    first = input_layer(model.inputs[0])
     return classes.sequential(old, [first, *ops], model.name)

@@ -7,18 +7,16 @@ from typing import Any
 
 import keras
 
-from keras_gates.graphs import graph as gr
 from keras_gates.graphs.arguments import mapped
+from keras_gates.graphs.calls import Tensor
 
 if TYPE_CHECKING:
-    from keras_gates.graphs.graph import Call
-    from keras_gates.graphs.graph import Graph
-    from keras_gates.graphs.graph import Tensor
+    from keras_gates.graphs.calls import Call
+    from keras_gates.graphs.calls import Graph
+    from keras_gates.graphs.calls import Shape
 
 
-def shapes_of(
-    graph: Graph, input_shape: Any = None
-) -> dict[Tensor, tuple[int | None, ...]]:
+def shapes_of(graph: Graph, input_shape: Any = None) -> dict[Tensor, Shape]:
     """`{Tensor: shape}`, batch axis included.
 
     Args:
@@ -44,10 +42,10 @@ def shapes_of(
     return {tensor: tuple(spec.shape) for tensor, spec in specs.items()}
 
 
-def _outputs(call: Call, specs: Any) -> Any:
+def _outputs(call: Call, specs: dict[Tensor, keras.KerasTensor]) -> Any:
     """What a call gives for inputs of these shapes; nothing is recorded."""
     args, kwargs = mapped(
-        lambda x: specs[x] if isinstance(x, gr.Tensor) else x,
+        lambda x: specs[x] if isinstance(x, Tensor) else x,
         call.args,
         call.kwargs,
     )
@@ -61,12 +59,12 @@ def _outputs(call: Call, specs: Any) -> Any:
         ) from error
 
 
-def _by_input(graph: Graph, input_shape: Any) -> Any:
+def _by_input(graph: Graph, input_shape: Any) -> list[Shape]:
     """The full shape of each input, in the model's order."""
     names = [kt.name for kt in graph.functional.inputs]
     if isinstance(input_shape, dict):
         given = [input_shape.get(name) for name in names]
-        strangers = [name for name in input_shape if name not in names]
+        strangers = [n for n in input_shape if n not in names]
     else:
         nested = any(isinstance(s, (tuple, list)) for s in input_shape)
         given = list(input_shape) if nested else [input_shape]
@@ -83,7 +81,7 @@ def _by_input(graph: Graph, input_shape: Any) -> Any:
     ]
 
 
-def _filled(shape: Any, sizes: Any, name: str) -> Any:
+def _filled(shape: Shape, sizes: Shape | None, name: str) -> Shape:
     """A recorded shape with its open sizes filled in."""
     if sizes is None:
         return shape

@@ -23,7 +23,7 @@ class FoldTime:
     def call(self, x: Any) -> Any:
         return keras.ops.reshape(x, (-1, *x.shape[AXIS + 1 :]))
 
-    def compute_output_spec(self, x: Any) -> Any:
+    def compute_output_spec(self, x: Any) -> keras.KerasTensor:
         shape = (*x.shape[:AXIS], *x.shape[AXIS + 1 :])
         return keras.KerasTensor(shape, x.dtype)
 
@@ -37,7 +37,7 @@ class UnfoldTime:
     def call(self, y: Any, x: Any) -> Any:
         return keras.ops.reshape(y, (-1, x.shape[AXIS], *y.shape[1:]))
 
-    def compute_output_spec(self, y: Any, x: Any) -> Any:
+    def compute_output_spec(self, y: Any, x: Any) -> keras.KerasTensor:
         shape = (y.shape[0], x.shape[AXIS], *y.shape[1:])
         return keras.KerasTensor(shape, y.dtype)
 
@@ -57,7 +57,7 @@ def layer_of(op: keras.Operation) -> keras.Operation:
     return op.layer if distributes(op) else op
 
 
-def again(op: keras.Model, model: keras.Model) -> keras.Model:
+def again(op: keras.Layer, model: keras.Model) -> keras.Layer:
     """TimeDistributed like `op`, of the model that became of its own."""
     if not distributes(op):
         return model

@@ -6,8 +6,8 @@ that was changed later. So a layer that stays as it is isn't made from its
 config. Its twin holds copies of all that it holds; functions and what else
 can't change are the very objects.
 
-Like `graph`, this file leans on what Keras does not document. Whatever it
-can't copy it says so of (`Uncopied`), and the layer is made from its config.
+What can't be copied is an error (`Uncopied`), and then the layer is made from
+its config.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable
+from collections.abc import Iterable
 from typing import Any
 
 import keras
@@ -28,7 +29,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.graphs import create
-from keras_gates.graphs import graph as gr
+from keras_gates.graphs import private
+from keras_gates.graphs.functional import is_functional
+from keras_gates.graphs.functional import own_weights
 from keras_gates.graphs.variables import values_of
 
 # What can't change, and is shared.
@@ -39,18 +42,6 @@ FIXED = (
     *(np.generic, np.dtype, np.ufunc, keras.dtype_policies.DTypePolicy),
 )
 _FAST = frozenset(t for t in FIXED if t.__module__ == "builtins")
-
-# What a layer holds of the model that it is in, and of its last call.
-OF_CALLS = frozenset(
-    (
-        *("_inbound_nodes", "_outbound_nodes"),
-        *("_losses", "_loss_ids", "_losses_override"),
-    )
-)
-# The parameters of torch, which follow from the variables.
-_OF_TORCH = "_torch_params"
-# What a variable has beside its value, shape and type.
-_OF_VARIABLES = ("_path", "_regularizer", "_constraint")
 
 
 class Uncopied(Exception):
@@ -67,11 +58,11 @@ class Twins:
         of_model: makes the twin of a functional model that a layer holds.
     """
 
-    of_model: object
-    _pairs: dict = dataclasses.field(default_factory=dict)
-    _journal: list = dataclasses.field(default_factory=list)
-    _owned: set = dataclasses.field(default_factory=set)
-    _gone: dict = dataclasses.field(default_factory=dict)
+    of_model: Callable[[keras.Model], keras.Model] | None
+    _pairs: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
+    _journal: list[int] = dataclasses.field(default_factory=list)
+    _owned: set[int] = dataclasses.field(default_factory=set)
+    _gone: dict[int, Any] = dataclasses.field(default_factory=dict)
 
     def note(self, old: Any, new: Any) -> None:
         """Let `new` stand for `old` in all twins to come."""
@@ -79,7 +70,7 @@ class Twins:
         self._pairs[id(old)] = old, new
         self._journal.append(id(old))
 
-    def note_layer(self, old: keras.Layer, new: keras.Layer) -> None:
+    def note_layer(self, old: keras.Operation, new: keras.Operation) -> None:
         """The same, for a layer that is done, with its weights.
 
         Its lists know its tracker, which knows all of the layer.
@@ -87,12 +78,12 @@ class Twins:
         self.note(old, new)
         if not isinstance(old, keras.Layer):
             return
-        self.note(old._tracker, new._tracker)
+        self.note(private.tracker_of(old), private.tracker_of(new))
         if len(old.weights) == len(new.weights):
             for before, after in zip(old.weights, new.weights, strict=True):
                 self.note(before, after)
 
-    def of_new(self, value: Any, layers: list[Any]) -> Any:
+    def of_new(self, value: Any, layers: list[keras.Operation]) -> Any:
         """The copy of what speaks of a model, for the new model.
 
         Args:
@@ -103,7 +94,7 @@ class Twins:
             Uncopied: it holds one for which nothing stands, or what can't be
                 copied.
         """
-        held = [x for layer in layers for x in (layer, *gr.own_weights(layer))]
+        held = [x for layer in layers for x in (layer, *own_weights(layer))]
         self._gone = {id(x): x for x in held if id(x) not in self._pairs}
         try:
             return self.of(value)
@@ -130,9 +121,8 @@ class Twins:
             self._owned = owned
 
     def _value(self, value: Any) -> Any:
-        if type(value) is not value.__class__:
-            # TensorFlow puts tuples and dicts that a model holds in proxies.
-            value = getattr(value, "__wrapped__", value)
+        # TensorFlow puts tuples and dicts that a model holds in proxies.
+        value = private.unwrapped(value)
         kind = type(value)
         if kind in _FAST or isinstance(value, FIXED):
             return value
@@ -145,7 +135,7 @@ class Twins:
                 return make(self, value)
         if keras.ops.is_tensor(value):
             return self._tensor(value)
-        if isinstance(value, gr.SAVEABLE):
+        if isinstance(value, private.SAVEABLE):
             return self._keras(value)
         return self._object(value)
 
@@ -156,21 +146,19 @@ class Twins:
         new = object.__new__(type(old))
         self.note(old, new)
         held = vars(new)
-        for name, value in vars(old).items():
-            if name in OF_CALLS:
+        for name, value in private.state_of(old).items():
+            if name in private.OF_CALLS:
                 held[name] = self._container(value, ())
-            elif name == "_modules" and _OF_TORCH in value:
-                parts = {k: v for k, v in value.items() if k != _OF_TORCH}
-                held[name] = self._value(parts)
             else:
                 held[name] = self._value(value)
-        if _OF_TORCH in vars(old).get("_modules", ()):
-            new._track_variables()
+        private.find_parameters(old, new)
         return new
 
     def _model(self, old: keras.Model) -> keras.Model:
-        if not gr.is_functional(old):
+        if not is_functional(old):
             return self._keras(old)
+        if self.of_model is None:
+            raise Uncopied(f"model '{old.name}' is functional")
         new = self.of_model(old)
         self.note(old, new)
         return new
@@ -180,39 +168,40 @@ class Twins:
         new = object.__new__(type(old))
         self.note(old, new)
         held = vars(new)
-        for name, value in vars(old).items():
-            if name != "stored_ids":
-                held[name] = self._value(value)
-        held["stored_ids"] = {
-            kind: {id(self._value(x)) for x in old.config[kind][1]}
-            for kind in old.stored_ids
-        }
+        for name, value in private.tracker_state(old).items():
+            held[name] = self._value(value)
+        found = private.stores_of(old).items()
+        private.set_found(
+            new, {kind: list(map(self._value, store)) for kind, store in found}
+        )
         return new
 
     def _variable(self, old: keras.Variable) -> keras.Variable:
-        if old._value is None:
+        value = private.raw_value(old)
+        if value is None:
             raise Uncopied(f"variable '{old.path}' has no value yet")
         # torch's modules hold the same parameter.
         torch = keras.backend.backend() == "torch"
-        start = self._value(old._value) if torch else values_of(old)
+        start = self._value(value) if torch else values_of(old)
         with _scope_of(old):
             new = type(old)(
                 start,
                 dtype=old.dtype,
                 trainable=old.trainable,
-                autocast=old._autocast,
+                autocast=private.autocasts(old),
                 aggregation=old.aggregation,
                 name=old.name,
             )
         self.note(old, new)
         held = vars(new)
         for name, value in vars(old).items():
-            more = name not in held and not name.startswith("_self_")
-            if name in _OF_VARIABLES or more:
+            foreign = private.is_of_tensorflow(name)
+            more = name not in held and not foreign
+            if name in private.OF_VARIABLES or more:
                 held[name] = self._value(value)
         return new
 
-    def _symbolic(self, old: Any) -> Any:
+    def _symbolic(self, old: keras.KerasTensor) -> keras.KerasTensor:
         """A tensor that is left of a trace, without the graph behind it."""
         new = keras.KerasTensor(old.shape, old.dtype, old.sparse, name=old.name)
         self.note(old, new)
@@ -228,7 +217,7 @@ class Twins:
 
     # What Python makes -----------------------------------------------------
 
-    def _array(self, old: NDArray[np.int64]) -> NDArray[np.int64]:
+    def _array(self, old: NDArray[Any]) -> NDArray[Any]:
         new = old.copy()
         if old.dtype.hasobject:
             flat = [self._value(x) for x in old.ravel()]
@@ -236,16 +225,16 @@ class Twins:
         self.note(old, new)
         return new
 
-    def _container(self, old: Any, items: tuple[Any, ...] | None = None) -> Any:
+    def _container(self, old: Any, items: Iterable[Any] | None = None) -> Any:
         """A list, dict or set; those of Keras know the layer's tracker."""
         kind = next(k for k in _CONTAINERS if isinstance(old, k))
-        new = type(old).__new__(type(old))
+        cls: Any = type(old)
+        new = cls.__new__(cls)
         self.note(old, new)
         # Not by the methods of the subclass: they would track.
         put = _CONTAINERS[kind]
         if kind in (dict, collections.OrderedDict):
-            items = dict(old).items() if items is None else items
-            for key, value in items:
+            for key, value in dict(old).items() if items is None else items:
                 put(new, self._value(key), self._value(value))
         else:
             for value in old if items is None else items:
@@ -256,7 +245,7 @@ class Twins:
             vars(new)[name] = self._value(value)
         return new
 
-    def _tuple(self, old: tuple[Any, ...]) -> tuple[Any, ...]:
+    def _tuple(self, old: Any) -> Any:
         items = [self._value(x) for x in old]
         if all(a is b for a, b in zip(items, old, strict=True)):
             return old
@@ -264,7 +253,7 @@ class Twins:
             return tuple.__new__(type(old), items)
         return type(old)(items)
 
-    def _partial(self, old: Any) -> Any:
+    def _partial(self, old: functools.partial[Any]) -> functools.partial[Any]:
         func, args, keywords = map(
             self._value, (old.func, old.args, old.keywords)
         )
@@ -276,7 +265,8 @@ class Twins:
             new = copy.deepcopy(old)
             self.note(old, new)
             return new
-        silent = type(old).__reduce__ is object.__reduce__
+        plain: Any = object.__reduce__
+        silent = type(old).__reduce__ is plain
         # Its references, which have slots alone, name the variables of all
         # built layers; they are plain data.
         silent = silent and hasattr(old, "__dict__")
@@ -301,7 +291,7 @@ class Twins:
 
     # Functions are shared, but for what they know of the layer itself ------
 
-    def _function(self, old: Callable[..., Any]) -> Callable[..., Any]:
+    def _function(self, old: types.FunctionType | types.MethodType) -> Any:
         return self._bound(old, set())
 
     def _bound(self, old: Any, seen: set[int]) -> Any:
@@ -312,7 +302,7 @@ class Twins:
             return old
         seen = {*seen, id(old)}
         if isinstance(old, types.MethodType):
-            if isinstance(old.__self__, gr.SAVEABLE):
+            if isinstance(old.__self__, private.SAVEABLE):
                 owner = self._bound(old.__self__, seen)
             else:
                 owner = self._value(old.__self__)
@@ -325,31 +315,30 @@ class Twins:
             same = all(a is b for a, b in zip(items, old, strict=True))
             return old if same else type(old)(items)
         if type(old) is dict:
-            items = {k: self._bound(v, seen) for k, v in old.items()}
-            return old if all(items[k] is old[k] for k in old) else items
+            found = {k: self._bound(v, seen) for k, v in old.items()}
+            return old if all(found[k] is old[k] for k in old) else found
         return old
 
     def _rebound(
-        self, old: Callable[..., Any], seen: set[int]
-    ) -> Callable[..., Any]:
+        self, old: types.FunctionType, seen: set[int]
+    ) -> types.FunctionType:
         try:
             cells = [c.cell_contents for c in old.__closure__ or ()]
         except ValueError:  # a name that has no value yet
             return old
-        before = [cells, old.__defaults__, old.__kwdefaults__, vars(old)]
-        after = [
-            None if x is None else self._bound(x, seen)
-            for x in (cells, *before[1:])
+        before = (cells, old.__defaults__, old.__kwdefaults__, vars(old))
+        after: list[Any] = [
+            None if x is None else self._bound(x, seen) for x in before
         ]
         if all(a is b for a, b in zip(after, before, strict=True)):
             return old
-        cells, defaults, keywords, attributes = after
+        inside, defaults, keywords, attributes = after
         new = types.FunctionType(
             old.__code__,
             old.__globals__,
             old.__name__,
             defaults,
-            tuple(map(types.CellType, cells)),
+            tuple(map(types.CellType, inside)),
         )
         new.__kwdefaults__ = keywords
         for name in functools.WRAPPER_ASSIGNMENTS:
@@ -363,12 +352,12 @@ def _parts(value: Any) -> set[int]:
     """The ids of a layer, the layers inside it, and their variables."""
     if not isinstance(value, keras.Layer):
         return set()
-    layers = [value, *create.sublayers(value)]
+    layers = [value, *private.sublayers(value)]
     variables = [v for layer in layers for v in layer.variables]
     return {id(x) for x in [*layers, *variables]}
 
 
-def _scope_of(variable: keras.Variable) -> Any:
+def _scope_of(variable: keras.Variable) -> contextlib.ExitStack:
     """Within, a variable of the same name gets the same path.
 
     A distribution of JAX goes by the path as the variable is created.
@@ -379,33 +368,37 @@ def _scope_of(variable: keras.Variable) -> Any:
     return stack
 
 
-def _set_state(
-    new: Any, state: dict[str, Any], copied: Callable[..., Any]
-) -> None:
+def _set_state(new: Any, state: Any, copied: Callable[[Any], Any]) -> None:
+    """Give an object the state that its `__reduce_ex__` told.
+
+    That is a dict, `(dict, dict of slots)`, or what its class makes of it.
+    """
     if state is None:
         return
     if hasattr(new, "__setstate__"):
         new.__setstate__(copied(state))
         return
-    held, slots = state if isinstance(state, tuple) else (state, {})
+    both = state if isinstance(state, tuple) else (state, {})
+    held: dict[str, Any] | None = both[0]
+    slots: dict[str, Any] = both[1]
     for name, value in (held or {}).items():
         vars(new)[name] = copied(value)
     for name, value in slots.items():
         setattr(new, name, copied(value))
 
 
-_CONTAINERS = {
+_CONTAINERS: dict[type[Any], Callable[..., Any]] = {
     list: list.append,
     collections.OrderedDict: collections.OrderedDict.__setitem__,
     dict: dict.__setitem__,
     set: set.add,
 }
 # The first that fits.
-_MAKERS = (
+_MAKERS: tuple[tuple[Any, Callable[[Twins, Any], Any]], ...] = (
     (keras.Variable, Twins._variable),
     (keras.Model, Twins._model),
     (keras.Operation, Twins._keras),
-    (gr.TRACKER, Twins._tracker),
+    (private.TRACKER, Twins._tracker),
     ((types.FunctionType, types.MethodType), Twins._function),
     (tuple(_CONTAINERS), Twins._container),
     ((tuple, frozenset), Twins._tuple),

@@ -8,10 +8,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_gates.graphs import create
+from keras_gates.graphs.create import seed_states
 
 
-def copy_state(old: Any, new: Any) -> None:
+def copy_state(old: keras.Layer, new: keras.Layer) -> None:
     """Give a recreated layer all that the old one has learnt.
 
     Args:
@@ -36,9 +36,7 @@ def copy_state(old: Any, new: Any) -> None:
 
 def copy_seeds(old: keras.Layer, new: keras.Layer) -> None:
     """Carry the states of a layer's random generators over."""
-    for before, after in zip(
-        create.seed_states(old), create.seed_states(new), strict=True
-    ):
+    for before, after in zip(seed_states(old), seed_states(new), strict=True):
         after.assign(values_of(before))
 
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import keras
 
+from keras_gates.graphs import private
 from keras_gates.interop import configs
 from keras_gates.interop.legacy import tf_keras
 from keras_gates.interop.operation import operation_layer
@@ -56,19 +57,17 @@ class _Converter:
 
     def model(self, old: Any) -> keras.Model:
         """The new model of a model, nested or not."""
-        if not getattr(old, "_is_graph_network", False):
+        if not private.keras2_has_graph(old):
             raise ValueError(
                 f"Model '{old.name}' (of type {type(old).__name__}) is "
                 "subclassed or not built, so it has no graph to read. Call "
                 "it once on data, or rebuild it with the functional API."
             )
         tensors: dict[int, keras.KerasTensor] = {}
-        for depth in sorted(old._nodes_by_depth, reverse=True):
-            for node in old._nodes_by_depth[depth]:
-                self._node(node, tensors)
+        for node in private.keras2_nodes_of(old):
+            self._node(node, tensors)
         inputs, outputs = keras.tree.map_structure(
-            lambda kt: tensors[id(kt)],
-            (old._nested_inputs, old._nested_outputs),
+            lambda kt: tensors[id(kt)], private.keras2_structures_of(old)
         )
         return keras.Model(inputs, outputs, name=old.name)
 

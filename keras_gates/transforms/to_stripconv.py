@@ -132,6 +132,6 @@ def _strip_conv(conv: Any, options: Any) -> Any:
 
 
 def _copy(conv: Any, layer: keras.Layer) -> None:
-    layer._kernel.assign(conv.kernel)
+    layer.kernel.assign(conv.kernel)
     if conv.use_bias:
         layer.bias.assign(conv.bias)

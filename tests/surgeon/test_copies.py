@@ -9,6 +9,7 @@ from keras import layers as L
 
 import keras_gates as kg
 from keras_gates.graphs import configs
+from keras_gates.graphs import copies
 from keras_gates.graphs import create
 from keras_gates.graphs.copies import Copies
 from tests import helpers
@@ -127,7 +128,7 @@ def test_a_copy_holds_what_keras_puts_into_it(cls, built):
             # `get_config`, or holds a regularizer that keeps tensors.
             assert cls in (L.Flatten, L.ELU) or "odd" in (op.name, like.name)
             continue
-        truth = configs.recreate(op, {})
+        (truth,) = configs.from_configs(op, {})
         assert held(new) == held(truth)
         assert new.get_config() == op.get_config()
         assert new.built == truth.built
@@ -148,7 +149,8 @@ def test_a_copy_holds_the_changes(cls):
     plain, odd = (call(cls(**config)) for config in configs_of(cls))
     odd.activity_regularizer = None
     new = copied(odd, CHANGES[cls], like=plain)
-    assert held(new) == held(configs.recreate(odd, CHANGES[cls]))
+    (truth,) = configs.from_configs(odd, CHANGES[cls])
+    assert held(new) == held(truth)
     assert CHANGES[cls].items() <= new.get_config().items()
 
 
@@ -306,7 +308,8 @@ def plainly(monkeypatch):
 
     def prune(model):
         with monkeypatch.context() as patch:
-            patch.setattr(create, "PLAIN", frozenset())
+            patch.setattr(create, "SHORTCUTS", False)
+            patch.setattr(copies, "PATTERNS", False)
             return kg.surgeon.prune(model, T)
 
     return prune

@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.graphs import create
+from keras_gates.graphs import private
 from keras_gates.surgeon.build.weight_map import cuts_of
 from keras_gates.surgeon.rules import Composite
 from keras_gates.surgeon.rules import rule_of
@@ -166,9 +167,9 @@ def _slots(
     old: keras.Optimizer, new: keras.Optimizer, cuts: dict[int, Cut]
 ) -> None:
     """Cut the slots of each weight that was trained before."""
-    lists = _lists(new)
-    place = {id(w): i for i, w in enumerate(old._trainable_variables)}
-    for index, weight in enumerate(new._trainable_variables):
+    lists = private.slots_of(new)
+    place = {id(w): i for i, w in enumerate(private.trained_by(old))}
+    for index, weight in enumerate(private.trained_by(new)):
         cut = cuts.get(id(weight))
         number = place.get(id(cut.old)) if cut else None
         if number is None:
@@ -181,25 +182,13 @@ def _slots(
         for name, array in before.items():
             kind = _kind(old, name, cut)
             if kind in (ROWS, COLUMNS) and array.ndim:
-                array = _factored(before["_r"], before["_c"], cut, kind)
+                known = {_kind(old, n, cut): a for n, a in before.items()}
+                array = _factored(known[ROWS], known[COLUMNS], cut, kind)
             elif array.shape == tuple(cut.old.shape):
                 array = _whole(array, cut, kind, weight)
             elif array.ndim:
                 raise _unknown(old, name, cut)
             lists[name][index].assign(array)
-
-
-def _lists(optimizer: keras.Optimizer) -> dict[Any, Any]:
-    """The attributes that hold a slot, or None, for each weight."""
-    count = len(optimizer._trainable_variables)
-    return {
-        name: slots
-        for name, slots in vars(optimizer).items()
-        if isinstance(slots, list)
-        and name not in ("_trainable_variables", "_variables")
-        and len(slots) == count
-        and all(s is None or isinstance(s, keras.Variable) for s in slots)
-    }
 
 
 def _kind(optimizer: Any, name: str, cut: Any) -> Any:

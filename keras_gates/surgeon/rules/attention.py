@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs import private
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.rule import BIAS
 from keras_gates.surgeon.rules.rule import ZERO
@@ -40,7 +41,7 @@ class Projections:
     def __init__(self, op: keras.Layer) -> None:
         self.weights = list(op.weights)
         for name in (*_READERS, "output"):
-            dense = getattr(op, f"_{name}_dense", None)
+            dense = private.attention_projection(op, name)
             for kind in ("kernel", "bias"):
                 found = getattr(dense, kind, None)
                 if found is not None:

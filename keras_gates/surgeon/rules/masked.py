@@ -14,6 +14,10 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_gates.graphs.private import calls_of
+from keras_gates.graphs.private import mask_of
+from keras_gates.graphs.private import origin_of
+from keras_gates.graphs.private import returns_its_input
 from keras_gates.surgeon.rules import merge as mg
 
 if TYPE_CHECKING:
@@ -21,10 +25,6 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.rule import Rule
 
 UNKNOWN = "a mask that shows only when the model runs"
-# On some backend these return the very tensor that they are given.
-_RETURNING = ("Cast", "Reshape", "BroadcastTo", "StopGradient", "Squeeze")
-
-
 # A plan asks for the same calls again and again; what is recorded stays.
 _FOUND = weakref.WeakKeyDictionary()
 
@@ -60,7 +60,7 @@ def carried(call: Call) -> list[None]:
         _FOUND[call] = [
             UNKNOWN if mask is None and _may_carry(kt, call.scopes) else mask
             for kt in call.site.node.input_tensors
-            for mask in [_mask(kt)]
+            for mask in [mask_of(kt)]
         ]
     return _FOUND[call]
 
@@ -75,12 +75,8 @@ def joins_by_masks(call: Call) -> bool:
 
 def is_near(call: Call) -> Any:
     """Whether what a call reads or puts out may carry a mask."""
-    masks = [*carried(call), *map(_mask, call.site.node.outputs)]
+    masks = [*carried(call), *map(mask_of, call.site.node.outputs)]
     return any(mask is not None for mask in masks)
-
-
-def _mask(kt: keras.KerasTensor) -> None:
-    return getattr(kt, "_keras_mask", None)
 
 
 def _may_carry(kt: keras.KerasTensor, scopes: tuple[Any, ...]) -> bool:
@@ -91,7 +87,7 @@ def _may_carry(kt: keras.KerasTensor, scopes: tuple[Any, ...]) -> bool:
         if (id(kt), len(scopes)) in seen:
             continue
         seen.add((id(kt), len(scopes)))
-        op, index, _ = kt._keras_history
+        op, index, _ = origin_of(kt)
         if isinstance(op, keras.layers.InputLayer):
             if not scopes:
                 continue
@@ -99,12 +95,12 @@ def _may_carry(kt: keras.KerasTensor, scopes: tuple[Any, ...]) -> bool:
             if _takes_masks(node):
                 return True
         else:
-            node = op._inbound_nodes[index]
+            node = calls_of(op)[index]
             if _makes_masks(op) or (_is_model(op) and _takes_masks(node)):
                 return True
             if not _hands_on(op):
                 continue
-        todo += [(x, scopes) for x in node.input_tensors if _mask(x) is None]
+        todo += [(x, scopes) for x in node.input_tensors if mask_of(x) is None]
     return False
 
 
@@ -115,7 +111,7 @@ def _is_model(op: keras.Operation) -> bool:
 def _takes_masks(node: Any) -> Any:
     """Whether a nested model is called on what carries masks."""
     given = keras.tree.flatten(node.arguments.kwargs.get("mask"))
-    found = [*given, *map(_mask, node.input_tensors)]
+    found = [*given, *map(mask_of, node.input_tensors)]
     return any(mask is not None for mask in found)
 
 
@@ -127,19 +123,17 @@ def _makes_masks(op: keras.Operation) -> bool:
         return True
     return any(
         _makes_masks(inner)
-        or any(_mask(kt) is not None for n in _nodes(inner) for kt in n.outputs)
+        or any(
+            mask_of(kt) is not None for n in calls_of(inner) for kt in n.outputs
+        )
         for inner in op.operations
     )
-
-
-def _nodes(op: keras.Operation) -> Any:
-    return getattr(op, "_inbound_nodes", ())
 
 
 def _hands_on(op: keras.Operation) -> bool:
     if isinstance(op, keras.Layer):
         return _is_model(op) or op.supports_masking
-    return type(op).__name__ in _RETURNING
+    return returns_its_input(op)
 
 
 def _uncertain(arrays: Any) -> Any:

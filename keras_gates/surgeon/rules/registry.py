@@ -14,6 +14,7 @@ from typing import Any
 import keras
 
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import private
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Rule
 
@@ -169,8 +170,7 @@ def rule_of(call: Call) -> Rule:
 
 def _weighted_activation(rule: Rule, op: keras.Operation) -> keras.Layer | None:
     """A layer with weights that is the activation of another, or None."""
-    layered = isinstance(op, keras.Layer) and op._layers
-    if not layered or isinstance(rule, Barrier):
+    if not private.has_sublayers(op) or isinstance(rule, Barrier):
         return None
     for part in rule.parts(op):
         for name in ("activation", "recurrent_activation"):

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import TypeAlias
 
-import keras
 import numpy as np
 from numpy.typing import NDArray
 
@@ -14,15 +11,12 @@ from keras_gates.graphs import patterns
 from keras_gates.surgeon import labels as lb
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.patterns import Patterns
     from keras_gates.surgeon.gates.groups import Groups
     from keras_gates.surgeon.passes.label import Labelling
 
-# Layers: by name (`*` stands for anything), themselves, or by class.
-Named: TypeAlias = str | keras.Layer | type[keras.Layer]
-Ignored: TypeAlias = Named | Sequence[Named] | None
 
-
-def group_names(ignore: Ignored, every: Groups) -> set[str]:
+def group_names(ignore: Patterns, every: Groups) -> set[str]:
     """The names of the groups whose channels come out of ignored layers.
 
     Args:
@@ -33,7 +27,7 @@ def group_names(ignore: Ignored, every: Groups) -> set[str]:
     return {n for n, g in every.groups.items() if np.isin(g.units, ids).any()}
 
 
-def gate_paths(ignore: Ignored, labelling: Labelling) -> set[str]:
+def gate_paths(ignore: Patterns, labelling: Labelling) -> set[str]:
     """The paths of the gates that are ignored, or whose channels are."""
     ids, paths = _classes(ignore, labelling), set()
     for step in labelling.steps:
@@ -44,7 +38,7 @@ def gate_paths(ignore: Ignored, labelling: Labelling) -> set[str]:
     return paths
 
 
-def _classes(ignore: Ignored, labelling: Labelling) -> NDArray[np.intp]:
+def _classes(ignore: Patterns, labelling: Labelling) -> NDArray[np.intp]:
     """The classes of all that comes out of ignored layers."""
     classes = labelling.classes
     found = [np.zeros(0, np.intp)]

@@ -15,6 +15,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import private
 
 if TYPE_CHECKING:
     from keras_gates.surgeon.scores.batches import Batch
@@ -60,9 +61,8 @@ class Objective:
                 f"The criterion 'taylor' needs a loss, and '{model.name}' is "
                 f"{state}. Compile it, or pass loss=..."
             )
-        own = getattr(model, "_compile_loss", None)
         if weights is None:
-            weights = getattr(own, "_user_loss_weights", None)
+            weights = private.loss_weights_of(model)
         _say_what_is_left_out(model)
         return cls(model, model.loss, weights)
 
@@ -98,13 +98,14 @@ class Objective:
 
     def _compile(self, copy: keras.Model, nudges: Sequence[Nudge]) -> None:
         own = {id(nudge) for nudge in nudges}
-        layers = copy._flatten_layers(include_self=False)
+        layers = private.sublayers(copy)
         half = False
         for layer in layers:
             half = half or getattr(layer, "compute_dtype", "") == "float16"
-            if id(layer) not in own and not layer._layers:
+            if id(layer) not in own and not private.has_sublayers(layer):
                 layer.trainable = False
-        if gr.functional_of(copy) is copy:
+        functional = gr.functional_of(copy) is copy
+        if functional:
             # A gate may have been an output; losses go by its name.
             copy.output_names = list(self._output_names)
         scale = _HALF_SCALE if half else None

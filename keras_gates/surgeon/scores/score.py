@@ -28,8 +28,8 @@ from keras_gates.surgeon.solving import removable
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.patterns import Patterns
     from keras_gates.surgeon.scores.batches import Batch
-    from keras_gates.surgeon.scores.ignored import Ignored
     from keras_gates.surgeon.scores.weights import Criterion
 
 _WEIGHTS: dict[str, Criterion] = {
@@ -74,7 +74,7 @@ def score(
     *,
     of: str = "groups",
     normalize: str | None = "mean",
-    ignore: Ignored = (),
+    ignore: Patterns = (),
     loss: Any = None,
     loss_weights: Any = None,
     batch_size: int = 32,
@@ -183,7 +183,7 @@ class _Request:
     """
 
     criterion: str
-    ignore: Ignored
+    ignore: Patterns
     exact: bool
     batches: Iterable[Batch]
     objective: Objective | None

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import keras
 
+from keras_gates.graphs import private
+
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Site
@@ -48,8 +50,8 @@ def sites_of(
         )
     if node_indices is None or len(node_indices) == 0:
         return found
-    # Keras keeps a layer's calls in this list, and no public one.
-    places = {id(n): i for i, n in enumerate(found[0].op._inbound_nodes)}
+    every_call = private.calls_of(found[0].op)
+    places = {id(n): i for i, n in enumerate(every_call)}
     sites = {places[id(site.node)]: site for site in found}
     if len(node_indices) != len(set(node_indices)):
         raise ValueError(
