@@ -123,7 +123,7 @@ def behind(
     inner = inner or [None] * count
     if all(inner):
         return inner
-    before = _before(node, masks, known)
+    before = None if _bare(node, masks) else _before(node, masks, known)
     after: list[Mask] = [None] * count
     if not any(keras.tree.flatten(before)):
         after = [_recorded(kt, known) for kt in node.outputs]
@@ -136,6 +136,16 @@ def behind(
 def _recorded(kt: keras.KerasTensor, known: Known) -> Mask:
     mask = private.mask_of(kt)
     return None if mask is None else known(mask)
+
+
+def _bare(node: Node, masks: Masks) -> bool:
+    """Whether a layer is called on one argument, which carries no mask.
+
+    So are most, and to bind arguments by name takes long.
+    """
+    given = node.arguments
+    alone = len(given.args) == 1 and given.kwargs.get("mask") is None
+    return alone and not any(masks.get(id(x)) for x in node.input_tensors)
 
 
 def _before(node: Node, masks: Masks, known: Known) -> Any:

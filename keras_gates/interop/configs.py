@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from types import ModuleType
 from typing import Any
 
 import keras
@@ -17,6 +18,9 @@ ACTIVATIONS = (
     "sigmoid softplus exponential mish softmax log_softmax"
 ).split()
 _KINDS = ("layers", "initializers", "regularizers", "constraints")
+# Layers of one name that are not the same: RandomCrop of Keras 3 leaves images
+# whole in inference, that of tf_keras does not.
+_UNLIKE = {"Lambda", "Layer", "RandomCrop", "TFSMLayer", "Wrapper"}
 # Values that ask for nothing: a layer that takes no data format has the
 # channels last.
 _OFF = (None, False, "channels_last")
@@ -29,22 +33,27 @@ _FREE |= {"query_shape", "key_shape", "value_shape"}
 _FREE |= {"kernel_initializer"}
 
 
-def classes(source: Any, target: Any) -> dict[type[Any], type[Any]]:
+def counterparts(
+    source: ModuleType, target: ModuleType
+) -> dict[type[Any], type[Any]]:
     """`{class: counterpart}` of the layers that both Kerases have."""
-    found = {}
-    for name in dir(source.layers):
-        pair = [getattr(k.layers, name, None) for k in (source, target)]
-        if all(isinstance(cls, type) for cls in pair):
-            found[pair[0]] = pair[1]
-    # RandomCrop of Keras 3 leaves images whole in inference, that of tf_keras
-    # does not.
-    for name in ("Lambda", "Layer", "RandomCrop", "TFSMLayer", "Wrapper"):
-        found.pop(getattr(source.layers, name, None), None)
-    return found
+    pairs = [
+        [getattr(keras_.layers, name, None) for keras_ in (source, target)]
+        for name in dir(source.layers)
+        if name not in _UNLIKE
+    ]
+    return {
+        own: other
+        for own, other in pairs
+        if isinstance(own, type) and isinstance(other, type)
+    }
 
 
 def converted(
-    cls: type[Any], config: dict[str, Any], source: Any, target: Any
+    cls: type[Any],
+    config: dict[str, Any],
+    source: ModuleType,
+    target: ModuleType,
 ) -> Any:
     """A new layer, initializer or the like, of the class `cls`.
 
@@ -57,16 +66,30 @@ def converted(
     Raises:
         ValueError: an argument has no counterpart.
     """
+    config = dict(config)
+    trainable = config.pop("trainable", True)
+    new = cls(**_arguments(cls, config, source, target))
+    if not trainable:
+        new.trainable = False
+    return new
+
+
+def _arguments(
+    cls: type[Any],
+    config: dict[str, Any],
+    source: ModuleType,
+    target: ModuleType,
+) -> dict[str, Any]:
+    """What the constructor of `cls` is called with for a config."""
     names = RENAMED.get(cls.__name__, {})
     if target is keras:
         names = {new: old for old, new in names.items()}
-    taken, given = parameters(cls), {}
+    taken = parameters(cls)
     if issubclass(cls, target.layers.RNN):
         taken["zero_output_for_mask"] = False  # no name, in tf_keras
-    config = dict(config)
-    trainable = config.pop("trainable", True)
     other = getattr(source.layers, cls.__name__, None)
     defaults = parameters(other) if other else {}
+    given = {}
     for key, value in config.items():
         name = names.get(key, key)
         if name in taken:
@@ -78,15 +101,12 @@ def converted(
                 f"{key}={value!r} of {cls.__name__} has no counterpart in "
                 f"{target.__name__}."
             )
-    new = cls(**given)
-    if not trainable:
-        new.trainable = False
-    return new
+    return given
 
 
-def parameters(cls: type[Any]) -> dict[str, bool | str | type[Any] | None]:
+def parameters(cls: type[Any]) -> dict[str, Any]:
     """`{name: default}` of what the constructor takes, bases included."""
-    found = {}
+    defaults: dict[str, Any] = {}
     for base in cls.__mro__:
         constructor = vars(base).get("__init__")
         if constructor is None or base is object:
@@ -94,15 +114,17 @@ def parameters(cls: type[Any]) -> dict[str, bool | str | type[Any] | None]:
         signature = inspect.signature(constructor).parameters.values()
         for p in signature:
             if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY):
-                found.setdefault(p.name, p.default)
+                defaults.setdefault(p.name, p.default)
         if not any(p.kind == p.VAR_KEYWORD for p in signature):
             break
     else:
-        found |= {"name": None, "dtype": None}
-    return found
+        defaults |= {"name": None, "dtype": None}
+    return defaults
 
 
-def _value(name: str, value: Any, source: Any, target: Any) -> Any:
+def _value(
+    name: str, value: Any, source: ModuleType, target: ModuleType
+) -> Any:
     """A value of a config, in terms of the other Keras."""
     if name == "dtype":
         return _policy(value, target)
@@ -124,7 +146,7 @@ def _value(name: str, value: Any, source: Any, target: Any) -> Any:
     return converted(cls, value["config"], source, target)
 
 
-def activation(value: str, target: Any) -> str:
+def activation(value: Any, target: ModuleType) -> Any:
     """An activation that is the same in both.
 
     Raises:
@@ -137,17 +159,14 @@ def activation(value: str, target: Any) -> str:
     )
 
 
-def _policy(
-    value: dict[str, dict[str, str] | str | None] | str, target: Any
-) -> str:
+def _policy(value: dict[str, Any] | str, target: ModuleType) -> Any:
     """A dtype policy; tf_keras takes no name of a mixed one."""
-    if isinstance(value, dict):
-        value = value["config"]["name"]
-    mixed = value.startswith("mixed_") and target is not keras
-    return target.mixed_precision.Policy(value) if mixed else value
+    name: str = value["config"]["name"] if isinstance(value, dict) else value
+    mixed = name.startswith("mixed_") and target is not keras
+    return target.mixed_precision.Policy(name) if mixed else name
 
 
-def copy_weights(source: Any, target: Any) -> None:
+def copy_weights(source: keras.Layer, target: keras.Layer) -> None:
     """Give a new layer the weights of its counterpart.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import ModuleType
 from typing import Any
 
 import keras
@@ -49,10 +50,10 @@ def from_tf_keras(model: Any) -> keras.Model:
 class _Converter:
     """Makes each layer and each nested model once."""
 
-    def __init__(self, k2: Any) -> None:
+    def __init__(self, k2: ModuleType) -> None:
         self.k2 = k2
-        self.counterparts = configs.classes(k2, keras)
-        self.made = {}
+        self.counterparts = configs.counterparts(k2, keras)
+        self.made: dict[int, keras.Layer] = {}
 
     def model(self, old: Any) -> keras.Model:
         """The new model of a model, nested or not."""
@@ -62,7 +63,7 @@ class _Converter:
                 "subclassed or not built, so it has no graph to read. Call "
                 "it once on data, or rebuild it with the functional API."
             )
-        tensors = {}
+        tensors: dict[int, keras.KerasTensor] = {}
         for node in private.keras2_nodes_of(old):
             self._node(node, tensors)
         inputs, outputs = keras.tree.map_structure(
@@ -84,8 +85,9 @@ class _Converter:
         else:
             args, kwargs = self._arguments(node, tensors)
             known = id(layer) in self.made
-            new = self.made.setdefault(id(layer), None) or self._layer(layer)
-            self.made[id(layer)] = new
+            if not known:
+                self.made[id(layer)] = self._layer(layer)
+            new = self.made[id(layer)]
             outputs = new(*args, **kwargs)
             if not known and not isinstance(layer, self.k2.Model):
                 configs.copy_weights(layer, new)
@@ -117,8 +119,8 @@ class _Converter:
 
     def _arguments(
         self, node: Any, tensors: dict[int, keras.KerasTensor]
-    ) -> tuple[list[keras.KerasTensor], dict[Any, Any]]:
-        def carried(value: Any) -> keras.KerasTensor | list[keras.KerasTensor]:
+    ) -> tuple[list[Any], dict[str, Any]]:
+        def carried(value: Any) -> Any:
             if isinstance(value, (list, tuple)):
                 return type(value)(map(carried, value))
             return tensors.get(id(value), value)
@@ -134,11 +136,13 @@ class _Converter:
         if isinstance(node.layer, self._recurrent()) and _several(args[0]):
             # tf_keras puts the initial state among the inputs.
             (args[0], *given["initial_state"]) = args[0]
-        return carried(args), {k: carried(v) for k, v in given.items()}
+        return list(map(carried, args)), {
+            name: carried(value) for name, value in given.items()
+        }
 
     def _recurrent(self) -> tuple[type[Any], type[Any]]:
         return self.k2.layers.RNN, self.k2.layers.Bidirectional
 
 
-def _several(value: Any) -> Any:
+def _several(value: Any) -> bool:
     return isinstance(value, (list, tuple))

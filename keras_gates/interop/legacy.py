@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from types import ModuleType
 
 import keras
 
 
-def tf_keras(caller: str) -> Any:
+def tf_keras(caller: str) -> ModuleType:
     """The module, for a function called `caller`.
 
     Raises:

@@ -8,8 +8,6 @@ from collections.abc import Callable
 from typing import Any
 
 import keras
-import numpy as np
-from numpy.typing import NDArray
 
 from keras_gates.interop.legacy import tf_keras
 
@@ -24,9 +22,10 @@ def operation_layer() -> type[Any]:
     imported.
     """
     k2 = tf_keras("keras_gates.interop")
+    base: Any = k2.layers.Lambda
 
     @k2.saving.register_keras_serializable("keras_gates")
-    class Operation(k2.layers.Lambda):
+    class Operation(base):
         """Calls an operation, or a layer without weights, of Keras 3.
 
         Args:
@@ -37,7 +36,10 @@ def operation_layer() -> type[Any]:
         """
 
         def __init__(
-            self, operation: dict[str, Any], arguments: Any, **kwargs: Any
+            self,
+            operation: dict[str, Any],
+            arguments: list[Any],
+            **kwargs: Any,
         ) -> None:
             super().__init__(self.call, **kwargs)
             self.bound = Bound(operation, arguments)
@@ -46,15 +48,17 @@ def operation_layer() -> type[Any]:
             given = inputs if isinstance(inputs, (list, tuple)) else [inputs]
             return self.bound.copy()(given)
 
-        def get_config(self) -> Any:
+        def get_config(self) -> dict[str, Any]:
             config = k2.layers.Layer.get_config(self)
             return {**config, **vars(self.bound)}
 
         @classmethod
-        def from_config(cls, config: Any, custom_objects: Any = None) -> Any:
+        def from_config(
+            cls, config: dict[str, Any], custom_objects: Any = None
+        ) -> Operation:
             return cls(**config)
 
-        def get_prunable_weights(self) -> Any:
+        def get_prunable_weights(self) -> list[Any]:
             """None: asked for by tfmot's magnitude pruning."""
             return []
 
@@ -68,8 +72,8 @@ class Bound:
     No list, dict or layer of tf_keras' own: it would make others of them.
     """
 
-    operation: dict
-    arguments: list
+    operation: dict[str, Any]
+    arguments: list[Any]
 
     def copy(self) -> Callable[..., Any]:
         """`inputs -> outputs`, with an operation that no other has."""
@@ -83,9 +87,7 @@ class Bound:
         return call
 
 
-def _filled(
-    template: NDArray[np.float64] | dict[str, int] | float, inputs: list[Any]
-) -> Any:
+def _filled(template: Any, inputs: list[Any]) -> Any:
     """Arguments with tensors in the places that stand for them."""
     if isinstance(template, dict):
         if set(template) == {"input"}:

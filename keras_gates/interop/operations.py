@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import NamedTuple
 
 from keras_gates.graphs.graph import operation
 
@@ -17,44 +18,53 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
 
 
-def _activation(name: str) -> Callable[..., Any]:
-    return lambda call: ("Activation", {"activation": name})
+class Stock(NamedTuple):
+    """A layer of tf_keras: the name of its class, and its config."""
+
+    name: str
+    config: dict[str, Any]
 
 
-def _add(call: Call) -> tuple[str, dict[Any, Any]] | None:
+def _activation(name: str) -> Callable[[Call], Stock]:
+    return lambda call: Stock("Activation", {"activation": name})
+
+
+def _add(call: Call) -> Stock | None:
     """No layer takes a number or an array."""
     ranks = {len(t.shape) for t in call.inputs}
     plain = len(call.inputs) == 2 and len(ranks) == 1
-    return ("Add", {}) if plain else None
+    return Stock("Add", {}) if plain else None
 
 
-def _reshape(call: Call) -> tuple[str, dict[str, tuple[int, ...]]]:
+def _reshape(call: Call) -> Stock | None:
     """Not where the batch axis takes part."""
     before, after = call.inputs[0].shape, call.outputs[0].shape
     whole = None not in before[1:] and None not in after[1:]
     batch = before[0] == after[0] and call.op.newshape[0] in (-1, after[0])
     if not (whole and batch):
         return None
-    return "Reshape", {"target_shape": after[1:]}
+    return Stock("Reshape", {"target_shape": after[1:]})
 
 
-_ROWS = {
-    "nn.Relu": lambda call: ("ReLU", {}),
-    "nn.Relu6": lambda call: ("ReLU", {"max_value": 6.0}),
-    "nn.LeakyRelu": lambda c: ("LeakyReLU", {"alpha": c.op.negative_slope}),
-    "nn.Elu": lambda call: ("ELU", {"alpha": call.op.alpha}),
-    "nn.Softmax": lambda call: ("Softmax", {"axis": call.op.axis}),
+_ROWS: dict[str, Callable[[Call], Stock | None]] = {
+    "nn.Relu": lambda c: Stock("ReLU", {}),
+    "nn.Relu6": lambda c: Stock("ReLU", {"max_value": 6.0}),
+    "nn.LeakyRelu": lambda c: Stock(
+        "LeakyReLU", {"alpha": c.op.negative_slope}
+    ),
+    "nn.Elu": lambda c: Stock("ELU", {"alpha": c.op.alpha}),
+    "nn.Softmax": lambda c: Stock("Softmax", {"axis": c.op.axis}),
     "nn.Sigmoid": _activation("sigmoid"),
     "nn.Silu": _activation("swish"),
     "numpy.Tanh": _activation("tanh"),
     "numpy.Add": _add,
-    "numpy.Concatenate": lambda c: ("Concatenate", {"axis": c.op.axis}),
+    "numpy.Concatenate": lambda c: Stock("Concatenate", {"axis": c.op.axis}),
     "numpy.Reshape": _reshape,
 }
 
 
-def as_layer(call: Call) -> tuple[Any, ...] | None:
-    """`(class name, config)` of the layer for a call, or None."""
+def as_layer(call: Call) -> Stock | None:
+    """The layer for a call, or None."""
     for name, row in _ROWS.items():
         if type(call.op) is operation(name):
             return row(call)

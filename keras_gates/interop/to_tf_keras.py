@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import ModuleType
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -18,8 +20,9 @@ from keras_gates.interop.operations import as_layer
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Tensor
 
-# Layers that can leave their activation to an operation behind them.
+# Layers that can leave their activation to an operation after them.
 _SPLITS = tuple(
     getattr(keras.layers, name)
     for name in (
@@ -70,27 +73,29 @@ def to_tf_keras(model: keras.Model) -> Any:
 class _Converter:
     """Makes each layer once, and calls it as it was called."""
 
-    def __init__(self, k2: Any, graph: Graph) -> None:
+    def __init__(self, k2: ModuleType, graph: Graph) -> None:
         self.k2 = k2
         self.graph = graph
-        self.counterparts = configs.classes(keras, k2)
-        self.made = {}
+        self.counterparts = configs.counterparts(keras, k2)
+        # By id: a layer of the user's may compare by value.
+        self.made: dict[int, list[Any]] = {}
         self.names = Names()
 
     def model(self) -> Any:
         """The model."""
         inputs, outputs = gr.structures(self.graph.model)
-        tensors, new = {}, {}
+        tensors: dict[Tensor, Any] = {}
+        new: dict[int, Any] = {}
         for tensor, kt in zip(
             self.graph.inputs, self.graph.functional.inputs, strict=True
         ):
-            new[id(kt)] = tensors[id(tensor)] = self._input(kt)
+            new[id(kt)] = tensors[tensor] = self._input(kt)
         for call in self.graph.calls:
             self._call(call, tensors)
         for tensor, kt in zip(
             self.graph.outputs, self.graph.functional.outputs, strict=True
         ):
-            new[id(kt)] = tensors[id(tensor)]
+            new[id(kt)] = tensors[tensor]
         inputs, outputs = keras.tree.map_structure(
             lambda kt: new[id(kt)], (inputs, outputs)
         )
@@ -108,12 +113,12 @@ class _Converter:
             batch_shape=kt.shape, dtype=kt.dtype, name=layer.name
         )
 
-    def _call(self, call: Call, tensors: dict[int, Any]) -> None:
+    def _call(self, call: Call, tensors: dict[Tensor, Any]) -> None:
         known = id(call.op) in self.made
         layers = self.made.get(id(call.op)) or self._layers(call)
         if not isinstance(call.op, keras.Layer) or not layers:
             layers = layers or [self._operation(call)]
-            own = [tensors[id(t)] for t in call.inputs]
+            own = [tensors[t] for t in call.inputs]
             outputs = layers[0](own if len(own) > 1 else own[0])
         else:
             self.made[id(call.op)] = layers
@@ -125,7 +130,7 @@ class _Converter:
                 outputs = layer(outputs)
         flat = keras.tree.flatten(outputs)
         for tensor, new in zip(call.outputs, flat, strict=True):
-            tensors[id(tensor)] = new
+            tensors[tensor] = new
 
     def _layers(self, call: Call) -> list[Any]:
         """What is called in the place of a layer or an operation.
@@ -158,12 +163,11 @@ class _Converter:
         found = as_layer(call)
         if found is None:
             return []
-        name, config = found
-        cls = getattr(self.k2.layers, name)
-        return [cls(name=self._name(call), **config)]
+        cls = getattr(self.k2.layers, found.name)
+        return [cls(name=self._name(call), **found.config)]
 
     def _counterparts(self, call: Call) -> list[Any]:
-        """A layer, and behind it its activation if tf_keras lacks that."""
+        """A layer, and after it its activation if tf_keras lacks that."""
         layer = call.op
         config = {**layer.get_config(), "name": self._name(call)}
         own = config.get("activation")
@@ -172,24 +176,28 @@ class _Converter:
         if lacking and alone:
             self.names.discard(config["name"])
             return []
-        behind = []
+        after = []
         if lacking and isinstance(layer, _SPLITS):
             config["activation"] = None
             function = keras.layers.Activation(own)
             name = self.names.free(f"{config['name']}_activation")
-            behind = [self._wrapped(function, [{"input": 0}], {}, name)]
+            after = [self._wrapped(function, [{"input": 0}], {}, name)]
         new = configs.converted(
             self.counterparts[type(layer)], config, keras, self.k2
         )
-        return [new, *behind]
+        return [new, *after]
 
     def _operation(self, call: Call) -> Any:
-        numbers = {id(t): {"input": i} for i, t in enumerate(call.inputs)}
+        numbers = {t: {"input": i} for i, t in enumerate(call.inputs)}
         args, kwargs = _arguments(call, numbers)
         return self._wrapped(call.op, args, kwargs, self._name(call))
 
     def _wrapped(
-        self, op: keras.Operation, args: Any, kwargs: dict[Any, Any], name: str
+        self,
+        op: keras.Operation,
+        args: list[Any],
+        kwargs: dict[str, Any],
+        name: str,
     ) -> Any:
         saved = keras.saving.serialize_keras_object
         return operation_layer()(saved(op), saved([args, kwargs]), name=name)
@@ -199,8 +207,8 @@ class _Converter:
 
 
 def _arguments(
-    call: Call, tensors: dict[int, Any]
-) -> tuple[list[Any], dict[Any, Any]]:
+    call: Call, tensors: Mapping[Tensor, Any]
+) -> tuple[list[Any], dict[str, Any]]:
     """The arguments of a recorded call, with `tensors` in their places.
 
     Keras 3 records arguments that were not given, and whether it trained
@@ -209,7 +217,7 @@ def _arguments(
 
     def filled(value: Any) -> Any:
         if isinstance(value, gr.Tensor):
-            return tensors[id(value)]
+            return tensors[value]
         if isinstance(value, (list, tuple)):
             return type(value)(map(filled, value))
         return value
@@ -221,4 +229,6 @@ def _arguments(
     args = list(call.args)
     while layer and args and args[-1] is None:
         args.pop()
-    return filled(args), {k: filled(v) for k, v in given.items()}
+    return [filled(arg) for arg in args], {
+        name: filled(value) for name, value in given.items()
+    }

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import numbers
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 from keras import ops
 
 from keras_gates.layers.gate import Gate
+
+if TYPE_CHECKING:
+    from keras_gates.layers.arguments import Constraint
+    from keras_gates.layers.arguments import Initializer
+    from keras_gates.layers.arguments import Regularizer
+    from keras_gates.layers.arguments import Shape
 
 
 @keras.saving.register_keras_serializable(package="keras_gates")
@@ -18,9 +25,9 @@ class FilterGate(Gate):
     `outputs[..., c] = factor[c] * inputs[..., c]`
 
     A channel whose factor training drives towards 0 can be pruned, and with it
-    the filter (of a convolution) or the neuron (of a Dense layer) behind it.
+    the filter (of a convolution) or neuron (of a Dense layer) that makes it.
 
-    Put the gate behind the batch normalization or the activation. Between a
+    Put the gate after the batch normalization or the activation. Between a
     convolution and its normalization the normalization divides the factor out
     again, so that its size says nothing about the channel.
 
@@ -75,10 +82,10 @@ class FilterGate(Gate):
     def __init__(
         self,
         axis: int = -1,
-        initializer: str = "ones",
-        regularizer: Any = None,
-        activity_regularizer: Any = None,
-        constraint: Any = None,
+        initializer: Initializer = "ones",
+        regularizer: Regularizer = None,
+        activity_regularizer: Regularizer = None,
+        constraint: Constraint = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -88,7 +95,7 @@ class FilterGate(Gate):
             constraint=constraint,
             **kwargs,
         )
-        if not isinstance(axis, numbers.Integral) or axis == 0:
+        if not _is_integer(axis) or axis == 0:
             raise ValueError(
                 f"FilterGate '{self.name}' cannot gate this axis. Received: "
                 f"axis={axis!r}. Expected: an integer other than 0, the batch "
@@ -98,7 +105,7 @@ class FilterGate(Gate):
         self.axis = int(axis)
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
         # The lowest rank in which `axis` is an axis, and not the batch.
         min_ndim = max(2, self.axis + 1, -self.axis + 1)
@@ -109,7 +116,7 @@ class FilterGate(Gate):
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "axis": self.axis}
 
-    def _factor_shape(self, input_shape: tuple[int | None, ...]) -> tuple[int]:
+    def _factor_shape(self, input_shape: Shape) -> tuple[int, ...]:
         size = input_shape[self._positive_axis(input_shape)]
         if size is None:
             raise ValueError(
@@ -120,11 +127,11 @@ class FilterGate(Gate):
             )
         return (size,)
 
-    def _broadcastable_factor(self, input_shape: Any) -> Any:
-        axes_behind = len(input_shape) - 1 - self._positive_axis(input_shape)
-        return ops.reshape(self.factor, (-1,) + (1,) * axes_behind)
+    def _broadcastable_factor(self, input_shape: Shape) -> Any:
+        later_axes = len(input_shape) - 1 - self._positive_axis(input_shape)
+        return ops.reshape(self.factor, (-1,) + (1,) * later_axes)
 
-    def _positive_axis(self, input_shape: Any) -> int:
+    def _positive_axis(self, input_shape: Shape) -> int:
         rank = len(input_shape)
         axis = self.axis + rank if self.axis < 0 else self.axis
         if not 0 < axis < rank:
@@ -136,3 +143,8 @@ class FilterGate(Gate):
                 "-1. Pass the channel axis as `axis`."
             )
         return axis
+
+
+def _is_integer(value: object) -> bool:
+    """NumPy's integers included."""
+    return isinstance(value, numbers.Integral)

@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from typing import Any
+from typing import NamedTuple
+from typing import NoReturn
 
 import keras
 
 from keras_gates.layers import stock
 from keras_gates.layers.window import Window
+
+if TYPE_CHECKING:
+    from keras_gates.layers.arguments import Activation
+    from keras_gates.layers.arguments import Constraint
+    from keras_gates.layers.arguments import Initializer
+    from keras_gates.layers.arguments import Regularizer
+    from keras_gates.layers.arguments import Shape
+    from keras_gates.layers.arguments import Sizes
 
 # What follows the name of a weight in the name of an argument.
 _HELPERS = {
@@ -16,6 +28,13 @@ _HELPERS = {
     "constraint": keras.constraints,
 }
 _GEOMETRY = ("kernel_size", "strides", "dilation_rate")
+
+
+class Geometry(NamedTuple):
+    """What a layer reads of an input: its `Window`, and how many channels."""
+
+    window: Window
+    channels: int
 
 
 class Fusible(keras.layers.Layer):
@@ -40,25 +59,25 @@ class Fusible(keras.layers.Layer):
         **kwargs: keyword arguments of `keras.layers.Layer`.
     """
 
-    weights_with_arguments = ("kernel", "bias")
+    weights_with_arguments: tuple[str, ...] = ("kernel", "bias")
 
     def __init__(
         self,
-        filters: Any,
-        kernel_size: Any,
-        strides: Any,
-        dilation_rate: Any,
-        padding: Any,
-        data_format: Any,
-        groups: Any,
-        activation: Any,
-        use_bias: Any,
-        kernel_initializer: Any,
-        bias_initializer: Any,
-        kernel_regularizer: Any,
-        bias_regularizer: Any,
-        kernel_constraint: Any,
-        bias_constraint: Any,
+        filters: int,
+        kernel_size: Sizes,
+        strides: Sizes,
+        dilation_rate: Sizes,
+        padding: str,
+        data_format: str | None,
+        groups: int,
+        activation: Activation,
+        use_bias: bool,
+        kernel_initializer: Initializer,
+        bias_initializer: Initializer,
+        kernel_regularizer: Regularizer,
+        bias_regularizer: Regularizer,
+        kernel_constraint: Constraint,
+        bias_constraint: Constraint,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
@@ -89,23 +108,25 @@ class Fusible(keras.layers.Layer):
         self.convolution(self.rank or 2, None, name="check")
 
     @property
-    def channel_axis(self) -> Any:
+    def channel_axis(self) -> int:
         """The axis of the channels, as `BatchNormalization` wants it."""
         return 1 if self.data_format == "channels_first" else -1
 
     @property
-    def rank(self) -> Any:
+    def rank(self) -> int | None:
         """The number of spatial axes that the arguments tell, or None."""
         given = [getattr(self, name) for name in _GEOMETRY]
         return next((len(a) for a in given if isinstance(a, tuple)), None)
 
-    def window(self, sizes: Any) -> Any:
+    def window(self, sizes: Sequence[int | None]) -> Window:
         """The `Window` on an input of these sizes."""
-        pairs = (_spread(getattr(self, n), len(sizes)) for n in _GEOMETRY)
-        return Window(*pairs, self.padding, tuple(sizes))
+        kernel, strides, dilation = (
+            _spread(getattr(self, name), len(sizes)) for name in _GEOMETRY
+        )
+        return Window(kernel, strides, dilation, self.padding, tuple(sizes))
 
-    def read(self, input_shape: Any) -> Any:
-        """`(window, channels)` of an input; an error where it does not fit."""
+    def read(self, input_shape: Shape) -> Geometry:
+        """The `Geometry` on an input; an error where it does not fit."""
         rank = len(input_shape) - 2
         channels = input_shape[self.channel_axis] if rank > 0 else None
         if rank != (self.rank or rank) or rank not in stock.RANKS:
@@ -124,9 +145,11 @@ class Fusible(keras.layers.Layer):
             )
         sizes = list(input_shape[1:])
         sizes.pop(0 if self.channel_axis == 1 else -1)
-        return self.window(sizes), channels
+        return Geometry(self.window(sizes), channels)
 
-    def convolution(self, rank: int, channels: Any, **changes: Any) -> Any:
+    def convolution(
+        self, rank: int, channels: int | None, **changes: Any
+    ) -> keras.Layer:
         """The convolution of these arguments, not built, without activation.
 
         Args:
@@ -142,12 +165,12 @@ class Fusible(keras.layers.Layer):
             rank, channels, self.filters, self.groups, **settings
         )
 
-    def compute_output_shape(self, input_shape: Any) -> Any:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         window, channels = self.read(input_shape)
         conv = self.convolution(len(window.kernel), channels, name="shape")
-        return conv.compute_output_shape(input_shape)
+        return tuple(conv.compute_output_shape(input_shape))
 
-    def get_config(self) -> Any:
+    def get_config(self) -> dict[str, Any]:
         names = [*_GEOMETRY, "filters", "groups", "padding", "data_format"]
         config = {name: getattr(self, name) for name in [*names, "use_bias"]}
         for weight in self.weights_with_arguments:
@@ -157,7 +180,7 @@ class Fusible(keras.layers.Layer):
         config["activation"] = keras.activations.serialize(self.activation)
         return {**super().get_config(), **config}
 
-    def refuse(self, received: Any, remedy: Any) -> None:
+    def refuse(self, received: str, remedy: str) -> NoReturn:
         """Raise the error of a layer that can't be."""
         kind = type(self).__name__
         raise ValueError(
@@ -166,9 +189,10 @@ class Fusible(keras.layers.Layer):
         )
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: Sizes) -> int | tuple[int, ...]:
+    """A tuple for a list, too, as it comes back from a config."""
     return tuple(value) if isinstance(value, (list, tuple)) else value
 
 
-def _spread(value: Any, rank: int) -> Any:
+def _spread(value: int | tuple[int, ...], rank: int) -> tuple[int, ...]:
     return value if isinstance(value, tuple) else (value,) * rank

@@ -2,10 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 from keras import ops
+
+if TYPE_CHECKING:
+    from keras_gates.layers.arguments import Constraint
+    from keras_gates.layers.arguments import Initializer
+    from keras_gates.layers.arguments import Regularizer
+    from keras_gates.layers.arguments import Shape
 
 
 class Gate(keras.layers.Layer):
@@ -36,17 +43,17 @@ class Gate(keras.layers.Layer):
         ValueError: If the input is not one tensor.
     """
 
-    kind = None
+    kind: str | None = None
     # Whether the `Add` after the gate, and the shortcut that ends in it, were
     # added for the gate. `insert_gates` sets it, and the config keeps it.
     added_shortcut = False
 
     def __init__(
         self,
-        initializer: str = "ones",
-        regularizer: Any = None,
-        activity_regularizer: Any = None,
-        constraint: Any = None,
+        initializer: Initializer = "ones",
+        regularizer: Regularizer = None,
+        activity_regularizer: Regularizer = None,
+        constraint: Constraint = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
@@ -58,7 +65,7 @@ class Gate(keras.layers.Layer):
         self.supports_masking = True
         self.input_spec = keras.layers.InputSpec(min_ndim=1)
 
-    def build(self, input_shape: tuple[int | None, ...]) -> None:
+    def build(self, input_shape: Shape) -> None:
         self._check_is_one_tensor(input_shape)
         # autocast=False: Keras would otherwise hand out a half precision copy
         # to whatever reads the factor inside `call`.
@@ -81,9 +88,7 @@ class Gate(keras.layers.Layer):
             ops.cast(factor, self.compute_dtype),
         )
 
-    def compute_output_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[int | None, ...]:
+    def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
 
     @classmethod
@@ -107,15 +112,13 @@ class Gate(keras.layers.Layer):
             "constraint": keras.constraints.serialize(self.constraint),
         }
 
-    def _factor_shape(
-        self, input_shape: tuple[int | None, ...]
-    ) -> tuple[Any, ...]:
+    def _factor_shape(self, input_shape: Shape) -> tuple[int, ...]:
         return ()
 
-    def _broadcastable_factor(self, input_shape: Any) -> keras.Variable:
+    def _broadcastable_factor(self, input_shape: Shape) -> Any:
         return self.factor
 
-    def _check_is_one_tensor(self, input_shape: tuple[int | None, ...]) -> None:
+    def _check_is_one_tensor(self, input_shape: Shape) -> None:
         # A list that holds one tensor passes Keras' own input check, and a
         # scalar gate would stack it in silence.
         if any(not isinstance(size, (int, type(None))) for size in input_shape):

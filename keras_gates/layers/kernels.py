@@ -6,7 +6,9 @@ and `(*window, channels, multiplier)` where they are depthwise.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import NamedTuple
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -14,25 +16,41 @@ from numpy.typing import NDArray
 
 from keras_gates.layers import stock
 
+Floats: TypeAlias = NDArray[np.float64]
 
-def values(variable: keras.Variable) -> NDArray[np.float64]:
+
+class Weights(NamedTuple):
+    """Those of a convolution or Dense layer; a bias of 0 for none."""
+
+    kernel: Floats
+    bias: Floats
+
+
+class Affine(NamedTuple):
+    """What a batch normalization is in inference: `scale * x + offset`."""
+
+    scale: Floats
+    offset: Floats
+
+
+def values(variable: keras.Variable) -> Floats:
     """A weight in float64."""
-    return keras.ops.convert_to_numpy(variable).astype("float64")
+    return np.array(keras.ops.convert_to_numpy(variable), "float64")
 
 
-def of(layer: keras.Layer) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """`(kernel, bias)` of a convolution or Dense layer; 0 for no bias."""
+def weights(layer: keras.Layer) -> Weights:
+    """The `Weights` of a convolution or Dense layer."""
     kernel = values(layer.kernel)
     if layer.bias is not None:
-        return kernel, values(layer.bias)
+        return Weights(kernel, values(layer.bias))
     outputs = kernel.shape[-1]
     if stock.is_depthwise(layer):
         outputs *= kernel.shape[-2]
-    return kernel, np.zeros(outputs)
+    return Weights(kernel, np.zeros(outputs))
 
 
-def affine(norm: Any) -> Any:
-    """`(scale, offset)` of a batch normalization in inference."""
+def affine(norm: keras.Layer) -> Affine:
+    """The `Affine` of a batch normalization."""
     variance = values(norm.moving_variance) + norm.epsilon
     scale = 1 / np.sqrt(variance)
     if norm.gamma is not None:
@@ -40,16 +58,16 @@ def affine(norm: Any) -> Any:
     offset = -scale * values(norm.moving_mean)
     if norm.beta is not None:
         offset = offset + values(norm.beta)
-    return scale, offset
+    return Affine(scale, offset)
 
 
-def normalized(kernel: Any, bias: Any, norm: Any) -> Any:
-    """A kernel and bias with the batch normalization behind them."""
+def normalized(kernel: Floats, bias: Floats, norm: keras.Layer) -> Weights:
+    """A kernel and bias with the batch normalization after them."""
     scale, offset = affine(norm)
-    return scaled(kernel, scale), scale * bias + offset
+    return Weights(scaled(kernel, scale), scale * bias + offset)
 
 
-def scaled(kernel: Any, factors: Any) -> Any:
+def scaled(kernel: Floats, factors: Floats) -> Floats:
     """A kernel whose outputs are multiplied by a factor each."""
     depthwise = len(factors) != kernel.shape[-1]
     if depthwise:
@@ -57,25 +75,27 @@ def scaled(kernel: Any, factors: Any) -> Any:
     return kernel * factors
 
 
-def identity(shape: Any, depthwise: Any) -> Any:
+def identity(shape: tuple[int, ...], depthwise: bool) -> Floats:
     """What hands each channel on, as the last two axes of a kernel."""
     if depthwise:
         return np.ones(shape[-2:])
     rows, columns = shape[-2:]
     # A group counts its channels from the first of its own.
     numbers = np.arange(columns)
-    found = np.zeros((rows, columns))
-    found[numbers % rows, numbers] = 1.0
-    return found
+    kernel = np.zeros((rows, columns))
+    kernel[numbers % rows, numbers] = 1.0
+    return kernel
 
 
-def at_tap(shape: Any, tap: Any, channels: Any) -> Any:
-    """A kernel that reads one pixel: zero at all taps but one."""
-    found = np.zeros(shape)
-    found[tuple(tap)] = channels
-    return found
+def at_tap(
+    shape: tuple[int, ...], tap: Sequence[int | None], channels: Floats
+) -> Floats:
+    """A kernel that reads one pixel: zero at all taps but a known one."""
+    kernel = np.zeros(shape)
+    kernel[tuple(tap)] = channels
+    return kernel
 
 
-def averaging(shape: Any, channels: Any) -> Any:
+def averaging(shape: tuple[int, ...], channels: Floats) -> Floats:
     """A kernel that reads the average over its window."""
     return np.broadcast_to(channels / np.prod(shape[:-2]), shape)

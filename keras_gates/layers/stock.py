@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 from keras import layers
 from keras import ops
+
+if TYPE_CHECKING:
+    from keras_gates.layers.resconv.res_conv import ResConv
+    from keras_gates.layers.window import Window
 
 _CONVOLUTIONS = {1: layers.Conv1D, 2: layers.Conv2D}
 _DEPTHWISE = {1: layers.DepthwiseConv1D, 2: layers.DepthwiseConv2D}
@@ -20,8 +25,8 @@ DEPTHWISE = tuple(_DEPTHWISE.values())
 
 
 def convolution(
-    rank: int, channels: Any, filters: Any, groups: Any, **settings: Any
-) -> Any:
+    rank: int, channels: int | None, filters: int, groups: int, **settings: Any
+) -> keras.Layer:
     """A convolution; depthwise where each channel is a group of its own.
 
     It is the same function, but a grouped convolution trains on no CPU with
@@ -45,7 +50,7 @@ def convolution(
     return _DEPTHWISE[rank](depth_multiplier=filters // groups, **named)
 
 
-def normalization(layer: keras.Layer, name: str) -> Any:
+def normalization(layer: ResConv, name: str) -> keras.Layer | None:
     """The new batch normalization of a `ResConv`, or None.
 
     Raises:
@@ -70,13 +75,13 @@ def normalization(layer: keras.Layer, name: str) -> Any:
     return layers.BatchNormalization(**own, **options)
 
 
-def is_depthwise(layer: keras.Layer) -> Any:
+def is_depthwise(layer: keras.Layer) -> bool:
     """Whether a layer is a depthwise convolution."""
     return isinstance(layer, DEPTHWISE)
 
 
 def zero_padded_mean(
-    x: Any, window: Any, channels: Any, data_format: Any
+    x: Any, window: Window, channels: int, data_format: str
 ) -> Any:
     """The average over a window, zeros of the padding included."""
     if window.padding == "valid":
@@ -91,8 +96,8 @@ def zero_padded_mean(
 
 
 def zero_padded_pool(
-    window: Any, data_format: Any, dtype: Any, name: str
-) -> Any:
+    window: Window, data_format: str, dtype: Any, name: str
+) -> list[keras.Layer]:
     """The same average as a list of layers.
 
     The "same" pooling of Keras leaves the padding out of its averages, which
@@ -120,12 +125,10 @@ def zero_padded_pool(
             **shared,
         )
         return [fixed]
-    found = []
-    if any(map(any, pads)):
-        widths = pads[0] if rank == 1 else pads
-        found.append(_PADDINGS[rank](widths, name=f"{name}_pad", **shared))
-    pool = _POOLS[rank]
-    found.append(
-        pool(window.kernel, window.strides, name=f"{name}_pool", **shared)
+    pool = _POOLS[rank](
+        window.kernel, window.strides, name=f"{name}_pool", **shared
     )
-    return found
+    if not any(pad != (0, 0) for pad in pads):
+        return [pool]
+    widths = pads[0] if rank == 1 else pads
+    return [_PADDINGS[rank](widths, name=f"{name}_pad", **shared), pool]

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
+from typing import TypeAlias
+
+# `(before, after)`; None where it is unknown.
+Pad: TypeAlias = tuple[int, int] | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -18,24 +21,24 @@ class Window:
         sizes: pixels of the input; None where they are unknown.
     """
 
-    kernel: tuple
-    strides: tuple
-    dilation: tuple
+    kernel: tuple[int, ...]
+    strides: tuple[int, ...]
+    dilation: tuple[int, ...]
     padding: str
-    sizes: tuple
+    sizes: tuple[int | None, ...]
 
     @property
-    def keeps_size(self) -> Any:
+    def keeps_size(self) -> bool:
         """Whether there is an output for each pixel of the input."""
         whole = self.padding == "same" or max(self.kernel) == 1
         return whole and max(self.strides) == 1
 
     @property
-    def pads(self) -> tuple[tuple[int, int], tuple[int, int]]:
+    def pads(self) -> tuple[Pad, ...]:
         """`(before, after)`: the zeros round the input; None if unknown.
 
         Strides that leave a rest make "same" depend on the size: 3 taps at
-        strides of 2 pad an even input behind, an odd one on both sides.
+        strides of 2 pad an even input after it, an odd one on both sides.
         """
         axes = zip(
             self.kernel, self.strides, self.dilation, self.sizes, strict=True
@@ -43,13 +46,25 @@ class Window:
         return tuple(self._pad(*axis) for axis in axes)
 
     @property
-    def taps(self) -> Any:
-        """The taps that read the pixel `output * stride`; None if unknown."""
-        pads = zip(self.pads, self.dilation, strict=True)
-        return tuple(pad and pad[0] // step for pad, step in pads)
+    def known_pads(self) -> tuple[tuple[int, int], ...]:
+        """`pads` where all of them are known; an error elsewhere."""
+        known = tuple(pad for pad in self.pads if pad is not None)
+        if len(known) < len(self.pads):
+            raise ValueError(
+                f"The padding of a window on {self.sizes} pixels is unknown."
+            )
+        return known
 
     @property
-    def has_taps(self) -> Any:
+    def taps(self) -> tuple[int | None, ...]:
+        """The taps that read the pixel `output * stride`; None if unknown."""
+        pads = zip(self.pads, self.dilation, strict=True)
+        return tuple(
+            None if pad is None else pad[0] // step for pad, step in pads
+        )
+
+    @property
+    def has_taps(self) -> bool:
         """Whether the taps of a "same" kernel fall on those pixels.
 
         An even number of dilated taps passes them by on both sides.
@@ -57,9 +72,7 @@ class Window:
         axes = zip(self.kernel, self.dilation, strict=True)
         return all((k - 1) * step // 2 % step == 0 for k, step in axes)
 
-    def _pad(
-        self, taps: int, stride: int, step: int, size: int
-    ) -> tuple[int, int]:
+    def _pad(self, taps: int, stride: int, step: int, size: int | None) -> Pad:
         if self.padding == "valid" or taps == 1:
             return (0, 0)
         reach = (taps - 1) * step

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import TYPE_CHECKING
 from typing import Any
 
 from keras_gates import _tables
@@ -10,8 +11,13 @@ from keras_gates.stats.counting import NOTE
 from keras_gates.stats.counting import UNIT
 from keras_gates.stats.counting import Count
 from keras_gates.stats.counting import Layer
-from keras_gates.stats.counting import beware
 from keras_gates.stats.counting import count
+from keras_gates.stats.counting import unknown_macs
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_gates.stats.counting import InputShape
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +28,8 @@ class Change:
     """
 
     name: str
-    params: tuple
-    macs: tuple
+    params: tuple[int, int]
+    macs: tuple[int | None, int | None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,7 +48,7 @@ class Comparison:
     after: Count
 
     @property
-    def layers(self) -> Any:
+    def layers(self) -> tuple[Change, ...]:
         left = {x.name: x for x in self.before.layers}
         right = {x.name: x for x in self.after.layers}
         none = Layer("", "", 0, 0, 0)
@@ -56,16 +62,16 @@ class Comparison:
         )
 
     @property
-    def params_removed(self) -> Any:
+    def params_removed(self) -> float:
         return _removed(self.before.params, self.after.params)
 
     @property
-    def macs_removed(self) -> Any:
+    def macs_removed(self) -> float | None:
         if self.before.unknown or self.after.unknown:
             return None
         return _removed(self.before.macs, self.after.macs)
 
-    def to_dict(self) -> Any:
+    def to_dict(self) -> dict[str, Any]:
         """All of it in types that JSON has."""
         return {
             "unit": UNIT,
@@ -75,8 +81,10 @@ class Comparison:
             "macs_removed": self.macs_removed,
         }
 
-    def __str__(self) -> Any:
-        rows = [(x.name, *x.params, *x.macs) for x in self.layers]
+    def __str__(self) -> str:
+        rows: list[tuple[object, ...]] = [
+            (x.name, *x.params, *x.macs) for x in self.layers
+        ]
         a, b = self.before, self.after
         rows.append(("total", a.params, b.params, a.macs, b.macs))
         share = [_percent(self.params_removed), _percent(self.macs_removed)]
@@ -89,12 +97,16 @@ class Comparison:
                 _tables.text(head, rows),
                 "",
                 NOTE,
-                *beware(dict.fromkeys((*a.unknown, *b.unknown))),
+                *unknown_macs(dict.fromkeys((*a.unknown, *b.unknown))),
             ]
         )
 
 
-def compare(before: Any, after: Any, input_shape: Any = None) -> Any:
+def compare(
+    before: keras.Model | Count,
+    after: keras.Model | Count,
+    input_shape: InputShape = None,
+) -> Comparison:
     """Compare the parameters and multiply-adds of two models.
 
     Args:
@@ -115,16 +127,16 @@ def compare(before: Any, after: Any, input_shape: Any = None) -> Any:
     >>> print(f"{found.params_removed:.1%} of the parameters removed")
     84.4% of the parameters removed
     """
-    found = [
+    first, second = (
         x if isinstance(x, Count) else count(x, input_shape)
         for x in (before, after)
-    ]
-    return Comparison(*found)
+    )
+    return Comparison(first, second)
 
 
-def _removed(before: Any, after: Any) -> Any:
+def _removed(before: int, after: int) -> float:
     return 1 - after / before if before else 0.0
 
 
-def _percent(share: Any) -> Any:
+def _percent(share: float | None) -> str:
     return "unknown" if share is None else f"{share:.1%}"

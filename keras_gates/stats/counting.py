@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import NamedTuple
+from typing import TypeAlias
 
 import keras
 
@@ -17,6 +20,11 @@ from keras_gates.surgeon.rules import rule_of
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Tensor
+
+# The sizes of the inputs of a model, without the batch axis.
+InputShape: TypeAlias = (
+    tuple[int, ...] | list[tuple[int, ...]] | dict[str, tuple[int, ...]] | None
+)
 
 UNIT = "1 MAC = one multiply-add of a kernel, for one sample"
 NOTE = f"{UNIT}; biases, normalization, activations and gates are not counted."
@@ -60,14 +68,14 @@ class Count:
     """
 
     model: str
-    layers: tuple
+    layers: tuple[Layer, ...]
 
     @property
     def params(self) -> int:
         return sum(layer.params for layer in self.layers)
 
     @property
-    def trainable(self) -> Any:
+    def trainable(self) -> int:
         return sum(layer.trainable for layer in self.layers)
 
     @property
@@ -75,10 +83,10 @@ class Count:
         return sum(layer.macs or 0 for layer in self.layers)
 
     @property
-    def unknown(self) -> Any:
+    def unknown(self) -> tuple[str, ...]:
         return tuple(x.name for x in self.layers if x.macs is None)
 
-    def to_dict(self) -> Any:
+    def to_dict(self) -> dict[str, Any]:
         """All of it in types that JSON has."""
         return {
             "model": self.model,
@@ -90,7 +98,7 @@ class Count:
             "layers": [dataclasses.asdict(layer) for layer in self.layers],
         }
 
-    def __str__(self) -> Any:
+    def __str__(self) -> str:
         rows = [
             (x.name, x.type, x.params, x.macs, _times(x.calls))
             for x in self.layers
@@ -105,12 +113,12 @@ class Count:
                 "",
                 f"{self.trainable:,} of the parameters are trainable.",
                 NOTE,
-                *beware(self.unknown),
+                *unknown_macs(self.unknown),
             ]
         )
 
 
-def count(model: keras.Model, input_shape: Any = None) -> Count:
+def count(model: keras.Model, input_shape: InputShape = None) -> Count:
     """Count the parameters and multiply-adds of a model, layer by layer.
 
     The unit is one multiply-add (MAC) of a kernel, for one sample; biases,
@@ -172,7 +180,9 @@ def count(model: keras.Model, input_shape: Any = None) -> Count:
         )
     graph = gr.read(model)
     shapes = shapes_of(graph, input_shape)
-    rows, seen = {}, set()
+    # By id: a layer of the user's may compare by value, and not be hashed.
+    rows: dict[int, Layer] = {}
+    seen: set[int] = set()
     for call in graph.calls:
         macs = _macs(call, shapes)
         row = rows.get(id(call.op))
@@ -181,43 +191,53 @@ def count(model: keras.Model, input_shape: Any = None) -> Count:
             continue
         row.calls += 1
         if macs is not None:
-            row.macs += macs
-    found = [x for x in rows.values() if x.params or x.macs != 0]
-    return Count(model.name, (*found, *_rest(model, seen)))
+            row.macs = (row.macs or 0) + macs
+    counted = [x for x in rows.values() if x.params or x.macs != 0]
+    return Count(model.name, (*counted, *_rest(model, seen)))
 
 
-def _macs(call: Call, shapes: dict[Tensor, tuple[int | None, ...]]) -> int:
+def _macs(
+    call: Call, shapes: dict[Tensor, tuple[int | None, ...]]
+) -> int | None:
     weights = costs.weight_shapes(call.op)
     return costs.call_macs(call, rule_of(call), weights, shapes)
 
 
-def _row(call: Call, macs: int, seen: set[int]) -> Layer:
+def _row(call: Call, macs: int | None, seen: set[int]) -> Layer:
     weights = gr.own_weights(call.op)
-    return Layer(call.path, type(call.op).__name__, *_size(weights, seen), macs)
+    size = _size(weights, seen)
+    return Layer(call.path, type(call.op).__name__, *size, macs)
 
 
-def _rest(model: keras.Model, seen: set[int]) -> list[Any]:
+def _rest(model: keras.Model, seen: set[int]) -> list[Layer]:
     """A row for weights that belong to a model, and to no call in it."""
     size = _size(model.weights, seen)
     return [Layer(model.name, type(model).__name__, *size, 0)] * any(size)
 
 
-def _size(weights: list[keras.Variable], seen: set[int]) -> tuple[int, int]:
-    """`(parameters, trainable ones)` of the weights not seen before."""
+class _Size(NamedTuple):
+    """How many parameters some weights have."""
+
+    params: int
+    trainable: int
+
+
+def _size(weights: list[keras.Variable], seen: set[int]) -> _Size:
+    """That of the weights whose ids are not in `seen`, which gets them."""
     fresh = {id(w): w for w in weights if id(w) not in seen}
     seen.update(fresh)
     every = [(w.name, w.shape) for w in fresh.values()]
     tuned = [(w.name, w.shape) for w in fresh.values() if w.trainable]
-    return costs.parameters(every), costs.parameters(tuned)
+    return _Size(costs.parameters(every), costs.parameters(tuned))
 
 
-def _times(calls: Any) -> Any:
+def _times(calls: int) -> str:
     return f"{calls} calls" if calls > 1 else ""
 
 
-def beware(unknown: Any) -> Any:
+def unknown_macs(unknown: Iterable[str]) -> list[str]:
     """The line that names the layers a total leaves out, if any."""
-    if not unknown:
-        return []
     names = ", ".join(f"'{name}'" for name in unknown)
+    if not names:
+        return []
     return [f"MACs unknown, and not in the total (no rule): {names}."]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
@@ -11,8 +12,13 @@ from keras_gates._checks import nonnegative_number
 from keras_gates.graphs import graph as gr
 from keras_gates.layers.stripconv.strip_conv import StripConv
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-def stripe_shares(model: keras.Model, threshold: Any = 0.0) -> Any:
+
+def stripe_shares(
+    model: keras.Model, threshold: float = 0.0
+) -> dict[str, NDArray[np.float64]]:
     """The share of the filters that have a stripe at each position.
 
     Of a pruned layer the filters that are left are looked at.
@@ -42,20 +48,21 @@ def stripe_shares(model: keras.Model, threshold: Any = 0.0) -> Any:
     [[0.5, 1.0, 0.5], [0.0, 0.0, 0.0], [0.5, 1.0, 0.5]]
     """
     threshold = nonnegative_number(threshold, "threshold", "stripe_shares")
-    found = {}
-    for call in gr.read(model).calls:
-        if isinstance(call.op, StripConv):
-            found[call.path] = _left(call.op, threshold).mean(axis=2)
-    if not found:
+    shares = {
+        call.path: _left(call.op, threshold).mean(axis=2)
+        for call in gr.read(model).calls
+        if isinstance(call.op, StripConv)
+    }
+    if not shares:
         raise ValueError(
             f"Model '{model.name}' has no StripConv layer. Make a model with "
             "`keras_gates.to_stripconv`, train it, and look at it before "
             "`keras_gates.to_dense`."
         )
-    return found
+    return shares
 
 
-def draw_stripes(model: keras.Model, threshold: Any = 0.0) -> Any:
+def draw_stripes(model: keras.Model, threshold: float = 0.0) -> Any:
     """A picture of `stripe_shares`: a column of positions for each layer.
 
     The positions are numbered row by row, s1 to s9 for a 3x3 kernel. Needs
@@ -101,18 +108,18 @@ def draw_stripes(model: keras.Model, threshold: Any = 0.0) -> Any:
     return figure
 
 
-def _left(layer: keras.Layer, threshold: Any) -> Any:
+def _left(layer: StripConv, threshold: float) -> NDArray[np.bool_]:
     """The mask of a layer's stripes."""
     if layer.stripes is not None:
         return layer.stripes.kept
-    factors = np.abs(keras.ops.convert_to_numpy(layer.skeleton))
+    factors = np.asarray(np.abs(keras.ops.convert_to_numpy(layer.skeleton)))
     return (factors > 0) & (factors >= threshold)
 
 
-def _columns(shares: Any) -> Any:
+def _columns(shares: dict[str, NDArray[np.float64]]) -> NDArray[np.float64]:
     """A column for each layer, NaN below those of small kernels."""
     columns = [share.reshape(-1) for share in shares.values()]
-    found = np.full((max(map(len, columns)), len(columns)), np.nan)
+    picture = np.full((max(map(len, columns)), len(columns)), np.nan)
     for number, column in enumerate(columns):
-        found[: len(column), number] = column
-    return found
+        picture[: len(column), number] = column
+    return picture

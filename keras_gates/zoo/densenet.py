@@ -11,13 +11,13 @@ from keras_gates.zoo.style import Style
 
 
 def densenet(
-    depth: Any = 40,
-    growth: Any = 12,
-    input_shape: Any = (32, 32, 3),
-    classes: Any = 10,
+    depth: int = 40,
+    growth: int = 12,
+    input_shape: tuple[int | None, ...] = (32, 32, 3),
+    classes: int = 10,
     name: str | None = None,
     **options: Any,
-) -> Any:
+) -> keras.Model:
     """DenseNet without bottlenecks: three stages of 3x3 convolutions.
 
     Each layer reads all layers of its stage before it, and between stages
@@ -51,7 +51,7 @@ def densenet(
     >>> kg.stats.count(kg.zoo.densenet(40, 12)).trainable
     1019722
     """
-    style = Style.of(options)
+    style = Style.from_options(options)
     blocks, rest = divmod(depth - 4, 3)
     if blocks < 1 or rest:
         raise ValueError(

@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
+from typing import TypeAlias
 
 import keras
 from keras import layers
 
 from keras_gates.zoo.style import Style
 
+# Of a style, the input, the filters, the strides, and a name.
+Branch: TypeAlias = Callable[
+    [Style, keras.KerasTensor, int, int, str], keras.KerasTensor
+]
+
 
 def resnet18(
-    input_shape: Any = (224, 224, 3),
-    classes: Any = 1000,
+    input_shape: tuple[int | None, ...] = (224, 224, 3),
+    classes: int = 1000,
     name: str = "resnet18",
     **options: Any,
-) -> Any:
+) -> keras.Model:
     """ResNet-18 for ImageNet: basic blocks, 1x1 projections between stages.
 
     At 224x224: 1.8141G MACs and 11,689,512 trainable parameters.
@@ -45,16 +53,16 @@ def resnet18(
 
 
 def resnet50(
-    input_shape: Any = (224, 224, 3),
-    classes: Any = 1000,
+    input_shape: tuple[int | None, ...] = (224, 224, 3),
+    classes: int = 1000,
     name: str = "resnet50",
     **options: Any,
-) -> Any:
+) -> keras.Model:
     """ResNet-50 for ImageNet: bottleneck blocks.
 
     A block's stride is that of its 3x3 convolution, as in PyTorch and in
     most papers that prune it ("version 1.5"); `keras.applications` has it
-    on the 1x1 in front. At 224x224: 4.089G MACs and 25,557,032 trainable
+    on the 1x1 before it. At 224x224: 4.089G MACs and 25,557,032 trainable
     parameters.
 
     Reference:
@@ -84,18 +92,18 @@ def resnet50(
 
 
 def _resnet(
-    depths: Any,
-    branch: Any,
-    widening: Any,
-    input_shape: Any,
-    classes: Any,
+    depths: Sequence[int],
+    branch: Branch,
+    widening: int,
+    input_shape: tuple[int | None, ...],
+    classes: int,
     name: str,
-    options: Any,
-) -> Any:
-    style = Style.of(options)
+    options: dict[str, Any],
+) -> keras.Model:
+    style = Style.from_options(options)
     inputs = keras.Input(input_shape)
     x = style.conv_norm_relu(inputs, 64, 7, 2, name="conv1")
-    x, _ = style.padded(x, 3, 2, "pool1")
+    x = style.padded(x, 3, 2, "pool1").tensor
     x = style.max_pool(x, 3, 2, name="pool1")
     for stage, depth in enumerate(depths, 1):
         filters = 32 * 2**stage
@@ -113,14 +121,16 @@ def _resnet(
     return keras.Model(inputs, outputs, name=name)
 
 
-def _basic(style: Any, x: Any, filters: Any, strides: Any, name: str) -> Any:
+def _basic(
+    style: Style, x: keras.KerasTensor, filters: int, strides: int, name: str
+) -> keras.KerasTensor:
     x = style.conv_norm_relu(x, filters, 3, strides, name=f"{name}_conv1")
     return style.conv_norm(x, filters, name=f"{name}_conv2")
 
 
 def _bottleneck(
-    style: Any, x: Any, filters: Any, strides: Any, name: str
-) -> Any:
+    style: Style, x: keras.KerasTensor, filters: int, strides: int, name: str
+) -> keras.KerasTensor:
     x = style.conv_norm_relu(x, filters, 1, name=f"{name}_conv1")
     x = style.conv_norm_relu(x, filters, 3, strides, name=f"{name}_conv2")
     return style.conv_norm(x, 4 * filters, 1, name=f"{name}_conv3")

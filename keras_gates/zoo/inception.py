@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -19,12 +20,12 @@ _MODULES = (
 
 
 def inception(
-    modules: Any = _MODULES,
-    input_shape: Any = (32, 32, 3),
-    classes: Any = 10,
+    modules: Sequence[int | tuple[int, int]] = _MODULES,
+    input_shape: tuple[int | None, ...] = (32, 32, 3),
+    classes: int = 10,
     name: str = "inception",
     **options: Any,
-) -> Any:
+) -> keras.Model:
     """Inception in a small form: blocks of two parallel convolutions.
 
     A first 3x3 convolution of 96 filters, then eight blocks that lay a 1x1
@@ -59,19 +60,23 @@ def inception(
     >>> kg.stats.count(model).trainable
     1649402
     """
-    style = Style.of(options)
+    style = Style.from_options(options)
     inputs = keras.Input(input_shape)
     x = style.conv_norm_relu(inputs, 96, name="conv1")
     for number, filters in enumerate(modules, 1):
-        block = _halving if isinstance(filters, int) else _parallel
         here = f"block{number}"
-        both = block(style, x, filters, here)
+        if isinstance(filters, int):
+            both = _halving(style, x, filters, here)
+        else:
+            both = _parallel(style, x, filters, here)
         x = layers.Concatenate(style.channels, name=f"{here}_concat")(both)
     outputs = style.classify(x, classes)
     return keras.Model(inputs, outputs, name=name)
 
 
-def _parallel(style: Any, x: Any, filters: Any, name: str) -> Any:
+def _parallel(
+    style: Style, x: keras.KerasTensor, filters: tuple[int, int], name: str
+) -> list[keras.KerasTensor]:
     point, wide = filters
     return [
         style.conv_norm_relu(x, point, 1, name=f"{name}_1x1"),
@@ -79,7 +84,9 @@ def _parallel(style: Any, x: Any, filters: Any, name: str) -> Any:
     ]
 
 
-def _halving(style: Any, x: Any, filters: Any, name: str) -> Any:
+def _halving(
+    style: Style, x: keras.KerasTensor, filters: int, name: str
+) -> list[keras.KerasTensor]:
     y = style.conv_norm_relu(x, filters, 3, 2, name=f"{name}_3x3")
-    x, _ = style.padded(x, 3, 2, f"{name}_pool")
+    x = style.padded(x, 3, 2, f"{name}_pool").tensor
     return [y, style.max_pool(x, 3, 2, name=f"{name}_pool")]

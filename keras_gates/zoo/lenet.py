@@ -11,17 +11,17 @@ from keras_gates.zoo.style import Style
 
 
 def lenet5(
-    input_shape: Any = (28, 28, 1),
-    classes: Any = 10,
+    input_shape: tuple[int, ...] = (28, 28, 1),
+    classes: int = 10,
     name: str = "lenet5",
     **options: Any,
-) -> Any:
+) -> keras.Model:
     """LeNet-5 in the form of Caffe: 20-50-800-500, for MNIST.
 
     Two 5x5 convolutions without padding, each with ReLU and 2x2 max pooling,
     and a hidden layer of 500 units: 430,500 weights, biases aside, and
-    2.293M MACs. Caffe's own has a ReLU behind the hidden layer only; the
-    papers that prune it have one behind each.
+    2.293M MACs. Caffe's own has a ReLU after the hidden layer only; the
+    papers that prune it have one after each.
 
     Reference:
 
@@ -43,7 +43,7 @@ def lenet5(
     >>> kg.stats.count(kg.zoo.lenet5()).macs
     2293000
     """
-    style = Style.of(options)
+    style = Style.from_options(options)
     inputs = x = keras.Input(input_shape)
     for number, filters in enumerate((20, 50), 1):
         x = layers.Conv2D(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -10,13 +11,13 @@ from keras_gates.zoo.style import Style
 
 
 def mlp(
-    hidden: Any = (500, 300),
-    input_shape: Any = (784,),
-    classes: Any = 10,
-    norm: Any = False,
+    hidden: Sequence[int] = (500, 300),
+    input_shape: tuple[int, ...] = (784,),
+    classes: int = 10,
+    norm: bool = False,
     name: str = "mlp",
     **options: Any,
-) -> Any:
+) -> keras.Model:
     """Fully connected layers with ReLU, 784-500-300-10 as it comes.
 
     545,000 weights and as many MACs, biases aside. Network Slimming prunes
@@ -47,7 +48,7 @@ def mlp(
     >>> kg.stats.count(model).macs
     545000
     """
-    style = Style.of(options)
+    style = Style.from_options(options)
     inputs = x = keras.Input(input_shape)
     if len(input_shape) > 1:
         x = style.flatten(x)

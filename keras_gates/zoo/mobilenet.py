@@ -17,11 +17,11 @@ _BLOCKS = (
 
 
 def mobilenet(
-    input_shape: Any = (32, 32, 3),
-    classes: Any = 10,
+    input_shape: tuple[int | None, ...] = (32, 32, 3),
+    classes: int = 10,
     name: str = "mobilenet",
     **options: Any,
-) -> Any:
+) -> keras.Model:
     """MobileNet (version 1) for CIFAR: the first convolution has stride 1.
 
     13 blocks of a depthwise and a 1x1 convolution, each with batch
@@ -50,7 +50,7 @@ def mobilenet(
     >>> kg.stats.count(kg.zoo.mobilenet()).trainable
     3217226
     """
-    style = Style.of(options)
+    style = Style.from_options(options)
     inputs = keras.Input(input_shape)
     x = style.conv_norm_relu(inputs, 32, name="conv1")
     for number, (filters, strides) in enumerate(_BLOCKS, 1):

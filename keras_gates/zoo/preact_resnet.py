@@ -11,13 +11,13 @@ from keras_gates.zoo.style import Style
 
 
 def preact_resnet(
-    depth: Any = 164,
-    input_shape: Any = (32, 32, 3),
-    classes: Any = 10,
+    depth: int = 164,
+    input_shape: tuple[int | None, ...] = (32, 32, 3),
+    classes: int = 10,
     name: str | None = None,
     **options: Any,
-) -> Any:
-    """ResNet with the activations in front, of bottleneck blocks.
+) -> keras.Model:
+    """ResNet with the activations first, of bottleneck blocks.
 
     Three stages of 64, 128 and 256 channels. A block is batch
     normalization, ReLU and convolution three times (1x1, 3x3, 1x1); the
@@ -51,7 +51,7 @@ def preact_resnet(
     >>> [layer.name for layer in model.layers[2:4]]
     ['stage1_block1_conv1_bn', 'stage1_block1_conv1_relu']
     """
-    style = Style.of(options)
+    style = Style.from_options(options)
     blocks, rest = divmod(depth - 2, 9)
     if blocks < 1 or rest:
         raise ValueError(
@@ -71,8 +71,13 @@ def preact_resnet(
 
 
 def _block(
-    style: Any, x: Any, filters: Any, strides: Any, first: Any, name: str
-) -> Any:
+    style: Style,
+    x: keras.KerasTensor,
+    filters: int,
+    strides: int,
+    first: bool,
+    name: str,
+) -> keras.KerasTensor:
     shortcut = x
     if first:
         here = f"{name}_shortcut"

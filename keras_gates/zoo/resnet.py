@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
+from typing import TypeAlias
 
 import keras
 from keras import layers
@@ -10,17 +12,21 @@ from keras import ops
 
 from keras_gates.zoo.style import Style
 
+# Of a style, a block's input and output, its strides, and a name.
+Join: TypeAlias = Callable[
+    [Style, keras.KerasTensor, keras.KerasTensor, int, str], keras.KerasTensor
+]
 _SHORTCUTS = ("identity", "pad", "projection")
 
 
 def resnet(
-    depth: Any = 20,
-    shortcut: Any = "pad",
-    input_shape: Any = (32, 32, 3),
-    classes: Any = 10,
+    depth: int = 20,
+    shortcut: str = "pad",
+    input_shape: tuple[int | None, ...] = (32, 32, 3),
+    classes: int = 10,
     name: str | None = None,
     **options: Any,
-) -> Any:
+) -> keras.Model:
     """ResNet for CIFAR: three stages of basic blocks, of 16 to 64 channels.
 
     At 32x32, in millions:
@@ -77,12 +83,12 @@ def resnet(
 
 
 def plain_resnet(
-    depth: Any = 20,
-    input_shape: Any = (32, 32, 3),
-    classes: Any = 10,
+    depth: int = 20,
+    input_shape: tuple[int | None, ...] = (32, 32, 3),
+    classes: int = 10,
     name: str | None = None,
     **options: Any,
-) -> Any:
+) -> keras.Model:
     """The layers of `resnet` without its shortcuts.
 
     Reference:
@@ -115,15 +121,15 @@ def plain_resnet(
 
 
 def _stages(
-    depth: Any,
-    join: Any,
-    input_shape: Any,
-    classes: Any,
+    depth: int,
+    join: Join | None,
+    input_shape: tuple[int | None, ...],
+    classes: int,
     name: str,
-    options: Any,
-) -> Any:
+    options: dict[str, Any],
+) -> keras.Model:
     """The network; `join` adds the shortcut of a block, None where none."""
-    style = Style.of(options)
+    style = Style.from_options(options)
     blocks, rest = divmod(depth - 2, 6)
     if blocks < 1 or rest:
         raise ValueError(
@@ -146,13 +152,25 @@ def _stages(
     return keras.Model(inputs, outputs, name=name)
 
 
-def _same(style: Any, x: Any, y: Any, strides: Any, name: str) -> Any:
+def _same(
+    style: Style,
+    x: keras.KerasTensor,
+    y: keras.KerasTensor,
+    strides: int,
+    name: str,
+) -> keras.KerasTensor:
     if x.shape != y.shape:
         return y
     return layers.Add(name=f"{name}_add")([x, y])
 
 
-def _project(style: Any, x: Any, y: Any, strides: Any, name: str) -> Any:
+def _project(
+    style: Style,
+    x: keras.KerasTensor,
+    y: keras.KerasTensor,
+    strides: int,
+    name: str,
+) -> keras.KerasTensor:
     if x.shape != y.shape:
         width = y.shape[style.channels]
         to = f"{name}_shortcut"
@@ -160,7 +178,13 @@ def _project(style: Any, x: Any, y: Any, strides: Any, name: str) -> Any:
     return layers.Add(name=f"{name}_add")([x, y])
 
 
-def _pad(style: Any, x: Any, y: Any, strides: Any, name: str) -> Any:
+def _pad(
+    style: Style,
+    x: keras.KerasTensor,
+    y: keras.KerasTensor,
+    strides: int,
+    name: str,
+) -> keras.KerasTensor:
     if x.shape != y.shape:
         # A pool of size 1 takes every second pixel.
         x = style.average_pool(x, 1, strides, name=f"{name}_shortcut")

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from typing import Any
+from typing import NamedTuple
 
 import keras
 from keras import layers
 
 # The papers' code is in PyTorch, whose "momentum 0.1" is 0.9 in Keras.
 BATCH_NORM = {"epsilon": 1e-5, "momentum": 0.9}
+
+
+class Padded(NamedTuple):
+    """A tensor, and the `padding` of the layer that reads it."""
+
+    tensor: keras.KerasTensor
+    padding: str
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +30,11 @@ class Style:
 
     data_format: str | None = None
     l2: float = 0.0
-    batch_norm: dict = dataclasses.field(default_factory=dict)
+    batch_norm: dict[str, Any] = dataclasses.field(default_factory=dict)
     classifier_activation: str | None = "softmax"
 
     @classmethod
-    def of(cls, options: Any) -> Any:
+    def from_options(cls, options: dict[str, Any]) -> Style:
         """The style for the keyword arguments of a network."""
         known = [field.name for field in dataclasses.fields(cls)]
         strange = [name for name in options if name not in known]
@@ -38,27 +46,28 @@ class Style:
         return cls(**options)
 
     @property
-    def layout(self) -> Any:
-        return self.data_format or keras.config.image_data_format()
+    def layout(self) -> str:
+        default: str = keras.config.image_data_format()
+        return self.data_format or default
 
     @property
-    def channels(self) -> Any:
+    def channels(self) -> int:
         """The axis of the channels of a batch of images."""
         return 1 if self.layout == "channels_first" else 3
 
-    def penalty(self) -> Any:
+    def penalty(self) -> keras.regularizers.Regularizer | None:
         return keras.regularizers.L2(self.l2) if self.l2 else None
 
     def conv(
         self,
-        x: Any,
-        filters: Any,
-        size: Any = 3,
-        strides: Any = 1,
+        x: keras.KerasTensor,
+        filters: int,
+        size: int = 3,
+        strides: int = 1,
         *,
         name: str,
-        use_bias: Any = False,
-    ) -> Any:
+        use_bias: bool = False,
+    ) -> keras.KerasTensor:
         """A convolution that keeps the size, up to its strides.
 
         At strides above 1 the padding is a layer of its own: the one that
@@ -78,8 +87,13 @@ class Style:
         )(x)
 
     def depthwise(
-        self, x: Any, size: Any = 3, strides: Any = 1, *, name: str
-    ) -> Any:
+        self,
+        x: keras.KerasTensor,
+        size: int = 3,
+        strides: int = 1,
+        *,
+        name: str,
+    ) -> keras.KerasTensor:
         x, padding = self.padded(x, size, strides, name)
         return layers.DepthwiseConv2D(
             size,
@@ -92,72 +106,84 @@ class Style:
             name=name,
         )(x)
 
-    def padded(self, x: Any, size: Any, strides: Any, name: str) -> Any:
-        """`x`, and the padding that the layer `name` behind it wants."""
+    def padded(
+        self, x: keras.KerasTensor, size: int, strides: int, name: str
+    ) -> Padded:
+        """What the layer `name` is to read, and its padding."""
         if size == 1:
-            return x, "valid"
+            return Padded(x, "valid")
         if strides == 1:
-            return x, "same"
+            return Padded(x, "same")
         pad = layers.ZeroPadding2D(
             size // 2, data_format=self.layout, name=f"{name}_pad"
         )
-        return pad(x), "valid"
+        return Padded(pad(x), "valid")
 
-    def norm(self, x: Any, name: str) -> Any:
+    def norm(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         axis = self.channels if len(x.shape) > 2 else -1
         return layers.BatchNormalization(
             axis, **{**BATCH_NORM, **self.batch_norm}, name=name
         )(x)
 
-    def norm_relu(self, x: Any, name: str) -> Any:
+    def norm_relu(self, x: keras.KerasTensor, name: str) -> keras.KerasTensor:
         """Batch normalization and ReLU, named after the layer `name`."""
         return layers.ReLU(name=f"{name}_relu")(self.norm(x, f"{name}_bn"))
 
     def conv_norm(
         self,
-        x: Any,
-        filters: Any,
-        size: Any = 3,
-        strides: Any = 1,
+        x: keras.KerasTensor,
+        filters: int,
+        size: int = 3,
+        strides: int = 1,
         *,
         name: str,
-    ) -> Any:
+    ) -> keras.KerasTensor:
         x = self.conv(x, filters, size, strides, name=name)
         return self.norm(x, f"{name}_bn")
 
     def conv_norm_relu(
         self,
-        x: Any,
-        filters: Any,
-        size: Any = 3,
-        strides: Any = 1,
+        x: keras.KerasTensor,
+        filters: int,
+        size: int = 3,
+        strides: int = 1,
         *,
         name: str,
-    ) -> Any:
+    ) -> keras.KerasTensor:
         x = self.conv_norm(x, filters, size, strides, name=name)
         return layers.ReLU(name=f"{name}_relu")(x)
 
     def max_pool(
-        self, x: Any, size: Any = 2, strides: Any = 2, *, name: str
-    ) -> Any:
+        self,
+        x: keras.KerasTensor,
+        size: int = 2,
+        strides: int = 2,
+        *,
+        name: str,
+    ) -> keras.KerasTensor:
         return layers.MaxPooling2D(
             size, strides, data_format=self.layout, name=name
         )(x)
 
     def average_pool(
-        self, x: Any, size: Any = 2, strides: Any = 2, *, name: str
-    ) -> Any:
+        self,
+        x: keras.KerasTensor,
+        size: int = 2,
+        strides: int = 2,
+        *,
+        name: str,
+    ) -> keras.KerasTensor:
         return layers.AveragePooling2D(
             size, strides, data_format=self.layout, name=name
         )(x)
 
-    def flatten(self, x: Any) -> Any:
+    def flatten(self, x: keras.KerasTensor) -> keras.KerasTensor:
         return layers.Flatten(data_format=self.layout, name="flatten")(x)
 
     def hidden(
-        self, x: Any, units: Any, *, name: str, norm: Any = False
-    ) -> Any:
-        """A fully connected layer with ReLU, normalized in front of it."""
+        self, x: keras.KerasTensor, units: int, *, name: str, norm: bool = False
+    ) -> keras.KerasTensor:
+        """A fully connected layer with ReLU, normalized before it."""
         x = layers.Dense(
             units,
             None if norm else "relu",
@@ -168,7 +194,9 @@ class Style:
         )(x)
         return self.norm_relu(x, name) if norm else x
 
-    def classify(self, x: Any, classes: Any, pool: Any = True) -> Any:
+    def classify(
+        self, x: keras.KerasTensor, classes: int, pool: bool = True
+    ) -> keras.KerasTensor:
         """Global average pooling, if wanted, and the last Dense layer."""
         if pool:
             x = layers.GlobalAveragePooling2D(
@@ -183,7 +211,7 @@ class Style:
         )(x)
 
 
-def _he_normal() -> Any:
+def _he_normal() -> keras.initializers.Initializer:
     """As He et al. start ResNet and Liu et al. VGG: by the fan-out.
 
     A new one each time: an initializer draws the same numbers again.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -13,14 +15,14 @@ _FILTERS = (64, 128, 256, 512, 512)
 
 
 def vgg16(
-    input_shape: Any = (32, 32, 3),
-    classes: Any = 10,
-    hidden: Any = (512,),
-    dropout: Any = 0.0,
+    input_shape: tuple[int, ...] = (32, 32, 3),
+    classes: int = 10,
+    hidden: Sequence[int] = (512,),
+    dropout: float = 0.0,
     name: str = "vgg16",
     **options: Any,
-) -> Any:
-    """VGG-16 with batch normalization behind each of 13 convolutions.
+) -> keras.Model:
+    """VGG-16 with batch normalization after each of 13 convolutions.
 
     At 32x32 the convolutions cost 313,196,544 MACs. With its 512-512-10
     head it has 14,986,698 trainable parameters; with `hidden=()`, the
@@ -39,8 +41,8 @@ def vgg16(
         input_shape: Shape of an image, 32 pixels or more each way.
         classes: Integer, the number of classes.
         hidden: Sequence of integers, the units of the fully connected layers
-            in front of the classifier.
-        dropout: Rate of the dropout behind the first of them.
+            before the classifier.
+        dropout: Rate of the dropout after the first of them.
         name: Name of the model.
         **options: `data_format`, `l2`, `batch_norm`,
             `classifier_activation`; see `keras_gates.zoo`.
@@ -57,20 +59,20 @@ def vgg16(
     >>> kg.stats.count(kg.zoo.vgg16(hidden=())).trainable
     14724042
     """
-    style = Style.of(options)
+    style = Style.from_options(options)
     inputs = keras.Input(input_shape)
     x = _features(style, inputs, (2, 2, 3, 3, 3), style.max_pool, name)
     return _headed(style, inputs, x, classes, hidden, dropout, name)
 
 
 def vgg19(
-    input_shape: Any = (32, 32, 3),
-    classes: Any = 10,
-    hidden: Any = (),
-    dropout: Any = 0.0,
+    input_shape: tuple[int, ...] = (32, 32, 3),
+    classes: int = 10,
+    hidden: Sequence[int] = (),
+    dropout: float = 0.0,
     name: str = "vgg19",
     **options: Any,
-) -> Any:
+) -> keras.Model:
     """VGG-19 with batch normalization, as Network Slimming has it.
 
     16 convolutions without bias; the last of the five poolings takes the
@@ -86,8 +88,8 @@ def vgg19(
         input_shape: Shape of an image, 32 pixels or more each way.
         classes: Integer, the number of classes.
         hidden: Sequence of integers, the units of fully connected layers
-            in front of the classifier.
-        dropout: Rate of the dropout behind the first of them.
+            before the classifier.
+        dropout: Rate of the dropout after the first of them.
         name: Name of the model.
         **options: `data_format`, `l2`, `batch_norm`,
             `classifier_activation`; see `keras_gates.zoo`.
@@ -104,16 +106,20 @@ def vgg19(
     >>> kg.stats.count(kg.zoo.vgg19()).trainable
     20035018
     """
-    style = Style.of(options)
+    style = Style.from_options(options)
     inputs = keras.Input(input_shape)
     x = _features(style, inputs, (2, 2, 4, 4, 4), style.average_pool, name)
     return _headed(style, inputs, x, classes, hidden, dropout, name)
 
 
 def _features(
-    style: Any, x: Any, depths: Any, last_pool: Any, name: str
-) -> Any:
-    """Five stages of 3x3 convolutions, each with a 2x2 pooling behind."""
+    style: Style,
+    x: keras.KerasTensor,
+    depths: Sequence[int],
+    last_pool: Callable[..., Any],
+    name: str,
+) -> keras.KerasTensor:
+    """Five stages of 3x3 convolutions, each with a 2x2 pooling after it."""
     sides = [s for a, s in enumerate(x.shape) if a not in (0, style.channels)]
     if any(side is not None and side < 32 for side in sides):
         raise ValueError(
@@ -132,14 +138,14 @@ def _features(
 
 
 def _headed(
-    style: Any,
-    inputs: Any,
-    x: Any,
-    classes: Any,
-    hidden: Any,
-    dropout: Any,
+    style: Style,
+    inputs: keras.KerasTensor,
+    x: keras.KerasTensor,
+    classes: int,
+    hidden: Sequence[int],
+    dropout: float,
     name: str,
-) -> Any:
+) -> keras.Model:
     x = style.flatten(x)
     for number, units in enumerate(hidden, 1):
         x = style.hidden(x, units, name=f"fc{number}")

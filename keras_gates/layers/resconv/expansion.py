@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
@@ -10,14 +12,22 @@ import numpy as np
 from keras_gates.layers import kernels
 from keras_gates.layers import stock
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-def expand(layer: keras.Layer, inputs: Any, made: Any) -> Any:
+    from keras_gates.layers.resconv.res_conv import ResConv
+
+
+def expand(
+    layer: ResConv, inputs: keras.KerasTensor, made: dict[str, Any]
+) -> keras.KerasTensor:
     """The function of a built `ResConv`, of a KerasTensor.
 
     Args:
         layer: the `ResConv`.
         inputs: the KerasTensor.
-        made: dict by name of the new layers.
+        made: the new layers by name, and lists of pools under
+            `<name>_pools`.
     """
     name = layer.name
     outputs = inputs
@@ -41,7 +51,9 @@ def expand(layer: keras.Layer, inputs: Any, made: Any) -> Any:
     )(outputs)
 
 
-def _shortcut(layer: keras.Layer, x: Any, made: Any) -> Any:
+def _shortcut(
+    layer: ResConv, x: keras.KerasTensor, made: dict[str, Any]
+) -> keras.KerasTensor:
     """`g * f(x)`."""
     name, g = layer.name, float(kernels.values(layer.g))
     if layer.shortcut_kind.startswith("pool"):
@@ -71,20 +83,26 @@ def _shortcut(layer: keras.Layer, x: Any, made: Any) -> Any:
     )(x)
 
 
-def _weights(layer: keras.Layer) -> Any:
+def _weights(layer: keras.Layer) -> list[NDArray[Any]]:
     # Copies: JAX would share the arrays, and free them when a model trains.
     return [np.array(weight) for weight in layer.get_weights()]
 
 
-def _kept(made: Any, name: str, make: Any) -> Any:
+def _kept(
+    made: dict[str, Any], name: str, make: Callable[[str], keras.Layer]
+) -> keras.Layer:
     if name not in made:
         made[name] = make(name)
     return made[name]
 
 
 def _copied(
-    made: Any, name: str, layer: keras.Layer, x: Any, weights: Any = None
-) -> Any:
+    made: dict[str, Any],
+    name: str,
+    layer: keras.Layer,
+    x: keras.KerasTensor,
+    weights: list[NDArray[Any]] | None = None,
+) -> keras.KerasTensor:
     """A call of a layer's copy, which is made by the first call."""
     if name in made:
         return made[name](x)

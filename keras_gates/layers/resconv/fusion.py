@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import keras
 import numpy as np
@@ -10,12 +10,17 @@ import numpy as np
 from keras_gates.layers import kernels
 from keras_gates.layers import stock
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
-def fuse(layer: keras.Layer) -> Any:
+    from keras_gates.layers.resconv.res_conv import ResConv
+
+
+def fuse(layer: ResConv) -> keras.Layer:
     """The built convolution of a built `ResConv`."""
     kernel, bias = fused_weights(layer)
     ((axis, channels),) = layer.conv.input_spec.axes.items()
-    shape = [None] * kernel.ndim
+    shape: list[int | None] = [None] * kernel.ndim
     shape[axis] = channels
     new = layer.convolution(
         kernel.ndim - 2,
@@ -32,25 +37,26 @@ def fuse(layer: keras.Layer) -> Any:
     return new
 
 
-def fused_weights(layer: keras.Layer) -> Any:
-    """`(kernel, bias)` of that convolution, in float64."""
-    kernel, bias = kernels.of(layer.conv)
+def fused_weights(layer: ResConv) -> kernels.Weights:
+    """The weights of that convolution."""
+    kernel, bias = kernels.weights(layer.conv)
     if layer.norm is not None:
         kernel, bias = kernels.normalized(kernel, bias, layer.norm)
     m, g = kernels.values(layer.m), kernels.values(layer.g)
     added, offset = _shortcut(layer, kernel.shape)
-    return m * kernel + g * added, m * bias + g * offset
+    return kernels.Weights(m * kernel + g * added, m * bias + g * offset)
 
 
-def _shortcut(layer: keras.Layer, shape: Any) -> Any:
+def _shortcut(layer: ResConv, shape: tuple[int, ...]) -> kernels.Weights:
     """The kernel and bias that compute the shortcut."""
-    offset = 0.0
+    offset: NDArray[np.float64] = np.zeros(())
     if layer.pointwise is None:
         depthwise = stock.is_depthwise(layer.conv)
         channels = kernels.identity(shape, depthwise)
     else:
-        channels, offset = kernels.of(layer.pointwise)
+        channels, offset = kernels.weights(layer.pointwise)
         channels = np.squeeze(channels, tuple(range(len(shape) - 2)))
     if layer.shortcut_kind.startswith("pool"):
-        return kernels.averaging(shape, channels), offset
-    return kernels.at_tap(shape, layer.taps, channels), offset
+        return kernels.Weights(kernels.averaging(shape, channels), offset)
+    kernel = kernels.at_tap(shape, layer.taps, channels)
+    return kernels.Weights(kernel, offset)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
@@ -13,6 +14,14 @@ from keras_gates.layers.layer_gate import LayerGate
 from keras_gates.layers.resconv import expansion
 from keras_gates.layers.resconv import fusion
 from keras_gates.layers.resconv import shortcut as sc
+
+if TYPE_CHECKING:
+    from keras_gates.layers.arguments import Activation
+    from keras_gates.layers.arguments import Constraint
+    from keras_gates.layers.arguments import Initializer
+    from keras_gates.layers.arguments import Regularizer
+    from keras_gates.layers.arguments import Shape
+    from keras_gates.layers.arguments import Sizes
 
 
 @keras.saving.register_keras_serializable(package="keras_gates")
@@ -48,7 +57,7 @@ class ResConv(Fusible):
         activation: What follows the sum. Defaults to `None`.
         use_bias: Whether the convolution has a bias. Defaults to `False`: the
             batch normalization has one.
-        batch_norm: `True` (the default) for a batch normalization behind the
+        batch_norm: `True` (the default) for a batch normalization after the
             convolution, a dict of its arguments, or `False` for none.
         shortcut: The shortcut `f`. `"identity"`; `"conv"`, a 1x1 convolution
             with bias; `"pool"`, an average pooling with the kernel, strides
@@ -102,29 +111,29 @@ class ResConv(Fusible):
 
     def __init__(
         self,
-        filters: Any,
-        kernel_size: Any,
-        strides: Any = 1,
-        padding: Any = "same",
-        data_format: Any = None,
-        dilation_rate: Any = 1,
-        groups: Any = 1,
-        activation: Any = None,
-        use_bias: Any = False,
-        batch_norm: Any = True,
-        shortcut: Any = "auto",
-        kernel_initializer: Any = "glorot_uniform",
-        bias_initializer: Any = "zeros",
-        kernel_regularizer: Any = None,
-        bias_regularizer: Any = None,
-        kernel_constraint: Any = None,
-        bias_constraint: Any = None,
-        m_initializer: Any = "ones",
-        m_regularizer: Any = None,
-        m_constraint: Any = None,
-        g_initializer: Any = "ones",
-        g_regularizer: Any = None,
-        g_constraint: Any = None,
+        filters: int,
+        kernel_size: Sizes,
+        strides: Sizes = 1,
+        padding: str = "same",
+        data_format: str | None = None,
+        dilation_rate: Sizes = 1,
+        groups: int = 1,
+        activation: Activation = None,
+        use_bias: bool = False,
+        batch_norm: bool | dict[str, Any] = True,
+        shortcut: str = "auto",
+        kernel_initializer: Initializer = "glorot_uniform",
+        bias_initializer: Initializer = "zeros",
+        kernel_regularizer: Regularizer = None,
+        bias_regularizer: Regularizer = None,
+        kernel_constraint: Constraint = None,
+        bias_constraint: Constraint = None,
+        m_initializer: Initializer = "ones",
+        m_regularizer: Regularizer = None,
+        m_constraint: Constraint = None,
+        g_initializer: Initializer = "ones",
+        g_regularizer: Regularizer = None,
+        g_constraint: Constraint = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -158,14 +167,14 @@ class ResConv(Fusible):
         sc.resolve(self, self.window((None,) * (self.rank or 1)))
 
     @property
-    def m(self) -> Any:
+    def m(self) -> keras.Variable:
         """The layer scaling factor."""
         return self.gate.factor
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: Shape) -> None:
         window, channels = self.read(input_shape)
         self.shortcut_kind = sc.resolve(self, window, channels)
-        fixed = {self.channel_axis: channels}
+        fixed: dict[int, int | None] = {self.channel_axis: channels}
         if sc.depends_on_size(self.shortcut_kind, window):
             first = 2 if self.channel_axis == 1 else 1
             fixed.update(enumerate(window.sizes, first))
@@ -218,7 +227,7 @@ class ResConv(Fusible):
         g = ops.cast(self.g, self.compute_dtype)
         return self.activation(self.gate(outputs) + g * shortcut)
 
-    def fuse(self) -> Any:
+    def fuse(self) -> keras.Layer:
         """The one layer that computes the same in inference.
 
         Returns:
@@ -232,7 +241,9 @@ class ResConv(Fusible):
         self._check_built("fused")
         return fusion.fuse(self)
 
-    def expand(self, inputs: Any, made: Any = None) -> Any:
+    def expand(
+        self, inputs: keras.KerasTensor, made: dict[str, Any] | None = None
+    ) -> keras.KerasTensor:
         """The same function of a KerasTensor, out of layers of Keras.
 
         `m` becomes a `LayerGate` of this layer's name, so that the surgeon
@@ -253,10 +264,11 @@ class ResConv(Fusible):
         self._check_built("expanded")
         return expansion.expand(self, inputs, {} if made is None else made)
 
-    def get_config(self) -> Any:
+    def get_config(self) -> dict[str, Any]:
         batch_norm = self.batch_norm
         if isinstance(batch_norm, dict):
-            whole = stock.normalization(self, "norm").get_config()
+            layer = keras.layers.BatchNormalization(name="norm", **batch_norm)
+            whole = layer.get_config()
             batch_norm = {name: whole[name] for name in batch_norm}
         return {
             **super().get_config(),
@@ -266,7 +278,7 @@ class ResConv(Fusible):
 
     # The layers inside ---------------------------------------------------
 
-    def _pointwise(self, rank: int, channels: Any) -> Any:
+    def _pointwise(self, rank: int, channels: int) -> keras.Layer:
         start = self.kernel_initializer
         if isinstance(start, keras.initializers.Initializer):
             # One initializer would draw the same numbers twice.
@@ -283,7 +295,7 @@ class ResConv(Fusible):
             name="pointwise",
         )
 
-    def _check_built(self, done: Any) -> None:
+    def _check_built(self, done: str) -> None:
         if not self.built:
             raise ValueError(
                 f"ResConv '{self.name}' can't be {done} yet. Received: a "

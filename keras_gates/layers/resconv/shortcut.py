@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
-import keras
+if TYPE_CHECKING:
+    from keras_gates.layers.resconv.res_conv import ResConv
+    from keras_gates.layers.window import Window
 
 KINDS = ("identity", "conv", "pool", "pool_conv")
 
 
-def resolve(layer: keras.Layer, window: Any, channels: Any = None) -> Any:
+def resolve(layer: ResConv, window: Window, channels: int | None = None) -> str:
     """The kind of shortcut of a `ResConv`.
 
     Args:
@@ -27,15 +29,15 @@ def resolve(layer: keras.Layer, window: Any, channels: Any = None) -> Any:
         )
     if kind == "auto":
         kind = _choose(window, channels in (None, layer.filters))
-    found = _obstacle(kind, window)
-    if found is None and channels is not None:
-        found = _mismatch(kind, window, channels, layer.filters)
-    if found:
-        layer.refuse(f"shortcut={layer.shortcut!r}", found)
+    remedy = _obstacle(kind, window)
+    if remedy is None and channels is not None:
+        remedy = _mismatch(kind, window, channels, layer.filters)
+    if remedy:
+        layer.refuse(f"shortcut={layer.shortcut!r}", remedy)
     return kind
 
 
-def depends_on_size(kind: str, window: Any) -> Any:
+def depends_on_size(kind: str, window: Window) -> bool:
     """Whether the size of the input decides which tap the shortcut meets."""
     wide = any(
         taps > 1 < stride
@@ -44,14 +46,14 @@ def depends_on_size(kind: str, window: Any) -> Any:
     return kind == "conv" and wide
 
 
-def _choose(window: Any, same_channels: Any) -> Any:
+def _choose(window: Window, same_channels: bool) -> str:
     """The shortcut whose outcome has the shape of the convolution's."""
     if window.keeps_size:
         return "identity" if same_channels else "conv"
     return "pool" if same_channels else "pool_conv"
 
 
-def _obstacle(kind: str, window: Any) -> Any:
+def _obstacle(kind: str, window: Window) -> str | None:
     """Why such a shortcut doesn't fit the window, and the remedy.
 
     Returns None where it does, if only the channels fit.
@@ -81,7 +83,9 @@ def _obstacle(kind: str, window: Any) -> Any:
     return None
 
 
-def _mismatch(kind: str, window: Any, channels: Any, filters: Any) -> Any:
+def _mismatch(
+    kind: str, window: Window, channels: int, filters: int
+) -> str | None:
     """Why the shortcut doesn't fit the input, and the remedy, or None."""
     if not kind.endswith("conv") and channels != filters:
         wanted = "conv" if kind == "identity" else "pool_conv"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -18,14 +19,14 @@ class Compiled:
         function: a function of tensors, without side effects.
     """
 
-    def __init__(self, function: Any) -> None:
+    def __init__(self, function: Callable[..., Any]) -> None:
         self._function = _through_xla(function)
 
     def __call__(self, *args: Any) -> Any:
         return self._function(*args)
 
 
-def _through_xla(function: Any) -> Any:
+def _through_xla(function: Callable[..., Any]) -> Callable[..., Any]:
     backend = keras.backend.backend()
     if backend == "tensorflow":
         import tensorflow as tf
@@ -33,9 +34,13 @@ def _through_xla(function: Any) -> Any:
         # TensorFlow takes functions of the same code for one, and would warn
         # of the traces of all layers together. A partial has no code.
         function = functools.partial(function)
-        return tf.function(function, jit_compile=True, autograph=False)
+        compiled: Callable[..., Any] = tf.function(
+            function, jit_compile=True, autograph=False
+        )
+        return compiled
     if backend == "jax":
         import jax
 
-        return jax.jit(function)
+        compiled = jax.jit(function)
+        return compiled
     return function

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
@@ -9,9 +10,17 @@ from keras import ops
 
 from keras_gates.layers.stripconv.strip_paths import StripPaths
 from keras_gates.layers.stripconv.stripe_weights import AsKernel
-from keras_gates.layers.stripconv.stripe_weights import kernel_of
+from keras_gates.layers.stripconv.stripe_weights import dense_kernel
 from keras_gates.layers.stripconv.stripes import Stripes
 from keras_gates.layers.window import Window
+
+if TYPE_CHECKING:
+    from keras_gates.layers.arguments import Constraint
+    from keras_gates.layers.arguments import Initializer
+    from keras_gates.layers.arguments import Regularizer
+    from keras_gates.layers.arguments import Shape
+    from keras_gates.layers.arguments import Sizes
+    from keras_gates.layers.stripconv.stripes import Lists
 
 _SETTINGS = ("strides", "padding", "dilation_rate", "data_format")
 _METHODS = ("auto", "stripes", "dense")
@@ -99,11 +108,11 @@ class StripConv(keras.layers.Conv2D):
     def __init__(
         self,
         filters: int,
-        kernel_size: int,
-        skeleton_initializer: str = "ones",
-        skeleton_regularizer: Any = None,
-        skeleton_constraint: Any = None,
-        stripes: Any = None,
+        kernel_size: Sizes,
+        skeleton_initializer: Initializer = "ones",
+        skeleton_regularizer: Regularizer = None,
+        skeleton_constraint: Constraint = None,
+        stripes: Lists | None = None,
         method: str = "auto",
         **kwargs: Any,
     ) -> None:
@@ -124,7 +133,8 @@ class StripConv(keras.layers.Conv2D):
         self.skeleton_regularizer = keras.regularizers.get(skeleton_regularizer)
         self.skeleton_constraint = keras.constraints.get(skeleton_constraint)
         self.method = method
-        self.skeleton = self.stripes = None
+        self.skeleton: keras.Variable | None = None
+        self.stripes: Stripes | None = None
         if stripes is not None:
             self.stripes = Stripes.from_lists(
                 stripes, self.kernel_size, filters, self.name
@@ -136,13 +146,13 @@ class StripConv(keras.layers.Conv2D):
         return self.effective_kernel() if self.stripes else super().kernel
 
     @property
-    def channel_axis(self) -> Any:
+    def channel_axis(self) -> int:
         """The axis of the channels in input and output."""
         return 1 if self.data_format == "channels_first" else -1
 
-    def build(self, input_shape: tuple[None, int, int, int]) -> None:
+    def build(self, input_shape: Shape) -> None:
         if self.stripes is not None:
-            self._build_stripes(input_shape)
+            self._build_stripes(self.stripes, input_shape)
             return
         super().build(input_shape)
         # Float32 without autocast, as the factors of gates.
@@ -156,24 +166,24 @@ class StripConv(keras.layers.Conv2D):
             constraint=self.skeleton_constraint,
         )
 
-    def _build_stripes(self, input_shape: Any) -> None:
+    def _build_stripes(self, stripes: Stripes, input_shape: Shape) -> None:
         axis = self.channel_axis
-        channels = input_shape[axis]
+        channels: Any = input_shape[axis]
         self.input_spec = keras.layers.InputSpec(
             min_ndim=4, axes={axis: channels}
         )
         self.compute_output_shape(input_shape)
         self._paths = StripPaths(
-            self.stripes,
+            stripes,
             {key: getattr(self, key) for key in _SETTINGS},
             self.window,
             self.method,
             self.name,
         )
-        as_kernel = AsKernel(self.stripes, channels)
+        as_kernel = AsKernel(stripes, channels)
         self.stripe_kernel = self.add_weight(
             name="stripe_kernel",
-            shape=(self.stripes.count, channels),
+            shape=(stripes.count, channels),
             initializer=as_kernel.initializer(self.kernel_initializer),
             regularizer=as_kernel.regularizer(self.kernel_regularizer),
             constraint=as_kernel.constraint(self.kernel_constraint),
@@ -188,7 +198,7 @@ class StripConv(keras.layers.Conv2D):
                 constraint=self.bias_constraint,
             )
 
-    def call(self, inputs: Any, training: Any = None) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         if self.stripes is None:
             kernel = self.effective_kernel()
             outputs = self.convolution_op(inputs, kernel)
@@ -203,7 +213,7 @@ class StripConv(keras.layers.Conv2D):
             outputs = ops.add(outputs, ops.reshape(self.bias, shape))
         return outputs if self.activation is None else self.activation(outputs)
 
-    def window(self, input_shape: tuple[None, int, int, int]) -> Window:
+    def window(self, input_shape: Shape) -> Window:
         """The `Window` of the kernel on inputs of this shape."""
         first = self.data_format == "channels_first"
         return Window(
@@ -214,7 +224,7 @@ class StripConv(keras.layers.Conv2D):
             tuple(input_shape[2:4] if first else input_shape[1:3]),
         )
 
-    def computes(self, input_shape: Any) -> Any:
+    def computes(self, input_shape: Shape) -> str:
         """How inference on inputs of this shape goes on.
 
         Returns:
@@ -229,7 +239,7 @@ class StripConv(keras.layers.Conv2D):
         """The kernel with which a `Conv2D` computes the same."""
         if self.stripes is not None:
             weights = ops.convert_to_tensor(self.stripe_kernel)
-            return kernel_of(weights, self.stripes)
+            return dense_kernel(weights, self.stripes)
         kernel = ops.convert_to_tensor(self.kernel)
         factors = ops.cast(self.skeleton, kernel.dtype)
         return ops.multiply(kernel, ops.expand_dims(factors, 2))
@@ -248,7 +258,7 @@ class StripConv(keras.layers.Conv2D):
     def load_own_variables(self, store: Any) -> None:
         keras.layers.Layer.load_own_variables(self, store)
 
-    def get_config(self) -> Any:
+    def get_config(self) -> dict[str, Any]:
         config = {
             **super().get_config(),
             "skeleton_initializer": keras.initializers.serialize(
@@ -270,7 +280,8 @@ class StripConv(keras.layers.Conv2D):
         return config
 
     @classmethod
-    def from_config(cls, config: Any) -> Any:
+    def from_config(cls, config: dict[str, Any]) -> StripConv:
         """A layer from its config."""
         config = {k: v for k, v in config.items() if k != "needs"}
-        return super().from_config(config)
+        layer: StripConv = super().from_config(config)
+        return layer

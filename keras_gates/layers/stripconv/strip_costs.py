@@ -92,6 +92,7 @@ def shares(
 
 def _only_cpu() -> bool:
     if keras.backend.backend() == "torch":
-        return keras.ops.zeros(()).device.type == "cpu"
+        device: str = keras.ops.zeros(()).device.type
+        return device == "cpu"
     devices = keras.distribution.list_devices()
     return all(device.lower().startswith("cpu") for device in devices)

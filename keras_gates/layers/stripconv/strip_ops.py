@@ -16,6 +16,7 @@ from typing import Any
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from keras_gates.layers.stripconv.stripes import Stripes
@@ -32,15 +33,15 @@ class Tap:
         start: the first of these stripes among those of its phase.
     """
 
-    shift: tuple
-    filters: np.ndarray
+    shift: tuple[int, ...]
+    filters: NDArray[np.intp]
     start: int
 
-    def columns(self, filters: Any, none: Any) -> Any:
+    def columns(self, filters: int, none: int) -> NDArray[np.int32]:
         """For each of the filters, its stripe; `none` where it has none."""
-        found = np.full(filters, none, "int32")
-        found[self.filters] = self.start + np.arange(len(self.filters))
-        return found
+        columns = np.full(filters, none, np.int32)
+        columns[self.filters] = self.start + np.arange(len(self.filters))
+        return columns
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,21 +54,21 @@ class Phase:
         taps: its `Tap`s.
     """
 
-    first: tuple
-    rows: list
-    taps: list
+    first: tuple[int, ...]
+    rows: list[int]
+    taps: list[Tap]
 
 
-def phases_of(stripes: Stripes, window: Window) -> list[Phase]:
+def phases(stripes: Stripes, window: Window) -> list[Phase]:
     """The `Phase`s of a layer; `window.pads` must be known."""
-    found = {}
-    before = np.array([pad[0] for pad in window.pads])
+    found: dict[tuple[int, ...], Phase] = {}
+    before = np.array([pad[0] for pad in window.known_pads])
     for at in np.argwhere(stripes.kept.any(axis=2)):
         rows = stripes.numbers[tuple(at)]
         filters = np.flatnonzero(rows < stripes.count)
         pixel = at * window.dilation - before
-        shift, first = np.divmod(pixel, window.strides)
-        first = tuple(first.tolist())
+        shift, rest = np.divmod(pixel, window.strides)
+        first = tuple(rest.tolist())
         phase = found.setdefault(first, Phase(first, [], []))
         tap = Tap(tuple(shift.tolist()), filters, len(phase.rows))
         phase.taps.append(tap)
@@ -80,14 +81,14 @@ def can_convolve(stripes: Stripes, window: Window) -> bool:
     if max(window.strides) == 1:
         return True
     return None not in window.sizes and all(
-        first < size
-        for phase in phases_of(stripes, window)
+        size is not None and first < size
+        for phase in phases(stripes, window)
         for first, size in zip(phase.first, window.sizes, strict=True)
     )
 
 
 def convolve(
-    x: Any, weights: Any, stripes: Any, window: Any, channels_first: Any
+    x: Any, weights: Any, stripes: Stripes, window: Window, channels_first: bool
 ) -> Any:
     """The convolution of `x` with stripes, without a bias.
 
@@ -102,7 +103,7 @@ def convolve(
     summed = _Sum(window, filters, channels_first)
     if keras.backend.backend() == "torch":
         summed = _SumInPlace(window, filters, channels_first)
-    for phase in phases_of(stripes, window):
+    for phase in phases(stripes, window):
         pixels = summed.pixels(x, phase)
         own = weights
         if len(phase.rows) < stripes.count:
@@ -121,14 +122,16 @@ def convolve(
 class _Sum:
     """Adds shifted products, in a form that XLA makes one loop of."""
 
-    def __init__(self, window: Any, filters: Any, channels_first: Any) -> None:
+    def __init__(
+        self, window: Window, filters: int, channels_first: bool
+    ) -> None:
         self.window = window
         self.filters = filters
         self.channels = 1 if channels_first else 3
         self.spatial = (2, 3) if channels_first else (1, 2)
-        self.total = None
+        self.total: Any = None
 
-    def pixels(self, x: Any, phase: Any) -> Any:
+    def pixels(self, x: Any, phase: Phase) -> Any:
         """The pixels that a phase reads."""
         if max(self.window.strides) == 1:
             return x
@@ -139,7 +142,7 @@ class _Sum:
             cut[axis] = slice(first, None, step)
         return x[tuple(cut)]
 
-    def add(self, product: Any, phase: Any) -> None:
+    def add(self, product: Any, phase: Phase) -> None:
         """Add what a phase's product gives to each filter."""
         extra = [self._extra(axis, phase) for axis in (0, 1)]
         pads = [self._pad(axis, phase, extra[axis]) for axis in (0, 1)]
@@ -159,19 +162,19 @@ class _Sum:
             part = ops.take(product[tuple(cut)], columns, axis=self.channels)
             self.total = part if self.total is None else self.total + part
 
-    def _extra(self, axis: int, phase: Any) -> Any:
+    def _extra(self, axis: int, phase: Phase) -> int:
         """How many more outputs there are than pixels of the phase."""
         window = self.window
         reach = (window.kernel[axis] - 1) * window.dilation[axis]
-        more = sum(window.pads[axis]) - reach
+        more = sum(window.known_pads[axis]) - reach
         step, size = window.strides[axis], window.sizes[axis]
-        if step == 1:
+        if step == 1 or size is None:
             return more
         pixels = -(-(size - phase.first[axis]) // step)
         return (size + more - 1) // step + 1 - pixels
 
-    def _pad(self, axis: int, phase: Any, extra: Any) -> Any:
-        """Zeros in front of a phase's pixels, and behind them."""
+    def _pad(self, axis: int, phase: Phase, extra: int) -> tuple[int, int]:
+        """Zeros before a phase's pixels, and after them."""
         shifts = [tap.shift[axis] for tap in phase.taps]
         return max(0, -min(shifts)), max(0, extra + max(shifts))
 
@@ -179,7 +182,7 @@ class _Sum:
 class _SumInPlace(_Sum):
     """Adds each product where it belongs: what is fastest without XLA."""
 
-    def add(self, product: Any, phase: Any) -> None:
+    def add(self, product: Any, phase: Phase) -> None:
         if self.total is None:
             shape = list(product.shape)
             shape[self.channels] = self.filters

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 from typing import Any
 
 from keras import ops
@@ -11,9 +12,13 @@ from keras import ops
 from keras_gates.layers.stripconv import strip_costs
 from keras_gates.layers.stripconv import strip_ops
 from keras_gates.layers.stripconv.compiled import Compiled
-from keras_gates.layers.stripconv.stripe_weights import kernel_of
+from keras_gates.layers.stripconv.stripe_weights import dense_kernel
 from keras_gates.layers.stripconv.stripes import Stripes
 from keras_gates.layers.stripconv.trimming import trim
+
+if TYPE_CHECKING:
+    from keras_gates.layers.arguments import Shape
+    from keras_gates.layers.window import Window
 
 
 @dataclasses.dataclass(eq=False)
@@ -30,15 +35,17 @@ class StripPaths:
     """
 
     stripes: Stripes
-    settings: dict
-    window: Callable
+    settings: dict[str, Any]
+    window: Callable[[Shape], Window]
     method: str
     owner: str
 
     def __post_init__(self) -> None:
         self._by_stripes = Compiled(self._convolve)
 
-    def __call__(self, x: Any, weights: Any, training: Any = False) -> Any:
+    def __call__(
+        self, x: Any, weights: Any, training: bool | None = False
+    ) -> Any:
         """The convolution, without bias; always dense in training."""
         window = self.window(x.shape)
         channels = weights.shape[1]
@@ -47,10 +54,11 @@ class StripPaths:
         return self._by_stripes(x, weights)
 
     @property
-    def _first(self) -> Any:
-        return self.settings["data_format"] == "channels_first"
+    def _first(self) -> bool:
+        data_format: str = self.settings["data_format"]
+        return data_format == "channels_first"
 
-    def choice(self, window: Any, channels: Any) -> Any:
+    def choice(self, window: Window, channels: int) -> str:
         """How inference computes: `"stripes"` or `"dense"`."""
         if self.method == "dense":
             return "dense"
@@ -70,8 +78,8 @@ class StripPaths:
         window = self.window(x.shape)
         return strip_ops.convolve(x, weights, self.stripes, window, self._first)
 
-    def _dense(self, x: Any, weights: Any, window: Any) -> Any:
+    def _dense(self, x: Any, weights: Any, window: Window) -> Any:
         how = trim(window, self.stripes.box)
         x = how.padded(x, 1 if self._first else 3)
-        kernel = kernel_of(weights, self.stripes, how.box)
+        kernel = dense_kernel(weights, self.stripes, how.box)
         return ops.conv(x, kernel, **{**self.settings, "padding": how.padding})

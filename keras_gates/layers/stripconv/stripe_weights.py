@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 from typing import Any
 
 import numpy as np
 from keras import ops
 
+if TYPE_CHECKING:
+    from keras_gates.layers.stripconv.stripes import Box
+    from keras_gates.layers.stripconv.stripes import Stripes
 
-def kernel_of(weights: Any, stripes: Any, box: Any = None) -> Any:
+
+def dense_kernel(weights: Any, stripes: Stripes, box: Box | None = None) -> Any:
     """The dense kernel, zero where there is no stripe.
 
     Args:
@@ -28,7 +34,7 @@ def kernel_of(weights: Any, stripes: Any, box: Any = None) -> Any:
     return ops.transpose(kernel, (0, 1, 3, 2))
 
 
-def stripes_of(kernel: Any, stripes: Any) -> Any:
+def stripe_rows(kernel: Any, stripes: Stripes) -> Any:
     """The stored form of a dense kernel, a tensor or an array."""
     channels = kernel.shape[2]
     rows = ops.reshape(ops.transpose(kernel, (0, 1, 3, 2)), (-1, channels))
@@ -43,31 +49,37 @@ class AsKernel:
         channels: the number of input channels.
     """
 
-    def __init__(self, stripes: Any, channels: Any) -> None:
+    def __init__(self, stripes: Stripes, channels: int) -> None:
         self.stripes = stripes
         self.channels = channels
 
-    def initializer(self, initializer: Any) -> Any:
+    def initializer(
+        self, initializer: Callable[..., Any]
+    ) -> Callable[..., Any]:
         """As the whole kernel would start: by its size, not by what is left."""
         rows, columns, filters = self.stripes.kept.shape
 
-        def start(shape: Any, dtype: Any = None) -> Any:
+        def start(shape: tuple[int, ...], dtype: Any = None) -> Any:
             whole = (rows, columns, self.channels, filters)
-            return stripes_of(initializer(whole, dtype), self.stripes)
+            return stripe_rows(initializer(whole, dtype), self.stripes)
 
         return start
 
-    def regularizer(self, regularizer: Any) -> Any:
+    def regularizer(
+        self, regularizer: Callable[..., Any] | None
+    ) -> Callable[..., Any] | None:
         if regularizer is None:
             return None
-        return lambda weights: regularizer(kernel_of(weights, self.stripes))
+        return lambda weights: regularizer(dense_kernel(weights, self.stripes))
 
-    def constraint(self, constraint: Any) -> Any:
+    def constraint(
+        self, constraint: Callable[..., Any] | None
+    ) -> Callable[..., Any] | None:
         if constraint is None:
             return None
 
         def constrained(weights: Any) -> Any:
-            kernel = constraint(kernel_of(weights, self.stripes))
-            return stripes_of(kernel, self.stripes)
+            kernel = constraint(dense_kernel(weights, self.stripes))
+            return stripe_rows(kernel, self.stripes)
 
         return constrained

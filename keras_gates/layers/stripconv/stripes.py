@@ -3,10 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
+
+# `(first, past the last)` of the rows, and of the columns, of a kernel.
+Box: TypeAlias = tuple[tuple[int, int], tuple[int, int]]
+# For each row, for each column of a kernel: numbers of filters.
+Lists: TypeAlias = Sequence[Sequence[Sequence[int]]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -21,12 +28,16 @@ class Stripes:
         kept: boolean array `(rows, columns, filters)`.
     """
 
-    kept: np.ndarray
+    kept: NDArray[np.bool_]
 
     @classmethod
     def from_lists(
-        cls, lists: Any, kernel_size: Any, filters: Any, owner: Any
-    ) -> Any:
+        cls,
+        lists: Lists,
+        kernel_size: tuple[int, int],
+        filters: int,
+        owner: str,
+    ) -> Stripes:
         """Stripes from lists, as a config holds them.
 
         Args:
@@ -54,7 +65,7 @@ class Stripes:
             )
         return cls(kept)
 
-    def lists(self) -> Any:
+    def lists(self) -> list[list[list[int]]]:
         """The stripes as lists that a JSON config can hold."""
         return [
             [np.flatnonzero(tap).tolist() for tap in row] for row in self.kept
@@ -66,21 +77,27 @@ class Stripes:
         return int(np.count_nonzero(self.kept))
 
     @property
-    def numbers(self) -> NDArray[np.int64]:
+    def numbers(self) -> NDArray[np.int32]:
         """Like `kept`: the row of each stripe, `count` where there is none."""
-        found = np.full(self.kept.shape, self.count, "int32")
-        found[self.kept] = np.arange(self.count)
-        return found
+        numbers = np.full(self.kept.shape, self.count, np.int32)
+        numbers[self.kept] = np.arange(self.count)
+        return numbers
 
     @property
-    def box(self) -> tuple[tuple[int, int], tuple[int, int]]:
-        """The smallest box of positions: `(first, past the last)` an axis."""
+    def box(self) -> Box:
+        """The smallest `Box` that holds all stripes."""
         rows = np.flatnonzero(self.kept.any(axis=(1, 2)))
         columns = np.flatnonzero(self.kept.any(axis=(0, 2)))
-        return tuple((int(x[0]), int(x[-1]) + 1) for x in (rows, columns))
+        return _span(rows), _span(columns)
 
 
-def _mask(lists: Any, kernel_size: Any, filters: Any) -> Any:
+def _span(positions: NDArray[np.intp]) -> tuple[int, int]:
+    return int(positions[0]), int(positions[-1]) + 1
+
+
+def _mask(
+    lists: Lists, kernel_size: tuple[int, int], filters: int
+) -> NDArray[np.bool_] | None:
     """The lists as a mask, or None if they don't fit."""
     kept = np.zeros((*kernel_size, filters), bool)
     if [len(row) for row in lists] != [kernel_size[1]] * kernel_size[0]:
@@ -96,6 +113,6 @@ def _mask(lists: Any, kernel_size: Any, filters: Any) -> Any:
     return kept
 
 
-def _shortened(lists: Any, most: Any = 200) -> Any:
+def _shortened(lists: Any, most: int = 200) -> str:
     text = repr(lists)
     return text if len(text) <= most else f"{text[:most]}..."

@@ -9,6 +9,7 @@ from typing import Any
 from keras import ops
 
 if TYPE_CHECKING:
+    from keras_gates.layers.stripconv.stripes import Box
     from keras_gates.layers.window import Window
 
 
@@ -17,21 +18,22 @@ class Trim:
     """How the kernel in a box reads what the whole one reads.
 
     Attributes:
-        box: `(first, past the last)` position on each axis.
+        box: the `Box` of the positions.
         padding: that of the convolution.
         pads: the zeros round its input on each axis, `(before, after)`, put
             there beforehand; pixels to cut off where they are negative.
     """
 
-    box: tuple
+    box: Box
     padding: str
-    pads: tuple = ((0, 0), (0, 0))
+    pads: tuple[tuple[int, int], ...] = ((0, 0), (0, 0))
 
     @property
     def kernel_size(self) -> tuple[int, int]:
-        return tuple(stop - start for start, stop in self.box)
+        (top, bottom), (left, right) = self.box
+        return bottom - top, right - left
 
-    def padded(self, x: Any, channel_axis: Any) -> Any:
+    def padded(self, x: Any, channel_axis: int) -> Any:
         """The input with these zeros round it, or without these pixels."""
         widths = [(0, 0), *self.pads]
         widths.insert(channel_axis % 4, (0, 0))
@@ -44,18 +46,19 @@ class Trim:
         return ops.pad(x, added) if max(map(max, added)) else x
 
 
-def trim(window: Window, box: tuple[tuple[int, int], tuple[int, int]]) -> Trim:
+def trim(window: Window, box: Box) -> Trim:
     """The `Trim` of a window to a box.
 
     The whole kernel where the padding depends on a size that is unknown.
     """
-    whole = tuple((0, taps) for taps in window.kernel)
+    rows, columns = window.kernel
+    whole = (0, rows), (0, columns)
     if box == whole or None in window.pads:
         return Trim(whole, window.padding)
     pads = tuple(
         (before - start * step, after - (taps - stop) * step)
         for (before, after), (start, stop), taps, step in zip(
-            window.pads, box, window.kernel, window.dilation, strict=True
+            window.known_pads, box, window.kernel, window.dilation, strict=True
         )
     )
     size = tuple(stop - start for start, stop in box)

@@ -133,7 +133,7 @@ class Finder:
         try:
             exact = self.decision.exact
             return set(
-                removable.offered(expand.read(model), model, exact).groups
+                removable.offered(expand.read(model), exact).groups
             )
         except ValueError:
             return set()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import Any
 
@@ -27,15 +28,15 @@ class Batch:
         size: how many samples there are.
     """
 
-    x: object
-    y: object
-    sample_weight: object
+    x: Any
+    y: Any
+    sample_weight: Any
     size: int
 
 
 def batches_of(
     model: keras.Model, data: Any, criterion: str, size: int
-) -> list[Any]:
+) -> Iterable[Batch]:
     """`Batch`es, a list or an iterator that is read once.
 
     A tuple is `(x, y, sample_weight)`, or the first of these; an array, a
@@ -62,7 +63,7 @@ def batches_of(
             f"The criterion {criterion!r} needs data. Pass data={what}, or an "
             "iterable of such batches."
         )
-    inputs = Inputs.of(model)
+    inputs = Inputs.of_model(model)
     if isinstance(data, (tuple, dict)) or _is_x(data, inputs):
         whole = _parts(data, criterion, inputs)
         batches = _split(whole, inputs.batch_size or size)
@@ -70,30 +71,33 @@ def batches_of(
     return _each(_iterable(data), criterion, inputs)
 
 
-def _is_x(data: Any, inputs: Any) -> Any:
+def _is_x(data: Any, inputs: Inputs) -> bool:
     """Whether data that are no tuple are x alone, and no batches."""
     return hasattr(data, "shape") or (
         isinstance(data, list) and inputs.are(data)
     )
 
 
-def _split(batch: Any, size: Any) -> Any:
-    def cut(arrays: Any, start: Any) -> Any:
+def _split(batch: Batch, size: int) -> list[Batch]:
+    def cut(arrays: Any, start: int) -> Any:
         return keras.tree.map_structure(
             lambda a: None if a is None else a[start : start + size], arrays
         )
 
-    parts = (batch.x, batch.y, batch.sample_weight)
     return [
         Batch(
-            *(cut(arrays, start) for arrays in parts),
-            size=min(size, batch.size - start),
+            cut(batch.x, start),
+            cut(batch.y, start),
+            cut(batch.sample_weight, start),
+            min(size, batch.size - start),
         )
         for start in range(0, batch.size, size)
     ]
 
 
-def _each(iterable: Any, criterion: Any, inputs: Any) -> Iterator[Any]:
+def _each(
+    iterable: Iterable[Any], criterion: str, inputs: Inputs
+) -> Iterator[Batch]:
     """The batches of an iterable, checked one by one."""
     empty = True
     for batch in iterable:
@@ -108,7 +112,7 @@ def _each(iterable: Any, criterion: Any, inputs: Any) -> Iterator[Any]:
         )
 
 
-def _sized(batch: Any, inputs: Any) -> Any:
+def _sized(batch: Batch, inputs: Inputs) -> Batch:
     """The batch, if the model takes as many samples."""
     if inputs.batch_size not in (None, batch.size):
         raise ValueError(
@@ -119,7 +123,7 @@ def _sized(batch: Any, inputs: Any) -> Any:
     return batch
 
 
-def _parts(given: Any, criterion: Any, inputs: Any) -> Any:
+def _parts(given: Any, criterion: str, inputs: Inputs) -> Batch:
     """A tuple, or x alone, as one `Batch`."""
     parts = given if isinstance(given, tuple) else (given,)
     if not 1 <= len(parts) <= len(_PARTS):
@@ -147,7 +151,7 @@ def _arrays(structure: Any, name: str) -> Any:
     )
 
 
-def _length(parts: Any) -> Any:
+def _length(parts: tuple[Any, ...]) -> int:
     """How many samples there are, the same in all parts."""
     lengths = {
         name: [len(a) for a in keras.tree.flatten(part) if a is not None]
@@ -155,19 +159,19 @@ def _length(parts: Any) -> Any:
     }
     every = {n for counts in lengths.values() for n in counts}
     if len(every) != 1 or not max(every):
-        told = "; ".join(
+        counted = "; ".join(
             f"{name}: {', '.join(map(str, counts))}"
             for name, counts in lengths.items()
             if counts
         )
         raise ValueError(
             "All arrays in `data` must have the same number of samples, at "
-            f"least one. Received: {told}."
+            f"least one. Received: {counted}."
         )
     return every.pop()
 
 
-def _iterable(data: Any) -> Any:
+def _iterable(data: Any) -> Iterable[Any]:
     """An iterable that ends.
 
     Raises:
@@ -194,4 +198,5 @@ def _iterable(data: Any) -> Any:
             "tf.data.Dataset, a keras.utils.PyDataset, a torch DataLoader, a "
             f"generator. Received: {data!r} (of type {type(data).__name__})."
         )
-    return data
+    iterable: Iterable[Any] = data
+    return iterable

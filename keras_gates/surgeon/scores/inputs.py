@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -22,30 +23,29 @@ class Inputs:
     """
 
     model: str
-    structure: object
-    names: tuple
+    structure: Any
+    names: tuple[str, ...]
 
     @classmethod
-    def of(cls, model: keras.Model) -> Any:
+    def of_model(cls, model: keras.Model) -> Inputs:
         structure, _ = gr.structures(model)
         tensors = keras.tree.flatten(structure)
         return cls(model.name, structure, tuple(t.name for t in tensors))
 
     @property
-    def tensors(self) -> Any:
-        return keras.tree.flatten(self.structure)
+    def tensors(self) -> list[keras.KerasTensor]:
+        return list(keras.tree.flatten(self.structure))
 
     @property
-    def batch_size(self) -> Any:
+    def batch_size(self) -> int | None:
         """The number of samples that the model is made for, or None."""
         sizes = [tensor.shape[0] for tensor in self.tensors]
         return next((size for size in sizes if size is not None), None)
 
-    def __str__(self) -> Any:
-        told = (f"'{t.name}' {tuple(t.shape)}" for t in self.tensors)
-        return ", ".join(told)
+    def __str__(self) -> str:
+        return ", ".join(f"'{t.name}' {tuple(t.shape)}" for t in self.tensors)
 
-    def are(self, data: Any) -> Any:
+    def are(self, data: Sequence[Any]) -> bool:
         """Whether a list is these inputs, and not batches of them."""
         flat = keras.tree.flatten(data)
         arrays = all(hasattr(a, "shape") or a is None for a in flat)
@@ -72,13 +72,18 @@ class Inputs:
         ]
         return keras.tree.pack_sequence_as(self.structure, arrays)
 
-    def _by_name(self, x: Any) -> Any:
+    def _by_name(self, x: dict[str, Any]) -> list[Any]:
         """The arrays of a dict, by the model's keys or its inputs' names."""
         if _skeleton(x) == _skeleton(self.structure):
-            return keras.tree.flatten(x)
+            return list(keras.tree.flatten(x))
         own = self.structure
-        flat = isinstance(own, dict) and len(own) == len(self.names)
-        keys = sorted(own) if flat and set(own) <= set(x) else self.names
+        keys: Sequence[str] = self.names
+        if (
+            isinstance(own, dict)
+            and len(own) == len(keys)
+            and set(own) <= set(x)
+        ):
+            keys = sorted(own)
         missing = [key for key in keys if key not in x]
         if missing:
             raise ValueError(
@@ -88,8 +93,8 @@ class Inputs:
             )
         return [x[key] for key in keys]
 
-    def _in_order(self, x: Any) -> Any:
-        flat = keras.tree.flatten(x)
+    def _in_order(self, x: Any) -> list[Any]:
+        flat = list(keras.tree.flatten(x))
         own = self.structure
         ordered = not isinstance(own, dict) or list(own) == sorted(own)
         if len(flat) == len(self.names) and (ordered or len(flat) == 1):
@@ -101,7 +106,7 @@ class Inputs:
             "sample_weight)."
         )
 
-    def _checked(self, value: Any, tensor: Any) -> Any:
+    def _checked(self, value: Any, tensor: keras.KerasTensor) -> Any:
         if value is None:
             if getattr(gr.input_layer(tensor), "optional", False):
                 return None
@@ -141,7 +146,7 @@ def array_of(value: Any, name: str) -> Any:
     return array
 
 
-def _fits(shape: Any, expected: Any) -> Any:
+def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:
     """Whether Keras takes samples of this shape; it mends a last axis of 1."""
     if len(shape) == len(expected) + 1 and shape[-1] == 1:
         shape = shape[:-1]
@@ -162,7 +167,7 @@ def _skeleton(value: Any) -> Any:
     return None
 
 
-def _described(x: Any) -> Any:
+def _described(x: Any) -> str:
     if hasattr(x, "shape"):
         return f"one array of shape {tuple(x.shape)}"
     if isinstance(x, (list, tuple)):

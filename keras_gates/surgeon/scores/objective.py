@@ -4,14 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Iterable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs import private
+
+if TYPE_CHECKING:
+    from keras_gates.surgeon.scores.batches import Batch
+    from keras_gates.surgeon.scores.probes import Nudge
 
 # Beside the gradient for wrong labels, one that is no more than this is made of
 # rounding. With its own soft outputs for labels, a small network was seen at
@@ -32,13 +40,13 @@ class Objective:
     """
 
     model: keras.Model
-    loss: object
-    weights: object = None
+    loss: Any
+    weights: Any = None
 
     @classmethod
-    def of(
+    def of_model(
         cls, model: keras.Model, loss: Any = None, weights: Any = None
-    ) -> Any:
+    ) -> Objective:
         """The loss that is given, or that of a compiled model.
 
         Raises:
@@ -58,7 +66,12 @@ class Objective:
         _say_what_is_left_out(model)
         return cls(model, model.loss, weights)
 
-    def gradients(self, copy: Any, nudges: Any, batches: Any) -> Any:
+    def gradients(
+        self,
+        copy: keras.Model,
+        nudges: Sequence[Nudge],
+        batches: Iterable[Batch],
+    ) -> list[NDArray[np.float64]]:
         """`sum |dL/dnudge|` over batches, an array for each.
 
         A step of plain SGD at rate 1 from zero is the gradient, on any
@@ -74,8 +87,8 @@ class Objective:
         count, wrong = 0, None
         for batch in batches:
             count += 1
-            found = self._step(copy, nudges, batch, batch.y, check=True)
-            for total, values in zip(sums, found, strict=True):
+            sizes = self._step(copy, nudges, batch, batch.y, check=True)
+            for total, values in zip(sums, sizes, strict=True):
                 total += values
             if wrong is None and batch.size > 1:
                 other = self._step(copy, nudges, batch, _wrong(batch.y))
@@ -83,7 +96,7 @@ class Objective:
         self._check(sum(float(v.sum()) for v in sums), count, wrong)
         return sums
 
-    def _compile(self, copy: Any, nudges: Any) -> None:
+    def _compile(self, copy: keras.Model, nudges: Sequence[Nudge]) -> None:
         own = {id(nudge) for nudge in nudges}
         layers = private.sublayers(copy)
         half = False
@@ -91,10 +104,10 @@ class Objective:
             half = half or getattr(layer, "compute_dtype", "") == "float16"
             if id(layer) not in own and not private.has_sublayers(layer):
                 layer.trainable = False
-        if gr.functional_of(copy) is copy:
+        functional = gr.functional_of(copy) is copy
+        if functional:
             # A gate may have been an output; losses go by its name.
-            names = gr.functional_of(self.model).output_names
-            copy.output_names = list(names)
+            copy.output_names = list(self._output_names)
         scale = _HALF_SCALE if half else None
         copy.compile(
             optimizer=keras.optimizers.SGD(1.0, loss_scale_factor=scale),
@@ -103,9 +116,19 @@ class Objective:
             auto_scale_loss=False,
         )
 
+    @property
+    def _output_names(self) -> list[str]:
+        model = gr.functional_of(self.model) or self.model
+        return list(model.output_names)
+
     def _step(
-        self, copy: Any, nudges: Any, batch: Any, y: Any, check: Any = False
-    ) -> Any:
+        self,
+        copy: keras.Model,
+        nudges: Sequence[Nudge],
+        batch: Batch,
+        y: Any,
+        check: bool = False,
+    ) -> list[NDArray[np.float64]]:
         """The size of the gradient of each nudge on a batch."""
         copy.reset_metrics()
         for nudge in nudges:
@@ -126,24 +149,24 @@ class Objective:
             )
         return [np.abs(ops.convert_to_numpy(n.nudge)) for n in nudges]
 
-    def _misfit(self, batch: Any, y: Any) -> Any:
+    def _misfit(self, batch: Batch, y: Any) -> str:
         _, structure = gr.structures(self.model)
         shapes = [tuple(t.shape) for t in keras.tree.flatten(structure)]
-        names = gr.functional_of(self.model).output_names
+        names = self._output_names
         pairs = zip(names, shapes, strict=True)
         outputs = ", ".join(f"{name!r} {shape}" for name, shape in pairs)
         weight = batch.sample_weight
         weighted = "" if weight is None else f", weights {_shapes(weight)}"
         return (
             f"The loss of '{self.model.name}' can't be taken of these labels. "
-            f"{_strange(self.loss, names)}{_strange(self.weights, names)}"
-            f"It has the outputs {outputs}, the loss {_told(self.loss)} and "
-            f"loss_weights={self.weights!r}. Received: y {_shapes(y)}"
+            f"{_misnamed(self.loss, names)}{_misnamed(self.weights, names)}"
+            f"It has the outputs {outputs}, the loss {_as_written(self.loss)} "
+            f"and loss_weights={self.weights!r}. Received: y {_shapes(y)}"
             f"{weighted}. Pass them as `fit` takes them: in the structure of "
             "the outputs, or as a dict by their names."
         )
 
-    def _check(self, total: Any, count: Any, wrong: Any) -> None:
+    def _check(self, total: float, count: int, wrong: float | None) -> None:
         """Warn where the gradients are made of rounding.
 
         Where they are all 0, so are the scores, and `score` says it.
@@ -198,24 +221,26 @@ def _wrong(y: Any) -> Any:
     return keras.tree.map_structure(rolled, y)
 
 
-def _strange(given: Any, names: Any) -> Any:
+def _misnamed(given: Any, names: Sequence[str]) -> str:
     """What of losses, or of their weights, fits no output or is no loss."""
-    found = []
+    faults = []
     if isinstance(given, dict):
-        found = [
+        faults = [
             f"{key!r} is not the name of an output. "
             for key in given.keys() - set(names)
         ]
         lacking = [name for name in names if name not in given]
         if lacking:
-            found += [f"Nothing is given for {', '.join(map(repr, lacking))}. "]
+            faults += [
+                f"Nothing is given for {', '.join(map(repr, lacking))}. "
+            ]
     for one in keras.tree.flatten(given):
         if isinstance(one, str):
             try:
                 keras.losses.get(one)
             except ValueError:
-                found.append(f"{one!r} is not a loss of Keras. ")
-    return "".join(found)
+                faults.append(f"{one!r} is not a loss of Keras. ")
+    return "".join(faults)
 
 
 def _shapes(structure: Any) -> Any:
@@ -224,7 +249,7 @@ def _shapes(structure: Any) -> Any:
     )
 
 
-def _told(loss: Any) -> Any:
+def _as_written(loss: Any) -> Any:
     """A loss as a user would write it."""
     return keras.tree.map_structure(
         lambda x: getattr(x, "name", getattr(x, "__name__", x)), loss

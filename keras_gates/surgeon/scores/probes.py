@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -16,17 +17,19 @@ class Meter(keras.layers.Layer):
         axis: the axis of the channels.
     """
 
-    def __init__(self, measure: Any, axis: int, **kwargs: Any) -> None:
+    def __init__(
+        self, measure: Callable[[Any], Any], axis: int, **kwargs: Any
+    ) -> None:
         # What it watches goes on as it is, in whatever precision.
         super().__init__(dtype="float32", autocast=False, **kwargs)
         self.measure = measure
         self.axis = axis
 
-    def compute_output_spec(self, x: Any) -> Any:
+    def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
         # Keras takes `2 * x` for sparse; nothing is measured on symbols.
         return keras.KerasTensor(x.shape, x.dtype)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         self.sums = self.add_weight(
             shape=(input_shape[self.axis],),
             initializer="zeros",
@@ -36,9 +39,9 @@ class Meter(keras.layers.Layer):
     def call(self, x: Any) -> Any:
         axis = self.axis % len(x.shape)
         rest = [a for a in range(len(x.shape)) if a != axis]
-        found = ops.mean(ops.cast(self.measure(x), "float32"), axis=rest)
+        means = ops.mean(ops.cast(self.measure(x), "float32"), axis=rest)
         self.sums.assign(
-            self.sums + found * ops.cast(ops.shape(x)[0], "float32")
+            self.sums + means * ops.cast(ops.shape(x)[0], "float32")
         )
         return x
 
@@ -53,14 +56,14 @@ class Nudge(keras.layers.Layer):
         axis: the axis of the channels, or None for one nudge for all.
     """
 
-    def __init__(self, axis: int, **kwargs: Any) -> None:
+    def __init__(self, axis: int | None, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.axis = axis
 
-    def compute_output_spec(self, x: Any) -> Any:
+    def compute_output_spec(self, x: keras.KerasTensor) -> keras.KerasTensor:
         return keras.KerasTensor(x.shape, self.compute_dtype)
 
-    def build(self, input_shape: Any) -> None:
+    def build(self, input_shape: tuple[int | None, ...]) -> None:
         shape = () if self.axis is None else (input_shape[self.axis],)
         self.nudge = self.add_weight(
             shape=shape, initializer="zeros", dtype="float32", autocast=False

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
+from collections.abc import Callable
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -25,9 +28,11 @@ from keras_gates.surgeon.solving import removable
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
-    from keras_gates.surgeon.gates.groups import Group
+    from keras_gates.graphs.patterns import Patterns
+    from keras_gates.surgeon.scores.batches import Batch
+    from keras_gates.surgeon.scores.weights import Criterion
 
-_WEIGHTS = {
+_WEIGHTS: dict[str, Criterion] = {
     "l1": weights.l1,
     "l2": weights.l2,
     "fpgm": weights.geometric_median,
@@ -35,7 +40,7 @@ _WEIGHTS = {
 }
 _DATA = {"apoz": activations.apoz, "mean": activations.mean_activation}
 CRITERIA = (*_WEIGHTS, *_DATA, "taylor", "random")
-_NORMALIZE = {
+_NORMALIZE: dict[str | None, Callable[[NDArray[np.float64]], Any]] = {
     None: lambda values: 1.0,
     "mean": np.mean,
     "max": np.max,
@@ -68,8 +73,8 @@ def score(
     data: Any = None,
     *,
     of: str = "groups",
-    normalize: str = "mean",
-    ignore: tuple[Any, ...] = (),
+    normalize: str | None = "mean",
+    ignore: Patterns = (),
     loss: Any = None,
     loss_weights: Any = None,
     batch_size: int = 32,
@@ -79,7 +84,7 @@ def score(
     """Score channels that have no gates, for `plan` and `prune`.
 
     Channels that can only go together are scored together: those of a
-    layer, of the normalisation behind it, of all layers along a residual
+    layer, of the normalization after it, of all layers along a residual
     stream, and of what reads them.
 
     Args:
@@ -151,20 +156,41 @@ def score(
     batches = batches_of(model, data, criterion, batch_size)
     objective = None
     if criterion == "taylor":
-        objective = Objective.of(model, loss, loss_weights)
-    how = (criterion, batches, objective, seed)
+        objective = Objective.of_model(model, loss, loss_weights)
+    request = _Request(criterion, ignore, exact, batches, objective, seed)
     if of == "gates":
-        found = _of_gates(graph, ignore, *how)
+        scores = _gate_scores(graph, request)
     else:
-        found = _of_groups(graph, model, ignore, exact, *how)
-    _check_found(found, criterion, of)
+        scores = _group_scores(graph, model, request)
+    _check_scores(scores, criterion, of)
     return {
         name: values / (_NORMALIZE[normalize](values) or 1.0)
-        for name, values in found.items()
+        for name, values in scores.items()
     }
 
 
-def _check(criterion: str, of: str, normalize: str) -> None:
+@dataclasses.dataclass(frozen=True)
+class _Request:
+    """What `score` is asked for.
+
+    Attributes:
+        criterion: one of `CRITERIA`.
+        ignore: as in `score`.
+        exact: as in `score`.
+        batches: the data; nothing where the criterion needs none.
+        objective: what is differentiated, for "taylor"; else None.
+        seed: as in `score`.
+    """
+
+    criterion: str
+    ignore: Patterns
+    exact: bool
+    batches: Iterable[Batch]
+    objective: Objective | None
+    seed: int
+
+
+def _check(criterion: str, of: str, normalize: str | None) -> None:
     if criterion not in CRITERIA:
         raise ValueError(
             f"Unknown criterion {criterion!r}. Expected one of "
@@ -184,60 +210,51 @@ def _check(criterion: str, of: str, normalize: str) -> None:
         )
 
 
-def _of_groups(
-    graph: Graph,
-    model: keras.Model,
-    ignore: tuple[Any, ...],
-    exact: bool,
-    criterion: str,
-    batches: list[Any],
-    objective: Any,
-    seed: int,
+def _group_scores(
+    graph: Graph, model: keras.Model, request: _Request
 ) -> dict[str, NDArray[np.float64]]:
-    every = removable.offered(graph, model, exact)
-    out = ignored.groups_of(ignore, every)
-    names = _left(every.groups, out, "groups")
-    if criterion in _WEIGHTS:
-        each = _WEIGHTS[criterion](every)
-        found = {n: each[every.groups[n].units] for n in names}
-        return _known(found, criterion)
-    if criterion == "random":
-        rng = np.random.default_rng(seed)
-        found = {n: rng.random(g.shape) for n, g in every.groups.items()}
-        return {n: found[n] for n in names}
-    groups.insert(graph, every)
-    if criterion == "taylor":
-        flat = taylor.of_groups(graph, batches, objective)
+    offered = removable.offered(graph, request.exact)
+    found = offered.groups
+    out = ignored.group_names(request.ignore, offered)
+    names = _left(found, out, "groups")
+    if request.criterion in _WEIGHTS:
+        each = _WEIGHTS[request.criterion](offered)
+        scores = {n: each[found[n].units] for n in names}
+        return _known(scores, request.criterion)
+    if request.criterion == "random":
+        rng = np.random.default_rng(request.seed)
+        scores = {n: rng.random(group.shape) for n, group in found.items()}
+        return {n: scores[n] for n in names}
+    # Read again: `offered` may have put gates of groups that can't go into it.
+    graph = expand.read(model)
+    every = groups.find(graph, request.exact)
+    groups.insert(graph, groups.without(every, every.groups.keys() - found))
+    if request.objective is not None:
+        flat = taylor.unit_scores(graph, request.batches, request.objective)
     else:
-        flat = _DATA[criterion](graph, batches)
-    ends = {n: every.groups[n].start for n in names}
-    return {
-        n: flat[e : e + every.groups[n].units.size] for n, e in ends.items()
-    }
+        flat = _DATA[request.criterion](graph, request.batches)
+    return {n: flat[found[n].start :][: found[n].units.size] for n in names}
 
 
-def _of_gates(
-    graph: Graph,
-    ignore: Any,
-    criterion: Any,
-    batches: Any,
-    objective: Any,
-    seed: Any,
-) -> Any:
-    out = set()
-    if patterns.listed(ignore):
+def _gate_scores(
+    graph: Graph, request: _Request
+) -> dict[str, NDArray[np.float64]]:
+    out: set[str] = set()
+    if patterns.listed(request.ignore):
         labelling = label(graph, selections=False)
-        out = ignored.gates_of(ignore, labelling)
-    if criterion == "random":
-        rng = np.random.default_rng(seed)
-        found = {n: rng.random(s.shape) for n, s in gates_of(graph).items()}
+        out = ignored.gate_paths(request.ignore, labelling)
+    if request.objective is not None:
+        scores = taylor.gate_scores(graph, request.batches, request.objective)
     else:
-        found = taylor.of_gates(graph, batches, objective)
-    return {name: found[name] for name in _left(found, out, "gates")}
+        rng = np.random.default_rng(request.seed)
+        gates = gates_of(graph).items()
+        scores = {name: rng.random(gate.shape) for name, gate in gates}
+    return {name: scores[name] for name in _left(scores, out, "gates")}
 
 
-def _left(names: dict[str, Group], out: set[Any], of: str) -> list[str]:
+def _left(names: Iterable[str], out: set[str], of: str) -> list[str]:
     """The names of all that is not ignored."""
+    names = list(names)
     left = [name for name in names if name not in out]
     if names and not left:
         raise ValueError(
@@ -248,47 +265,47 @@ def _left(names: dict[str, Group], out: set[Any], of: str) -> list[str]:
 
 
 def _known(
-    found: dict[str, NDArray[np.float64]], criterion: str
+    scores: dict[str, NDArray[np.float64]], criterion: str
 ) -> dict[str, NDArray[np.float64]]:
     """The groups that have a score by their weights; the others stay whole."""
-    lost = [name for name, values in found.items() if np.isnan(values).all()]
-    part = [n for n, values in found.items() if np.isnan(values).any()]
+    lost = [name for name, values in scores.items() if np.isnan(values).all()]
+    part = [n for n, values in scores.items() if np.isnan(values).any()]
     what = "gamma" if criterion == "batch_norm" else "kernel"
-    if len(part) == len(found):
+    if len(part) == len(scores):
         raise ValueError(
             f"No group has a {what} for each channel, which {criterion!r} "
-            f"scores: {_told(part)}. Score by another criterion."
+            f"scores: {_first_names(part)}. Score by another criterion."
         )
     if part:
         also = " or only some" if part != lost else ""
         warnings.warn(
-            f"{len(part)} of {len(found)} groups have no score by "
+            f"{len(part)} of {len(scores)} groups have no score by "
             f"{criterion!r}, since their channels have no {what}{also}, and "
-            f"stay whole: {_told(part)}.",
+            f"stay whole: {_first_names(part)}.",
             UserWarning,
             stacklevel=4,
         )
-    return {name: v for name, v in found.items() if name not in part}
+    return {name: v for name, v in scores.items() if name not in part}
 
 
-def _check_found(
-    found: dict[str, NDArray[np.float64]], criterion: str, of: str
+def _check_scores(
+    scores: dict[str, NDArray[np.float64]], criterion: str, of: str
 ) -> None:
     """Refuse scores that are no numbers; warn of those that rank nothing."""
-    bad = [n for n, values in found.items() if not np.isfinite(values).all()]
+    bad = [n for n, values in scores.items() if not np.isfinite(values).all()]
     if bad:
         raise ValueError(
-            f"The {criterion!r} scores of {_told(bad)} are not finite: the "
-            "data, the loss or the weights hold NaN or infinity, or overflow. "
-            "Look at these first."
+            f"The {criterion!r} scores of {_first_names(bad)} are not finite: "
+            "the data, the loss or the weights hold NaN or infinity, or "
+            "overflow. Look at these first."
         )
-    alike = [n for n, v in found.items() if v.size > 1 and _alike(v)]
+    alike = [n for n, v in scores.items() if v.size > 1 and _alike(v)]
     if alike:
         remedy = _REMEDIES.get(criterion, _REMEDIES[None])
         warnings.warn(
             f"All {criterion!r} scores are equal within {len(alike)} of "
-            f"{len(found)} {of}, so which of their channels are closed is "
-            f"arbitrary: {_told(alike)}. {remedy}",
+            f"{len(scores)} {of}, so which of their channels are closed is "
+            f"arbitrary: {_first_names(alike)}. {remedy}",
             UserWarning,
             stacklevel=3,
         )
@@ -296,10 +313,10 @@ def _check_found(
 
 def _alike(values: NDArray[np.float64]) -> bool:
     """Whether scores differ by rounding alone."""
-    return np.ptp(values) <= _ROUNDING * np.abs(values).max()
+    return bool(np.ptp(values) <= _ROUNDING * np.abs(values).max())
 
 
-def _told(names: Any) -> Any:
+def _first_names(names: list[str]) -> str:
     more = len(names) - _MOST
     tail = f" and {more} more" if more > 0 else ""
     return ", ".join(map(repr, names[:_MOST])) + tail

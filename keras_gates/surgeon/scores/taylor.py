@@ -7,11 +7,13 @@ https://arxiv.org/abs/1611.06440).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.surgeon.gates import groups
@@ -20,7 +22,12 @@ from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.scores.probes import Nudge
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.rewrite import Recall
+    from keras_gates.surgeon.rules.virtual import VirtualGate
+    from keras_gates.surgeon.scores.batches import Batch
+    from keras_gates.surgeon.scores.objective import Objective
 
 _L = keras.layers
 _RANDOM = (
@@ -30,7 +37,9 @@ _RANDOM = (
 )
 
 
-def of_groups(graph: Graph, batches: Any, objective: Any) -> Any:
+def unit_scores(
+    graph: Graph, batches: Iterable[Batch], objective: Objective
+) -> NDArray[np.float64]:
     """`sum |a * dL/da|` over batches of each unit, and over its places.
 
     Args:
@@ -38,36 +47,40 @@ def of_groups(graph: Graph, batches: Any, objective: Any) -> Any:
         batches: `Batch`es; read once.
         objective: the `Objective`.
     """
-    nudges = []
+    nudges: list[tuple[VirtualGate, Nudge]] = []
 
-    def nudged(gate: Any, x: Any) -> Any:
+    def nudged(gate: VirtualGate, x: keras.KerasTensor) -> keras.KerasTensor:
         nudge = Nudge(gate.axis, dtype=gate.dtype_policy)
         nudges.append((gate, nudge))
         return nudge(x)
 
     model = with_gates(graph, nudged, _without_noise)
-    found = objective.gradients(model, [n for _, n in nudges], batches)
+    sizes = objective.gradients(model, [n for _, n in nudges], batches)
     sums = np.zeros(groups.size(graph))
-    for (gate, _), values in zip(nudges, found, strict=True):
+    for (gate, _), values in zip(nudges, sizes, strict=True):
         inside = gate.units >= 0
         np.add.at(sums, gate.units[inside], values[inside])
     return sums
 
 
-def of_gates(graph: Graph, batches: Any, objective: Any) -> Any:
+def gate_scores(
+    graph: Graph, batches: Iterable[Batch], objective: Objective
+) -> dict[str, NDArray[np.float64]]:
     """`{path: sum |a * dL/da|}` over batches, of the factors of each gate."""
-    sites, nudges = {}, {}
+    # By id: a gate of the user's class may compare by value.
+    first_calls: dict[int, Call] = {}
+    nudges: dict[str, Nudge] = {}
     for call in graph.calls:
         if rule_of(call).is_gate:
-            sites.setdefault(id(call.op), call)
-    if not sites:
+            first_calls.setdefault(id(call.op), call)
+    if not first_calls:
         raise ValueError(
             f"Model '{graph.model.name}' has no gates to score. Put some into "
             'it with keras_gates.insert_gates, or score of="groups".'
         )
 
-    def nudged(recall: Any) -> Any:
-        call = sites.get(id(recall.op))
+    def nudged(recall: Recall) -> Any:
+        call = first_calls.get(id(recall.op))
         if call is None:
             return _without_noise(recall)
         if call.path not in nudges:
@@ -76,10 +89,10 @@ def of_gates(graph: Graph, batches: Any, objective: Any) -> Any:
         return nudges[call.path](recall())
 
     model = rewrite(graph, nudged, stock=True)
-    found = objective.gradients(model, list(nudges.values()), batches)
-    return dict(zip(nudges, found, strict=True))
+    sizes = objective.gradients(model, list(nudges.values()), batches)
+    return dict(zip(nudges, sizes, strict=True))
 
 
-def _without_noise(recall: Any) -> Any:
+def _without_noise(recall: Recall) -> Any:
     """Dropout passed over: scores are for the network in inference."""
     return recall.args[0] if isinstance(recall.op, _RANDOM) else None

@@ -7,9 +7,12 @@ narrow ones.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import NamedTuple
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -21,9 +24,27 @@ from keras_gates.surgeon.rules.rule import named_weights
 if TYPE_CHECKING:
     from keras_gates.surgeon.gates.groups import Groups
     from keras_gates.surgeon.passes.label import Labelling
+    from keras_gates.surgeon.passes.label import Step
+
+# From the `Groups` of a graph to a score for each class of their labelling;
+# NaN for one that nothing of is looked at.
+Criterion: TypeAlias = "Callable[[Groups], NDArray[np.float64]]"
 
 
-def l1(found: Any) -> Any:
+class Kernel(NamedTuple):
+    """A kernel, along one of the axes that channels are on.
+
+    `role` is "out" for the axis of what it makes, else one of what it reads;
+    `units` are those along that axis.
+    """
+
+    array: NDArray[Any]
+    axis: int
+    role: str
+    units: NDArray[np.integer[Any]]
+
+
+def l1(found: Groups) -> NDArray[np.float64]:
     """The mean of `sum |w|` over the kernel slices of each unit."""
     return _of_kernels(found, np.abs)
 
@@ -33,20 +54,21 @@ def l2(found: Groups) -> NDArray[np.float64]:
     return _of_kernels(found, np.square, np.sqrt)
 
 
-def geometric_median(found: Any) -> Any:
+def geometric_median(found: Groups) -> NDArray[np.float64]:
     """The sum of distances to the other filters of a layer (FPGM)."""
     total = _Mean(found.labelling)
-    for array, axis, role, ids in _kernels(found):
-        if role == "out":
-            rows = np.moveaxis(array, axis, 0).astype("float64")
-            total.add(ids, _distances(rows.reshape(len(rows), -1)))
+    for kernel in _kernels(found):
+        if kernel.role == "out":
+            rows = np.moveaxis(kernel.array, kernel.axis, 0).astype("float64")
+            distances = _distances(rows.reshape(len(rows), -1))
+            total.add(kernel.units, distances)
     return total.mean()
 
 
-def batch_norm(found: Any) -> Any:
+def batch_norm(found: Groups) -> NDArray[np.float64]:
     """The mean of `|gamma|` (Network Slimming's score)."""
     total = _Mean(found.labelling)
-    for step in _once(found.labelling):
+    for step in _first_calls(found.labelling):
         source = step.rule.source(step.call)
         ids = step.flow.roles.get("channel")
         if source is None or source.kind != "batch_norm" or ids is None:
@@ -56,23 +78,25 @@ def batch_norm(found: Any) -> Any:
 
 
 def _of_kernels(
-    found: Groups, size: Any, root: Any = np.asarray
+    found: Groups,
+    size: Callable[[NDArray[Any]], NDArray[Any]],
+    root: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray,
 ) -> NDArray[np.float64]:
     """The mean over kernels of `root` of the sums of `size` of each slice."""
     total = _Mean(found.labelling)
-    last, sizes = None, None
-    for array, axis, _, ids in _kernels(found):
+    last, sizes = None, np.zeros(0)
+    for array, axis, _, units in _kernels(found):
         if array is not last:
-            single = np.promote_types(array.dtype, "float32")
+            single = np.promote_types(array.dtype, np.float32)
             last, sizes = array, size(array.astype(single, copy=False))
         rest = tuple(a for a in range(array.ndim) if a != axis)
-        total.add(ids, root(sizes.sum(axis=rest, dtype="float64")))
+        total.add(units, root(sizes.sum(axis=rest, dtype=np.float64)))
     return total.mean()
 
 
-def _kernels(found: Groups) -> Iterator[Any]:
-    """`(kernel, axis, role, units along it)` for all axes of channels."""
-    for step in _once(found.labelling):
+def _kernels(found: Groups) -> Iterator[Kernel]:
+    """All kernels, along each axis of channels."""
+    for step in _first_calls(found.labelling):
         axes = step.rule.axes_of(step.call)
         for part in step.rule.parts(step.call.op):
             for name, weight in named_weights(part, axes):
@@ -85,23 +109,25 @@ def _kernels(found: Groups) -> Iterator[Any]:
                     axis = array.ndim - len(own) + own.index(role)
                     ids = step.flow.roles[role]
                     if len(ids) == array.shape[axis]:
-                        yield array, axis, role, ids
+                        yield Kernel(array, axis, role, ids)
                 if "gates" in own and "gates" in step.flow.roles:
                     # A recurrent unit has a column in each gate's part.
                     ids = step.flow.roles["out"]
                     columns = array.reshape(*array.shape[:-1], -1, len(ids))
-                    yield columns, columns.ndim - 1, "out", ids
+                    yield Kernel(columns, columns.ndim - 1, "out", ids)
 
 
-def _distances(rows: Any) -> Any:
+def _distances(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    """For each row, the sum of its distances to the others."""
     squares = (rows**2).sum(axis=1)
     apart = squares[:, None] + squares - 2 * rows @ rows.T
-    return np.sqrt(np.maximum(apart, 0.0)).sum(axis=1)
+    distances: NDArray[np.float64] = np.sqrt(np.maximum(apart, 0.0)).sum(axis=1)
+    return distances
 
 
-def _once(labelling: Labelling) -> Iterator[Any]:
+def _first_calls(labelling: Labelling) -> Iterator[Step]:
     """The steps of each layer's first call."""
-    seen = set()
+    seen: set[int] = set()
     for step in labelling.steps:
         op = step.call.op
         layer = step.position is None and isinstance(op, keras.Layer)
@@ -118,11 +144,15 @@ class _Mean:
         self.sums = np.zeros(len(self.classes))
         self.counts = np.zeros(len(self.classes))
 
-    def add(self, ids: NDArray[np.int64], values: NDArray[np.float64]) -> None:
+    def add(
+        self, ids: NDArray[np.integer[Any]], values: NDArray[np.floating[Any]]
+    ) -> None:
         np.add.at(self.sums, self.classes[ids], values)
         np.add.at(self.counts, self.classes[ids], 1)
 
     def mean(self) -> NDArray[np.float64]:
         """The means; NaN for a class that nothing was added for."""
         with np.errstate(invalid="ignore"):
-            return self.sums / np.where(self.counts, self.counts, np.nan)
+            counts = np.where(self.counts > 0, self.counts, np.nan)
+            means: NDArray[np.float64] = self.sums / counts
+        return means

@@ -32,6 +32,7 @@ from keras_gates.surgeon.solving.bars import few
 from keras_gates.surgeon.solving.bars import remedies
 from keras_gates.surgeon.solving.bars import sizes
 from keras_gates.surgeon.solving.bars import weight_roles
+from keras_gates.surgeon.solving.plain import reads_plainly
 from keras_gates.thresholds import Factors
 
 if TYPE_CHECKING:
@@ -114,6 +115,8 @@ def places(solution: Solution) -> Iterator[FactorPlaces]:
         for name in solution.closed
         if name in sources and name not in graph.groups
     )
+    grouped = [name for name in graph.groups if name in solution.closed]
+    holder = _holders(graph, grouped)
     for step in labelling.steps:
         ids = step.flow.roles.get("channel")
         if ids is None or step.is_selection:
@@ -124,10 +127,21 @@ def places(solution: Solution) -> Iterator[FactorPlaces]:
             yield FactorPlaces(gate, step, np.arange(own.size), own)
         if not isinstance(step.call.op, VirtualGate):
             continue
-        for name in graph.groups.keys() & solution.closed.keys():
-            at, inside = groups.inside(graph.groups[name], step.call.op.units)
-            if inside.any():
-                yield FactorPlaces(name, step, at[inside], own[inside])
+        units = step.call.op.units
+        holders = np.where(units < 0, -1, holder[units])
+        for number in np.unique(holders[holders >= 0]):
+            here, name = holders == number, grouped[number]
+            at = units[here] - graph.groups[name].start
+            yield FactorPlaces(name, step, at, own[here])
+
+
+def _holders(graph: Graph, names: list[str]) -> NDArray[np.intp]:
+    """For each unit of a graph, which of these groups it is in; -1 for none."""
+    found = np.full(groups.size(graph) + 1, -1)
+    for number, name in enumerate(names):
+        group = graph.groups[name]
+        found[group.start : group.start + group.units.size] = number
+    return found
 
 
 def never(
@@ -248,28 +262,29 @@ def parameters(decision: Decision, before: bool = False) -> int:
     return total
 
 
-def offered(graph: Graph, model: keras.Model, exact: bool = True) -> Groups:
+def offered(graph: Graph, exact: bool = True) -> Groups:
     """The `Groups` of a graph without those whose closing removes nothing.
 
     Args:
-        graph: the `Graph` of the model.
-        model: the model, read again for a trial: that puts gates into it.
+        graph: the `Graph` of a model, freshly read. It gets virtual gates,
+            where the closing has to be tried.
         exact: as in `solve`.
 
     Raises:
         ValueError: there is no other group; it names what bars.
     """
-    trial = expand.read(model)
-    groups.insert(trial, groups.find(trial, exact))
-    vain = never(trial, trial.groups, exact=exact, wholly=True)
     every = groups.find(graph, exact)
+    if every.groups and reads_plainly(every.labelling, exact):
+        return every
+    groups.insert(graph, every)
+    vain = never(graph, graph.groups, exact=exact, wholly=True)
     left = {
         name: group
         for name, group in every.groups.items()
         if not vain.get(name, np.zeros(1, bool)).all()
     }
     if not left:
-        raise ValueError(no_channel(trial, exact))
+        raise ValueError(no_channel(graph, exact))
     return dataclasses.replace(every, groups=left)
 
 

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import numbers
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
@@ -37,7 +39,7 @@ _NO_MATTER = {
 }
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
 class Wanted:
     """Channels to delete from one layer.
 
@@ -46,7 +48,7 @@ class Wanted:
         tied: whether those of other layers that are tied to them go too.
     """
 
-    channels: object
+    channels: Sequence[int] | NDArray[np.integer[Any]]
     tied: bool = False
 
 
@@ -101,7 +103,7 @@ def _step(labelling: Labelling, path: str) -> Step:
     return next(step for step in labelling.steps if step.path == path)
 
 
-def _ids(labelling: Labelling, path: str) -> NDArray[np.int64]:
+def _ids(labelling: Labelling, path: str) -> NDArray[np.intp]:
     """The units of the channels that a layer puts out."""
     step = _step(labelling, path)
     ids = _channels(step)
@@ -111,13 +113,13 @@ def _ids(labelling: Labelling, path: str) -> NDArray[np.int64]:
     return ids
 
 
-def _channels(step: Step) -> NDArray[np.int64]:
+def _channels(step: Step) -> NDArray[np.intp] | None:
     return step.flow.roles.get("out", step.flow.roles.get("channel"))
 
 
 def _positions(
     labelling: Labelling, path: str, wanted: Wanted
-) -> NDArray[np.int64]:
+) -> NDArray[np.intp]:
     """Sorted positions, counted from 0."""
     count = len(_ids(labelling, path))
     channels = np.asarray(wanted.channels).reshape(-1).tolist()
@@ -133,23 +135,23 @@ def _positions(
             f"Channels of '{path}' are out of range: it has {count}. "
             f"Received: {channels}."
         )
-    found = sorted(c % count for c in channels)
-    if len(set(found)) < len(found):
+    positions = sorted(c % count for c in channels)
+    if len(set(positions)) < len(positions):
         raise ValueError(
             f"Channels of '{path}' are given twice. Received: {channels}."
         )
-    if len(found) == count:
+    if len(positions) == count:
         raise ValueError(
             f"These are all {count} channels of '{path}'. Leave one, or take "
             "the layer out with delete_layer."
         )
-    return np.array(found, int)
+    return np.array(positions, np.intp)
 
 
 def _check_readers(
     labelling: Labelling,
     gone: NDArray[np.bool_],
-    asked: dict[str, NDArray[np.int64]],
+    asked: dict[str, NDArray[np.intp]],
 ) -> None:
     """Refuse what can't be read with fewer channels."""
     classes = labelling.classes
@@ -175,21 +177,22 @@ def _check_readers(
 def _check_ties(
     labelling: Labelling,
     gone: NDArray[np.bool_],
-    asked: dict[str, NDArray[np.int64]],
+    asked: dict[str, NDArray[np.intp]],
     along: NDArray[np.bool_],
 ) -> None:
     """Refuse to delete channels of a layer that nobody named."""
-    found = {}
+    others: dict[str, list[int]] = {}
     for step in labelling.steps:
         mints = step.flow.mixes and "out" in step.flow.roles
         if not mints and step.path not in asked:
             continue
         own = labelling.classes[_channels(step)]
         stray = gone[own] & ~along[own]
-        stray[asked.get(step.path, [])] = False
+        if step.path in asked:
+            stray[asked[step.path]] = False
         if stray.any():
-            found[step.path] = np.flatnonzero(stray).tolist()
-    if not found:
+            others[step.path] = np.flatnonzero(stray).tolist()
+    if not others:
         return
     ties = [
         f"'{step.path}'"
@@ -199,7 +202,7 @@ def _check_ties(
     ]
     where = f" They meet in {', '.join(ties)}." if ties else ""
     given = (f"{p.tolist()} of '{name}'" for name, p in asked.items())
-    group = (f"{positions} of '{name}'" for name, positions in found.items())
+    group = (f"{positions} of '{name}'" for name, positions in others.items())
     raise ValueError(
         f"Channels {', '.join(given)} can only go together with channels "
         f"{', '.join(group)}.{where} Pass tied=True to delete the whole "

@@ -5,11 +5,14 @@ Hu et al. 2016, https://arxiv.org/abs/1607.03250.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import ArrayLike
+from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.rules import rule_of
@@ -19,18 +22,22 @@ from keras_gates.surgeon.surgery.nodes import sites_of
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Site
 
 _L = keras.layers
 _ACTIVATIONS = (_L.ReLU, _L.LeakyReLU, _L.PReLU, _L.ELU, _L.Softmax)
 
 
 def get_apoz(
-    model: keras.Model, layer: keras.Layer, x_val: Any, node_indices: Any = None
-) -> Any:
+    model: keras.Model,
+    layer: keras.Layer | str,
+    x_val: Any,
+    node_indices: Sequence[int] | None = None,
+) -> NDArray[np.float64]:
     """The share of zeros among a layer's activations, for each channel.
 
-    Activations are taken behind the next nonlinear activation: the layer's
-    own, or that of a layer behind it (a batch normalisation may be between).
+    Activations are taken after the next nonlinear activation: the layer's
+    own, or that of a layer after it (a batch normalization may be between).
 
     Args:
         model: A built Functional or Sequential model.
@@ -51,6 +58,8 @@ def get_apoz(
     Example:
     >>> import keras
     >>> import numpy as np
+    from numpy.typing import ArrayLike
+    from numpy.typing import NDArray
     >>> import keras_gates as kg
     >>> model = keras.Sequential(
     ...     [
@@ -69,21 +78,21 @@ def get_apoz(
     tensors = [_activation(graph, site) for site in own]
     watched = keras.Model(gr.structures(model)[0], tensors)
     axis = channel_axis(own[0].op, len(tensors[0].shape))
-    totals, samples = 0, 0
+    totals, samples = np.zeros(()), 0
     for batch in batches_of(model, x_val, "apoz", 32):
-        found = watched(batch.x, training=False)
-        zeros = [_zeros(y, axis) for y in keras.tree.flatten(found)]
+        outputs = watched(batch.x, training=False)
+        zeros = [_zeros(y, axis) for y in keras.tree.flatten(outputs)]
         totals = totals + np.mean(zeros, axis=0) * batch.size
         samples += batch.size
-    return totals / samples
+    return np.asarray(totals / samples)
 
 
 def high_apoz(
-    apoz: Any,
-    method: Any = "std",
-    cutoff_std: Any = 1,
-    cutoff_absolute: Any = 0.99,
-) -> Any:
+    apoz: ArrayLike,
+    method: str = "std",
+    cutoff_std: float = 1,
+    cutoff_absolute: float = 0.99,
+) -> NDArray[np.intp]:
     """The channels with many zeros.
 
     Args:
@@ -105,8 +114,8 @@ def high_apoz(
     >>> kg.surgeon.high_apoz([0.1, 0.2, 0.995], "absolute").tolist()
     [2]
     """
-    apoz = np.asarray(apoz)
-    above = apoz.mean() + apoz.std() * cutoff_std
+    shares = np.asarray(apoz)
+    above = shares.mean() + shares.std() * cutoff_std
     cutoffs = {
         "std": above,
         "absolute": cutoff_absolute,
@@ -117,18 +126,18 @@ def high_apoz(
             '`method` must be "std", "absolute" or "both". Received: '
             f"{method!r}."
         )
-    return np.flatnonzero(apoz >= cutoffs[method])
+    return np.flatnonzero(shares >= cutoffs[method])
 
 
-def _zeros(activations: Any, axis: int) -> Any:
+def _zeros(activations: Any, axis: int) -> NDArray[np.float64]:
     """The share of zeros in each channel."""
-    zeros = keras.ops.convert_to_numpy(activations) == 0
+    zeros = np.equal(keras.ops.convert_to_numpy(activations), 0)
     rest = tuple(a for a in range(zeros.ndim) if a != axis)
-    return zeros.mean(axis=rest)
+    return np.asarray(zeros.mean(axis=rest))
 
 
-def _activation(graph: Graph, site: Any) -> Any:
-    """The tensor behind the next nonlinear activation."""
+def _activation(graph: Graph, site: Site) -> keras.KerasTensor:
+    """The tensor after the next nonlinear activation."""
     first = site
     while not _nonlinear(site.op):
         readers = [
@@ -146,11 +155,11 @@ def _activation(graph: Graph, site: Any) -> Any:
     return site.node.outputs[0]
 
 
-def _mixes(site: Any) -> Any:
+def _mixes(site: Site) -> bool:
     return not site.calls or rule_of(site.calls[0]).linear
 
 
-def _nonlinear(op: keras.Operation) -> Any:
+def _nonlinear(op: keras.Operation) -> bool:
     linear = keras.activations.linear
     activation = getattr(op, "activation", None) or linear
     return isinstance(op, _ACTIVATIONS) or activation is not linear

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 
@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Site
 
 
-def sites_of(graph: Graph, layer: str, node_indices: Any = None) -> list[Site]:
+def sites_of(
+    graph: Graph,
+    layer: keras.Layer | str,
+    node_indices: Sequence[int] | None = None,
+) -> list[Site]:
     """The recorded calls of a layer in a model, or some of them.
 
     Args:
@@ -63,5 +67,5 @@ def sites_of(graph: Graph, layer: str, node_indices: Any = None) -> list[Site]:
     return [sites[index] for index in node_indices]
 
 
-def _name(layer: keras.Layer) -> Any:
+def _name(layer: keras.Layer | str) -> str:
     return repr(layer.name if isinstance(layer, keras.Layer) else layer)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -11,11 +12,11 @@ from keras_gates.surgeon.surgery.surgeon import Surgeon
 
 def delete_layer(
     model: keras.Model,
-    layer: keras.Layer,
+    layer: keras.Layer | str,
     *,
-    node_indices: Any = None,
-    copy: Any = True,
-) -> Any:
+    node_indices: Sequence[int] | None = None,
+    copy: bool = True,
+) -> keras.Model:
     """Take a layer out of a model; what it read goes on in its place.
 
     Args:
@@ -29,7 +30,7 @@ def delete_layer(
 
     Raises:
         ValueError: The layer is not in the model, has several inputs, or
-            one behind it does not fit what then comes in.
+            one after it does not fit what then comes in.
 
     Example:
     >>> import keras
@@ -50,19 +51,19 @@ def delete_layer(
 
 def insert_layer(
     model: keras.Model,
-    layer: keras.Layer,
-    new_layer: Any,
+    layer: keras.Layer | str,
+    new_layer: keras.Layer,
     *,
-    node_indices: Any = None,
-    copy: Any = True,
-) -> Any:
-    """Put a new layer in front of a layer.
+    node_indices: Sequence[int] | None = None,
+    copy: bool = True,
+) -> keras.Model:
+    """Put a new layer before a layer.
 
     Args:
         model: A built Functional or Sequential model.
         layer: A layer of it with one input, or the layer's name.
         new_layer: A layer, built or not; a copy of it goes in.
-        node_indices: In front of which of the layer's calls; all by default,
+        node_indices: Before which of the layer's calls; all by default,
             where the new layer is then shared.
         copy: Taken for compatibility; the model is copied in any case.
 
@@ -97,12 +98,12 @@ def insert_layer(
 
 def replace_layer(
     model: keras.Model,
-    layer: keras.Layer,
-    new_layer: Any,
+    layer: keras.Layer | str,
+    new_layer: keras.Layer,
     *,
-    node_indices: Any = None,
-    copy: Any = True,
-) -> Any:
+    node_indices: Sequence[int] | None = None,
+    copy: bool = True,
+) -> keras.Model:
     """Put a new layer in the place of a layer.
 
     Args:
@@ -118,7 +119,7 @@ def replace_layer(
 
     Raises:
         TypeError: `new_layer` is no layer.
-        ValueError: The layer is not in the model, or one behind it does not
+        ValueError: The layer is not in the model, or one after it does not
             fit what then comes in.
 
     Example:
@@ -144,11 +145,11 @@ def replace_layer(
 
 def delete_channels(
     model: keras.Model,
-    layer: str,
-    channels: list[int],
+    layer: keras.Layer | str,
+    channels: Sequence[int],
     *,
-    node_indices: Any = None,
-    copy: Any = None,
+    node_indices: Sequence[int] | None = None,
+    copy: bool | None = None,
     tied: bool = False,
 ) -> keras.Model:
     """Delete channels of a layer, and the weights everywhere that are theirs.
@@ -182,7 +183,7 @@ def delete_channels(
         ValueError: The layer is not in the model or has no channels; the
             channels are out of range, given twice or all there are; they are
             tied to channels of other layers (which the message lists) and
-            `tied` is False; or a layer behind reads all of them together, as
+            `tied` is False; or a layer after it reads all of them together, as
             an `Embedding` does.
 
     Example:
@@ -211,7 +212,7 @@ def delete_channels(
 
 
 def _operate(
-    model: keras.Model, job: str, layer: str, **options: Any
+    model: keras.Model, job: str, layer: keras.Layer | str, **options: Any
 ) -> keras.Model:
     surgeon = Surgeon(model)
     surgeon.add_job(job, layer, **options)

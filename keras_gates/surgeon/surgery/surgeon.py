@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -19,9 +20,10 @@ from keras_gates.surgeon.surgery.nodes import sites_of
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Site
+    from keras_gates.graphs.rewrite import Recall
 
 # What each job needs besides the layer.
-_NEEDS = {
+_NEEDS: dict[str, str | None] = {
     "delete_layer": None,
     "insert_layer": "new_layer",
     "replace_layer": "new_layer",
@@ -33,12 +35,17 @@ _NEEDS = {
 class _Job:
     """What is done at one or more calls of a layer.
 
-    `made` is the new layer, and `alone` whether these calls get one of
-    their own because the layer's other calls keep theirs.
+    Attributes:
+        verb: what is done: a key of `_NEEDS`.
+        argument: the new layer, or the channels to delete, or None.
+        tied: whether channels of other layers may be deleted, too.
+        alone: whether these calls get a layer of their own, because the
+            layer's other calls keep theirs.
+        made: the layer of the new model, once it is made.
     """
 
-    job: str
-    given: object
+    verb: str
+    argument: Any
     tied: bool
     alone: bool
     made: keras.Layer | None = None
@@ -81,25 +88,25 @@ class Surgeon:
 
     valid_jobs = tuple(_NEEDS)
 
-    def __init__(self, model: keras.Model, copy: Any = None) -> None:
+    def __init__(self, model: keras.Model, copy: bool | None = None) -> None:
         self.model = model
         self._graph = gr.read(model)
-        self._jobs = {}
+        self._jobs: dict[Site, _Job] = {}
 
     def add_job(
         self,
         job: str,
-        layer: str,
+        layer: keras.Layer | str,
         *,
-        channels: list[int] | None = None,
-        new_layer: Any = None,
-        node_indices: Any = None,
+        channels: Sequence[int] | None = None,
+        new_layer: keras.Layer | None = None,
+        node_indices: Sequence[int] | None = None,
         tied: bool = False,
     ) -> None:
         """Note something to do at a layer's calls; one job for each call.
 
         Args:
-            job: `"delete_layer"`, `"insert_layer"` (`new_layer` in front of
+            job: `"delete_layer"`, `"insert_layer"` (`new_layer` before
                 the layer), `"replace_layer"` (by `new_layer`) or
                 `"delete_channels"`.
             layer: A layer of the model, or its name.
@@ -119,16 +126,18 @@ class Surgeon:
                 of another; the layer or a node is not in the model; or a
                 node has a job already.
         """
-        given = _argument(job, {"channels": channels, "new_layer": new_layer})
+        argument = _argument(
+            job, {"channels": channels, "new_layer": new_layer}
+        )
         every = sites_of(self._graph, layer)
         sites = sites_of(self._graph, layer, node_indices)
-        if any(id(site) in self._jobs for site in sites):
+        if any(site in self._jobs for site in sites):
             raise ValueError(
                 f"Layer '{sites[0].name}' has a job at one of these nodes, and "
                 "each node takes one. Do the second on the result of the first."
             )
-        new = _Job(job, given, tied, len(sites) < len(every))
-        self._jobs |= {id(site): new for site in sites}
+        new = _Job(job, argument, tied, len(sites) < len(every))
+        self._jobs |= dict.fromkeys(sites, new)
 
     def operate(self) -> keras.Model:
         """Do all jobs.
@@ -145,18 +154,18 @@ class Surgeon:
             job.made = None
         jobs = self._jobs.values()
         model = self.model
-        if not all(j.job == "delete_channels" and not j.alone for j in jobs):
+        if not all(j.verb == "delete_channels" and not j.alone for j in jobs):
             model = rewrite(self._graph, self._edit)
         elif not self._jobs:
             model = rewrite(self._graph)
         wanted = {}
         for site in self._sites():
-            job = self._jobs.get(id(site))
-            if job is not None and job.job == "delete_channels":
-                name = _own_name(site.op) if job.alone else site.name
+            own = self._jobs.get(site)
+            if own is not None and own.verb == "delete_channels":
+                name = _own_name(site.op) if own.alone else site.name
                 scope = site.calls[0].path.rpartition("/")[0]
                 path = f"{scope}/{name}" if scope else name
-                wanted[path] = Wanted(job.given, job.tied)
+                wanted[path] = Wanted(own.argument, own.tied)
         return delete(model, wanted) if wanted else model
 
     def _sites(self) -> list[Site]:
@@ -166,8 +175,8 @@ class Surgeon:
             for site in graph.sites
         ]
 
-    def _edit(self, recall: Any) -> Any:
-        job = self._jobs.get(id(recall.site))
+    def _edit(self, recall: Recall) -> Any:
+        job = self._jobs.get(recall.site)
         try:
             outputs = recall() if job is None else _do(job, recall)
         except Exception as error:
@@ -186,7 +195,7 @@ class Surgeon:
         return outputs
 
 
-def _argument(job: str, given: dict[str, list[int] | None]) -> list[int]:
+def _argument(job: str, given: dict[str, Any]) -> Any:
     """The argument of a job, checked."""
     if job not in _NEEDS:
         raise ValueError(
@@ -203,63 +212,57 @@ def _argument(job: str, given: dict[str, list[int] | None]) -> list[int]:
             "`new_layer` must be a Keras layer. Received: "
             f"{given[needs]!r} (of type {type(given[needs]).__name__})."
         )
-    return given.get(needs)
+    return None if needs is None else given[needs]
 
 
-def _do(job: Any, recall: Any) -> Any:
+def _do(job: _Job, recall: Recall) -> Any:
     """The outputs of a call with a job."""
-    if job.job == "delete_channels":
+    if job.verb == "delete_channels":
         if not job.alone:
             return recall()
         name = {"name": _own_name(recall.op)}
         return _called(job, recall.op, recall.args, recall.kwargs, name)
-    if job.job == "replace_layer":
-        return _called(job, job.given, recall.args)
-    found = _tensors(recall)
-    if len(found) != 1:
+    if job.verb == "replace_layer":
+        return _called(job, job.argument, recall.args)
+    tensors = _tensors(recall)
+    if len(tensors) != 1:
         raise ValueError(
-            f"the job {job.job!r} is for layers with one input, and this one "
-            f"has {len(found)}."
+            f"the job {job.verb!r} is for layers with one input, and this one "
+            f"has {len(tensors)}."
         )
-    if job.job == "delete_layer":
-        return found[0]
-    new = _called(job, job.given, found)
+    if job.verb == "delete_layer":
+        return tensors[0]
+    new = _called(job, job.argument, tensors)
     args, kwargs = mapped(
-        lambda x: new if x is found[0] else x, recall.args, recall.kwargs
+        lambda x: new if x is tensors[0] else x, recall.args, recall.kwargs
     )
     return recall(*args, **kwargs)
 
 
 def _called(
-    job: Any,
+    job: _Job,
     layer: keras.Layer,
-    args: Any,
-    kwargs: Any = None,
-    changes: Any = None,
+    args: Sequence[Any],
+    kwargs: dict[str, Any] | None = None,
+    changes: dict[str, Any] | None = None,
 ) -> Any:
     """Call a copy of a layer, the same at all nodes of a job."""
-    fresh = job.made is None
-    if fresh:
-        job.made, complete = _copied(layer, changes)
+    complete = True
+    if job.made is None and changes:
+        job.made, complete = new_copies().make(layer, changes), False
+    elif job.made is None:
+        job.made, complete = new_copies().whole(layer)
     outputs = job.made(*args, **(kwargs or {}))
-    if fresh and layer.built and not complete:
+    if layer.built and not complete:
         copy_state(layer, job.made)
     return outputs
 
 
-def _copied(layer: keras.Layer, changes: Any) -> Any:
-    """A copy of a layer, and whether it has its weights."""
-    copies = new_copies()
-    if changes:
-        return copies.make(layer, changes), False
-    return copies.whole(layer)
-
-
-def _own_name(layer: keras.Layer) -> Any:
+def _own_name(layer: keras.Layer) -> str:
     return f"{layer.name}_delete_channels"
 
 
-def _tensors(recall: Any) -> Any:
+def _tensors(recall: Recall) -> list[keras.KerasTensor]:
     """The tensors that a call reads."""
-    found = keras.tree.flatten((recall.args, recall.kwargs))
-    return [x for x in found if isinstance(x, keras.KerasTensor)]
+    arguments = keras.tree.flatten((recall.args, recall.kwargs))
+    return [x for x in arguments if isinstance(x, keras.KerasTensor)]

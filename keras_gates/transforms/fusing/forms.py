@@ -139,7 +139,7 @@ def _convolution(site: Site, rank: int, axis: int) -> Linear | None:
     op, window = site.op, _window(site, rank, axis)
     if window is None or not _is_bare(op):
         return None
-    kernel, bias = kernels.of(op)
+    kernel, bias = kernels.weights(op)
     groups = getattr(op, "groups", None)
     if groups is None:
         groups = kernel.shape[-2]
@@ -150,7 +150,9 @@ def _convolution(site: Site, rank: int, axis: int) -> Linear | None:
 def _dense(site: Site, rank: int, axis: int) -> Linear | None:
     if rank or not _is_bare(site.op):
         return None
-    return linear.Linear(*kernels.of(site.op), 1, (), (), (), site.op.use_bias)
+    return linear.Linear(
+        *kernels.weights(site.op), 1, (), (), (), site.op.use_bias
+    )
 
 
 def _is_bare(op: keras.Layer) -> bool:
