@@ -28,13 +28,14 @@ TEST_VARS += JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/jax-cache \
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 # What the other backends run: exactness, not the whole suite.
-CORE := $(wildcard tests/layers tests/surgeon tests/transforms \
-	tests/test_callbacks.py tests/test_constraints.py tests/test_regularizers.py)
+CORE := $(wildcard tests/graphs tests/keras_internals tests/layers \
+	tests/surgeon tests/transforms tests/test_callbacks.py tests/test_constraints.py tests/test_regularizers.py)
 
 # The lowest Keras that setup.cfg allows, and what it has to pass.
 LOWEST := $(shell sed -n 's/^ *keras>=\([0-9.]*\)$$/\1/p' setup.cfg)
 LOWEST_DIR := build/keras-$(LOWEST)
-LOWEST_CORE := $(addprefix tests/surgeon/test_,classes.py rewrite.py register.py)
+LOWEST_CORE := tests/graphs tests/keras_internals \
+	$(addprefix tests/surgeon/test_,classes.py rewrite.py register.py)
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help

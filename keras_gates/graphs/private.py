@@ -83,7 +83,9 @@ def operation_of(function: Callable[..., Any] | None) -> type[Any] | None:
 def returns_its_input(op: keras.Operation) -> bool:
     """Whether an operation may return the very tensor that it is given.
 
-    Assumes: on some backend, those of these names do, and no others.
+    Assumes: on some backend, those of these names do, and no others, but for
+    what changes nothing: on JAX, `transpose` by the identity and
+    `concatenate` of one tensor do too.
     """
     return type(op).__name__ in _RETURNING
 
@@ -372,7 +374,8 @@ def attention_projection(layer: keras.Layer, name: str) -> keras.Layer | None:
 def rebuild_at_init(layer: keras.Layer) -> None:
     """Build a layer as its constructor does, where it needs no shape.
 
-    Assumes: the constructor calls `_build_at_init` at its end, if at all.
+    Assumes: the constructor calls `_build_at_init` at its end, if at all. The
+    lowest Keras lacks it.
     """
     layer._build_at_init()
 
