@@ -400,7 +400,7 @@ def size(graph: Graph) -> int:
 
 
 def masks(
-    graph: Graph, closed: dict[str, NDArray[np.bool_]]
+    graph: Graph, closed: Mapping[str, NDArray[np.bool_]]
 ) -> IdentityDict[keras.Operation, NDArray[np.bool_]]:
     """What groups close, from `{name of a group: mask}`.
 

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Site
     from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.rules.modes import Scaling
 
 # Why the channels of outputs stay.
 OUTPUT = "it is an output of the model"
@@ -44,7 +45,7 @@ class Selection(Rule):
 
     kind: str = "selection"
 
-    def scaling(self, call: Call) -> str:
+    def scaling(self, call: Call) -> Scaling:
         return LINEAR
 
     def value(

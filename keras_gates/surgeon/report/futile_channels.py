@@ -132,9 +132,7 @@ class Finder:
         model = self.solution.graph.model
         try:
             exact = self.decision.exact
-            return set(
-                removable.offered(expand.read(model), exact).groups
-            )
+            return set(removable.offered(expand.read(model), exact).groups)
         except ValueError:
             return set()
 

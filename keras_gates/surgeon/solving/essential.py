@@ -7,6 +7,7 @@ from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,7 +107,7 @@ def held_open(
     return held
 
 
-def largest(values: NDArray[np.float64], count: int) -> NDArray[np.bool_]:
+def largest(values: NDArray[np.floating[Any]], count: int) -> NDArray[np.bool_]:
     """Marks the `count` largest sizes, the first of equal ones first."""
     mask = np.zeros(values.size, bool)
     order = np.argsort(-np.abs(values).reshape(-1), kind="stable")

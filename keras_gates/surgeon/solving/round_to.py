@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.gates.find import gates_of
+from keras_gates.surgeon.passes.label import picks
 
 if TYPE_CHECKING:
     from keras_gates.surgeon.passes.decision import Decision
@@ -140,7 +141,7 @@ def selections(labelling: Labelling) -> list[Link]:
     for step in labelling.steps:
         if step.position is not None:
             source = labelling.labels[step.inputs[0]].ravel()
-            source = source[step.flow.sources[0][0]].ravel()
+            source = source[picks(step.flow)].ravel()
             own = step.flow.labels[0].ravel()
             classes = labelling.classes
             found.append(Link(classes[source], classes[own]))
