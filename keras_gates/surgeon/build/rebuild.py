@@ -71,10 +71,10 @@ class _Builder:
         self.called = {scope.site for scope in decision.called}
         # By site and position; of those that are there in several scopes,
         # the first.
-        self.steps: dict[tuple[Site, int | None], Step] = {}
+        self.steps: dict[StepKey, Step] = {}
         for step in decision.labelling.steps:
             if step in decision.present:
-                self.steps.setdefault((step.site, step.position), step)
+                self.steps.setdefault(step.key, step)
 
     def model(self, graph: Graph, bound: list[Tensor]) -> keras.Model:
         """The new model of a graph, nested or not.

@@ -145,7 +145,8 @@ class Pieces:
     def _main(self, step: Step, gone: tuple[int, ...]) -> Piece:
         """The operation itself, at its final size."""
         call, old = step.call, step.call.op
-        config, args, kwargs, other = {}, call.args, call.kwargs, None
+        config: dict[str, Any] = {}
+        args, kwargs, other = call.args, call.kwargs, None
         if self._touched(step):
             index = kept_positions(self.decision, step)
             view = View(self.decision, step, index)

@@ -143,8 +143,7 @@ class Weights:
             arrays["moving_mean"] = (mean - shift).astype(mean.dtype)
         changes: dict[str, Any] = {}
         for index, gone in self.decision.absorbed(step).items():
-            absorbable = self.decision.absorbable(step, index)
-            if absorbable.how is Absorption.MERGE:
+            if self._merges(step, index):
                 self._merge(step, arrays, index, gone)
             else:
                 role = step.flow.reads[index]
@@ -153,6 +152,11 @@ class Weights:
                 for name, bias in added.items():
                     changes.update(self._add_bias(step, arrays, name, bias))
         return changes
+
+    def _merges(self, step: Step, index: int) -> bool:
+        """Whether the constants of an input merge into one that stays."""
+        absorbable = self.decision.absorbable(step, index)
+        return absorbable is not None and absorbable.how is Absorption.MERGE
 
     def _merge(
         self,
@@ -167,10 +171,10 @@ class Weights:
         them, at any padding: the same as `c0 * (sum of c / c0 * slice)`.
         """
         target = merge_target(self.decision, step, index)
-        if target is None:
+        absorbable = self.decision.absorbable(step, index)
+        if target is None or absorbable is None:
             return  # All of the constants stay.
         _, position = target
-        absorbable = self.decision.absorbable(step, index)
         share = gone / absorbable.values[position]
         share[position] = 1.0
         merged = np.flatnonzero(share)
@@ -201,9 +205,8 @@ class Weights:
             return {}
         # A bias that was there is scaled with the other weights; a new one
         # has to be given the factors that the kernel's outputs get.
-        kernel = step.rule.kernel
         roles = step.rule.axes_of(call)[name]
-        for role, factor in self.folds.factors_of(call.op, kernel):
+        for role, factor in self.folds.factors_of(call.op, step.rule.kernel):
             if role in roles:
                 added = added * along_role(factor, role, roles, added.ndim)
         norm = self._sole_norm(step)
@@ -218,10 +221,7 @@ class Weights:
         """How many parameters a new bias adds to a layer."""
         call, total = step.call, 0
         for index, gone in self.decision.absorbed(step).items():
-            merges = (
-                self.decision.absorbable(step, index).how is Absorption.MERGE
-            )
-            if merges or self._sole_norm(step) is not None:
+            if self._merges(step, index) or self._sole_norm(step) is not None:
                 continue
             role = step.flow.reads[index]
             for part in step.rule.parts(call.op):

@@ -274,7 +274,7 @@ def _loops(
     What is closed after such a layer would still be there inside: each unit
     that a score closes is zero for its layer, too.
     """
-    found = IdentityDict()
+    found: IdentityDict[keras.Operation, NDArray[np.intp]] = IdentityDict()
     for step in labelling.steps:
         nothing = [np.zeros(x.shape, bool) for x in step.flow.labels]
         if step.rule.recalls(step.call, step.flow, nothing) is not None:
@@ -413,7 +413,7 @@ def masks(
     flat = np.zeros(size(graph), bool)
     for name, group in graph.groups.items():
         if name in closed:
-            flat[group.start : group.start + group.units.size] = closed[name]
+            flat[group.start : group.stop] = closed[name]
     ops = [c.op for c in graph.calls if isinstance(c.op, VirtualGate)]
     found = IdentityDict((op, op.mask(flat)) for op in ops)
     for op, at in graph.loops.items():

@@ -125,7 +125,7 @@ class Reasons:
         wanted = np.unique(classes[units])
         pinned = self._pinned.of(wanted)
         if pinned.size:
-            return self.labelling.pinned[pinned[0]].reason
+            return self.labelling.pinned[int(pinned[0])].reason
         readers: dict[str, str] = {}
         for number in self._read.of(wanted):
             step, _ = self.decision.reads[number]
@@ -166,11 +166,15 @@ class Reasons:
         lines = []
         for index, gone in self.decision.absorbed(step).items():
             how = "into its bias"
-            absorbable = self.decision.absorbable(step, index)
-            if absorbable.how is Absorption.MERGE:
+            if self._absorption(step, index) is Absorption.MERGE:
                 how = "into one that stays, for the zero border"
             lines.append(f"{np.count_nonzero(gone)} constant inputs go {how}")
         return list(dict.fromkeys(lines))
+
+    def _absorption(self, step: Step, index: int) -> Absorption | None:
+        """What becomes of the constants of an input, if any may go."""
+        absorbable = self.decision.absorbable(step, index)
+        return None if absorbable is None else absorbable.how
 
     def _find_approximate(self) -> IdentityDict[keras.Operation, str]:
         """Operations at which `exact=False` made a difference, and how."""
@@ -190,8 +194,8 @@ class Reasons:
             guessed = value is not None and value.guess
             return "not exact: it counts as constant" if guessed else None
         if any(
-            self.decision.absorbable(step, i).how is Absorption.APPROXIMATE
-            for i in self.decision.absorbed(step)
+            self._absorption(step, index) is Absorption.APPROXIMATE
+            for index in self.decision.absorbed(step)
         ):
             return "not exact at the zero border"
         demand, closed = self.decision.demand, self.decision.closed
