@@ -19,6 +19,7 @@ from keras_gates.graphs.rewrite import new_copies
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.replacements import Pieces
+from keras_gates.surgeon.passes.label import StepKey
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
@@ -141,7 +142,7 @@ class _Builder:
         for site in graph.sites:
             if site.child is not None:
                 self._nested(site, tensors)
-            elif (id(site), None) in self.steps:
+            elif StepKey(site, None) in self.steps:
                 self._site(site, tensors)
         passed = {id(tensors[id(kt)]): kt for kt in graph.functional.inputs}
 
@@ -174,7 +175,8 @@ class _Builder:
                     continue
                 for piece in self._pieces(site):
                     hints = create.prepared(piece.op, piece.spec, piece.arrays)
-                    layers.append(stack.enter_context(hints))
+                    stack.enter_context(hints)
+                    layers.append(piece.op)
             if not all(isinstance(layer, keras.Layer) for layer in layers):
                 return None
             if len(layers) == len(tensors):
@@ -183,12 +185,12 @@ class _Builder:
                 new = classes.sequential(graph.model, layers, graph.model.name)
         for site in graph.sites:
             if site.child is None:
-                self.pieces.finish(self.steps[id(site), None])
+                self.pieces.finish(self.steps[StepKey(site, None)])
         return new
 
     def _pieces(self, site: Site) -> list[Piece]:
         """What a site becomes; for a chain, with the gate behind it."""
-        step = self.steps.get((id(site), None))
+        step = self.steps.get(StepKey(site, None))
         pieces = [] if step is None else self.pieces.of(step)
         for gate in site.behind.values():
             pieces += self._pieces(gate)
@@ -198,9 +200,9 @@ class _Builder:
         """Whether a site can be a link of a chain: it is there, ungathered."""
         if site.child is not None:
             return site in self.called
-        selection = self.steps.get((id(site), 0))
+        selection = self.steps.get(StepKey(site, 0))
         gathers = selection is not None and self.pieces.gathers(selection)
-        return (id(site), None) in self.steps and not gathers
+        return StepKey(site, None) in self.steps and not gathers
 
     def _inner(self, site: Site) -> keras.Model:
         model = self.model(site.child, site.child.bounds[0])
@@ -221,14 +223,14 @@ class _Builder:
 
     def _site(self, site: Site, tensors: dict[int, keras.KerasTensor]) -> None:
         """Carry one recorded call over to the new graph."""
-        step = self.steps[id(site), None]
+        step = self.steps[StepKey(site, None)]
         kts = site.node.input_tensors
         own = {
             id(tensor): tensors.get(id(kt))
             # Masks that layers find on their inputs are found again.
             for tensor, kt in zip(step.call.inputs, kts, strict=False)
         }
-        selection = self.steps.get((id(site), 0))
+        selection = self.steps.get(StepKey(site, 0))
         if selection is not None and self.pieces.gathers(selection):
             piece = self.pieces.gather(selection)
             first = id(step.call.inputs[0])

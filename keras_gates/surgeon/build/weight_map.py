@@ -110,7 +110,7 @@ def _cut_part(
         axis_of = {r: rank - len(roles) + i for i, r in enumerate(roles)}
         positions = {a: index[r] for r, a in axis_of.items() if r in index}
         factor = None
-        for role, vector in folds.factors.get((id(step.call.op), name), ()):
+        for role, vector in folds.factors_of(step.call.op, name):
             shape = [1] * rank
             shape[axis_of[role]] = -1
             vector = vector[index[role]].astype("float64").reshape(shape)

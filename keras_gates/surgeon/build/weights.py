@@ -16,6 +16,7 @@ from keras_gates.graphs.variables import copy_state
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.passes.decide import merge_target
+from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.rules.packing import PackingConv
 from keras_gates.surgeon.rules.per_channel import batch_norm_axis
 from keras_gates.surgeon.rules.rule import LINEAR
@@ -82,7 +83,7 @@ class Weights:
             extra.update(self._absorb(step, part, arrays))
             self._resize(step, arrays)
         if isinstance(step.rule, PackingConv):
-            shut = self.decision.closed.get(id(layer))
+            shut = self.decision.closed.get(layer)
             packed = step.rule.pack(step.call, named[0], self.index(step), shut)
             extra.update(packed)
         own = parts == [layer] and not create.has_sublayers(layer)
@@ -107,9 +108,7 @@ class Weights:
         array: NDArray[np.float64],
     ) -> NDArray[np.float64]:
         """A cut array, times the factors of gates."""
-        for role, factor in self.folds.factors.get(
-            (id(step.call.op), name), ()
-        ):
+        for role, factor in self.folds.factors_of(step.call.op, name):
             factor = factor[index.get(role, slice(None))]
             factor = _along(factor, role, roles, array.ndim)
             array *= factor.astype(array.dtype)
@@ -130,8 +129,9 @@ class Weights:
             mean = arrays["moving_mean"]
             arrays["moving_mean"] = (mean - shift).astype(mean.dtype)
         changes = {}
-        for index, gone in self.decision.gone(step).items():
-            if self.decision.absorbing[id(layer), index].mode == "merge":
+        for index, gone in self.decision.absorbed(step).items():
+            absorbable = self.decision.absorbable(step, index)
+            if absorbable.how is Absorption.MERGE:
                 self._merge(step, arrays, index, gone)
             else:
                 role = step.flow.reads[index]
@@ -150,8 +150,8 @@ class Weights:
     ) -> None:
         """Give one constant input the kernel slices of all others."""
         _, position = merge_target(self.decision, step, index)
-        reads = self.decision.absorbing[id(step.call.op), index]
-        share = gone / reads.values[position]
+        absorbable = self.decision.absorbable(step, index)
+        share = gone / absorbable.values[position]
         share[position] = 1.0
         role = step.flow.reads[index]
         for name, roles in step.rule.axes_of(step.call).items():
@@ -181,9 +181,9 @@ class Weights:
             return {}
         # A bias that was there is scaled with the other weights; a new one
         # has to be given the factors that the kernel's outputs get.
-        key = (id(call.op), step.rule.kernel)
+        kernel = step.rule.kernel
         roles = step.rule.axes_of(call)[name]
-        for role, factor in self.folds.factors.get(key, ()):
+        for role, factor in self.folds.factors_of(call.op, kernel):
             if role in roles:
                 added = added * _along(factor, role, roles, added.ndim)
         norm = self._norm_behind(step)
@@ -197,9 +197,11 @@ class Weights:
     def added_bias(self, step: Step) -> int:
         """How many parameters a new bias adds to a layer."""
         call, total = step.call, 0
-        for index, gone in self.decision.gone(step).items():
-            mode = self.decision.absorbing[id(call.op), index].mode
-            if mode == "merge" or self._norm_behind(step) is not None:
+        for index, gone in self.decision.absorbed(step).items():
+            merges = (
+                self.decision.absorbable(step, index).how is Absorption.MERGE
+            )
+            if merges or self._norm_behind(step) is not None:
                 continue
             role = step.flow.reads[index]
             for part in step.rule.parts(call.op):

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from keras_gates._checks import listed
 from keras_gates._checks import suggestion
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.time_axis import is_fold
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.passes.label import label
@@ -105,7 +106,7 @@ def _places(
     classes = labelling.classes
     pinned = np.zeros(len(classes), bool)
     pinned[classes[lb.FIXED]] = True
-    for ids, _ in labelling.units.pins:
+    for ids, *_ in labelling.pinned:
         pinned[classes[ids]] = True
     places, read = {}, np.zeros(len(classes), bool)
     for step in labelling.steps:
@@ -134,7 +135,7 @@ def _before_folds(tensor: Tensor) -> Tensor:
 
 
 def _why(labelling: Labelling, own: NDArray[np.int64]) -> str:
-    for ids, reason in labelling.units.pins:
+    for ids, reason, _ in labelling.pinned:
         if np.isin(own, labelling.classes[ids]).any():
             return reason
     return "what reads its channels reads all of them together"
@@ -221,18 +222,18 @@ def _add_calls(graph: Graph, behind: dict[int, list[Call]]) -> None:
 
 def _loops(
     labelling: Labelling, place: NDArray[np.int64]
-) -> dict[int, NDArray[np.int64]]:
+) -> IdentityDict[keras.Operation, NDArray[np.int64]]:
     """The units of the layers that read their own outputs.
 
     What is closed behind such a layer would still be there inside: each unit
     that a score closes is zero for its layer, too.
     """
-    found = {}
+    found = IdentityDict()
     for step in labelling.steps:
         nothing = [np.zeros(x.shape, bool) for x in step.flow.labels]
         if step.rule.recalls(step.call, step.flow, nothing) is not None:
             units = labelling.classes[step.flow.roles["out"]]
-            found[id(step.call.op)] = place[units]
+            found[step.call.op] = place[units]
     return found
 
 
@@ -332,20 +333,21 @@ def size(graph: Graph) -> int:
 
 def masks(
     graph: Graph, closed: dict[str, NDArray[np.bool_]]
-) -> dict[int, NDArray[np.bool_]]:
+) -> IdentityDict[keras.Operation, NDArray[np.bool_]]:
     """What groups close, from `{name of a group: mask}`.
 
     Returns:
-        `{id: mask}` of the virtual gates, and of the layers whose units are
+        The masks of the virtual gates, and of the layers whose units are
         zero for themselves.
     """
     if not graph.groups:
-        return {}
+        return IdentityDict()
     flat = np.zeros(size(graph), bool)
     for name, group in graph.groups.items():
         if name in closed:
             flat[group.start : group.start + group.units.size] = closed[name]
     ops = [c.op for c in graph.calls if isinstance(c.op, VirtualGate)]
-    found = {id(op): op.mask(flat) for op in ops}
-    loops = graph.loops.items()
-    return found | {key: (at >= 0) & flat[at] for key, at in loops}
+    found = IdentityDict((op, op.mask(flat)) for op in ops)
+    for op, at in graph.loops.items():
+        found[op] = (at >= 0) & flat[at]
+    return found

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates.find import gates_of
+from keras_gates.surgeon.passes.label import StepKey
 from keras_gates.surgeon.solving import removable
 from keras_gates.surgeon.solving import solve
 from keras_gates.surgeon.solving.bars import Bars
@@ -273,7 +274,7 @@ class _Finder:
         if Cause.CONSTANT in {bar.cause for bar in bars}:
             return why, "Pass exact=False, or put the gate right before it."
         uncut = self.decision.uncut
-        if any((id(step.site), 0) in uncut for step in self.steps[name]):
+        if any(StepKey(s.site, 0) in uncut for s in self.steps[name]):
             why += "; a gather of the others would cost more than it saves"
         return why, "Put the gate before all that reads the channels."
 

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes import liveness
+from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.passes.label import Selection
+from keras_gates.surgeon.passes.label import StepKey
 from keras_gates.surgeon.rules.merge import Merge
 from keras_gates.surgeon.rules.packing import PackingConv
 from keras_gates.surgeon.rules.rule import ALL
@@ -43,8 +45,8 @@ class Reasons:
         ]
         made = [classes[step.flow.roles["out"]] for step in self._makers]
         self._made = Holders(made)
-        pins = self.labelling.units.pins
-        self._pinned = Holders([classes[ids] for ids, _ in pins])
+        pinned = self.labelling.pinned
+        self._pinned = Holders([classes[pin.ids] for pin in pinned])
         self._read = Holders([classes[ids] for _, ids in self.decision.reads])
         self._selections = {}
         for step in self.decision.present:
@@ -110,7 +112,7 @@ class Reasons:
             role: np.flatnonzero(self.decision.mask(ids))
             for role, ids in step.flow.roles.items()
         }
-        shut = self.decision.closed.get(id(step.call.op))
+        shut = self.decision.closed.get(step.call.op)
         return step.rule.told(step.call, index, shut)
 
     def _why(self, units: NDArray[np.int64]) -> str:
@@ -119,7 +121,7 @@ class Reasons:
         wanted = np.unique(classes[units])
         pinned = self._pinned.of(wanted)
         if pinned.size:
-            return self.labelling.units.pins[pinned[0]][1]
+            return self.labelling.pinned[pinned[0]].reason
         readers = {}
         for number in self._read.of(wanted):
             step, _ = self.decision.reads[number]
@@ -157,9 +159,10 @@ class Reasons:
 
     def _absorbs(self, step: Step) -> list[str]:
         lines = {}
-        for index, gone in self.decision.gone(step).items():
+        for index, gone in self.decision.absorbed(step).items():
             how = "into its bias"
-            if self.decision.absorbing[id(step.call.op), index].mode == "merge":
+            absorbable = self.decision.absorbable(step, index)
+            if absorbable.how is Absorption.MERGE:
                 how = "into one that stays, for the zero border"
             lines[f"{np.count_nonzero(gone)} constant inputs go {how}"] = None
         return list(lines)
@@ -182,11 +185,12 @@ class Reasons:
             guessed = value is not None and value.guess
             return "not exact: it counts as constant" if guessed else None
         if any(
-            self.decision.absorbing[id(step.call.op), i].mode == "approximate"
-            for i in self.decision.gone(step)
+            self.decision.absorbable(step, i).how is Absorption.APPROXIMATE
+            for i in self.decision.absorbed(step)
         ):
             return "not exact at the zero border"
-        units = liveness.recalled(self.decision, step)
+        demand, closed = self.decision.demand, self.decision.closed
+        units = liveness.recalled(step, demand, closed)
         if units is not None and not self.decision.mask(units).all():
             return "not exact: units go that it fed back into itself"
         whole = step.flow.mixes and step.rule.reading(step.call) == ALL
@@ -196,7 +200,8 @@ class Reasons:
         return None
 
     def _selects(self, step: Step) -> list[str]:
-        if step.position is None and (step.key[0], 0) in self.decision.uncut:
+        selection = StepKey(step.site, 0)
+        if step.position is None and selection in self.decision.uncut:
             size = int(self.decision.mask(step.flow.labels[0]).sum())
             return [
                 f"reads all {size} channels: a gather of those that are open "

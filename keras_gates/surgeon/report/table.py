@@ -171,7 +171,7 @@ def _but(axis: int, rank: int) -> tuple[int, ...]:
 
 def _cut_shapes(step: Step, weights: Weights) -> list[Any]:
     if isinstance(step.rule, PackingConv):
-        shut = weights.decision.closed.get(id(step.call.op))
+        shut = weights.decision.closed.get(step.call.op)
         return step.rule.packed_shapes(step.call, weights.index(step), shut)
     kept = {role: len(at) for role, at in weights.index(step).items()}
     return costs.cut_weight_shapes(step.call, step.rule, kept)

@@ -182,12 +182,12 @@ def _passes_factors(call: Call) -> bool:
 
 def _pinned(labelling: Labelling) -> dict[int, str]:
     """Class -> why its units must stay."""
-    classes, units = labelling.classes, labelling.units
+    classes = labelling.classes
     found = {}
-    for (ids, reason), owner in zip(units.pins, units.owners, strict=True):
-        if owner is not None:
-            name = type(owner.op).__name__
-            reason = f"'{owner.path}' ({name}) keeps it whole: {reason}"
+    for ids, reason, call in labelling.pinned:
+        if call is not None:
+            name = type(call.op).__name__
+            reason = f"'{call.path}' ({name}) keeps it whole: {reason}"
         found |= dict.fromkeys(map(int, np.unique(classes[ids])), reason)
     return found
 
