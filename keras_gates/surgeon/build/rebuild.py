@@ -189,7 +189,8 @@ class _Builder:
                     continue
                 for piece in self._pieces(site):
                     hints = create.prepared(piece.op, piece.spec, piece.arrays)
-                    layers.append(stack.enter_context(hints))
+                    stack.enter_context(hints)
+                    layers.append(piece.op)
             if not all(isinstance(layer, keras.Layer) for layer in layers):
                 return None
             if len(layers) == len(tensors):
