@@ -73,7 +73,7 @@ class Index(Rule):
             offset += labels.size
             numbers.append(lb.spread(own, tensor.shape, self.along(call)))
         try:
-            moved = self._moved(call, numbers)
+            moved = self.moved(call, numbers)
         except Exception as error:
             return barrier(call, inputs, units, _cannot(call, error))
         for origins, tensor in zip(moved, call.outputs, strict=True):
@@ -86,7 +86,7 @@ class Index(Rule):
         ]
         return Flow(outputs, [_split(origins, inputs) for origins in moved])
 
-    def _moved(self, call: Call, numbers: list[Numbers]) -> list[Numbers]:
+    def moved(self, call: Call, numbers: list[Numbers]) -> list[Numbers]:
         """The numbers in each output; extents of 1 where they don't vary."""
         moved = self.move(call, numbers)
         parts = moved if isinstance(moved, (list, tuple)) else [moved]
@@ -222,7 +222,7 @@ def _behind(
         for axis, array in places.items():
             whole = lb.spread(array, tensor.shape, rule.along(call))
             try:
-                moved = rule._moved(call, [whole])
+                moved = rule.moved(call, [whole])
             except Exception:  # what can't be followed is not in sight
                 return []
             for output, numbers in zip(outputs, moved, strict=True):

@@ -194,7 +194,7 @@ def rule_of(call: Call) -> Rule:
 
 def _weighted_activation(rule: Rule, op: keras.Operation) -> keras.Layer | None:
     """A layer with weights that is the activation of another, or None."""
-    if not private.has_sublayers(op) or isinstance(rule, Barrier):
+    if not private.has_sublayers(op) or rule.keeps_whole:
         return None
     for part in rule.parts(op):
         for name in ("activation", "recurrent_activation"):
