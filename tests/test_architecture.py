@@ -11,7 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / "keras_gates"
 # Who may import whom: a row for each package, from low to high, and what it may
 # import besides itself. No other arrow is allowed.
 GATES = ["constraints", "regularizers", "layers"]
-LOW = ["_checks", "graphs", *GATES, "thresholds"]
+LOW = ["_checks", "_tables", "graphs", *GATES, "thresholds"]
 PASSES = ["surgeon.faults", "surgeon.labels", "surgeon.rules", "surgeon.passes"]
 SOLVING = [*PASSES, "surgeon.gates", "surgeon.solving"]
 CLOSING = [*SOLVING, "surgeon.build", "surgeon.report", "surgeon.closing"]
@@ -20,14 +20,15 @@ PLAN = [*UNDER_PLAN, "surgeon.plan"]
 SURGEON = [*PLAN, "surgeon.scores", "surgeon.verify"]
 ARROWS = {
     "_checks": [],
+    "_tables": [],
     "graphs": [],
     "constraints": ["_checks", "graphs"],
     "regularizers": ["_checks"],
     "layers": ["_checks", "constraints", "regularizers"],
     "callbacks": ["_checks", "graphs", *GATES],
     "thresholds": ["_checks", "layers"],
-    "surgeon.faults": [],
-    "surgeon.labels": [],
+    "surgeon.faults": ["graphs"],
+    "surgeon.labels": ["graphs"],
     "surgeon.rules": ["graphs", "layers", *PASSES[:2]],
     "surgeon.passes": ["graphs", *PASSES[:3]],
     "surgeon.gates": [*LOW, *PASSES],
@@ -48,7 +49,7 @@ ARROWS = {
         "surgeon.surgery",
         "surgeon.iterative",
     ],
-    "stats": ["_checks", "graphs", "layers", "surgeon.rules"],
+    "stats": ["_checks", "_tables", "graphs", "layers", "surgeon.rules"],
     "search": [*LOW, *SURGEON],
     "transforms": [*LOW, *SURGEON, "stats"],
     "interop": ["graphs"],

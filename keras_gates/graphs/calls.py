@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
+import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.graphs.arguments import mapped
+from keras_gates.graphs.identity import IdentityDict
 
 if TYPE_CHECKING:
     from keras_gates.graphs.private import Node
@@ -128,7 +130,7 @@ class Graph:
         bounds: for a nested model, the tensors that go into each of its calls.
         groups: channels with scores, by name.
         scores: by the name of a gate, scores that stand for its factors.
-        loops: by the id of a layer that reads its own output, the place of
+        loops: by a layer that reads its own output, the place of
             each of its units among those of all groups, -1 for none; integers
             of shape `(units,)`.
         unread: by the id of a model inside that is taken for a layer, why it
@@ -145,7 +147,9 @@ class Graph:
     bounds: list[list[Tensor]] = dataclasses.field(default_factory=list)
     groups: dict[str, Any] = dataclasses.field(default_factory=dict)
     scores: dict[str, NDArray[Any]] = dataclasses.field(default_factory=dict)
-    loops: dict[int, NDArray[Any]] = dataclasses.field(default_factory=dict)
+    loops: IdentityDict[keras.Layer, NDArray[np.intp]] = dataclasses.field(
+        default_factory=IdentityDict
+    )
     unread: dict[int, str] = dataclasses.field(default_factory=dict)
     masking: list[Graph] = dataclasses.field(default_factory=list)
 

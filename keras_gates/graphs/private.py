@@ -30,10 +30,7 @@ _OPERATIONS = "keras.src.ops"
 
 # Classes -------------------------------------------------------------------
 
-# Assumes: `keras.Model(inputs, outputs)` and the graph of a Sequential are of
-# this class, and subclassed models are not.
-FUNCTIONAL: type[Any] = Functional
-# Assumes: layers, metrics and generators of random numbers derive from it.
+# Assumes: layers, models, metrics and optimizers derive from it.
 SAVEABLE: type[Any] = KerasSaveable
 # Assumes: what finds the variables and layers among the attributes of a layer
 # is one of these.
@@ -88,8 +85,15 @@ def returns_its_input(op: keras.Operation) -> bool:
 
     Assumes: on some backend, those of these names do, and no others.
     """
-    names = ("Cast", "Reshape", "BroadcastTo", "StopGradient", "Squeeze")
-    return type(op).__name__ in names
+    return type(op).__name__ in _RETURNING
+
+
+_RETURNING = frozenset(
+    (
+        *("Cast", "Reshape", "BroadcastTo", "StopGradient", "Squeeze"),
+        *("Real", "Conj", "Conjugate", "Array", "ConvertToTensor"),
+    )
+)
 
 
 def names_in_methods(cls: type[Any]) -> set[str]:
@@ -240,7 +244,8 @@ def init_functional(
 ) -> None:
     """Make a functional model of an object whose constructor never ran.
 
-    Assumes: nothing but `Functional.__init__` is needed, whatever the class.
+    Assumes: where the class has made such a model before, which has put
+    `Functional` among its bases, nothing but `Functional.__init__` is needed.
     """
     Functional.__init__(model, inputs, outputs, name=name)
 
@@ -456,6 +461,7 @@ OF_TRAINING = frozenset(
         *("_compile_config", "_compiled_trainable_state", "optimizer"),
         *("history", "stop_training", "stop_evaluating", "stop_predicting"),
         *("_jax_state", "_functional", "_torch_params", "_modules"),
+        *("_eval_epoch_iterator",),
     )
 )
 # Assumes: beside its value, shape and type, a variable has these.

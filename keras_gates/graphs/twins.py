@@ -142,7 +142,7 @@ class Twins:
     # What Keras makes ------------------------------------------------------
 
     def _keras(self, old: Any) -> Any:
-        """A layer, operation, metric or generator of random numbers."""
+        """A layer, operation, metric or optimizer."""
         new = object.__new__(type(old))
         self.note(old, new)
         held = vars(new)

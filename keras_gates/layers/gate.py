@@ -37,6 +37,9 @@ class Gate(keras.layers.Layer):
     """
 
     kind = None
+    # Whether the `Add` after the gate, and the shortcut that ends in it, were
+    # added for the gate. `insert_gates` sets it, and the config keeps it.
+    added_shortcut = False
 
     def __init__(
         self,
@@ -83,9 +86,19 @@ class Gate(keras.layers.Layer):
     ) -> tuple[int | None, ...]:
         return tuple(input_shape)
 
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Gate:
+        config = dict(config)
+        added_shortcut = config.pop("added_shortcut", False)
+        gate: Gate = super().from_config(config)
+        gate.added_shortcut = added_shortcut
+        return gate
+
     def get_config(self) -> dict[str, Any]:
+        added = {"added_shortcut": True} if self.added_shortcut else {}
         return {
             **super().get_config(),
+            **added,
             "initializer": keras.initializers.serialize(self.initializer),
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "activity_regularizer": keras.regularizers.serialize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from keras_gates.stats import tables
+from keras_gates import _tables
 from keras_gates.stats.counting import NOTE
 from keras_gates.stats.counting import UNIT
 from keras_gates.stats.counting import Count
@@ -86,7 +86,7 @@ class Comparison:
             [
                 f"before: '{a.model}', after: '{b.model}'",
                 "",
-                tables.text(head, rows),
+                _tables.text(head, rows),
                 "",
                 NOTE,
                 *beware(dict.fromkeys((*a.unknown, *b.unknown))),

@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
+from keras_gates import _tables
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.shapes import shapes_of
-from keras_gates.stats import tables
 from keras_gates.surgeon.rules import costs
 from keras_gates.surgeon.rules import rule_of
 
@@ -96,7 +96,7 @@ class Count:
             for x in self.layers
         ]
         rows.append(("total", "", self.params, self.macs, ""))
-        table = tables.text(("layer", "type", "parameters", "MACs", ""), rows)
+        table = _tables.text(("layer", "type", "parameters", "MACs", ""), rows)
         return "\n".join(
             [
                 f"Model '{self.model}'",

@@ -5,9 +5,13 @@ from __future__ import annotations
 import contextlib
 import traceback
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING
+from typing import Protocol
 
 import keras
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
 
 _PACKAGE = __name__.partition(".")[0]
 
@@ -16,9 +20,16 @@ class RuleFault(ValueError):
     """A rule failed on a call."""
 
 
+class _OfAKind(Protocol):
+    """A `Rule`; this module is below the rules, which raise its errors."""
+
+    @property
+    def kind(self) -> str: ...
+
+
 @contextlib.contextmanager
-def of_rule(call: Any, rule: Any) -> Iterator[Any]:
-    """Within, what a rule raises is told with the layer that it is about.
+def of_rule(call: Call, rule: _OfAKind) -> Iterator[None]:
+    """Within, what a rule raises names the layer that it is about.
 
     Args:
         call: the `Call` that the rule is asked of.
@@ -44,8 +55,8 @@ def of_rule(call: Any, rule: Any) -> Iterator[Any]:
 
 
 @contextlib.contextmanager
-def of_layer(path: str, op: Any) -> Iterator[Any]:
-    """Within, what Keras or a backend raises is told with the layer.
+def of_layer(path: str, op: object) -> Iterator[None]:
+    """Within, what Keras or a backend raises names the layer.
 
     Args:
         path: the path of the layer, or the name of a model.
@@ -66,13 +77,14 @@ def of_layer(path: str, op: Any) -> Iterator[Any]:
         ) from error
 
 
-def _ours(error: Any) -> bool:
+def _ours(error: BaseException) -> bool:
     """Whether the package raised an error itself."""
     (frame, _), *_ = reversed(list(traceback.walk_tb(error.__traceback__)))
-    return frame.f_globals.get("__name__", "").partition(".")[0] == _PACKAGE
+    module = str(frame.f_globals.get("__name__", ""))
+    return module.partition(".")[0] == _PACKAGE
 
 
-def _hint() -> Any:
+def _hint() -> str:
     distribution = keras.distribution.distribution()
     if distribution is None:
         return (

@@ -8,19 +8,45 @@ labels of a `(None, 32, 32, 64)` convolution output have shape
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Hashable
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import NamedTuple
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+
+Entry = TypeVar("Entry", bound=np.generic)
 
 FIXED = 0
 
 
 def stretched(
-    array: NDArray[Any] | bool, shape: tuple[int, ...]
-) -> NDArray[Any]:
+    array: NDArray[Entry] | Entry, shape: tuple[int, ...]
+) -> NDArray[Entry]:
     """`np.broadcast_to`, which costs more than most of what is done here."""
-    return array if array.shape == shape else np.broadcast_to(array, shape)
+    if isinstance(array, np.ndarray) and array.shape == shape:
+        return array
+    return np.broadcast_to(array, shape)
+
+
+class Pinned(NamedTuple):
+    """Units that stay whatever is closed.
+
+    Attributes:
+        ids: the units, each once; `(units,)`.
+        reason: why they stay.
+        call: the call whose rule asks for it; None where the model as a
+            whole does.
+    """
+
+    ids: NDArray[np.intp]
+    reason: str
+    call: Call | None
 
 
 class Units:
@@ -28,30 +54,25 @@ class Units:
 
     Attributes:
         count: how many ids there are.
-        pins: `(ids, reason)` of all that must stay.
-        owner: the call whose rule is asked at the moment.
-        owners: for each pin, the call whose rule made it; None for those
-            that the model as a whole makes.
+        pinned: all that must stay, as `Pinned`.
+        call: the call whose rule is asked at the moment.
     """
 
     def __init__(self) -> None:
         self.count = 1
-        self.pins = []
-        self.owner = None
-        self.owners = []
-        self._minted = {}
-        self._ties = []
+        self.pinned: list[Pinned] = []
+        self.call: Call | None = None
+        self._minted: dict[Hashable, NDArray[np.intp]] = {}
+        self._ties: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
 
-    def mint(
-        self, key: int | tuple[int | str, ...], size: int
-    ) -> NDArray[np.int64]:
+    def mint(self, key: Hashable, size: int) -> NDArray[np.intp]:
         """Ids of the `size` channels that `key` produces; once per key."""
         if key not in self._minted:
             self._minted[key] = np.arange(self.count, self.count + size)
             self.count += size
         return self._minted[key]
 
-    def tie(self, labels: NDArray[np.int64], others: NDArray[np.int64]) -> None:
+    def tie(self, labels: NDArray[np.intp], others: NDArray[np.intp]) -> None:
         """Make two label arrays stay or go together, with broadcasting."""
         if labels is others:
             return
@@ -61,12 +82,11 @@ class Units:
         if differ.any():
             self._ties.append((left[differ], right[differ]))
 
-    def pin(self, labels: NDArray[np.int64], reason: str) -> None:
+    def pin(self, labels: NDArray[np.intp], reason: str) -> None:
         """Keep these units, for `reason`."""
-        self.pins.append((np.unique(labels), reason))
-        self.owners.append(self.owner)
+        self.pinned.append(Pinned(np.unique(labels), reason, self.call))
 
-    def classes(self) -> NDArray[np.int64]:
+    def classes(self) -> NDArray[np.intp]:
         """The class of each unit: the smallest id of those tied to it.
 
         Hooking each larger root under the smaller, then halving the paths,
@@ -92,19 +112,19 @@ class Units:
                 parent = halved
 
 
-def fixed(rank: int) -> NDArray[np.int64]:
+def fixed(rank: int) -> NDArray[np.intp]:
     """Labels of a tensor that nothing may cut."""
     return np.full((1,) * rank, FIXED)
 
 
-def vector(ids: NDArray[np.int64], rank: int, axis: int) -> NDArray[np.int64]:
+def vector(ids: NDArray[np.intp], rank: int, axis: int) -> NDArray[np.intp]:
     """Labels of a tensor whose `axis` holds the channels `ids`."""
     shape = [1] * rank
     shape[axis] = len(ids)
     return np.asarray(ids).reshape(shape)
 
 
-def along(array: NDArray[Any], axis: int) -> NDArray[Any]:
+def along(array: NDArray[Entry], axis: int) -> NDArray[Entry] | None:
     """The 1-D content along `axis`, or None if other axes vary too."""
     axis %= array.ndim
     if array.size == array.shape[axis]:
@@ -115,23 +135,24 @@ def along(array: NDArray[Any], axis: int) -> NDArray[Any]:
 
 
 def spread(
-    array: NDArray[np.int64],
-    shape: tuple[int | None, ...],
-    axes: list[int] | None = None,
-) -> NDArray[np.int64]:
+    array: NDArray[Entry],
+    shape: Sequence[int | None],
+    axes: Sequence[int] | None = None,
+) -> NDArray[Entry]:
     """Broadcast to the true sizes of `axes` (all of them by default).
 
-    Returns None where a size is unknown but matters.
+    An axis whose size is unknown keeps the extent of the labels.
     """
     target = list(array.shape)
     for axis in range(1, array.ndim) if axes is None else axes:
         axis %= array.ndim
-        if axis and target[axis] == 1 and shape[axis] is not None:
-            target[axis] = shape[axis]
+        size = shape[axis]
+        if axis and target[axis] == 1 and size is not None:
+            target[axis] = size
     return np.broadcast_to(array, target)
 
 
-def collapse(source: NDArray[np.int64]) -> NDArray[np.int64]:
+def collapse(source: NDArray[Entry]) -> NDArray[Entry]:
     """Reduce to extent 1 each axis along which `source` does not vary."""
     for axis in range(source.ndim):
         if source.shape[axis] > 1:
@@ -141,14 +162,14 @@ def collapse(source: NDArray[np.int64]) -> NDArray[np.int64]:
     return source
 
 
-def varying(labels: NDArray[np.int64]) -> list[int]:
+def varying(labels: NDArray[Entry]) -> list[int]:
     """The axes with more than one extent."""
     return [axis for axis, size in enumerate(labels.shape) if size > 1]
 
 
 def sole_axis(
-    ids: NDArray[np.int64],
-) -> tuple[int | None, NDArray[np.int64] | None]:
+    ids: NDArray[np.intp],
+) -> tuple[int | None, NDArray[np.intp] | None]:
     """`(axis, what is along it)` of an array that varies along one axis.
 
     Ties may have made one axis of what a move spread over several. Where all
@@ -161,17 +182,18 @@ def sole_axis(
     return (axes[0], own.reshape(-1)) if len(axes) == 1 else (None, None)
 
 
-def axis_masks(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
+def axis_masks(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]] | None:
     """Split a mask into one mask per axis whose product it is, or None."""
+    masks: list[NDArray[np.bool_]]
     if mask.size in mask.shape:
-        masks = [mask.any().reshape(1)] * mask.ndim
+        masks = [np.full(1, mask.any())] * mask.ndim
         masks[mask.shape.index(mask.size)] = mask.reshape(-1)
         return masks
     masks = []
     product = np.ones((1,) * mask.ndim, bool)
     for axis in range(mask.ndim):
         others = tuple(a for a in range(mask.ndim) if a != axis)
-        one = mask.any(axis=others)
+        one = np.asarray(mask.any(axis=others))
         masks.append(one)
         product = product & one.reshape(
             [-1 if a == axis else 1 for a in range(mask.ndim)]
@@ -180,7 +202,7 @@ def axis_masks(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]]:
 
 
 def cut_shape(
-    shape: tuple[int | None, ...], masks: list[NDArray[np.bool_]]
+    shape: Sequence[int | None], masks: Sequence[NDArray[np.bool_]]
 ) -> tuple[int | None, ...]:
     """A shape whose cut axes have the sizes that the masks leave."""
     return tuple(

@@ -17,7 +17,6 @@ from keras_gates.surgeon.build import optimizer
 from keras_gates.surgeon.build.rebuild import rebuild
 from keras_gates.surgeon.closing.options import Options
 from keras_gates.surgeon.closing.options import Request
-from keras_gates.surgeon.closing.request import factor_shapes
 from keras_gates.surgeon.closing.request import from_closed
 from keras_gates.surgeon.closing.request import from_thresholds
 from keras_gates.surgeon.report import futile
@@ -60,8 +59,8 @@ class Plan:
         closed: dict[str, list[int]],
         options: Options,
         request: Request | None,
+        shapes: Mapping[str, tuple[int, ...]],
         describe: Callable[[], tuple[list[Row], list[str]]],
-        masks: Mapping[str, NDArray[np.bool_]] | None = None,
     ) -> None:
         """A plan; users get theirs from `plan`.
 
@@ -70,20 +69,21 @@ class Plan:
             closed: as the attribute.
             options: as the attribute.
             request: as the attribute.
+            shapes: those of the factors of the gates in `closed`.
             describe: makes the rows and notes, when they are first read.
-            masks: the closed factors as boolean arrays, by gate name; found
-                from `closed` and the model by default.
         """
         self.model = model
         self.closed = closed
         self.options = options
         self.request = request
+        self._shapes = dict(shapes)
         self._describe = describe
-        self._masks = masks
 
     @functools.cached_property
     def _described(self) -> tuple[list[Row], list[str]]:
-        return self._describe()
+        found = self._describe()
+        del self._describe  # it holds all that was solved
+        return found
 
     @property
     def rows(self) -> list[Row]:
@@ -204,15 +204,10 @@ class Plan:
 
     def masks(self) -> dict[str, NDArray[np.bool_]]:
         """The closed factors as boolean arrays, by gate name."""
-        if self._masks is None:
-            self._masks = self._found_masks()
-        return {name: mask.copy() for name, mask in self._masks.items()}
-
-    def _found_masks(self) -> dict[str, NDArray[np.bool_]]:
-        shapes = factor_shapes(self.model, self.closed, self.options)
-        masks = {name: np.zeros(shape, bool) for name, shape in shapes.items()}
-        for name, mask in masks.items():
-            mask.reshape(-1)[self.closed[name]] = True
+        masks = {}
+        for name, shape in self._shapes.items():
+            masks[name] = np.zeros(shape, bool)
+            masks[name].reshape(-1)[self.closed[name]] = True
         return masks
 
     def to_json(self) -> str:
@@ -233,14 +228,17 @@ class Plan:
         Raises:
             ValueError: the text is no plan, or a plan for another model.
         """
-        content = plan_json.load(text, model)
-        return cls(
+        content, shapes = plan_json.load(text, model)
+        found = cls(
             model,
             content.closed,
             content.options,
             content.request,
+            shapes,
             lambda: (content.rows, content.notes),
         )
+        _ = found.rows
+        return found
 
 
 def plan(
@@ -330,8 +328,8 @@ def _solved(
         for name, mask in solution.closed.items()
     }
     request = Request.of(thresholds, keep_at_least, scores)
-    masks = solution.closed
-    found = Plan(model, closed, options, request, describe, masks)
+    shapes = {name: mask.shape for name, mask in solution.closed.items()}
+    found = Plan(model, closed, options, request, shapes, describe)
     return found, solution
 
 

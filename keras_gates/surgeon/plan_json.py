@@ -55,8 +55,10 @@ def dump(model: keras.Model, content: Content) -> str:
     return json.dumps(fields, indent=1)
 
 
-def load(text: str, model: keras.Model) -> Content:
-    """What a plan for this model holds.
+def load(
+    text: str, model: keras.Model
+) -> tuple[Content, dict[str, tuple[int, ...]]]:
+    """What a plan for this model holds, and the shapes of its gates' factors.
 
     Raises:
         ValueError: the text is no plan, or a plan for another model.
@@ -85,7 +87,7 @@ def load(text: str, model: keras.Model) -> Content:
     shapes = factor_shapes(model, content.closed, content.options)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     _check_closed(content.closed, sizes)
-    return content
+    return content, shapes
 
 
 def _read(data: dict[str, Any]) -> tuple[str, str, Content]:

@@ -33,8 +33,8 @@ class AddedShortcut:
 def added_shortcuts(model: keras.Model) -> list[AddedShortcut]:
     """The shortcuts that `insert_gates` added to a model.
 
-    They are told by the name of the `Add` layer in which they end: that of
-    the gate in front of it, and "_shortcut_add".
+    The gate of each says in its config that it was added, so that they are
+    found after saving and cloning, too.
 
     Args:
         model: A built functional model.

@@ -259,12 +259,12 @@ def gated_model(graph, closed):
         closed: `{name of a group: mask}`.
     """
     masks = groups.masks(graph, closed)
-    loops = {id(c.op): c for c in graph.calls if id(c.op) in graph.loops}
+    loops = {id(c.op): c for c in graph.calls if c.op in graph.loops}
 
     def gated(virtual, x):
         gate = kg.FilterGate(axis=virtual.axis)
         y = gate(x)
-        gate.factor.assign(np.where(masks[id(virtual)], 0.0, 1.0))
+        gate.factor.assign(np.where(masks[virtual], 0.0, 1.0))
         return y
 
     def silenced(recall):
@@ -273,7 +273,7 @@ def gated_model(graph, closed):
             return None
         outputs = recall()
         for part in rule_of(call).parts(recall.copy()):
-            rows = ~masks[id(recall.op)].reshape(-1, 1)
+            rows = ~masks[recall.op].reshape(-1, 1)
             part.recurrent_kernel.assign(part.recurrent_kernel * rows)
         return outputs
 

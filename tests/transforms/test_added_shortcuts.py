@@ -9,6 +9,7 @@ import keras_gates as kg
 from keras_gates import zoo
 from keras_gates.transforms import added_shortcuts
 from keras_gates.transforms import drop_shortcuts
+from keras_gates.transforms import find_structure
 from keras_gates.transforms import insert_gates
 from tests import helpers
 
@@ -43,6 +44,68 @@ def test_listed_after_saving(tmp_path):
     gated.save(tmp_path / "gated.keras")
     again = keras.saving.load_model(tmp_path / "gated.keras")
     assert added_shortcuts(again) == added_shortcuts(gated_network())
+
+
+def renamed(model):
+    """A copy of a model with other names for all of its layers."""
+
+    def clone(layer):
+        config = {**layer.get_config(), "name": f"{layer.name}_other"}
+        return type(layer).from_config(config)
+
+    return keras.models.clone_model(model, clone_function=clone)
+
+
+def pieces(model):
+    """What could get gates, or why not, without what `renamed` adds."""
+    found = find_structure(model)
+    return [
+        (x.name.replace("_other", ""), x.reason.replace("_other", ""))
+        for x in [*found.layers, *found.blocks]
+    ]
+
+
+@pytest.mark.parametrize("start", ["residual", "same"])
+def test_found_whatever_the_names(start):
+    gated = gated_network(start=start)
+    other = renamed(gated)
+    expected = [f"{x.gate}_other" for x in added_shortcuts(gated)]
+    assert [x.gate for x in added_shortcuts(other)] == expected
+    # What was added is nothing that could get a gate of its own.
+    assert pieces(other) == pieces(gated)
+
+
+@pytest.mark.parametrize("start", ["residual", "same"])
+def test_models_of_older_versions_are_read_by_name(start):
+    """Their gates do not say that the shortcut was added."""
+    gated = gated_network(start=start)
+    expected = added_shortcuts(gated)
+    for gate in helpers.gates_of(gated):
+        gate.added_shortcut = False
+    assert expected and added_shortcuts(gated) == expected
+    assert added_shortcuts(renamed(gated)) == []
+
+
+def test_only_gates_with_one_say_so():
+    gated = insert_gates(network(), filters=True, blocks=True)
+    for gate in helpers.gates_of(gated):
+        found = gate.name in {x.gate for x in added_shortcuts(gated)}
+        assert gate.added_shortcut == found
+        assert ("added_shortcut" in gate.get_config()) == found
+
+
+def test_a_sum_of_the_model_is_none_once_the_added_one_is_dropped():
+    """The gate feeds an `Add` all the same, then that of the block."""
+    inputs = keras.Input((8,))
+    x = L.Dense(8, name="first")(inputs)
+    h = L.Dense(8, name="second")(x)
+    model = keras.Model(inputs, L.Dense(2)(L.Add(name="sum")([x, h])))
+    gated = insert_gates(model, layers=["second"])
+    assert [x.gate for x in added_shortcuts(gated)] == ["second_layer_gate"]
+    bare = drop_shortcuts(gated, T)
+    gate = bare.get_layer("second_layer_gate")
+    assert gate.output is bare.get_layer("sum").input[1]
+    assert added_shortcuts(bare) == []
 
 
 def test_names_alone_are_not_enough():

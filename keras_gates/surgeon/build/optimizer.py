@@ -11,6 +11,7 @@ slot holds decides what becomes of it, besides the cut:
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from typing import Any
@@ -32,42 +33,61 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.fold import Folds
 
-GRADIENT, SIZE, SQUARE = "gradient", "size of a gradient", "square"
-STEP, STEP_SQUARE, WEIGHT = "step", "square of a step", "weight"
-# Means of squares along one axis: the state stands for their product.
-ROWS, COLUMNS = "rows", "columns"
+
+class Slot(enum.Enum):
+    """What an optimizer keeps for a weight."""
+
+    GRADIENT = "gradient"
+    SIZE = "size of a gradient"
+    SQUARE = "square"
+    STEP = "step"
+    STEP_SQUARE = "square of a step"
+    WEIGHT = "weight"
+    # Means of squares along one axis: the state stands for their product.
+    ROWS = "rows"
+    COLUMNS = "columns"
+
 
 # The power of the factor that each is multiplied by.
-_POWERS = {GRADIENT: -1, SIZE: -1, SQUARE: -2, STEP: 1, STEP_SQUARE: 2}
+_POWERS = {
+    Slot.GRADIENT: -1,
+    Slot.SIZE: -1,
+    Slot.SQUARE: -2,
+    Slot.STEP: 1,
+    Slot.STEP_SQUARE: 2,
+}
 
-_MOMENTS = {"_momentums": GRADIENT, "_velocities": SQUARE}
+_MOMENTS = {"_momentums": Slot.GRADIENT, "_velocities": Slot.SQUARE}
 # Optimizer -> the attribute that lists a slot for each weight -> what it is.
-_SLOTS = {
-    "SGD": {"momentums": STEP},
-    "Adam": {**_MOMENTS, "_velocity_hats": SQUARE},
-    "AdamW": {**_MOMENTS, "_velocity_hats": SQUARE},
+_SLOTS: dict[str, dict[str, Slot]] = {
+    "SGD": {"momentums": Slot.STEP},
+    "Adam": {**_MOMENTS, "_velocity_hats": Slot.SQUARE},
+    "AdamW": {**_MOMENTS, "_velocity_hats": Slot.SQUARE},
     "Nadam": _MOMENTS,
     "Lamb": _MOMENTS,
-    "Lion": {"_momentums": GRADIENT},
-    "Adamax": {"_m": GRADIENT, "_u": SIZE},
+    "Lion": {"_momentums": Slot.GRADIENT},
+    "Adamax": {"_m": Slot.GRADIENT, "_u": Slot.SIZE},
     "RMSprop": {
-        "_velocities": SQUARE,
-        "_momentums": STEP,
-        "_average_gradients": GRADIENT,
+        "_velocities": Slot.SQUARE,
+        "_momentums": Slot.STEP,
+        "_average_gradients": Slot.GRADIENT,
     },
-    "Adagrad": {"_accumulators": SQUARE},
+    "Adagrad": {"_accumulators": Slot.SQUARE},
     "Adadelta": {
-        "_accumulated_grads": SQUARE,
-        "_accumulated_delta_vars": STEP_SQUARE,
+        "_accumulated_grads": Slot.SQUARE,
+        "_accumulated_delta_vars": Slot.STEP_SQUARE,
     },
-    "Adafactor": {"_r": ROWS, "_c": COLUMNS, "_v": SQUARE},
-    "Muon": {"momentums": GRADIENT, "adam_velocities": SQUARE},
-    "ScheduleFreeAdamW": {"_momentums": WEIGHT, "_velocities": SQUARE},
+    "Adafactor": {"_r": Slot.ROWS, "_c": Slot.COLUMNS, "_v": Slot.SQUARE},
+    "Muon": {"momentums": Slot.GRADIENT, "adam_velocities": Slot.SQUARE},
+    "ScheduleFreeAdamW": {
+        "_momentums": Slot.WEIGHT,
+        "_velocities": Slot.SQUARE,
+    },
 }
 # What any optimizer may have.
 _COMMON = {
-    "_accumulated_gradients": GRADIENT,
-    "_model_variables_moving_average": WEIGHT,
+    "_accumulated_gradients": Slot.GRADIENT,
+    "_model_variables_moving_average": Slot.WEIGHT,
 }
 
 
@@ -95,11 +115,11 @@ def carry(
             "`keras.saving.register_keras_serializable`, or prune with "
             "keep_optimizer=False and compile the result."
         ) from error
-    found = cuts_of(decision, folds, pruned)
+    cuts = cuts_of(decision, folds, pruned)
     for old, new in _pairs(model.optimizer, pruned.optimizer):
         _scalars(old, new)
         if old.built:
-            _slots(old, new, found)
+            _slots(old, new, cuts)
 
 
 def check(model: keras.Model, graph: Graph) -> None:
@@ -135,10 +155,11 @@ def check(model: keras.Model, graph: Graph) -> None:
 
 
 def _repacked(call: Call) -> bool:
-    return rule_of(call).packing is not None and call.op.trainable
+    packs = rule_of(call).packing is not None
+    return packs and bool(call.op.trainable)
 
 
-def _written_out(model: keras.Model, graph: Graph) -> list[Any]:
+def _written_out(model: keras.Model, graph: Graph) -> list[str]:
     """The names of the composite layers that a graph does without."""
     if graph.model is model:
         return []
@@ -146,7 +167,9 @@ def _written_out(model: keras.Model, graph: Graph) -> list[Any]:
     return [x.name for x, rule in rules if rule and rule.composite]
 
 
-def _pairs(old: keras.Optimizer, new: keras.Optimizer) -> Iterator[Any]:
+def _pairs(
+    old: keras.Optimizer, new: keras.Optimizer
+) -> Iterator[tuple[keras.Optimizer, keras.Optimizer]]:
     """Optimizers, and those that they wrap, to scale the loss."""
     while old is not None:
         yield old, new
@@ -169,35 +192,38 @@ def _slots(
     place = {id(w): i for i, w in enumerate(private.trained_by(old))}
     for index, weight in enumerate(private.trained_by(new)):
         cut = cuts.get(id(weight))
-        number = place.get(id(cut.old)) if cut else None
-        if number is None:
+        if cut is None or id(cut.old) not in place:
             continue  # A bias that pruning added, or a weight once frozen.
-        before = {
-            name: _array(getattr(old, name)[number])
-            for name in lists
-            if getattr(old, name, None) and lists[name][index] is not None
+        number = place[id(cut.old)]
+        slots = {
+            name: variable
+            for name, every in lists.items()
+            if getattr(old, name, None)
+            and (variable := every[index]) is not None
         }
+        before = {name: _array(getattr(old, name)[number]) for name in slots}
         for name, array in before.items():
-            kind = _kind(old, name, cut)
-            if kind in (ROWS, COLUMNS) and array.ndim:
-                known = {_kind(old, n, cut): a for n, a in before.items()}
-                array = _factored(known[ROWS], known[COLUMNS], cut, kind)
+            slot = _slot(old, name, cut)
+            if slot in (Slot.ROWS, Slot.COLUMNS) and array.ndim:
+                known = {_slot(old, n, cut): a for n, a in before.items()}
+                rows, columns = known[Slot.ROWS], known[Slot.COLUMNS]
+                array = _factored(rows, columns, cut, slot)
             elif array.shape == tuple(cut.old.shape):
-                array = _whole(array, cut, kind, weight)
+                array = _whole(array, cut, slot, weight)
             elif array.ndim:
                 raise _unknown(old, name, cut)
-            lists[name][index].assign(array)
+            slots[name].assign(array)
 
 
-def _kind(optimizer: Any, name: str, cut: Any) -> Any:
+def _slot(optimizer: keras.Optimizer, name: str, cut: Cut) -> Slot | None:
     """What a slot is; where nothing was scaled, it need not be known."""
-    kind = {**_COMMON, **_row(type(optimizer))}.get(name)
-    if kind is None and cut.factor is not None:
+    slot = {**_COMMON, **_row(type(optimizer))}.get(name)
+    if slot is None and cut.factor is not None:
         raise _unknown(optimizer, name, cut)
-    return kind
+    return slot
 
 
-def _row(cls: Any) -> Any:
+def _row(cls: type[Any]) -> dict[str, Slot]:
     """The slots of an optimizer of Keras; of its subclasses none is known.
 
     For torch Keras has subclasses of its own, which hold the same.
@@ -208,7 +234,7 @@ def _row(cls: Any) -> Any:
     return rows[known[0]] if known and (of_keras or cls in rows) else {}
 
 
-def _unknown(optimizer: Any, name: str, cut: Any) -> Any:
+def _unknown(optimizer: keras.Optimizer, name: str, cut: Cut) -> ValueError:
     return ValueError(
         f"Optimizer '{optimizer.name}' (of type {type(optimizer).__name__}) "
         f"holds {name.strip('_')} for the weight '{cut.old.path}', and how "
@@ -217,21 +243,34 @@ def _unknown(optimizer: Any, name: str, cut: Any) -> Any:
     )
 
 
-def _whole(array: Any, cut: Any, kind: str, weight: Any) -> Any:
+def _whole(
+    array: NDArray[np.float64],
+    cut: Cut,
+    slot: Slot | None,
+    weight: keras.Variable,
+) -> NDArray[np.float64]:
     """A slot that is shaped like its weight."""
-    if kind == WEIGHT:
+    if slot is Slot.WEIGHT:
         # The difference, so that absorbed constants are in it as well.
         return _array(weight) + cut.of(array - _array(cut.old), 1)
-    array = cut.of(array, _POWERS.get(kind, 0))
-    return np.abs(array) if kind == SIZE else array
+    power = 0 if slot is None else _POWERS.get(slot, 0)
+    array = cut.of(array, power)
+    return np.abs(array) if slot is Slot.SIZE else array
 
 
-def _factored(rows: Any, columns: Any, cut: Any, kind: str) -> Any:
+def _factored(
+    rows: NDArray[np.float64],
+    columns: NDArray[np.float64],
+    cut: Cut,
+    slot: Slot | None,
+) -> NDArray[np.float64]:
     """Means of the matrix that rows and columns stand for, once cut."""
     mean = rows.mean(-1, keepdims=True)
     share = np.divide(rows, mean, out=np.zeros_like(rows), where=mean != 0)
     squares = cut.of(share[..., None] * columns[..., None, :], -2)
-    return squares.mean(-1 if kind == ROWS else -2)
+    axis = -1 if slot is Slot.ROWS else -2
+    means: NDArray[np.float64] = squares.mean(axis)
+    return means
 
 
 def _array(variable: keras.Variable) -> NDArray[np.float64]:

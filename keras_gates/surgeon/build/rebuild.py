@@ -15,10 +15,12 @@ from keras_gates.graphs import graph as gr
 from keras_gates.graphs import time_axis
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.arguments import recorded
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.replacements import Pieces
+from keras_gates.surgeon.passes.label import StepKey
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.build.replacements import Piece
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.fold import Folds
+    from keras_gates.surgeon.passes.label import Step
 
 
 def rebuild(graph: Graph, decision: Decision, folds: Folds) -> keras.Model:
@@ -42,23 +45,33 @@ def rebuild(graph: Graph, decision: Decision, folds: Folds) -> keras.Model:
         A `keras.Sequential` for a Sequential, if what is left is a chain of
         layers, else a functional `keras.Model`.
     """
-    builder = _Builder(decision, folds)
-    builder.masking = graph.masking
+    builder = _Builder(decision, folds, graph.masking)
     return builder.model(graph, graph.inputs)
 
 
 class _Builder:
-    """Carries the sites of each model over to a new one."""
+    """Carries the sites of each model over to a new one.
 
-    def __init__(self, decision: Decision, folds: Folds) -> None:
+    Args:
+        decision: the `Decision`.
+        folds: the `Folds`.
+        masking: the nested graphs in which a layer finds a mask.
+    """
+
+    def __init__(
+        self, decision: Decision, folds: Folds, masking: list[Graph]
+    ) -> None:
         self.decision = decision
         self.labels = decision.labelling.labels
         self.pieces = Pieces(decision, folds)
-        self.models = {}
-        self.masking = []
-        self.wrappers = {}
+        # Each old model -> the new one; and what is called in its place.
+        self.models: IdentityDict[keras.Model, keras.Model] = IdentityDict()
+        self.wrappers: IdentityDict[keras.Layer, keras.Layer] = IdentityDict()
+        self.masking = masking
         self.called = {scope.site for scope in decision.called}
-        self.steps = {}
+        # By site and position; of those that are there in several scopes,
+        # the first.
+        self.steps: dict[StepKey, Step] = {}
         for step in decision.labelling.steps:
             if step in decision.present:
                 self.steps.setdefault(step.key, step)
@@ -71,18 +84,18 @@ class _Builder:
             bound: the flat tensors that its inputs are, where it is called
                 first.
         """
-        if id(graph.model) in self.models:
-            return self.models[id(graph.model)]
+        if graph.model in self.models:
+            return self.models[graph.model]
         pairs = zip(graph.functional.inputs, bound, strict=True)
         tensors = {id(kt): self._input(kt, tensor) for kt, tensor in pairs}
-        new = None
+        new: keras.Model | None = None
         if isinstance(graph.model, keras.Sequential):
             new = self._sequential(graph, tensors)
         if new is None:
             new = self._functional(graph, tensors)
         create.copy_trainable(graph.model, new)
         create.mark_called(new)
-        self.models[id(graph.model)] = new
+        self.models[graph.model] = new
         self._check_masks(graph, new)
         self._carry(graph, new)
         return new
@@ -94,7 +107,7 @@ class _Builder:
         outer = graph is self.decision.labelling.graph
         old, made = (gr.finds(x, not outer) for x in (graph.model, new))
         for site in graph.sites:
-            op = self.pieces.operations.get(id(site.op))
+            op = self.pieces.operations.get(site.op)
             if not made.get(id(op), set()) <= old.get(id(site.op), set()):
                 raise ValueError(
                     f"Layer '{site.name}' (of type {type(site.op).__name__}) "
@@ -116,14 +129,16 @@ class _Builder:
 
         classes.carry(graph, new, twins)
 
-    def _counterparts(self, graph: Graph) -> Iterator[Any]:
+    def _counterparts(
+        self, graph: Graph
+    ) -> Iterator[tuple[keras.Operation, keras.Operation]]:
         """Pairs of old and new, for what has a counterpart."""
         for each in [graph, *graph.nested()]:
-            pairs = [(each.model, self.models)]
-            pairs += [(s.op, self.pieces.operations) for s in each.sites]
-            for old, made in pairs:
-                if id(old) in made:
-                    yield old, made[id(old)]
+            if each.model in self.models:
+                yield each.model, self.models[each.model]
+            for site in each.sites:
+                if site.op in self.pieces.operations:
+                    yield site.op, self.pieces.operations[site.op]
 
     def _input(
         self, kt: keras.KerasTensor, tensor: Tensor
@@ -140,16 +155,16 @@ class _Builder:
     ) -> keras.Model:
         for site in graph.sites:
             if site.child is not None:
-                self._nested(site, tensors)
-            elif (id(site), None) in self.steps:
+                self._nested(site, site.child, tensors)
+            elif StepKey(site, None) in self.steps:
                 self._site(site, tensors)
-        passed = {id(tensors[id(kt)]): kt for kt in graph.functional.inputs}
+        inputs_of = {id(tensors[id(kt)]): kt for kt in graph.functional.inputs}
 
         def made(kt: keras.KerasTensor) -> keras.KerasTensor:
             new = tensors[id(kt)]
             # Called on a known size, Keras takes this for a cycle.
             unknown = None in new.shape[1:]
-            if unknown and passed.get(id(new), kt) is not kt:
+            if unknown and inputs_of.get(id(new), kt) is not kt:
                 return keras.layers.Identity()(new)
             return new
 
@@ -164,13 +179,13 @@ class _Builder:
         self, graph: Graph, tensors: dict[int, keras.KerasTensor]
     ) -> keras.Model:
         """A Sequential again; None unless what is left is such a chain."""
-        if not all(self._links(site) for site in graph.sites):
+        if not all(self._is_link(site) for site in graph.sites):
             return None
         layers = [gr.input_layer(kt) for kt in tensors.values()]
         with contextlib.ExitStack() as stack:
             for site in graph.sites:
                 if site.child is not None:
-                    layers.append(self._inner(site))
+                    layers.append(self._inner(site, site.child))
                     continue
                 for piece in self._pieces(site):
                     hints = create.prepared(piece.op, piece.spec, piece.arrays)
@@ -183,56 +198,61 @@ class _Builder:
                 new = classes.sequential(graph.model, layers, graph.model.name)
         for site in graph.sites:
             if site.child is None:
-                self.pieces.finish(self.steps[id(site), None])
+                self.pieces.finish(self.steps[StepKey(site, None)])
         return new
 
     def _pieces(self, site: Site) -> list[Piece]:
         """What a site becomes; for a chain, with the gate behind it."""
-        step = self.steps.get((id(site), None))
+        step = self.steps.get(StepKey(site, None))
         pieces = [] if step is None else self.pieces.of(step)
         for gate in site.behind.values():
             pieces += self._pieces(gate)
         return pieces
 
-    def _links(self, site: Site) -> bool:
+    def _is_link(self, site: Site) -> bool:
         """Whether a site can be a link of a chain: it is there, ungathered."""
         if site.child is not None:
             return site in self.called
-        selection = self.steps.get((id(site), 0))
+        selection = self.steps.get(StepKey(site, 0))
         gathers = selection is not None and self.pieces.gathers(selection)
-        return (id(site), None) in self.steps and not gathers
+        return StepKey(site, None) in self.steps and not gathers
 
-    def _inner(self, site: Site) -> keras.Model:
-        model = self.model(site.child, site.child.bounds[0])
-        if id(site.op) not in self.wrappers:
-            self.wrappers[id(site.op)] = time_axis.again(site.op, model)
-        return self.wrappers[id(site.op)]
+    def _inner(self, site: Site, child: Graph) -> keras.Layer:
+        """What is called in the place of a nested model, or of its wrapper."""
+        model = self.model(child, child.bounds[0])
+        if site.op not in self.wrappers:
+            self.wrappers[site.op] = time_axis.again(site.op, model)
+        return self.wrappers[site.op]
 
     def _nested(
-        self, site: Site, tensors: dict[int, keras.KerasTensor]
+        self,
+        site: Site,
+        child: Graph,
+        tensors: dict[int, keras.KerasTensor],
     ) -> None:
         """Call the new one of a nested model, if it is still called."""
         if site not in self.called:
             return
         # A mask that nothing inside reads need not be there any more.
-        masks = {id(kt): None for kt in site.node.input_tensors}
-        args, kwargs = recorded(site.node, {**masks, **tensors})
-        _bind(site.node, self._inner(site)(*args, **kwargs), tensors)
+        found: dict[int, Any] = {id(kt): None for kt in site.node.input_tensors}
+        args, kwargs = recorded(site.node, {**found, **tensors})
+        _bind(site.node, self._inner(site, child)(*args, **kwargs), tensors)
 
     def _site(self, site: Site, tensors: dict[int, keras.KerasTensor]) -> None:
         """Carry one recorded call over to the new graph."""
-        step = self.steps[id(site), None]
+        step = self.steps[StepKey(site, None)]
         kts = site.node.input_tensors
+        # By the id of each tensor among the arguments, which may be any.
         own = {
             id(tensor): tensors.get(id(kt))
             # Masks that layers find on their inputs are found again.
             for tensor, kt in zip(step.call.inputs, kts, strict=False)
         }
-        selection = self.steps.get((id(site), 0))
+        selection = self.steps.get(StepKey(site, 0))
         if selection is not None and self.pieces.gathers(selection):
-            piece = self.pieces.gather(selection)
+            gather = self.pieces.gather(selection)
             first = id(step.call.inputs[0])
-            own[first] = piece.op(own[first], **piece.kwargs)
+            own[first] = gather.op(own[first], **gather.kwargs)
         x = own[id(self.pieces.source(step))]
         with faults.of_layer(step.path, step.call.op):
             for piece in self.pieces.of(step):
@@ -249,10 +269,10 @@ def _call(
     piece: Piece,
     x: keras.KerasTensor,
     own: dict[int, keras.KerasTensor],
-    found: tuple[Any, ...] = (),
+    found: tuple[str, ...] = (),
 ) -> Any:
     """The outcome of a piece, on its own arguments or on `x`."""
-    args = (x,)
+    args: tuple[Any, ...] = (x,)
     kwargs = {k: v for k, v in piece.kwargs.items() if k not in found}
     if piece.args is not None:
         args, kwargs = mapped(lambda a: own.get(id(a), a), piece.args, kwargs)
@@ -260,10 +280,9 @@ def _call(
 
 
 def _bind(
-    node: Any,
-    outputs: list[keras.KerasTensor],
-    tensors: dict[int, keras.KerasTensor],
+    node: Any, outputs: Any, tensors: dict[int, keras.KerasTensor]
 ) -> None:
+    """Note the outputs of a recorded call, in any structure."""
     flat = keras.tree.flatten(outputs)
     for kt, new in zip(node.outputs, flat, strict=True):
         tensors[id(kt)] = new

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -15,12 +16,14 @@ from keras_gates.constraints import KeepSign
 from keras_gates.graphs import configs
 from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.regularizers import L1
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.weights import Weights
+from keras_gates.surgeon.build.weights import kept_positions
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Tensor
@@ -29,42 +32,53 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.passes.label import Step
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class Piece:
     """One operation to call.
 
     Attributes:
-        op: a new layer or operation.
+        op: a new layer or operation, or a function of a tensor.
         args: its arguments, with the flat tensors of the original; None
             for the output of the piece before.
         kwargs: the same by keyword.
         spec: the outcome of the call, where it is known.
-        arrays: the weights that the layer is to be created with.
+        arrays: weight name -> the values that the layer is to be created
+            with; creation takes out what it uses.
     """
 
-    op: object
-    args: tuple | None = None
-    kwargs: dict = dataclasses.field(default_factory=dict)
-    spec: object = None
-    arrays: dict = dataclasses.field(default_factory=dict)
+    op: keras.Operation | Callable[[Any], Any]
+    args: tuple[Any, ...] | None = None
+    kwargs: dict[str, Any] = dataclasses.field(default_factory=dict)
+    spec: keras.KerasTensor | None = None
+    arrays: dict[str, NDArray[Any]] = dataclasses.field(default_factory=dict)
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class View:
-    """What a rule may ask when it revises a call."""
+    """What a rule may ask when it revises a call.
 
-    decision: object
-    step: object
-    index: dict
+    Attributes:
+        decision: the `Decision`.
+        step: the step of the call.
+        index: role -> the positions that are kept along it, `(kept,)`.
+    """
+
+    decision: Decision
+    step: Step
+    index: dict[str, NDArray[np.intp]]
 
     @property
     def inputs(self) -> list[NDArray[np.int64]]:
+        """The labels of what goes in."""
         return [self.decision.labelling.labels[t] for t in self.step.inputs]
 
     def masks(self, labels: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
+        """For each axis of a label array, which coordinates are kept."""
         return self.decision.masks(labels)
 
-    def shape(self, tensor: Any, labels: Any) -> Any:
+    def shape(
+        self, tensor: Tensor, labels: NDArray[np.int64]
+    ) -> tuple[int | None, ...]:
         """The shape of a tensor when only what is kept is left."""
         return lb.cut_shape(tensor.shape, self.masks(labels))
 
@@ -83,13 +97,18 @@ class Pieces:
         self.folds = folds
         self.weights = Weights(decision, folds)
         self.copies = new_copies()
-        self.operations = {}
+        # Each old operation -> the new one.
+        self.operations: IdentityDict[keras.Operation, keras.Operation]
+        self.operations = IdentityDict()
         steps = decision.labelling.steps
-        sites = {id(s.site): id(s.call.op) for s in steps}
-        self._sites = collections.Counter(sites.values())
+        sites = {s.site: id(s.call.op) for s in steps}
+        # How many recorded calls each operation has, by its id.
+        self._calls = collections.Counter(sites.values())
         self._names = Names(s.call.op.name for s in steps)
-        self._replaced = set()
-        # What gets other weights can't share them with what stays.
+        # The ids of operations whose name something else has by now.
+        self._replaced: set[int] = set()
+        # What gets other weights can't share them with what stays: the ids of
+        # layers and variables.
         self._cuttable = {
             id(x)
             for s in steps
@@ -118,35 +137,36 @@ class Pieces:
 
     def finish(self, step: Step) -> None:
         """Copy what creation did not set, and check that all is there."""
-        new = self.operations.get(id(step.call.op))
+        new = self.operations.get(step.call.op)
         if isinstance(step.call.op, keras.Layer) and new is not None:
             self.weights.finish(step.call.op, new)
             self.copies.finish(step.call.op, new)
 
-    def _main(self, step: Step, gone: tuple[Any, ...]) -> Piece:
+    def _main(self, step: Step, gone: tuple[int, ...]) -> Piece:
         """The operation itself, at its final size."""
         call, old = step.call, step.call.op
-        config, args, kwargs, other = {}, call.args, call.kwargs, None
+        config: dict[str, Any] = {}
+        args, kwargs, other = call.args, call.kwargs, None
         if self._touched(step):
-            view = View(self.decision, step, self.weights.index(step))
+            index = kept_positions(self.decision, step)
+            view = View(self.decision, step, index)
             with faults.of_rule(call, step.rule):
                 config, args, kwargs = step.rule.revise(call, step.flow, view)
                 other = step.rule.replaced(call, step.flow, view)
         if gone:
-            args, kwargs = _without(args, kwargs, call.inputs, gone)
-        arrays = {}
-        if id(old) not in self.operations:
+            operands = [call.inputs[number] for number in gone]
+            args, kwargs = _left_out(args, kwargs, operands)
+        arrays: dict[str, NDArray[Any]] = {}
+        if old not in self.operations:
             arrays, extra = self.weights.of(step)
             config = configs.merged(config, _settled(old))
             config = configs.merged(config, extra)
             new = self._copied(step, config) if other is None else other
-            self.operations[id(old)] = new
-        op = self.operations[id(old)]
+            self.operations[old] = new
+        op = self.operations[old]
         return Piece(op, args, kwargs, self._spec(step), arrays)
 
-    def _copied(
-        self, step: Step, config: dict[str, int | tuple[int]]
-    ) -> keras.Operation:
+    def _copied(self, step: Step, config: dict[str, Any]) -> keras.Operation:
         """The new operation of a step: as it is if nothing has to change."""
         old = step.call.op
         if config or self._resized(step):
@@ -168,6 +188,7 @@ class Pieces:
         return self._touched(step) or not whole
 
     def _touched(self, step: Step) -> bool:
+        """Whether anything that the operation reads or puts out is cut."""
         labels = [self.labels[t] for t in step.inputs] + step.flow.labels
         return not all(self.decision.mask(x).all() for x in labels)
 
@@ -191,7 +212,7 @@ class Pieces:
         return self._affine(step, factors, 0.0, step.call.op.name)
 
     def _without(
-        self, step: Step, gone: tuple[int], alone: bool
+        self, step: Step, gone: tuple[int, ...], alone: bool
     ) -> list[Piece]:
         """What constant operands that are left out do to the others."""
         constants = {}
@@ -201,17 +222,20 @@ class Pieces:
             known = self.decision.values[tensor].plain()
             constants[index] = np.where(kept, known, 0.0)
         count = len(step.call.inputs)
-        scale, offset = step.rule.without_operands(constants, count)
+        rest = step.rule.without_operands(constants, count)
+        if rest is None:
+            raise RuntimeError(
+                f"keras_gates: '{step.path}' lost operands that its rule "
+                f"({step.rule.kind}) can't do without. Please report this "
+                "model."
+            )
         name = step.call.op.name
-        return self._affine(
-            step, scale, offset, name if alone else f"{name}_rest"
-        )
+        return self._affine(step, *rest, name if alone else f"{name}_rest")
 
-    def _unmasked(self, step: Step) -> Any:
+    def _unmasked(self, step: Step) -> Piece:
         """A copy of the values, which no mask of time steps goes along with."""
-        copy = gr.operation("numpy.Copy")()
-        copy.name = self._names.free(f"{step.call.op.name}_unmasked")
-        return Piece(copy)
+        name = self._names.free(f"{step.call.op.name}_unmasked")
+        return Piece(_operation("numpy.Copy", name))
 
     def _affine(
         self,
@@ -222,19 +246,19 @@ class Pieces:
     ) -> list[Piece]:
         """`scale * x + offset`, as a Rescaling wherever it has one axis."""
         masks = self.decision.masks(step.flow.labels[0])
-        scale, offset = (
-            _cut(np.asarray(a, "float64"), masks) for a in (scale, offset)
-        )
-        if np.all(scale == 1) and np.all(offset == 0):
+        # Of the output's rank, with extent 1 where they do not vary.
+        scales = _compressed(np.asarray(scale, "float64"), masks)
+        offsets = _compressed(np.asarray(offset, "float64"), masks)
+        if np.all(scales == 1) and np.all(offsets == 0):
             return []
-        vectors = [a for a in (scale, offset) if a.size > 1]
+        vectors = [a for a in (scales, offsets) if a.size > 1]
         last = all(a.size == a.shape[-1] for a in vectors)
         plain = keras.config.image_data_format() == "channels_last"
         if vectors and not (last and plain):
-            return [Piece(_Affine(scale, offset))]
+            return [Piece(_Affine(scales, offsets))]
         layer = keras.layers.Rescaling(
-            _listed(scale),
-            _listed(offset),
+            _listed(scales),
+            _listed(offsets),
             name=self._unique(step, name),
             dtype=getattr(step.call.op, "dtype_policy", None),
         )
@@ -246,7 +270,7 @@ class Pieces:
         A shared operation may leave something behind at each of its calls.
         """
         op = step.call.op
-        alone = step.is_gate or self._sites[id(op)] == 1
+        alone = step.is_gate or self._calls[id(op)] == 1
         if alone and name == op.name and id(op) not in self._replaced:
             self._replaced.add(id(op))
             return name
@@ -262,27 +286,34 @@ class Pieces:
     def gather(self, selection: Step) -> Piece:
         """`keras.ops.take`, as a piece."""
         source, wanted = self._sides(selection)
+        # (channels,): where each is among those that are there.
         position = np.cumsum(source) - 1
         indices = position[wanted].tolist()
         axis = lb.varying(selection.flow.labels[0])[0]
         # Two runs agree on this name; Keras would count on from any other.
-        take = gr.operation("numpy.Take")(axis=axis)
-        take.name = self._unique(
-            selection, f"{selection.call.op.name}_channels"
-        )
+        name = self._unique(selection, f"{selection.call.op.name}_channels")
+        take = _operation("numpy.Take", name, axis=axis)
         return Piece(take, kwargs={"indices": indices})
 
     def _sides(
         self, selection: Step
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """What is kept in front of a selection, and behind it, in a row."""
+        """What is kept before a selection and after it, `(channels,)` each."""
         wanted = self.decision.mask(selection.flow.labels[0])
         source = self.decision.mask(self.labels[selection.inputs[0]])
         source = np.broadcast_to(source, wanted.shape)
         return source.reshape(-1), wanted.reshape(-1)
 
 
-def _settled(op: keras.Operation) -> dict[Any, Any]:
+def _operation(path: str, name: str, **arguments: Any) -> keras.Operation:
+    """An operation of `keras.ops` with a name that is known beforehand."""
+    cls: Any = gr.operation(path)
+    operation = cls(**arguments)
+    operation.name = name
+    return operation
+
+
+def _settled(op: keras.Operation) -> dict[str, None]:
     """What undoes `slim`, so that no gamma needs this package to load."""
     if not isinstance(op, keras.layers.BatchNormalization):
         return {}
@@ -293,11 +324,13 @@ def _settled(op: keras.Operation) -> dict[Any, Any]:
 class _Affine:
     """A scale and an offset on an axis that Rescaling does not speak of."""
 
-    def __init__(self, scale: Any, offset: Any) -> None:
+    def __init__(
+        self, scale: NDArray[np.float64], offset: NDArray[np.float64]
+    ) -> None:
         self.scale = scale
         self.offset = offset
 
-    def __call__(self, x: Any) -> Any:
+    def __call__(self, x: keras.KerasTensor) -> keras.KerasTensor:
         scale, offset = (
             np.asarray(a, x.dtype) for a in (self.scale, self.offset)
         )
@@ -308,9 +341,10 @@ class _Affine:
         return keras.ops.subtract(x, -offset) if np.any(offset != 0) else x
 
 
-def _cut(
+def _compressed(
     array: NDArray[np.float64], masks: list[NDArray[np.bool_]]
 ) -> NDArray[np.float64]:
+    """What is kept of an array, along the axes where it has an extent."""
     for axis in range(array.ndim):
         if array.shape[axis] == len(masks[axis]) > 1:
             array = array.compress(masks[axis], axis)
@@ -318,17 +352,19 @@ def _cut(
 
 
 def _listed(array: NDArray[np.float64]) -> float | list[float]:
-    values = array.reshape(-1).tolist()
+    values = [float(x) for x in array.ravel()]
     return values[0] if len(values) == 1 else values
 
 
-def _without(args: Any, kwargs: Any, inputs: Any, gone: Any) -> Any:
-    """Arguments with the operands at positions `gone` left out."""
-    drop = {id(inputs[i]) for i in gone}
+def _left_out(
+    args: tuple[Any, ...], kwargs: dict[str, Any], operands: list[Tensor]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Arguments without some of the tensors that they hold."""
+    ids = {id(tensor) for tensor in operands}
 
-    def prune(x: Any) -> Any:
+    def left(x: Any) -> Any:
         if isinstance(x, (list, tuple)):
-            return type(x)(prune(i) for i in x if id(i) not in drop)
+            return type(x)(left(i) for i in x if id(i) not in ids)
         return x
 
-    return prune(tuple(args)), {k: prune(v) for k, v in kwargs.items()}
+    return left(tuple(args)), {k: left(v) for k, v in kwargs.items()}

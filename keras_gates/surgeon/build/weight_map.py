@@ -8,8 +8,11 @@ from typing import Any
 
 import keras
 import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import time_axis
+from keras_gates.surgeon.build.weights import along_role
+from keras_gates.surgeon.build.weights import kept_positions
 from keras_gates.surgeon.rules.rule import named_weights
 
 if TYPE_CHECKING:
@@ -18,25 +21,26 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.passes.label import Step
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
 class Cut:
     """How a weight of the model became one of the pruned model.
 
     Attributes:
         old: the weight that it was.
-        positions: axis -> the positions that were kept along it.
-        factor: what it was multiplied by, along its axes; None for 1.
+        positions: axis -> the positions that were kept along it, `(kept,)`.
+        factor: what it was multiplied by: float64, of the new weight's rank,
+            with extent 1 along the axes where it does not vary; None for 1.
     """
 
     old: keras.Variable
-    positions: dict
-    factor: np.ndarray | None = None
+    positions: dict[int, NDArray[np.intp]]
+    factor: NDArray[np.float64] | None = None
 
-    def of(self, array: Any, power: Any) -> Any:
+    def of(self, array: NDArray[np.float64], power: int) -> NDArray[np.float64]:
         """What is left of an array like the old weight.
 
         Args:
-            array: the array.
+            array: the array, of the shape of the old weight.
             power: that of the factor which it is multiplied by.
         """
         for axis, positions in self.positions.items():
@@ -44,11 +48,11 @@ class Cut:
         if self.factor is None:
             return array
         if power >= 0:
-            return array * self.factor**power
+            return np.asarray(array * self.factor**power)
         # A factor of 0 let no gradient through: nothing is known of it.
         zeros = np.zeros_like(self.factor)
         inverse = np.divide(1, self.factor, out=zeros, where=self.factor != 0)
-        return array * inverse**-power
+        return np.asarray(array * inverse**-power)
 
 
 def cuts_of(
@@ -56,12 +60,14 @@ def cuts_of(
 ) -> dict[int, Cut]:
     """`{id of a weight: its Cut}` for the weights of a pruned model.
 
+    By their ids: Keras compares variables by their values.
+
     Args:
         decision: the `Decision`.
         folds: the `Folds`.
         pruned: what `rebuild` made of them.
     """
-    cuts = {}
+    cuts: dict[int, Cut] = {}
     for step in decision.labelling.steps:
         layer = step.call.op
         if step not in decision.present or not isinstance(layer, keras.Layer):
@@ -72,7 +78,10 @@ def cuts_of(
             continue
         parts = zip(step.rule.parts(layer), step.rule.parts(new), strict=True)
         for before, after in parts:
-            _cut_part(step, decision, folds, before, after, cuts)
+            for weight, cut in _cuts_of_part(
+                step, decision, folds, before, after
+            ):
+                cuts.setdefault(id(weight), cut)
     return cuts
 
 
@@ -87,32 +96,34 @@ def _layer_at(model: keras.Model, path: str) -> keras.Layer | None:
     return model
 
 
-def _cut_part(
+def _cuts_of_part(
     step: Step,
     decision: Decision,
     folds: Folds,
     before: keras.Layer,
     after: keras.Layer,
-    cuts: dict[int, Cut],
-) -> None:
+) -> list[tuple[keras.Variable, Cut]]:
+    """Each weight of a part of a new layer that an old one became."""
     axes = step.rule.axes_of(step.call)
-    index = {
-        role: np.flatnonzero(decision.mask(ids))
-        for role, ids in step.flow.roles.items()
-    }
-    olds, news = (named_weights(part, axes) for part in (before, after))
+    index = kept_positions(decision, step)
+    olds: list[tuple[str, Any]] = named_weights(before, axes)
+    news = named_weights(after, axes)
     if len(olds) != len(news):  # A bias was added: their names tell.
         olds = [(name, dict(olds).get(name)) for name, _ in news]
+    found = []
     for (name, old), (_, new) in zip(olds, news, strict=True):
-        if old is None or id(new) in cuts:
+        if old is None:
             continue
         rank, roles = len(old.shape), axes.get(name, ())
-        axis_of = {r: rank - len(roles) + i for i, r in enumerate(roles)}
-        positions = {a: index[r] for r, a in axis_of.items() if r in index}
-        factor = None
-        for role, vector in folds.factors.get((id(step.call.op), name), ()):
-            shape = [1] * rank
-            shape[axis_of[role]] = -1
-            vector = vector[index[role]].astype("float64").reshape(shape)
-            factor = vector if factor is None else factor * vector
-        cuts[id(new)] = Cut(old, positions, factor)
+        positions = {
+            axis: index[role]
+            for axis, role in enumerate(roles, rank - len(roles))
+            if role in index
+        }
+        factor: NDArray[np.float64] | None = None
+        for role, vector in folds.factors_of(step.call.op, name):
+            kept = vector[index[role]].astype("float64")
+            kept = along_role(kept, role, roles, rank)
+            factor = kept if factor is None else factor * kept
+        found.append((new, Cut(old, positions, factor)))
+    return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -11,11 +12,14 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs.identity import IdentityDict
+from keras_gates.graphs.readers import sole_reader
 from keras_gates.graphs.variables import copy_seeds
 from keras_gates.graphs.variables import copy_state
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.passes.decide import merge_target
+from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.rules.per_channel import batch_norm_axis
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import named_weights
@@ -26,8 +30,26 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.passes.label import Step
     from keras_gates.surgeon.rules.rule import Rule
 
+    # Weight name -> its values, of the shape and dtype of the weight.
+    Arrays = dict[str, NDArray[Any]]
+    # Role -> the positions that are kept along it, in order: (kept,).
+    Positions = dict[str, NDArray[np.intp]]
+    Roles = tuple[str | None, ...]
+
 # How many entries are taken out of a kernel at a time.
 _AT_ONCE = 2**18
+
+
+class CutLayer(NamedTuple):
+    """What a layer is to be created with.
+
+    Attributes:
+        arrays: its weights by name, at their final sizes.
+        config: the changes to its config that go with them.
+    """
+
+    arrays: Arrays
+    config: dict[str, Any]
 
 
 class Weights:
@@ -35,103 +57,93 @@ class Weights:
 
     Constants that go are absorbed in terms of the original kernel; factors
     of gates come after, and the cut comes last.
+
+    Args:
+        decision: the `Decision`.
+        folds: the `Folds`: factors of gates by weight.
     """
 
     def __init__(self, decision: Decision, folds: Folds) -> None:
         self.decision = decision
         self.folds = folds
-        self.shifts = {}
-        self._left = {}
-        self._steps = {}
+        # Of each normalization, what its mean is off by: (channels,).
+        self._shifts: IdentityDict[keras.Layer, NDArray[np.float64]]
+        self._shifts = IdentityDict()
+        # Of each old layer, what creation leaves to `finish`: for each part
+        # the weights by name; None for all of them as they were.
+        self._left: IdentityDict[
+            keras.Layer, tuple[Rule, list[Arrays]] | None
+        ] = IdentityDict()
+        self._steps: IdentityDict[keras.Operation, list[Step]]
+        self._steps = IdentityDict()
         for step in decision.labelling.steps:
             if step.position is None:
-                self._steps.setdefault(id(step.call.op), []).append(step)
+                self._steps.setdefault(step.call.op, []).append(step)
 
-    def index(self, step: Step) -> dict[str, NDArray[np.int64]]:
-        """The kept positions along each role of a step."""
-        return {
-            role: np.flatnonzero(self.decision.mask(ids))
-            for role, ids in step.flow.roles.items()
-        }
-
-    def of(self, step: Step) -> tuple[Any, ...]:
-        """`(arrays by name, changes to the config)` of a layer.
+    def of(self, step: Step) -> CutLayer:
+        """What the layer of a step is created with.
 
         Empty where the layer creates its weights in layers of its own;
         `finish` sets those, and all that creation does not use.
         """
         layer = step.call.op
         if not isinstance(layer, keras.Layer):
-            return {}, {}
+            return CutLayer({}, {})
         parts = step.rule.parts(layer)
         axes = step.rule.axes_of(step.call)
-        named = [
+        named: list[Arrays] = [
             {
                 name: create.array_of(weight)
                 for name, weight in named_weights(part, axes)
             }
             for part in parts
         ]
-        self._left[id(layer)] = None
+        self._left[layer] = None
         if sum(map(len, named)) != len(layer.weights):
-            return {}, {}
-        self._left[id(layer)] = step.rule, named
-        extra = {}
+            return CutLayer({}, {})
+        self._left[layer] = step.rule, named
+        config: dict[str, Any] = {}
         for part, arrays in zip(parts, named, strict=True):
-            extra.update(self._absorb(step, part, arrays))
+            config.update(self._absorb(step, part, arrays))
             self._resize(step, arrays)
         packing = step.rule.packing
         if packing is not None:
-            shut = self.decision.closed.get(id(layer))
-            packed = packing.pack(step.call, named[0], self.index(step), shut)
-            extra.update(packed)
+            index = kept_positions(self.decision, step)
+            shut = self.decision.closed.get(layer)
+            config.update(packing.pack(step.call, named[0], index, shut))
         own = parts == [layer] and not create.has_sublayers(layer)
-        return (named[0] if own else {}), extra
+        return CutLayer(named[0] if own else {}, config)
 
-    def _resize(
-        self, step: Step, arrays: dict[str, NDArray[np.float64]]
-    ) -> None:
+    def _resize(self, step: Step, arrays: Arrays) -> None:
+        """Cut all weights of a part, and give them the factors of gates."""
         axes = step.rule.axes_of(step.call)
-        index = self.index(step)
+        index = kept_positions(self.decision, step)
         for name in arrays:
             roles = axes.get(name, ())
-            array = _cut(arrays[name], roles, index, step.flow.roles)
-            arrays[name] = self._scaled(step, name, roles, index, array)
-
-    def _scaled(
-        self,
-        step: Step,
-        name: str,
-        roles: tuple[str | None, ...],
-        index: dict[str, NDArray[np.int64]],
-        array: NDArray[np.float64],
-    ) -> NDArray[np.float64]:
-        """A cut array, times the factors of gates."""
-        for role, factor in self.folds.factors.get(
-            (id(step.call.op), name), ()
-        ):
-            factor = factor[index.get(role, slice(None))]
-            factor = _along(factor, role, roles, array.ndim)
-            array *= factor.astype(array.dtype)
-        return array
+            array = cut(arrays[name], roles, index, step.flow.roles)
+            for role, factor in self.folds.factors_of(step.call.op, name):
+                kept = factor[index[role]] if role in index else factor
+                kept = along_role(kept, role, roles, array.ndim)
+                array *= kept.astype(array.dtype)
+            arrays[name] = array
 
     # Constants -----------------------------------------------------------
 
     def _absorb(
         self,
         step: Step,
-        part: Rule | keras.Layer,
-        arrays: dict[str, NDArray[np.float64]],
-    ) -> dict[str, bool]:
+        part: keras.Layer,
+        arrays: Arrays,
+    ) -> dict[str, Any]:
         """Fold known inputs that go into the weights; config changes."""
         layer = step.call.op
-        shift = self.shifts.pop(id(layer), None)
+        shift = self._shifts.pop(layer, None)
         if shift is not None:
             mean = arrays["moving_mean"]
             arrays["moving_mean"] = (mean - shift).astype(mean.dtype)
-        changes = {}
-        for index, gone in self.decision.gone(step).items():
-            if self.decision.absorbing[id(layer), index].mode == "merge":
+        changes: dict[str, Any] = {}
+        for index, gone in self.decision.absorbed(step).items():
+            if self._merges(step, index):
                 self._merge(step, arrays, index, gone)
             else:
                 role = step.flow.reads[index]
@@ -141,39 +153,51 @@ class Weights:
                     changes.update(self._add_bias(step, arrays, name, bias))
         return changes
 
+    def _merges(self, step: Step, index: int) -> bool:
+        """Whether the constants of an input merge into one that stays."""
+        absorbable = self.decision.absorbable(step, index)
+        return absorbable is not None and absorbable.how is Absorption.MERGE
+
     def _merge(
         self,
         step: Step,
-        arrays: dict[str, NDArray[np.float64]],
+        arrays: Arrays,
         index: int,
         gone: NDArray[np.float64],
     ) -> None:
-        """Give one constant input the kernel slices of all others."""
-        _, position = merge_target(self.decision, step, index)
-        reads = self.decision.absorbing[id(step.call.op), index]
-        share = gone / reads.values[position]
+        """Give the one constant input that stays the kernel slices of all.
+
+        What the reader gets of the constants is the sum of `c * slice` over
+        them, at any padding: the same as `c0 * (sum of c / c0 * slice)`.
+        """
+        target = merge_target(self.decision, step, index)
+        absorbable = self.decision.absorbable(step, index)
+        if target is None or absorbable is None:
+            return  # All of the constants stay.
+        _, position = target
+        share = gone / absorbable.values[position]
         share[position] = 1.0
+        merged = np.flatnonzero(share)
         role = step.flow.reads[index]
         for name, roles in step.rule.axes_of(step.call).items():
             if role in roles and name in arrays:
-                array = arrays[name]
+                array = np.array(arrays[name])
                 axis = array.ndim - len(roles) + roles.index(role)
-                array = np.array(array)
+                # (inputs, ...): a view, so that `array` is written to.
                 slices = np.moveaxis(array, axis, 0)
-                rows = np.flatnonzero(share)
-                merged = np.tensordot(
-                    share[rows], slices[rows].astype("float64"), 1
+                slices[position] = np.tensordot(
+                    share[merged], slices[merged].astype("float64"), 1
                 )
-                slices[position] = merged
                 arrays[name] = array
 
     def _add_bias(
         self,
         step: Step,
-        arrays: dict[str, NDArray[np.float64]],
+        arrays: Arrays,
         name: str,
         added: NDArray[np.float64],
-    ) -> dict[str, bool]:
+    ) -> dict[str, Any]:
+        """Add to a bias, or to what stands for one; config changes."""
         call = step.call
         if name in arrays:
             bias = arrays[name]
@@ -181,14 +205,13 @@ class Weights:
             return {}
         # A bias that was there is scaled with the other weights; a new one
         # has to be given the factors that the kernel's outputs get.
-        key = (id(call.op), step.rule.kernel)
         roles = step.rule.axes_of(call)[name]
-        for role, factor in self.folds.factors.get(key, ()):
+        for role, factor in self.folds.factors_of(call.op, step.rule.kernel):
             if role in roles:
-                added = added * _along(factor, role, roles, added.ndim)
-        norm = self._norm_behind(step)
+                added = added * along_role(factor, role, roles, added.ndim)
+        norm = self._sole_norm(step)
         if norm is not None:
-            self.shifts[id(norm)] = added.reshape(-1)
+            self._shifts[norm] = added.reshape(-1)
             return {}
         kernel = arrays[step.rule.kernel]
         arrays[name] = added.astype(kernel.dtype)
@@ -197,9 +220,8 @@ class Weights:
     def added_bias(self, step: Step) -> int:
         """How many parameters a new bias adds to a layer."""
         call, total = step.call, 0
-        for index, gone in self.decision.gone(step).items():
-            mode = self.decision.absorbing[id(call.op), index].mode
-            if mode == "merge" or self._norm_behind(step) is not None:
+        for index, gone in self.decision.absorbed(step).items():
+            if self._merges(step, index) or self._sole_norm(step) is not None:
                 continue
             role = step.flow.reads[index]
             for part in step.rule.parts(call.op):
@@ -215,23 +237,23 @@ class Weights:
     def _size(self, step: Step, name: str, array: NDArray[np.float64]) -> int:
         """How large an array like a weight is after the cut."""
         roles = step.rule.axes_of(step.call)[name]
-        return _cut(array, roles, self.index(step), step.flow.roles).size
+        index = kept_positions(self.decision, step)
+        return cut(array, roles, index, step.flow.roles).size
 
-    def _norm_behind(self, step: Step) -> None:
+    def _sole_norm(self, step: Step) -> keras.Layer | None:
         """The BatchNormalization that alone reads a layer's output."""
         tensor = step.outputs[0]
-        alone = len(self._steps[id(step.call.op)]) == 1
+        call = sole_reader(self.decision.labelling.graph, tensor)
+        alone = len(self._steps[step.call.op]) == 1
         linear = step.rule.behind(step.call) == LINEAR
-        if len(tensor.consumers) != 1 or not alone or not linear:
+        if call is None or not alone or not linear:
             return None
-        call = tensor.consumers[0]
         norm = call.op
         if (
             type(norm) is not keras.layers.BatchNormalization
             or gr.has_own_call(norm)
-            or len(self._steps.get(id(norm), ())) != 1
+            or len(self._steps.get(norm, ())) != 1
             or call.kwargs.get("training") is True
-            or tensor in self.decision.labelling.graph.outputs
         ):
             return None
         rank = len(tensor.shape)
@@ -245,14 +267,14 @@ class Weights:
 
         Those that are not as they were are set by `finish`.
         """
-        if self._left.get(id(old)) is None:
-            self._left.pop(id(old), None)
+        if self._left.get(old) is None:
+            self._left.pop(old, None)
 
     def finish(self, old: keras.Layer, new: keras.Layer) -> None:
         """Set the weights that creation left, and the random states."""
-        if id(old) not in self._left:
+        if old not in self._left:
             return
-        left = self._left.pop(id(old))
+        left = self._left.pop(old)
         if left is None:
             copy_state(old, new)
             return
@@ -262,11 +284,7 @@ class Weights:
         copy_seeds(old, new)
 
 
-def _assign(
-    old: keras.Layer,
-    part: Rule | keras.Layer,
-    arrays: dict[str, NDArray[np.float64]],
-) -> None:
+def _assign(old: keras.Layer, part: keras.Layer, arrays: Arrays) -> None:
     """Give a part of a new layer the weights that it was not made with."""
     weights = dict(named_weights(part, arrays)) if arrays else {}
     for name, array in arrays.items():
@@ -284,28 +302,44 @@ def _assign(
         weight.assign(array)
 
 
-def _along(
-    vector: NDArray[np.float64],
-    role: str,
-    roles: tuple[str | None, ...],
-    rank: int,
+def kept_positions(decision: Decision, step: Step) -> Positions:
+    """The positions that are kept along each role of a step, in order."""
+    return {
+        role: np.flatnonzero(decision.mask(ids))
+        for role, ids in step.flow.roles.items()
+    }
+
+
+def along_role(
+    vector: NDArray[np.float64], role: str, roles: Roles, rank: int
 ) -> NDArray[np.float64]:
-    """A vector as an array that varies along the axis of a role."""
+    """A vector as an array that varies along the axis of a role.
+
+    Args:
+        vector: `(size,)`.
+        role: the role of its axis.
+        roles: those of the last axes of a weight, in order.
+        rank: the number of the weight's axes.
+    """
     shape = [1] * rank
     shape[rank - len(roles) + roles.index(role)] = -1
     return vector.reshape(shape)
 
 
-def _cut(
-    array: NDArray[np.float64],
-    roles: tuple[str | None, ...],
-    index: dict[str, NDArray[np.int64]],
-    units: dict[str, NDArray[np.int64]],
-) -> NDArray[np.float64]:
-    """Keep the positions of each role along its axis; a copy in any case."""
+def cut(
+    array: NDArray[Any], roles: Roles, index: Positions, units: Positions
+) -> NDArray[Any]:
+    """Keep the positions of each role along its axis; a copy in any case.
+
+    Args:
+        array: a weight, or an array like one.
+        roles: those of its last axes, in order; None for one kept whole.
+        index: the positions that are kept, by role.
+        units: all units along each role, of which only the number counts.
+    """
     cuts = {
-        array.ndim - len(roles) + offset: index[role]
-        for offset, role in enumerate(roles)
+        axis: index[role]
+        for axis, role in enumerate(roles, array.ndim - len(roles))
         if role in index and len(index[role]) < len(units[role])
     }
     if not cuts:
@@ -320,26 +354,29 @@ def _cut(
 
 
 def _cut_last_two(
-    array: NDArray[np.float64],
-    rows: NDArray[np.int64],
-    columns: NDArray[np.int64],
-) -> NDArray[np.float64]:
+    array: NDArray[Any], rows: NDArray[np.intp], columns: NDArray[np.intp]
+) -> NDArray[Any]:
     """Both axes of kernels at once: one new array instead of two.
 
     Of a large one a few rows at a time: an index takes twice the memory.
     """
     width, count = array.shape[-1], len(columns)
+    # (..., all rows * width): entry (r, c) of a kernel is at r * width + c.
     source = array.reshape(*array.shape[:-2], -1)
 
-    def take(rows: NDArray[np.int64]) -> NDArray[np.float64]:
-        return np.take(source, (rows[:, None] * width + columns).ravel(), -1)
+    def take(some: NDArray[np.intp]) -> NDArray[Any]:
+        """The entries of some rows: (..., some * count)."""
+        places = some[:, None] * width + columns  # (some, count)
+        taken: NDArray[Any] = np.take(source, places.ravel(), -1)
+        return taken
 
     step = max(1, _AT_ONCE // max(1, count))
     if len(rows) <= step:
-        cut = take(rows)
+        flat = take(rows)
     else:
-        cut = np.empty((*array.shape[:-2], len(rows) * count), array.dtype)
-        for at in range(0, len(rows), step):
-            part = take(rows[at : at + step])
-            cut[..., at * count : at * count + part.shape[-1]] = part
-    return cut.reshape(*array.shape[:-2], len(rows), count)
+        flat = np.empty((*array.shape[:-2], len(rows) * count), array.dtype)
+        for start in range(0, len(rows), step):
+            part = take(rows[start : start + step])
+            at = start * count
+            flat[..., at : at + part.shape[-1]] = part
+    return flat.reshape(*array.shape[:-2], len(rows), count)

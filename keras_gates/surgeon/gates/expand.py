@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import collections
 import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import NamedTuple
 
 import keras
 
 from keras_gates._checks import listed
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.gate import Gate
 from keras_gates.surgeon.rules.registry import rule_of_class
@@ -18,7 +20,32 @@ from keras_gates.surgeon.rules.registry import rule_of_class
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Site
+    from keras_gates.graphs.rewrite import Recall
     from keras_gates.surgeon.rules.composite import Composite
+
+    # As `rewrite` takes it.
+    Edit = Callable[[Recall], Any]
+    # Of each composite layer, what its expansions share.
+    Made = IdentityDict[keras.Layer, dict[Any, Any]]
+
+
+class Origin(NamedTuple):
+    """An output of a recorded call of the user's model.
+
+    Attributes:
+        node: the call, as Keras recorded it.
+        number: that of the output.
+    """
+
+    node: Any
+    number: int
+
+
+class Expansion(NamedTuple):
+    """The symbolic tensors between which a composite layer is written out."""
+
+    inputs: list[keras.KerasTensor]
+    outputs: list[keras.KerasTensor]
 
 
 class Trace:
@@ -27,37 +54,40 @@ class Trace:
     Attributes:
         written_out: whether there was a composite at all; without one, the
             recorded calls are those of the model itself.
-        parts: `{recorded call of a composite: (inputs, outputs)}`, symbolic
-            tensors between which is what was made of it.
+        parts: recorded call of a composite -> its `Expansion`.
     """
 
     def __init__(self) -> None:
         self.written_out = False
-        self.parts = {}
-        self._origins = {}
-        self._names = {}
-        self._tensors = []  # kept, since an id is for living objects only
+        self.parts: dict[Any, Expansion] = {}
+        self._by_tensor: dict[int, Origin] = {}
+        # By the model's name, the id of the operation, and the number of its
+        # output; None for what several calls have in common.
+        self._by_maker: dict[tuple[str | None, int, int], Origin | None] = {}
+        self._model_names: dict[Site, str] = {}
+        # Kept, since an id is for living objects only.
+        self._tensors: list[keras.KerasTensor] = []
 
-    def origin(self, site: Site, number: int) -> tuple[Any, int]:
-        """The `(recorded call, output)` of the user's model, or None.
+    def origin(self, site: Site, number: int) -> Origin | None:
+        """What an output is in the user's model; None for one of a part.
 
         Args:
             site: a `Site` of the graph that was read.
             number: one of its outputs.
         """
         if not self.written_out:
-            return site.node, number
+            return Origin(site.node, number)
         kt = site.node.outputs[number]
         # A Sequential is called once more for its own record.
-        key = self._names.get(id(site)), id(site.op), number
-        return self._origins.get(id(kt)) or self._origins.get(key)
+        key = self._model_names.get(site), id(site.op), number
+        return self._by_tensor.get(id(kt)) or self._by_maker.get(key)
 
-    def recording(self, graph: Graph, edit: Any) -> Any:
+    def recording(self, graph: Graph, edit: Edit) -> Edit:
         """An `edit` for `rewrite` that keeps all this as it goes."""
         self.written_out = True
-        own = _model_names(graph)
+        names = _model_names(graph)
 
-        def recorded(recall: Any) -> Any:
+        def recorded(recall: Recall) -> Any:
             outputs = edit(recall)
             composite = outputs is not None
             outputs = outputs if composite else recall()
@@ -65,34 +95,32 @@ class Trace:
             if composite:
                 given = keras.tree.flatten((recall.args, recall.kwargs))
                 given = [x for x in given if isinstance(x, keras.KerasTensor)]
-                self.parts[node] = (given, flat)
+                self.parts[node] = Expansion(given, flat)
             for number, kt in enumerate(flat):
                 op, index = gr.maker(kt)
-                key = own[id(recall.site)], id(op), index
+                key = names[recall.site], id(op), index
                 # What is handed on unchanged is what it was before.
-                self._origins.setdefault(id(kt), (node, number))
+                self._by_tensor.setdefault(id(kt), Origin(node, number))
                 self._tensors.append(kt)
-                taken = key in self._origins
-                self._origins[key] = None if taken else (node, number)
+                taken = key in self._by_maker
+                self._by_maker[key] = None if taken else Origin(node, number)
             return outputs
 
         return recorded
 
-    def finish(self, graph: Graph) -> Any:
+    def finish(self, graph: Graph) -> Graph:
         """The graph that was read in the end."""
-        self._names = _model_names(graph)
+        self._model_names = _model_names(graph)
         return graph
 
 
-def _model_names(graph: Graph) -> Any:
-    """`{id of a site: name of the model that it is in}`."""
+def _model_names(graph: Graph) -> dict[Site, str]:
+    """For each site, the name of the model that it is in."""
     graphs = [graph, *graph.nested()]
-    return {id(site): g.model.name for g in graphs for site in g.sites}
+    return {site: g.model.name for g in graphs for site in g.sites}
 
 
-def read(
-    model: int | keras.Layer | type[Any] | None, trace: Trace | None = None
-) -> Graph:
+def read(model: keras.Model, trace: Trace | None = None) -> Graph:
     """The `Graph` of a model, or of one like it without composite layers.
 
     Args:
@@ -104,13 +132,12 @@ def read(
             rule does not share is called at several places.
     """
     graph = gr.read(model)
-    sites = {}
+    sites: IdentityDict[keras.Layer, list[Site]] = IdentityDict()
     for each in [graph, *graph.nested()]:
         for site in each.sites:
             if _rule(site) is not None:
-                sites.setdefault(id(site.op), []).append(site)
-    for places in sites.values():
-        op = places[0].op
+                sites.setdefault(site.op, []).append(site)
+    for op, places in sites.items():
         rule = _rule(places[0])
         if rule is not None and len(places) > 1 and not rule.shares:
             raise ValueError(
@@ -121,15 +148,15 @@ def read(
             )
     if not sites:
         return graph
-    made = collections.defaultdict(dict)
-    edit = functools.partial(_written_out, made)
+    made: Made = IdentityDict((op, {}) for op in sites)
+    edit: Edit = functools.partial(_written_out, made)
     if trace is None:
         found = gr.read(rewrite(graph, edit))
     else:
         edit = trace.recording(graph, edit)
         found = trace.finish(gr.read(rewrite(graph, edit)))
-    for every in sites.values():
-        _check_gate(every[0].op, found)
+    for places in sites.values():
+        _check_gate(places[0], found)
     return found
 
 
@@ -140,11 +167,12 @@ def _rule(site: Site) -> Composite | None:
     return None if rule is None else rule.composite
 
 
-def _written_out(made: Any, recall: Any) -> Any:
+def _written_out(made: Made, recall: Recall) -> Any:
+    """What a composite layer is written out as; None for any other."""
     rule = _rule(recall.site)
     if rule is None:
         return None
-    shared = [made[id(recall.op)]] if rule.shares else []
+    shared = [made[recall.op]] if rule.shares else []
     try:
         outputs = rule.expand(recall.op, *recall.args, *shared, **recall.kwargs)
     except Exception as error:
@@ -159,7 +187,7 @@ def _written_out(made: Any, recall: Any) -> Any:
     return outputs
 
 
-def _check_outputs(recall: Any, outputs: Any) -> None:
+def _check_outputs(recall: Recall, outputs: Any) -> None:
     """Refuse an expansion of other shapes than the layer has."""
     flat = keras.tree.flatten(outputs)
     expected = [tuple(kt.shape) for kt in recall.site.node.outputs]
@@ -176,10 +204,10 @@ def _check_outputs(recall: Any, outputs: Any) -> None:
     )
 
 
-def _check_gate(op: keras.Operation, graph: Graph) -> None:
+def _check_gate(site: Site, graph: Graph) -> None:
     """Refuse an expansion without the gate that the rule speaks of."""
-    rule = rule_of_class(type(op))
-    spoken_of = rule and rule.composite and rule.composite.gate(op)
+    op, rule = site.op, _rule(site)
+    spoken_of = None if rule is None else rule.gate(op)
     if spoken_of is None:
         return
     kind, variable, *_ = spoken_of
@@ -192,7 +220,7 @@ def _check_gate(op: keras.Operation, graph: Graph) -> None:
     elif gate is not None:
         what = f"a gate of the kind {gate.kind!r}"
     else:
-        what = f"no gate of that name; its gates are: {listed(named)}"
+        what = f"no gate of that name; its gates are: {listed(list(named))}"
     raise ValueError(
         f"{_named(op)} has factors of the kind {kind!r} and the shape "
         f"{tuple(variable.shape)}, as `gate` of its Composite rule says, but "
@@ -201,5 +229,5 @@ def _check_gate(op: keras.Operation, graph: Graph) -> None:
     )
 
 
-def _named(op: keras.Operation) -> Any:
+def _named(op: keras.Operation) -> str:
     return f"Layer '{op.name}' (of type {type(op).__name__})"

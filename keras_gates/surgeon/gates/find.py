@@ -5,10 +5,12 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import keras
 import numpy as np
 
 from keras_gates.graphs import create
 from keras_gates.graphs import time_axis
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.layers.gate import Gate
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.thresholds import Factors
@@ -16,21 +18,21 @@ from keras_gates.thresholds import Factors
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Graph
-    from keras_gates.surgeon.gates.groups import Group
     from keras_gates.surgeon.rules.source import Source
 
 
-def gates_of(graph: Graph) -> dict[str, Group | Source]:
-    """`{path: Source}` of all layers whose factors can be closed.
+def gates_of(graph: Graph) -> dict[str, Source]:
+    """What can be closed: a `Source` for each gate and each group, by path.
 
     Raises:
         ValueError: two gates have one path.
     """
-    found, seen = {}, set()
+    found: dict[str, Source] = {}
+    seen: IdentityDict[keras.Operation, None] = IdentityDict()
     for call in graph.calls:
-        if id(call.op) in seen:
+        if call.op in seen:
             continue
-        seen.add(id(call.op))
+        seen[call.op] = None
         source = rule_of(call).source(call)
         if source is None:
             _check_no_gate_inside(call, graph)
@@ -48,7 +50,7 @@ def gates_of(graph: Graph) -> dict[str, Group | Source]:
 
 def unknown_gates(graph: Graph) -> str:
     """A sentence on gates of classes that no rule speaks of, or nothing."""
-    found = {
+    found = {  # as keys, since a gate may be called twice
         f"'{call.path}' (of type {type(call.op).__name__})": None
         for call in graph.calls
         if isinstance(call.op, Gate) and rule_of(call).source(call) is None
@@ -67,6 +69,7 @@ def unknown_gates(graph: Graph) -> str:
 
 
 def _check_no_gate_inside(call: Call, graph: Graph) -> None:
+    """Refuse a layer that has a gate in it, where no plan could close it."""
     layer = time_axis.layer_of(call.op)
     why = graph.unread.get(
         id(layer),

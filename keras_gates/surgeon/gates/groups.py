@@ -1,7 +1,7 @@
 """Coupled channels: what can only stay or go together, gates or not.
 
 A *unit* is a class of tied channels: one of a convolution, with its place in
-the normalisation behind it and in all kernels that read it; along a residual
+the normalization after it and in all kernels that read it; along a residual
 stream, one in each layer that writes to it. A *group* holds the units of one
 layer that no group before it has.
 """
@@ -9,8 +9,11 @@ layer that no group before it has.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from typing import Any
+from typing import NamedTuple
+from typing import TypeVar
 
 import keras
 import numpy as np
@@ -19,6 +22,7 @@ from numpy.typing import NDArray
 from keras_gates._checks import listed
 from keras_gates._checks import suggestion
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.time_axis import is_fold
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.passes.label import label
@@ -32,27 +36,36 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.passes.label import Labelling
 
+SomeSource = TypeVar("SomeSource", bound=Source)
 
-@dataclasses.dataclass(frozen=True, eq=False)
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Group(Source):
     """Units with a score each.
 
     Attributes:
-        units: the classes of the units, in the `Groups`' labelling.
-        channels: the first channel of the layer that each unit is.
+        units: the classes of the units in the `Groups`' labelling; int,
+            `(units,)`.
+        channels: the first channel of the layer that each unit is; int,
+            `(units,)`.
         start: where its units begin among those of all groups.
     """
 
-    units: np.ndarray = None
-    channels: np.ndarray = None
-    start: int = 0
+    units: NDArray[np.intp]
+    channels: NDArray[np.intp]
+    start: int
 
     @property
-    def shape(self) -> tuple[int]:
+    def shape(self) -> tuple[int, ...]:
         return self.units.shape
 
+    @property
+    def stop(self) -> int:
+        """Where its units end among those of all groups."""
+        return self.start + self.units.size
 
-@dataclasses.dataclass(eq=False)
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Groups:
     """All groups of a graph.
 
@@ -63,10 +76,27 @@ class Groups:
         kept: `{path: reason}` of layers none of whose channels can go.
     """
 
-    labelling: object
-    groups: dict
-    places: dict
-    kept: dict
+    labelling: Labelling
+    groups: dict[str, Group]
+    places: dict[Tensor, int]
+    kept: dict[str, str]
+
+
+class ClosedGroup(NamedTuple):
+    """A group that a virtual gate closes some channels of.
+
+    Attributes:
+        name: that of the group.
+        scores: those of all its units, absolute; float, `(units,)`.
+        classes: the classes of the channels at the gate; int, `(channels,)`.
+        places: for each of these, its place among the units of the group;
+            int, `(channels,)`.
+    """
+
+    name: str
+    scores: NDArray[np.float64]
+    classes: NDArray[np.intp]
+    places: NDArray[np.intp]
 
 
 def find(graph: Graph, exact: bool = True) -> Groups:
@@ -78,24 +108,42 @@ def find(graph: Graph, exact: bool = True) -> Groups:
     """
     labelling = label(graph, selections=False)
     places, free = _places(labelling, exact)
-    taken, groups, kept, start = np.zeros(len(free), bool), {}, {}, 0
+    taken, start = np.zeros(len(free), bool), 0
+    groups: dict[str, Group] = {}
+    kept: dict[str, str] = {}
     for step in labelling.steps:
         ids = step.flow.roles.get("out")
         if ids is None or step.path in groups:
             continue
-        own, at = np.unique(labelling.classes[ids], return_index=True)
+        classes = labelling.classes[ids].ravel()
+        # Each class once, and the first channel that it is.
+        own, first = np.unique(classes, return_index=True)
         if not free[own].any():
             kept[step.path] = _why(labelling, own)
-        fresh = free[own] & ~taken[own]
-        at = np.sort(at[fresh])
-        own = labelling.classes[ids].ravel()[at]
-        if own.size:
-            taken[own] = True
-            groups[step.path] = Group(
-                None, "group", None, units=own, channels=at, start=start
-            )
-            start += own.size
+        channels = np.sort(first[free[own] & ~taken[own]])
+        units = classes[channels]
+        if units.size:
+            taken[units] = True
+            groups[step.path] = _group(units, channels, start)
+            start += units.size
     return Groups(labelling, groups, places, kept)
+
+
+def _group(
+    units: NDArray[np.intp],
+    channels: NDArray[np.intp],
+    start: int,
+    scores: NDArray[np.float64] | None = None,
+) -> Group:
+    return Group(
+        layer=None,
+        kind="group",
+        variable=None,
+        scores=scores,
+        units=units,
+        channels=channels,
+        start=start,
+    )
 
 
 def _places(
@@ -105,9 +153,10 @@ def _places(
     classes = labelling.classes
     pinned = np.zeros(len(classes), bool)
     pinned[classes[lb.FIXED]] = True
-    for ids, _ in labelling.units.pins:
+    for ids, *_ in labelling.pinned:
         pinned[classes[ids]] = True
-    places, read = {}, np.zeros(len(classes), bool)
+    places: dict[Tensor, int] = {}
+    read = np.zeros(len(classes), bool)
     for step in labelling.steps:
         if not step.flow.mixes or not step.inputs:
             continue
@@ -133,8 +182,9 @@ def _before_folds(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def _why(labelling: Labelling, own: NDArray[np.int64]) -> str:
-    for ids, reason in labelling.units.pins:
+def _why(labelling: Labelling, own: NDArray[np.intp]) -> str:
+    """Why none of some classes can go."""
+    for ids, reason, _ in labelling.pinned:
         if np.isin(own, labelling.classes[ids]).any():
             return reason
     return "what reads its channels reads all of them together"
@@ -143,7 +193,7 @@ def _why(labelling: Labelling, own: NDArray[np.int64]) -> str:
 def insert(
     graph: Graph,
     found: Groups,
-    scores: dict[str, NDArray[np.float64]] | None = None,
+    scores: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> None:
     """Put a virtual gate where units are read; changes the graph.
 
@@ -158,85 +208,82 @@ def insert(
     """
     if scores is not None:
         found = _scored(found, scores)
-    classes = found.labelling.classes
+    labels, classes = found.labelling.labels, found.labelling.classes
+    # (classes,): the place of each among the units of all groups, or -1.
     place = np.full(len(classes), -1)
     for group in found.groups.values():
-        place[group.units] = group.start + np.arange(group.units.size)
-    behind = {}
+        place[group.units] = np.arange(group.start, group.stop)
+    after: dict[Call | None, list[Call]] = {}
     for tensor, axis in found.places.items():
-        _, own = lb.sole_axis(classes[found.labelling.labels[tensor]])
+        _, own = lb.sole_axis(classes[labels[tensor]])
         units = place[own]
         if (units >= 0).any():
             call = _gate(graph, tensor, axis, units)
-            behind.setdefault(id(tensor.producer), []).append(call)
-    _add_calls(graph, behind)
+            after.setdefault(tensor.producer, []).append(call)
+    _add_calls(graph, after)
     graph.groups = found.groups
     graph.loops = _loops(found.labelling, place)
 
 
-def without(found: Groups, names: set[str]) -> Groups:
+def without(found: Groups, names: Iterable[str]) -> Groups:
     """`Groups` without those of some names; the others stay where they are."""
-    left = {n: group for n, group in found.groups.items() if n not in names}
+    gone = set(names)
+    left = {n: group for n, group in found.groups.items() if n not in gone}
     return dataclasses.replace(found, groups=left)
 
 
-def insert_gates(graph: Graph, gates: Any) -> None:
-    """Put virtual gates behind tensors, for a trial; changes the graph.
+def insert_gates(
+    graph: Graph, gates: Mapping[str, Iterable[tuple[Tensor, int]]]
+) -> None:
+    """Put virtual gates on tensors, for a trial; changes the graph.
 
     Args:
         graph: the `Graph`, freshly read.
         gates: `{name: [(tensor, axis), ...]}`: where the channels of each
             gate are, in the same order at each place.
     """
-    found, behind, start = {}, {}, 0
+    found: dict[str, Group] = {}
+    after: dict[Call | None, list[Call]] = {}
+    start = 0
     for name, places_of_one in gates.items():
+        size = 0
         for tensor, axis in places_of_one:
-            size = tensor.shape[axis]
-            call = _gate(graph, tensor, axis, start + np.arange(size))
-            behind.setdefault(id(tensor.producer), []).append(call)
-        units = np.arange(size)
-        scores = np.ones(size)
-        found[name] = Group(
-            None,
-            "group",
-            None,
-            scores=scores,
-            units=units,
-            channels=units,
-            start=start,
-        )
+            size = tensor.shape[axis] or 0
+            units = np.arange(start, start + size)
+            call = _gate(graph, tensor, axis, units)
+            after.setdefault(tensor.producer, []).append(call)
+        channels = np.arange(size)
+        found[name] = _group(channels, channels, start, np.ones(size))
         start += size
-    _add_calls(graph, behind)
+    _add_calls(graph, after)
     graph.groups = found
 
 
-def _add_calls(graph: Graph, behind: dict[int, list[Call]]) -> None:
-    """Add calls to a graph, each after the one whose id it stands under."""
+def _add_calls(graph: Graph, after: dict[Call | None, list[Call]]) -> None:
+    """Add calls to a graph, each after the one that it stands under."""
     graph.calls = [
-        each
-        for call in graph.calls
-        for each in [call, *behind.get(id(call), ())]
+        each for call in graph.calls for each in [call, *after.get(call, ())]
     ]
 
 
 def _loops(
-    labelling: Labelling, place: NDArray[np.int64]
-) -> dict[int, NDArray[np.int64]]:
+    labelling: Labelling, place: NDArray[np.intp]
+) -> IdentityDict[keras.Operation, NDArray[np.intp]]:
     """The units of the layers that read their own outputs.
 
-    What is closed behind such a layer would still be there inside: each unit
+    What is closed after such a layer would still be there inside: each unit
     that a score closes is zero for its layer, too.
     """
-    found = {}
+    found: IdentityDict[keras.Operation, NDArray[np.intp]] = IdentityDict()
     for step in labelling.steps:
         nothing = [np.zeros(x.shape, bool) for x in step.flow.labels]
         if step.rule.recalls(step.call, step.flow, nothing) is not None:
             units = labelling.classes[step.flow.roles["out"]]
-            found[id(step.call.op)] = place[units]
+            found[step.call.op] = place[units]
     return found
 
 
-def _scored(found: Groups, scores: dict[str, NDArray[np.float64]]) -> Groups:
+def _scored(found: Groups, scores: Mapping[str, NDArray[np.float64]]) -> Groups:
     """The groups that have scores, with them."""
     groups = {}
     known = found.groups.keys() | found.kept.keys()
@@ -246,17 +293,20 @@ def _scored(found: Groups, scores: dict[str, NDArray[np.float64]]) -> Groups:
         group, values = found.groups.get(name), np.asarray(values, "float64")
         if group is None:
             why = found.kept.get(name, "it heads no group of coupled channels")
+            near = suggestion(name, list(found.groups))
             raise ValueError(
                 f"`scores` has the key {name!r}, whose channels can't be "
-                f"removed: {why}.{suggestion(name, found.groups)}{strange} "
-                f"Groups of this model: {listed(found.groups)}."
+                f"removed: {why}.{near}{strange} "
+                f"Groups of this model: {listed(list(found.groups))}."
             )
         groups[name] = scored(name, group, values)
     return dataclasses.replace(found, groups=groups)
 
 
-def scored(name: str, source: Group, values: NDArray[np.float64]) -> Group:
-    """A `Source` with scores.
+def scored(
+    name: str, source: SomeSource, values: NDArray[np.float64]
+) -> SomeSource:
+    """A `Source` with scores; of a `Group`, a `Group`.
 
     Raises:
         ValueError: they are not one finite number for each factor.
@@ -273,10 +323,12 @@ def scored(name: str, source: Group, values: NDArray[np.float64]) -> Group:
 
 
 def _gate(
-    graph: Graph, tensor: Tensor, axis: int, units: NDArray[np.int64]
+    graph: Graph, tensor: Tensor, axis: int, units: NDArray[np.intp]
 ) -> Call:
-    """A gate behind what produces a tensor, for all that read it."""
+    """A gate on a tensor that is no input, for all that read it."""
     maker = tensor.producer
+    if maker is None:
+        raise ValueError("A virtual gate was asked for on an input.")
     number = maker.outputs.index(tensor)
     site = maker.site.behind.get(number)
     if site is None:
@@ -300,11 +352,18 @@ def _gate(
 
 def places(
     graph: Graph,
-    op: keras.Layer,
-    classes: NDArray[np.int64],
-    closed: dict[str, NDArray[np.bool_]],
-) -> list[Any]:
-    """What a virtual gate closes: `(group, scores, classes, places)`."""
+    op: keras.Operation,
+    classes: NDArray[np.intp],
+    closed: Mapping[str, NDArray[np.bool_]],
+) -> list[ClosedGroup]:
+    """What a virtual gate closes; nothing where `op` is none.
+
+    Args:
+        graph: the `Graph`.
+        op: an operation of it.
+        classes: the classes of its channels; int, `(channels,)`.
+        closed: `{name of a group: mask}`.
+    """
     if not isinstance(op, VirtualGate):
         return []
     found = []
@@ -312,40 +371,51 @@ def places(
         at, own = inside(group, op.units)
         if own.any() and name in closed:
             scores = np.abs(group.scores)
-            found.append((name, scores, classes[own], at[own]))
+            found.append(ClosedGroup(name, scores, classes[own], at[own]))
     return found
 
 
-def inside(
-    group: Group, units: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
-    """`(places in the group, which of them are)` of a virtual gate's units."""
+class Inside(NamedTuple):
+    """Which of a virtual gate's channels are in a group.
+
+    Attributes:
+        places: for each channel its place in the group, if it is in it; int,
+            `(channels,)`.
+        mask: whether it is; bool, `(channels,)`.
+    """
+
+    places: NDArray[np.intp]
+    mask: NDArray[np.bool_]
+
+
+def inside(group: Group, units: NDArray[np.intp]) -> Inside:
+    """Where a virtual gate's units are in a group."""
     at = units - group.start
-    return at, (units >= 0) & (at >= 0) & (at < group.units.size)
+    return Inside(at, (units >= 0) & (at >= 0) & (at < group.units.size))
 
 
 def size(graph: Graph) -> int:
     """How many units all groups have, with those that have no scores."""
-    ends = [g.start + g.units.size for g in graph.groups.values()]
-    return max(ends, default=0)
+    return max((group.stop for group in graph.groups.values()), default=0)
 
 
 def masks(
-    graph: Graph, closed: dict[str, NDArray[np.bool_]]
-) -> dict[int, NDArray[np.bool_]]:
+    graph: Graph, closed: Mapping[str, NDArray[np.bool_]]
+) -> IdentityDict[keras.Operation, NDArray[np.bool_]]:
     """What groups close, from `{name of a group: mask}`.
 
     Returns:
-        `{id: mask}` of the virtual gates, and of the layers whose units are
+        The masks of the virtual gates, and of the layers whose units are
         zero for themselves.
     """
     if not graph.groups:
-        return {}
+        return IdentityDict()
     flat = np.zeros(size(graph), bool)
     for name, group in graph.groups.items():
         if name in closed:
-            flat[group.start : group.start + group.units.size] = closed[name]
+            flat[group.start : group.stop] = closed[name]
     ops = [c.op for c in graph.calls if isinstance(c.op, VirtualGate)]
-    found = {id(op): op.mask(flat) for op in ops}
-    loops = graph.loops.items()
-    return found | {key: (at >= 0) & flat[at] for key, at in loops}
+    found = IdentityDict((op, op.mask(flat)) for op in ops)
+    for op, at in graph.loops.items():
+        found[op] = (at >= 0) & flat[at]
+    return found

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -11,9 +12,15 @@ from keras_gates.graphs.rewrite import rewrite
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.rewrite import Recall
+    from keras_gates.surgeon.rules.virtual import VirtualGate
 
 
-def with_gates(graph: Graph, gated: Any, edit: Any = None) -> Any:
+def with_gates(
+    graph: Graph,
+    gated: Callable[[VirtualGate, keras.KerasTensor], keras.KerasTensor],
+    edit: Callable[[Recall], Any] | None = None,
+) -> keras.Model:
     """A copy of a graph's model with something at each virtual gate.
 
     Args:
@@ -22,7 +29,7 @@ def with_gates(graph: Graph, gated: Any, edit: Any = None) -> Any:
         edit: as in `rewrite`, for the calls themselves.
     """
 
-    def both(recall: Any) -> Any:
+    def both(recall: Recall) -> Any:
         outputs = None if edit is None else edit(recall)
         behind = recall.site.behind
         if not behind:

@@ -2,22 +2,26 @@
 
 Three facts are kept apart. A coordinate may be *known* (its value is a
 constant), *demanded* (something that varies depends on it), and *kept* (it
-is physically there). What is kept follows from what is read; all of it is
-computed anew in each round, from what was kept in the round before.
+is physically there). What is kept follows from what is read; each round
+computes all of it again, from what was kept in the round before.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from typing import TYPE_CHECKING
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon import labels as lb
-from keras_gates.surgeon.passes.decision import Decision
-from keras_gates.surgeon.passes.decision import Reads
+from keras_gates.surgeon.passes.decision import AbsorbableInputs
+from keras_gates.surgeon.passes.decision import Absorption
+from keras_gates.surgeon.passes.decision import Candidate
+from keras_gates.surgeon.passes.decision import Read
 from keras_gates.surgeon.passes.liveness import backward
 from keras_gates.surgeon.rules import costs
 from keras_gates.surgeon.rules.known import channel_values
@@ -25,9 +29,13 @@ from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import BIAS
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.label import Labelling
     from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.passes.label import StepKey
     from keras_gates.surgeon.rules.known import Known
 
 # A constant that others merge into must not be tiny beside them.
@@ -39,154 +47,183 @@ GATHERING = 16
 _WORTH = 1 / 8
 
 
+class MergeTarget(NamedTuple):
+    """The channel that constants merge into.
+
+    Attributes:
+        ids: its unit; int, `(1,)`.
+        position: its place among the channels that the kernel reads.
+    """
+
+    ids: NDArray[np.intp]
+    position: int
+
+
 def decide(
     labelling: Labelling,
     values: dict[Tensor, Known],
     exact: bool = True,
-    closed: dict[int, NDArray[np.bool_]] | None = None,
+    closed: IdentityDict[keras.Operation, NDArray[np.bool_]] | None = None,
+    uncut: frozenset[StepKey] = frozenset(),
 ) -> Decision:
     """Find the smallest set of channels that computes the same.
 
     Args:
         labelling: the `Labelling`.
-        values: what `analysis.constants` found for it.
+        values: what `label.constants` found for it.
         exact: whether only exact removals are made.
-        closed: as in `analysis.constants`.
+        closed: as in `label.constants`.
+        uncut: as in `label.label`.
 
     Returns a `Decision` whose `kept` marks the classes that stay.
     """
-    decision = Decision(labelling, values, exact, closed or {})
-    decision.absorbing = _absorbing(labelling, values, exact)
+    everything = Candidate(
+        labelling=labelling,
+        values=values,
+        exact=exact,
+        closed=IdentityDict() if closed is None else closed,
+        uncut=uncut,
+        absorbable_by_layer=_absorbable(labelling, values, exact),
+        kept=np.ones(len(labelling.classes), bool),
+    )
+    # No tensor may be left empty, and constants need one to merge into.
+    forced: list[NDArray[np.intp]] = []
     while True:
-        _fixpoint(decision)
+        decision = _fixpoint(everything, forced)
         missing = _missing(decision)
         if not missing:
             return decision
         _check_progress(decision, missing)
-        decision.pins += [units for _, units in missing]
+        forced += [ids for _, ids in missing]
 
 
-def _absorbing(
+def _absorbable(
     labelling: Labelling, values: dict[Tensor, Known], exact: bool
-) -> dict[tuple[int, int], Reads]:
+) -> IdentityDict[keras.Operation, dict[int, AbsorbableInputs]]:
     """For each layer that mixes inputs: which known ones may go, and how."""
-    steps_of = {}
+    steps_of: IdentityDict[keras.Operation, dict[int, list[Step]]]
+    steps_of = IdentityDict()
     for step in labelling.steps:
         for index in step.flow.reads if step.flow.mixes else ():
             if step.flow.read(index) is not None:
-                key = id(step.call.op), index
-                steps_of.setdefault(key, []).append(step)
-    found = {}
-    for (op, index), steps in steps_of.items():
-        known = [values.get(step.inputs[index]) for step in steps]
-        if any(value is None for value in known):
-            continue
-        rule, call = steps[0].rule, steps[0].call
-        if rule.reading(call) == ALL:
-            continue
-        axis = rule.input_axis(call)
-        each = [channel_values(v.values, axis) for v in known]
-        agreed = np.where((each == each[0]).all(axis=0), each[0], np.nan)
-        border = any(v.border for v in known)
-        mode = "bias"
-        if border or any(s.rule.reading(s.call) != BIAS for s in steps):
-            mode = "merge" if rule.merges(call) else "none"
-            if not exact and rule.approximates(call):
-                mode = "approximate"
-        if mode == "none":
-            agreed = np.where(agreed == 0, 0.0, np.nan)
-        found[op, index] = Reads(agreed, mode)
+                by_index = steps_of.setdefault(step.call.op, {})
+                by_index.setdefault(index, []).append(step)
+    found: IdentityDict[keras.Operation, dict[int, AbsorbableInputs]]
+    found = IdentityDict()
+    for op, by_index in steps_of.items():
+        for index, steps in by_index.items():
+            known = [values.get(step.inputs[index]) for step in steps]
+            every = [value for value in known if value is not None]
+            reads_all = steps[0].rule.reading(steps[0].call) == ALL
+            if len(every) == len(known) and not reads_all:
+                inputs = _absorbable_inputs(steps, every, exact)
+                found.setdefault(op, {})[index] = inputs
     return found
 
 
-def _check_progress(decision: Decision, missing: Any) -> None:
-    """Refuse to pin what is kept already: that would go on for ever."""
-    if all(decision.mask(units).all() for _, units in missing):
-        raise _stuck(missing[0][0].path, "what is missing there is kept")
+def _absorbable_inputs(
+    steps: list[Step], known: list[Known], exact: bool
+) -> AbsorbableInputs:
+    """What the calls of one layer can do without, given what each reads."""
+    rule, call = steps[0].rule, steps[0].call
+    axis = rule.input_axis(call)
+    each = np.stack([channel_values(value.values, axis) for value in known])
+    # A layer has one kernel, so all of its calls must read the same constant.
+    agreed = np.where((each == each[0]).all(axis=0), each[0], np.nan)
+    border = any(value.border for value in known)
+    if not border and all(s.rule.reading(s.call) == BIAS for s in steps):
+        return AbsorbableInputs(agreed, Absorption.BIAS)
+    if not exact and rule.approximates(call):
+        return AbsorbableInputs(agreed, Absorption.APPROXIMATE)
+    if rule.merges(call):
+        return AbsorbableInputs(agreed, Absorption.MERGE)
+    zeros = np.where(agreed == 0, 0.0, np.nan)
+    return AbsorbableInputs(zeros, Absorption.NOTHING)
 
 
-def _stuck(path: Any, why: Any) -> Any:
+def _check_progress(decision: Decision, missing: list[Read]) -> None:
+    """Refuse to force what is kept already: that would go on for ever."""
+    if all(decision.mask(ids).all() for _, ids in missing):
+        raise _stuck(missing[0].step.path, "what is missing there is kept")
+
+
+def _stuck(path: str, why: str) -> RuntimeError:
     return RuntimeError(
         f"keras_gates: the decision comes to no end at '{path}': {why}. "
         "Please report this model."
     )
 
 
-def _fixpoint(decision: Decision) -> None:
-    classes = decision.labelling.classes
-    pins = decision.labelling.units.pins
-    pinned = np.zeros(len(classes), bool)
-    pinned[classes[lb.FIXED]] = True
-    for units in [ids for ids, _ in pins] + decision.pins:
-        pinned[classes[units]] = True
-    decision.kept = np.ones(len(classes), bool)
+def _fixpoint(candidate: Candidate, forced: list[NDArray[np.intp]]) -> Decision:
+    """Keep what is read, until that is what is kept.
+
+    Args:
+        candidate: the first one, which keeps everything.
+        forced: units that stay although nothing reads them.
+    """
+    classes = candidate.labelling.classes
+    always = np.zeros(len(classes), bool)
+    always[classes[lb.FIXED]] = True
+    pinned = [pin.ids for pin in candidate.labelling.pinned]
+    for ids in pinned + forced:
+        always[classes[ids]] = True
     # Each round but the last lets go of a class at least.
     for _ in range(len(classes) + 1):
-        backward(decision)
-        kept = pinned.copy()
-        for _, units in decision.reads + decision.recalls:
-            kept[classes[units]] = True
-        if (kept == decision.kept).all():
-            return
-        changed = np.flatnonzero(kept != decision.kept)
-        decision.kept = kept
+        decision = backward(candidate)
+        kept = always.copy()
+        for _, ids in decision.reads + decision.recalls:
+            kept[classes[ids]] = True
+        changed = np.flatnonzero(kept != candidate.kept)
+        if not changed.size:
+            return decision
+        candidate = dataclasses.replace(candidate, kept=kept)
     raise _stuck(_reader(decision, changed), "its inputs come and go")
 
 
-def _reader(decision: Decision, changed: Any) -> Any:
+def _reader(decision: Decision, changed: NDArray[np.intp]) -> str:
     """The path of a step that reads one of these classes."""
     classes = decision.labelling.classes
-    for step, units in decision.reads + decision.recalls:
-        if np.isin(classes[units], changed).any():
+    for step, ids in decision.reads + decision.recalls:
+        if np.isin(classes[ids], changed).any():
             return step.path
     return decision.labelling.steps[-1].path
 
 
-def _missing(decision: Decision) -> list[Any]:
-    """What to pin: a tensor left empty, or a merge without a target.
+def _missing(decision: Decision) -> list[Read]:
+    """What to force: a tensor left empty, or a merge without a target.
 
     A tensor of size 0 was empty before, and has nothing that could be kept.
-
-    Returns:
-        Pairs of the step that lacks them and the units.
     """
     found = []
-    for step in decision.labelling.steps:
-        if step not in decision.present:
-            continue
+    for step in decision.steps():
         dropped = decision.dropped.get(step.key, ())
-        tensors = [t for i, t in enumerate(step.inputs) if i not in dropped]
-        for tensor in tensors + step.outputs:
+        left = [t for i, t in enumerate(step.inputs) if i not in dropped]
+        for tensor in [*left, *step.outputs]:
             labels = decision.labelling.labels[tensor]
             if labels.size and not decision.mask(labels).any():
-                found.append((step, labels.ravel()[:1]))
+                found.append(Read(step, labels.ravel()[:1]))
     if found:
         return found
-    for step in decision.present:
+    for step in decision.steps():
         for index in step.flow.reads:
             target = merge_target(decision, step, index)
-            if target is not None and not decision.mask(target[0]).all():
-                found.append((step, target[0]))
+            if target is not None and not decision.mask(target.ids).all():
+                found.append(Read(step, target.ids))
     return found
 
 
 def merge_target(
     decision: Decision, step: Step, index: int
-) -> tuple[NDArray[np.int64], int] | None:
-    """Where the removed constants of an input go, if they must merge.
-
-    Returns:
-        None if nothing merges, else `(units, position)`: the unit that
-        must stay (an array of one) and its place along the channels.
-    """
-    absorbing = decision.absorbing.get((id(step.call.op), index))
-    if absorbing is None or absorbing.mode != "merge":
+) -> MergeTarget | None:
+    """Where the removed constants of an input go; None if nothing merges."""
+    absorbable = decision.absorbable(step, index)
+    if absorbable is None or absorbable.how is not Absorption.MERGE:
         return None
     ids = step.flow.read(index)
     if not step.flow.mixes or ids is None:
         return None
     kept = decision.mask(ids)
-    values = np.where(np.isnan(absorbing.values), 0.0, absorbing.values)
+    values = np.where(np.isnan(absorbable.values), 0.0, absorbable.values)
     size = np.abs(values)
     if not size[~kept].any():
         return None
@@ -197,18 +234,18 @@ def merge_target(
         if fit.any()
         else int(np.where(kept, 0.0, size).argmax())
     )
-    return ids[position : position + 1], position
+    return MergeTarget(ids[position : position + 1], position)
 
 
-def poor_selections(decision: Decision) -> set[Any]:
+def poor_selections(decision: Decision) -> set[StepKey]:
     """Keys of gathers that cost more than they save their readers.
 
     Without one, a closed channel goes on to the kernels that read it, which
     take it for the constant that it is.
     """
-    poor, price = set(), None
-    for step in decision.present:
-        if step.position is None:
+    poor, prices = set(), None
+    for step in decision.steps():
+        if not step.is_selection:
             continue
         labels = decision.labelling.labels[step.inputs[0]]
         if not lb.varying(labels):
@@ -216,22 +253,26 @@ def poor_selections(decision: Decision) -> set[Any]:
         before = int(decision.mask(labels).sum())
         after = int(decision.mask(step.flow.labels[0]).sum())
         if before > after:
-            price = _reading_prices(decision) if price is None else price
-            if before - after < _worth(decision, step, after, price):
+            prices = _reading_prices(decision) if prices is None else prices
+            if before - after < _worth(decision, step, after, prices):
                 poor.add(step.key)
     return poor
 
 
 def _worth(
-    decision: Decision, selection: Step, after: int, price: NDArray[np.float64]
+    decision: Decision,
+    selection: Step,
+    after: int,
+    prices: NDArray[np.float64],
 ) -> float:
     """How many channels a gather of `after` must save to pay."""
     channels = selection.flow.labels[0]
-    saved = price[decision.labelling.classes[channels]].mean()
+    saved = float(prices[decision.labelling.classes[channels]].mean())
     shape = selection.inputs[0].shape[1:]
-    if None in shape or np.isnan(saved) or not saved:
+    sizes = [size for size in shape if size is not None]
+    if len(sizes) < len(shape) or math.isnan(saved) or not saved:
         return _WORTH * after
-    places = math.prod(shape) / channels.size
+    places = math.prod(sizes) / channels.size
     return GATHERING * places * after / saved
 
 
@@ -241,15 +282,15 @@ def _reading_prices(decision: Decision) -> NDArray[np.float64]:
     NaN where they depend on sizes that are unknown.
     """
     classes = decision.labelling.classes
-    price = np.zeros(len(classes))
-    for step in decision.present:
+    prices = np.zeros(len(classes))
+    for step in decision.steps():
         if step.flow.mixes and "in" in step.flow.roles:
             own = classes[step.flow.roles["in"]]
-            np.add.at(price, own, _price(decision, step))
-    return price
+            np.add.at(prices, own, _price(decision, step))
+    return prices
 
 
-def _price(decision: Decision, step: Step) -> int:
+def _price(decision: Decision, step: Step) -> float:
     """The multiply-adds of a call for one channel that it reads."""
     call, rule = step.call, step.rule
     kept = {
@@ -258,6 +299,7 @@ def _price(decision: Decision, step: Step) -> int:
     }
     shapes = costs.cut_weight_shapes(call, rule, {**kept, "in": 1})
     try:
-        return costs.call_macs(call, rule, shapes, costs.recorded(call)) or 0
+        macs = costs.call_macs(call, rule, shapes, costs.recorded(call))
     except ValueError:
-        return np.nan
+        return math.nan
+    return macs or 0

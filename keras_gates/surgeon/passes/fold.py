@@ -1,108 +1,168 @@
-"""Dissolve gates: find neighbours whose weights can take the factors."""
+"""Dissolve gates: find neighbors whose weights can take the factors."""
 
 from __future__ import annotations
 
 import dataclasses
+import math
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon import labels as lb
-from keras_gates.surgeon.rules.rule import IDENTITY
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import POSITIVE
 from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
 
 if TYPE_CHECKING:
+    import keras
+
+    from keras_gates.graphs.graph import Site
     from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.passes.label import StepKey
 
 
-@dataclasses.dataclass
+class RoleFactors(NamedTuple):
+    """What a weight is multiplied by along one of its axes.
+
+    Attributes:
+        role: the role of the axis.
+        vector: the factors; float, `(channels,)`, over all channels that the
+            layer has before the cut.
+    """
+
+    role: str
+    vector: NDArray[np.float64]
+
+
+class Place(NamedTuple):
+    """A weight that takes the factors of a gate.
+
+    Attributes:
+        step: a call of the layer.
+        weight: the name of the weight.
+        factors: what it is multiplied by.
+    """
+
+    step: Step
+    weight: str
+    factors: RoleFactors
+
+
+# The name of a weight and the role of one of its axes.
+_WeightAxis = tuple[str, str]
+# The same weight, as it is found from each recorded call of its layer.
+_BySite = dict["Site", Place]
+
+
+class GateFactors(NamedTuple):
+    """The factors of one call of a gate.
+
+    Attributes:
+        step: the call.
+        values: float, shaped like the labels of its output; 0 where the gate
+            is closed, 1 where no channel is left. Where the gate's axis has
+            no units, shaped like the output.
+    """
+
+    step: Step
+    values: NDArray[np.float64]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class Folds:
     """Where each gate's factors go.
 
     Attributes:
-        factors: `(id of layer, weight name)` -> list of `(role, vector)`,
-            over all channels that the layer has before the cut.
-        scales: step key of a gate that nothing can take -> its factors,
+        by_weight: layer -> name of a weight -> what it is multiplied by. See
+            `factors_of`.
+        scales: step key of a gate that nothing can take -> its factors; float,
             shaped like the labels of its output.
-        taken: step key of a gate -> the names of the layers that took it.
     """
 
-    factors: dict = dataclasses.field(default_factory=dict)
-    scales: dict = dataclasses.field(default_factory=dict)
-    taken: dict = dataclasses.field(default_factory=dict)
+    by_weight: IdentityDict[keras.Operation, dict[str, list[RoleFactors]]]
+    scales: Mapping[StepKey, NDArray[np.float64]]
 
-    def take(self, steps: list[Step], places: list[Any]) -> None:
-        """Note the places at which the factors of some gates go."""
-        for step in steps:
-            self.taken[step.key] = tuple(p[0].path for p in places)
-        for target, name, role, vector in places:
-            key = (id(target.call.op), name)
-            self.factors.setdefault(key, []).append((role, vector))
+    def factors_of(
+        self, layer: keras.Operation, weight: str
+    ) -> Sequence[RoleFactors]:
+        """What a weight of a layer is multiplied by, one after another."""
+        of_layer = self.by_weight.get(layer)
+        return () if of_layer is None else of_layer.get(weight, ())
 
 
-def fold(decision: Decision, closed: dict[int, NDArray[np.bool_]]) -> Folds:
+def fold(decision: Decision) -> Folds:
     """Find the `Folds` of all gates that are still there."""
-    folder = _Folder(decision)
-    found, gates = Folds(_shut(decision, closed)), {}
-    for step in decision.labelling.steps:
-        if step.is_gate and step in decision.present:
-            gates.setdefault(id(step.call.op), {}).setdefault(step.key, step)
-    for op, steps in gates.items():
-        pairs = [
-            (step, _factors(decision, step, closed.get(op)))
-            for step in steps.values()
-        ]
-        places = folder.before_all(pairs)
-        if places is not None:
-            found.take([step for step, _ in pairs], places)
+    search, places = _Search(decision), _zeroed(decision)
+    scales: dict[StepKey, NDArray[np.float64]] = {}
+    calls_of: IdentityDict[keras.Operation, dict[StepKey, Step]]
+    calls_of = IdentityDict()
+    for step in decision.steps():
+        if step.is_gate:
+            calls_of.setdefault(step.call.op, {}).setdefault(step.key, step)
+    for calls in calls_of.values():
+        gates = [_factors(decision, step) for step in calls.values()]
+        found = search.before_all(gates)
+        if found is not None:
+            places += found
             continue
-        for step, factors in pairs:
-            places = folder.before_all([(step, factors)])
-            if places is None:
-                places = folder.behind(step, factors)
-            if places is None:
-                found.scales[step.key] = factors
+        for gate in gates:
+            found = search.before_all([gate])
+            if found is None:
+                found = search.after(gate)
+            if found is None:
+                scales[gate.step.key] = gate.values
             else:
-                found.take([step], places)
+                places += found
+    return Folds(_by_weight(places), scales)
+
+
+def _by_weight(
+    places: list[Place],
+) -> IdentityDict[keras.Operation, dict[str, list[RoleFactors]]]:
+    found: IdentityDict[keras.Operation, dict[str, list[RoleFactors]]]
+    found = IdentityDict()
+    for step, weight, factors in places:
+        by_name = found.setdefault(step.call.op, {})
+        by_name.setdefault(weight, []).append(factors)
     return found
 
 
-def _shut(
-    decision: Decision, closed: dict[int, NDArray[np.bool_]]
-) -> dict[Any, Any]:
-    """Zeros for the closed factors that are weights of layers that stay."""
-    found = {}
-    for step in decision.present:
-        shut = closed.get(id(step.call.op))
-        if step.position is None and shut is not None and shut.any():
-            for name, role in step.rule.zeroed(step.call).items():
-                zeros = [(role, np.where(shut, 0.0, 1.0))]
-                found[id(step.call.op), name] = zeros
-    return found
+def _zeroed(decision: Decision) -> list[Place]:
+    """The closed factors that are weights of layers that stay."""
+    found: IdentityDict[keras.Operation, list[Place]] = IdentityDict()
+    for step in decision.steps():
+        shut = decision.closed.get(step.call.op)
+        if not step.is_selection and shut is not None and shut.any():
+            factors = np.where(shut, 0.0, 1.0)
+            found[step.call.op] = [
+                Place(step, weight, RoleFactors(role, factors))
+                for weight, role in step.rule.zeroed(step.call).items()
+            ]
+    return [place for places in found.values() for place in places]
 
 
-def _factors(
-    decision: Decision, step: Step, shut: NDArray[np.bool_] | None
-) -> NDArray[np.float64]:
+def _factors(decision: Decision, step: Step) -> GateFactors:
     """A gate's factors: 0 where closed, and 1 where nothing is left."""
     labels = step.flow.labels[0]
     factors = step.rule.factors(step.call, labels.ndim).astype("float64")
+    shut = decision.closed.get(step.call.op)
     if shut is not None:
         mask = step.rule.factors(step.call, labels.ndim, shut)
         factors = np.where(mask, 0.0, factors)
     if not _fits(factors, labels):
-        return factors
+        return GateFactors(step, factors)
     factors = np.broadcast_to(factors, labels.shape)
-    return np.where(decision.mask(labels), factors, 1.0)
+    return GateFactors(step, np.where(decision.mask(labels), factors, 1.0))
 
 
-def _fits(factors: NDArray[np.float64], labels: NDArray[np.int64]) -> bool:
+def _fits(factors: NDArray[np.float64], labels: NDArray[np.intp]) -> bool:
     """Whether each of the factors belongs to a unit."""
     return all(
         f in (1, e) for f, e in zip(factors.shape, labels.shape, strict=True)
@@ -120,28 +180,72 @@ def _passes(how: str | None, factors: NDArray[np.float64]) -> bool:
     return False
 
 
-class _Folder:
+class _Search:
     """Walks from a gate to the weights that can take its factors.
 
-    Each walk returns a list of `(step, weight, role, vector)`, or None if
-    some path ends at something that can't take the factor.
+    Each walk returns a list of `Place`s, or None if some path ends at
+    something that can't take the factors. Factors have the shape of the
+    labels of the tensor that they are walked to.
     """
 
     def __init__(self, decision: Decision) -> None:
         self.decision = decision
         self.labels = decision.labelling.labels
         self.outputs = set(decision.labelling.graph.outputs)
-        self.producer, self.users, self.sites = {}, {}, {}
+        self.producer: dict[Tensor, Step] = {}
+        self.readers: dict[Tensor, list[tuple[Step, int]]] = {}
+        self.sites: IdentityDict[keras.Operation, set[Site]] = IdentityDict()
         for step in decision.labelling.steps:
-            self.sites.setdefault(id(step.call.op), set()).add(id(step.site))
-            if step not in decision.present:
-                continue
+            self.sites.setdefault(step.call.op, set()).add(step.site)
+        for step in decision.steps():
             for tensor in step.outputs:
                 self.producer[tensor] = step
             gone = decision.dropped.get(step.key, ())
             for index, tensor in enumerate(step.inputs):
                 if index not in gone:
-                    self.users.setdefault(tensor, []).append((step, index))
+                    self.readers.setdefault(tensor, []).append((step, index))
+
+    def before_all(self, gates: Sequence[GateFactors]) -> list[Place] | None:
+        """Places before all calls of a gate, each once, or None.
+
+        A layer that is called more than once takes the factors if they are
+        the same after each of its calls.
+        """
+        found: IdentityDict[keras.Operation, dict[_WeightAxis, _BySite]]
+        found = IdentityDict()
+        for step, factors in gates:
+            if (factors == 1).all():
+                continue
+            # Where the gate's axis has no units, no walk can follow.
+            if not _fits(factors, step.flow.labels[0]):
+                return None
+            places = self._upstream(step, step.inputs[0], factors)
+            if places is None:
+                return None
+            for place in places:
+                by_axis = found.setdefault(place.step.call.op, {})
+                axis = (place.weight, place.factors.role)
+                by_axis.setdefault(axis, {})[place.step.site] = place
+        chosen = []
+        for op, by_axis in found.items():
+            for by_site in by_axis.values():
+                first, *rest = by_site.values()
+                vector = first.factors.vector
+                same = all(
+                    np.array_equal(vector, other.factors.vector)
+                    for other in rest
+                )
+                if by_site.keys() != self.sites[op] or not same:
+                    return None
+                chosen.append(first)
+        return chosen
+
+    def after(self, gate: GateFactors) -> list[Place] | None:
+        """Places after one call of a gate, or None."""
+        step, factors = gate
+        if not _fits(factors, step.flow.labels[0]):
+            return None
+        return self._downstream(step, step.outputs[0], factors)
 
     def _together(self, gate: Step, step: Step) -> bool:
         """Whether what is done to `step` happens in all calls of `gate`."""
@@ -151,84 +255,47 @@ class _Folder:
         scope = step.path.rpartition("/")[0]
         return alone or scope == gate.path.rpartition("/")[0]
 
-    def _place(
+    def _places(
         self,
         step: Step,
-        taken: dict[str, str] | None,
+        taking: dict[str, str] | None,
         tensor: Tensor,
         factors: NDArray[np.float64],
-    ) -> None:
+    ) -> list[Place] | None:
         """The weights `{name: role}` of a step, with their factors, or None."""
-        if not taken:
+        if not taking:
             return None
-        factors = np.broadcast_to(factors, self.labels[tensor].shape)
+        labels = self.labels[tensor]
+        factors = np.broadcast_to(factors, labels.shape)
         places = []
         part = step.rule.parts(step.call.op)[0]
-        for number, (name, role) in enumerate(taken.items()):
+        for number, (name, role) in enumerate(taking.items()):
             if getattr(part, name, None) is None:
                 if number == 0:
                     return None
                 continue
-            ids = step.flow.roles.get(role)
-            vector = _vector(factors, ids, self.labels[tensor])
+            vector = _vector(factors, step.flow.roles.get(role), labels)
             if vector is None:
                 return None
-            places.append((step, name, role, vector))
+            places.append(Place(step, name, RoleFactors(role, vector)))
         return places
 
-    def before_all(self, pairs: Any) -> list[Any] | None:
-        """Places in front of all calls of a gate, each once, or None.
-
-        A layer that is called more than once takes the factors if they are
-        the same behind each of its calls.
-
-        Args:
-            pairs: `(step, factors)` of the gate's calls.
-        """
-        found = {}
-        for step, factors in pairs:
-            if (factors == 1).all():
-                continue
-            # Where the gate's axis has no units, no walk can follow.
-            if not _fits(factors, step.flow.labels[0]):
-                return None
-            places = self.upstream(step, step.inputs[0], factors)
-            if places is None:
-                return None
-            for place in places:
-                target, name, role, _ = place
-                key = (id(target.call.op), name, role)
-                found.setdefault(key, {})[id(target.site)] = place
-        for (op, *_), by_site in found.items():
-            first, *rest = (vector for *_, vector in by_site.values())
-            same = all(np.array_equal(first, other) for other in rest)
-            if by_site.keys() != self.sites[op] or not same:
-                return None
-        return [next(iter(by_site.values())) for by_site in found.values()]
-
-    def behind(self, step: Step, factors: NDArray[np.float64]) -> None:
-        """Places behind one call of a gate, or None."""
-        if not _fits(factors, step.flow.labels[0]):
-            return None
-        return self.downstream(step, step.outputs[0], factors)
-
-    def upstream(
+    def _upstream(
         self, gate: Step, tensor: Tensor, factors: NDArray[np.float64]
-    ) -> None:
+    ) -> list[Place] | None:
         """Factors into what produces `tensor`, for its only reader."""
-        if len(self.users.get(tensor, ())) != 1 or tensor in self.outputs:
+        if len(self.readers.get(tensor, ())) != 1 or tensor in self.outputs:
             return None
         step = self.producer.get(tensor)
         if step is None or not self._together(gate, step):
             return None
         if _passes(step.rule.behind(step.call), factors):
-            taken = step.rule.takes(step.call, "out")
-            places = self._place(step, taken, tensor, factors)
+            taking = step.rule.takes(step.call, "out")
+            places = self._places(step, taking, tensor, factors)
             if places is not None:
                 return places
-        if step.flow.mixes or not _passes(
-            step.rule.scaling(step.call), factors
-        ):
+        scaling = step.rule.scaling(step.call)
+        if step.flow.mixes or not _passes(scaling, factors):
             return None
         return self._through(gate, step, tensor, factors)
 
@@ -238,14 +305,14 @@ class _Folder:
         step: Step,
         tensor: Tensor,
         factors: NDArray[np.float64],
-    ) -> None:
+    ) -> list[Place] | None:
         """Upstream past a step that the factors pass, to all it reads."""
         if self._has_offset(step):
             return None
         number = step.outputs.index(tensor)
         gone = self.decision.dropped.get(step.key, ())
         one_of = step.rule.one_takes_all(step.call)
-        places = []
+        places: list[Place] = []
         for index, before in enumerate(step.inputs):
             source = step.flow.sources[number][index]
             if index in gone or source is None:
@@ -257,7 +324,7 @@ class _Folder:
             found = (
                 None
                 if back is None or not (whole or not one_of)
-                else self.upstream(gate, before, back)
+                else self._upstream(gate, before, back)
             )
             if found is not None and one_of:
                 return found
@@ -267,26 +334,26 @@ class _Folder:
         return places or None
 
     def _has_offset(self, step: Step) -> bool:
-        """Whether a dropped operand left a constant behind."""
+        """Whether a dropped operand left a constant that is added."""
         return step.rule.merging and step.key in self.decision.dropped
 
-    def downstream(
+    def _downstream(
         self, gate: Step, tensor: Tensor, factors: NDArray[np.float64]
-    ) -> None:
+    ) -> list[Place] | None:
         """Factors into everything that reads `tensor`."""
-        users = self.users.get(tensor, ())
-        if not users or tensor in self.outputs:
+        readers = self.readers.get(tensor, ())
+        if not readers or tensor in self.outputs:
             return None
-        places = []
-        for step, index in users:
+        places: list[Place] = []
+        for step, index in readers:
             if not self._together(gate, step):
                 return None
             found = None
             # A layer that is called elsewhere, too, would scale there as
             # well; upstream, that is looked at when all places are known.
-            if len(self.sites[id(step.call.op)]) == 1:
-                taken = step.rule.takes_input(step.call, step.flow, index)
-                found = self._place(step, taken, tensor, factors)
+            if len(self.sites[step.call.op]) == 1:
+                taking = step.rule.takes_input(step.call, step.flow, index)
+                found = self._places(step, taking, tensor, factors)
             if found is None:
                 found = self._onward(gate, step, index, factors)
             if found is None:
@@ -296,28 +363,23 @@ class _Folder:
 
     def _onward(
         self, gate: Step, step: Step, index: int, factors: NDArray[np.float64]
-    ) -> None:
+    ) -> list[Place] | None:
         """Downstream past a step that the factors pass."""
         carries = step.rule.carries(step.call, index)
         if step.flow.mixes or not _passes(carries, factors):
             return None
         if self._has_offset(step):
             return None
-        places = []
+        units = self.labels[step.inputs[index]]
+        places: list[Place] = []
         for number, tensor in enumerate(step.outputs):
             source = step.flow.sources[number][index]
             if source is None:
                 return None
-            shape = self.labels[step.inputs[index]].shape
-            if isinstance(source, str) and source == IDENTITY:
-                onward = factors
-            else:
-                flat = np.broadcast_to(factors, shape).ravel()
-                units = self.labels[step.inputs[index]]
-                if step.rule.blends and not _alike(flat, source, units):
-                    return None
-                onward = np.where(source >= 0, flat[source], 1.0)
-            found = self.downstream(gate, tensor, onward)
+            onward = _forth(factors, source, units, step.rule.blends)
+            if onward is None:
+                return None
+            found = self._downstream(gate, tensor, onward)
             if found is None:
                 return None
             places += found
@@ -326,9 +388,9 @@ class _Folder:
 
 def _vector(
     factors: NDArray[np.float64],
-    ids: NDArray[np.int64],
-    labels: NDArray[np.int64],
-) -> NDArray[np.float64]:
+    ids: NDArray[np.intp] | None,
+    labels: NDArray[np.intp],
+) -> NDArray[np.float64] | None:
     """The factors along a role, whose units say which axis it is."""
     if ids is None:
         return None
@@ -341,18 +403,18 @@ def _vector(
 
 def _back(
     factors: NDArray[np.float64],
-    source: NDArray[np.int64] | str,
+    source: NDArray[np.intp] | str,
     shape: tuple[int, ...],
-    units: NDArray[np.int64] | None = None,
+    units: NDArray[np.intp] | None = None,
 ) -> NDArray[np.float64] | None:
     """Factors of the outputs, as factors of what they stem from.
 
     With `units`, an output may come of more coordinates than the one that
     stands for them; all of a unit get its factor then.
     """
-    if isinstance(source, str) and source == IDENTITY:
+    if not isinstance(source, np.ndarray):  # IDENTITY
         return factors
-    found = np.ones(int(np.prod(shape)))
+    found = np.ones(math.prod(shape))
     wide = np.broadcast_to(factors, source.shape)
     inside = source >= 0
     found[source[inside]] = wide[inside]
@@ -366,15 +428,38 @@ def _back(
     return found.reshape(shape) if agrees else None
 
 
-def _covers(source: NDArray[np.int64], size: int) -> bool:
+def _forth(
+    factors: NDArray[np.float64],
+    source: NDArray[np.intp] | str,
+    units: NDArray[np.intp],
+    blends: bool,
+) -> NDArray[np.float64] | None:
+    """Factors of an input, as factors of the outputs; None if they differ.
+
+    Args:
+        factors: those of the input.
+        source: as in `Flow`.
+        units: the labels of the input.
+        blends: whether an output may come of more coordinates of its unit
+            than of the one that stands for them.
+    """
+    if not isinstance(source, np.ndarray):  # IDENTITY
+        return factors
+    flat = np.broadcast_to(factors, units.shape).ravel()
+    if blends and not _alike(flat, source, units):
+        return None
+    return np.where(source >= 0, flat[source], 1.0)
+
+
+def _covers(source: NDArray[np.intp], size: int) -> bool:
     """Whether each coordinate of an input is the source of an output."""
     return np.unique(source[source >= 0]).size == size
 
 
 def _alike(
     flat: NDArray[np.float64],
-    source: NDArray[np.int64],
-    units: NDArray[np.int64],
+    source: NDArray[np.intp],
+    units: NDArray[np.intp],
 ) -> bool:
     """Whether the coordinates that one of them stands for have one factor."""
     if _covers(source, flat.size):

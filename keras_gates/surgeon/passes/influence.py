@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,21 +21,36 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.known import Known
 
 
+class Dependence(NamedTuple):
+    """What an output depends on.
+
+    Attributes:
+        output: the output.
+        level: the highest level of `rules.reach` at which an input gets to it.
+        inputs: which of the model's inputs get so far; bool, `(inputs,)`.
+    """
+
+    output: Tensor
+    level: int
+    inputs: NDArray[np.bool_]
+
+
 def levels(
-    labelling: Labelling, values: dict[Tensor, Known]
-) -> dict[Tensor, NDArray[np.int64]]:
+    labelling: Labelling, values: Mapping[Tensor, Known]
+) -> dict[Tensor, NDArray[np.intp]]:
     """How far each of the model's inputs gets when `values` are known.
 
     Args:
         labelling: a `Labelling`.
-        values: `{tensor: Known}`, as `analysis.constants` returns.
+        values: `{tensor: Known}`, as `label.constants` returns.
 
     Returns:
         `{tensor: array}` with a level of `rules.reach` for each input of the
-        model; without the tensors that depend on none.
+        model; int, `(inputs,)`. Without the tensors that depend on none.
     """
     inputs = labelling.graph.inputs
-    each = VALUES * np.eye(len(inputs), dtype=int)
+    each = VALUES * np.eye(len(inputs), dtype=np.intp)
+    found: dict[Tensor, NDArray[np.intp]]
     found = dict(zip(inputs, each, strict=True))
     for step in labelling.steps:
         if not any(t in found for t in step.inputs):
@@ -49,50 +67,49 @@ def levels(
 
 def _through(
     step: Step,
-    found: dict[Tensor, NDArray[np.int64]],
-    values: dict[Tensor, Known],
-) -> NDArray[np.int64]:
-    """The levels behind a step."""
-    own = [VALUES]
-    if step.position is None:
-        known = [values.get(tensor) for tensor in step.inputs]
-        own = step.rule.reaches(step.call, known)
+    found: Mapping[Tensor, NDArray[np.intp]],
+    values: Mapping[Tensor, Known],
+) -> NDArray[np.intp]:
+    """The levels after a step."""
+    known = [values.get(tensor) for tensor in step.inputs]
+    highest = (
+        [VALUES] if step.is_selection else step.rule.reaches(step.call, known)
+    )
     given = [
         (found[tensor], most)
-        for tensor, most in zip(step.inputs, own, strict=True)
+        for tensor, most in zip(step.inputs, highest, strict=True)
         if tensor in found
     ]
     if len(given) == 1 and given[0][1] == VALUES:
         return given[0][0]
-    return np.max([np.minimum(level, most) for level, most in given], axis=0)
+    capped = [np.minimum(level, most) for level, most in given]
+    return functools.reduce(np.maximum, capped)
 
 
-def best(found: dict[Tensor, NDArray[np.int64]], tensor: Tensor) -> int:
+def best(found: Mapping[Tensor, NDArray[np.intp]], tensor: Tensor) -> int:
     """The highest level at which any input gets to a tensor."""
     return int(found[tensor].max()) if tensor in found else NOTHING
 
 
-def main(found: dict[Tensor, NDArray[np.int64]], outputs: list[Tensor]) -> Any:
-    """Pairs of an output and its level, with the inputs that get so far.
+def main(
+    found: Mapping[Tensor, NDArray[np.intp]], outputs: Sequence[Tensor]
+) -> list[Dependence]:
+    """What each output computes with, if it depends on any input.
 
-    These are what it computes with: the values where it depends on any, and
-    not the masks beside them.
-
-    Returns:
-        A list of `(tensor, level, mask of the inputs)`, one for each output
-        that depends on an input.
+    That is the values where it depends on any, and not the masks beside them.
     """
-    pairs = []
-    for tensor in outputs:
-        level = best(found, tensor)
-        if level:
-            pairs.append((tensor, level, found[tensor] == level))
-    return pairs
+    return [
+        Dependence(tensor, level, found[tensor] == level)
+        for tensor in outputs
+        if (level := best(found, tensor))
+    ]
 
 
-def lost(found: dict[Tensor, NDArray[np.int64]], pairs: Any) -> bool:
-    """Whether an input of `pairs` no longer gets to its output as far."""
+def lost(
+    found: Mapping[Tensor, NDArray[np.intp]], needed: Sequence[Dependence]
+) -> bool:
+    """Whether an input of `needed` no longer gets to its output as far."""
     return any(
-        tensor not in found or (found[tensor][inputs] < level).any()
-        for tensor, level, inputs in pairs
+        output not in found or bool((found[output][inputs] < level).any())
+        for output, level, inputs in needed
     )

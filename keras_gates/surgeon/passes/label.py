@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import masked
@@ -20,6 +23,8 @@ from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Site
@@ -42,59 +47,111 @@ class Selection(Rule):
     def scaling(self, call: Call) -> str:
         return LINEAR
 
-    def value(self, call: Call, flow: Flow, values: list[Known]) -> list[Known]:
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
         value = values[0]
         if value is None:
             return [None]
-        source = flow.sources[0][0]
-        return [Known(value.values.ravel()[source], value.border)]
+        return [Known(value.values.ravel()[picks(flow)], value.border)]
 
 
-@dataclasses.dataclass(eq=False)
-class Step:
-    """A call, or a selection in front of one, with its flow.
+def picks(flow: Flow) -> NDArray[np.intp]:
+    """Of a selection: the coordinate of its input that each of its own is.
 
-    `site` is the recorded call that it belongs to; `position` is the input
-    that a selection stands in front of, and None for the call itself.
+    They are flat ones, in an array shaped like the labels of the output.
+    """
+    source = flow.sources[0][0]
+    if not isinstance(source, np.ndarray):
+        raise TypeError(f"This is the flow of no selection: {flow!r}.")
+    return source
+
+
+class StepKey(NamedTuple):
+    """What the steps of one recorded call have in common.
+
+    A model that is called twice has two steps for each of its layers' calls,
+    which are rebuilt as one.
+
+    Attributes:
+        site: the recorded call.
+        position: as in `Step`.
     """
 
-    call: object
+    site: Site
+    position: int | None
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Step:
+    """A call, or a selection before one, with its flow.
+
+    Attributes:
+        call: the `Call`; for a selection, the one that reads it.
+        rule: the `Rule` of the call, or a `Selection`.
+        inputs: the tensors that it reads; where a selection comes before it,
+            what that puts out.
+        outputs: the tensors that it puts out.
+        flow: where the coordinates of the outputs come from.
+        position: the input of the call that a selection stands before; None
+            for the call itself.
+    """
+
+    call: Call
     rule: Rule
-    inputs: list
-    outputs: list
+    inputs: tuple[Tensor, ...]
+    outputs: tuple[Tensor, ...]
     flow: Flow
     position: int | None = None
 
     @property
     def site(self) -> Site:
+        """The recorded call that it belongs to."""
         return self.call.site
 
     @functools.cached_property
-    def key(self) -> tuple[int, None]:
-        return (id(self.call.site), self.position)
+    def key(self) -> StepKey:
+        return StepKey(self.call.site, self.position)
 
     @property
     def path(self) -> str:
         return self.call.path
 
     @property
+    def is_selection(self) -> bool:
+        return self.position is not None
+
+    @property
     def is_gate(self) -> bool:
         return self.rule.is_gate
 
 
-@dataclasses.dataclass(eq=False)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Labelling:
-    """All steps of a graph with the labels of its tensors."""
+    """All steps of a graph with the labels of its tensors.
 
-    graph: object
-    steps: list
-    labels: dict
-    units: lb.Units
-    classes: np.ndarray = None
+    Attributes:
+        graph: the `Graph`.
+        steps: its calls in order, each after the selection before it.
+        labels: tensor -> the id of the unit at each coordinate; int, of the
+            tensor's rank, with extent 1 along axes where it does not change.
+        pinned: the units that stay whatever is closed.
+        classes: the class of each unit, by its id; int, `(units,)`. A class
+            holds units that can only stay or go together, and has the id of
+            its first.
+    """
+
+    graph: Graph
+    steps: tuple[Step, ...]
+    labels: Mapping[Tensor, NDArray[np.intp]]
+    pinned: tuple[lb.Pinned, ...]
+    classes: NDArray[np.intp]
 
 
 def label(
-    graph: Graph, uncut: frozenset[Any] = frozenset(), selections: bool = True
+    graph: Graph,
+    uncut: frozenset[StepKey] = frozenset(),
+    selections: bool = True,
 ) -> Labelling:
     """Give every tensor its labels, and tie what must stay together.
 
@@ -106,88 +163,152 @@ def label(
     Raises:
         ValueError: a layer has weights that its rule does not know.
     """
-    units = lb.Units()
-    found = Labelling(graph, [], {}, units)
-    for tensor in graph.inputs:
-        found.labels[tensor] = lb.fixed(len(tensor.shape))
-    outputs = set(graph.outputs)
-    # A gather hands on no mask, and where one is found at run time it lacks.
-    by_masks = selections and any(map(masked.joins_by_masks, graph.calls))
-    for call in graph.calls:
-        rule = rule_of(call)
-        if not uncut:
-            _check_weights(call, rule)
-        inputs = list(call.inputs)
-        held = by_masks and masked.is_near(call)
-        if selections and rule.cuts and inputs and not held:
-            shared = len(inputs[0].consumers) > 1 or inputs[0] in outputs
-            step = _selection(found, call, rule, shared)
-            if step is not None and step.key not in uncut:
-                found.steps.append(step)
-                found.labels[step.outputs[0]] = step.flow.labels[0]
-                inputs[0] = step.outputs[0]
-        units.owner = call
-        with faults.of_rule(call, rule):
-            flow = rule.flow(call, [found.labels[t] for t in inputs], units)
-        found.steps.append(Step(call, rule, inputs, call.outputs, flow))
-        for tensor, labels in zip(call.outputs, flow.labels, strict=True):
-            found.labels[tensor] = labels
-    partial = _partial(found)
-    if partial:
-        return label(graph, uncut | partial)
-    units.owner = None
-    for tensor in graph.outputs:
-        units.pin(found.labels[tensor], OUTPUT)
-    _agree(found)
-    found.classes = units.classes()
-    return found
+    while True:  # each round but the last does without a selection more
+        labeller = _Labeller(graph)
+        labeller.walk(uncut, selections)
+        partial = labeller.partial()
+        if not partial:
+            return labeller.finished()
+        uncut |= partial
 
 
-def _partial(found: Labelling) -> set[Any]:
-    """Keys of selections that some calls of a nested model do without.
+class _Labeller:
+    """A `Labelling` in the making."""
 
-    It is rebuilt once, so a gather inside is for all of its calls, and on
-    one axis.
-    """
-    shapes, sites = {}, {}
-    for step in found.steps:
-        if step.position is not None:
-            shape = step.flow.labels[0].shape
-            shapes.setdefault(step.key, []).append(shape)
-            sites[step.key] = step.site
-    return {
-        key
-        for key, every in shapes.items()
-        if len(every) < len(sites[key].calls) or len(set(every)) > 1
-    }
+    def __init__(self, graph: Graph) -> None:
+        self.graph = graph
+        self.units = lb.Units()
+        self.steps: list[Step] = []
+        self.labels: dict[Tensor, NDArray[np.intp]] = {
+            tensor: lb.fixed(len(tensor.shape)) for tensor in graph.inputs
+        }
 
+    def walk(self, uncut: frozenset[StepKey], selections: bool) -> None:
+        """Make the steps, from the first call to the last."""
+        calls, outputs = self.graph.calls, set(self.graph.outputs)
+        # A gather hands on no mask: what finds one at run time would lack it.
+        by_masks = selections and any(map(masked.joins_by_masks, calls))
+        for call in calls:
+            rule = rule_of(call)
+            if not uncut:
+                _check_weights(call, rule)
+            inputs = list(call.inputs)
+            held = by_masks and masked.is_near(call)
+            if selections and rule.cuts and inputs and not held:
+                shared = len(inputs[0].consumers) > 1 or inputs[0] in outputs
+                selection = self._selection(call, rule, shared)
+                if selection is not None and selection.key not in uncut:
+                    self._add(selection)
+                    inputs[0] = selection.outputs[0]
+            self.units.call = call
+            with faults.of_rule(call, rule):
+                labels = [self.labels[tensor] for tensor in inputs]
+                flow = rule.flow(call, labels, self.units)
+            outs = tuple(call.outputs)
+            self._add(Step(call, rule, tuple(inputs), outs, flow))
+        self.units.call = None
 
-def _selection(
-    found: Labelling, call: Call, rule: Rule, shared: bool
-) -> Step | None:
-    """A selection in front of `call`, or None where there is no point."""
-    tensor, masking = call.inputs[0], found.graph.masking
-    labels = found.labels[tensor]
-    axes = lb.varying(labels)
-    scopes = [scope.site.child for scope in call.scopes] or [found.graph]
-    if any(each in masking for each in scopes):
-        # A gather hands on no mask.
-        return None
-    fresh = rule.is_gate and call.op.kind == "filter"
-    if len(axes) == 1 and shared:
-        axis = axes[0]
-        source = np.arange(labels.size).reshape(labels.shape)
-    elif not axes and fresh and (labels == lb.FIXED).all():
-        axis = call.op.axis % labels.ndim
-        source = np.zeros(_ones(labels.ndim, axis, tensor.shape[axis]), int)
-    else:
-        return None
-    key = (id(call.site), 0)
-    ids = found.units.mint((*key, axis, source.size), source.size)
-    vector = lb.vector(ids, labels.ndim, axis)
-    flow = Flow([vector], [[source]], untied=(0,))
-    output = dataclasses.replace(tensor, producer=None, consumers=[call])
-    return Step(call, Selection(), [tensor], [output], flow, position=0)
+    def _add(self, step: Step) -> None:
+        self.steps.append(step)
+        self.labels.update(zip(step.outputs, step.flow.labels, strict=True))
+
+    def partial(self) -> set[StepKey]:
+        """Keys of selections that some calls of a nested model do without.
+
+        It is rebuilt once, so a gather inside is for all of its calls, and
+        on one axis.
+        """
+        shapes: dict[StepKey, list[tuple[int, ...]]] = {}
+        for step in self.steps:
+            if step.is_selection:
+                shape = step.flow.labels[0].shape
+                shapes.setdefault(step.key, []).append(shape)
+        return {
+            key
+            for key, every in shapes.items()
+            if len(every) < len(key.site.calls) or len(set(every)) > 1
+        }
+
+    def _selection(self, call: Call, rule: Rule, shared: bool) -> Step | None:
+        """A selection before `call`, or None where there is no point."""
+        tensor, masking = call.inputs[0], self.graph.masking
+        labels = self.labels[tensor]
+        axes = lb.varying(labels)
+        scopes = [scope.site.child for scope in call.scopes] or [self.graph]
+        if any(each in masking for each in scopes):
+            # A gather hands on no mask.
+            return None
+        fresh = rule.is_gate and call.op.kind == "filter"
+        if len(axes) == 1 and shared:
+            axis = axes[0]
+            source = np.arange(labels.size).reshape(labels.shape)
+        elif not axes and fresh and (labels == lb.FIXED).all():
+            axis = call.op.axis % labels.ndim
+            shape = _ones(labels.ndim, axis, tensor.shape[axis])
+            source = np.zeros(shape, int)
+        else:
+            return None
+        key = StepKey(call.site, 0)
+        ids = self.units.mint((key, axis, source.size), source.size)
+        vector = lb.vector(ids, labels.ndim, axis)
+        flow = Flow([vector], [[source]], untied=(0,))
+        output = dataclasses.replace(tensor, producer=None, consumers=[call])
+        return Step(call, Selection(), (tensor,), (output,), flow, key.position)
+
+    def finished(self) -> Labelling:
+        """The `Labelling`, with what the model as a whole ties and pins."""
+        for tensor in self.graph.outputs:
+            self.units.pin(self.labels[tensor], OUTPUT)
+        self._agree()
+        return Labelling(
+            self.graph,
+            tuple(self.steps),
+            self.labels,
+            tuple(self.units.pinned),
+            self.units.classes(),
+        )
+
+    def _agree(self) -> None:
+        """Tie the calls of one layer, and the scopes of one site."""
+        first_of_op: IdentityDict[keras.Operation, dict[int | None, Step]]
+        first_of_op = IdentityDict()
+        first_of_site: dict[StepKey, Step] = {}
+        for step in self.steps:
+            if step.rule.sized(step.call):
+                firsts = first_of_op.setdefault(step.call.op, {})
+                self._tie_steps(firsts.setdefault(step.position, step), step)
+            self._tie_steps(first_of_site.setdefault(step.key, step), step)
+        for nested in self.graph.nested():
+            why = (
+                f"the model '{nested.model.name}' is called on several tensors"
+            )
+            for bound in nested.bounds[1:]:
+                self._tie_all(nested.bounds[0], bound, why)
+
+    def _tie_steps(self, step: Step, other: Step) -> None:
+        if step is other:
+            return
+        ours, theirs = step.inputs + step.outputs, other.inputs + other.outputs
+        if len(step.inputs) != len(other.inputs):
+            why = f"'{step.path}' is called with other arguments elsewhere"
+            for tensor in ours + theirs:
+                self.units.pin(self.labels[tensor], why)
+            return
+        why = f"'{step.path}' is called on differently shaped tensors"
+        self._tie_all(ours, theirs, why)
+
+    def _tie_all(
+        self, tensors: Sequence[Tensor], others: Sequence[Tensor], why: str
+    ) -> None:
+        for a, b in zip(tensors, others, strict=True):
+            left, right = self.labels[a], self.labels[b]
+            if left is right:
+                continue
+            try:
+                self.units.tie(left, right)
+            except ValueError:
+                self.units.pin(left, why)
+                self.units.pin(right, why)
 
 
 def _ones(rank: int, axis: int, size: int) -> tuple[int, ...]:
@@ -218,58 +339,14 @@ def _check_weights(call: Call, rule: Rule) -> None:
         )
 
 
-def _agree(found: Labelling) -> None:
-    """Tie the calls of one layer, and the scopes of one site."""
-    first_of_op, first_of_site = {}, {}
-    for step in found.steps:
-        if step.rule.sized(step.call):
-            twin = first_of_op.setdefault(
-                (id(step.call.op), step.position), step
-            )
-            _tie_steps(found, twin, step)
-        twin = first_of_site.setdefault(step.key, step)
-        _tie_steps(found, twin, step)
-    for nested in found.graph.nested():
-        why = f"the model '{nested.model.name}' is called on several tensors"
-        for bound in nested.bounds[1:]:
-            _tie_all(found, nested.bounds[0], bound, why)
-
-
-def _tie_steps(found: Labelling, step: Step, other: Step) -> None:
-    if step is other:
-        return
-    ours, theirs = step.inputs + step.outputs, other.inputs + other.outputs
-    if len(step.inputs) != len(other.inputs):
-        why = f"'{step.path}' is called with other arguments elsewhere"
-        for tensor in ours + theirs:
-            found.units.pin(found.labels[tensor], why)
-        return
-    why = f"'{step.path}' is called on differently shaped tensors"
-    _tie_all(found, ours, theirs, why)
-
-
-def _tie_all(
-    found: Labelling, tensors: list[Tensor], others: list[Tensor], why: str
-) -> None:
-    for a, b in zip(tensors, others, strict=True):
-        left, right = found.labels[a], found.labels[b]
-        if left is right:
-            continue
-        try:
-            found.units.tie(left, right)
-        except ValueError:
-            found.units.pin(left, why)
-            found.units.pin(right, why)
-
-
 def _outputs(
     step: Step,
-    inputs: list[Known | None],
+    inputs: Sequence[Known | None],
     shut: NDArray[np.bool_] | None,
     exact: bool,
 ) -> list[Known | None]:
     """What is known of the outputs of one step."""
-    outputs = [None] * len(step.outputs)
+    outputs: list[Known | None] = [None] * len(step.outputs)
     if any(v is not None for v in inputs):
         outputs = step.rule.value(step.call, step.flow, inputs)
     if not exact and step.flow.mixes and inputs[0] is not None:
@@ -282,23 +359,25 @@ def _outputs(
 
 
 def constants(
-    found: Labelling, closed: dict[int, NDArray[np.bool_]], exact: bool = True
+    labelling: Labelling,
+    closed: IdentityDict[keras.Operation, NDArray[np.bool_]],
+    exact: bool = True,
 ) -> dict[Tensor, Known]:
     """The known values of each tensor when the `closed` gates are zero.
 
     Args:
-        found: a `Labelling`.
-        closed: `{id of layer: boolean array like its factors, or like its
-            units for one that reads its own output}`.
+        labelling: a `Labelling`.
+        closed: layer -> what is closed of it, shaped like its factors, or
+            like its units for one that reads its own output.
         exact: whether what varies a little may not count as constant.
     """
-    values = {}
-    for step in found.steps:
-        inputs = [values.get(t) for t in step.inputs]
-        shut = closed.get(id(step.call.op)) if step.position is None else None
+    values: dict[Tensor, Known] = {}
+    for step in labelling.steps:
+        inputs = [values.get(tensor) for tensor in step.inputs]
+        shut = None if step.is_selection else closed.get(step.call.op)
         if shut is not None and not shut.any():
             shut = None
-        if all(v is None for v in inputs) and shut is None:
+        if all(value is None for value in inputs) and shut is None:
             continue
         trained = step.call.kwargs.get("training") is True
         if (trained and step.rule.trains) or step.flow.reason:

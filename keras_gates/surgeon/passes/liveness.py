@@ -2,225 +2,269 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.passes.decision import Decision
+from keras_gates.surgeon.passes.decision import Read
 from keras_gates.surgeon.rules.rule import ALL
-from keras_gates.surgeon.rules.rule import IDENTITY
 
 if TYPE_CHECKING:
+    import keras
+
+    from keras_gates.graphs.graph import Scope
+    from keras_gates.graphs.graph import Site
     from keras_gates.graphs.graph import Tensor
-    from keras_gates.surgeon.passes.decision import Decision
+    from keras_gates.graphs.identity import IdentityDict
+    from keras_gates.surgeon.passes.decision import Candidate
     from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.passes.label import StepKey
 
 
-def backward(decision: Decision) -> None:
-    """One pass from the outputs: who is there, and what it reads."""
-    decision.reads = []
-    decision.dropped = _dropped(decision)
-    needed, called = set(), set()
+def backward(candidate: Candidate) -> Decision:
+    """One pass from the outputs: who is there, and what it reads.
+
+    Args:
+        candidate: says what is kept, and so which operands are constant.
+    """
+    dropped = _dropped(candidate)
+    needed: set[StepKey] = set()
+    called: set[Site] = set()
     while True:
-        decision.demand = {}
-        decision.reads.clear()
-        decision.recalls.clear()
-        decision.present = set()
-        decision.called = set()
-        _walk(decision, needed, called)
-        absent, uncalled = _elsewhere(decision)
+        walk = _Walk(candidate, dropped)
+        walk.run(needed, called)
+        absent, uncalled = walk.elsewhere()
         if absent <= needed and uncalled <= called:
-            return
+            return walk.decision()
         # A nested model is rebuilt once: what one call needs, all have.
         needed |= absent
         called |= uncalled
 
 
-def _elsewhere(decision: Decision) -> tuple[set[Any], set[Any]]:
-    """What is there in one call of a nested model, but not in another.
+class _Walk:
+    """A `Decision` in the making: its fields, as far as the walk has got."""
 
-    Returns:
-        The keys of steps, and the sites of models that are nested in it.
-    """
-    keys = {s.key for s in decision.present}
-    sites = {scope.site for scope in decision.called}
-    absent, uncalled = set(), set()
-    for step in decision.labelling.steps:
-        if step.key in keys and step not in decision.present:
-            absent.add(step.key)
-        for scope in step.call.scopes:
-            if scope.site in sites and scope not in decision.called:
-                uncalled.add(scope.site)
-    return absent, uncalled
+    def __init__(
+        self,
+        candidate: Candidate,
+        dropped: Mapping[StepKey, tuple[int, ...]],
+    ) -> None:
+        self.candidate = candidate
+        self.labelling = candidate.labelling
+        self.dropped = dropped
+        self.present: set[Step] = set()
+        self.called: set[Scope] = set()
+        self.demand: dict[Tensor, NDArray[np.bool_]] = {}
+        self.reads: list[Read] = []
+        self.recalls: list[Read] = []
 
+    def run(self, needed: set[StepKey], called: set[Site]) -> None:
+        """Find the steps that are there, from the last to the first.
 
-def _walk(decision: Decision, needed: set[Any], called: set[Any]) -> None:
-    """The steps that are there, from the last to the first.
+        Args:
+            needed: keys of steps that are there in each call of their model.
+            called: sites of nested models that are called in each call of
+                the model round them.
+        """
+        graph = self.labelling.graph
+        used = set(graph.outputs)
+        for tensor in graph.outputs:
+            self._demand(tensor, np.True_)
+        for step in reversed(self.labelling.steps):
+            inside = True
+            for scope in step.call.scopes:
+                here = scope in self.called
+                if not here and inside:
+                    read = any(tensor in used for tensor in scope.outputs)
+                    here = read or scope.site in called
+                    if here:
+                        # A call passes all inputs and returns all outputs.
+                        self.called.add(scope)
+                        used.update(scope.inputs, scope.outputs)
+                inside = inside and here
+            read = any(tensor in used for tensor in step.outputs)
+            if read or (inside and step.key in needed):
+                self.present.add(step)
+                used.update(self._visit(step))
 
-    Args:
-        decision: gathers them in `present`, and the calls of nested models
-            in `called`.
-        needed: keys of steps that are there in each call of their model.
-        called: sites of nested models that are called in each call of the
-            model round them.
-    """
-    graph = decision.labelling.graph
-    present = set(graph.outputs)
-    for tensor in graph.outputs:
-        _demand(decision, tensor, np.True_)
-    for step in reversed(decision.labelling.steps):
-        inside = True
-        for scope in step.call.scopes:
-            here = scope in decision.called
-            if not here and inside:
-                used = any(t in present for t in scope.outputs)
-                here = used or scope.site in called
-                if here:
-                    # A call passes all inputs and returns all outputs.
-                    decision.called.add(scope)
-                    present.update(scope.inputs, scope.outputs)
-            inside = inside and here
-        used = any(t in present for t in step.outputs)
-        if used or (inside and step.key in needed):
-            decision.present.add(step)
-            present.update(_visit(decision, step))
+    def elsewhere(self) -> tuple[set[StepKey], set[Site]]:
+        """What is there in one call of a nested model, but not in another.
 
+        Returns:
+            The keys of steps, and the sites of models that are nested in it.
+        """
+        keys = {step.key for step in self.present}
+        sites = {scope.site for scope in self.called}
+        absent, uncalled = set(), set()
+        for step in self.labelling.steps:
+            if step.key in keys and step not in self.present:
+                absent.add(step.key)
+            for scope in step.call.scopes:
+                if scope.site in sites and scope not in self.called:
+                    uncalled.add(scope.site)
+        return absent, uncalled
 
-def _demand(
-    decision: Decision, tensor: Tensor, wanted: NDArray[np.bool_] | bool
-) -> None:
-    labels = decision.labelling.labels[tensor]
-    wanted = lb.stretched(wanted, labels.shape) & ~decision.known(tensor)
-    before = decision.demand.get(tensor)
-    decision.demand[tensor] = wanted if before is None else before | wanted
+    def decision(self) -> Decision:
+        given = self.candidate
+        return Decision(
+            labelling=given.labelling,
+            values=given.values,
+            exact=given.exact,
+            closed=given.closed,
+            uncut=given.uncut,
+            absorbable_by_layer=given.absorbable_by_layer,
+            kept=given.kept,
+            present=frozenset(self.present),
+            called=frozenset(self.called),
+            dropped=self.dropped,
+            demand=self.demand,
+            reads=tuple(self.reads),
+            recalls=tuple(self.recalls),
+        )
 
+    def _demand(
+        self, tensor: Tensor, wanted: NDArray[np.bool_] | np.bool_
+    ) -> None:
+        labels = self.labelling.labels[tensor]
+        varies = ~self.candidate.known(tensor)
+        wanted = lb.stretched(wanted, labels.shape) & varies
+        before = self.demand.get(tensor)
+        self.demand[tensor] = wanted if before is None else before | wanted
 
-def _visit(decision: Decision, step: Step) -> list[Tensor]:
-    """Pass demand to the inputs of a step; return those it still uses."""
-    flow = step.flow
-    dropped = decision.dropped.get(step.key, ())
-    live = any(
-        t in decision.demand and decision.demand[t].any() for t in step.outputs
-    )
-    units = recalled(decision, step) if decision.exact else None
-    if units is not None:
-        decision.recalls.append((step, units))
-    used = []
-    for index, tensor in enumerate(step.inputs):
-        if index in dropped:
-            continue
-        used.append(tensor)
-        labels = decision.labelling.labels[tensor]
-        wanted = np.bool_(flow.mixes and live)
-        for number, output in enumerate(step.outputs):
-            source = flow.sources[number][index]
-            out = decision.demand.get(output)
-            if source is None:
+    def _visit(self, step: Step) -> list[Tensor]:
+        """Pass demand to the inputs of a step; return those it still uses."""
+        flow = step.flow
+        dropped = self.dropped.get(step.key, ())
+        live = any(
+            tensor in self.demand and self.demand[tensor].any()
+            for tensor in step.outputs
+        )
+        if self.candidate.exact:
+            ids = recalled(step, self.demand, self.candidate.closed)
+            if ids is not None:
+                self.recalls.append(Read(step, ids))
+        used = []
+        for index, tensor in enumerate(step.inputs):
+            if index in dropped:
                 continue
-            if out is not None:
-                wanted = wanted | _scatter(out, source, labels.shape)
+            used.append(tensor)
+            self._demand(tensor, self._wanted(step, index, live))
             if index in flow.untied:
-                _read_untied(decision, step, number, labels.ravel()[source])
-        _demand(decision, tensor, wanted)
-        if flow.mixes and live and index not in flow.states:
-            _read_all(decision, step, index, tensor, labels)
-    return used
+                self._read_untied(step, index)
+            if flow.mixes and live and index not in flow.states:
+                self._read_all(step, index)
+        return used
+
+    def _wanted(
+        self, step: Step, index: int, live: bool
+    ) -> NDArray[np.bool_] | np.bool_:
+        """What the demand on a step's outputs means for one of its inputs."""
+        shape = self.labelling.labels[step.inputs[index]].shape
+        wanted: NDArray[np.bool_] | np.bool_ = np.bool_(
+            step.flow.mixes and live
+        )
+        for number, output in enumerate(step.outputs):
+            source = step.flow.sources[number][index]
+            demand = self.demand.get(output)
+            if source is not None and demand is not None:
+                wanted = wanted | _scatter(demand, source, shape)
+        return wanted
+
+    def _read_untied(self, step: Step, index: int) -> None:
+        """What an output holds, its source must hold: but not for its own sake.
+
+        Where the two are tied after all, by a layer that reads both, the
+        units would keep themselves.
+        """
+        classes = self.labelling.classes
+        labels = self.labelling.labels[step.inputs[index]].ravel()
+        for number, own in enumerate(step.flow.labels):
+            source = step.flow.sources[number][index]
+            if not isinstance(source, np.ndarray):
+                continue  # IDENTITY: its labels are the output's own
+            ids = labels[source]
+            there = self.candidate.mask(own) & (classes[ids] != classes[own])
+            self.reads.append(Read(step, ids[there]))
+
+    def _read_all(self, step: Step, index: int) -> None:
+        """A layer that mixes reads all inputs but those it can do without."""
+        tensor, candidate = step.inputs[index], self.candidate
+        labels = self.labelling.labels[tensor]
+        value = candidate.values.get(tensor)
+        absorbable = candidate.absorbable(step, index)
+        read = step.flow.read(index)
+        beside = index > 0 and index not in step.flow.reads
+        if beside or value is None:
+            ids = labels.ravel()
+        elif absorbable is not None and read is not None:
+            ids = read[np.isnan(absorbable.values)]
+        elif step.rule.reading(step.call) == ALL:
+            guessed = not candidate.exact and step.rule.approximates(step.call)
+            ids = (
+                labels[~candidate.known(tensor)] if guessed else labels.ravel()
+            )
+        else:
+            zero = lb.stretched(value.plain(), labels.shape) == 0
+            ids = labels[~zero]
+        self.reads.append(Read(step, ids))
 
 
-def _read_untied(
-    decision: Decision, step: Step, number: int, units: NDArray[np.int64]
-) -> None:
-    """What an output holds, its source must hold: but not for its own sake.
-
-    Where the two are tied after all, by a layer that reads both, the units
-    would keep themselves.
-    """
-    own = step.flow.labels[number]
-    classes = decision.labelling.classes
-    there = decision.mask(own) & (classes[units] != classes[own])
-    _read(decision, step, units[there])
-
-
-def recalled(decision: Decision, step: Step) -> None:
+def recalled(
+    step: Step,
+    demand: Mapping[Tensor, NDArray[np.bool_]],
+    closed: IdentityDict[keras.Operation, NDArray[np.bool_]],
+) -> NDArray[np.intp] | None:
     """Units of a step's outputs that it reads itself, None if it has none.
 
-    A recurrent layer reads its own state, whatever gates stand behind it;
-    what a score closes is zero for the layer itself, too.
+    A recurrent layer reads its own state, whatever gates come after it; what
+    a score closes is zero for the layer itself, too.
+
+    Args:
+        step: the step.
+        demand: what is demanded of each tensor, as in `Decision`.
+        closed: what is closed of each layer, as in `Decision`.
     """
     if not step.rule.recalling:
         return None
     demanded = [
-        decision.demand.get(t, np.zeros(labels.shape, bool))
-        for t, labels in zip(step.outputs, step.flow.labels, strict=True)
+        demand.get(tensor, np.zeros(labels.shape, bool))
+        for tensor, labels in zip(step.outputs, step.flow.labels, strict=True)
     ]
-    closed = decision.closed.get(id(step.call.op))
-    return step.rule.recalls(step.call, step.flow, demanded, closed)
+    shut = closed.get(step.call.op)
+    return step.rule.recalls(step.call, step.flow, demanded, shut)
 
 
 def _scatter(
-    out: NDArray[np.bool_],
-    source: NDArray[np.int64] | str,
+    demand: NDArray[np.bool_],
+    source: NDArray[np.intp] | str,
     shape: tuple[int, ...],
 ) -> NDArray[np.bool_]:
     """Demand on the outputs, as demand on the coordinates they stem from."""
-    if isinstance(source, str) and source == IDENTITY:
-        return lb.stretched(out, shape)
+    if not isinstance(source, np.ndarray):  # IDENTITY
+        return lb.stretched(demand, shape)
     wanted = np.zeros(shape, bool).reshape(-1)
-    picked = source[lb.stretched(out, source.shape)]
+    picked = source[lb.stretched(demand, source.shape)]
     wanted[picked[picked >= 0]] = True
     return wanted.reshape(shape)
 
 
-def _read(decision: Decision, step: Step, units: NDArray[np.int64]) -> None:
-    decision.reads.append((step, units))
-
-
-def _read_all(
-    decision: Decision,
-    step: Step,
-    index: int,
-    tensor: Tensor,
-    labels: NDArray[np.int64],
-) -> None:
-    """A layer that mixes reads all inputs but those it can do without."""
-    absorbing = decision.absorbing.get((id(step.call.op), index))
-    value = decision.values.get(tensor)
-    beside = index > 0 and index not in step.flow.reads
-    if beside or value is None:
-        _read(decision, step, labels.ravel())
-        return
-    if absorbing is not None:
-        stays = np.isnan(absorbing.values)
-        _read(decision, step, step.flow.read(index)[stays])
-        return
-    if step.rule.reading(step.call) == ALL:
-        if not decision.exact and step.rule.approximates(step.call):
-            _read(decision, step, labels[~decision.known(tensor)])
-        else:
-            _read(decision, step, labels.ravel())
-        return
-    zero = lb.stretched(value.plain(), labels.shape) == 0
-    _read(decision, step, labels[~zero])
-
-
-def _dropped(decision: Decision) -> dict[tuple[int, None], tuple[int]]:
+def _dropped(candidate: Candidate) -> dict[StepKey, tuple[int, ...]]:
     """Operands of merges that are constant wherever they are kept."""
-    votes = {}
-    for step in decision.labelling.steps:
+    votes: dict[StepKey, list[dict[int, bytes]]] = {}
+    for step in candidate.labelling.steps:
         if len(step.inputs) < 2:
             continue
+        vote = {}
         if step.rule.merging:
-            vote = _constant_operands(decision, step)
+            vote = _constant_operands(candidate, step)
         elif step.flow.reason is None and not step.flow.mixes:
-            vote = {
-                index: b""
-                for index, tensor in enumerate(step.inputs)
-                if not decision.mask(decision.labelling.labels[tensor]).any()
-            }
-        else:
-            vote = {}
+            labels = [candidate.labelling.labels[t] for t in step.inputs]
+            empty = [not candidate.mask(each).any() for each in labels]
+            vote = {index: b"" for index, gone in enumerate(empty) if gone}
         votes.setdefault(step.key, []).append(vote)
     dropped = {}
     for key, every in votes.items():
@@ -228,22 +272,22 @@ def _dropped(decision: Decision) -> dict[tuple[int, None], tuple[int]]:
         agreed = [
             index
             for index in first
-            if all(v.get(index) == first[index] for v in every)
+            if all(vote.get(index) == first[index] for vote in every)
         ]
         if agreed:
             dropped[key] = tuple(agreed)
     return dropped
 
 
-def _constant_operands(decision: Decision, step: Step) -> dict[int, bytes]:
+def _constant_operands(candidate: Candidate, step: Step) -> dict[int, bytes]:
     """`{operand: its kept values as bytes}` of those that can be left out."""
     call, count = step.call, len(step.inputs)
     out_shape = call.outputs[0].shape
     constant, rest = {}, []
     for index, tensor in enumerate(step.inputs):
-        labels = decision.labelling.labels[tensor]
-        kept = decision.mask(labels)
-        value = decision.values.get(tensor)
+        labels = candidate.labelling.labels[tensor]
+        kept = candidate.mask(labels)
+        value = candidate.values.get(tensor)
         if value is None:
             rest.append(index)
             continue

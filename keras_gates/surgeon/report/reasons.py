@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs.identity import IdentityDict
+from keras_gates.surgeon.build.weights import kept_positions
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes import liveness
+from keras_gates.surgeon.passes.decision import Absorption
+from keras_gates.surgeon.passes.label import StepKey
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.solving.bars import Holders
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Site
     from keras_gates.surgeon.passes.label import Step
     from keras_gates.surgeon.rules.packing import Packing
     from keras_gates.surgeon.solving.solve import Solution
@@ -23,7 +28,11 @@ _MOST = 3
 
 
 class Reasons:
-    """Collects what a solution has to say of each step."""
+    """Collects what a solution has to say of each step.
+
+    Args:
+        solution: the `Solution`.
+    """
 
     def __init__(self, solution: Solution) -> None:
         self.solution = solution
@@ -41,16 +50,17 @@ class Reasons:
         ]
         made = [classes[step.flow.roles["out"]] for step in self._makers]
         self._made = Holders(made)
-        pins = self.labelling.units.pins
-        self._pinned = Holders([classes[ids] for ids, _ in pins])
+        pinned = self.labelling.pinned
+        self._pinned = Holders([classes[pin.ids] for pin in pinned])
         self._read = Holders([classes[ids] for _, ids in self.decision.reads])
-        self._selections = {}
+        self._selections: dict[Site, list[Step]] = {}
         for step in self.decision.present:
             if step.position is not None:
-                self._selections.setdefault(id(step.site), []).append(step)
+                self._selections.setdefault(step.site, []).append(step)
 
     def approximate(self, step: Step) -> bool:
-        return id(step.call.op) in self._approximate
+        """Whether anything that is not exact happens to a step."""
+        return step.call.op in self._approximate
 
     def of(self, step: Step) -> list[str]:
         """What happens to a step beyond its sizes, one line each."""
@@ -72,7 +82,7 @@ class Reasons:
             )
         lines += self._absorbs(step)
         if self.approximate(step):
-            lines.append(self._approximate[id(step.call.op)])
+            lines.append(self._approximate[step.call.op])
         lines += self._selects(step)
         return lines
 
@@ -83,6 +93,7 @@ class Reasons:
         return step.is_gate or (named and step.position is None)
 
     def _gate(self, step: Step) -> list[str]:
+        """What is closed of a gate, or of a group, and what of that stays."""
         lines = []
         if step.key in self.solution.folds.scales:
             lines.append("a Rescaling stays: no neighbour can take its factors")
@@ -104,21 +115,18 @@ class Reasons:
 
     def _packed(self, step: Step, packing: Packing) -> list[str]:
         """What a layer that is packed says of itself."""
-        index = {
-            role: np.flatnonzero(self.decision.mask(ids))
-            for role, ids in step.flow.roles.items()
-        }
-        shut = self.decision.closed.get(id(step.call.op))
+        index = kept_positions(self.decision, step)
+        shut = self.decision.closed.get(step.call.op)
         return packing.told(step.call, index, shut)
 
-    def _why(self, units: NDArray[np.int64]) -> str:
+    def _why(self, units: NDArray[np.intp]) -> str:
         """Why these units are kept: pins first, then who reads them."""
         classes = self.labelling.classes
         wanted = np.unique(classes[units])
         pinned = self._pinned.of(wanted)
         if pinned.size:
-            return self.labelling.units.pins[pinned[0]][1]
-        readers = {}
+            return self.labelling.pinned[int(pinned[0])].reason
+        readers: dict[str, str] = {}
         for number in self._read.of(wanted):
             step, _ = self.decision.reads[number]
             readers.setdefault(step.path, self._reading(step))
@@ -132,19 +140,19 @@ class Reasons:
         tail = f" and {more} more" if more > 0 else ""
         return self._tied(wanted) + "; ".join(told[:_MOST]) + tail
 
-    def _tied(self, wanted: NDArray[np.int64]) -> str:
+    def _tied(self, wanted: NDArray[np.intp]) -> str:
         """Whose channels these are, where several layers make them."""
-        makers = {}
-        for number in self._made.of(wanted):
-            makers[self._makers[number].path] = None
+        paths = [self._makers[number].path for number in self._made.of(wanted)]
+        makers = list(dict.fromkeys(paths))
         if len(makers) < 2:
             return ""
         more = len(makers) - _MOST
         tail = f" and {more} more" if more > 0 else ""
-        names = ", ".join(f"'{path}'" for path in list(makers)[:_MOST])
+        names = ", ".join(f"'{path}'" for path in makers[:_MOST])
         return f"{names}{tail} share them; "
 
     def _reading(self, step: Step) -> str:
+        """How a step reads channels that stay for it."""
         if step.position is not None:
             return "selects them"
         if step.flow.mixes and step.rule.reading(step.call) == ALL:
@@ -154,37 +162,44 @@ class Reasons:
     # Constants -----------------------------------------------------------
 
     def _absorbs(self, step: Step) -> list[str]:
-        lines = {}
-        for index, gone in self.decision.gone(step).items():
+        """What becomes of the constants that a layer loses."""
+        lines = []
+        for index, gone in self.decision.absorbed(step).items():
             how = "into its bias"
-            if self.decision.absorbing[id(step.call.op), index].mode == "merge":
+            if self._absorption(step, index) is Absorption.MERGE:
                 how = "into one that stays, for the zero border"
-            lines[f"{np.count_nonzero(gone)} constant inputs go {how}"] = None
-        return list(lines)
+            lines.append(f"{np.count_nonzero(gone)} constant inputs go {how}")
+        return list(dict.fromkeys(lines))
 
-    def _find_approximate(self) -> dict[Any, Any]:
+    def _absorption(self, step: Step, index: int) -> Absorption | None:
+        """What becomes of the constants of an input, if any may go."""
+        absorbable = self.decision.absorbable(step, index)
+        return None if absorbable is None else absorbable.how
+
+    def _find_approximate(self) -> IdentityDict[keras.Operation, str]:
         """Operations at which `exact=False` made a difference, and how."""
-        found = {}
+        found: IdentityDict[keras.Operation, str] = IdentityDict()
         if self.decision.exact:
             return found
         for step in self.labelling.steps:
             how = self._approximated(step)
             if how:
-                found[id(step.call.op)] = how
+                found[step.call.op] = how
         return found
 
-    def _approximated(self, step: Step) -> None:
+    def _approximated(self, step: Step) -> str | None:
         """What `exact=False` did to a step, or None."""
         if step not in self.decision.present:
             value = self.decision.values.get(step.outputs[0])
             guessed = value is not None and value.guess
             return "not exact: it counts as constant" if guessed else None
         if any(
-            self.decision.absorbing[id(step.call.op), i].mode == "approximate"
-            for i in self.decision.gone(step)
+            self._absorption(step, index) is Absorption.APPROXIMATE
+            for index in self.decision.absorbed(step)
         ):
             return "not exact at the zero border"
-        units = liveness.recalled(self.decision, step)
+        demand, closed = self.decision.demand, self.decision.closed
+        units = liveness.recalled(step, demand, closed)
         if units is not None and not self.decision.mask(units).all():
             return "not exact: units go that it fed back into itself"
         whole = step.flow.mixes and step.rule.reading(step.call) == ALL
@@ -194,13 +209,15 @@ class Reasons:
         return None
 
     def _selects(self, step: Step) -> list[str]:
-        if step.position is None and (step.key[0], 0) in self.decision.uncut:
+        """What a gather before a step picks, or would have picked."""
+        selection = StepKey(step.site, 0)
+        if step.position is None and selection in self.decision.uncut:
             size = int(self.decision.mask(step.flow.labels[0]).sum())
             return [
                 f"reads all {size} channels: a gather of those that are open "
                 "would cost more than it saves"
             ]
-        for other in self._selections.get(id(step.site), []):
+        for other in self._selections.get(step.site, []):
             before = self.labelling.labels[other.inputs[0]]
             source = int(self.decision.mask(before).sum())
             after = int(self.decision.mask(other.flow.labels[0]).sum())
@@ -231,13 +248,11 @@ class Reasons:
             "does with them at 0"
         ]
 
-    def _cut_approximately(self) -> list[Any]:
+    def _cut_approximately(self) -> list[str]:
+        """The layers that were cut approximately, if any."""
         if not self._approximate:
             return []
-        paths = {
-            step.path: None
-            for step in self.labelling.steps
-            if id(step.call.op) in self._approximate
-        }
+        steps = filter(self.approximate, self.labelling.steps)
+        paths = dict.fromkeys(step.path for step in steps)
         names = ", ".join(f"'{path}'" for path in paths)
         return [f"cut approximately (exact=False): {names}"]

@@ -38,7 +38,7 @@ def notes(rows: list[Row], ops: dict[str, keras.Operation]) -> list[str]:
     """
     found = {}
     for row in rows:
-        if not row.after or row.after == row.before:
+        if not row.after or row.before is None or row.after == row.before:
             continue
         multiple = _multiple_wanted(ops[row.layer], row.after)
         # A block that the layer never had is none to go back to.

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import NamedTuple
+from typing import Protocol
 
 import keras
 
+from keras_gates import _tables
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.shapes import shapes_of
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.weights import Weights
+from keras_gates.surgeon.build.weights import kept_positions
 from keras_gates.surgeon.report import futile
 from keras_gates.surgeon.report import reasons
 from keras_gates.surgeon.report import slow_widths
@@ -23,8 +29,18 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.report.reasons import Reasons
     from keras_gates.surgeon.solving.solve import Solution
 
+    # The name and shape of each weight of a layer.
+    Shapes = list[tuple[str, tuple[int, ...]]]
 
-@dataclasses.dataclass
+
+class Pair(NamedTuple):
+    """A number before the cut and after it."""
+
+    before: int
+    after: int
+
+
+@dataclasses.dataclass(frozen=True)
 class Row:
     """One layer of a plan.
 
@@ -44,18 +60,34 @@ class Row:
     kind: str
     before: int | None
     after: int | None
-    params: tuple
-    macs: tuple | None
+    params: Pair
+    macs: Pair | None
     exact: bool = True
-    why: list = dataclasses.field(default_factory=list)
+    why: list[str] = dataclasses.field(default_factory=list)
 
     @classmethod
-    def from_dict(cls, data: dict[str, int | list[int | str] | str]) -> Row:
+    def from_dict(cls, data: Mapping[str, Any]) -> Row:
+        """The row that `dataclasses.asdict`, and JSON, made `data` of."""
         pairs = {
-            key: None if data[key] is None else tuple(data[key])
+            key: None if data[key] is None else Pair(*data[key])
             for key in ("params", "macs")
         }
         return cls(**{**data, **pairs})
+
+
+class _Plan(Protocol):
+    """What `text` reads of a `Plan`."""
+
+    model: keras.Model
+    rows: list[Row]
+    notes: list[str]
+    options: Any
+
+    @property
+    def params(self) -> tuple[int, int]: ...
+
+    @property
+    def macs(self) -> tuple[int, int]: ...
 
 
 def describe(
@@ -102,37 +134,62 @@ def _rows(
 ) -> list[Row]:
     decision = solution.decision
     weights = Weights(decision, solution.folds)
-    rows, seen = [], {}
+    rows: list[Row] = []
+    found: IdentityDict[keras.Operation, _Entry] = IdentityDict()
     for step in decision.labelling.steps:
         if step.position is not None:
             continue
         row = _row(step, decision, weights, shapes)
         if told is not None:
-            row.why = told.of(step)
-            row.exact = not told.approximate(step)
-        here = step in decision.present
-        first, there = seen.setdefault(id(step.call.op), (row, here))
-        if first is not row:
-            _add_call(first, row)
-            if here and not there:
-                seen[id(step.call.op)] = first, True
-                first.after, first.params = row.after, row.params
-                first.why = row.why
-        elif isinstance(step.call.op, keras.Layer) or row.why or _costly(row):
+            exact = not told.approximate(step)
+            row = dataclasses.replace(row, why=told.of(step), exact=exact)
+        op, here = step.call.op, step in decision.present
+        if op in found:
+            found[op] = entry = _with_call(found[op], row, here)
+            if entry.number is not None:
+                rows[entry.number] = entry.row
+            continue
+        shown = isinstance(op, keras.Layer) or row.why or _costly(row)
+        found[op] = _Entry(row, here, len(rows) if shown else None)
+        if shown:
             rows.append(row)
     return rows
+
+
+class _Entry(NamedTuple):
+    """What is known of an operation by some of its calls.
+
+    Attributes:
+        row: its row.
+        present: whether any of the calls is still there.
+        number: that of the row among those of the plan; None if it has none.
+    """
+
+    row: Row
+    present: bool
+    number: int | None
+
+
+def _with_call(entry: _Entry, row: Row, here: bool) -> _Entry:
+    """The same with a further call, whose weights are there already.
+
+    What is left of a layer is told by the first call that is still there.
+    """
+    first, macs = entry.row, entry.row.macs
+    if macs is not None and row.macs is not None:
+        before, after = row.macs
+        macs = Pair(macs.before + before, macs.after + after)
+    first = dataclasses.replace(first, macs=macs)
+    if here and not entry.present:
+        first = dataclasses.replace(
+            first, after=row.after, params=row.params, why=row.why
+        )
+    return entry._replace(row=first, present=entry.present or here)
 
 
 def _costly(row: Row) -> bool:
     """Whether a bare operation multiplies, or may."""
     return row.macs is None or row.macs[0] > 0
-
-
-def _add_call(first: Row, row: Row) -> None:
-    """A further call of a layer: its weights are there already."""
-    if first.macs is not None and row.macs is not None:
-        pairs = zip(first.macs, row.macs, strict=True)
-        first.macs = tuple(a + b for a, b in pairs)
 
 
 def _row(
@@ -143,17 +200,16 @@ def _row(
 ) -> Row:
     call, rule = step.call, step.rule
     present = step in decision.present
-    labels = step.flow.labels[0]
-    mask = decision.mask(labels)
-    axes = lb.varying(labels)
     shape = call.outputs[0].shape
+    labels = step.flow.labels[0]
+    axes = lb.varying(labels)
     axis = axes[-1] if axes else len(shape) - 1
-    before = shape[axis]
-    after = 0
-    if present:
-        after = (
-            int(mask.any(axis=_but(axis, mask.ndim)).sum()) if axes else before
-        )
+    before = after = shape[axis]
+    if not present:
+        after = 0
+    elif axes:
+        others = tuple(a for a in range(labels.ndim) if a != axis)
+        after = int(decision.mask(labels).any(axis=others).sum())
     own = costs.weight_shapes(call.op)
     gone = step.is_gate or not present
     cut = own if gone else _cut_shapes(step, weights)
@@ -163,46 +219,42 @@ def _row(
         rule.kind,
         before,
         after,
-        (costs.parameters(own), left),
+        Pair(costs.parameters(own), left),
         _macs(step, own, None if gone else cut, shapes, decision),
     )
 
 
-def _but(axis: int, rank: int) -> tuple[int, ...]:
-    return tuple(a for a in range(rank) if a != axis)
-
-
-def _cut_shapes(step: Step, weights: Weights) -> list[Any]:
+def _cut_shapes(step: Step, weights: Weights) -> Shapes:
+    """The shapes of the weights of a layer at its final size."""
+    index = kept_positions(weights.decision, step)
     packing = step.rule.packing
     if packing is not None:
-        shut = weights.decision.closed.get(id(step.call.op))
-        return packing.packed_shapes(step.call, weights.index(step), shut)
-    kept = {role: len(at) for role, at in weights.index(step).items()}
+        shut = weights.decision.closed.get(step.call.op)
+        return packing.packed_shapes(step.call, index, shut)
+    kept = {role: len(at) for role, at in index.items()}
     return costs.cut_weight_shapes(step.call, step.rule, kept)
 
 
 def _macs(
     step: Step,
-    own: list[Any],
-    cut: list[Any] | None,
+    own: Shapes,
+    cut: Shapes | None,
     shapes: dict[Tensor, tuple[int | None, ...]],
     decision: Decision,
-) -> tuple[int, int] | None:
+) -> Pair | None:
     """MACs before and after; None where a rule or a size is unknown."""
     call, rule = step.call, step.rule
     try:
         before = costs.call_macs(call, rule, own, shapes)
-        if before is None:
-            return None
-        after = 0
-        if cut is not None:
+        after: int | None = 0
+        if before is not None and cut is not None:
             left = shapes
             if rule.counts is not None and not own:
                 left = _cut_tensors(step, shapes, decision)
             after = costs.call_macs(call, rule, cut, left)
     except ValueError:
         return None
-    return before, after
+    return None if before is None or after is None else Pair(before, after)
 
 
 def _cut_tensors(
@@ -212,43 +264,37 @@ def _cut_tensors(
     found, labels = dict(shapes), decision.labelling.labels
     pairs = [*zip(step.call.inputs, step.inputs, strict=True)]
     pairs += [*zip(step.call.outputs, step.outputs, strict=True)]
-    for tensor, own in pairs:
-        masks = decision.masks(labels[own])
+    for tensor, labelled in pairs:
+        masks = decision.masks(labels[labelled])
         found[tensor] = lb.cut_shape(tuple(shapes[tensor]), masks)
     return found
 
 
-def total(rows: list[Row], what: str) -> tuple[int, int]:
+def total(rows: list[Row], what: str) -> Pair:
     """The sums before and after over all rows that have the number."""
-    pairs = [getattr(row, what) for row in rows]
-    pairs = [pair for pair in pairs if pair is not None]
-    return tuple(sum(pair[i] for pair in pairs) for i in (0, 1))
+    pairs: list[Pair | None] = [getattr(row, what) for row in rows]
+    known = [pair for pair in pairs if pair is not None]
+    return Pair(sum(p.before for p in known), sum(p.after for p in known))
 
 
-def text(plan: Any) -> str:
+def text(plan: _Plan) -> str:
     """The plan as a table of plain text."""
-    shown = [r for r in plan.rows if _interesting(r)]
-    lines = [_HEAD]
-    for row in shown:
-        lines.append(
-            (
-                row.layer,
-                row.kind,
-                _change(row.before, row.after),
-                _change(*row.params),
-                "-" if row.macs is None else _change(*row.macs),
-                "exact" if row.exact else "approximate",
-            )
+    shown = [row for row in plan.rows if _interesting(row)]
+    cells = [
+        (
+            row.layer,
+            row.kind,
+            _change(row.before, row.after),
+            _change(*row.params),
+            "-" if row.macs is None else _change(*row.macs),
+            "exact" if row.exact else "approximate",
         )
-    widths = [max(len(line[i]) for line in lines) for i in range(len(_HEAD))]
-    out = [f"Plan for '{plan.model.name}'", ""]
+        for row in shown
+    ]
+    head, rule, *lines = _tables.lines(_HEAD, cells)
+    out = [f"Plan for '{plan.model.name}'", "", head, rule]
     for number, line in enumerate(lines):
-        cells = [c.ljust(w) for c, w in zip(line, widths, strict=True)]
-        out.append("  ".join(cells).rstrip())
-        if number == 0:
-            out.append("  ".join("-" * w for w in widths))
-        else:
-            out += [f"    {why}" for why in _news(shown, number - 1)]
+        out += [line, *(f"    {why}" for why in _news(shown, number))]
     out += ["", *_sums(plan)]
     out += [f"note: {note}" for note in plan.notes]
     return "\n".join(out)
@@ -257,25 +303,26 @@ def text(plan: Any) -> str:
 def _news(rows: list[Row], number: int) -> list[str]:
     """What a row says of itself; that it goes is said once for a run."""
     why = rows[number].why
-    follows = number and rows[number - 1].why == why
+    follows = number > 0 and rows[number - 1].why == why
     return [] if follows and why == [reasons.GOES] else why
 
 
 _HEAD = ("layer", "rule", "channels", "parameters", "MACs", "removal")
 
 
-def _interesting(row: Row) -> int | list[str]:
-    changed = row.before != row.after or row.params[0] != row.params[1]
-    return changed or row.why or row.params[0]
+def _interesting(row: Row) -> bool:
+    """Whether a row has weights, or says that anything happens."""
+    changed = row.before != row.after or row.params.before != row.params.after
+    return changed or bool(row.why) or row.params.before > 0
 
 
-def _change(before: int, after: int) -> str:
-    if before == after:
-        return "-" if before is None else f"{before:,}"
-    return f"{before:,} -> {after:,}"
+def _change(before: int | None, after: int | None) -> str:
+    left, right = ("-" if n is None else f"{n:,}" for n in (before, after))
+    return left if before == after else f"{left} -> {right}"
 
 
-def _sums(plan: Any) -> list[str]:
+def _sums(plan: _Plan) -> list[str]:
+    """The lines under the table."""
     lines, at = [], _at(plan.options.sizes)
     for name, pair in (("parameters", plan.params), ("MACs", plan.macs)):
         before, after = pair

@@ -578,6 +578,12 @@ def channel_axis(op: keras.Operation, rank: int) -> int:
     return 1 if layout == "channels_first" else rank - 1
 
 
+def common_channel_axis(calls: Iterable[Call], rank: int) -> int:
+    """As the first of some calls has it whose layer has a `data_format`."""
+    laid = (call.op for call in calls if hasattr(call.op, "data_format"))
+    return channel_axis(next(laid, None), rank)
+
+
 def operands(call: Call) -> list[Any]:
     """The tensors and constants that a call combines, in order."""
     if isinstance(call.op, keras.Layer):

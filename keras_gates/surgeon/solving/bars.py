@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
+from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.passes.label import OUTPUT
+from keras_gates.surgeon.passes.label import picks
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import named_weights
 from keras_gates.surgeon.rules.rule import unknown
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.label import Labelling
     from keras_gates.surgeon.passes.label import Step
@@ -61,19 +67,20 @@ class Bar:
 class Holders:
     """Tells which of many arrays hold a number, without looking at each."""
 
-    def __init__(self, arrays: list[NDArray[np.int64]]) -> None:
-        numbers = np.concatenate([np.zeros(0, int), *map(np.ravel, arrays)])
+    def __init__(self, arrays: Sequence[NDArray[np.intp]]) -> None:
+        flat = [array.ravel() for array in arrays]
+        numbers = np.concatenate([np.zeros(0, np.intp), *flat])
         holders = np.repeat(np.arange(len(arrays)), [a.size for a in arrays])
         order = np.argsort(numbers, kind="stable")
         self.numbers, self.holders = numbers[order], holders[order]
 
-    def of(self, wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    def of(self, wanted: NDArray[np.intp]) -> NDArray[np.intp]:
         """The indices of the arrays that hold any of `wanted`, in order."""
         first = np.searchsorted(self.numbers, wanted)
         last = np.searchsorted(self.numbers, wanted, "right")
         spans = zip(first, last, strict=True)
         found = [self.holders[start:stop] for start, stop in spans]
-        return np.unique(np.concatenate([np.zeros(0, int), *found]))
+        return np.unique(np.concatenate([np.zeros(0, np.intp), *found]))
 
 
 class Bars:
@@ -83,12 +90,12 @@ class Bars:
         self.decision = decision
         self.labelling = decision.labelling
         classes = self.labelling.classes
-        pins = self.labelling.units.pins
-        self._pinned = Holders([classes[ids] for ids, _ in pins])
+        pinned = self.labelling.pinned
+        self._pinned = Holders([classes[pin.ids] for pin in pinned])
         self._read = Holders([classes[ids] for _, ids in decision.reads])
         self._recalled = Holders([classes[ids] for _, ids in decision.recalls])
 
-    def of(self, wanted: NDArray[np.int64]) -> list[Bar]:
+    def of(self, wanted: NDArray[np.intp]) -> list[Bar]:
         """What keeps these classes; what is certain before what is open.
 
         Args:
@@ -114,33 +121,33 @@ class Bars:
         found = np.zeros(len(classes), bool)
         found[classes[lb.FIXED]] = True
         whole = [ids for s, ids in self.decision.reads if self._whole(s)]
-        pins = [ids for ids, _ in self.labelling.units.pins]
+        pinned = [pin.ids for pin in self.labelling.pinned]
         recalls = [ids for _, ids in self.decision.recalls]
-        for ids in whole + pins + recalls:
+        for ids in whole + pinned + recalls:
             found[classes[ids]] = True
         return found
 
-    def of_step(self, step: Step) -> Any:
-        """The `Bar` that a step is which keeps its inputs whole."""
-        return _whole(step.call, step.flow.reason)
+    def of_step(self, step: Step) -> Bar | None:
+        """The `Bar` that a step is, if it keeps its inputs whole."""
+        reason = step.flow.reason
+        return None if reason is None else _whole(step.call, reason)
 
-    def readers(self, wanted: NDArray[np.int64]) -> list[Step]:
+    def readers(self, wanted: NDArray[np.intp]) -> list[Step]:
         """The steps that read any of these classes."""
         numbers = self._read.of(wanted)
         return [self.decision.reads[number][0] for number in numbers]
 
-    def _of_pins(self, wanted: NDArray[np.int64]) -> Iterator[Any]:
-        units = self.labelling.units
+    def _of_pins(self, wanted: NDArray[np.intp]) -> Iterator[Bar]:
         for number in self._pinned.of(wanted):
-            reason, owner = units.pins[number][1], units.owners[number]
+            ids, reason, call = self.labelling.pinned[number]
             if reason == OUTPUT:
-                yield from self._of_output(number)
-            elif owner is None:
-                yield from self._of_makers(units.pins[number][0], reason)
+                yield from self._of_output(ids)
+            elif call is None:
+                yield from self._of_makers(ids, reason)
             else:
-                yield _whole(owner, reason)
+                yield _whole(call, reason)
 
-    def _of_fixed(self, wanted: NDArray[np.int64]) -> Iterator[Any]:
+    def _of_fixed(self, wanted: NDArray[np.intp]) -> Iterator[Bar]:
         """Ties to what has no units: inputs, outputs of what is kept whole."""
         labelling = self.labelling
         if labelling.classes[lb.FIXED] not in wanted:
@@ -154,39 +161,38 @@ class Bars:
                 text = f"ties them to {what}, which nothing may cut"
                 yield _bar(step, text, Cause.FIXED)
 
-    def _is_fixed(self, tensor: Any) -> Any:
-        return (self.labelling.labels[tensor] == lb.FIXED).all()
+    def _is_fixed(self, tensor: Tensor) -> bool:
+        return bool((self.labelling.labels[tensor] == lb.FIXED).all())
 
-    def _of_output(self, number: int) -> Iterator[Any]:
-        ids = self.labelling.units.pins[number][0]
+    def _of_output(self, ids: NDArray[np.intp]) -> Iterator[Bar]:
         steps = self.labelling.steps
         producer = {t: step for step in steps for t in step.outputs}
         for tensor in self.labelling.graph.outputs:
             labels = self.labelling.labels[tensor]
             maker = producer.get(tensor)
-            while maker is not None and (maker.is_gate or maker.position == 0):
+            while maker is not None and (maker.is_gate or maker.is_selection):
                 maker = producer.get(maker.inputs[0])
             if maker is not None and np.isin(labels, ids).any():
                 yield _bar(maker, "makes an output", Cause.OUTPUT)
 
-    def _of_makers(self, ids: NDArray[np.int64], reason: str) -> Iterator[Any]:
+    def _of_makers(self, ids: NDArray[np.intp], reason: str) -> Iterator[Bar]:
         """Pins that the whole model makes, such as calls that differ."""
         for step in self.labelling.steps:
             made = step.flow.roles.get("out")
             if made is not None and np.isin(made, ids).any():
                 yield _whole(step.call, reason)
 
-    def _of_recalls(self, wanted: NDArray[np.int64]) -> Iterator[Any]:
+    def _of_recalls(self, wanted: NDArray[np.intp]) -> Iterator[Bar]:
         for number in self._recalled.of(wanted):
             step = self.decision.recalls[number][0]
             yield _bar(step, "feeds them back into itself", Cause.FEEDBACK)
 
-    def _of_reads(self, wanted: NDArray[np.int64]) -> Iterator[Any]:
+    def _of_reads(self, wanted: NDArray[np.intp]) -> Iterator[Bar]:
         for step in self.readers(wanted):
             if step.flow.reason is not None:
                 continue  # said of its pins
-            if step.position is not None:
-                yield from self._behind(step, wanted)
+            if step.is_selection:
+                yield from self._after(step, wanted)
                 continue
             if self._whole(step):
                 text = "reads all channels together"
@@ -197,13 +203,13 @@ class Bars:
             else:
                 yield _bar(step, "reads them where they are open", Cause.OPEN)
 
-    def _behind(
-        self, selection: Step, wanted: NDArray[np.int64]
-    ) -> Iterator[Any]:
+    def _after(
+        self, selection: Step, wanted: NDArray[np.intp]
+    ) -> Iterator[Bar]:
         """What keeps the channels that a gather passes on."""
         classes = self.labelling.classes
         before = classes[self.labelling.labels[selection.inputs[0]]].ravel()
-        before = before[selection.flow.sources[0][0]].ravel()
+        before = before[picks(selection.flow)].ravel()
         own = classes[selection.flow.labels[0]].ravel()
         passed = np.unique(own[np.isin(before, wanted)])
         passed = passed[self.decision.kept[passed]]
@@ -216,12 +222,13 @@ class Bars:
             return False
         return self.decision.exact or not rule.approximates(call)
 
-    def _constant(self, step: Step, wanted: NDArray[np.int64]) -> bool:
+    def _constant(self, step: Step, wanted: NDArray[np.intp]) -> bool:
         """Whether the values that a step reads there are all known."""
         tensor = step.inputs[0]
         labels = self.labelling.labels[tensor]
         here = np.isin(self.labelling.classes[labels], wanted)
-        return here.any() and self.decision.known(tensor)[here].all()
+        known = self.decision.known(tensor)[here]
+        return bool(known.size and known.all())
 
 
 def _whole(call: Call, reason: str) -> Bar:
@@ -240,28 +247,41 @@ def sizes(labelling: Labelling) -> NDArray[np.float64]:
 
     Those of each weight are shared out along each of its axes.
     """
-    found, seen = np.zeros(len(labelling.classes)), set()
+    found = np.zeros(len(labelling.classes))
+    seen: IdentityDict[keras.Operation, None] = IdentityDict()
     for step in labelling.steps:
-        if step.position is not None or id(step.call.op) in seen:
+        if step.is_selection or step.call.op in seen:
             continue
-        seen.add(id(step.call.op))
+        seen[step.call.op] = None
         for shape, roles in weight_roles(step):
             for axis, role in enumerate(roles, len(shape) - len(roles)):
-                ids = step.flow.roles.get(role)
+                ids = None if role is None else step.flow.roles.get(role)
                 if ids is not None and len(ids) == shape[axis]:
-                    share = np.prod(shape) / shape[axis]
+                    share = math.prod(shape) / shape[axis]
                     np.add.at(found, labelling.classes[ids], share)
     return found
 
 
-def weight_roles(step: Step) -> list[Any]:
-    """`(shape, roles)` of each weight of a step's layer, if it is no gate."""
-    own = step.position is None and not step.is_gate
+class WeightRoles(NamedTuple):
+    """A weight.
+
+    Attributes:
+        shape: its shape.
+        roles: the role of each of its axes, from the last backwards.
+    """
+
+    shape: tuple[int, ...]
+    roles: tuple[str | None, ...]
+
+
+def weight_roles(step: Step) -> list[WeightRoles]:
+    """The weights of a step's layer, if it is no gate."""
+    own = not step.is_selection and not step.is_gate
     if not own or not isinstance(step.call.op, keras.Layer):
         return []
     axes = step.rule.axes_of(step.call)
     return [
-        (tuple(weight.shape), axes.get(name, ()))
+        WeightRoles(tuple(weight.shape), axes.get(name, ()))
         for part in step.rule.parts(step.call.op)
         for name, weight in named_weights(part, axes)
     ]
@@ -271,7 +291,7 @@ def weight_roles(step: Step) -> list[Any]:
 _MOST = 3
 
 
-def few(items: list[str], joint: str = ", ", most: int = _MOST) -> str:
+def few(items: Iterable[str], joint: str = ", ", most: int = _MOST) -> str:
     """The first few of some texts, and how many more there are."""
     items = list(items)
     more = len(items) - most
@@ -291,14 +311,14 @@ _LAMBDA = (
 )
 
 
-def remedies(bars: list[Bar], loose: bool = False) -> list[str]:
+def remedies(bars: Iterable[Bar], loose: bool = False) -> list[str]:
     """What to do about some bars, a sentence for each of the kinds.
 
     Args:
         bars: the `Bar`s.
         loose: whether `exact=False` would help.
     """
-    found = {}
+    found: dict[str, None] = {}
     for bar in bars:
         if bar.cause == Cause.UNKNOWN:
             text = f"Give {bar.kind} a rule: keras_gates.surgeon.register"

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Callable
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,12 +23,14 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Tensor
     from keras_gates.thresholds.rule import Factors
 
+Severs = Callable[[Mapping[str, NDArray[np.bool_]]], bool]
+
 
 def severing(
     graph: Graph,
     exact: bool = True,
-    closed: dict[str, NDArray[np.bool_]] | None = None,
-) -> Callable[..., Any]:
+    closed: Mapping[str, NDArray[np.bool_]] | None = None,
+) -> Severs:
     """A function that says whether closed gates cut an input off.
 
     An output must go on to depend on each input whose values it computes
@@ -48,22 +51,22 @@ def severing(
     labelling = label(graph)
     sources = gates_of(graph)
 
-    def found(
-        closed: dict[str, NDArray[np.bool_] | bool],
-    ) -> dict[Tensor, NDArray[np.int64]]:
-        by_id = solve.by_id_of(graph, sources, closed)
-        values = constants(labelling, by_id, exact)
+    def levels(
+        closed: Mapping[str, NDArray[np.bool_]],
+    ) -> dict[Tensor, NDArray[np.intp]]:
+        by_layer = solve.by_layer(graph, sources, closed)
+        values = constants(labelling, by_layer, exact)
         return influence.levels(labelling, values)
 
-    needed = influence.main(found(closed or {}), graph.outputs)
-    return lambda closed: influence.lost(found(closed), needed)
+    needed = influence.main(levels(closed or {}), graph.outputs)
+    return lambda closed: influence.lost(levels(closed), needed)
 
 
 def held_open(
-    gates: list[Factors],
-    closed: dict[str, NDArray[np.bool_]],
+    gates: Sequence[Factors],
+    closed: Mapping[str, NDArray[np.bool_]],
     keep_at_least: float,
-    severs: Callable[..., Any],
+    severs: Severs,
 ) -> dict[str, NDArray[np.bool_]]:
     """Find the gates that nothing leads round, and what of them stays open.
 
@@ -73,8 +76,8 @@ def held_open(
 
     Args:
         gates: the `Factors` that may be closed.
-        closed: `{name: mask}` of gates that are closed anyway, as `severing`
-            was told.
+        closed: `{name: mask}` of gates that are closed anyway, as for
+            `severing`.
         keep_at_least: the floor of each gate that is held; at least one of
             its factors is.
         severs: what `severing` returns.
@@ -83,7 +86,7 @@ def held_open(
         `{name: mask}` of the factors that must stay open.
     """
     order = sorted(gates, key=lambda gate: np.abs(gate.values).max())
-    held = {}
+    held: dict[str, NDArray[np.bool_]] = {}
 
     def falls_apart(count: int) -> bool:
         shut = {

@@ -5,14 +5,19 @@ from __future__ import annotations
 import collections
 import dataclasses
 import math
+from collections.abc import Collection
+from collections.abc import Iterable
 from collections.abc import Iterator
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates import groups
@@ -31,7 +36,6 @@ from keras_gates.thresholds import Factors
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
-    from keras_gates.surgeon.gates.groups import Group
     from keras_gates.surgeon.gates.groups import Groups
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.label import Step
@@ -40,9 +44,27 @@ if TYPE_CHECKING:
 
 # How many trial solutions a search for factors to spare may take.
 _TRIES = 24
+# What is closed, or in vain, or may be opened, by the names of gates.
+Masks = dict[str, NDArray[np.bool_]]
 
 
-def in_vain(solution: Solution) -> dict[str, NDArray[np.bool_]]:
+class FactorPlaces(NamedTuple):
+    """Where the channels of a vector of factors are, at one step.
+
+    Attributes:
+        name: the gate, or the group of channels.
+        step: the gate's step, or that of a virtual gate of the group.
+        at: the place of each channel among the factors; int, `(channels,)`.
+        classes: the class of its unit; int, `(channels,)`.
+    """
+
+    name: str
+    step: Step
+    at: NDArray[np.intp]
+    classes: NDArray[np.intp]
+
+
+def in_vain(solution: Solution) -> Masks:
     """The closed factors of each vector of factors that remove nothing.
 
     A channel that stays as the constant of those that went does not count:
@@ -52,7 +74,8 @@ def in_vain(solution: Solution) -> dict[str, NDArray[np.bool_]]:
         `{name: mask}` of the gates and groups in `solution.closed` whose
         factors are one for each channel.
     """
-    useful, found = _useful(solution.decision), {}
+    useful = _useful(solution.decision)
+    found: Masks = {}
     for name, step, at, classes in places(solution):
         shut = solution.closed[name]
         vain = found.setdefault(name, shut.reshape(-1).copy())
@@ -71,52 +94,49 @@ def _useful(decision: Decision) -> NDArray[np.bool_]:
     classes = labelling.classes
     held = np.zeros(len(classes), bool)
     held[classes[lb.FIXED]] = True
-    for ids, _ in labelling.units.pins:
-        held[classes[ids]] = True
+    for pin in labelling.pinned:
+        held[classes[pin.ids]] = True
     for _, ids in decision.reads + decision.recalls:
         held[classes[ids]] = True
     useful = ~decision.kept | ~held
-    # Behind a gather a channel has a class of its own.
+    # After a gather a channel has a class of its own.
     for above, below in reversed(round_to.selections(labelling)):
         np.logical_or.at(useful, above, useful[below])
     return useful
 
 
-def places(solution: Solution) -> Iterator[Any]:
-    """`(name, step, places, classes)` for each vector of factors.
-
-    The places are those of the classes among the factors.
-    """
+def places(solution: Solution) -> Iterator[FactorPlaces]:
+    """The `FactorPlaces` of all that is closed channel by channel."""
     graph, labelling = solution.graph, solution.labelling
     sources = gates_of(graph)
-    names = {
-        id(sources[name].layer): name
+    names: IdentityDict[keras.Operation, str] = IdentityDict(
+        (sources[name].layer, name)
         for name in solution.closed
         if name in sources and name not in graph.groups
-    }
+    )
     for step in labelling.steps:
         ids = step.flow.roles.get("channel")
-        if ids is None or step.position is not None:
+        if ids is None or step.is_selection:
             continue
         own = labelling.classes[ids]
-        name = names.get(id(step.call.op))
-        if name is not None and own.size == solution.closed[name].size:
-            yield name, step, np.arange(own.size), own
+        gate = names.get(step.call.op)
+        if gate is not None and own.size == solution.closed[gate].size:
+            yield FactorPlaces(gate, step, np.arange(own.size), own)
         if not isinstance(step.call.op, VirtualGate):
             continue
         for name in graph.groups.keys() & solution.closed.keys():
             at, inside = groups.inside(graph.groups[name], step.call.op.units)
             if inside.any():
-                yield name, step, at[inside], own[inside]
+                yield FactorPlaces(name, step, at[inside], own[inside])
 
 
 def never(
     graph: Graph,
-    names: dict[str, Group] | set[str],
-    closed: dict[str, NDArray[np.bool_]] | None = None,
+    names: Iterable[str],
+    closed: Mapping[str, NDArray[np.bool_]] | None = None,
     exact: bool = True,
     wholly: bool = False,
-) -> dict[str, NDArray[np.bool_]]:
+) -> Masks:
     """The factors that remove nothing, whatever else is closed.
 
     All gates are closed but for one factor of each, so that everything goes
@@ -154,10 +174,10 @@ def never(
 
 def _trials(
     graph: Graph,
-    shapes: dict[str, tuple[int]],
-    closed: dict[Any, Any],
+    shapes: Mapping[str, tuple[int, ...]],
+    closed: Mapping[str, NDArray[np.bool_]],
     exact: bool,
-) -> Iterator[Any]:
+) -> Iterator[Masks]:
     """`{name: mask}`, three times: what is closed of all vectors of factors.
 
     One factor of each stays open, then another one; and then none but what
@@ -181,8 +201,8 @@ def _trials(
 
 
 def reasons(
-    graph: Graph, names: list[Any], exact: bool = True
-) -> dict[Any, Any]:
+    graph: Graph, names: Collection[str], exact: bool = True
+) -> dict[str, str]:
     """What bars the channels of some gates that remove nothing, in words.
 
     Args:
@@ -198,7 +218,8 @@ def reasons(
     sources = gates_of(graph)
     closed = {name: np.arange(sources[name].shape[0]) > 0 for name in names}
     solution = solve.solve(graph, closed, exact=exact, check=False)
-    bars, found = Bars(solution.decision), {name: {} for name in names}
+    bars = Bars(solution.decision)
+    found: dict[str, dict[str, None]] = {name: {} for name in names}
     for name, _, at, classes in places(solution):
         kept = np.unique(classes[closed[name][at]])
         found[name] |= dict.fromkeys(map(str, bars.of(kept)))
@@ -207,12 +228,13 @@ def reasons(
 
 def parameters(decision: Decision, before: bool = False) -> int:
     """How many parameters are left (or were before), gates aside."""
-    total, seen = 0, set()
+    total = 0
+    seen: IdentityDict[keras.Operation, None] = IdentityDict()
     for step in decision.labelling.steps:
         here = before or step in decision.present
-        if id(step.call.op) in seen or step.position is not None or not here:
+        if step.call.op in seen or step.is_selection or not here:
             continue
-        seen.add(id(step.call.op))
+        seen[step.call.op] = None
         kept = {
             role: len(ids) if before else int(decision.mask(ids).sum())
             for role, ids in step.flow.roles.items()
@@ -220,9 +242,9 @@ def parameters(decision: Decision, before: bool = False) -> int:
         for shape, roles in weight_roles(step):
             sizes = list(shape)
             for axis, role in enumerate(roles, len(shape) - len(roles)):
-                if role in kept:
-                    sizes[axis] = kept[role]
-            total += int(np.prod(sizes))
+                if role is not None:
+                    sizes[axis] = kept.get(role, sizes[axis])
+            total += math.prod(sizes)
     return total
 
 
@@ -278,11 +300,13 @@ def barriers(graph: Graph, exact: bool = True) -> dict[Bar, int]:
     solution = solve.solve(graph, closed, exact=exact, check=False)
     decision, labelling = solution.decision, solution.labelling
     bars, weighs = Bars(decision), sizes(labelling)
-    useful, found = _useful(decision), collections.Counter()
+    useful = _useful(decision)
+    found: collections.Counter[Bar] = collections.Counter()
     for step in labelling.steps:
         ids = step.flow.roles.get("out")
-        if step.flow.reason is not None:
-            found[bars.of_step(step)] += _own(step)
+        whole = bars.of_step(step)
+        if whole is not None:
+            found[whole] += _own(step)
         if ids is None:
             continue
         own = np.unique(labelling.classes[ids])
@@ -294,7 +318,8 @@ def barriers(graph: Graph, exact: bool = True) -> dict[Bar, int]:
     return {bar: found[bar] for bar in order}
 
 
-def _own(step: Step) -> Any:
+def _own(step: Step) -> int:
+    """The parameters of a step's own layer."""
     if not isinstance(step.call.op, keras.Layer):
         return 0
     return sum(math.prod(w.shape) for w in step.call.op.weights)
@@ -328,11 +353,11 @@ def no_channel(graph: Graph, exact: bool) -> str:
 
 def spared(
     graph: Graph,
-    closed: dict[str, NDArray[np.bool_]],
-    names: list[str] | set[str],
+    closed: Mapping[str, NDArray[np.bool_]],
+    names: Collection[str],
     once: bool = False,
     **options: Any,
-) -> dict[str, NDArray[np.bool_]]:
+) -> Masks:
     """Closed factors that may as well stay open: nothing more is left then.
 
     A channel that is tied to an open one goes with it alone. Closing it by
@@ -350,45 +375,49 @@ def spared(
         `{name: mask}` of those in `names` that have any. They are looked for
         together, then in halves: which gathers pay depends on all of them.
     """
-    spare = {name: np.zeros_like(closed[name]) for name in names}
+    spare: Masks = {name: np.zeros_like(closed[name]) for name in names}
     tries = _TRIES
     while tries:
         opened = _without(closed, spare)
         solution = solve.solve(graph, opened, check=False, **options)
         vain = in_vain(solution)
         found = {n: vain[n] for n in names if n in vain and vain[n].any()}
-        least, todo, more = parameters(solution.decision), [found], {}
+        least, todo = parameters(solution.decision), [found]
+        more: Masks = {}
         while found and todo and tries:
             part, tries = todo.pop(), tries - 1
-            both = {name: _either(name, more, part) for name in found}
+            both = _united(more, part)
             trial = _without(opened, both)
             other = solve.solve(graph, trial, check=False, **options)
             if parameters(other.decision) <= least:
                 more = both
             else:
                 todo += _halves(part)
-        spare = {name: _either(name, spare, more) for name in spare}
+        spare = _united(spare, more)
         if once or not any(mask.any() for mask in more.values()):
             break
     return {name: mask for name, mask in spare.items() if mask.any()}
 
 
 def _without(
-    closed: dict[str, NDArray[np.bool_] | bool],
-    opened: dict[str, NDArray[np.bool_] | bool],
-) -> dict[str, NDArray[np.bool_] | bool]:
-    return {n: mask & ~opened.get(n, np.False_) for n, mask in closed.items()}
+    closed: Mapping[str, NDArray[np.bool_]],
+    opened: Mapping[str, NDArray[np.bool_]],
+) -> Masks:
+    return {
+        name: mask & ~opened[name] if name in opened else mask
+        for name, mask in closed.items()
+    }
 
 
-def _either(
-    name: str,
-    masks: dict[str, NDArray[np.bool_]],
-    others: dict[str, NDArray[np.bool_]],
-) -> NDArray[np.bool_] | bool:
-    return np.bool_(masks.get(name, False)) | others.get(name, False)
+def _united(masks: Masks, others: Masks) -> Masks:
+    """What either of two has."""
+    found = masks | others
+    for name in masks.keys() & others.keys():
+        found[name] = masks[name] | others[name]
+    return found
 
 
-def _halves(masks: Any) -> Any:
+def _halves(masks: Masks) -> list[Masks]:
     """Two parts of some masks; none where there is but one factor left."""
     marks = [(n, i) for n, mask in masks.items() for i in np.flatnonzero(mask)]
     if len(marks) < 2:

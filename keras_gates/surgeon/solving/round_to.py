@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 from typing import NamedTuple
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.gates.find import gates_of
 
@@ -113,7 +115,9 @@ def vectors(
     """
     graph = labelling.graph
     sources = gates_of(graph)
-    names = {sources[n].layer: n for n in closed if n not in graph.groups}
+    names: IdentityDict[keras.Operation, str] = IdentityDict(
+        (sources[n].layer, n) for n in closed if n not in graph.groups
+    )
     found = []
     for step in labelling.steps:
         units = step.flow.roles.get("channel")

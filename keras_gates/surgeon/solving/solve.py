@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes import decide
@@ -21,6 +20,10 @@ from keras_gates.surgeon.rules.reach import VALUES
 from keras_gates.surgeon.solving.round_to import reopened
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import keras
+
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.gates.groups import Group
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.passes.fold import Folds
     from keras_gates.surgeon.passes.label import Labelling
     from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.passes.label import StepKey
     from keras_gates.surgeon.rules.known import Known
     from keras_gates.surgeon.rules.source import Source
 
@@ -79,14 +83,14 @@ def solve(
         ValueError: an output would no longer depend on the inputs.
     """
     closed = {name: mask.copy() for name, mask in closed.items()}
-    decision, by_id = _settle(graph, closed, exact, check)
+    decision = _settle(graph, closed, exact, check)
     while round_to > 1:  # each round opens a gate at least
         opened = reopened(decision, closed, round_to)
         if opened is None:
             break
         closed = opened
-        decision, by_id = _settle(graph, closed, exact, check)
-    return Solution(graph, closed, decision, fold.fold(decision, by_id))
+        decision = _settle(graph, closed, exact, check)
+    return Solution(graph, closed, decision, fold.fold(decision))
 
 
 def _settle(
@@ -94,42 +98,42 @@ def _settle(
     closed: dict[str, NDArray[np.bool_]],
     exact: bool,
     check: bool = True,
-) -> tuple[Decision, dict[int, NDArray[np.bool_]]]:
+) -> Decision:
     """Decide, and do without the gathers that are not worth it."""
-    uncut: set[Any] = set()
+    uncut: frozenset[StepKey] = frozenset()
     gates = gates_of(graph)
     while True:
-        labelling = label(graph, frozenset(uncut))
-        by_id = by_id_of(graph, gates, closed)
-        values = constants(labelling, by_id, exact)
+        labelling = label(graph, uncut)
+        by_op = by_layer(graph, gates, closed)
+        values = constants(labelling, by_op, exact)
         if check and not uncut:
-            _check_outputs(labelling, values, by_id)
-        decision = decide.decide(labelling, values, exact, by_id)
+            _check_outputs(labelling, values, by_op)
+        decision = decide.decide(labelling, values, exact, by_op, uncut)
         poor = decide.poor_selections(decision) - uncut
         if not poor:
-            decision.uncut = frozenset(uncut)
-            return decision, by_id
+            return decision
         uncut |= poor
 
 
-def by_id_of(
+def by_layer(
     graph: Graph,
-    gates: dict[str, Group | Source],
-    closed: dict[str, NDArray[np.bool_]],
-) -> dict[int, NDArray[np.bool_]]:
-    """The closed factors by the id of what is in the graph for them."""
-    own = {
-        id(gates[name].layer): mask
+    gates: Mapping[str, Group | Source],
+    closed: Mapping[str, NDArray[np.bool_]],
+) -> IdentityDict[keras.Operation, NDArray[np.bool_]]:
+    """The closed factors by what is in the graph for them."""
+    own: IdentityDict[keras.Operation, NDArray[np.bool_]] = IdentityDict(
+        (gates[name].layer, mask)
         for name, mask in closed.items()
         if name not in graph.groups
-    }
-    return own | groups.masks(graph, closed)
+    )
+    own.update(groups.masks(graph, closed))
+    return own
 
 
 def _check_outputs(
     labelling: Labelling,
     values: dict[Tensor, Known],
-    closed: dict[int, NDArray[np.bool_]],
+    closed: IdentityDict[keras.Operation, NDArray[np.bool_]],
 ) -> None:
     """Refuse to make an output constant, and name the gates that would.
 
@@ -179,7 +183,7 @@ def _culprits(
     labelling: Labelling,
     varying: set[Tensor],
     tensor: Tensor,
-    closed: dict[int, NDArray[np.bool_]],
+    closed: IdentityDict[keras.Operation, NDArray[np.bool_]],
 ) -> dict[str, Step]:
     """The closed gates at which the paths to `tensor` end, by path."""
     producer = {t: s for s in labelling.steps for t in s.outputs}
@@ -190,7 +194,7 @@ def _culprits(
         if step is None or tensor in seen or tensor in varying:
             continue
         seen.add(tensor)
-        shut = closed.get(id(step.call.op)) if step.position is None else None
+        shut = closed.get(step.call.op) if step.position is None else None
         if shut is not None and shut.any() and step.inputs[0] in varying:
             found[step.path] = step
             continue

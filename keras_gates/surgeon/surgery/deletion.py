@@ -14,6 +14,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.rebuild import rebuild
 from keras_gates.surgeon.gates import expand
@@ -71,11 +72,29 @@ def delete(model: keras.Model, wanted: dict[str, Wanted]) -> keras.Model:
         along[own] |= wanted[path].tied
     _check_readers(labelling, gone, asked)
     _check_ties(labelling, gone, asked, along)
-    decision = Decision(labelling, {}, kept=~gone)
+    decision = _decision(labelling, ~gone)
     _check_left(decision)
-    decision.present = set(labelling.steps)
-    decision.called = {s for step in labelling.steps for s in step.call.scopes}
-    return rebuild(graph, decision, fold.fold(decision, {}))
+    return rebuild(graph, decision, fold.fold(decision))
+
+
+def _decision(labelling: Labelling, kept: NDArray[np.bool_]) -> Decision:
+    """Every step is there, and nothing is known, read or left out."""
+    scopes = {scope for step in labelling.steps for scope in step.call.scopes}
+    return Decision(
+        labelling=labelling,
+        values={},
+        exact=True,
+        closed=IdentityDict(),
+        uncut=frozenset(),
+        absorbable_by_layer=IdentityDict(),
+        kept=kept,
+        present=frozenset(labelling.steps),
+        called=frozenset(scopes),
+        dropped={},
+        demand={},
+        reads=(),
+        recalls=(),
+    )
 
 
 def _step(labelling: Labelling, path: str) -> Step:
@@ -137,7 +156,7 @@ def _check_readers(
     names = ", ".join(map(repr, asked))
     reasons = [
         reason
-        for ids, reason in labelling.units.pins
+        for ids, reason, _ in labelling.pinned
         if gone[classes[ids]].any() and reason not in _NO_MATTER
     ]
     if gone[classes[lb.FIXED]]:

@@ -203,7 +203,7 @@ class _Places:
         graphs = [self.graph, *self.graph.nested()]
         for site in [site for each in graphs for site in each.sites]:
             for number, virtual in site.behind.items():
-                mask = closed[id(virtual.op)]
+                mask = closed[virtual.op]
                 if mask.any():
                     factors = np.where(mask, 0.0, 1.0)
                     each = Mask(factors, virtual.op.axis)
@@ -222,7 +222,7 @@ class _Places:
         for name, mask in masks.items():
             closed[found.groups[name].units[mask]] = True
         for step in labelling.steps:
-            if id(step.call.op) not in self.graph.loops:
+            if step.call.op not in self.graph.loops:
                 continue
             rows = closed[labelling.classes[step.flow.roles["out"]]]
             if not rows.any():

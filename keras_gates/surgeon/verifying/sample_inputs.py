@@ -258,4 +258,5 @@ def _taken(call: Call, tensor: Tensor) -> int | None:
     if source is tensor:
         return None
     shape, axis = tuple(source.shape), call.op.axis
-    return math.prod(shape) if axis is None else shape[axis]
+    size: int | None = math.prod(shape) if axis is None else shape[axis]
+    return size

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import keras
 
+from keras_gates.graphs.readers import sole_successor
 from keras_gates.surgeon.rules import rule_of
 
 if TYPE_CHECKING:
@@ -54,15 +55,8 @@ def entry_of(graph: Graph, call: Call) -> Call:
 
 def _sole_reader(graph: Graph, call: Call) -> Call | None:
     """The one call that reads what `call` gives, in the same model."""
-    if len(call.outputs) != 1:
-        return None
-    tensor = call.outputs[0]
-    if len(tensor.consumers) != 1 or tensor in graph.outputs:
-        return None
-    after = tensor.consumers[0]
-    inside = after.scopes == call.scopes
-    alone = after.inputs == [tensor] and len(after.outputs) == 1
-    return after if inside and alone else None
+    after = sole_successor(graph, call)
+    return after if after and after.scopes == call.scopes else None
 
 
 def is_activation(call: Call) -> bool:

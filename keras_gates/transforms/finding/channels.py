@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs.readers import sole_successor
 from keras_gates.layers import FilterGate
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.gates import groups
@@ -186,12 +187,12 @@ def _passes_factors(call: Call) -> bool:
 
 def _pinned(labelling: Labelling) -> dict[int, str]:
     """Class -> why its units must stay."""
-    classes, units = labelling.classes, labelling.units
+    classes = labelling.classes
     found = {}
-    for (ids, reason), owner in zip(units.pins, units.owners, strict=True):
-        if owner is not None:
-            name = type(owner.op).__name__
-            reason = f"'{owner.path}' ({name}) keeps it whole: {reason}"
+    for ids, reason, call in labelling.pinned:
+        if call is not None:
+            name = type(call.op).__name__
+            reason = f"'{call.path}' ({name}) keeps it whole: {reason}"
         found |= dict.fromkeys(map(int, np.unique(classes[ids])), reason)
     return found
 
@@ -221,15 +222,13 @@ def _behind_moves(
 
 def _moved_or_treated(graph: Graph, call: Call) -> Call | None:
     """What alone reads a call's output, and moves or treats its channels."""
-    (tensor, *more) = call.outputs
-    if more or len(tensor.consumers) != 1 or tensor in graph.outputs:
+    after = sole_successor(graph, call)
+    if after is None:
         return None
-    (after,) = tensor.consumers
-    alone = after.inputs == [tensor] and len(after.outputs) == 1
     once = len(after.site.calls) == 1 or after.scopes == call.scopes
     fits = isinstance(after.op, chains.NORMS) or chains.is_activation(after)
     fits = fits or rule_of(after).moves
-    return after if alone and once and fits else None
+    return after if once and fits else None
 
 
 def _has_factor_each(labelling: Labelling, call: Call) -> bool:

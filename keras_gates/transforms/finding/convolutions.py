@@ -9,12 +9,12 @@ from typing import Any
 import keras
 from keras import layers
 
+from keras_gates import _tables
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs import patterns
 from keras_gates.graphs.configs import config_of
 from keras_gates.layers import stock
 from keras_gates.layers.resconv.res_conv import ResConv
-from keras_gates.stats import tables
 from keras_gates.transforms.fusing.wiring import Wiring
 from keras_gates.transforms.fusing.wiring import shared_layers
 
@@ -84,7 +84,7 @@ class Convolutions:
             for x in self.found
         ]
         head = ("name", "layer", "with", "shortcut", "left out because")
-        return f"Model '{self.model}'\n\n{tables.text(head, rows)}"
+        return f"Model '{self.model}'\n\n{_tables.text(head, rows)}"
 
 
 def find_convolutions(

@@ -11,7 +11,8 @@ from keras import layers
 
 from keras_gates.graphs import graph as gr
 from keras_gates.layers import Gate
-from keras_gates.surgeon.rules.rule import channel_axis
+from keras_gates.surgeon.gates.added_shortcuts import added_calls
+from keras_gates.surgeon.rules.rule import common_channel_axis
 from keras_gates.transforms.finding import chains
 from keras_gates.transforms.finding import regions
 from keras_gates.transforms.gating import shortcuts
@@ -25,8 +26,6 @@ if TYPE_CHECKING:
 MISMATCH = ("project", "skip")
 # Why a piece gets no gate under mismatch="skip".
 SKIPPED = "its shortcut would need"
-# Names of the layers that transforms add, which are no layers to be gated.
-ADDED = (shortcuts.ADD, shortcuts.PROJECT)
 
 
 @dataclasses.dataclass(eq=False)
@@ -92,10 +91,12 @@ class Finder:
         self.shapes = shapes
         self.mismatch = mismatch
         self.order = {call: n for n, call in enumerate(graph.calls)}
+        # What transforms add is no layer, and no join, to be gated.
+        self._added = added_calls(graph)
         self.joins = [
             join
             for join in regions.find_joins(graph)
-            if not join.call.op.name.endswith(ADDED)
+            if join.call not in self._added
         ]
 
     def layers(self, position: str = "activation") -> list[Piece]:
@@ -107,7 +108,7 @@ class Finder:
         return list(found.values())
 
     def _is_layer(self, call: Call) -> Any:
-        own = not call.op.name.endswith(ADDED)
+        own = call not in self._added
         single = len(call.inputs) == len(call.outputs) == 1
         return own and single and regions.has_kernel(call)
 
@@ -193,13 +194,22 @@ class Finder:
                 piece.reason = "it makes an output of the model"
             elif outside is not None:
                 piece.reason = _leaks(outside)
-            gated = any(_is_gate(c, piece.kind) for c in tensor.consumers)
+            gated = any(self._is_gate(c, piece.kind) for c in tensor.consumers)
         else:
             tensors = [call.inputs[i] for call, i in piece.operands]
-            gated = any(_is_gate(t.producer, piece.kind) for t in tensors)
+            gated = any(self._is_gate(t.producer, piece.kind) for t in tensors)
         if gated:
             piece.reason = "it has a gate already"
         return piece
+
+    def _is_gate(self, call: Call | None, kind: str) -> bool:
+        """Whether a call is a gate, or leads to one by an added subtraction."""
+        if call is None:
+            return False
+        if call in self._added and isinstance(call.op, layers.Subtract):
+            readers = call.outputs[0].consumers
+            return any(self._is_gate(c, kind) for c in readers)
+        return isinstance(call.op, Gate) and call.op.kind == kind
 
 
 def _why_not(join: regions.Join, operand: regions.Operand) -> str:
@@ -217,21 +227,11 @@ def _leaks(tensor: Any) -> Any:
     return f"the output of '{tensor.producer.path}' is read elsewhere, too"
 
 
-def _is_gate(call: Call, kind: str) -> Any:
-    """Whether a call is a gate, or leads to one by an added subtraction."""
-    if call is None:
-        return False
-    if call.op.name.endswith(shortcuts.SUBTRACT):
-        return any(_is_gate(c, kind) for c in call.outputs[0].consumers)
-    return isinstance(call.op, Gate) and call.op.kind == kind
-
-
 def _channels(piece: Any, ends: Any) -> Any:
     """The axis of the channels of what goes in and what comes out."""
     if isinstance(piece.last.op, layers.Concatenate):
         return piece.last.op.axis
-    laid = [c.op for c in piece.calls if hasattr(c.op, "data_format")]
-    return channel_axis(laid[0] if laid else None, len(ends[0].shape))
+    return common_channel_axis(piece.calls, len(ends[0].shape))
 
 
 def _costs_as_much(call: Call, shortcut: Shortcut | None) -> bool:

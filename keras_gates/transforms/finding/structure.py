@@ -8,9 +8,9 @@ from typing import Any
 
 import keras
 
+from keras_gates import _tables
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.shapes import shapes_of
-from keras_gates.stats import tables
 from keras_gates.transforms.finding.chains import POSITIONS
 from keras_gates.transforms.finding.channels import Channels
 from keras_gates.transforms.finding.channels import find_channels
@@ -53,7 +53,7 @@ class Structure:
             for x in getattr(self, kind)
         ]
         head = ("kind", "name", "where the gate goes", "not gated because")
-        return f"Model '{self.model}'\n\n{tables.text(head, rows)}"
+        return f"Model '{self.model}'\n\n{_tables.text(head, rows)}"
 
 
 def find_structure(

@@ -15,7 +15,7 @@ from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers import FilterGate
 from keras_gates.surgeon.passes.label import label
-from keras_gates.surgeon.rules.rule import channel_axis
+from keras_gates.surgeon.rules.rule import common_channel_axis
 from keras_gates.surgeon.solving.bars import few
 from keras_gates.transforms.finding.channels import find_channels
 from keras_gates.transforms.gating.piece_gates import dtype_of
@@ -159,8 +159,7 @@ def _input_gates(
         name = names.free(f"{kt.name}_filter_gate")
         readers = tensor.consumers
         flat = len(readers) == 1 and isinstance(readers[0].op, layers.Flatten)
-        laid = [c.op for c in readers if hasattr(c.op, "data_format")]
-        axis = channel_axis(laid[0] if laid else None, len(tensor.shape))
+        axis = common_channel_axis(readers, len(tensor.shape))
         axis = axis if axis == 1 and len(tensor.shape) > 2 else -1
         gate = FilterGate(axis=-1 if flat else axis, name=name, **arguments)
         if flat:

@@ -184,6 +184,7 @@ def bypass(
             `gate(x - shortcut) + shortcut`, which is x at a gate of one.
     """
     dtype = gate.dtype_policy
+    gate.added_shortcut = True
     if start == "same":
         minus = layers.Subtract(name=gate.name + SUBTRACT, dtype=dtype)
         x = minus([x, shortcut])

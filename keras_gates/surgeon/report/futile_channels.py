@@ -1,0 +1,298 @@
+"""Why closed channels remove nothing, and what to do about it."""
+
+from __future__ import annotations
+
+import collections
+import functools
+from typing import TYPE_CHECKING
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_gates.surgeon.gates import expand
+from keras_gates.surgeon.gates.find import gates_of
+from keras_gates.surgeon.report.futile_factors import Futile
+from keras_gates.surgeon.rules.virtual import VirtualGate
+from keras_gates.surgeon.solving import removable
+from keras_gates.surgeon.solving import round_to
+from keras_gates.surgeon.solving import solve
+from keras_gates.surgeon.solving.bars import Bars
+from keras_gates.surgeon.solving.bars import Cause
+from keras_gates.surgeon.solving.bars import few
+from keras_gates.surgeon.solving.bars import remedies
+from keras_gates.surgeon.solving.bars import sizes
+
+if TYPE_CHECKING:
+    from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.solving.solve import Solution
+
+_BY_SCORES = (
+    "Close its units by scores instead (keras_gates.surgeon.score): those go "
+    "with their feedback."
+)
+_NO_FEEDBACK = (
+    "A gate behind the layer does not stop the feedback: gate other layers."
+)
+
+_WHOLE = "what the gate is on is kept whole"
+_BEHIND = "Put the gate right behind the layer that makes its channels."
+
+
+class Answer(NamedTuple):
+    """What is said of closed channels that stay.
+
+    Attributes:
+        why: what keeps them, to follow a colon.
+        remedy: what to do about it, as sentences.
+    """
+
+    why: str
+    remedy: str
+
+
+class Finder:
+    """Finds the reasons of the factors in `vain`, and the remedies."""
+
+    def __init__(
+        self, solution: Solution, vain: dict[str, NDArray[np.bool_]]
+    ) -> None:
+        self.solution, self.vain = solution, vain
+        self.decision, self.labelling = solution.decision, solution.labelling
+        self.bars = Bars(self.decision)
+        self.sizes = sizes(self.labelling)
+        self._hard = self.bars.certain()
+        # By the name of a gate: the steps that close its channels, and for
+        # each the places among its factors and the classes, `(channels,)`.
+        self.steps: dict[str, list[Step]] = collections.defaultdict(list)
+        self._at: dict[str, list[tuple[NDArray[np.intp], NDArray[np.intp]]]]
+        self._at = collections.defaultdict(list)
+        for name, step, at, classes in removable.places(solution):
+            self.steps[name].append(step)
+            self._at[name].append((at, classes))
+
+    def of(self, name: str) -> list[Futile]:
+        """The `Futile`s of one gate: one for each reason."""
+        pairs = self._at[name] or [(np.zeros(0, int), np.zeros(0, int))]
+        at = np.concatenate([places for places, _ in pairs])
+        classes = np.concatenate([own for _, own in pairs])
+        wanted = self.vain[name].reshape(-1)[at]
+        at, classes = at[wanted], classes[wanted]
+        hard = self._hard[classes]
+        found = []
+        for part, say in ((hard, self._certain), (~hard, self._open)):
+            if part.any():
+                own = np.unique(classes[part])
+                why, remedy = say(name, own)
+                found.append(self._futile(name, at[part], own, why, remedy))
+        return found
+
+    def _futile(
+        self,
+        name: str,
+        at: NDArray[np.intp],
+        classes: NDArray[np.intp],
+        why: str,
+        remedy: str,
+    ) -> Futile:
+        closed = int(self.solution.closed[name].sum())
+        weight = int(self.sizes[classes].sum())
+        count = len(np.unique(at))
+        return Futile(name, count, closed, False, why, remedy, weight)
+
+    def _certain(self, name: str, classes: NDArray[np.intp]) -> Answer:
+        """Why these stay whatever else is closed."""
+        bars = self.bars.of(classes)
+        causes = {bar.cause for bar in bars}
+        soft = causes & {Cause.TOGETHER, Cause.FEEDBACK}
+        loose = bool(soft) and name in self._loose
+        hints = remedies(bars, loose)
+        if Cause.FEEDBACK in causes and name not in self.solution.graph.groups:
+            names = {b.layer for b in bars if b.cause == Cause.FEEDBACK}
+            if names & self._scorable:
+                hints.insert(0, _BY_SCORES)
+            elif not loose:
+                hints.append(_NO_FEEDBACK)
+        why = few([str(bar) for bar in bars], "; ")
+        return Answer(why, " ".join(hints))
+
+    @functools.cached_property
+    def _loose(self) -> set[str]:
+        """The gates for which `exact=False` helps."""
+        if not self.decision.exact:
+            return set()
+        graph, closed = self.solution.graph, self.solution.closed
+        other = solve.solve(graph, closed, exact=False, check=False)
+        left = removable.in_vain(other)
+        return {n for n, mask in self.vain.items() if (mask & ~left[n]).any()}
+
+    @functools.cached_property
+    def _scorable(self) -> set[str]:
+        """The groups of channels that scores can remove."""
+        model = self.solution.graph.model
+        try:
+            exact = self.decision.exact
+            return set(
+                removable.offered(expand.read(model), model, exact).groups
+            )
+        except ValueError:
+            return set()
+
+    def _open(self, name: str, classes: NDArray[np.intp]) -> Answer:
+        """Where else these channels are made or read, and left open."""
+        join, read = self._join(classes), classes
+        classes = self._across_gathers(classes)
+        if self._left_open(name, name, classes):
+            return Answer(
+                f"channels that '{name}' leaves open are coupled to them, and "
+                "go only with them",
+                "Close coupled channels together.",
+            )
+        gates = [
+            other
+            for other in self._gates(classes)
+            if other != name and self._left_open(other, name, classes)
+        ]
+        others, again = self._makers(name, classes)
+        if again:
+            return Answer(
+                f"{_quoted(again)} makes them in other calls, too, where they "
+                "are open",
+                "Close the same channels at each of its calls.",
+            )
+        if gates or others:
+            leave = "leaves" if len(gates) == 1 else "leave"
+            what = f"that {_quoted(gates)} {leave} open"
+            if not gates:
+                what = f"of {_quoted(others)}, which no gate closes"
+            what = f"channels {what}"
+            tie = (
+                "they are tied to" if join is None else f"'{join}' ties them to"
+            )
+            both = "Close the same channels there, or put" if gates else "Put"
+            place = "on all of them" if join is None else f"after '{join}'"
+            return Answer(f"{tie} {what}", f"{both} one gate {place} instead.")
+        return self._read(name, read)
+
+    def _across_gathers(self, classes: NDArray[np.intp]) -> NDArray[np.intp]:
+        """The same with what gathers make of them, and pick them from."""
+        found = np.zeros(len(self.labelling.classes), bool)
+        found[classes] = True
+        links = round_to.selections(self.labelling)
+        for above, below in links:
+            found[below[found[above] & self.decision.kept[below]]] = True
+        for above, below in reversed(links):
+            found[above[found[below]]] = True
+        return np.flatnonzero(found)
+
+    def _read(self, name: str, classes: NDArray[np.intp]) -> Answer:
+        """Who reads these channels, which all is closed of that makes them."""
+        bars = self.bars.of(classes)
+        why = few([str(bar) for bar in bars], "; ")
+        if Cause.CONSTANT in {bar.cause for bar in bars}:
+            return Answer(
+                why, "Pass exact=False, or put the gate right before it."
+            )
+        uncut = self.decision.uncut
+        if any((step.key[0], 0) in uncut for step in self.steps[name]):
+            why += "; a gather of the others would cost more than it saves"
+        return Answer(why, "Put the gate before all that reads the channels.")
+
+    def _gates(self, classes: NDArray[np.intp]) -> list[str]:
+        """The gates of the model that have any of these channels."""
+        found: dict[str, None] = {}
+        for step in self.labelling.steps:
+            ids = step.flow.roles.get("channel")
+            if ids is None or not step.is_gate or step.position is not None:
+                continue
+            if isinstance(step.call.op, VirtualGate):
+                continue
+            if np.isin(self.labelling.classes[ids], classes).any():
+                found[step.path] = None
+        return list(found)
+
+    def _left_open(
+        self, other: str, name: str, classes: NDArray[np.intp]
+    ) -> bool:
+        """Whether a gate has open factors on any of these channels."""
+        shut = self.solution.closed.get(other)
+        for step in self.labelling.steps:
+            ids = step.flow.roles.get("channel")
+            if ids is None or step.path != other or not step.is_gate:
+                continue
+            here = np.isin(self.labelling.classes[ids], classes)
+            if shut is None or (here & ~shut.reshape(-1)).any():
+                return bool(here.any())
+        return False
+
+    def _makers(
+        self, name: str, classes: NDArray[np.intp]
+    ) -> tuple[list[str], list[str]]:
+        """Layers that make them too, and those of other calls.
+
+        That is: not those whose output goes through the gate alone.
+        """
+        above = self._above(name)
+        ops = {id(step.call.op) for step in above}
+        others: dict[str, None] = {}
+        again: dict[str, None] = {}
+        for step in self.labelling.steps:
+            ids = step.flow.roles.get("out")
+            if ids is None or step in above:
+                continue
+            if np.isin(self.labelling.classes[ids], classes).any():
+                found = again if id(step.call.op) in ops else others
+                found[step.path] = None
+        return list(others), list(again)
+
+    def _above(self, name: str) -> set[Step]:
+        """The steps that lead to a gate, down to where channels are made."""
+        producer = {t: s for s in self.labelling.steps for t in s.outputs}
+        todo = [t for step in self.steps[name] for t in step.inputs]
+        found: set[Step] = set()
+        while todo:
+            step = producer.get(todo.pop())
+            if step is None or step in found:
+                continue
+            found.add(step)
+            if not step.flow.mixes or "out" not in step.flow.roles:
+                todo.extend(step.inputs)
+        return found
+
+    def _join(self, classes: NDArray[np.intp]) -> str | None:
+        """The operation that ties these channels to others, or None."""
+        for step in self.labelling.steps:
+            if not step.rule.merging or len(step.inputs) < 2:
+                continue
+            labels = self.labelling.classes[step.flow.labels[0]]
+            if np.isin(labels, classes).any():
+                return step.path
+        return None
+
+
+def not_followed(solution: Solution) -> list[Futile]:
+    """Closed channels of gates that stand where none can be followed."""
+    found: list[Futile] = []
+    sources = gates_of(solution.graph)
+    for name, mask in solution.closed.items():
+        if not mask.ndim or not mask.any() or name in solution.graph.groups:
+            continue
+        layer = sources[name].layer
+        steps = [
+            step
+            for step in solution.labelling.steps
+            if step.call.op is layer and step.is_gate
+        ]
+        followed = any("channel" in step.flow.roles for step in steps)
+        present = solution.decision.present
+        if followed or not any(step in present for step in steps):
+            continue
+        reasons = [s.flow.reason for s in steps if s.flow.reason]
+        why = f"'{name}' keeps them whole: {reasons[0]}" if reasons else _WHOLE
+        count = int(mask.sum())
+        found.append(Futile(name, count, count, False, why, _BEHIND, 0))
+    return found
+
+
+def _quoted(names: list[str]) -> str:
+    return few([f"'{name}'" for name in names])

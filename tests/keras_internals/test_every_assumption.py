@@ -1,0 +1,45 @@
+"""Each name of private.py says what it assumes, and has a test of its own."""
+
+import ast
+import pathlib
+
+import pytest
+
+HERE = pathlib.Path(__file__).resolve().parent
+SOURCE = HERE.parents[1] / "keras_gates" / "graphs" / "private.py"
+LINES = SOURCE.read_text("utf-8").splitlines()
+DEFINED = (ast.FunctionDef, ast.ClassDef)
+
+
+def names():
+    """`{public name: its documentation}`."""
+    found = {}
+    for node in ast.parse(SOURCE.read_text("utf-8")).body:
+        if isinstance(node, DEFINED):
+            found[node.name] = ast.get_docstring(node) or ""
+        elif isinstance(node, (ast.Assign, ast.AnnAssign)):
+            first = node.lineno - 1
+            while LINES[first - 1].startswith("#"):
+                first -= 1
+            target = getattr(node, "target", None) or node.targets[0]
+            found[target.id] = "\n".join(LINES[first : node.lineno])
+    return {name: text for name, text in found.items() if name[0] != "_"}
+
+
+def covered():
+    return {
+        node.name
+        for path in HERE.glob("test_*.py")
+        for node in ast.parse(path.read_text("utf-8")).body
+        if isinstance(node, ast.FunctionDef)
+    }
+
+
+@pytest.mark.parametrize("name", names())
+def test_it_has_a_test(name):
+    assert f"test_{name}" in covered()
+
+
+@pytest.mark.parametrize("name", names())
+def test_it_says_what_it_assumes(name):
+    assert "Assumes: " in names()[name] or name == "Unwrapped"
