@@ -21,8 +21,10 @@ def network():
     return zoo.inception(((6, 4), 5, (4, 6)), SMALL_IMAGE)
 
 
-def gated_network(**options):
-    return insert_gates(network(), layers=True, blocks=True, **options)
+def gated_network(start="residual", **options):
+    """With the paper's shortcuts, which count for something."""
+    options = {"layers": True, "blocks": True, "start": start, **options}
+    return insert_gates(network(), **options)
 
 
 def test_listed():
@@ -117,7 +119,7 @@ def test_dropped_exactly_where_nothing_is_lost():
     """Inserted with "same" and at one, a shortcut counts for nothing."""
     source = helpers.randomize(network())
     x = helpers.inputs_for(source)
-    gated = insert_gates(source, layers=True, blocks=True, start="same")
+    gated = insert_gates(source, layers=True, blocks=True)
     bare = drop_shortcuts(gated, T)
     assert added_shortcuts(bare) == []
     assert len(helpers.gates_of(bare)) == len(helpers.gates_of(gated))
@@ -143,7 +145,7 @@ def test_closed_gates_keep_theirs(start):
 
 def test_residual_ones_change_the_function():
     source = zoo.plain_resnet(8, SMALL_IMAGE)
-    gated = insert_gates(source, layers=True, mismatch="skip")
+    gated = insert_gates(source, layers=True, mismatch="skip", start="residual")
     helpers.randomize(gated, closed="ones")
     bare = drop_shortcuts(gated, T)
     x = helpers.inputs_for(gated)
@@ -201,7 +203,7 @@ def test_the_plan_tells_what_is_dropped():
 
 def test_thresholds_are_those_of_the_whole_model():
     """A budget is met before the shortcuts go, not after."""
-    gated = insert_gates(network(), filters=True, layers=True)
+    gated = insert_gates(network(), filters=True, layers=True, start="residual")
     helpers.randomize(gated, closed="half")
     budget = kg.Budget(macs=0.6)
     plan = kg.surgeon.plan(gated, budget)

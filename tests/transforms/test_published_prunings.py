@@ -43,7 +43,7 @@ def vgg16(names, channels=3):
     """Layer pruning without shortcuts where the shape changes."""
     model = zoo.vgg16((32, 32, channels))
     spec = {"exclude": "fc1"}
-    gated = insert_gates(model, layers=spec, mismatch="skip")
+    gated = insert_gates(model, layers=spec, mismatch="skip", start="residual")
     gates = [x for x in gated.layers if hasattr(x, "kind")]
     assert len(gates) == 9
     shut(gated, "layer", names)

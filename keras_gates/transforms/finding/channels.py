@@ -94,7 +94,9 @@ def find_channels(
     # The units of all tensors so far, and the ids of what made them.
     seen, makers = {lb.FIXED}, set[int]()
     for step in labelling.steps:
-        made = {u for labels in step.flow.labels for u in labels.ravel()} - seen
+        made = {
+            u for labels in step.flow.labels for u in labels.ravel().tolist()
+        } - seen
         seen |= made
         if step.position is not None or not has_kernel(step.call):
             continue
@@ -188,7 +190,7 @@ def _passes_factors(call: Call) -> bool:
 def _pinned(labelling: Labelling) -> dict[int, str]:
     """Class -> why its units must stay."""
     classes = labelling.classes
-    found = {}
+    found: dict[int, str] = {}
     for ids, reason, call in labelling.pinned:
         if call is not None:
             name = type(call.op).__name__

@@ -118,9 +118,10 @@ def _picked(labelling: Labelling) -> list[tuple[int, int]]:
     """
     pairs: dict[tuple[int, int], None] = {}
     for step in reversed(labelling.steps):
-        if step.position is not None:
+        picked = step.flow.sources[0][0] if step.position is not None else None
+        if isinstance(picked, np.ndarray):
             labels = labelling.labels[step.inputs[0]].ravel()
-            above = labelling.classes[labels[step.flow.sources[0][0].ravel()]]
+            above = labelling.classes[labels[picked.ravel()]]
             below = labelling.classes[step.flow.labels[0].ravel()]
             both = zip(above.tolist(), below.tolist(), strict=True)
             pairs.update(dict.fromkeys(both))
