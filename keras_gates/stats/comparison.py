@@ -82,7 +82,7 @@ class Comparison:
         }
 
     def __str__(self) -> str:
-        rows: list[tuple[object, ...]] = [
+        rows: list[tuple[_tables.Cell, ...]] = [
             (x.name, *x.params, *x.macs) for x in self.layers
         ]
         a, b = self.before, self.after

@@ -192,7 +192,7 @@ class Finder:
                 why, "Pass exact=False, or put the gate right before it."
             )
         uncut = self.decision.uncut
-        if any((step.key[0], 0) in uncut for step in self.steps[name]):
+        if any(StepKey(s.site, 0) in uncut for s in self.steps[name]):
             why += "; a gather of the others would cost more than it saves"
         return Answer(why, "Put the gate before all that reads the channels.")
 

@@ -79,9 +79,15 @@ class _Plan(Protocol):
     """What `text` reads of a `Plan`."""
 
     model: keras.Model
-    rows: list[Row]
-    notes: list[str]
-    options: Any
+
+    @property
+    def rows(self) -> list[Row]: ...
+
+    @property
+    def notes(self) -> list[str]: ...
+
+    @property
+    def options(self) -> Any: ...
 
     @property
     def params(self) -> tuple[int, int]: ...

@@ -251,9 +251,10 @@ class _Places:
             shape = call.outputs[0].shape
             axis = rule_of(call).channels(call, "out", len(shape))
             at = self.graph.groups[call.path].channels[mask]
-            if origin is None or at.max(initial=0) >= (shape[axis] or 0):
+            width = shape[axis] or 0
+            if origin is None or at.max(initial=0) >= width:
                 continue
-            factors = np.ones(shape[axis])
+            factors = np.ones(width)
             factors[at] = 0.0
             node, number = origin
             outputs = layers.setdefault(node, {})

@@ -120,17 +120,19 @@ def _shifted(
     groups: int,
     biased: bool = False,
 ) -> Linear:
-    pads = window.pads
-    placed = None not in pads
+    pads = [pad for pad in window.pads if pad is not None]
+    placed = len(pads) == len(window.pads)
     return linear.Linear(
         kernel,
         bias,
         groups,
         window.strides,
-        tuple(-pad[0] for pad in pads) if placed else (0,) * len(pads),
+        tuple(-before for before, _ in pads)
+        if placed
+        else (0,) * len(window.pads),
         window.dilation,
         biased,
-        not placed or any(map(any, pads)),
+        not placed or any(any(pad) for pad in pads),
         placed,
     )
 
@@ -185,7 +187,7 @@ def _rescaling(site: Site, rank: int, axis: int) -> Linear | None:
 def _pool(site: Site, rank: int, axis: int) -> Linear | None:
     window = _window(site, rank, axis)
     # The "same" of a pooling is no sum of zeros: see `zero_padded_pool`.
-    if window is None or None in window.pads or any(map(any, window.pads)):
+    if window is None or any(pad is None or any(pad) for pad in window.pads):
         return None
     channels = site.node.input_tensors[0].shape[axis]
     shape = (*window.kernel, 1, channels)
