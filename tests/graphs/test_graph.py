@@ -60,7 +60,7 @@ def test_the_tensors_of_a_functional_model():
     assert graph.outputs[0].consumers == []
     assert norm.argument("training") is False
     assert norm.argument("inputs") is conv.outputs[0]
-    assert norm.argument("mask", "none") == "none"
+    assert norm.argument("no such argument", "none") == "none"
     assert add.args == ([conv.outputs[0], norm.outputs[0]],)
 
 
@@ -181,7 +181,7 @@ def test_replace():
     gr.replace(graph, conv.outputs[0], new)
     assert norm.inputs == [new] and norm.args == (new,)
     assert add.inputs == [new, norm.outputs[0]]
-    assert norm.kwargs == {"training": False}
+    assert norm.kwargs["training"] is False
 
 
 @pytest.mark.parametrize(
