@@ -148,9 +148,9 @@ class Plan:
                 "plan was made, so that it no longer removes what it says. "
                 "Make a new plan."
             )
-        return self._built(solution, keep_optimizer)
+        return self.built_from(solution, keep_optimizer)
 
-    def _built(self, solution: Solution, keep_optimizer: bool) -> keras.Model:
+    def built_from(self, solution: Solution, keep_optimizer: bool) -> keras.Model:
         """The pruned model, from a solution for the weights as they are."""
         if keep_optimizer:
             if self.options.drop_shortcuts:
@@ -399,4 +399,4 @@ def prune(
     options = Options(exact, round_to, drop_shortcuts)
     found, solution = _solved(model, thresholds, scores, keep_at_least, options)
     futile.warn(solution, model.name)
-    return found._built(solution, keep_optimizer)
+    return found.built_from(solution, keep_optimizer)
