@@ -150,7 +150,9 @@ class Plan:
             )
         return self.built_from(solution, keep_optimizer)
 
-    def built_from(self, solution: Solution, keep_optimizer: bool) -> keras.Model:
+    def built_from(
+        self, solution: Solution, keep_optimizer: bool
+    ) -> keras.Model:
         """The pruned model, from a solution for the weights as they are."""
         if keep_optimizer:
             if self.options.drop_shortcuts:

@@ -158,7 +158,7 @@ def _score(graph: Graph, scores: Scores, exact: bool) -> None:
         gate = own.get(name)
         # A layer of stripes may also head a group: a vector is for that.
         if gate is not None and np.ndim(values) == len(gate.shape):
-            graph.scores[name] = groups.scored(name, gate, values).scores
+            graph.scores[name] = groups.scored(name, gate, values).values()
         else:
             rest[name] = values
     if rest:

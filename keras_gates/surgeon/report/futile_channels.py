@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates.find import gates_of
+from keras_gates.surgeon.passes.label import StepKey
 from keras_gates.surgeon.report.futile_factors import Futile
 from keras_gates.surgeon.rules.virtual import VirtualGate
 from keras_gates.surgeon.solving import removable

@@ -186,7 +186,7 @@ def _open(
     if op.stripes is not None:
         kept: NDArray[np.bool_] = op.stripes.kept
     else:
-        kept = np.ones(tuple(op.skeleton.shape), np.bool_)
+        kept = np.ones((*op.kernel_size, op.filters), np.bool_)
     if shut is not None:
         kept = kept & ~shut
     return kept[..., index["out"]] if "out" in index else kept

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import Rule
 
@@ -46,4 +45,4 @@ def _is_plain(step: Step, exact: bool) -> bool:
         return True
     if rule.reading(call) == ALL:
         return exact or not rule.approximates(call)
-    return isinstance(rule, Linear) and len(step.inputs) == 1
+    return rule.linear and len(step.inputs) == 1
