@@ -35,7 +35,7 @@ CORE := $(wildcard tests/graphs tests/keras_internals tests/layers \
 LOWEST := $(shell sed -n 's/^ *keras>=\([0-9.]*\)$$/\1/p' setup.cfg)
 LOWEST_DIR := build/keras-$(LOWEST)
 LOWEST_CORE := tests/graphs tests/keras_internals \
-	$(addprefix tests/surgeon/test_,classes.py rewrite.py register.py)
+	tests/surgeon/rules/test_register.py
 
 .NOTPARALLEL:
 .DEFAULT_GOAL := help

@@ -16,7 +16,7 @@ from keras_gates.surgeon.rules.not_followed import NOT_FOLLOWED
 from tests import helpers
 from tests.surgeon.examples import behind
 from tests.surgeon.examples import front
-from tests.surgeon.test_rules import draw
+from tests.surgeon.rules.test_rules import draw
 
 MODULES = ("", ".nn", ".image", ".linalg", ".numpy")
 

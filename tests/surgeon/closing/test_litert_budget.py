@@ -11,7 +11,7 @@ import pytest
 import keras_gates as kg
 from tests import helpers
 
-PAGE = pathlib.Path(__file__).resolve().parents[2] / "docs/thresholds.md"
+PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs/thresholds.md"
 
 
 @pytest.mark.skipif(

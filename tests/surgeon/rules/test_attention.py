@@ -11,7 +11,7 @@ from tests import helpers
 from tests.surgeon.examples import behind
 from tests.surgeon.examples import find
 from tests.surgeon.examples import front
-from tests.surgeon.test_rules import draw
+from tests.surgeon.rules.test_rules import draw
 
 STEPS, WIDTH = 6, 8
 

@@ -13,9 +13,9 @@ from keras_gates.surgeon import plan
 from keras_gates.surgeon import prune
 from keras_gates.surgeon.closing import latency
 from tests import helpers
-from tests.surgeon.test_budget import convnet
-from tests.surgeon.test_budget import gated
-from tests.surgeon.test_budget import wide_chain
+from tests.surgeon.closing.test_budget import convnet
+from tests.surgeon.closing.test_budget import gated
+from tests.surgeon.closing.test_budget import wide_chain
 
 # Keras hands torch tensors to np.array, and `pytest.warns` sees it.
 pytestmark = pytest.mark.filterwarnings(

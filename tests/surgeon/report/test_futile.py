@@ -21,7 +21,7 @@ from tests import helpers
 from tests.surgeon import example_layers
 from tests.surgeon import small_models as sm
 from tests.surgeon.refusals import warned
-from tests.surgeon.test_rules import prepared
+from tests.surgeon.rules.test_rules import prepared
 
 T = helpers.THRESHOLD
 

@@ -10,7 +10,7 @@ import keras_gates as kg
 from tests import helpers
 from tests.surgeon.examples import behind
 from tests.surgeon.examples import front
-from tests.surgeon.test_rules import draw
+from tests.surgeon.rules.test_rules import draw
 
 STEPS, IMAGE = 3, (6, 6, 2)
 
