@@ -12,9 +12,9 @@ from keras import ops
 import keras_gates as kg
 from keras_gates import surgeon
 from tests import helpers
-from tests.surgeon import test_recurrent_scores as scored
 from tests.surgeon import walker
 from tests.surgeon import wide_judge
+from tests.surgeon.scores import test_recurrent_scores as scored
 
 
 def strange(x):
