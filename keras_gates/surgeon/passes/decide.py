@@ -22,6 +22,7 @@ from keras_gates.surgeon.passes.decision import AbsorbableInputs
 from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.passes.decision import Candidate
 from keras_gates.surgeon.passes.decision import Read
+from keras_gates.surgeon.passes.label import picks
 from keras_gates.surgeon.passes.liveness import backward
 from keras_gates.surgeon.rules import costs
 from keras_gates.surgeon.rules.known import channel_values
@@ -201,7 +202,7 @@ def _missing(decision: Decision) -> list[Read]:
         for tensor in [*left, *step.outputs]:
             labels = decision.labelling.labels[tensor]
             if labels.size and not decision.mask(labels).any():
-                found.append(Read(step, labels.ravel()[:1]))
+                found.append(Read(step, _one_of(decision, step, labels)))
     if found:
         return found
     for step in decision.steps():
@@ -210,6 +211,21 @@ def _missing(decision: Decision) -> list[Read]:
             if target is not None and not decision.mask(target.ids).all():
                 found.append(Read(step, target.ids))
     return found
+
+
+def _one_of(
+    decision: Decision, step: Step, labels: NDArray[np.intp]
+) -> NDArray[np.intp]:
+    """The one channel that an empty tensor keeps, `(1,)`.
+
+    A gather picks one that is there anyway, if any is: any other would have
+    to be kept for it alone.
+    """
+    first = 0
+    if step.is_selection:
+        source = decision.mask(decision.labelling.labels[step.inputs[0]])
+        first = int(source.ravel()[picks(step.flow)].ravel().argmax())
+    return labels.ravel()[first : first + 1]
 
 
 def merge_target(

@@ -187,7 +187,7 @@ class Finder:
     def _read(self, name: str, classes: NDArray[np.intp]) -> Answer:
         """Who reads these channels, which all is closed of that makes them."""
         bars = self.bars.of(classes)
-        why = few([str(bar) for bar in bars], "; ")
+        why = few([str(bar) for bar in bars], "; ") or self._picking(classes)
         if Cause.CONSTANT in {bar.cause for bar in bars}:
             return Answer(
                 why, "Pass exact=False, or put the gate right before it."
@@ -196,6 +196,17 @@ class Finder:
         if any(StepKey(s.site, 0) in uncut for s in self.steps[name]):
             why += "; a gather of the others would cost more than it saves"
         return Answer(why, "Put the gate before all that reads the channels.")
+
+    def _picking(self, classes: NDArray[np.intp]) -> str:
+        """Which gathers need the channels that they do not pick as well."""
+        paths = [
+            step.path
+            for step, ids in self.decision.reads
+            if step.is_selection
+            and np.isin(self.labelling.classes[ids], classes).any()
+        ]
+        named = _quoted(list(dict.fromkeys(paths))) or "what follows"
+        return f"a nested model needs the width before {named}"
 
     def _gates(self, classes: NDArray[np.intp]) -> list[str]:
         """The gates of the model that have any of these channels."""

@@ -101,9 +101,23 @@ def _useful(decision: Decision) -> NDArray[np.bool_]:
         held[classes[ids]] = True
     useful = ~decision.kept | ~held
     # After a gather a channel has a class of its own.
-    for above, below in reversed(round_to.selections(labelling)):
-        np.logical_or.at(useful, above, useful[below])
+    gathers = [step for step in labelling.steps if step.is_selection]
+    links = zip(gathers, round_to.selections(labelling), strict=True)
+    for step, (above, below) in reversed(list(links)):
+        if not _is_idle(decision, step):
+            np.logical_or.at(useful, above, useful[below])
     return useful
+
+
+def _is_idle(decision: Decision, step: Step) -> bool:
+    """Whether a step is there, and nothing depends on what it puts out.
+
+    That is an output of a nested model of which no call is read: its channels
+    are not kept whatever is closed.
+    """
+    demand = [decision.demand.get(tensor) for tensor in step.outputs]
+    read = any(mask is not None and mask.any() for mask in demand)
+    return step in decision.present and not read
 
 
 def places(solution: Solution) -> Iterator[FactorPlaces]:

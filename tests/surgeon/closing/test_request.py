@@ -61,10 +61,11 @@ def test_notes_on_what_a_budget_leaves_open():
     wanted = {"a": shut(1, 1, 1, 0), "b": np.bool_(True), "c": shut(0, 1)}
     closed = {"a": shut(1, 0, 0, 0), "b": np.bool_(False), "c": shut(0, 1)}
     spared = {"a": shut(0, 1, 0, 0)}
+    floors = "keep_essential"
     # The third of a and all of b were held; the second of a is of no use.
-    assert close._budget_notes(wanted, closed, spared) == [
-        "held open by keep_at_least: 'a' (1 of 4), 'b' (1 of 1)",
+    assert close._budget_notes(wanted, closed, spared, floors) == [
+        "held open by keep_essential: 'a' (1 of 4), 'b' (1 of 1)",
         "closing these removes nothing, so the budget leaves them open: "
         "'a' (1 of 4)",
     ]
-    assert close._budget_notes(closed, closed, {}) == []
+    assert close._budget_notes(closed, closed, {}, floors) == []

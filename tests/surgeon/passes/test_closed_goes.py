@@ -336,3 +336,22 @@ def test_a_softmax_over_an_unknown_time_is_unknown():
     small = kg.surgeon.prune(model, 0.5)
     x = np.random.default_rng(0).normal(size=(3, 5, 3)).astype("float32")
     helpers.assert_same(model, small, x)
+
+
+def test_an_output_of_a_nested_model_that_nobody_reads_keeps_no_closed_channel():
+    """What has to have some channel has one of those that stay anyway."""
+    a, b = keras.Input((5, 6)), keras.Input((5, 6))
+    inner = keras.Model(
+        [a, b], [L.Conv1D(3, 3, padding="same")(a), L.ReLU()(b)], name="inner"
+    )
+    x = keras.Input((5, 4))
+    made = L.Conv1D(6, 3, padding="same", name="made")(x)
+    y, z = L.ELU()(made), L.BatchNormalization()(made)
+    model = keras.Model(
+        x, L.Concatenate()([inner([y, z])[0], inner([z, y])[0]])
+    )
+    scores = {"made": np.array([0.0, 1.0, 1.0, 1.0, 1.0, 1.0])}
+    plan = kg.surgeon.plan(model, 0.5, scores=scores)
+    small = plan.apply()
+    assert small.get_layer("made").filters == 5
+    assert max(plan.verify(small).values()) < 1e-6
