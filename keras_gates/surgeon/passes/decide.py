@@ -195,7 +195,7 @@ def _missing(decision: Decision) -> list[Read]:
 
     A tensor of size 0 was empty before, and has nothing that could be kept.
     """
-    found = []
+    found: list[Read] = []
     for step in decision.steps():
         dropped = decision.dropped.get(step.key, ())
         left = [t for i, t in enumerate(step.inputs) if i not in dropped]
@@ -204,7 +204,8 @@ def _missing(decision: Decision) -> list[Read]:
             if labels.size and not decision.mask(labels).any():
                 found.append(Read(step, _one_of(decision, step, labels)))
     if found:
-        return found
+        # What follows a gather has its channels: the choice is made there.
+        return [read for read in found if read.step.is_selection] or found
     for step in decision.steps():
         for index in step.flow.reads:
             target = merge_target(decision, step, index)

@@ -338,7 +338,7 @@ def test_a_softmax_over_an_unknown_time_is_unknown():
     helpers.assert_same(model, small, x)
 
 
-def test_an_output_of_a_nested_model_that_nobody_reads_keeps_no_closed_channel():
+def test_an_idle_output_of_a_nested_model_keeps_no_closed_channel():
     """What has to have some channel has one of those that stay anyway."""
     a, b = keras.Input((5, 6)), keras.Input((5, 6))
     inner = keras.Model(
