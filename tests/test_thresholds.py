@@ -342,7 +342,7 @@ def test_bad_budgets_are_refused(arguments, error, match):
 )
 def test_a_budget_is_a_share_or_a_number(arguments, of, limit):
     budget = Budget(**arguments)
-    assert (budget.of, budget.limit(200)) == (of, limit)
+    assert (budget.resource, budget.limit(200)) == (of, limit)
 
 
 def test_a_budget_needs_a_model():

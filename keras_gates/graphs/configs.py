@@ -94,7 +94,7 @@ def living(op: keras.Operation, config: dict[str, Any]) -> dict[str, Any]:
     for key, value in config.items():
         live = held.get(key)
         if isinstance(live, _NAMED):
-            config[key] = tw.Twins(None).of(live)
+            config[key] = tw.Twins(None).twin(live)
         inner = isinstance(value, dict) and isinstance(
             value.get("config"), dict
         )
@@ -168,7 +168,7 @@ def _put_back(config: dict[str, Any], hidden: dict[str, Any]) -> None:
             nested = isinstance(inner, dict) and "config" in inner
             _put_back(config[key]["config"] if nested else config, value)
         elif key in config:
-            config[key] = tw.Twins(None).of(value)
+            config[key] = tw.Twins(None).twin(value)
 
 
 def _from_config(

@@ -134,7 +134,7 @@ class Copies:
         twins = Twins(self._of_model) if apart else self.twins
         try:
             if not nnx_enabled():
-                return twins.of(op), True
+                return twins.twin(op), True
         except Uncopied:
             pass  # its config may tell
         return self._from_config(op, {}), False

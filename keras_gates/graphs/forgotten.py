@@ -73,7 +73,7 @@ def carry_more(old: keras.Layer, new: keras.Layer, twins: Twins) -> None:
         # Weights that only the old one has were left out on purpose.
         if not _has_state(held[name]):
             with contextlib.suppress(Uncopied):
-                setattr(new, name, twins.of(held[name]))
+                setattr(new, name, twins.twin(held[name]))
 
 
 def attributes(op: keras.Operation) -> dict[str, Any]:
@@ -117,7 +117,7 @@ def _carry(
             ):
                 raise _lost(old, where, value, like[name])
         try:
-            setattr(new, name, twins.of(value))
+            setattr(new, name, twins.twin(value))
         except Uncopied as error:
             raise _lost(old, where, value, error) from error
 
@@ -214,14 +214,14 @@ def same(left: Any, right: Any) -> bool:
 
     `_carry` looks into layers, and weights are compared as they are set.
     """
-    return _Comparison().of(left, right)
+    return _Comparison().alike(left, right)
 
 
 class _Comparison:
     def __init__(self) -> None:
         self.seen: set[tuple[int, int]] = set()
 
-    def of(self, left: Any, right: Any) -> bool:
+    def alike(self, left: Any, right: Any) -> bool:
         if left is right:
             return True
         if type(left) is not type(right):
@@ -244,7 +244,7 @@ class _Comparison:
         try:
             return bool(left.get_config() == right.get_config())
         except Exception:
-            return self.of(vars(left), vars(right))
+            return self.alike(vars(left), vars(right))
 
     def _equal(self, left: Any, right: Any) -> bool:
         return bool(left == right or (left != left and right != right))
@@ -255,21 +255,21 @@ class _Comparison:
         return bool(alike and np.array_equal(left, right))
 
     def _sequences(self, left: Any, right: Any) -> bool:
-        return len(left) == len(right) and all(map(self.of, left, right))
+        return len(left) == len(right) and all(map(self.alike, left, right))
 
     def _dicts(self, left: dict[Any, Any], right: dict[Any, Any]) -> bool:
         return left.keys() == right.keys() and all(
-            self.of(left[key], right[key]) for key in left
+            self.alike(left[key], right[key]) for key in left
         )
 
     def _functions(self, left: Any, right: Any) -> bool:
         return left.__code__ is right.__code__ and all(
-            self.of(getattr(left, name), getattr(right, name))
+            self.alike(getattr(left, name), getattr(right, name))
             for name in ("__defaults__", "__kwdefaults__", "__closure__")
         )
 
     def _cells(self, left: Any, right: Any) -> bool:
-        return self.of(left.cell_contents, right.cell_contents)
+        return self.alike(left.cell_contents, right.cell_contents)
 
     def _methods(self, left: Any, right: Any) -> bool:
         parts = (left.__func__, left.__self__)
@@ -277,7 +277,7 @@ class _Comparison:
 
     def _partials(self, left: Any, right: Any) -> bool:
         parts = (left.func, left.args, left.keywords)
-        return self.of(parts, (right.func, right.args, right.keywords))
+        return self.alike(parts, (right.func, right.args, right.keywords))
 
     def _symbols(self, left: Any, right: Any) -> bool:
         return bool((left.shape, left.dtype) == (right.shape, right.dtype))
@@ -289,7 +289,7 @@ class _Comparison:
             # A table or another resource, which its layer fills.
             return True
         if hasattr(left, "__dict__"):
-            return self.of(vars(left), vars(right))
+            return self.alike(vars(left), vars(right))
         return bool(left == right)
 
 

@@ -12,7 +12,7 @@ class Names(set[str]):
     """Names that are taken."""
 
     @classmethod
-    def of(cls, graph: Graph) -> Names:
+    def from_graph(cls, graph: Graph) -> Names:
         """Those in a graph and in the models nested in it."""
         graphs = [graph, *graph.nested()]
         inputs = [kt.name for g in graphs for kt in g.functional.inputs]

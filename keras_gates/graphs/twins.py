@@ -97,11 +97,11 @@ class Twins:
         held = [x for layer in layers for x in (layer, *own_weights(layer))]
         self._gone = {id(x): x for x in held if id(x) not in self._pairs}
         try:
-            return self.of(value)
+            return self.twin(value)
         finally:
             self._gone = {}
 
-    def of(self, value: Any) -> Any:
+    def twin(self, value: Any) -> Any:
         """The copy of a layer, an operation, or of what one holds.
 
         Raises:

@@ -151,7 +151,7 @@ def _costs(
 def _clock(model: keras.Model, thresholds: Thresholds) -> latency.Clock | None:
     """A `Clock` of the model, where a budget of latency asks for it."""
     for budget in _budgets(thresholds):
-        if budget.of == "latency":
+        if budget.resource == "latency":
             clock = latency.clock(
                 model, budget.batch_size, budget.measure, budget.sizes
             )
@@ -222,12 +222,12 @@ class _Start:
             return _Further(rule.q * after, rule.scope, self.sizes)
         if not isinstance(rule, th.Budget):
             return rule
-        if rule.of == "latency" and self.clock is not None:
+        if rule.resource == "latency" and self.clock is not None:
             share = self._share(rule, after, self.clock, model)
             return dataclasses.replace(rule, latency=share)
-        whole = self.costs[rule.of]
+        whole = self.costs[rule.resource]
         limit = whole - after * (whole - rule.limit(whole))
-        amount: dict[str, Any] = {rule.of: limit}
+        amount: dict[str, Any] = {rule.resource: limit}
         return dataclasses.replace(rule, **amount)
 
     def _share(

@@ -329,7 +329,7 @@ def _solved(
         name: np.flatnonzero(mask.reshape(-1)).tolist()
         for name, mask in solution.closed.items()
     }
-    request = Request.of(thresholds, keep_at_least, scores)
+    request = Request.from_arguments(thresholds, keep_at_least, scores)
     shapes = {name: mask.shape for name, mask in solution.closed.items()}
     found = Plan(model, closed, options, request, shapes, describe)
     return found, solution

@@ -116,11 +116,11 @@ class Budget(ThresholdRule):
                 f"{', '.join(given) or 'none of them'}. Write, for example, "
                 "Budget(macs=0.5)."
             )
-        check_number(self.amount, f"the {self.of} of a Budget")
+        check_number(self.amount, f"the {self.resource} of a Budget")
         if self.amount <= 0:
             raise ValueError(
-                f"The {self.of} of a Budget must be more than 0. Received: "
-                f"{self.amount!r}."
+                f"The {self.resource} of a Budget must be more than 0. "
+                f"Received: {self.amount!r}."
             )
         check_floor(self.keep_essential, "keep_essential")
         if not isinstance(self.normalize, bool):
@@ -136,20 +136,20 @@ class Budget(ThresholdRule):
                 f"`batch_size` must be at least 1. Received: {size!r}."
             )
         if self.measure is not None:
-            _check_measure(self.measure, self.of)
+            _check_measure(self.measure, self.resource)
         if self.sizes is not None:
             # Lists and whole numbers are what JSON has.
             object.__setattr__(self, "sizes", _plain(self.sizes))
 
     @property
-    def of(self) -> str:
+    def resource(self) -> str:
         """What is counted: `"macs"`, `"params"` or `"latency"`."""
         return next(c for c in COSTS if getattr(self, c) is not None)
 
     @property
     def amount(self) -> float:
         """How much of it may be left, as it was given."""
-        found: float = getattr(self, self.of)
+        found: float = getattr(self, self.resource)
         return found
 
     def limit(self, whole: float) -> float:

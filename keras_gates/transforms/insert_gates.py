@@ -144,7 +144,7 @@ def insert_gates(
     shapes = tried_shapes(graph, sizes)
     chosen = _chosen(graph, Finder(graph, shapes, mismatch), specs, tied)
     if chosen:
-        names = Names.of(graph)
+        names = Names.from_graph(graph)
         jobs = [
             (piece, gate)
             for kind, found in chosen.items()
@@ -243,7 +243,7 @@ def _gates(
     weights = [1.0 if spec.weigh is None else 1 / len(found)] * len(found)
     if spec.weigh in COSTS:
         shares = Shares(graph.calls, shapes, spec.weigh)
-        weights = [shares.of(piece.calls) for piece in found]
+        weights = [shares.share_of(piece.calls) for piece in found]
         named = [piece.name for piece in found]
         shares.warn_of(zip(named, weights, strict=True))
     for piece, weight in zip(found, weights, strict=True):

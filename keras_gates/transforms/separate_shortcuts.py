@@ -86,7 +86,7 @@ def separate_shortcuts(model: keras.Model) -> keras.Model:
         site: _axis(join.call, index, labelling)
         for site, (join, index) in sums.items()
     }
-    names = Names.of(graph)
+    names = Names.from_graph(graph)
 
     def edit(recall: Recall) -> Any:
         if recall.site not in sums:

@@ -96,7 +96,7 @@ def to_dense(
     if only_slower:
         slow = [(x, s) for x, s in found.items() if not _pays(x, s)]
         found = IdentityDict(slow)
-    names = Names.of(graph)
+    names = Names.from_graph(graph)
     made: IdentityDict[keras.Operation, list[keras.Layer]] = IdentityDict()
 
     def edit(recall: Recall) -> Any:

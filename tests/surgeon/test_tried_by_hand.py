@@ -174,7 +174,7 @@ def test_built_layers_are_copied_as_objects_on_each_backend():
     for layer in (model.get_layer("a"), layers.BatchNormalization()):
         if not layer.built:
             layer.build((None, 3))
-        twin = Twins(None).of(layer)
+        twin = Twins(None).twin(layer)
         for old, new in zip(layer.weights, twin.weights, strict=True):
             assert old is not new
             assert np.array_equal(numpy_of(old), numpy_of(new))

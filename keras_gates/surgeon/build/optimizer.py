@@ -252,9 +252,9 @@ def _whole(
     """A slot that is shaped like its weight."""
     if slot is Slot.WEIGHT:
         # The difference, so that absorbed constants are in it as well.
-        return _array(weight) + cut.of(array - _array(cut.old), 1)
+        return _array(weight) + cut.apply(array - _array(cut.old), 1)
     power = 0 if slot is None else _POWERS.get(slot, 0)
-    array = cut.of(array, power)
+    array = cut.apply(array, power)
     return np.abs(array) if slot is Slot.SIZE else array
 
 
@@ -267,7 +267,7 @@ def _factored(
     """Means of the matrix that rows and columns stand for, once cut."""
     mean = rows.mean(-1, keepdims=True)
     share = np.divide(rows, mean, out=np.zeros_like(rows), where=mean != 0)
-    squares = cut.of(share[..., None] * columns[..., None, :], -2)
+    squares = cut.apply(share[..., None] * columns[..., None, :], -2)
     axis = -1 if slot is Slot.ROWS else -2
     means: NDArray[np.float64] = squares.mean(axis)
     return means

@@ -205,7 +205,7 @@ class _Builder:
     def _pieces(self, site: Site) -> list[Piece]:
         """What a site becomes; for a chain, with the gate behind it."""
         step = self.steps.get(StepKey(site, None))
-        pieces = [] if step is None else self.pieces.of(step)
+        pieces = [] if step is None else self.pieces.make(step)
         for gate in site.behind.values():
             pieces += self._pieces(gate)
         return pieces
@@ -256,7 +256,7 @@ class _Builder:
             own[first] = gather.op(own[first], **gather.kwargs)
         x = own[id(self.pieces.source(step))]
         with faults.of_layer(step.path, step.call.op):
-            for piece in self.pieces.of(step):
+            for piece in self.pieces.make(step):
                 x = _call(piece, x, own, step.call.found)
         self.pieces.finish(step)
         flat = keras.tree.flatten(x)

@@ -116,7 +116,7 @@ class Pieces:
             for x in (s.call.op, *gr.own_weights(s.call.op))
         }
 
-    def of(self, step: Step) -> list[Piece]:
+    def make(self, step: Step) -> list[Piece]:
         """The pieces of a step, in order; none where it is passed over."""
         if step.is_gate:
             return self._scale(step)
@@ -158,7 +158,7 @@ class Pieces:
             args, kwargs = _left_out(args, kwargs, operands)
         arrays: dict[str, NDArray[Any]] = {}
         if old not in self.operations:
-            arrays, extra = self.weights.of(step)
+            arrays, extra = self.weights.cut_layer(step)
             config = configs.merged(config, _settled(old))
             config = configs.merged(config, extra)
             new = self._copied(step, config) if other is None else other

@@ -36,7 +36,9 @@ class Cut:
     positions: dict[int, NDArray[np.intp]]
     factor: NDArray[np.float64] | None = None
 
-    def of(self, array: NDArray[np.float64], power: int) -> NDArray[np.float64]:
+    def apply(
+        self, array: NDArray[np.float64], power: int
+    ) -> NDArray[np.float64]:
         """What is left of an array like the old weight.
 
         Args:

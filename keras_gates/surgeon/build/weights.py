@@ -80,7 +80,7 @@ class Weights:
             if step.position is None:
                 self._steps.setdefault(step.call.op, []).append(step)
 
-    def of(self, step: Step) -> CutLayer:
+    def cut_layer(self, step: Step) -> CutLayer:
         """What the layer of a step is created with.
 
         Empty where the layer creates its weights in layers of its own;

@@ -143,14 +143,16 @@ class _Search:
 
     def find(self, held: Masks) -> Chosen:
         """What to close, and to hold open beside `held`."""
-        meet = self._timed if self.budget.of == "latency" else self._counted
+        meet = (
+            self._timed if self.budget.resource == "latency" else self._counted
+        )
         ask = meet()
         exact = self.options.exact
         severs = essential.severing(self.graph, exact, self.others)
         floor = self.budget.keep_essential
         needed = essential.held_open(self.members, self.others, floor, severs)
         held = {n: _either(mask, needed.get(n)) for n, mask in held.items()}
-        ranking = bg.Ranking.of(
+        ranking = bg.Ranking.from_gates(
             self.members, held, self.budget.normalize, self._ties()
         )
         chosen = ask(ranking)
@@ -168,7 +170,7 @@ class _Search:
 
     def _counted(self) -> Ask:
         """A function from a ranking to what is closed, by counts."""
-        of, solution = self.budget.of, self.solved({})
+        of, solution = self.budget.resource, self.solved({})
         whole = table.totals(solution, self.shapes)[of][0]
         unknown: list[str] = []
         if of == "macs":
@@ -227,7 +229,7 @@ def _nothing_counted(graph: Graph, of: str, unknown: list[str]) -> str:
 def _not_counted(budget: Budget, unknown: list[str]) -> str:
     names = ", ".join(map(repr, unknown[:8])) + ", ..." * (len(unknown) > 8)
     return (
-        f"Budget({budget.of}={budget.amount!r}) counts nothing for "
+        f"Budget({budget.resource}={budget.amount!r}) counts nothing for "
         f"{len(unknown)} layers or operations: {names}. It is met by the rest "
         "of the model alone. If the size of an input is unknown, pass one to "
         "count at, as Budget(..., sizes=...); if they have no rule, register "

@@ -89,7 +89,7 @@ class Request:
     scores: tuple[str, ...] | None = None
 
     @classmethod
-    def of(
+    def from_arguments(
         cls,
         thresholds: Thresholds,
         keep_at_least: Floors,

@@ -48,7 +48,7 @@ class Ranking:
     families: NDArray[np.intp]
 
     @classmethod
-    def of(
+    def from_gates(
         cls,
         gates: list[Factors],
         held: Mapping[str, NDArray[np.bool_]],
@@ -289,9 +289,11 @@ def _far(budget: Budget, limit: float, left: float, whole: float) -> str:
 
 
 def _called(budget: Budget) -> str:
-    return f"Budget({budget.of}={budget.amount!r})"
+    return f"Budget({budget.resource}={budget.amount!r})"
 
 
 def _amount(number: float, whole: float, budget: Budget) -> str:
-    digits = 3 if budget.of == "latency" else 0
-    return f"{number:,.{digits}f} {UNITS[budget.of]} ({number / whole:.1%})"
+    digits = 3 if budget.resource == "latency" else 0
+    return (
+        f"{number:,.{digits}f} {UNITS[budget.resource]} ({number / whole:.1%})"
+    )

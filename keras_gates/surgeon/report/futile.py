@@ -86,5 +86,5 @@ def find(solution: Solution) -> list[Futile]:
     if vain:
         finder = Finder(solution, vain)
         for name in vain:
-            found += finder.of(name)
+            found += finder.futile(name)
     return [*found, *not_followed(solution), *kept_branches(solution)]

@@ -72,7 +72,7 @@ class Finder:
             self.steps[name].append(step)
             self._at[name].append((at, classes))
 
-    def of(self, name: str) -> list[Futile]:
+    def futile(self, name: str) -> list[Futile]:
         """The `Futile`s of one gate: one for each reason."""
         pairs = self._at[name] or [(np.zeros(0, int), np.zeros(0, int))]
         at = np.concatenate([places for places, _ in pairs])
@@ -103,7 +103,7 @@ class Finder:
 
     def _certain(self, name: str, classes: NDArray[np.intp]) -> Answer:
         """Why these stay whatever else is closed."""
-        bars = self.bars.of(classes)
+        bars = self.bars.on(classes)
         causes = {bar.cause for bar in bars}
         soft = causes & {Cause.TOGETHER, Cause.FEEDBACK}
         loose = bool(soft) and name in self._loose
@@ -186,7 +186,7 @@ class Finder:
 
     def _read(self, name: str, classes: NDArray[np.intp]) -> Answer:
         """Who reads these channels, which all is closed of that makes them."""
-        bars = self.bars.of(classes)
+        bars = self.bars.on(classes)
         why = few([str(bar) for bar in bars], "; ") or self._picking(classes)
         if Cause.CONSTANT in {bar.cause for bar in bars}:
             return Answer(

@@ -62,7 +62,7 @@ class Reasons:
         """Whether anything that is not exact happens to a step."""
         return step.call.op in self._approximate
 
-    def of(self, step: Step) -> list[str]:
+    def lines(self, step: Step) -> list[str]:
         """What happens to a step beyond its sizes, one line each."""
         if step not in self.decision.present:
             return [GOES]
@@ -123,11 +123,11 @@ class Reasons:
         """Why these units are kept: pins first, then who reads them."""
         classes = self.labelling.classes
         wanted = np.unique(classes[units])
-        pinned = self._pinned.of(wanted)
+        pinned = self._pinned.holding(wanted)
         if pinned.size:
             return self.labelling.pinned[int(pinned[0])].reason
         readers: dict[str, str] = {}
-        for number in self._read.of(wanted):
+        for number in self._read.holding(wanted):
             step, _ = self.decision.reads[number]
             readers.setdefault(step.path, self._reading(step))
         for step, read in self.decision.recalls:
@@ -142,7 +142,9 @@ class Reasons:
 
     def _tied(self, wanted: NDArray[np.intp]) -> str:
         """Whose channels these are, where several layers make them."""
-        paths = [self._makers[number].path for number in self._made.of(wanted)]
+        paths = [
+            self._makers[number].path for number in self._made.holding(wanted)
+        ]
         makers = list(dict.fromkeys(paths))
         if len(makers) < 2:
             return ""

@@ -148,7 +148,7 @@ def _rows(
         row = _row(step, decision, weights, shapes)
         if told is not None:
             exact = not told.approximate(step)
-            row = dataclasses.replace(row, why=told.of(step), exact=exact)
+            row = dataclasses.replace(row, why=told.lines(step), exact=exact)
         op, here = step.call.op, step in decision.present
         if op in found:
             found[op] = entry = _with_call(found[op], row, here)

@@ -74,7 +74,7 @@ class Holders:
         order = np.argsort(numbers, kind="stable")
         self.numbers, self.holders = numbers[order], holders[order]
 
-    def of(self, wanted: NDArray[np.intp]) -> NDArray[np.intp]:
+    def holding(self, wanted: NDArray[np.intp]) -> NDArray[np.intp]:
         """The indices of the arrays that hold any of `wanted`, in order."""
         first = np.searchsorted(self.numbers, wanted)
         last = np.searchsorted(self.numbers, wanted, "right")
@@ -95,7 +95,7 @@ class Bars:
         self._read = Holders([classes[ids] for _, ids in decision.reads])
         self._recalled = Holders([classes[ids] for _, ids in decision.recalls])
 
-    def of(self, wanted: NDArray[np.intp]) -> list[Bar]:
+    def on(self, wanted: NDArray[np.intp]) -> list[Bar]:
         """What keeps these classes; what is certain before what is open.
 
         Args:
@@ -134,11 +134,11 @@ class Bars:
 
     def readers(self, wanted: NDArray[np.intp]) -> list[Step]:
         """The steps that read any of these classes."""
-        numbers = self._read.of(wanted)
+        numbers = self._read.holding(wanted)
         return [self.decision.reads[number][0] for number in numbers]
 
     def _of_pins(self, wanted: NDArray[np.intp]) -> Iterator[Bar]:
-        for number in self._pinned.of(wanted):
+        for number in self._pinned.holding(wanted):
             ids, reason, call = self.labelling.pinned[number]
             if reason == OUTPUT:
                 yield from self._of_output(ids)
@@ -183,7 +183,7 @@ class Bars:
                 yield _whole(step.call, reason)
 
     def _of_recalls(self, wanted: NDArray[np.intp]) -> Iterator[Bar]:
-        for number in self._recalled.of(wanted):
+        for number in self._recalled.holding(wanted):
             step = self.decision.recalls[number][0]
             yield _bar(step, "feeds them back into itself", Cause.FEEDBACK)
 
@@ -214,7 +214,7 @@ class Bars:
         passed = np.unique(own[np.isin(before, wanted)])
         passed = passed[self.decision.kept[passed]]
         if passed.size:
-            yield from self.of(passed)
+            yield from self.on(passed)
 
     def _whole(self, step: Step) -> bool:
         rule, call = step.rule, step.call

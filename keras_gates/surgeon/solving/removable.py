@@ -250,7 +250,7 @@ def reasons(
     found: dict[str, dict[str, None]] = {name: {} for name in names}
     for name, _, at, classes in places(solution):
         kept = np.unique(classes[closed[name][at]])
-        found[name] |= dict.fromkeys(map(str, bars.of(kept)))
+        found[name] |= dict.fromkeys(map(str, bars.on(kept)))
     return {name: few(texts, "; ") for name, texts in found.items()}
 
 
@@ -340,7 +340,7 @@ def barriers(graph: Graph, exact: bool = True) -> dict[Bar, int]:
             continue
         own = np.unique(labelling.classes[ids])
         own = own[~useful[own]]
-        for bar in bars.of(own) if own.size else ():
+        for bar in bars.on(own) if own.size else ():
             found[bar] += int(weighs[own].sum())
     last = {Cause.OUTPUT: 1}
     order = sorted(found, key=lambda b: (last.get(b.cause, 0), -found[b]))

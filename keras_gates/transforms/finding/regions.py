@@ -47,12 +47,12 @@ class Dominators:
         self._depth: dict[Tensor | None, int] = {None: 0}
         self._depth |= dict.fromkeys(graph.inputs, 1)
         for call in graph.calls:
-            above = self.of(call.inputs)
+            above = self.common(call.inputs)
             for tensor in call.outputs:
                 self._above[tensor] = above
                 self._depth[tensor] = self._depth[above] + 1
 
-    def of(self, tensors: Sequence[Tensor]) -> Tensor | None:
+    def common(self, tensors: Sequence[Tensor]) -> Tensor | None:
         """The last tensor on all paths to all of `tensors`, or None."""
         if not tensors:
             return None
@@ -191,7 +191,7 @@ def find_joins(graph: Graph) -> list[Join]:
     for call in graph.calls:
         if not is_join(call) or call.site in found:
             continue
-        fork = dominators.of(call.inputs)
+        fork = dominators.common(call.inputs)
         if fork is None or len(set(call.inputs)) < len(call.inputs):
             continue
         operands = [

@@ -75,7 +75,7 @@ def insert_filters(
     found, chosen, labelling = chosen_channels(graph, spec, tied)
     if not chosen and not spec.inputs:
         _warn_of_none(found)
-    names = Names.of(graph)
+    names = Names.from_graph(graph)
     places: dict[Site, FilterGate] = {}
     cost = None
     if spec.weigh in COSTS:

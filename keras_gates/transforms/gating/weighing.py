@@ -44,7 +44,7 @@ class Shares:
         # A model without a single kernel has no shares to speak of.
         self.total = self._cost(calls) or 1
 
-    def of(self, calls: Iterable[Call]) -> float:
+    def share_of(self, calls: Iterable[Call]) -> float:
         """The share of some calls."""
         return self._cost(calls) / self.total
 

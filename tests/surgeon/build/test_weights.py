@@ -20,7 +20,7 @@ def cut_layers(model, mask=SHUT_MIDDLE):
     solution = solve.solve(gr.read(model), {"gate": mask})
     weights = wt.Weights(solution.decision, solution.folds)
     return {
-        step.path: weights.of(step)
+        step.path: weights.cut_layer(step)
         for step in solution.labelling.steps
         if step.position is None
     }

@@ -78,18 +78,18 @@ def test_a_budget_is_told_with_its_function():
 
 def test_a_request_holds_names_of_scores_and_no_array():
     scores = {"a": np.ones(3), "b": np.zeros(2)}
-    found = Request.of(kg.Quantile(0.5, "gate"), {"a": 1}, scores)
+    found = Request.from_arguments(kg.Quantile(0.5, "gate"), {"a": 1}, scores)
     assert found == Request(
         {"rule": "Quantile", "q": 0.5, "scope": "gate"}, {"a": 1}, ("a", "b")
     )
-    assert Request.of(0.1, 0, None) == Request(0.1)
+    assert Request.from_arguments(0.1, 0, None) == Request(0.1)
     # Scores of nothing are scores, too.
-    assert Request.of(0.1, 0, {}).scores == ()
+    assert Request.from_arguments(0.1, 0, {}).scores == ()
 
 
 def test_a_request_keeps_what_was_said():
     """A dict that changes afterwards changes no plan."""
     thresholds = {"filter": 0.1}
-    found = Request.of(thresholds, 0, None)
+    found = Request.from_arguments(thresholds, 0, None)
     thresholds["filter"] = 0.9
     assert found.thresholds == {"filter": 0.1}

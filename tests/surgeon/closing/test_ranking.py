@@ -26,7 +26,7 @@ def masks(found):
 
 
 def test_the_smallest_come_first_by_absolute_value():
-    found = Ranking.of(GATES, {})
+    found = Ranking.from_gates(GATES, {})
     np.testing.assert_allclose(found.sizes, [0.5, 0.1, 0.3, 0.2, 4, 1])
     assert found.order.tolist() == [1, 3, 2, 0, 5, 4]
 
@@ -36,18 +36,18 @@ def test_equal_ones_come_in_the_order_of_the_gates():
         Factors("a", "filter", np.ones(2)),
         Factors("b", "filter", -np.ones(2)),
     ]
-    assert Ranking.of(same, {}).order.tolist() == [0, 1, 2, 3]
+    assert Ranking.from_gates(same, {}).order.tolist() == [0, 1, 2, 3]
 
 
 def test_what_is_held_open_is_not_in_the_order():
     held = {"a": np.array([False, True, False]), "b": np.array(True)}
-    assert Ranking.of(GATES, held).order.tolist() == [2, 0, 5, 4]
+    assert Ranking.from_gates(GATES, held).order.tolist() == [2, 0, 5, 4]
 
 
 def test_normalized_factors_are_divided_by_the_mean_of_their_gate():
     """Gates of one factor share the mean of their kind."""
     gates = [*GATES, Factors("d", "block", np.array(0.6))]
-    found = Ranking.of(gates, {}, normalize=True)
+    found = Ranking.from_gates(gates, {}, normalize=True)
     means = [0.3, 0.3, 0.3, 0.4, 2.5, 2.5, 0.4]
     plain = [0.5, 0.1, 0.3, 0.2, 4, 1, 0.6]
     np.testing.assert_allclose(found.sizes, np.divide(plain, means))
@@ -55,12 +55,12 @@ def test_normalized_factors_are_divided_by_the_mean_of_their_gate():
 
 def test_a_gate_of_zeros_has_no_mean_to_be_divided_by():
     zeros = [Factors("a", "filter", np.zeros(3))]
-    found = Ranking.of(zeros, {}, normalize=True)
+    found = Ranking.from_gates(zeros, {}, normalize=True)
     assert found.sizes.tolist() == [0, 0, 0]
 
 
 def test_a_ranking_of_nothing():
-    found = Ranking.of([], {})
+    found = Ranking.from_gates([], {})
     assert [found.order.size, found.units.size, found.families.size] == [0] * 3
     assert found.closing(found.order) == {}
 
@@ -69,7 +69,7 @@ def test_a_ranking_of_nothing():
 
 
 def test_without_ties_each_factor_is_a_unit_and_each_gate_a_family():
-    found = Ranking.of(GATES, {})
+    found = Ranking.from_gates(GATES, {})
     assert len(set(found.units.tolist())) == 6
     assert found.families.tolist() == [0, 0, 0, 1, 2, 2]
 
@@ -77,7 +77,7 @@ def test_without_ties_each_factor_is_a_unit_and_each_gate_a_family():
 def test_factors_on_the_same_channel_are_one_unit():
     """The channels 7 and 8 have both gates, 9 the first one alone."""
     ties = {"a": np.array([7, 8, 9]), "c": np.array([8, 7])}
-    found = Ranking.of(GATES, {}, ties=ties)
+    found = Ranking.from_gates(GATES, {}, ties=ties)
     units = found.units.tolist()
     assert units[0] == units[5]
     assert units[1] == units[4]
@@ -91,14 +91,14 @@ def test_factors_on_the_same_channel_are_one_unit():
 
 
 def test_closing_splits_the_row_by_gate():
-    found = Ranking.of(GATES, {}).closing(np.array([1, 3, 5]))
+    found = Ranking.from_gates(GATES, {}).closing(np.array([1, 3, 5]))
     assert masks(found) == {"a": [0, 1, 0], "b": 1, "c": [0, 1]}
     assert found["b"].shape == ()
 
 
 def test_reached_is_all_that_is_as_small_although_it_was_held():
     held = {"a": np.array([False, True, False])}
-    ranking = Ranking.of(GATES, held)
+    ranking = Ranking.from_gates(GATES, held)
     found = ranking.reached(np.array([3, 2]))
     assert masks(found) == {"a": [0, 1, 1], "b": 1, "c": [0, 0]}
     nothing = ranking.reached(ranking.order[:0])
@@ -111,7 +111,7 @@ def test_reached_is_all_that_is_as_small_although_it_was_held():
 def tens(count=10):
     """One gate whose factors cost 10 each."""
     values = np.linspace(0.1, 1, count)
-    return Ranking.of([Factors("g", "filter", values)], {})
+    return Ranking.from_gates([Factors("g", "filter", values)], {})
 
 
 def counted(closed):

@@ -410,7 +410,7 @@ def test_budgets_and_widths():
     scores = kg.surgeon.score(model, "l2")
     for budget in (kg.Budget(macs=0.5), kg.Budget(params=0.3)):
         before, after = getattr(
-            kg.surgeon.plan(model, budget, scores=scores), budget.of
+            kg.surgeon.plan(model, budget, scores=scores), budget.resource
         )
         assert 0.8 * budget.amount < after / before <= budget.amount
     small = kg.surgeon.prune(model, kg.Quantile(0.3), scores=scores, round_to=8)
