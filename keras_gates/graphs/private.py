@@ -85,7 +85,8 @@ def returns_its_input(op: keras.Operation) -> bool:
 
     Assumes: on some backend, those of these names do, and no others, but for
     what changes nothing: on JAX, `transpose` by the identity and
-    `concatenate` of one tensor do too.
+    `concatenate` of one tensor do too, on TensorFlow `swapaxes` of an axis
+    with itself.
     """
     return type(op).__name__ in _RETURNING
 

@@ -298,7 +298,7 @@ def plan(
     ...     ]
     ... )
     >>> kg.surgeon.plan(model, kg.Quantile(0.5)).params
-    (194, 90)
+    Pair(before=194, after=90)
     """
     options = Options(exact, round_to, drop_shortcuts)
     found, _ = _solved(model, thresholds, scores, keep_at_least, options)

@@ -96,7 +96,7 @@ class Budget(ThresholdRule):
     ...     ]
     ... )
     >>> kg.surgeon.plan(model, kg.Budget(macs=0.5)).macs
-    (1000, 500)
+    Pair(before=1000, after=500)
     """
 
     macs: float | None = None

@@ -29,4 +29,5 @@ def test_keras2_nodes_of():
 def test_keras2_structures_of():
     model = small()
     inputs, outputs = private.keras2_structures_of(model)
-    assert inputs.keys() == {"a"} and outputs[0] is model.outputs[0]
+    assert inputs.keys() == {"a"}
+    assert keras.tree.flatten(outputs)[0] is model.outputs[0]

@@ -58,8 +58,6 @@ def get_apoz(
     Example:
     >>> import keras
     >>> import numpy as np
-    from numpy.typing import ArrayLike
-    from numpy.typing import NDArray
     >>> import keras_gates as kg
     >>> model = keras.Sequential(
     ...     [
