@@ -180,6 +180,9 @@ def _from_config(
         return _same_function(op)
     new = type(op).from_config(merged(config, changes))
     if isinstance(op, keras.Layer):
+        # The config that Keras makes for a class without `get_config` has a
+        # name only if the constructor takes `name` or `**kwargs`, so called.
+        new.name = op.name
         new.trainable = op.trainable
         for part, twin in zip(
             private.sublayers(op),

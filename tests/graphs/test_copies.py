@@ -12,6 +12,7 @@ from keras_gates.graphs import configs
 from keras_gates.graphs import copies
 from keras_gates.graphs import create
 from keras_gates.graphs.copies import Copies
+from keras_gates.graphs.rewrite import new_copies
 from tests import helpers
 from tests.surgeon import small_models as sm
 from tests.surgeon.results import parts_of
@@ -359,3 +360,21 @@ def test_a_copied_model_learns_as_if_nothing_were_copied(plainly):
         runs.append(after)
     # The same operations in the same order on the same numbers.
     assert same(*runs)
+
+
+class Unsaid(L.Layer):
+    """Without a `get_config`: Keras tells a name only to `**kwargs`."""
+
+    def __init__(self, factor=1.0, **options):
+        super().__init__(**options)
+        self.factor = factor
+
+    def call(self, x):
+        return x * self.factor
+
+
+def test_a_name_that_no_config_tells_is_kept():
+    layer = Unsaid(3.0, name="mine")
+    assert "name" not in layer.get_config()
+    new = new_copies().make(layer, {"factor": 2.0})
+    assert (new.name, new.factor) == ("mine", 2.0)
