@@ -182,7 +182,7 @@ def _from_config(
     if isinstance(op, keras.Layer):
         # The config that Keras makes for a class without `get_config` has a
         # name only if the constructor takes `name` or `**kwargs`, so called.
-        new.name = op.name
+        new.name = changes.get("name", op.name)
         new.trainable = op.trainable
         for part, twin in zip(
             private.sublayers(op),
