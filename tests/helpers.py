@@ -11,6 +11,7 @@ import warnings
 
 import keras
 import numpy as np
+import pytest
 
 THRESHOLD = 0.5
 # A single float32 operation is off by 6e-8; a few dozen in a row, summing
@@ -314,3 +315,13 @@ def bump(model):
     """Change every weight in place: shared memory would show elsewhere."""
     for weight in model.weights:
         weight.assign(numpy_of(weight) + 1)
+
+
+def fit(model, *args, **options):
+    """`model.fit`, or no test: old versions of Keras fail on JAX of today."""
+    try:
+        model.fit(*args, **options)
+    except AttributeError as error:
+        if "spmd_mode" not in str(error):
+            raise
+        pytest.skip("this Keras can't train on this JAX")

@@ -57,7 +57,6 @@ IDENTITIES = {
     "real": ops.real,
     "conj": ops.conj,
     "array": ops.array,
-    "flip": lambda x: ops.flip(x, ()),
     "abs": ops.abs,
     "relu": ops.relu,
     "nan_to_num": ops.nan_to_num,

@@ -7,13 +7,16 @@ from keras import layers as L
 
 from keras_gates.graphs import private
 from keras_gates.surgeon.build import optimizer as by_optimizer
+from tests import helpers
 
 
 def trained(optimizer, **options):
     x = keras.Input((3,))
     model = keras.Model(x, L.Dense(2)(x))
     model.compile(optimizer, "mse", **options)
-    model.fit(np.ones((2, 3)), np.ones((2, 2)), batch_size=1, verbose=0)
+    helpers.fit(
+        model, np.ones((2, 3)), np.ones((2, 2)), batch_size=1, verbose=0
+    )
     return model
 
 
