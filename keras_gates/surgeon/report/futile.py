@@ -52,10 +52,7 @@ def warn(solution: Solution, name: str) -> None:
         UserWarning: all parameters are left, those of gates aside.
     """
     shut = sum(int(mask.sum()) for mask in solution.closed.values())
-    decision = solution.decision
-    if not shut or removable.parameters(decision) < removable.parameters(
-        decision, before=True
-    ):
+    if not shut or removable.is_smaller(solution.decision):
         return
     said = " ".join(notes(solution))
     if said:

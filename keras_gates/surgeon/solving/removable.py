@@ -276,6 +276,16 @@ def parameters(decision: Decision, before: bool = False) -> int:
     return total
 
 
+def is_smaller(decision: Decision) -> bool:
+    """Whether any parameter is gone, those of gates aside."""
+    for step in decision.steps():
+        units = step.flow.roles.items()
+        cut = {role for role, ids in units if not decision.mask(ids).all()}
+        if cut and any(cut & set(roles) for _, roles in weight_roles(step)):
+            return True
+    return parameters(decision) < parameters(decision, before=True)
+
+
 def offered(graph: Graph, exact: bool = True) -> Groups:
     """The `Groups` of a graph without those whose closing removes nothing.
 
