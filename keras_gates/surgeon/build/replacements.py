@@ -222,7 +222,7 @@ class Pieces:
             known = self.decision.values[tensor].plain()
             constants[index] = np.where(kept, known, 0.0)
         count = len(step.call.inputs)
-        rest = step.rule.without_operands(constants, count)
+        rest = step.rule.without(constants, count)
         if rest is None:
             raise RuntimeError(
                 f"keras_gates: '{step.path}' lost operands that its rule "

@@ -299,6 +299,6 @@ def _constant_operands(candidate: Candidate, step: Step) -> dict[int, bytes]:
     whole = [i for i in rest if call.inputs[i].shape == out_shape]
     if not whole or not constant:
         return {}
-    if step.rule.without_operands(constant, count) is None:
+    if step.rule.without(constant, count) is None:
         return {}
     return {index: array.tobytes() for index, array in constant.items()}

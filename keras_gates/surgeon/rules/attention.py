@@ -161,7 +161,7 @@ class Attention(Rule):
         """Whether the output has one axis of channels."""
         return len(Projections(op).output_kernel.shape) == 3
 
-    def input_axis(self, call: Call) -> int:
+    def axis(self, call: Call) -> int:
         return -1
 
     def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:

@@ -71,13 +71,13 @@ class ConstantKernel(Rule):
             return None
         return np.asarray(keras.ops.convert_to_numpy(kernel))
 
-    def input_axis(self, call: Call) -> int:
+    def axis(self, call: Call) -> int:
         return channel_axis(call.op, len(call.inputs[0].shape))
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
-        ids = one_axis(inputs[0], self.input_axis(call), call.inputs[0].shape)
+        ids = one_axis(inputs[0], self.axis(call), call.inputs[0].shape)
         roles = {} if ids is None else {"in": ids}
         if ids is None and lb.varying(inputs[0]):
             units.pin(inputs[0], "its channels are not those it multiplies")
@@ -92,7 +92,7 @@ class ConstantKernel(Rule):
     ) -> list[Known | None]:
         if values[0] is None or "in" not in flow.roles:
             return [None]
-        x = channel_values(values[0].values, self.input_axis(call))
+        x = channel_values(values[0].values, self.axis(call))
         return [known(np.zeros(flow.labels[0].shape)) if not x.any() else None]
 
     def sized(self, call: Call) -> bool:

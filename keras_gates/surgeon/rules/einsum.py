@@ -109,11 +109,11 @@ class EinsumDense(Linear):
             return Barrier(why=_BIAS, counts=counts.einsum_dense)
         return self
 
-    def input_axis(self, call: Call) -> int:
+    def axis(self, call: Call) -> int:
         return read(call.op.equation).axis_in
 
     def channels(self, call: Call, over: str, rank: int) -> int:
-        return self.input_axis(call) if over == "in" else self.axis_out(call)
+        return self.axis(call) if over == "in" else self.axis_out(call)
 
     def axis_out(self, call: Call) -> int:
         return read(call.op.equation).axis_out

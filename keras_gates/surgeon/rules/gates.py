@@ -94,7 +94,7 @@ class GateRule(PerChannel):
         return Known(np.where(mask, 0.0, values), border)
 
 
-GATE = GateRule(axis=lambda op: getattr(op, "axis", -1))
+GATE = GateRule(axis=lambda call: getattr(call.op, "axis", -1))
 # What a gate computes rests on these; a subclass that has its own is unknown.
 OF_FACTOR = (
     *("__call__", "call", "symbolic_call", "build", "kind", "factor"),

@@ -202,7 +202,7 @@ def _axis_read(
             seen.add(call)
             rule = rule_of(call)
             if rule.linear and call.inputs[0] is tensor:
-                axis = rule.input_axis(call) % len(tensor.shape)
+                axis = rule.axis(call) % len(tensor.shape)
                 read = [
                     before
                     for before, array in places.items()

@@ -90,7 +90,7 @@ BATCH_NORM = pc.BatchNorm(
     "batch normalization",
     {**_AFFINE, "moving_mean": ("channel",), "moving_variance": ("channel",)},
     scales={"out": {"gamma": "channel", "beta": "channel"}},
-    axis=pc.batch_norm_axis,
+    axis=lambda call: pc.batch_norm_axis(call.op),
     twin=pc.batch_norm,
 )
 LAYER_NORM = nm.Normalizing(
@@ -110,7 +110,7 @@ RMS_NORM = nm.Normalizing(
 GROUP_NORM = nm.GroupNorm(
     "group normalization",
     _AFFINE,
-    axis=lambda op: op.axis,
+    axis=lambda call: call.op.axis,
     note="kept whole, unless each group is one channel",
 )
 UNIT_NORM = nm.Mixing(

@@ -53,14 +53,14 @@ class Linear(Rule):
 
     linear = True
 
-    def input_axis(self, call: Call) -> int:
+    def axis(self, call: Call) -> int:
         """The axis of the channels in the input."""
         return channel_axis(call.op, len(call.inputs[0].shape))
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
-        axis, op = self.input_axis(call), call.op
+        axis, op = self.axis(call), call.op
         shape = call.inputs[0].shape
         roles = {}
         ids = one_axis(inputs[0], axis, shape)
@@ -87,7 +87,7 @@ class Linear(Rule):
 
     def axis_out(self, call: Call) -> int:
         """The axis of the channels in the output."""
-        return self.input_axis(call)
+        return self.axis(call)
 
     def couple(
         self, call: Call, roles: dict[str, NDArray[np.intp]], units: Units
@@ -122,7 +122,7 @@ class Linear(Rule):
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
-        axis = self.input_axis(call)
+        axis = self.axis(call)
         if values[0] is None:
             return [None]
         x = values[0].plain()

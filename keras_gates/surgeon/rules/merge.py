@@ -8,6 +8,7 @@ from collections.abc import Callable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -36,6 +37,14 @@ if TYPE_CHECKING:
     # `scale * rest + offset`
     Affine = tuple[NDArray[np.float64] | float, NDArray[np.float64] | float]
 
+    class Without(Protocol):
+        """What `Rule.without` is, as a field."""
+
+        def __call__(
+            self, constants: Constants, count: int
+        ) -> Affine | None: ...
+
+
 RANKS = "its operands have different ranks"
 
 
@@ -61,9 +70,7 @@ class Merge(Rule):
 
     kind: str = "merge"
     function: Combination = uncertain
-    without: Callable[[Constants, int], Affine | None] = (
-        lambda constants, count: None
-    )
+    without: Without = lambda constants, count: None
     absorbing: float | None = None
     passes: str | None = None
     merging = True
@@ -153,11 +160,6 @@ class Merge(Rule):
 
     def one_takes_all(self, call: Call) -> bool:
         return self.absorbing is not None
-
-    def without_operands(
-        self, constants: Constants, count: int
-    ) -> Affine | None:
-        return self.without(constants, count)
 
     def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         """Constants are cut like the channels that they meet."""
@@ -269,6 +271,8 @@ class ScaledAdd(Merge):
 
 SCALED_ADD = ScaledAdd(
     "scaled add",
-    without=lambda c, n: None if 0 in c or np.any(c[1]) else (1.0, 0.0),
+    without=lambda constants, count: (
+        None if 0 in constants or np.any(constants[1]) else (1.0, 0.0)
+    ),
     passes=LINEAR,
 )

@@ -71,7 +71,7 @@ class Normalizing(PerChannel):
         beta = weight(call.op, "beta")
         x = values[0].plain()
         shape = [1] * x.ndim
-        shape[self.axis(call.op)] = -1
+        shape[self.axis(call)] = -1
         if beta is not None and beta.ndim != 1:
             return [None]
         shift = 0.0 if beta is None else beta.reshape(shape)
@@ -186,6 +186,6 @@ def norm_axes(op: keras.Operation, rank: int) -> list[int]:
     return axes_among(op.axis, rank)
 
 
-def single_axis(op: keras.Layer) -> int:
+def single_axis(call: Call) -> int:
     """The last of the axes that a normalisation was given."""
-    return int(np.atleast_1d(op.axis)[-1])
+    return int(np.atleast_1d(call.op.axis)[-1])

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from typing import Protocol
 
 import keras
 import numpy as np
@@ -34,20 +34,25 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.rule import Revision
     from keras_gates.surgeon.rules.view import View
 
+    class Axis(Protocol):
+        """What `Rule.axis` is, as a field."""
+
+        def __call__(self, call: Call) -> int: ...
+
 
 @dataclasses.dataclass(frozen=True)
 class PerChannel(Rule):
     """One or more vectors of weights along an axis, each channel alone.
 
     Attributes:
-        axis: `op -> axis` of the channels.
+        axis: `call -> axis` of the channels, in the place of the method.
         twin: `(op, array) -> array` on an array with all channels,
             instead of running the layer.
         axes: weight name -> `("channel",)`, right-aligned as ever.
     """
 
     kind: str = "per channel"
-    axis: Callable[[keras.Operation], int] = lambda op: -1
+    axis: Axis = lambda call: -1
     passes: str | None = None
     twin: Twin | None = None
     cuts: bool = True
@@ -56,7 +61,7 @@ class PerChannel(Rule):
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         shape = call.inputs[0].shape
-        axis = self.axis(call.op) % len(shape)
+        axis = self.axis(call) % len(shape)
         labels = inputs[0]
         sources = only_first(inputs, units, EXTRA)
         ids = one_axis(labels, axis, shape)
@@ -74,7 +79,7 @@ class PerChannel(Rule):
             return [None]
         x = values[0].plain()
         shape = list(x.shape)
-        axis = self.axis(call.op) % len(shape)
+        axis = self.axis(call) % len(shape)
         shape[axis] = call.inputs[0].shape[axis]
         filled = np.broadcast_to(np.where(np.isnan(x), 0.0, x), shape)
         if self.twin is not None:
@@ -110,9 +115,9 @@ def alike(
     return np.where(low == high, low, np.nan)
 
 
-def slopes_axis(op: keras.Layer) -> int:
+def slopes_axis(call: Call) -> int:
     """The last axis along which there is more than one slope."""
-    shape = op.alpha.shape
+    shape = call.op.alpha.shape
     own = [a for a, s in enumerate(shape) if s > 1]
     return own[-1] + 1 if own else len(shape)
 
@@ -122,13 +127,13 @@ class PReLU(PerChannel):
     """Slopes of the input's shape, with 1 along the shared axes."""
 
     kind: str = "PReLU"
-    axis: Callable[[keras.Operation], int] = slopes_axis
+    axis: Axis = slopes_axis
 
     pointwise = True
 
     def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:
         rank = len(call.op.alpha.shape)
-        axis = self.axis(call.op) - 1
+        axis = self.axis(call) - 1
         if call.op.alpha.shape[axis] == 1:
             return {"alpha": (None,)}
         return {"alpha": ("channel",) + (None,) * (rank - 1 - axis)}
@@ -191,7 +196,7 @@ class BatchNorm(PerChannel):
     ) -> Known | None:
         labels = flow.labels[0]
         shape = [1] * labels.ndim
-        shape[self.axis(call.op) % labels.ndim] = -1
+        shape[self.axis(call) % labels.ndim] = -1
         if "channel" not in flow.roles:
             return value
         center = call.op.center

@@ -196,7 +196,7 @@ class ConvRecurrent(Recurrent):
     def last_axis(self, op: keras.Layer) -> int:
         return -1 if op.data_format == "channels_last" else -1 - op.cell.rank
 
-    def input_axis(self, call: Call) -> int:
+    def axis(self, call: Call) -> int:
         return len(call.inputs[0].shape) + self.last_axis(call.op)
 
     def reading(self, call: Call) -> Reading:

@@ -146,7 +146,7 @@ class Rule:
     kernel = "kernel"
     """The kernel whose outputs get a bias where constants are absorbed."""
     merging = False
-    """Whether constant operands are left out; see `without_operands`."""
+    """Whether constant operands are left out; see `without`."""
     blends = True
     """Whether an output may come of more coordinates of its unit than of the
     one in `Flow.sources`, as a mean over space does. A move has no others."""
@@ -236,7 +236,7 @@ class Rule:
         """
         return ZERO
 
-    def input_axis(self, call: Call) -> int:
+    def axis(self, call: Call) -> int:
         """The axis of the channels that the role "in" stands for."""
         return channel_axis(call.op, len(call.inputs[0].shape))
 
@@ -257,7 +257,7 @@ class Rule:
         """The change to the config that gives the layer a bias."""
         return {"use_bias": True}
 
-    def without_operands(
+    def without(
         self, constants: dict[int, NDArray[np.float64]], count: int
     ) -> tuple[NDArray[np.float64] | float, NDArray[np.float64] | float] | None:
         """What stands in for operands that are constant, if they can go.

@@ -63,7 +63,7 @@ OWN = {
     "pick": "the rule inside is found here",
     "positions": "the steps of time are counted",
     "channels": "an axis further on",
-    "input_axis": "an axis further on",
+    "axis": "an axis further on",
     "flow": "labels have an axis more",
     "value": "known values have an axis more",
     "guess": "known values have an axis more",
@@ -311,8 +311,8 @@ class TimeDistributed(Rule):
         axis = self.inner.channels(inside(call), over, rank - 1)
         return axis % (rank - 1) + 1
 
-    def input_axis(self, call: Call) -> int:
-        return self.inner.input_axis(inside(call)) + 1
+    def axis(self, call: Call) -> int:
+        return self.inner.axis(inside(call)) + 1
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units

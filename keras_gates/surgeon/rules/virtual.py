@@ -60,4 +60,4 @@ class VirtualRule(GateRule):
         return []
 
 
-VIRTUAL = VirtualRule(axis=lambda op: op.axis)
+VIRTUAL = VirtualRule(axis=lambda call: call.op.axis)
