@@ -26,10 +26,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.graphs import private
-from keras_gates.graphs.private import copy_trainable as copy_trainable
-from keras_gates.graphs.private import has_sublayers as has_sublayers
-from keras_gates.graphs.private import mark_called as mark_called
-from keras_gates.graphs.private import sublayers as sublayers
 
 if TYPE_CHECKING:
     from keras_gates.graphs.private import Node

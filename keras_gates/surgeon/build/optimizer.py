@@ -20,7 +20,6 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_gates.graphs import create
 from keras_gates.graphs import private
 from keras_gates.surgeon.build.weight_map import cuts_of
 from keras_gates.surgeon.rules import rule_of
@@ -163,7 +162,7 @@ def _written_out(model: keras.Model, graph: Graph) -> list[str]:
     """The names of the composite layers that a graph does without."""
     if graph.model is model:
         return []
-    rules = [(x, rule_of_class(type(x))) for x in create.sublayers(model)]
+    rules = [(x, rule_of_class(type(x))) for x in private.sublayers(model)]
     return [x.name for x, rule in rules if rule and rule.composite]
 
 

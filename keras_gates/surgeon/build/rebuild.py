@@ -12,6 +12,7 @@ import keras
 from keras_gates.graphs import classes
 from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import private
 from keras_gates.graphs import time_axis
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.arguments import recorded
@@ -93,8 +94,8 @@ class _Builder:
             new = self._sequential(graph, tensors)
         if new is None:
             new = self._functional(graph, tensors)
-        create.copy_trainable(graph.model, new)
-        create.mark_called(new)
+        private.copy_trainable(graph.model, new)
+        private.mark_called(new)
         self.models[graph.model] = new
         self._check_masks(graph, new)
         self._carry(graph, new)

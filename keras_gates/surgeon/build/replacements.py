@@ -16,6 +16,7 @@ from keras_gates.constraints import KeepSign
 from keras_gates.graphs import configs
 from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import private
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import new_copies
@@ -174,7 +175,7 @@ class Pieces:
         plain = self.copies.plain(old, {})
         if plain is not None:
             return plain
-        held = [old, *create.sublayers(old), *gr.own_weights(old)]
+        held = [old, *private.sublayers(old), *gr.own_weights(old)]
         apart = any(id(x) in self._cuttable for x in held)
         new, complete = self.copies.whole(old, apart)
         if complete:
@@ -195,7 +196,7 @@ class Pieces:
     def _spec(self, step: Step) -> keras.KerasTensor | None:
         """The output of a call with one output; None leaves it to Keras."""
         node = step.site.node
-        if len(node.outputs) != 1 or create.has_sublayers(step.call.op):
+        if len(node.outputs) != 1 or private.has_sublayers(step.call.op):
             return None
         kt = node.outputs[0]
         masks = self.decision.masks(step.flow.labels[0])

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import private
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.readers import sole_reader
 from keras_gates.graphs.variables import copy_seeds
@@ -111,7 +112,7 @@ class Weights:
             index = kept_positions(self.decision, step)
             shut = self.decision.closed.get(layer)
             config.update(packing.pack(step.call, named[0], index, shut))
-        own = parts == [layer] and not create.has_sublayers(layer)
+        own = parts == [layer] and not private.has_sublayers(layer)
         return CutLayer(named[0] if own else {}, config)
 
     def _resize(self, step: Step, arrays: Arrays) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from keras_gates.graphs import create
+from keras_gates.graphs import private
 from keras_gates.graphs import time_axis
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.layers.gate import Gate
@@ -76,7 +76,7 @@ def _check_no_gate_inside(call: Call, graph: Graph) -> None:
         "whose graph the surgeon can't read. Use the gate in a functional "
         "model, or call a functional model directly instead of wrapping it.",
     )
-    for part in create.sublayers(call.op):
+    for part in private.sublayers(call.op):
         if isinstance(part, Gate):
             raise ValueError(
                 f"Gate '{part.name}' is inside '{call.path}' (of type "

@@ -141,7 +141,7 @@ class Finder:
         """Where else these channels are made or read, and left open."""
         join, read = self._join(classes), classes
         classes = self._across_gathers(classes)
-        if self._left_open(name, name, classes):
+        if self._left_open(name, classes):
             return Answer(
                 f"channels that '{name}' leaves open are coupled to them, and "
                 "go only with them",
@@ -150,7 +150,7 @@ class Finder:
         gates = [
             other
             for other in self._gates(classes)
-            if other != name and self._left_open(other, name, classes)
+            if other != name and self._left_open(other, classes)
         ]
         others, again = self._makers(name, classes)
         if again:
@@ -221,14 +221,12 @@ class Finder:
                 found[step.path] = None
         return list(found)
 
-    def _left_open(
-        self, other: str, name: str, classes: NDArray[np.intp]
-    ) -> bool:
+    def _left_open(self, name: str, classes: NDArray[np.intp]) -> bool:
         """Whether a gate has open factors on any of these channels."""
-        shut = self.solution.closed.get(other)
+        shut = self.solution.closed.get(name)
         for step in self.labelling.steps:
             ids = step.flow.roles.get("channel")
-            if ids is None or step.path != other or not step.is_gate:
+            if ids is None or step.path != name or not step.is_gate:
                 continue
             here = np.isin(self.labelling.classes[ids], classes)
             if shut is None or (here & ~shut.reshape(-1)).any():

@@ -25,8 +25,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import private
 from keras_gates.graphs.variables import values_of
 from keras_gates.layers.gate import Gate
 from keras_gates.surgeon.gates import expand
@@ -288,7 +288,7 @@ def closing_value(name: str, source: Source, factors: NDArray[Any]) -> float:
     variable, layer = source.variable, source.layer
     if source.closed is not None and variable.shape == factors.shape:
         return source.closed
-    gates = [x for x in create.sublayers(layer) if isinstance(x, Gate)]
+    gates = [x for x in private.sublayers(layer) if isinstance(x, Gate)]
     if any(gate.factor is variable for gate in gates):
         return 0.0
     values = values_of(variable)

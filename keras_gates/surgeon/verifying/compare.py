@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import private
 from keras_gates.surgeon.verifying import closed_places
 from keras_gates.surgeon.verifying import masked_run
 from keras_gates.surgeon.verifying import sample_inputs
@@ -139,7 +139,7 @@ def _variation(output: NDArray[Any]) -> float:
 
 def _coarsest(model: keras.Model) -> float:
     """The rounding of the coarsest type that the model computes in."""
-    types = {layer.compute_dtype for layer in create.sublayers(model)}
+    types = {layer.compute_dtype for layer in private.sublayers(model)}
     return max(map(masked_run.resolution_of, types), default=0.0)
 
 

@@ -11,8 +11,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import private
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
@@ -247,7 +247,7 @@ def _table(call: Call, tensor: Tensor) -> int | list[Any] | None:
         return size
     if _TAKE is not None and isinstance(op, _TAKE):
         return _taken(call, tensor)
-    parts = [op, *create.sublayers(op)] if isinstance(op, keras.Layer) else []
+    parts = [op, *private.sublayers(op)] if isinstance(op, keras.Layer) else []
     sizes = [x.input_dim for x in parts if isinstance(x, _L.Embedding)]
     return min(sizes, default=None)
 
