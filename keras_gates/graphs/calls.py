@@ -15,6 +15,7 @@ from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.identity import IdentityDict
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.opened import Opened
     from keras_gates.graphs.private import Node
 
 Shape = tuple[int | None, ...]
@@ -52,6 +53,9 @@ class Site:
             does not have.
         folds: the sites before a model in TimeDistributed and after it, for
             its axis of time.
+        opened: what its layer is made of, if it is seen through; `child` is
+            the graph of that.
+        opaque: why its layer is not seen through; "" if nobody asked.
     """
 
     op: keras.Operation
@@ -61,6 +65,8 @@ class Site:
     calls: list[Call] = dataclasses.field(default_factory=list)
     behind: dict[int, Site] = dataclasses.field(default_factory=dict)
     folds: tuple[Site, ...] = ()
+    opened: Opened | None = None
+    opaque: str = ""
 
 
 @dataclasses.dataclass(eq=False)

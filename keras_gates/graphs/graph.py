@@ -22,6 +22,9 @@ from keras_gates.graphs.functional import maker
 from keras_gates.graphs.functional import own_weights
 from keras_gates.graphs.functional import struct_of
 from keras_gates.graphs.functional import structures
+from keras_gates.graphs.opened import Opaque
+from keras_gates.graphs.opened import Opened
+from keras_gates.graphs.opened import SeeThrough
 from keras_gates.graphs.private import layer_class
 from keras_gates.graphs.private import nodes_of
 from keras_gates.graphs.private import operation
@@ -33,6 +36,9 @@ from keras_gates.graphs.reading import read
 __all__ = [
     "Call",
     "Graph",
+    "Opaque",
+    "Opened",
+    "SeeThrough",
     "Scope",
     "Site",
     "Tensor",

@@ -21,6 +21,7 @@ from typing import Protocol
 import keras
 from keras.src.backend.common.masking import get_keras_mask
 from keras.src.backend.common.masking import set_keras_mask
+from keras.src.backend.common.variables import AutocastScope
 from keras.src.models.functional import Functional
 from keras.src.ops.node import Node as _Node
 from keras.src.saving.keras_saveable import KerasSaveable
@@ -429,6 +430,171 @@ def _set_on(op: Any, name: str, value: Any) -> Iterator[None]:
         state.pop(name, None)
         if before is not unset:
             state[name] = before
+
+
+# Looking into a layer ------------------------------------------------------
+
+
+class Watch(keras.StatelessScope):
+    """Within, what is done to variables and losses is noted, and not done.
+
+    Assumes: `Variable.value` asks the innermost scope by
+    `get_current_value`, `Variable.assign` tells it by `add_update`, and
+    `add_loss` of a layer by `add_loss`; symbolic calls of layers and
+    operations open a scope of their own.
+
+    Attributes:
+        read: the variables whose values were asked for.
+        updated: those that were assigned.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(collect_losses=True)
+        self.read: list[keras.Variable] = []
+        self.updated: list[keras.Variable] = []
+
+    def get_current_value(self, variable: keras.Variable) -> Any:
+        self.read.append(variable)
+        return super().get_current_value(variable)
+
+    def add_update(self, update: tuple[keras.Variable, Any]) -> None:
+        self.updated.append(update[0])
+        super().add_update(update)
+
+
+def watching() -> Watch:
+    """A `Watch`, for a `with` statement."""
+    return Watch()
+
+
+def read_dtype(layer: keras.Layer, variable: keras.Variable) -> str:
+    """The type in which the `call` of a layer reads a variable of its own.
+
+    Assumes: it is the compute type of the layer, if both are of floats and
+    neither says otherwise.
+    """
+    floats = map(
+        keras.backend.is_float_dtype, (variable.dtype, layer.compute_dtype)
+    )
+    casts = layer.autocast and autocasts(variable) and all(floats)
+    return str(layer.compute_dtype if casts else variable.dtype)
+
+
+def computing(layer: keras.Layer) -> contextlib.AbstractContextManager[Any]:
+    """The scope in which Keras runs the `call` of a layer.
+
+    Assumes: it is an `AutocastScope` of its compute type, where layers
+    autocast.
+    """
+    floats = keras.backend.is_float_dtype(layer.compute_dtype)
+    casts = layer.autocast and floats
+    dtype = layer.compute_dtype if casts else None
+    scope: contextlib.AbstractContextManager[Any] = AutocastScope(dtype)
+    return scope
+
+
+def input_conversion(layer: keras.Layer) -> Callable[[Any], Any]:
+    """What Keras does to each argument of a layer before its `call`.
+
+    Assumes: it converts arrays and casts floats by the policy of the layer,
+    unless `_convert_input_args` is unset.
+    """
+
+    def convert(x: Any) -> Any:
+        if not layer._convert_input_args or not hasattr(x, "dtype"):
+            return x
+        mask = get_keras_mask(x)
+        y = layer.dtype_policy.convert_input(
+            x, layer.autocast, layer.input_dtype
+        )
+        if mask is not None and y is not x:
+            set_keras_mask(y, mask)
+        return y
+
+    return convert
+
+
+def takes_training(layer: keras.Layer) -> bool:
+    """Whether the `call` of a layer is told of training.
+
+    Assumes: `_call_has_training_arg` says so.
+    """
+    return bool(getattr(layer, "_call_has_training_arg", False))
+
+
+@functools.cache
+def operation_names() -> frozenset[str]:
+    """The names of what each operation holds, whatever its class.
+
+    Assumes: an operation without arguments holds no more than that.
+    """
+    return frozenset(vars(keras.Operation()))
+
+
+@contextlib.contextmanager
+def attributes_set(op: Any, values: dict[str, Any]) -> Iterator[None]:
+    """Within, attributes of the instance, past what tracks them.
+
+    Assumes: they are in its `__dict__`.
+    """
+    with contextlib.ExitStack() as stack:
+        for name, value in values.items():
+            stack.enter_context(_set_on(op, name, value))
+        yield
+
+
+def recorded_before(
+    outputs: list[keras.KerasTensor], inputs: list[keras.KerasTensor]
+) -> list[Node]:
+    """The recorded calls between symbolic tensors, in an order to run them.
+
+    Assumes: as `origin_of` and `calls_of`; what comes of no call has no
+    operation there.
+
+    Args:
+        outputs: what comes out.
+        inputs: where to stop.
+    """
+    ends = {id(x) for x in inputs}
+    order: list[Node] = []
+    seen: set[int] = set()
+    pending = [(node, False) for kt in outputs for node in _made_by(kt, ends)]
+    pending.reverse()
+    while pending:
+        node, done = pending.pop()
+        if done:
+            order.append(node)
+        elif id(node) not in seen:
+            seen.add(id(node))
+            pending.append((node, True))
+            before = [n for x in node.input_tensors for n in _made_by(x, ends)]
+            pending += [(n, False) for n in reversed(before)]
+    return order
+
+
+def _made_by(kt: keras.KerasTensor, ends: set[int]) -> list[Node]:
+    if id(kt) in ends or not hasattr(kt, "_keras_history"):
+        return []
+    op, number, _ = origin_of(kt)
+    if op is None:
+        return []
+    node = op._inbound_nodes[number]
+    return [] if node.is_input else [node]
+
+
+def readers_of(
+    outputs: list[keras.KerasTensor],
+) -> dict[int, list[Node | None]]:
+    """By the id of a symbolic tensor, the recorded calls that read it.
+
+    Once for each time they do; None for an output. Assumes: as
+    `recorded_before`.
+    """
+    found: dict[int, list[Node | None]] = {id(kt): [None] for kt in outputs}
+    for node in recorded_before(outputs, []):
+        for kt in node.input_tensors:
+            found.setdefault(id(kt), []).append(node)
+    return found
 
 
 # What a layer holds, by name -----------------------------------------------

@@ -24,10 +24,13 @@ from keras_gates.graphs.calls import Tensor
 from keras_gates.graphs.functional import functional_of
 from keras_gates.graphs.functional import has_own_call
 from keras_gates.graphs.functional import is_functional
+from keras_gates.graphs.opened import Opaque
+from keras_gates.graphs.opened import Opened
 
 if TYPE_CHECKING:
     from keras_gates.graphs.calls import Shape
     from keras_gates.graphs.carried import Mask
+    from keras_gates.graphs.opened import SeeThrough
     from keras_gates.graphs.private import Node
 
 # By the id of a layer, the masks that its calls find: for each call, the names
@@ -42,8 +45,13 @@ _NOT_PLAIN = (
 )
 
 
-def read(model: keras.Model) -> Graph:
+def read(model: keras.Model, see_through: SeeThrough | None = None) -> Graph:
     """Return the `Graph` of a built Functional or Sequential model.
+
+    Args:
+        model: the model.
+        see_through: tells what a layer is made of, which is then read like a
+            nested model; by default, none is looked into.
 
     Raises:
         TypeError: `model` is no Keras model.
@@ -70,7 +78,7 @@ def read(model: keras.Model) -> Graph:
     unread: dict[int, str] = {}
     while True:  # each round but the last finds one more
         before = len(unread)
-        graph = _sites(model, {}, unread)
+        graph = _sites(model, {}, unread, see_through)
         graph.unread = unread
         graph.inputs = [_tensor(kt) for kt in graph.functional.inputs]
         reading = _Reading(unread, graph.masking)
@@ -81,12 +89,24 @@ def read(model: keras.Model) -> Graph:
 
 
 def _sites(
-    model: keras.Model, memo: dict[int, Graph], unread: dict[int, str]
+    model: keras.Model,
+    memo: dict[int, Graph],
+    unread: dict[int, str],
+    see_through: SeeThrough | None = None,
+    owned: bool = False,
 ) -> Graph:
     """The structural graph; a model met twice is read once.
 
     A model is read at all of its calls or at none: `unread` gets those that
-    can't be read at one of them, with the reason.
+    can't be read at one of them, with the reason. So it is with a layer that
+    is seen through.
+
+    Args:
+        model: the model.
+        memo: by the id of a model, its graph.
+        unread: as in `Graph`.
+        see_through: as in `read`.
+        owned: whether the model is a copy already.
     """
     if id(model) in memo:
         return memo[id(model)]
@@ -100,11 +120,22 @@ def _sites(
         if inside and not _plain_call(node, inner):
             unread.setdefault(id(inner), _NOT_PLAIN)
         if inside and id(inner) not in unread:
-            child = _sites(inner, memo, unread)
+            child = _sites(inner, memo, unread, see_through, owned)
         if child is not None and inner is not op:
             kinds = time_axis.FoldTime, time_axis.UnfoldTime
             folds = tuple(Site(k(op.name), node, op.name) for k in kinds)
-        sites.append(Site(op, node, op.name, child, folds=folds))
+        site = Site(op, node, op.name, child, folds=folds)
+        if see_through is not None and not is_functional(inner):
+            found = see_through(node, owned)
+            if isinstance(found, Opened) and id(op) not in unread:
+                site.opened = found
+                site.child = _sites(
+                    found.model, memo, unread, see_through, owned=True
+                )
+            elif found is not None:
+                opaque = found.reason if isinstance(found, Opaque) else ""
+                site.opaque = unread.setdefault(id(op), opaque)
+        sites.append(site)
     memo[id(model)] = Graph(model, functional, sites)
     return memo[id(model)]
 
@@ -257,7 +288,9 @@ class _Reading:
         """Append the calls of a nested model, as `_call` does one."""
         assert site.child is not None
         node, known = site.node, _known(tensors)
-        inputs = [tensors[id(kt)] for kt in carried.data(node)]
+        opened = site.opened is not None
+        read = node.input_tensors if opened else carried.data(node)
+        inputs = [tensors[id(kt)] for kt in read]
         bound, times = inputs, place.times
         if site.folds:
             bound = _fold(site.folds[0], inputs, calls, place)
@@ -265,7 +298,11 @@ class _Reading:
         site.child.bounds.append(bound)
         inner = Scope(site, bound)
         within = _Place((*place.scopes, inner), times, nested=True)
-        before = carried.within(node, masks, known)
+        before = (
+            [masks.get(id(kt)) for kt in read]
+            if opened
+            else carried.within(node, masks, known)
+        )
         inner.outputs = outputs = self.expand(
             site.child, bound, calls, within, before
         )

@@ -20,6 +20,8 @@ from keras_gates.graphs.copies import Copies
 from keras_gates.graphs.functional import has_own_call
 from keras_gates.graphs.functional import input_layer
 from keras_gates.graphs.functional import structures
+from keras_gates.graphs.identity import IdentityDict
+from keras_gates.graphs.opened import flat_tensors
 from keras_gates.graphs.reading import read
 from keras_gates.graphs.variables import copy_state
 from keras_gates.graphs.variables import values_of
@@ -132,6 +134,9 @@ class _Rewriter:
         models: the new models.
         made: the new layers and operations.
         pending: the old ones of those that still lack their weights.
+        edited: whether an edit has changed anything so far.
+        written_out: layer that is seen through -> the new model of its parts,
+            None where nothing in it was edited.
     """
 
     def __init__(
@@ -144,6 +149,9 @@ class _Rewriter:
         self.copies = new_copies()
         self.made: dict[int, keras.Operation] = {}
         self.pending: dict[int, keras.Operation] = {}
+        self.edited = False
+        self.written_out: IdentityDict[keras.Layer, keras.Model | None]
+        self.written_out = IdentityDict()
 
     def model(
         self, graph: Graph, name: str | None = None, outer: bool = False
@@ -184,14 +192,30 @@ class _Rewriter:
         if site.child is None:
             recall = Recall(site, args, kwargs, self, tensors)
             outputs = self.edit(recall)
+            self.edited |= outputs is not None
+        elif site.opened is not None:
+            outputs = self._opened(site, site.child, (args, kwargs))
         if outputs is None:
             outputs = self.call(site, args, kwargs)
         flat = keras.tree.flatten(outputs)
         for kt, new in zip(site.node.outputs, flat, strict=True):
             tensors[id(kt)] = new
 
+    def _opened(self, site: Site, child: Graph, given: Any) -> Any:
+        """The outputs of a layer's parts; None if none of them is edited."""
+        if site.op not in self.written_out:
+            before, self.edited = self.edited, False
+            model = self.model(child)
+            self.written_out[site.op] = model if self.edited else None
+            self.edited |= before
+        found = self.written_out[site.op]
+        if found is None:
+            return None
+        inputs = flat_tensors(given)
+        return found(inputs if len(inputs) > 1 else inputs[0])
+
     def copy(self, site: Site) -> keras.Operation:
-        if site.child is not None:
+        if site.child is not None and site.opened is None:
             if id(site.op) not in self.made:
                 model = self.model(site.child)
                 self.made[id(site.op)] = time_axis.again(site.op, model)
@@ -207,7 +231,8 @@ class _Rewriter:
         self, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         new = self.copy(site)
-        if not isinstance(new, keras.Layer) or site.child is not None:
+        nested = site.child is not None and site.opened is None
+        if not isinstance(new, keras.Layer) or nested:
             return new(*args, **kwargs)
         fresh = self.pending.pop(id(site.op), None) is not None
         with create.prepared(new, arrays=_arrays(site.op) if fresh else None):

@@ -20,6 +20,7 @@ from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.build.changes import Changes
 from keras_gates.surgeon.build.replacements import Pieces
 from keras_gates.surgeon.passes.label import StepKey
 
@@ -65,6 +66,7 @@ class _Builder:
         self.decision = decision
         self.labels = decision.labelling.labels
         self.pieces = Pieces(decision, folds)
+        self.changes = Changes(decision, folds, self.pieces.weights)
         # Each old model -> the new one; and what is called in its place.
         self.models: IdentityDict[keras.Model, keras.Model] = IdentityDict()
         self.wrappers: IdentityDict[keras.Layer, keras.Layer] = IdentityDict()
@@ -186,7 +188,7 @@ class _Builder:
         with contextlib.ExitStack() as stack:
             for site in graph.sites:
                 if site.child is not None:
-                    layers.append(self._inner(site, site.child))
+                    layers.append(self._part(site, site.child))
                     continue
                 for piece in self._pieces(site):
                     hints = create.prepared(piece.op, piece.spec, piece.arrays)
@@ -235,10 +237,36 @@ class _Builder:
         """Call the new one of a nested model, if it is still called."""
         if site not in self.called:
             return
+        if site.opened is not None:
+            self._opened(site, child, tensors)
+            return
         # A mask that nothing inside reads need not be there any more.
         found: dict[int, Any] = {id(kt): None for kt in site.node.input_tensors}
         args, kwargs = recorded(site.node, {**found, **tensors})
         _bind(site.node, self._inner(site, child)(*args, **kwargs), tensors)
+
+    def _opened(
+        self,
+        site: Site,
+        child: Graph,
+        tensors: dict[int, keras.KerasTensor],
+    ) -> None:
+        """Call what stands in the place of a layer that was seen through."""
+        new = self._part(site, child)
+        model = self.models.get(child.model)
+        if model is not None and new is model:
+            inputs = [tensors[id(kt)] for kt in site.node.input_tensors]
+            outputs = new(inputs if len(inputs) > 1 else inputs[0])
+        else:
+            args, kwargs = recorded(site.node, tensors)
+            outputs = new(*args, **kwargs)
+        _bind(site.node, outputs, tensors)
+
+    def _part(self, site: Site, child: Graph) -> keras.Layer:
+        """The layer itself, or the model of its parts where they change."""
+        if not self.changes.inside(child):
+            return self.pieces.carried(site.op)
+        return self._inner(site, child)
 
     def _site(self, site: Site, tensors: dict[int, keras.KerasTensor]) -> None:
         """Carry one recorded call over to the new graph."""

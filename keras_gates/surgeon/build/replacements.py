@@ -20,6 +20,7 @@ from keras_gates.graphs import private
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import new_copies
+from keras_gates.graphs.variables import copy_state
 from keras_gates.regularizers import L1
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
@@ -130,6 +131,16 @@ class Pieces:
         if gone and create.gains_mask(step.site.node, gone):
             pieces.append(self._unmasked(step))
         return pieces
+
+    def carried(self, layer: keras.Layer) -> keras.Layer:
+        """The copy of a layer in which nothing changes; always the same."""
+        if layer not in self.operations:
+            new, complete = self.copies.whole(layer)
+            if not complete:
+                new.build_from_config(layer.get_build_config())
+                copy_state(layer, new)
+            self.operations[layer] = new
+        return self.operations[layer]
 
     def source(self, step: Step) -> Tensor:
         """The input that stands for the output where there is no piece."""

@@ -210,7 +210,7 @@ class Weights:
         for role, factor in self.folds.factors_of(call.op, step.rule.kernel):
             if role in roles:
                 added = added * along_role(factor, role, roles, added.ndim)
-        norm = self._sole_norm(step)
+        norm = self.sole_norm(step)
         if norm is not None:
             self._shifts[norm] = added.reshape(-1)
             return {}
@@ -222,7 +222,7 @@ class Weights:
         """How many parameters a new bias adds to a layer."""
         call, total = step.call, 0
         for index, gone in self.decision.absorbed(step).items():
-            if self._merges(step, index) or self._sole_norm(step) is not None:
+            if self._merges(step, index) or self.sole_norm(step) is not None:
                 continue
             role = step.flow.reads[index]
             for part in step.rule.parts(call.op):
@@ -241,8 +241,11 @@ class Weights:
         index = kept_positions(self.decision, step)
         return cut(array, roles, index, step.flow.roles).size
 
-    def _sole_norm(self, step: Step) -> keras.Layer | None:
-        """The BatchNormalization that alone reads a layer's output."""
+    def sole_norm(self, step: Step) -> keras.Layer | None:
+        """The BatchNormalization that alone reads a layer's output.
+
+        Its mean takes what the layer loses of constants.
+        """
         tensor = step.outputs[0]
         call = sole_reader(self.decision.labelling.graph, tensor)
         alone = len(self._steps[step.call.op]) == 1

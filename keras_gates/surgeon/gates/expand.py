@@ -15,6 +15,7 @@ from keras_gates.graphs import graph as gr
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.gate import Gate
+from keras_gates.surgeon.gates.see_through import Seeing
 from keras_gates.surgeon.rules.registry import rule_of_class
 
 if TYPE_CHECKING:
@@ -131,7 +132,7 @@ def read(model: keras.Model, trace: Trace | None = None) -> Graph:
         TypeError, ValueError: as `graph.read`; or a composite layer whose
             rule does not share is called at several places.
     """
-    graph = gr.read(model)
+    graph = gr.read(model, Seeing())
     sites: IdentityDict[keras.Layer, list[Site]] = IdentityDict()
     for each in [graph, *graph.nested()]:
         for site in each.sites:
@@ -151,10 +152,10 @@ def read(model: keras.Model, trace: Trace | None = None) -> Graph:
     made: Made = IdentityDict((op, {}) for op in sites)
     edit: Edit = functools.partial(_written_out, made)
     if trace is None:
-        found = gr.read(rewrite(graph, edit))
+        found = gr.read(rewrite(graph, edit), Seeing())
     else:
         edit = trace.recording(graph, edit)
-        found = trace.finish(gr.read(rewrite(graph, edit)))
+        found = trace.finish(gr.read(rewrite(graph, edit), Seeing()))
     for places in sites.values():
         _check_gate(places[0], found)
     return found

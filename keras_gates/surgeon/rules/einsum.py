@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.surgeon.rules import bare_einsum
 from keras_gates.surgeon.rules import counts
 from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.linear import Linear
@@ -100,6 +101,10 @@ class EinsumDense(Linear):
     note: str = "where the kernel has one letter of the input and one new"
 
     def pick(self, call: Call) -> Rule:
+        if bare_einsum.scales(call.op):
+            return bare_einsum.SCALE
+        if bare_einsum.sources(call.op):
+            return bare_einsum.SOURCE
         try:
             spec = read(call.op.equation)
         except ValueError as error:

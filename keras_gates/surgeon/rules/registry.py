@@ -218,6 +218,11 @@ def rule_of_class(cls: type[Any]) -> Rule | None:
     return None
 
 
+def why_none(cls: type[Any]) -> Barrier | None:
+    """What `explain` said of a class, or None."""
+    return _REASONS.get(cls)
+
+
 def rule_of_function(function: Callable[..., Any]) -> Rule | None:
     """The rule that a function is registered with, or None."""
     return _FUNCTIONS.get(function)

@@ -544,7 +544,7 @@ class Barrier(Rule):
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
-        return barrier(call, inputs, units, self.why or unknown(call.op))
+        return barrier(call, inputs, units, self.why or unknown(call))
 
     def reading(self, call: Call) -> Reading:
         return ALL
@@ -553,9 +553,15 @@ class Barrier(Rule):
         return []
 
 
-def unknown(op: keras.Operation) -> str:
+def unknown(call: Call) -> str:
     """Why an operation without a rule is kept, and what to do about it."""
+    op, opaque = call.op, call.site.opaque
     name = type(op).__name__
+    if opaque:
+        return (
+            f"no rule for {name}, and it can't be seen through: {opaque}; "
+            "keras_gates.surgeon.register can give it a rule"
+        )
     if isinstance(op, keras.layers.Lambda):
         return (
             f"a {name} may compute anything; write it with keras.ops, or as "

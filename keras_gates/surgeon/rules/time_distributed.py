@@ -278,7 +278,7 @@ class TimeDistributed(Rule):
         if inner.is_gate:
             return Barrier(why=_GATE)
         if isinstance(inner, Barrier):
-            why = inner.why or unknown(call.op.layer)
+            why = inner.why or unknown(inside(call))
             return Barrier(why=why, counts=_each_step(inner))
         handed_on = {
             field.name: getattr(inner, field.name)

@@ -233,8 +233,10 @@ class Bars:
 
 def _whole(call: Call, reason: str) -> Bar:
     name, cause = type(call.op).__name__, Cause.PINNED
-    if reason == unknown(call.op):
+    if reason == unknown(call):
         reason, cause = f"no rule for {name}", Cause.UNKNOWN
+        if call.site.opaque:
+            reason += f", and it can't be seen through: {call.site.opaque}"
     return Bar(call.path, name, f"keeps them whole: {reason}", cause)
 
 

@@ -15,7 +15,6 @@ What is taken from where:
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Collection
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.gates.groups import Groups
     from keras_gates.surgeon.passes.label import Step
     from keras_gates.surgeon.rules.source import Source
+    from keras_gates.surgeon.verifying.masked_run import Masks
     from keras_gates.surgeon.verifying.masked_run import Node
     from keras_gates.surgeon.verifying.masked_run import Values
 
@@ -109,6 +109,13 @@ class _Places:
         # Gates that a composite layer closes by a variable of its own.
         self._gates: list[tuple[Site, Mask]] = []
         self._functions: dict[Node, keras.Function] = {}
+        # Site in a layer that is seen through -> the calls of that layer.
+        self._calls_round: dict[Site, list[Site]] = {}
+        for each in [self.graph, *self.graph.nested()]:
+            for outer in each.sites:
+                if outer.opened is not None and outer.child is not None:
+                    for site in outer.child.sites:
+                        self._calls_round.setdefault(site, []).append(outer)
 
     def drop_shortcuts(self, closed: Collection[str]) -> None:
         """Let what adds the shortcuts of open gates hand on the gate's part."""
@@ -138,11 +145,32 @@ class _Places:
             _assign(self.closing.values, own.variable, mask, value)
             return
         for site in sites:
-            stand_in = self._stand_in(self._part(site)[0])
-            _assign(stand_in.values, source.variable, mask, 0.0)
+            for stand_in in self._stand_ins(site):
+                _assign(stand_in.values, source.variable, mask, 0.0)
+
+    def _stand_ins(self, site: Site) -> list[StandIn]:
+        """What is run in the place of the layer that a site is part of."""
+        if site not in self._calls_round:
+            return [self._stand_in(self._part(site)[0])]
+        found = []
+        for outer in self._calls_round[site]:
+            assert outer.opened is not None
+            if outer in self._calls_round:
+                self._stand_ins(outer)
+                node = outer.node
+            else:
+                origin = self.trace.origin(outer, 0)
+                node = self._part(outer)[0] if origin is None else origin.node
+            stand_in = StandIn(gr.functional_of(outer.opened.model))
+            found.append(self.closing.inside.setdefault(node, stand_in))
+        return found
 
     def _mask(self, site: Site, number: int, mask: Mask) -> None:
         """Mask an output, of the user's layer or of a part of it."""
+        if site in self._calls_round:
+            for stand_in in self._stand_ins(site):
+                masked_run.add(stand_in.masks, site.node, number, mask)
+            return
         origin = self.trace.origin(site, number)
         if origin is not None:
             masked_run.add(self.closing.masks, *origin, mask)
@@ -233,34 +261,49 @@ class _Places:
 
     def _own_layer(self, step: Step) -> tuple[keras.Layer, Values]:
         """The user's layer, or a part of it, and where its values go."""
-        origin = self.trace.origin(step.site, 0)
+        inside = step.site in self._calls_round
+        origin = None if inside else self.trace.origin(step.site, 0)
         if origin is None or origin[0] in self.trace.parts:
-            stand_in = self._stand_in(self._part(step.site)[0])
-            return step.call.op, stand_in.values
+            return step.call.op, self._stand_ins(step.site)[0].values
         return origin[0].operation, self.closing.values
 
     def with_layers(self, masks: dict[str, NDArray[np.bool_]]) -> Closing:
         """A second `Closing`: what the layers put out is masked, too."""
-        layers = {n: dict(at) for n, at in self.closing.masks.items()}
-        second = dataclasses.replace(self.closing, masks=layers)
+        second = self.closing.copy()
         for call in self.graph.calls:
             mask = masks.get(call.path)
             if mask is None or not isinstance(call.op, keras.Layer):
                 continue
-            origin = self.trace.origin(call.site, 0)
             shape = call.outputs[0].shape
             axis = rule_of(call).channels(call, "out", len(shape))
             at = self.graph.groups[call.path].channels[mask]
             width = shape[axis] or 0
-            if origin is None or at.max(initial=0) >= width:
+            if at.max(initial=0) >= width:
                 continue
             factors = np.ones(width)
             factors[at] = 0.0
-            node, number = origin
-            outputs = layers.setdefault(node, {})
-            before = outputs.get(number, [])
-            outputs[number] = [*before, Mask(factors, axis)]
+            for masks_at, node, number in self._outputs(call.site, second):
+                masked_run.add(masks_at, node, number, Mask(factors, axis))
         return second
+
+    def _outputs(
+        self, site: Site, closing: Closing
+    ) -> list[tuple[Masks, Node, int]]:
+        """Where the first output of a site is masked in a `Closing`."""
+        if site not in self._calls_round:
+            origin = self.trace.origin(site, 0)
+            return [] if origin is None else [(closing.masks, *origin)]
+        self._stand_ins(site)
+        return [
+            (stand_in.masks, site.node, 0)
+            for node, stand_in in closing.inside.items()
+            if stand_in.function in self._models_round(site)
+        ]
+
+    def _models_round(self, site: Site) -> list[keras.Model]:
+        """The models of the layers that a site is part of."""
+        opened = [outer.opened for outer in self._calls_round[site]]
+        return [gr.functional_of(x.model) for x in opened if x is not None]
 
 
 def _assign(

@@ -105,6 +105,23 @@ class Closing:
     handed_on: dict[Node, int] = dataclasses.field(default_factory=dict)
     inside: dict[Node, StandIn] = dataclasses.field(default_factory=dict)
 
+    def copy(self) -> Closing:
+        """One that can get more masks."""
+        inside = {
+            node: dataclasses.replace(each, masks=_copied(each.masks))
+            for node, each in self.inside.items()
+        }
+        return dataclasses.replace(
+            self, masks=_copied(self.masks), inside=inside
+        )
+
+
+def _copied(masks: Masks) -> Masks:
+    return {
+        node: {number: [*each] for number, each in outputs.items()}
+        for node, outputs in masks.items()
+    }
+
 
 def add(masks: Masks, node: Node, number: int, mask: Mask) -> None:
     """Add a mask to what `Closing.masks` holds."""
@@ -248,14 +265,14 @@ class _Loop:
         if stand_in is None:
             return results
         inputs = [tensors[id(kt)] for kt in node.input_tensors]
-        run = functools.partial(
-            self.run, stand_in.function, inputs, operation_fn
-        )
-        parts = keras.tree.flatten(run(masks=stand_in.gates))
+        given = stand_in.function, inputs, operation_fn
+        # As the layer is, with nothing closed in layers inside.
+        plain = _Loop(dataclasses.replace(self.closing, inside={}))
+        parts = keras.tree.flatten(plain.run(*given, masks=stand_in.gates))
         _check_parts(node.operation, results, parts)
         values = {**self.closing.values, **stand_in.values}
         with keras.StatelessScope(state_mapping=list(values.values())):
-            results = keras.tree.flatten(run(masks=stand_in.masks))
+            results = keras.tree.flatten(self.run(*given, masks=stand_in.masks))
         return results
 
 
@@ -269,10 +286,11 @@ def _check_parts(
         if not far <= max(_ALIKE, resolution(a)):
             raise ValueError(
                 f"Layer '{layer.name}' (of type {type(layer).__name__}) and "
-                "what the `expand` of its rule makes of it do not compute the "
-                f"same: they differ by {far:.2g} of the output's scale. "
-                "Expected: layers that compute the same, with copies of its "
-                "weights. Correct the `expand` that it was registered with."
+                "what it is taken to be made of do not compute the same: they "
+                f"differ by {far:.2g} of the output's scale. Expected: layers "
+                "that compute the same, with copies of its weights. Correct "
+                "the `expand` that it was registered with; if it has no rule, "
+                "give it one (keras_gates.surgeon.register)."
             )
 
 

@@ -1,0 +1,576 @@
+"""Operations on a layer's own variables, written as stock layers.
+
+A functional model has no place for a variable beside its layers. So `x * w`
+becomes an `EinsumDense` with one letter for the channels, `matmul(x, w)` a
+`Dense`, `take(w, x)` an `Embedding`; what is left of uses makes `w` the output
+of an `EinsumDense` of a one for each sample, so that any operation can take
+it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import string
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import TypeAlias
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_gates.graphs import private
+from keras_gates.graphs.arguments import mapped
+from keras_gates.graphs.names import Names
+from keras_gates.graphs.opened import Place
+from keras_gates.graphs.stand_ins import SideEffect
+from keras_gates.graphs.variables import values_of
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.private import Node
+    from keras_gates.graphs.stand_ins import StandIn
+
+Placed: TypeAlias = "list[tuple[keras.Variable, Place]]"
+Handler: TypeAlias = "Callable[[_Replay, Node, _Operands], Any]"
+_LETTERS = string.ascii_lowercase
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weight:
+    """What comes of a variable alone.
+
+    Attributes:
+        variable: the variable.
+        label: what it is called.
+        dtype: the type in which the layer reads it.
+        value: the numbers.
+        probe: what comes of `0, 1, 2, ...` in the variable's place.
+        batched: whether its first axis is that of the samples.
+    """
+
+    variable: keras.Variable
+    label: str
+    dtype: str
+    value: NDArray[Any]
+    probe: NDArray[Any]
+    batched: bool = False
+
+    @property
+    def derived(self) -> bool:
+        """Whether it holds more than the variable's numbers in their order."""
+        flat = self.probe.reshape(-1)
+        return not np.array_equal(flat, _probe(self.variable).reshape(-1))
+
+
+def _probe(variable: keras.Variable) -> NDArray[Any]:
+    shape = tuple(variable.shape)
+    return np.arange(int(np.prod(shape)), dtype="float32").reshape(shape)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Operands:
+    """The arguments of a call, with a `Weight` where a weight is.
+
+    Attributes:
+        args: the positional ones.
+        kwargs: those by keyword.
+    """
+
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    @property
+    def flat(self) -> list[Any]:
+        return [*self.args, *self.kwargs.values()]
+
+    def split(self) -> tuple[Any, Weight] | None:
+        """`(data, weight)` if these are all that there is."""
+        pair = self.flat
+        if len(pair) != 2:
+            return None
+        weights = [x for x in pair if isinstance(x, Weight)]
+        data = [x for x in pair if isinstance(x, keras.KerasTensor)]
+        return (data[0], weights[0]) if len(data) == len(weights) else None
+
+
+def written_out(
+    twin: keras.Layer,
+    inputs: list[keras.KerasTensor],
+    outputs: list[keras.KerasTensor],
+    weights: list[StandIn],
+) -> tuple[keras.Model, tuple[tuple[keras.Variable, Place], ...]]:
+    """A functional model of recorded operations.
+
+    Args:
+        twin: the copy of a layer that was run.
+        inputs: what its `call` was run on.
+        outputs: what it gave, flat.
+        weights: what stood for its variables.
+
+    Returns:
+        `(model, places)`: where the values of variables are in it.
+
+    Raises:
+        SideEffect: a weight is used in a way that no stock layer has.
+    """
+    replay = _Replay(twin, inputs)
+    ends = replay.run(outputs, weights)
+    model = keras.Model(_unpacked(inputs), _unpacked(ends), name=twin.name)
+    return model, tuple(replay.placed)
+
+
+def _unpacked(tensors: list[keras.KerasTensor]) -> Any:
+    return tensors[0] if len(tensors) == 1 else tensors
+
+
+class _Replay:
+    """Makes recorded calls again where weights take part in them.
+
+    Attributes:
+        placed: where the values of variables are.
+    """
+
+    def __init__(
+        self, twin: keras.Layer, inputs: list[keras.KerasTensor]
+    ) -> None:
+        self.twin = twin
+        self.inputs = inputs
+        self.placed: Placed = []
+        self._values: dict[int, Any] = {}
+        self._layers: dict[tuple[Any, ...], keras.Layer] = {}
+        self._uses: dict[int, tuple[Any, ...]] = {}
+        self._names = Names(x.name for x in private.sublayers(twin))
+        self._one: keras.KerasTensor | None = None
+
+    def run(
+        self, outputs: list[keras.KerasTensor], weights: list[StandIn]
+    ) -> list[keras.KerasTensor]:
+        """What `outputs` are in the model."""
+        for each in weights:
+            self._values[id(each)] = _read(each)
+        self.readers = private.readers_of(outputs)
+        for node in private.recorded_before(outputs, [*self.inputs, *weights]):
+            self._node(node)
+        inputs = {id(x) for x in self.inputs}
+        ends = [self._values.get(id(x), x) for x in outputs]
+        ends = [
+            self.tensor(x, len(kt.shape)) if isinstance(x, Weight) else x
+            for x, kt in zip(ends, outputs, strict=True)
+        ]
+        # A model needs an output of its own.
+        return [
+            keras.layers.Identity(name=self._names.free("output"))(x)
+            if id(x) in inputs
+            else x
+            for x in ends
+        ]
+
+    def _node(self, node: Node) -> None:
+        if id(node.outputs[0]) in self._values:
+            return  # it was taken along
+        args, kwargs = mapped(self._value, *_given(node))
+        flat = keras.tree.flatten((args, kwargs))
+        weights = [x for x in flat if isinstance(x, Weight)]
+        tensors = [x for x in flat if isinstance(x, keras.KerasTensor)]
+        if weights and isinstance(node.operation, keras.Layer):
+            args, kwargs = mapped(self._as_tensor, args, kwargs)
+            weights = []
+        if weights and not tensors:
+            self._values[id(node.outputs[0])] = _computed(node, args, kwargs)
+            return
+        if not weights:
+            kept = [x for x in node.input_tensors if id(x) in self._values]
+            if kept:
+                self._note(node, node.operation(*args, **kwargs))
+            return
+        made = None
+        handler = _HANDLERS.get(type(node.operation))
+        if handler is not None:
+            made = handler(self, node, _Operands(args, kwargs))
+        if made is None:
+            made = self._by_source(node, args, kwargs)
+        if made is not None:
+            self._note(node, made)
+
+    def _value(self, x: Any) -> Any:
+        if isinstance(x, keras.Variable):
+            raise SideEffect(
+                f"its `call` uses the variable '{x.path}' of a layer inside"
+            )
+        return self._values.get(id(x), x)
+
+    def _note(self, node: Node, made: Any) -> None:
+        flat = keras.tree.flatten(made)
+        for old, new in zip(node.outputs, flat, strict=True):
+            if old is not new:
+                self._values[id(old)] = new
+
+    def _as_tensor(self, x: Any) -> Any:
+        if not isinstance(x, Weight):
+            return x
+        return self.tensor(x, x.value.ndim + (not x.batched))
+
+    def _by_source(
+        self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The call on tensors that hold the weights for each sample."""
+        rank = len(node.outputs[0].shape)
+        aligned = type(node.operation) in _BROADCASTING
+
+        def tensor(x: Any) -> Any:
+            if not isinstance(x, Weight):
+                return x
+            if not keras.backend.is_float_dtype(x.dtype):
+                return x.value
+            same = x.value.ndim == rank and x.value.shape[0] == 1
+            if not aligned and not (x.batched or same):
+                raise SideEffect(
+                    f"its `call` uses the variable '{x.variable.name}' of the "
+                    f"shape {tuple(x.variable.shape)} in the operation "
+                    f"{type(node.operation).__name__}, which no stock layer "
+                    "does"
+                )
+            return self.tensor(x, rank)
+
+        args, kwargs = mapped(tensor, args, kwargs)
+        return node.operation(*args, **kwargs)
+
+    # Layers that hold weights -----------------------------------------------
+
+    def tensor(self, weight: Weight, rank: int) -> keras.KerasTensor:
+        """A weight as a tensor of `rank` axes, the first for the samples."""
+        value = weight.value
+        if value.ndim == rank and value.shape[0] == 1:
+            value = value[0]
+        if value.ndim >= rank:
+            raise SideEffect(
+                f"its `call` uses the variable '{weight.variable.name}' along "
+                "the axis of the samples"
+            )
+        value = value.reshape((1,) * (rank - 1 - value.ndim) + value.shape)
+        letters = _LETTERS[1 : rank + 1]
+        layer = self.layer(
+            weight,
+            "kernel",
+            keras.layers.EinsumDense,
+            value[np.newaxis],
+            equation=f"a{letters[0]},{letters}->a{letters[1:]}",
+            output_shape=value.shape,
+        )
+        return self.called(layer, self._ones(), weight, value[np.newaxis])
+
+    def _ones(self) -> keras.KerasTensor:
+        """A one for each sample, `(batch, 1)`."""
+        if self._one is None:
+            x = self.inputs[0]
+            if len(x.shape) < 2:
+                raise SideEffect("its input has no axis but that of samples")
+            # Of one channel only: the others may go.
+            index = (slice(None), slice(0, 1)) + (0,) * (len(x.shape) - 2)
+            one = keras.ops.ones_like(x)[index]
+            self._one = keras.ops.cast(one, self.twin.compute_dtype)
+        return self._one
+
+    def layer(
+        self,
+        weight: Weight,
+        name: str,
+        kind: type[keras.Layer],
+        value: NDArray[Any],
+        **config: Any,
+    ) -> keras.Layer:
+        """A layer whose weight `name` holds a weight; one for each use.
+
+        Raises:
+            SideEffect: the variable is in a layer of another kind already.
+        """
+        variable = weight.variable
+        key = (id(variable), kind, name, str(config))
+        if key in self._layers:
+            return self._layers[key]
+        if self._uses.setdefault(id(variable), key) != key:
+            raise SideEffect(
+                f"its `call` uses the variable '{variable.name}' in two ways"
+            )
+        layer = kind(
+            **config,
+            name=self._names.free(weight.label),
+            dtype=self.twin.dtype_policy,
+            trainable=variable.trainable,
+        )
+        if not weight.derived:
+            setattr(layer, f"{name}_regularizer", variable.regularizer)
+            setattr(layer, f"{name}_constraint", variable.constraint)
+        self._layers[key] = layer
+        self.placed.append((variable, Place(layer, name, weight.derived)))
+        return layer
+
+    def called(
+        self,
+        layer: keras.Layer,
+        x: keras.KerasTensor,
+        weight: Weight,
+        value: NDArray[Any],
+        name: str = "kernel",
+    ) -> keras.KerasTensor:
+        """The output of a layer, whose weight has its values by then."""
+        y = layer(x)
+        getattr(layer, name).assign(value)
+        return y
+
+    def bias_after(self, node: Node, size: int) -> tuple[Node, Weight] | None:
+        """A vector that is added to the output of a call, and nowhere else."""
+        readers = self.readers.get(id(node.outputs[0]), [])
+        after = readers[0] if len(readers) == 1 else None
+        if after is None or type(after.operation) is not _ADD:
+            return None
+        args, kwargs = mapped(self._value, *_given(after))
+        weights = [x for x in (*args, *kwargs.values()) if type(x) is Weight]
+        if len(weights) != 1 or weights[0].value.size != size:
+            return None
+        vector = weights[0].value
+        last = vector.ndim and vector.shape[-1] == size
+        same = tuple(after.outputs[0].shape) == tuple(node.outputs[0].shape)
+        return (after, weights[0]) if last and same else None
+
+    def with_bias(
+        self,
+        node: Node,
+        layer: keras.Layer,
+        y: keras.KerasTensor,
+        bias: tuple[Node, Weight] | None,
+    ) -> None:
+        """Let the vector after a call be the bias of its layer."""
+        if bias is None:
+            return
+        after, weight = bias
+        variable = weight.variable
+        key = (id(variable), "bias", id(layer))
+        if self._uses.setdefault(id(variable), key) != key:
+            raise SideEffect(
+                f"its `call` uses the variable '{variable.name}' in two ways"
+            )
+        layer.bias.assign(weight.value.reshape(layer.bias.shape))
+        if not weight.derived:
+            layer.bias_regularizer = variable.regularizer
+            layer.bias_constraint = variable.constraint
+        self.placed.append((variable, Place(layer, "bias", weight.derived)))
+        self._values[id(after.outputs[0])] = y
+
+
+def _given(node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return node.arguments.args, node.arguments.kwargs
+
+
+def _read(stand_in: StandIn) -> Weight:
+    variable = stand_in.variable
+    return Weight(
+        variable,
+        stand_in.label,
+        stand_in.dtype,
+        values_of(variable),
+        _probe(variable),
+    )
+
+
+def _computed(
+    node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Weight:
+    """The outcome of an operation on weights alone.
+
+    Raises:
+        SideEffect: it takes several variables.
+    """
+    flat = keras.tree.flatten((args, kwargs))
+    weights = [x for x in flat if isinstance(x, Weight)]
+    first, shape = weights[0], tuple(node.outputs[0].shape)
+    if any(x.variable is not first.variable for x in weights):
+        raise SideEffect(
+            "its `call` combines the variables "
+            + " and ".join(f"'{x.variable.name}'" for x in weights)
+        )
+    dtype = node.outputs[0].dtype
+    if shape[:1] == (None,):
+        # For each sample the same: what has one row for all of them stays.
+        wanted = (1, *shape[1:])
+        spread = [
+            np.broadcast_to(x, wanted) for x in (first.value, first.probe)
+        ]
+        value, probe = spread
+        return dataclasses.replace(
+            first, dtype=dtype, value=value, probe=probe, batched=True
+        )
+
+    def run(part: str) -> NDArray[Any]:
+        def array(x: Any) -> Any:
+            return getattr(x, part) if isinstance(x, Weight) else x
+
+        a, k = mapped(array, args, kwargs)
+        a, k = mapped(_tensor, a, k)
+        found = node.operation.call(*a, **k)
+        return np.asarray(keras.ops.convert_to_numpy(found))
+
+    return dataclasses.replace(
+        first, dtype=dtype, value=run("value"), probe=run("probe")
+    )
+
+
+def _tensor(x: Any) -> Any:
+    return keras.ops.convert_to_tensor(x) if isinstance(x, np.ndarray) else x
+
+
+# Operations of data and a weight --------------------------------------------
+
+
+def _scaled(replay: _Replay, node: Node, operands: _Operands) -> Any:
+    """`x * w`, with one factor for each channel of an axis."""
+    pair = operands.split()
+    axis = None if pair is None else _sole_axis(node, *pair)
+    if pair is None or axis is None:
+        return None
+    x, weight = pair
+    return _per_channel(replay, node, x, axis, weight)
+
+
+def _per_channel(
+    replay: _Replay,
+    node: Node,
+    x: keras.KerasTensor,
+    axis: int,
+    factor: Weight,
+) -> keras.KerasTensor:
+    letters = _LETTERS[: len(x.shape)]
+    size = int(x.shape[axis])
+    last = axis == len(x.shape) - 1
+    bias = replay.bias_after(node, size) if last else None
+    vector = factor.value.reshape(-1)
+    layer = replay.layer(
+        factor,
+        "kernel",
+        keras.layers.EinsumDense,
+        vector,
+        equation=f"{letters},{letters[axis]}->{letters}",
+        output_shape=tuple(x.shape[1:]),
+        bias_axes=letters[axis] if bias else None,
+    )
+    y = replay.called(layer, x, factor, vector)
+    replay.with_bias(node, layer, y, bias)
+    return y
+
+
+def _shifted(replay: _Replay, node: Node, operands: _Operands) -> Any:
+    """`x + w`, with one number for each channel of the last axis."""
+    pair = operands.split()
+    axis = None if pair is None else _sole_axis(node, *pair)
+    if pair is None or axis is None or axis != len(pair[0].shape) - 1:
+        return None
+    x, weight = pair
+    letters = _LETTERS[: len(x.shape)]
+    layer = replay.layer(
+        weight,
+        "bias",
+        keras.layers.EinsumDense,
+        weight.value.reshape(-1),
+        equation=f"{letters},{letters[axis]}->{letters}",
+        output_shape=tuple(x.shape[1:]),
+        bias_axes=letters[axis],
+        kernel_initializer="ones",
+    )
+    return replay.called(layer, x, weight, weight.value.reshape(-1), "bias")
+
+
+def _sole_axis(node: Node, x: keras.KerasTensor, weight: Weight) -> int | None:
+    """The axis of `x` along which a weight varies; None if not one."""
+    shape = weight.value.shape
+    varying = [a - len(shape) for a, size in enumerate(shape) if size > 1]
+    same = tuple(node.outputs[0].shape) == tuple(x.shape)
+    if len(varying) != 1 or not same or len(shape) > len(x.shape):
+        return None
+    axis = varying[0] + len(x.shape)
+    floats = keras.backend.is_float_dtype(weight.dtype)
+    return axis if axis > 0 and floats else None
+
+
+def _multiplied(replay: _Replay, node: Node, operands: _Operands) -> Any:
+    """`matmul(x, w)` with a matrix `w`."""
+    args = operands.flat
+    pair = operands.split()
+    if pair is None or args[1] is not pair[1] or pair[1].value.ndim != 2:
+        return None
+    x, weight = pair
+    if len(x.shape) < 2:
+        return None
+    units = weight.value.shape[1]
+    bias = replay.bias_after(node, units)
+    layer = replay.layer(
+        weight,
+        "kernel",
+        keras.layers.Dense,
+        weight.value,
+        units=units,
+        use_bias=bias is not None,
+    )
+    y = replay.called(layer, x, weight, weight.value)
+    replay.with_bias(node, layer, y, bias)
+    return y
+
+
+def _summed(replay: _Replay, node: Node, operands: _Operands) -> Any:
+    """`einsum(equation, x, w)`."""
+    flat = [x for x in operands.args if not isinstance(x, str)]
+    equation = node.operation.subscripts.replace(" ", "")
+    left, _, y = equation.partition("->")
+    terms = left.split(",")
+    if len(flat) != 2 or not y or not isinstance(flat[1], Weight):
+        return None
+    x, weight = flat
+    if not isinstance(x, keras.KerasTensor) or terms[0][0] != y[0]:
+        return None
+    layer = replay.layer(
+        weight,
+        "kernel",
+        keras.layers.EinsumDense,
+        weight.value,
+        equation=f"{terms[0]},{terms[1]}->{y}",
+        output_shape=tuple(node.outputs[0].shape[1:]),
+    )
+    return replay.called(layer, x, weight, weight.value)
+
+
+def _looked_up(replay: _Replay, node: Node, operands: _Operands) -> Any:
+    """`take(w, x, axis=0)`."""
+    flat = operands.flat
+    pair = operands.split()
+    table = pair is not None and flat[0] is pair[1]
+    if pair is None or not table or pair[1].value.ndim != 2:
+        return None
+    x, weight = pair
+    if node.operation.axis != 0:
+        return None
+    layer = replay.layer(
+        weight,
+        "embeddings",
+        keras.layers.Embedding,
+        weight.value,
+        input_dim=weight.value.shape[0],
+        output_dim=weight.value.shape[1],
+    )
+    return replay.called(layer, x, weight, weight.value, "embeddings")
+
+
+_ADD = private.operation("numpy.Add")
+_BROADCASTING = frozenset(
+    private.operation(f"numpy.{name}")
+    for name in (
+        *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Power"),
+        *("Maximum", "Minimum", "Where"),
+    )
+)
+_HANDLERS: dict[type[Any] | None, Handler] = {
+    private.operation("numpy.Multiply"): _scaled,
+    _ADD: _shifted,
+    private.operation("numpy.Matmul"): _multiplied,
+    private.operation("numpy.Einsum"): _summed,
+    private.operation("numpy.Take"): _looked_up,
+}

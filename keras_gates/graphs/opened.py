@@ -1,0 +1,75 @@
+"""What a layer without a rule turns out to be made of."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+from typing import Any
+from typing import TypeAlias
+
+import keras
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.private import Node
+
+
+@dataclasses.dataclass(frozen=True)
+class Opaque:
+    """A layer that is not seen through.
+
+    Attributes:
+        reason: why; a clause that follows the name of the layer.
+    """
+
+    reason: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """Where a weight of a layer is in what the layer is made of.
+
+    Attributes:
+        layer: the layer in `Opened.model` that holds it.
+        name: the attribute of that layer.
+        derived: whether other numbers are there, `1 + w` say; else they are
+            those of the weight, in another shape.
+    """
+
+    layer: keras.Layer
+    name: str
+    derived: bool
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Opened:
+    """A layer as a functional model of its parts.
+
+    Attributes:
+        layer: the layer itself.
+        twin: a copy of the layer, with weights of its own; the layers in
+            `model` are its, but for those that hold `bare` weights.
+        model: a functional model that computes what the layer does where it
+            was called, of the tensors in its recorded call, in order.
+        bare: variables of `twin` that it uses in operations, each with the
+            `Place` that has its values in `model`.
+        fixed: why the model can't stand in the layer's place, or "" if it
+            can: it holds for certain sizes only, say, or in inference only.
+    """
+
+    layer: keras.Layer
+    twin: keras.Layer
+    model: keras.Model
+    bare: tuple[tuple[keras.Variable, Place], ...]
+    fixed: str = ""
+
+
+# Asked of a recorded call: what its layer is made of, or why that can't be
+# said; None if the layer is not to be looked into.
+SeeThrough: TypeAlias = "Callable[[Node, bool], Opened | Opaque | None]"
+
+
+def flat_tensors(structure: Any) -> list[keras.KerasTensor]:
+    """The symbolic tensors in a structure, in order."""
+    flat = keras.tree.flatten(structure)
+    return [x for x in flat if isinstance(x, keras.KerasTensor)]

@@ -1,0 +1,81 @@
+"""Whether a layer and a model of its parts compute the same, by a trial."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.private import Node
+
+# For axes of unknown size, what is tried: small, and with many divisors.
+_SIZES = (6, 8, 12, 16, 32)
+# By the outputs' scale; other operations may round in another way.
+_ALIKE = {"float16": 0.05, "bfloat16": 0.2}
+
+
+def agree(layer: keras.Layer, node: Node, model: keras.Model) -> bool:
+    """Whether both give the same for random inputs.
+
+    Also where neither takes inputs of any of the sizes that are tried: there
+    is nothing to compare then.
+
+    Args:
+        layer: a layer, which is called.
+        node: the recorded call whose arguments it gets.
+        model: takes the tensors among them, in order.
+    """
+    for size in _SIZES:
+        random = np.random.default_rng(0)
+        arrays = [_drawn(kt, size, random) for kt in node.input_tensors]
+        try:
+            expected = _called(layer, node, arrays)
+            got = model(arrays if len(arrays) > 1 else arrays[0])
+        except Exception:  # the layer may need another size
+            continue
+        pairs = zip(_flat(expected), _flat(got), strict=True)
+        return all(_alike(a, b) for a, b in pairs)
+    return True
+
+
+def _drawn(
+    kt: keras.KerasTensor, size: int, random: np.random.Generator
+) -> Any:
+    shape = [size if x is None else x for x in kt.shape]
+    shape[:1] = [2 if kt.shape[0] is None else kt.shape[0]]
+    floats = keras.backend.is_float_dtype(kt.dtype)
+    values = (
+        random.normal(size=shape) if floats else random.integers(2, size=shape)
+    )
+    return keras.ops.convert_to_tensor(values, kt.dtype)
+
+
+def _called(layer: keras.Layer, node: Node, arrays: list[Any]) -> Any:
+    rest = iter(arrays)
+
+    def fill(x: Any) -> Any:
+        return next(rest) if isinstance(x, keras.KerasTensor) else x
+
+    given = node.arguments
+    args, kwargs = keras.tree.map_structure(fill, (given.args, given.kwargs))
+    return layer(*args, **kwargs)
+
+
+def _flat(outputs: Any) -> list[NDArray[np.float64]]:
+    flat = keras.tree.flatten(outputs)
+    return [np.asarray(keras.ops.convert_to_numpy(x)) for x in flat]
+
+
+def _alike(expected: NDArray[Any], got: NDArray[Any]) -> bool:
+    if expected.shape != got.shape:
+        return False
+    near = _ALIKE.get(expected.dtype.name, 1e-4)
+    expected, got = expected.astype("float64"), got.astype("float64")
+    scale = np.abs(expected[np.isfinite(expected)]).max(initial=1e-6)
+    return bool(
+        np.allclose(expected, got, rtol=0, atol=near * scale, equal_nan=True)
+    )

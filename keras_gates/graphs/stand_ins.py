@@ -1,0 +1,98 @@
+"""Symbolic tensors in the places of a layer's variables.
+
+Keras computes with a variable at once, so that `x * self.scale` could not be
+recorded. With a symbolic tensor in its place, each use of it is an operation.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator
+from typing import Any
+
+import keras
+
+from keras_gates.graphs import private
+
+
+class SideEffect(Exception):
+    """A `call` does something beside computing its outputs."""
+
+
+class StandIn(keras.KerasTensor):
+    """What a `call` finds in the place of a variable.
+
+    Args:
+        variable: the variable.
+        dtype: the type in which the layer reads it.
+        label: the attribute of the layer that holds it.
+    """
+
+    def __init__(
+        self, variable: keras.Variable, dtype: str, label: str
+    ) -> None:
+        super().__init__(tuple(variable.shape), dtype, name=variable.name)
+        self.variable = variable
+        self.label = label.strip("_")
+        self.trainable = variable.trainable
+        self.path = variable.path
+
+    @property
+    def value(self) -> StandIn:
+        return self
+
+    def assign(self, value: Any) -> None:
+        """Refuse: the layer has a state."""
+        raise SideEffect(f"it assigns its variable '{self.variable.name}'")
+
+    assign_add = assign_sub = assign
+
+
+@contextlib.contextmanager
+def in_place(layer: keras.Layer) -> Iterator[list[StandIn]]:
+    """Within, attributes of a layer that hold variables hold stand-ins.
+
+    The variables of layers inside stay: those layers are called with them.
+
+    Yields:
+        The stand-ins.
+    """
+    made: dict[int, StandIn] = {}
+
+    def stand_in(value: Any, name: str) -> Any:
+        if not isinstance(value, keras.Variable):
+            return value
+        if id(value) not in made:
+            dtype = private.read_dtype(layer, value)
+            made[id(value)] = StandIn(value, dtype, name)
+        return made[id(value)]
+
+    found: dict[str, Any] = {}
+    for name, value in vars(layer).items():
+        if name in private.common_names() or private.is_of_tensorflow(name):
+            continue
+        value = private.unwrapped(value)
+        if _holds_variables(value):
+            # A list that Keras tracks would track the stand-ins, too.
+            found[name] = keras.tree.map_structure(
+                functools.partial(stand_in, name=name), _untracked(value)
+            )
+    with private.attributes_set(layer, found):
+        yield list(made.values())
+
+
+def _holds_variables(value: Any) -> bool:
+    if isinstance(value, keras.Variable):
+        return True
+    if not isinstance(value, (list, tuple, dict)):
+        return False
+    return any(isinstance(x, keras.Variable) for x in keras.tree.flatten(value))
+
+
+def _untracked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _untracked(x) for key, x in value.items()}
+    if isinstance(value, list):
+        return [_untracked(x) for x in value]
+    return value

@@ -1,0 +1,75 @@
+"""Which layers of a model are looked into, each once."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
+
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.identity import IdentityDict
+from keras_gates.graphs.rewrite import new_copies
+from keras_gates.graphs.trace import trace
+from keras_gates.surgeon.rules.registry import rule_of_class
+from keras_gates.surgeon.rules.registry import why_none
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from keras_gates.graphs.private import Node
+
+_DIFFERENT = (
+    "it is called in several ways, and what it is made of is read for one"
+)
+
+
+class Seeing:
+    """Sees through layers that have no rule; each is traced once.
+
+    Args:
+        refused: layer -> why it is not to be seen through.
+    """
+
+    def __init__(
+        self, refused: Mapping[keras.Layer, str] | None = None
+    ) -> None:
+        self._found: IdentityDict[keras.Layer, gr.Opened | gr.Opaque]
+        self._found = IdentityDict()
+        self._ways: IdentityDict[keras.Layer, Any] = IdentityDict()
+        for layer, reason in (refused or {}).items():
+            self._found[layer] = gr.Opaque(reason)
+
+    def __call__(self, node: Node, owned: bool) -> gr.Opened | gr.Opaque | None:
+        """What the layer of a recorded call is made of; None for most."""
+        layer = node.operation
+        if not is_unknown(layer):
+            return None
+        if layer not in self._found:
+            self._found[layer] = trace(node, new_copies(), owned)
+        way = self._ways.setdefault(layer, _way(node))
+        found = self._found[layer]
+        if isinstance(found, gr.Opened) and way != _way(node):
+            return gr.Opaque(_DIFFERENT)
+        return found
+
+
+def is_unknown(op: keras.Operation) -> bool:
+    """Whether an operation is a layer that no rule speaks of."""
+    if not isinstance(op, keras.Layer) or gr.has_own_call(op):
+        return False
+    cls = type(op)
+    return rule_of_class(cls) is None and why_none(cls) is None
+
+
+def _way(node: Node) -> Any:
+    """How a layer is called: what two calls of one have in common."""
+
+    def kind(x: Any) -> Any:
+        if isinstance(x, keras.KerasTensor):
+            return tuple(x.shape), x.dtype
+        return repr(x)
+
+    given = node.arguments
+    shape = keras.tree.map_structure(kind, (given.args, given.kwargs))
+    return repr(shape)

@@ -1,0 +1,192 @@
+"""EinsumDense with nothing to sum: a factor for each channel, or a weight.
+
+So weights are written that a layer uses in operations of its own:
+`abc,c->abc` is `x * kernel`, and `ab,bcd->acd` of a one for each sample is the
+kernel itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import NamedTuple
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules import activations
+from keras_gates.surgeon.rules import counts
+from keras_gates.surgeon.rules.known import as_float64
+from keras_gates.surgeon.rules.linear import Linear
+from keras_gates.surgeon.rules.linear import built_in
+from keras_gates.surgeon.rules.per_channel import PerChannel
+from keras_gates.surgeon.rules.rule import ALL
+from keras_gates.surgeon.rules.rule import LINEAR
+from keras_gates.surgeon.rules.rule import Flow
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.modes import Reading
+    from keras_gates.surgeon.rules.modes import Scaling
+    from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.view import View
+
+
+class Terms(NamedTuple):
+    """The letters of an equation `x,kernel->y`."""
+
+    x: str
+    kernel: str
+    y: str
+
+
+def terms_of(equation: str) -> Terms:
+    """The `Terms` of an equation."""
+    left, _, y = equation.replace(" ", "").partition("->")
+    x, _, kernel = left.partition(",")
+    return Terms(x, kernel, y)
+
+
+def scales(op: keras.Layer) -> bool:
+    """Whether a layer multiplies each channel of an axis by a factor."""
+    x, kernel, y = terms_of(op.equation)
+    elided = "..." in x and not x.startswith("...")
+    single = len(kernel) == 1 and x.count(kernel) == 1
+    return x == y and single and not elided and x[0] != kernel
+
+
+def sources(op: keras.Layer) -> bool:
+    """Whether a layer puts out its kernel, times a number for each sample."""
+    x, kernel, y = terms_of(op.equation)
+    plain = len(x) == 2 and "." not in op.equation and len(kernel) > 1
+    return plain and kernel[0] == x[1] and y == x[0] + kernel[1:]
+
+
+def _axis_of(op: keras.Layer) -> int:
+    x, kernel, _ = terms_of(op.equation)
+    return x.index(kernel) - len(x)
+
+
+@dataclasses.dataclass(frozen=True)
+class EinsumScale(PerChannel):
+    """`x * kernel + bias` along one axis."""
+
+    kind: str = "einsum scale"
+
+    def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:
+        op, axes = call.op, {"kernel": ("channel",)}
+        if op.bias is None:
+            return axes
+        # Keras gives the bias the axes of the output from the first that it
+        # has, with an extent of 1 where it has none.
+        rank = len(op.bias.shape)
+        letter, y = terms_of(op.equation).kernel, terms_of(op.equation).y
+        roles: list[str | None] = [None] * rank
+        if letter in op.bias_axes:
+            roles[y.index(letter) - len(y)] = "channel"
+        return {**axes, "bias": tuple(roles)}
+
+    def scaling(self, call: Call) -> Scaling | None:
+        return self.scaling_but_bias(call) if call.op.bias is None else None
+
+    def scaling_but_bias(self, call: Call) -> Scaling | None:
+        return built_in(call)
+
+    def behind(self, call: Call) -> Scaling | None:
+        return built_in(call)
+
+    def takes(self, call: Call, side: str) -> dict[str, str] | None:
+        if side != "out":
+            return super().takes(call, side)
+        roles = self.axes_of(call).get("bias", ("channel",))
+        every = {"kernel": "channel", "bias": "channel"}
+        return every if "channel" in roles else None
+
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
+        shape = list(call.op.partial_output_shape)
+        if "channel" in view.index:
+            axis = _axis_of(call.op)
+            shape[axis] = len(view.index["channel"])
+        return {"output_shape": shape}, call.args, call.kwargs
+
+
+def scaled(op: keras.Layer, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """What an `EinsumScale` gives."""
+    shape = [1] * x.ndim
+    shape[_axis_of(op)] = -1
+    y = x * as_float64(op.kernel).reshape(shape)
+    if op.bias is not None:
+        y = y + as_float64(op.bias)
+    return activations.apply(op.activation, y)
+
+
+SCALE = EinsumScale(
+    axis=lambda call: _axis_of(call.op),
+    twin=scaled,
+    passes=LINEAR,
+    counts=counts.einsum_dense,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class EinsumSource(Linear):
+    """The kernel for each sample; the last axis holds the channels."""
+
+    kind: str = "einsum source"
+
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
+    ) -> Flow:
+        units.pin(inputs[0], "it is a number for each sample")
+        out = units.mint(id(call.op), self.size(call.op))
+        reason = activations.why_not(call.op.activation)
+        if reason is not None:
+            units.pin(out, reason)
+        labels = lb.vector(out, len(call.outputs[0].shape), -1)
+        return Flow([labels], [[None]], {"out": out}, mixes=True)
+
+    def size(self, op: keras.Layer) -> int:
+        return int(op.kernel.shape[-1])
+
+    def axis_out(self, call: Call) -> int:
+        return -1
+
+    def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:
+        kernel: tuple[str | None, ...] = (None, "out")
+        op = call.op
+        if op.bias is None:
+            return {"kernel": kernel}
+        last = terms_of(op.equation).y[-1] in op.bias_axes
+        return {"kernel": kernel, "bias": ("out" if last else None,)}
+
+    def reading(self, call: Call) -> Reading:
+        return ALL
+
+    def merges(self, call: Call) -> bool:
+        return False
+
+    def approximates(self, call: Call) -> bool:
+        return False
+
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
+        return [None]
+
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
+        shape = list(call.op.partial_output_shape)
+        shape[-1] = len(view.index["out"])
+        return {"output_shape": shape}, call.args, call.kwargs
+
+
+SOURCE = EinsumSource(
+    scales={"out": {"kernel": "out", "bias": "out"}},
+    counts=counts.einsum_dense,
+    costs=None,
+)
