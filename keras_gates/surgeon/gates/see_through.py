@@ -11,6 +11,7 @@ from keras_gates.graphs import graph as gr
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.graphs.trace import trace
+from keras_gates.layers.gate import Gate
 from keras_gates.surgeon.rules.registry import rule_of_class
 from keras_gates.surgeon.rules.registry import why_none
 
@@ -58,6 +59,8 @@ def is_unknown(op: keras.Operation) -> bool:
     """Whether an operation is a layer that no rule speaks of."""
     if not isinstance(op, keras.Layer) or gr.has_own_call(op):
         return False
+    if isinstance(op, Gate):
+        return False  # of a class that computes something else than a gate
     cls = type(op)
     return rule_of_class(cls) is None and why_none(cls) is None
 
