@@ -239,7 +239,9 @@ MESSAGES = {
     ),
     "lambda": (
         score(
-            lambda: plain(L.Dense(8), L.Lambda(helpers.noisy, name="odd"), L.Dense(2))
+            lambda: plain(
+                L.Dense(8), L.Lambda(helpers.noisy, name="odd"), L.Dense(2)
+            )
         ),
         ["'odd' (Lambda)", "keras.ops", "class of your own"],
     ),
@@ -280,7 +282,9 @@ MESSAGES = {
     ),
     "most parameters first": (
         score(lambda: _two_barriers()),
-        ["'large' (Strange) keeps them whole: no rule for Strange, and it can't"],
+        [
+            "'large' (Strange) keeps them whole: no rule for Strange, and it can't"
+        ],
     ),
     # What is no gate.
     "no gates": (

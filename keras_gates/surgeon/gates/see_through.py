@@ -51,7 +51,8 @@ class Seeing:
         way = self._ways.setdefault(layer, _way(node))
         found = self._found[layer]
         if isinstance(found, gr.Opened) and way != _way(node):
-            return gr.Opaque(_DIFFERENT)
+            # From now on for all of its calls.
+            found = self._found[layer] = gr.Opaque(_DIFFERENT)
         return found
 
 
