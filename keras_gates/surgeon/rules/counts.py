@@ -24,11 +24,12 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.rule import Sizes
     from keras_gates.surgeon.rules.rule import Weights
 
-_CELLS = (
-    keras.layers.SimpleRNNCell,
-    keras.layers.GRUCell,
-    keras.layers.LSTMCell,
-)
+# The layer that runs each cell, with the same weights.
+LAYER_OF_CELL: dict[type[keras.Operation], type[keras.Layer]] = {
+    keras.layers.SimpleRNNCell: keras.layers.SimpleRNN,
+    keras.layers.GRUCell: keras.layers.GRU,
+    keras.layers.LSTMCell: keras.layers.LSTM,
+}
 _OF_CELLS = ("kernel", "recurrent_kernel")
 
 
@@ -255,6 +256,12 @@ def _spelled(letters: str, rank: int) -> list[str | int]:
 # Recurrent layers --------------------------------------------------------
 
 
+def cells_of(op: keras.Layer) -> list[keras.Operation]:
+    """The cells of an `RNN`, one above the other."""
+    stacked: list[keras.Operation] = getattr(op.cell, "cells", [op.cell])
+    return stacked
+
+
 def cells(
     call: Call,
     weights: Weights,
@@ -262,9 +269,7 @@ def cells(
     outputs: Sequence[Sizes],
 ) -> int | None:
     """`RNN` with cells of Keras: each kernel once at each step."""
-    cell = call.op.cell
-    every = getattr(cell, "cells", [cell])
-    if not all(type(each) in _CELLS for each in every):
+    if not all(type(each) in LAYER_OF_CELL for each in cells_of(call.op)):
         return None
     once = sum(math.prod(shape) for name, shape in weights if name in _OF_CELLS)
     return _product((inputs[0][1], once))
