@@ -261,7 +261,9 @@ def plan(
             `Quantile(0.5)`. A gate is closed when `|factor| < threshold`.
         scores: What `surgeon.score` returns, for channels without gates:
             `{name of a group of coupled channels: array}`. Thresholds speak
-            of the scores then, and of gates where a dict names them.
+            of the scores then, and of gates where a dict names them. A
+            channel that they close is zero where it is read, at all places
+            of its map.
         keep_at_least: How many channels of each filter gate stay open at
             least: a number, a share below 1 of the gate's own, or a dict of
             these by gate name. The plan's notes tell where it applied.

@@ -16,6 +16,8 @@ from keras_gates.graphs.names import Names
 from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import LayerGate
+from keras_gates.surgeon.solving import removable
+from keras_gates.surgeon.solving.bars import Cause
 from keras_gates.transforms.finding.named import named_piece
 from keras_gates.transforms.finding.pieces import MISMATCH
 from keras_gates.transforms.finding.pieces import SKIPPED
@@ -181,7 +183,8 @@ def _chosen(
             chosen[kind] = _pieces(finder, kind, specs[kind])
     if "filters" in specs:
         found, wanted, _ = chosen_channels(graph, specs["filters"], tied)
-        _check_found("filters", specs["filters"], found, wanted)
+        barred = [] if wanted else _barred(graph, found)
+        _check_found("filters", specs["filters"], found, wanted, barred)
     return chosen
 
 
@@ -211,16 +214,26 @@ def _check_once(kind: str, pairs: Sequence[Any]) -> None:
         )
 
 
+def _barred(graph: Graph, found: Sequence[Channels]) -> list[str]:
+    """The layers that keep channels whole, and that `found` does not name."""
+    told = " ".join(f"'{x.name}' {x.reason}" for x in found)
+    bars = removable.barriers(gr.read(graph.model))
+    certain = [b for b in bars if b.cause in (Cause.PINNED, Cause.UNKNOWN)]
+    return [str(b) for b in certain if f"'{b.layer}'" not in told]
+
+
 def _check_found(
     kind: str,
     spec: GateSpec,
     found: Sequence[Channels | Piece],
     wanted: Sequence[Channels | Piece],
+    barred: Sequence[str] = (),
 ) -> None:
     spec.check_used(kind, found)
     if wanted or spec.inputs:
         return
     reasons = [f"'{x.name}': {x.reason}" for x in found if x.reason]
+    reasons = [*barred, *reasons]
     why = "; ".join(reasons[:5]) or "there are none"
     shaped = any(SKIPPED in reason for reason in reasons)
     remedy = 'Pass mismatch="project", l' if shaped else "L"

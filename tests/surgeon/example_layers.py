@@ -180,7 +180,7 @@ def recurrent():
         "RNN",
         around(lambda x: L.RNN(L.LSTMCell(8))(x)),
         STAYS,
-        "a cell may use its state in any way",
+        "cells in an RNN are not cut; put keras.layers.LSTM in its place",
     )
     for n in SPACES:
         shape = (3, *SPACE[n])

@@ -75,6 +75,8 @@ def build(seed, skip=frozenset(), gated=True):
         gated: whether there are gates; the rest is the same without.
     """
     keras.utils.clear_session(free_memory=False)
+    # The moving statistics are those of a step in training, with dropout.
+    keras.utils.set_random_seed(seed % 2**32)
     start = Draw(f"{seed}", gated)
     kind = start.pick(["image", "image", "image", "sequence", "vector"])
     shape = {"image": (8, 8, 3), "sequence": (10, 4), "vector": (7,)}[kind]

@@ -137,6 +137,10 @@ class Fussy(L.Layer):
 surgeon.register(Fussy, rules.Elementwise("fussy"))
 
 
+class OwnCell(L.SimpleRNNCell):
+    """Might do anything with its state."""
+
+
 class Subclassed(keras.Model):
     def call(self, x):
         return x
@@ -270,7 +274,40 @@ MESSAGES = {
                 shape=(5, 4),
             )
         ),
-        ["'r' (RNN)", "a cell", "SimpleRNN, GRU and LSTM"],
+        ["'r' (RNN)", "cells", "keras.layers.LSTM in its place"],
+    ),
+    "RNN of several cells": (
+        score(
+            lambda: plain(
+                L.RNN([L.GRUCell(4), L.SimpleRNNCell(8)], name="r"),
+                L.Dense(2),
+                shape=(5, 4),
+            )
+        ),
+        ["'r' (RNN)", "GRU, SimpleRNN, one after the other", "scores"],
+    ),
+    "gates on an RNN of cells": (
+        lambda: insert_gates(
+            plain(
+                L.RNN(L.LSTMCell(8), name="r"),
+                L.Dense(2, name="o"),
+                shape=(5, 4),
+            ),
+            filters=True,
+        ),
+        ["'r' (RNN)", "keras.layers.LSTM in its place", "'o': it is an output"],
+    ),
+    "gates on a custom layer": (
+        lambda: insert_gates(
+            plain(Strange(name="odd"), L.Dense(2, name="o")), filters=True
+        ),
+        ["'odd' (Strange)", "no rule", "'o': it is an output"],
+    ),
+    "RNN of a cell of one's own": (
+        score(
+            lambda: plain(L.RNN(OwnCell(8), name="r"), L.Dense(2), shape=(5, 4))
+        ),
+        ["'r' (RNN)", "a cell may use its state in any way", "neither makes"],
     ),
     "states of an encoder": (
         score(decoder),

@@ -116,6 +116,24 @@ def test_closed_channels_are_zero_where_they_are_read():
     np.testing.assert_allclose(got, expected, atol=1e-6)
 
 
+def test_a_channel_is_all_of_its_map_but_no_inputs():
+    """A rim, and a place at which all disturbances are dead; not the data."""
+    x = keras.Input((3, 5))
+    hidden = L.Dense(5, name="a")
+    y = L.ZeroPadding1D((0, 1))(hidden(x) + np.array([[[-1e4], [0], [0]]]))
+    y = ops.concatenate([x[:, :1], L.BatchNormalization()(y)], axis=1)
+    y = L.ReLU()(y)
+    outputs = [L.Dense(2, name="b")(y), L.Dense(2, name="c")(L.Flatten()(y))]
+    model = helpers.randomize(keras.Model(x, outputs))
+    ties = tied_channels.Ties(model, noise(4, 3, 5))
+    masks = ties.closed_at([(id(hidden), 1)])
+    expected = np.zeros((5, 5), bool)
+    expected[1:, 1] = True
+    assert len(masks) == 2
+    for mask in masks.values():
+        np.testing.assert_array_equal(mask.reshape(5, 5), expected)
+
+
 # What it says ----------------------------------------------------------------
 
 

@@ -5,6 +5,11 @@ run of the user's model; what layers with kernels put out is set back, so that
 a disturbance ends where channels are read. A coordinate that two disturbances
 reach is one that ties two channels. What a weight is shared by (the calls of
 a layer, the places in a map, the groups of a convolution) ties channels, too.
+
+A channel is all of its map. Where no disturbance gets to a place of it, since
+what is there is a constant (the rim that a padding puts round it) or since all
+of them ended in the dead half of a ReLU, the place is the channel's all the
+same, unless the inputs get there: then it is disturbed with the channel.
 """
 
 import keras
@@ -40,8 +45,10 @@ IN_PLACE = (
 # Without weights of their own, and yet they read and make channels.
 READERS = (L.Attention, L.AdditiveAttention)
 RECURRENT = (L.LSTM, L.GRU, L.SimpleRNN)
-ROUNDS = 8
+ROUNDS, AGAIN = 8, 3
 SMALL = 1e-5
+# The label of a place that is no channel's.
+NOBODY = -1
 
 
 def base(layer):
@@ -111,9 +118,11 @@ class Ties:
         events: all calls, in order.
         rows: `{(id of a layer, channel): number}`.
         reached: `{tensor: boolean array (rows, *shape of one sample)}`.
+        given: `{tensor: boolean array}`: where the inputs get to, past all
+            that makes channels.
     """
 
-    def __init__(self, model, x, seed=0, rounds=ROUNDS):
+    def __init__(self, model, x, seed=0):
         self.events = walker.events_of(model, x)
         self.rows = {}
         sizes = self._sizes(model, x)
@@ -122,10 +131,15 @@ class Ties:
                 for n in _channels(event.op, sizes[event.key]):
                     self.rows.setdefault((id(event.op), int(n)), len(self.rows))
         self.masks = {n for e in self.events for n in _masks_of(e)}
-        self.reached = {}
+        self.reached, self.given = {}, {}
         self._parent = np.arange(len(self.rows))
         if self.rows:
-            self._disturb(model, x, np.random.default_rng(seed), rounds)
+            rng = np.random.default_rng(seed)
+            walker.run(model, x, self._noting_inputs())
+            self._disturb(model, x, rng, range(ROUNDS))
+            self._tie_all()
+            # Once more, from the places that nothing got to.
+            self._disturb(model, x, rng, range(ROUNDS, ROUNDS + AGAIN))
             self._tie_all()
 
     def _sizes(self, model, x):
@@ -140,8 +154,24 @@ class Ties:
 
     # Disturbances ----------------------------------------------------------
 
-    def _disturb(self, model, x, rng, rounds):
-        for number in range(rounds):
+    def _noting_inputs(self):
+        """A hook that holds what makes channels, and sees what varies."""
+
+        def hook(event, outputs):
+            held = []
+            for name, y in zip(event.makes, outputs, strict=True):
+                if makes_channels(event.op) and _is_float(y):
+                    y = ops.repeat(y[:1], y.shape[0], axis=0)
+                held.append(y)
+                if _is_float(y):
+                    array = helpers.numpy_of(ops.cast(y, "float32"))
+                    self.given[name] = _moved(array).any(axis=0)
+            return held
+
+        return hook
+
+    def _disturb(self, model, x, rng, numbers):
+        for number in numbers:
             sample = number % len(keras.tree.flatten(x)[0])
             many = keras.tree.map_structure(
                 lambda a, n=sample: np.repeat(
@@ -149,10 +179,12 @@ class Ties:
                 ),
                 x,
             )
-            walker.run(model, many, self._disturbing(rng, number % 3))
+            walker.run(model, many, self._disturbing(rng, number))
 
-    def _disturbing(self, rng, size):
-        scale = [1.0, 4.0, 0.3][size]
+    def _disturbing(self, rng, number):
+        scale = [1.0, 4.0, 0.3][number % 3]
+        # What is dead as it is may live from elsewhere.
+        moves_all = number % 2 == 1
         differs = {}
 
         def hook(event, outputs):
@@ -161,12 +193,16 @@ class Ties:
                 if name in self.masks:
                     # What a mask is made of is read whole, and ties nothing.
                     y = ops.repeat(y[:1], y.shape[0], axis=0)
-                if not keras.backend.is_float_dtype(y.dtype):
+                if not _is_float(y):
                     made.append(y)
                     continue
                 array = np.array(ops.convert_to_numpy(ops.cast(y, "float32")))
+                if moves_all and makes_channels(event.op):
+                    array[0] = _noise(array, array[0].shape, rng, scale)
                 array = self._set_back(event, array, differs, rng, scale)
                 moved = _moved(array)
+                if number >= ROUNDS:
+                    moved |= self._left_out(name)
                 differs[name] = moved
                 array = _set_off(array, moved, rng, scale)
                 before = self.reached.get(name)
@@ -180,11 +216,10 @@ class Ties:
         """The first sample's values wherever nothing but a reader leads."""
         if makes_channels(event.op):
             array = np.repeat(array[:1], len(array), axis=0)
-            size = np.abs(array).max() + 0.1
             for place, n in enumerate(_channels(event.op, array.shape[-1])):
                 row = self.rows[(id(event.op), int(n))] + 1
                 shape = array[row, ..., place].shape
-                noise = rng.normal(0, size * scale, shape)
+                noise = _noise(array[:1], shape, rng, scale)
                 array[row, ..., place] = noise
         elif isinstance(base(event.op), IN_PLACE):
             there = differs.get(event.reads[0])
@@ -194,6 +229,39 @@ class Ties:
             else:
                 array = np.repeat(array[:1], len(array), axis=0)
         return array
+
+    # Places that nothing gets to ----------------------------------------
+
+    def labels(self, name):
+        """Whose each coordinate of a sample is: a row that it is tied to.
+
+        Places along space are one channel's where all of its places are that
+        something gets to. `NOBODY` where there is no such channel.
+        """
+        reached = self.reached[name]
+        roots = np.array([self.find(row) for row in range(len(reached))])
+        # Those that reach one coordinate are tied.
+        found = np.where(
+            reached.any(axis=0), roots[reached.argmax(axis=0)], NOBODY
+        )
+        free = (found == NOBODY) & ~self.given[name]
+        for axis in range(found.ndim - 1):
+            most = found.max(axis=axis, keepdims=True)
+            others = (found != NOBODY) & (found != most)
+            if not others.any():
+                found = np.where(free & (found == NOBODY), most, found)
+        return found
+
+    def _left_out(self, name):
+        """The places of each row's channel that no row got to before.
+
+        A boolean array `(rows, *shape of one sample)`.
+        """
+        reached = self.reached[name]
+        labels = np.where(reached.any(axis=0), NOBODY, self.labels(name))
+        return np.stack(
+            [labels == self.find(row) for row in range(len(reached))]
+        )
 
     # Ties ----------------------------------------------------------------
 
@@ -308,22 +376,30 @@ class Ties:
         Args:
             rows: the closed `(id of a layer, channel)`.
         """
-        shut = {self.find(self.rows[row]) for row in rows}
-        closed = np.array([self.find(r) in shut for r in range(len(self.rows))])
+        shut = [self.find(self.rows[row]) for row in rows]
         read = {n for e in self.events if is_read(e) for n in e.reads}
-        return {
-            name: self.reached[name][closed].any(axis=0)
+        found = {
+            name: np.isin(self.labels(name), shut)
             for name in read
-            if name in self.reached and self.reached[name][closed].any()
+            if name in self.reached
         }
+        return {name: mask for name, mask in found.items() if mask.any()}
+
+
+def _is_float(y):
+    return keras.backend.is_float_dtype(y.dtype)
 
 
 def _set_off(array, moved, rng, scale):
     """What differs has noise of its own: two ways must not cancel out."""
-    size = np.abs(array[:1]).max() + 0.1
-    noise = rng.normal(0, size * scale, moved.shape)
+    noise = _noise(array[:1], moved.shape, rng, scale)
     array[1:] += np.where(moved, noise, 0.0)
     return array
+
+
+def _noise(array, shape, rng, scale):
+    """Random numbers of the size of those in an array."""
+    return rng.normal(0, (np.abs(array).max() + 0.1) * scale, shape)
 
 
 def _moved(array):

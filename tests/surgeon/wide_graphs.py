@@ -119,6 +119,8 @@ class WideDraw(rg.Draw):
 def build(seed, skip=frozenset()):
     """The `Case` of a seed, less the blocks in `skip`."""
     keras.utils.clear_session(free_memory=False)
+    # The moving statistics are those of a step in training, with dropout.
+    keras.utils.set_random_seed(seed % 2**32)
     features = set()
     start = WideDraw(f"wide {seed}", features)
     kind = start.rng.choices(list(KINDS), list(KINDS.values()))[0]

@@ -8,6 +8,7 @@ shapes of all tensors, with no size open. None where it can't be told.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
@@ -24,11 +25,14 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.rule import Sizes
     from keras_gates.surgeon.rules.rule import Weights
 
-_CELLS = (
-    keras.layers.SimpleRNNCell,
-    keras.layers.GRUCell,
-    keras.layers.LSTMCell,
-)
+# Up to so many operands, all orders in which they can be multiplied are tried.
+_FEW = 5
+# The layer that runs each cell, with the same weights.
+LAYER_OF_CELL: dict[type[keras.Operation], type[keras.Layer]] = {
+    keras.layers.SimpleRNNCell: keras.layers.SimpleRNN,
+    keras.layers.GRUCell: keras.layers.GRU,
+    keras.layers.LSTMCell: keras.layers.LSTM,
+}
 _OF_CELLS = ("kernel", "recurrent_kernel")
 
 
@@ -195,12 +199,10 @@ def einsum(
     inputs: Sequence[Sizes],
     outputs: Sequence[Sizes],
 ) -> int | None:
-    """`ops.einsum` of two operands; more can be multiplied in any order."""
-    if len(call.args) != 2:
-        return None
+    """`ops.einsum` of any number of operands, of which some are arrays."""
     shapes = [_shape(call, inputs, x) for x in call.args]
     batched = [isinstance(x, Tensor) for x in call.args]
-    return _letters(call.op.subscripts, shapes, batched)
+    return _contracted(call.op.subscripts, shapes, batched)
 
 
 def einsum_dense(
@@ -212,35 +214,64 @@ def einsum_dense(
     """`EinsumDense` with any equation."""
     kernel = dict(weights)["kernel"]
     shapes = [inputs[0], kernel]
-    return _letters(call.op.equation, shapes, [True, False])
+    return _contracted(call.op.equation, shapes, [True, False])
 
 
-def _letters(
+def _contracted(
     equation: str, shapes: Sequence[Sizes], batched: list[bool]
-) -> int | None:
-    """The product of all sizes that an equation names, but the batch's.
+) -> int:
+    """The products that are summed, for one sample.
+
+    More than two operands are contracted pair by pair, in the order that
+    costs least for one sample, as JAX does, and torch with opt_einsum.
 
     Args:
-        equation: as `einsum` takes it, with an arrow.
-        shapes: of its two operands.
+        equation: as `einsum` takes it.
+        shapes: of its operands.
         batched: for each, whether its first axis is the batch's.
     """
     left, arrow, result = equation.replace(" ", "").partition("->")
     if not arrow:
-        return None
+        once = [x for x in sorted(left) if x.isalpha() and left.count(x) == 1]
+        result = "".join(["..."] * ("..." in left) + once)
     operands = [
         _spelled(letters, len(shape))
         for letters, shape in zip(left.split(","), shapes, strict=True)
     ]
     first = [x[0] for x, own in zip(operands, batched, strict=True) if own]
-    sizes: dict[str | int, int] = {}
+    sizes: dict[str | int, int] = dict.fromkeys(first, 1)
     for letters, shape in zip(operands, shapes, strict=True):
         for letter, size in zip(letters, shape, strict=True):
             if letter not in first:
                 sizes[letter] = max(size, sizes.get(letter, 1))
-    if set(sizes) <= {*result, *(x for x in sizes if not isinstance(x, str))}:
-        return 0  # nothing is summed
-    return math.prod(sizes.values())
+    wanted = {*result, *(x for x in sizes if not isinstance(x, str))}
+    terms = [frozenset(letters) for letters in operands]
+    total = 0
+    for together in _order(f"{left}->{result}", operands, sizes):
+        parts = [terms.pop(n) for n in sorted(together, reverse=True)]
+        own = frozenset[str | int]().union(*parts)
+        rest = own & wanted.union(*terms)
+        if len(parts) > 1 and rest != own:  # else nothing is summed
+            total += math.prod(sizes[letter] for letter in own)
+        terms.append(rest)
+    return total
+
+
+def _order(
+    equation: str, operands: list[list[str | int]], sizes: dict[str | int, int]
+) -> list[tuple[int, ...]]:
+    """Which operands are multiplied at each step, by their places then."""
+    if len(operands) < 3:
+        return [tuple(range(len(operands)))]
+    arrays = [
+        np.broadcast_to(np.float32(0), [sizes[letter] for letter in letters])
+        for letters in operands
+    ]
+    way = "optimal" if len(operands) <= _FEW else "greedy"
+    # However large what comes in between is.
+    found = np.einsum_path(equation, *arrays, optimize=(way, sys.maxsize))
+    _, *steps = found[0]
+    return steps
 
 
 def _spelled(letters: str, rank: int) -> list[str | int]:
@@ -255,6 +286,12 @@ def _spelled(letters: str, rank: int) -> list[str | int]:
 # Recurrent layers --------------------------------------------------------
 
 
+def cells_of(op: keras.Layer) -> list[keras.Operation]:
+    """The cells of an `RNN`, one above the other."""
+    stacked: list[keras.Operation] = getattr(op.cell, "cells", [op.cell])
+    return stacked
+
+
 def cells(
     call: Call,
     weights: Weights,
@@ -262,9 +299,7 @@ def cells(
     outputs: Sequence[Sizes],
 ) -> int | None:
     """`RNN` with cells of Keras: each kernel once at each step."""
-    cell = call.op.cell
-    every = getattr(cell, "cells", [cell])
-    if not all(type(each) in _CELLS for each in every):
+    if not all(type(each) in LAYER_OF_CELL for each in cells_of(call.op)):
         return None
     once = sum(math.prod(shape) for name, shape in weights if name in _OF_CELLS)
     return _product((inputs[0][1], once))

@@ -173,6 +173,7 @@ def _recurrent(gates: int, rule: type[rc.Recurrent] = rc.Recurrent) -> Rule:
 
 
 CONV_LSTM = _recurrent(4, rc.ConvRecurrent)
+_CELL = "a cell may use its state in any way"
 _ALL = "attention takes products over all channels"
 ATTENTION = pr.Attention(costs=None, why=_ALL, note=_ALL, counts=ct.attention)
 _BOTH_SIDES = "a product over the channels needs both sides alike"
@@ -275,9 +276,10 @@ LAYERS = {
     "LSTM": _recurrent(4),
     "Bidirectional": rc.Bidirectional(scales=_SEQUENCE),
     "TimeDistributed": td.TimeDistributed(),
-    "RNN": _barrier(
-        "a cell may use its state in any way; SimpleRNN, GRU and LSTM layers, "
-        "one after the other, are cut",
+    "RNN": rc.Cells(
+        why=_CELL,
+        note=f"{_CELL}; SimpleRNN, GRU and LSTM layers, one after the other, "
+        "are cut",
         counts=ct.cells,
     ),
     **{f"ConvLSTM{n}D": CONV_LSTM for n in (1, 2, 3)},

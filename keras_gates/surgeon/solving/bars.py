@@ -303,7 +303,7 @@ def few(items: Iterable[str], joint: str = ", ", most: int = _MOST) -> str:
 
 _REMEDIES = {
     Cause.OUTPUT: "Close channels of a layer before the output",
-    Cause.PINNED: "Close channels that it does not read",
+    Cause.PINNED: "Close channels that it neither makes nor reads",
     Cause.FIXED: "Project what is fixed first (a Dense layer or a 1x1 "
     "convolution), so that its channels can go as well",
 }

@@ -33,7 +33,7 @@ REASONS = (
     "reads all channels together",
     "softmax over the channels",
     "feeds them back into itself",
-    "a cell may use its state",
+    "cells in an RNN are not cut",
     "it keeps its state between batches",
     "its initial state comes from outside",
     "it is cut only round two",

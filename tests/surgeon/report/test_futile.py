@@ -164,7 +164,7 @@ NOTES = {
     ),
     "RNN": (
         before(L.RNN(L.LSTMCell(3), name="r")),
-        ["'r' (RNN)", "SimpleRNN, GRU and LSTM"],
+        ["'r' (RNN)", "keras.layers.LSTM in its place", "what it reads can go"],
     ),
     "feedback": (behind_recurrent, ["'l' (GRU)", "feeds them back"]),
     "open gate": (

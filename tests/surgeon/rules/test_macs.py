@@ -172,6 +172,85 @@ COUNTS = [
         0,
     ),
     (
+        "einsum of three, from the left",
+        lambda: of(
+            lambda x: ops.einsum(
+                "bij,jk,kl->bil", x, np.ones((5, 6)), np.ones((6, 7))
+            ),
+            (4, 5),
+        ),
+        4 * 5 * 6 + 4 * 6 * 7,
+    ),
+    (
+        "einsum of three, from the right",
+        lambda: of(
+            lambda x: ops.einsum(
+                "bij,jk,kl->bil", x, np.ones((5, 6)), np.ones((6, 2))
+            ),
+            (9, 5),
+        ),
+        5 * 6 * 2 + 9 * 5 * 2,
+    ),
+    (
+        "einsum of three, two of them data",
+        lambda: of(
+            lambda x, y: ops.einsum("bi,ijk,bj->bk", x, np.ones((4, 3, 8)), y),
+            (4,),
+            (3,),
+        ),
+        # What they make with each other is not summed.
+        4 * 3 * 8,
+    ),
+    (
+        "einsum of four, with an ellipsis",
+        lambda: of(
+            lambda x: ops.einsum(
+                "...a,ab,bc,cd->...d",
+                x,
+                np.ones((7, 2)),
+                np.ones((2, 9)),
+                np.ones((9, 5)),
+            ),
+            (6, 7),
+        ),
+        2 * 9 * 5 + 6 * 7 * 2 + 6 * 2 * 5,
+    ),
+    (
+        "einsum of six, from the right",
+        lambda: of(
+            lambda x: ops.einsum(
+                "bi,ij,jk,kl,lm,mn->bn",
+                x,
+                *(np.ones((4, 4)) for _ in range(4)),
+                np.ones((4, 1)),
+            ),
+            (4,),
+        ),
+        5 * 16 - 12,
+    ),
+    (
+        "einsum without an arrow",
+        lambda: of(lambda x: ops.einsum("bij,jk", x, np.ones((5, 6))), (4, 5)),
+        4 * 5 * 6,
+    ),
+    (
+        "einsum of one that sums",
+        lambda: of(lambda a: ops.einsum("bij->bi", a), (4, 3)),
+        0,
+    ),
+    (
+        "einsum of three that sums nothing",
+        lambda: of(
+            lambda a, b: ops.einsum("bi,bi,i->bi", a, b, np.ones(4)), (4,), (4,)
+        ),
+        0,
+    ),
+    (
+        "einsum of one",
+        lambda: of(lambda a: ops.einsum("bij->bji", a), (4, 3)),
+        0,
+    ),
+    (
         "tensordot",
         lambda: of(
             lambda x: ops.tensordot(x, np.ones((4, 5, 3), "float32"), 2),

@@ -633,3 +633,23 @@ def test_the_multiply_adds_of_a_recurrent_convolution():
     # At each of 5 x 4 places of 4 steps: 3 x 3 taps to 4 gates of 5 filters.
     places = 4 * 5 * 4
     assert kg.stats.count(model).macs == places * 9 * 20 * (2 + 5)
+
+
+@pytest.mark.parametrize("kinds", [["LSTM"], ["GRU"], ["GRU", "SimpleRNN"]])
+def test_layers_that_stand_for_an_rnn_of_cells(kinds):
+    """As the plan advises: they take its weights, and their units go."""
+    cells = [getattr(L, f"{kind}Cell")(UNITS) for kind in kinds]
+    x = keras.Input((STEPS, FEATURES))
+    y = L.RNN(cells if kinds[1:] else cells[0], name="cells")(x)
+    model = helpers.randomize(keras.Model(x, L.Dense(2)(y)))
+    with pytest.raises(ValueError, match=f"{kinds[0]}.* in its place"):
+        kg.surgeon.score(model)
+    y = x
+    for number, kind in enumerate(kinds):
+        layer, last = getattr(L, kind), kind is kinds[-1]
+        y = layer(UNITS, return_sequences=not last, name=f"r{number}")(y)
+    other = keras.Model(x, L.Dense(2)(y))
+    other.set_weights(model.get_weights())
+    data = sequence()
+    close_to(helpers.run(other, data)[0], helpers.run(model, data)[0])
+    assert list(kg.surgeon.score(other)) == [f"r{n}" for n in range(len(kinds))]
