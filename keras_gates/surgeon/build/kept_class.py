@@ -214,6 +214,7 @@ class _Search:
             NotKept: there are none, or too many were tried.
         """
         starts: list[Edits] = [{}]
+        self.nearest = _differences(self.before, self.wanted)
         if self.wanted.keys() != self.before.keys():
             # A gate has gone, or a bias come.
             starts = [{path: value} for path, value in self.switches.items()]
@@ -287,12 +288,14 @@ class _Search:
 
     def _reason(self) -> str:
         """Why nothing was found."""
-        if not self.nearest:
-            return "no change to the sizes in its config leads to such a layer"
-        path, _ = min(self.nearest, key=repr)
-        name = "/".join(map(str, path))
+        odd = self.nearest or {((), -1)}
+        unlike = [path for path, axis in odd if axis < 0]
+        path = min(unlike or [path for path, _ in odd], key=repr)
+        name = "/".join(str(key).strip("_") for key in path)
         if path not in self.wanted:
-            return f"no change to its config makes it without `{name}`"
+            return f"no change to its config can leave out `{name}`"
+        if path not in self.before:
+            return f"no change to its config can bring `{name}` in"
         return (
             f"no change to the sizes in its config makes `{name}` "
             f"{self.wanted[path]}"
