@@ -142,6 +142,7 @@ class Graph:
         unread: by the id of a model inside that is taken for a layer, why it
             is.
         masking: the nested graphs in which a layer finds a mask.
+        whole: layers that could be seen through and are kept whole, and why.
     """
 
     model: keras.Model
@@ -158,6 +159,9 @@ class Graph:
     )
     unread: dict[int, str] = dataclasses.field(default_factory=dict)
     masking: list[Graph] = dataclasses.field(default_factory=list)
+    whole: IdentityDict[keras.Layer, str] = dataclasses.field(
+        default_factory=IdentityDict
+    )
 
     def nested(self) -> list[Graph]:
         """The graphs of all models inside, each once."""

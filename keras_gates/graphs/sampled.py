@@ -29,9 +29,26 @@ def agree(layer: keras.Layer, node: Node, model: keras.Model) -> bool:
         node: the recorded call whose arguments it gets.
         model: takes the tensors among them, in order.
     """
+    return compared(layer, node, model, node.input_tensors) is not False
+
+
+def compared(
+    layer: keras.Layer,
+    node: Node,
+    model: keras.Model,
+    inputs: list[keras.KerasTensor],
+) -> bool | None:
+    """Whether both give the same; None where there was nothing to compare.
+
+    Args:
+        layer: as in `agree`.
+        node: as in `agree`.
+        model: as in `agree`.
+        inputs: what the tensors among the arguments are like.
+    """
     for size in _SIZES:
         random = np.random.default_rng(0)
-        arrays = [_drawn(kt, size, random) for kt in node.input_tensors]
+        arrays = [_drawn(kt, size, random) for kt in inputs]
         try:
             expected = _called(layer, node, arrays)
             got = model(arrays if len(arrays) > 1 else arrays[0])
@@ -39,7 +56,7 @@ def agree(layer: keras.Layer, node: Node, model: keras.Model) -> bool:
             continue
         pairs = zip(_flat(expected), _flat(got), strict=True)
         return all(_alike(a, b) for a, b in pairs)
-    return True
+    return None
 
 
 def _drawn(

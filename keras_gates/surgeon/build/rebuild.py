@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from typing import Any
@@ -21,8 +22,12 @@ from keras_gates.graphs.rewrite import new_copies
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.changes import Changes
+from keras_gates.surgeon.build.kept_class import KeptClasses
+from keras_gates.surgeon.build.kept_class import Smaller
+from keras_gates.surgeon.build.part_weights import PartWeights
 from keras_gates.surgeon.build.replacements import Pieces
 from keras_gates.surgeon.passes.label import StepKey
+from keras_gates.surgeon.solving.returns import How
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
@@ -33,35 +38,48 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.fold import Folds
     from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.solving.returns import Return
 
 
-def rebuild(graph: Graph, decision: Decision, folds: Folds) -> keras.Model:
+def rebuild(
+    graph: Graph,
+    decision: Decision,
+    folds: Folds,
+    returns: Iterable[Return] = (),
+) -> keras.Model:
     """The new model of a graph.
 
     Args:
         graph: the `Graph` that was read.
         decision: the `Decision` for it.
         folds: the `Folds`: where the factors of gates go.
+        returns: how layers that were seen through come back, in which
+            anything changes; by default, all are written out.
 
     Returns:
         A `keras.Sequential` for a Sequential, if what is left is a chain of
         layers, else a functional `keras.Model`.
     """
-    builder = _Builder(decision, folds, graph.masking)
+    builder = Builder(decision, folds, graph.masking, returns)
     return builder.model(graph, graph.inputs)
 
 
-class _Builder:
+class Builder:
     """Carries the sites of each model over to a new one.
 
     Args:
         decision: the `Decision`.
         folds: the `Folds`.
         masking: the nested graphs in which a layer finds a mask.
+        returns: as in `rebuild`.
     """
 
     def __init__(
-        self, decision: Decision, folds: Folds, masking: list[Graph]
+        self,
+        decision: Decision,
+        folds: Folds,
+        masking: list[Graph],
+        returns: Iterable[Return] = (),
     ) -> None:
         self.decision = decision
         self.labels = decision.labelling.labels
@@ -71,6 +89,9 @@ class _Builder:
         self.models: IdentityDict[keras.Model, keras.Model] = IdentityDict()
         self.wrappers: IdentityDict[keras.Layer, keras.Layer] = IdentityDict()
         self.masking = masking
+        self.kept: IdentityDict[keras.Layer, Return] = IdentityDict(
+            (each.layer, each) for each in returns if each.how is How.CLASS
+        )
         self.called = {scope.site for scope in decision.called}
         # By site and position; of those that are there in several scopes,
         # the first.
@@ -263,10 +284,39 @@ class _Builder:
         _bind(site.node, outputs, tensors)
 
     def _part(self, site: Site, child: Graph) -> keras.Layer:
-        """The layer itself, or the model of its parts where they change."""
+        """What stands in the place of a model, or of a layer seen through.
+
+        That is the layer itself where nothing in it changes; else one of its
+        class, or the model of its parts.
+        """
+        if site.opened is None:
+            return self._inner(site, child)
         if not self.changes.inside(child):
             return self.pieces.carried(site.op)
-        return self._inner(site, child)
+        kept = self.kept.get(site.op)
+        if kept is None:
+            return self._inner(site, child)
+        if site.op not in self.wrappers:
+            edits = {path: new for path, (_, new) in kept.edits.items()}
+            classes_of = KeptClasses(self.pieces.copies)
+            self.wrappers[site.op] = classes_of.made(self.smaller(site), edits)
+        return self.wrappers[site.op]
+
+    def smaller(self, site: Site) -> Smaller:
+        """What a layer that was seen through is to be.
+
+        Raises:
+            NoPlace: its class has no place for what its parts become.
+        """
+        assert site.opened is not None and site.child is not None
+        model = self.model(site.child, site.child.bounds[0])
+        steps: IdentityDict[keras.Operation, Step] = IdentityDict()
+        for step in self.steps.values():
+            if step.position is None:
+                steps.setdefault(step.call.op, step)
+        parts = PartWeights(self.decision, steps, self.pieces.operations)
+        weights = parts.of(site.opened, site.child)
+        return Smaller(site.opened, site.node, model, weights)
 
     def _site(self, site: Site, tensors: dict[int, keras.KerasTensor]) -> None:
         """Carry one recorded call over to the new graph."""

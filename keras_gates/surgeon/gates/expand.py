@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import NamedTuple
@@ -121,18 +122,23 @@ def _model_names(graph: Graph) -> dict[Site, str]:
     return {site: g.model.name for g in graphs for site in g.sites}
 
 
-def read(model: keras.Model, trace: Trace | None = None) -> Graph:
+def read(
+    model: keras.Model,
+    trace: Trace | None = None,
+    whole: Mapping[str, str] | None = None,
+) -> Graph:
     """The `Graph` of a model, or of one like it without composite layers.
 
     Args:
         model: a built model.
         trace: a `Trace` to be filled, or None.
+        whole: path of a layer that is not to be seen through -> why.
 
     Raises:
         TypeError, ValueError: as `graph.read`; or a composite layer whose
             rule does not share is called at several places.
     """
-    graph = gr.read(model, Seeing())
+    graph = _seen(model, whole)
     sites: IdentityDict[keras.Layer, list[Site]] = IdentityDict()
     for each in [graph, *graph.nested()]:
         for site in each.sites:
@@ -152,12 +158,40 @@ def read(model: keras.Model, trace: Trace | None = None) -> Graph:
     made: Made = IdentityDict((op, {}) for op in sites)
     edit: Edit = functools.partial(_written_out, made)
     if trace is None:
-        found = gr.read(rewrite(graph, edit), Seeing())
+        found = _seen(rewrite(graph, edit), whole)
     else:
         edit = trace.recording(graph, edit)
-        found = trace.finish(gr.read(rewrite(graph, edit), Seeing()))
+        found = trace.finish(_seen(rewrite(graph, edit), whole))
     for places in sites.values():
         _check_gate(places[0], found)
+    return found
+
+
+def _seen(model: keras.Model, whole: Mapping[str, str] | None) -> Graph:
+    """The graph of a model, whose layers are seen through but for some."""
+    seeing = Seeing()
+    graph = gr.read(model, seeing)
+    if not whole:
+        return graph
+    opened = _opened(graph)
+    refused: IdentityDict[keras.Layer, str] = IdentityDict(
+        (opened[p], why) for p, why in whole.items() if p in opened
+    )
+    seeing.refuse(refused)
+    graph = gr.read(model, seeing)
+    graph.whole = refused
+    return graph
+
+
+def _opened(graph: Graph, path: tuple[str, ...] = ()) -> dict[str, keras.Layer]:
+    """The layers that are seen through, by their paths in the model."""
+    found: dict[str, keras.Layer] = {}
+    for site in graph.sites:
+        if site.child is not None:
+            here = (*path, site.name)
+            if site.opened is not None:
+                found["/".join(here)] = site.opened.layer
+            found.update(_opened(site.child, here))
     return found
 
 

@@ -26,19 +26,16 @@ _DIFFERENT = (
 
 
 class Seeing:
-    """Sees through layers that have no rule; each is traced once.
+    """Sees through layers that have no rule; each is traced once."""
 
-    Args:
-        refused: layer -> why it is not to be seen through.
-    """
-
-    def __init__(
-        self, refused: Mapping[keras.Layer, str] | None = None
-    ) -> None:
+    def __init__(self) -> None:
         self._found: IdentityDict[keras.Layer, gr.Opened | gr.Opaque]
         self._found = IdentityDict()
         self._ways: IdentityDict[keras.Layer, Any] = IdentityDict()
-        for layer, reason in (refused or {}).items():
+
+    def refuse(self, reasons: Mapping[keras.Layer, str]) -> None:
+        """Don't see through some layers any more; `{layer: why}`."""
+        for layer, reason in reasons.items():
             self._found[layer] = gr.Opaque(reason)
 
     def __call__(self, node: Node, owned: bool) -> gr.Opened | gr.Opaque | None:
