@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 
@@ -11,6 +10,7 @@ from keras_gates.graphs import graph as gr
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.graphs.trace import trace
+from keras_gates.graphs.trace import way
 from keras_gates.layers.gate import Gate
 from keras_gates.surgeon.rules.registry import rule_of_class
 from keras_gates.surgeon.rules.registry import why_none
@@ -31,7 +31,7 @@ class Seeing:
     def __init__(self) -> None:
         self._found: IdentityDict[keras.Layer, gr.Opened | gr.Opaque]
         self._found = IdentityDict()
-        self._ways: IdentityDict[keras.Layer, Any] = IdentityDict()
+        self._ways: IdentityDict[keras.Layer, str] = IdentityDict()
 
     def refuse(self, reasons: Mapping[keras.Layer, str]) -> None:
         """Don't see through some layers any more; `{layer: why}`."""
@@ -45,9 +45,9 @@ class Seeing:
             return None
         if layer not in self._found:
             self._found[layer] = trace(node, new_copies(), owned)
-        way = self._ways.setdefault(layer, _way(node))
+        first = self._ways.setdefault(layer, way(node))
         found = self._found[layer]
-        if isinstance(found, gr.Opened) and way != _way(node):
+        if isinstance(found, gr.Opened) and first != way(node):
             # From now on for all of its calls.
             found = self._found[layer] = gr.Opaque(_DIFFERENT)
         return found
@@ -61,16 +61,3 @@ def is_unknown(op: keras.Operation) -> bool:
         return False  # of a class that computes something else than a gate
     cls = type(op)
     return rule_of_class(cls) is None and why_none(cls) is None
-
-
-def _way(node: Node) -> Any:
-    """How a layer is called: what two calls of one have in common."""
-
-    def kind(x: Any) -> Any:
-        if isinstance(x, keras.KerasTensor):
-            return tuple(x.shape), x.dtype
-        return repr(x)
-
-    given = node.arguments
-    shape = keras.tree.map_structure(kind, (given.args, given.kwargs))
-    return repr(shape)
