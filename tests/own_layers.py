@@ -12,8 +12,10 @@ class Conv(L.Layer):
     def __init__(self, filters, **options):
         super().__init__(**options)
         self.filters = filters
-        self.conv = L.Conv2D(filters, 3, padding="same", use_bias=False)
-        self.norm = L.BatchNormalization()
+        self.conv = L.Conv2D(
+            filters, 3, padding="same", use_bias=False, name="conv"
+        )
+        self.norm = L.BatchNormalization(name="norm")
 
     def build(self, shape):
         self.conv.build(shape)
@@ -117,7 +119,8 @@ class Tower(L.Layer):
     def build(self, shape):
         x = keras.Input(shape[1:])
         y = L.Dense(2 * self.units, activation="relu", name="wide")(x)
-        self.net = keras.Model(x, L.Dense(self.units, name="out")(y))
+        y = L.Dense(self.units, name="out")(y)
+        self.net = keras.Model(x, y, name="net")
         self.built = True
 
     def call(self, x):
@@ -190,3 +193,35 @@ def nested():
     y = block(block(Conv(6, name="stem")(x)))
     y = L.GlobalMaxPooling2D()(y)
     return keras.Model(x, L.Dense(3, name="logits")(y))
+
+
+# The same functions without layers of one's own. The weights are in the same
+# order.
+
+
+def plain_conv(x, filters):
+    x = L.Conv2D(filters, 3, padding="same", use_bias=False)(x)
+    return L.ReLU()(L.BatchNormalization()(x))
+
+
+def plain_images():
+    x = keras.Input((8, 8, 3))
+    y = plain_conv(x, 6)
+    z = L.Conv2D(6, 3, padding="same")(plain_conv(y, 6))
+    y = L.ReLU()(L.Add()([y, z]))
+    inner = keras.Input((8, 8, 6))
+    z = L.Conv2D(6, 3, padding="same")(plain_conv(inner, 6))
+    twice = keras.Model(inner, L.ReLU()(L.Add()([inner, z])))
+    y = twice(twice(y))
+    y = L.Dense(8)(L.GlobalAveragePooling2D()(y))
+    y = L.EinsumDense("ab,b->ab", 8, bias_axes="b")(L.Activation("tanh")(y))
+    return keras.Model(x, L.Dense(3)(y))
+
+
+def plain_sequences():
+    x = keras.Input((7, 5))
+    y = L.Dense(6)(x)
+    y = L.Add()([y, L.Dense(6)(L.Dense(10, activation="gelu")(y))])
+    y = L.Rescaling(2.0)(L.Activation("tanh")(y))
+    y = L.Dense(6, activation="tanh")(L.Dense(12, activation="relu")(y))
+    return keras.Model(x, L.Dense(2)(L.GlobalAveragePooling1D()(y)))
