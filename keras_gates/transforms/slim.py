@@ -16,7 +16,7 @@ from keras_gates.graphs import graph as gr
 from keras_gates.graphs import patterns
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.graphs.variables import values_of
-from keras_gates.regularizers import L1
+from keras_gates.penalties import L1
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
