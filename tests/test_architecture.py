@@ -10,7 +10,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / "keras_gates"
 
 # Who may import whom: a row for each package, from low to high, and what it may
 # import besides itself. No other arrow is allowed.
-GATES = ["constraints", "regularizers", "layers"]
+GATES = ["constraints", "penalties", "layers"]
 LOW = ["_checks", "_tables", "graphs", *GATES, "thresholds"]
 PASSES = ["surgeon.faults", "surgeon.labels", "surgeon.rules", "surgeon.passes"]
 SOLVING = [*PASSES, "surgeon.gates", "surgeon.solving"]
@@ -23,9 +23,8 @@ ARROWS = {
     "_tables": [],
     "graphs": [],
     "constraints": ["_checks", "graphs"],
-    "regularizers": ["_checks"],
-    "layers": ["_checks", "constraints", "regularizers"],
-    "callbacks": ["_checks", "graphs", *GATES],
+    "penalties": ["_checks"],
+    "layers": ["_checks", "constraints", "penalties"],
     "thresholds": ["_checks", "layers"],
     "surgeon.faults": ["graphs"],
     "surgeon.labels": ["graphs"],
@@ -33,6 +32,7 @@ ARROWS = {
     "surgeon.passes": ["graphs", *PASSES[:3]],
     "surgeon.gates": [*LOW, *PASSES],
     "surgeon.solving": [*LOW, *PASSES, "surgeon.gates"],
+    "surgeon.expected": [*LOW, *SOLVING],
     "surgeon.build": [*LOW, *SOLVING],
     "surgeon.report": [*LOW, *SOLVING, "surgeon.build"],
     "surgeon.closing": [*LOW, *SOLVING, "surgeon.build", "surgeon.report"],
@@ -49,12 +49,15 @@ ARROWS = {
         "surgeon.surgery",
         "surgeon.iterative",
     ],
+    "regularizers": ["penalties", "surgeon.expected"],
+    "reaching": [*LOW, *SURGEON, "surgeon.expected"],
+    "callbacks": [*LOW, *SURGEON, "reaching"],
     "stats": [
         *("_checks", "_tables", "graphs", "layers", "surgeon.rules"),
         "surgeon.gates",
     ],
     "search": [*LOW, *SURGEON],
-    "transforms": [*LOW, *SURGEON, "stats"],
+    "transforms": [*LOW, *SURGEON, "stats", "regularizers"],
     "interop": ["graphs"],
     "zoo": [],
 }

@@ -27,9 +27,9 @@ NAMES = {
         insert_gates interop regularizers separate_shortcuts slim stats surgeon
         thresholds to_dense to_resconv to_stripconv transforms zoo
     """,
-    "callbacks": "BindSoftThreshold ClosedGates",
+    "callbacks": "BindSoftThreshold ClosedGates ReachBudget",
     "constraints": "HardThreshold KeepSign SoftThreshold UnitInterval",
-    "regularizers": "CostL1 L1 MeanL1",
+    "regularizers": "CostL1 ExpectedCost L1 MeanL1",
     "interop": "from_tf_keras to_tf_keras",
     "search": "FoundThresholds Trial find_thresholds",
     "stats": "Comparison Count compare count draw_stripes stripe_shares",
@@ -78,6 +78,11 @@ ARGUMENTS = {
     "Budget": (
         "macs params latency keep_essential normalize batch_size sizes measure"
     ),
+    "callbacks.ReachBudget": "budgets * macs params backup_dir",
+    "callbacks.ReachBudget.start": "self model steps",
+    "callbacks.ReachBudget.step": "self",
+    "regularizers.ExpectedCost": "strength of sizes",
+    "regularizers.ExpectedCost.bind": "self model kinds",
     "FilterGate": (
         "axis initializer regularizer activity_regularizer constraint **kwargs"
     ),
@@ -191,6 +196,7 @@ SAVED = {
     "keras_gates>L1": "regularizers.L1",
     "keras_gates>MeanL1": "regularizers.MeanL1",
     "keras_gates>CostL1": "regularizers.CostL1",
+    "keras_gates>ExpectedCost": "regularizers.ExpectedCost",
     "keras_gates>UnitInterval": "constraints.UnitInterval",
     "keras_gates>KeepSign": "constraints.KeepSign",
     "keras_gates>HardThreshold": "constraints.HardThreshold",

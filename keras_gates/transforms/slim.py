@@ -15,7 +15,7 @@ from keras_gates.constraints import KeepSign
 from keras_gates.graphs import patterns
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.graphs.variables import values_of
-from keras_gates.regularizers import L1
+from keras_gates.penalties import L1
 from keras_gates.surgeon.gates import see_through
 
 if TYPE_CHECKING:

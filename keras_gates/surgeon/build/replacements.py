@@ -21,7 +21,7 @@ from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.graphs.variables import copy_state
-from keras_gates.regularizers import L1
+from keras_gates.penalties import L1
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.weights import Weights

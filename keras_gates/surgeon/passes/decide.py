@@ -84,7 +84,7 @@ def decide(
         exact=exact,
         closed=IdentityDict() if closed is None else closed,
         uncut=uncut,
-        absorbable_by_layer=_absorbable(labelling, values, exact),
+        absorbable_by_layer=absorbable_by_layer(labelling, values, exact),
         kept=np.ones(len(labelling.classes), bool),
     )
     # No tensor may be left empty, and constants need one to merge into.
@@ -98,7 +98,7 @@ def decide(
         forced += [ids for _, ids in missing]
 
 
-def _absorbable(
+def absorbable_by_layer(
     labelling: Labelling, values: dict[Tensor, Known], exact: bool
 ) -> IdentityDict[keras.Operation, dict[int, AbsorbableInputs]]:
     """For each layer that mixes inputs: which known ones may go, and how."""

@@ -93,6 +93,17 @@ class GateRule(PerChannel):
         border = value is not None and value.border
         return Known(np.where(mask, 0.0, values), border)
 
+    def opened_by(self, call: Call, flow: Flow) -> NDArray[np.intp] | None:
+        shape = flow.labels[0].shape
+        places = np.arange(int(np.prod(call.op.factor.shape)))
+        places = self.factors(call, len(shape), places)
+        pairs = zip(places.shape, shape, strict=True)
+        if any(own not in (1, extent) for own, extent in pairs):
+            # All of a vector of factors, before channels that are not told
+            # apart.
+            return np.broadcast_to(places.ravel(), (*shape, places.size))
+        return np.broadcast_to(places, shape)[..., None]
+
 
 GATE = GateRule(axis=lambda call: getattr(call.op, "axis", -1))
 # What a gate computes rests on these; a subclass that has its own is unknown.

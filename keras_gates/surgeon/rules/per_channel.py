@@ -205,6 +205,15 @@ class BatchNorm(PerChannel):
         before = np.broadcast_to(before, labels.shape)
         return known(np.where(mask.reshape(shape), beta.reshape(shape), before))
 
+    def opened_by(self, call: Call, flow: Flow) -> NDArray[np.intp] | None:
+        if "channel" not in flow.roles:
+            return None
+        labels = flow.labels[0]
+        shape = [1] * labels.ndim
+        shape[self.axis(call) % labels.ndim] = -1
+        places = np.arange(len(flow.roles["channel"])).reshape(shape)
+        return np.broadcast_to(places, labels.shape)[..., None]
+
 
 def batch_norm_axis(op: keras.Layer) -> int:
     return int(np.atleast_1d(op.axis)[0])

@@ -470,6 +470,16 @@ class Rule:
         """
         return value
 
+    def opened_by(self, call: Call, flow: Flow) -> NDArray[np.intp] | None:
+        """Which factors of its `source` let each coordinate through.
+
+        Returns:
+            Places among the flattened factors, shaped like the labels of the
+            output with one more axis: a coordinate varies if one of them is
+            open. None where no factor closes any.
+        """
+        return None
+
     def missing(self, call: Call) -> list[str]:
         """Weights of the layer that this rule does not label."""
         if not isinstance(call.op, keras.Layer):

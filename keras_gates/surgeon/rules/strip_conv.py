@@ -106,6 +106,15 @@ class StripConvRule(Packing, Conv):
         before = np.broadcast_to(before, shape)
         return known(np.where(empty.reshape(shape), out, before))
 
+    def opened_by(self, call: Call, flow: Flow) -> NDArray[np.intp] | None:
+        """A filter is open as long as one of its stripes is."""
+        if activations.why_not(call.op.activation) is not None:
+            return None
+        filters = len(flow.roles["out"])
+        places = np.arange(np.prod(call.op.skeleton.shape))
+        places = places.reshape(-1, filters).T
+        return places.reshape(*flow.labels[0].shape, -1)
+
     def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         config, args, kwargs = super().revise(call, flow, view)
         if call.op.stripes is not None:

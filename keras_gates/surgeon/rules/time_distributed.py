@@ -75,6 +75,7 @@ OWN = {
     "source": _FACTORS,
     "shut": _FACTORS,
     "factors": _FACTORS,
+    "opened_by": _FACTORS,
     "packing": _FACTORS,
     "moves": _INSERTING,
     "pointwise": _INSERTING,

@@ -6,7 +6,7 @@ import numbers
 from typing import Any
 
 from keras_gates._checks import nonnegative_number
-from keras_gates.regularizers import L1
+from keras_gates.penalties import L1
 
 
 def penalty_of(

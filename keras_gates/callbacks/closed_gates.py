@@ -1,4 +1,4 @@
-"""Callbacks for models with gates."""
+"""Logs how many gates are closed."""
 
 from __future__ import annotations
 
@@ -11,15 +11,12 @@ import keras
 from keras import ops
 
 from keras_gates._checks import nonnegative_number
-from keras_gates.constraints import SoftThreshold
 from keras_gates.graphs import private
 from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import FilterGate
 from keras_gates.layers import Gate
 from keras_gates.layers import LayerGate
-
-__all__ = ["BindSoftThreshold", "ClosedGates"]
 
 _KINDS = tuple(
     gate.kind for gate in (FilterGate, LayerGate, BranchGate, BlockGate)
@@ -106,47 +103,6 @@ class ClosedGates(keras.callbacks.Callback):
             kind = layer.kind
             if kind is not None and kind in self.thresholds:
                 yield kind, layer
-
-
-class BindSoftThreshold(keras.callbacks.Callback):
-    """Binds each `SoftThreshold` of the model to the model's optimizer.
-
-    `SoftThreshold` takes steps in proportion to the learning rate, so it must
-    know the optimizer. This tells it when training begins.
-
-    Raises:
-        ValueError: If no weight of the model has a `SoftThreshold`.
-
-    Example:
-    >>> import keras
-    >>> import keras_gates as kg
-    >>> gate = kg.FilterGate(constraint=kg.constraints.SoftThreshold(0.5))
-    >>> model = keras.Sequential([keras.Input((2,)), gate])
-    >>> model.compile(optimizer=keras.optimizers.SGD(0.5), loss="mse")
-    >>> data = keras.ops.ones((4, 2))
-    >>> history = model.fit(
-    ...     data, data, verbose=0, callbacks=[kg.callbacks.BindSoftThreshold()]
-    ... )
-    >>> bool(keras.ops.all(gate.factor == 1.0 - 0.5 * 0.5))
-    True
-    """
-
-    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
-        constraints = [
-            variable.constraint
-            for variable in self.model.variables
-            if isinstance(getattr(variable, "constraint", None), SoftThreshold)
-        ]
-        if not constraints:
-            raise ValueError(
-                "BindSoftThreshold found nothing to bind in "
-                f"'{self.model.name}'. Received: a model in which no weight "
-                "has a SoftThreshold. Expected: at least one. Pass "
-                "constraint=SoftThreshold(...) to a gate, or leave the "
-                "callback out."
-            )
-        for constraint in constraints:
-            constraint.bind(self.model.optimizer)
 
 
 def _all_layers(model: keras.Model) -> Any:

@@ -1,0 +1,386 @@
+"""Trains a model with gates until what is left keeps to a budget."""
+
+from __future__ import annotations
+
+import json
+import math
+import pathlib
+import warnings
+from typing import Any
+
+import keras
+
+from keras_gates.reaching.controller import Controller
+from keras_gates.reaching.course import Course
+from keras_gates.surgeon.closing.options import plain
+from keras_gates.thresholds import Budget
+
+# Steps between two looks at the factors: so many looks in a training.
+_LOOKS = 400
+# With fewer steps, factors come down faster than the weights can follow.
+_ENOUGH = 200
+_STATE = "reach_budget.json"
+
+
+class ReachBudget(keras.callbacks.Callback):
+    """Closes gates while a model trains, until it keeps to a budget.
+
+    ```python
+    gated = kg.insert_gates(model, filters=True)  # no strength
+    gated.compile(...)
+    reach = kg.callbacks.ReachBudget(macs=0.5)
+    gated.fit(..., callbacks=[reach])
+    small = kg.surgeon.prune(gated, reach.thresholds)
+    ```
+
+    There is nothing to tune. In a first tenth of the training nothing is
+    closed. Then the budget of the moment falls until three quarters of the
+    training are over. Factors are ranked by size, and the smallest close, as
+    many as it takes; what closes next sinks towards 0 before it does, and all
+    factors are pulled a little, so that those that the data hold up part from
+    the rest. A closed factor that the optimizer would move further than an
+    open one is takes its place. In the last tenth the set that `Budget` has
+    chosen is fixed: closed factors are exactly 0, so that the cut changes
+    nothing, and the weights settle without them.
+
+    The steps are taken between batches, on the factors alone. The loss stays
+    as it is, and so it makes no difference which optimizer trains the model,
+    at what rate, compiled or not, or in which precision.
+
+    It closes gates of all kinds, skeletons of `StripConv`, and the gammas
+    that `slim` has made ready: `slim(model, 0.0)` is enough. Gates that
+    nothing leads round keep some channels, as with every `Budget`.
+
+    The logs of each epoch, and the progress bar, tell the share of the MACs
+    (or parameters) that is left, `macs_left`, the share that the budget
+    allows, `macs_goal`, and the share of the factors that are closed,
+    `gates_closed`.
+
+    A loop of your own calls two methods:
+
+    ```python
+    reach.start(gated, steps=epochs * len(batches))
+    for batch in ...:
+        ...  # one step of the optimizer
+        reach.step()
+    ```
+
+    Args:
+        *budgets: One or more `Budget`s, of MACs or of parameters. Of several,
+            all are kept to.
+        macs: Multiply-adds that may be left, as in `Budget`: up to 1 a share,
+            above 1 a number.
+        params: Parameters that may be left, likewise.
+        backup_dir: A folder for what is known besides the model's weights,
+            written after each epoch and removed at the end: with
+            `keras.callbacks.BackupAndRestore`, a training that was cut off
+            goes on as if it had not been. Without it, such a training goes on
+            from the factors as they are. Defaults to `None`: nothing is
+            written.
+
+    Attributes:
+        thresholds: After training, what to give to `plan`, `prune` and
+            `verify`; `None` before.
+
+    Raises:
+        TypeError: If what is given is no `Budget` of MACs or parameters, or
+            no number.
+        ValueError: If no budget is given, or two of one kind; when training
+            begins, if the model has no gates, if they can't reach the budget
+            (it names the least that they can), or if a training for another
+            budget is resumed.
+
+    Warns:
+        UserWarning: When training begins, if the model keeps to the budget as
+            it is, or there are too few steps; at the end, if training was
+            stopped before the set was fixed, or ended with NaN in the gates.
+
+    Example:
+    >>> import keras
+    >>> import numpy as np
+    >>> import keras_gates as kg
+    >>> gated = keras.Sequential(
+    ...     [
+    ...         keras.Input((8,)),
+    ...         keras.layers.Dense(100, activation="relu"),
+    ...         kg.FilterGate(),
+    ...         keras.layers.Dense(2),
+    ...     ]
+    ... )
+    >>> gated.compile(optimizer="adam", loss="mse")
+    >>> x, y = np.ones((100, 8)), np.ones((100, 2))
+    >>> reach = kg.callbacks.ReachBudget(macs=0.5)
+    >>> history = gated.fit(
+    ...     x, y, batch_size=4, epochs=8, verbose=0, callbacks=[reach]
+    ... )
+    >>> kg.surgeon.plan(gated, reach.thresholds).macs
+    Pair(before=1000, after=500)
+    """
+
+    # What happens after a batch is to fill in the logs.
+    async_safe = True
+
+    def __init__(
+        self,
+        *budgets: Budget,
+        macs: float | None = None,
+        params: float | None = None,
+        backup_dir: str | pathlib.Path | None = None,
+    ) -> None:
+        super().__init__()
+        given = list(budgets)
+        if macs is not None:
+            given.append(Budget(macs=macs))
+        if params is not None:
+            given.append(Budget(params=params))
+        _check(given)
+        self.budgets = given
+        self.backup_dir = (
+            None if backup_dir is None else (pathlib.Path(backup_dir))
+        )
+        self.thresholds: dict[str, Any] | None = None
+        self._course = Course()
+        self._controller: Controller | None = None
+        self._restored: dict[str, Any] = {}
+        # Of the model's training: how many steps, and how many are done.
+        self._total = self._done = 0
+        self._every = 1
+        self._complete = False
+
+    # A loop of the user's own ----------------------------------------------
+
+    def start(self, model: keras.Model, steps: int) -> None:
+        """Begin a training in a loop of your own.
+
+        Args:
+            model: The model with gates, built.
+            steps: How many steps of the optimizer there will be in all.
+
+        Raises:
+            TypeError, ValueError: As the class says.
+        """
+        whole = isinstance(steps, int) and not isinstance(steps, bool)
+        if not whole or steps < 1:
+            raise ValueError(
+                "ReachBudget needs the number of steps to come. Received: "
+                f"steps={steps!r}. Expected: an int of at least 1."
+            )
+        self._begin(model, steps)
+
+    def step(self) -> None:
+        """Go on after a step of the optimizer; the last one finishes.
+
+        Raises:
+            RuntimeError: If `start` was not called.
+        """
+        self._running()
+        self._done += 1
+        if self._done >= self._total:
+            self._finish()
+        else:
+            self._look(self._done)
+
+    # Keras' fit -------------------------------------------------------------
+
+    def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
+        steps, epochs = self.params.get("steps"), self.params["epochs"]
+        self._epochs, self._steps = epochs, steps
+        self._begin(self.model, (steps or 0) * epochs)
+
+    def on_epoch_begin(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        self._epoch = epoch
+
+    def on_train_batch_begin(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        steps = self._steps or max(self._done, batch + 1)
+        self._total = steps * self._epochs
+        self._every = max(1, self._total // _LOOKS)
+        self._look(self._epoch * steps + batch)
+
+    def on_train_batch_end(
+        self, batch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        if logs is not None:
+            logs.update(self._told())
+        if self._steps is None:
+            self._done = max(self._done, batch + 1)
+
+    def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
+        # Keras calls it for the validation data, between two epochs.
+        if self._controller is not None:
+            self._controller.settle()
+
+    def on_epoch_end(
+        self, epoch: int, logs: dict[str, Any] | None = None
+    ) -> None:
+        controller = self._running()
+        controller.settle()
+        self._complete = epoch + 1 >= self._epochs
+        if logs is not None:
+            logs.update(self._told())
+        if self.backup_dir is not None:
+            self.backup_dir.mkdir(parents=True, exist_ok=True)
+            path = self.backup_dir / _STATE
+            new = path.with_suffix(".new")
+            new.write_text(json.dumps(self.get_state()))
+            new.replace(path)
+
+    def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
+        controller = self._running()
+        state = controller.state
+        if self._complete or (state is not None and state.fixed):
+            self._finish()
+        else:
+            self._stop()
+        if self.backup_dir is not None:
+            (self.backup_dir / _STATE).unlink(missing_ok=True)
+
+    # State ------------------------------------------------------------------
+
+    def get_state(self) -> dict[str, Any]:
+        """What is known besides the model's weights, as data for JSON."""
+        controller = self._controller
+        state = {} if controller is None else controller.get_state()
+        return {
+            "budgets": plain(self.budgets),
+            "done": self._done,
+            "controller": state or self._restored,
+        }
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` returned, when training begins.
+
+        In a loop of your own, call it before `start`.
+
+        Args:
+            state: What it returned.
+
+        Raises:
+            ValueError: If it is that of another budget.
+        """
+        if state["budgets"] != plain(self.budgets):
+            raise ValueError(
+                "ReachBudget can't go on from a training for another budget. "
+                f"Received: the state of {state['budgets']}. Expected: that "
+                f"of {plain(self.budgets)}. Pass the same budget, or begin "
+                "anew, in another folder or without the state."
+            )
+        self._restored = dict(state["controller"])
+        self._done = int(state["done"])
+
+    # Both -------------------------------------------------------------------
+
+    def _begin(self, model: keras.Model, total: int) -> None:
+        self.thresholds = None
+        self._complete = False
+        path = self.backup_dir and self.backup_dir / _STATE
+        if path and path.exists():
+            self.set_state(json.loads(path.read_text()))
+        self._controller = Controller(model, self.budgets, self._course)
+        if self._restored:
+            self._controller.set_state(self._restored)
+        else:
+            self._done = 0
+        self._restored = {}
+        self._total, self._every = total, max(1, total // _LOOKS)
+        if self._controller.goals.met:
+            warnings.warn(
+                f"'{model.name}' keeps to {_named(self.budgets)} as it is: "
+                "ReachBudget closes nothing.",
+                stacklevel=3,
+            )
+        elif 0 < total < _ENOUGH:
+            warnings.warn(
+                f"ReachBudget has {total} steps to bring '{model.name}' to "
+                f"{_named(self.budgets)}; it will, but the weights need about "
+                f"{_ENOUGH} to follow. Train for "
+                f"{math.ceil(_ENOUGH / total)} times as many epochs, or with "
+                "smaller batches.",
+                stacklevel=3,
+            )
+
+    def _running(self) -> Controller:
+        if self._controller is None:
+            raise RuntimeError(
+                "ReachBudget has not begun. Call start(model, steps) before "
+                "the first step(), or pass the callback to fit()."
+            )
+        return self._controller
+
+    def _look(self, done: int) -> None:
+        """What there is to do between two batches."""
+        controller = self._running()
+        state = controller.state
+        if state is not None and state.fixed:
+            controller.hold()
+        elif done % self._every == 0:
+            controller.advance(done / max(1, self._total))
+
+    def _told(self) -> dict[str, float]:
+        controller, of = self._running(), self.budgets[0].resource
+        return {
+            f"{of}_left": controller.left,
+            f"{of}_goal": controller.goals.allowed,
+            "gates_closed": controller.share_closed,
+        }
+
+    def _finish(self) -> None:
+        controller = self._running()
+        if not controller.finite:
+            warnings.warn(
+                "Training ended with gates that are not finite, so that "
+                "ReachBudget has no thresholds. Restore an earlier "
+                "checkpoint.",
+                stacklevel=3,
+            )
+            return
+        # Averages of weights may have taken the place of zeros.
+        controller.advance(1.0)
+        controller.settle()
+        self.thresholds = controller.thresholds
+
+    def _stop(self) -> None:
+        """Training ended early: the budget alone can say what closes."""
+        controller = self._running()
+        controller.settle()
+        kinds = dict.fromkeys(controller.live.kinds)
+        self.thresholds = dict.fromkeys(kinds, self.budgets[0])
+        warnings.warn(
+            "Training was stopped before ReachBudget had fixed what is "
+            f"closed ({controller.left:.1%} of the "
+            f"{self.budgets[0].resource} are left). Its `thresholds` are "
+            "the budget itself: a cut by them keeps to it, and may cost "
+            "accuracy that fine-tuning has to bring back.",
+            stacklevel=3,
+        )
+
+
+def _check(budgets: list[Budget]) -> None:
+    """Refuse what is no list of budgets that can be counted."""
+    for budget in budgets:
+        if not isinstance(budget, Budget):
+            raise TypeError(
+                "ReachBudget takes Budgets. Received: "
+                f"{budget!r} (of type {type(budget).__name__}). Write "
+                "ReachBudget(macs=0.5) or ReachBudget(Budget(macs=0.5))."
+            )
+    of = [budget.resource for budget in budgets]
+    if "latency" in of:
+        raise TypeError(
+            "ReachBudget follows what can be counted between two batches. "
+            "Received: a Budget of latency. Expected: macs or params. Train "
+            "to a budget of macs, and prune to one of latency."
+        )
+    if not of or len(set(of)) < len(of):
+        raise ValueError(
+            "ReachBudget takes a budget of macs, of params, or one of each. "
+            f"Received: {', '.join(of) or 'none'}. Write, for example, "
+            "ReachBudget(macs=0.5)."
+        )
+
+
+def _named(budgets: list[Budget]) -> str:
+    return " and ".join(f"{b.resource}={b.amount!r}" for b in budgets)

@@ -1,0 +1,1 @@
+"""Training until what is left keeps to a budget."""

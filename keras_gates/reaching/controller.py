@@ -1,0 +1,265 @@
+"""Which factors sink, close and open again as a training goes on.
+
+Between two batches, factors are ranked by size, and the smallest close, as
+many as the budget of the moment takes; the budget falls along a `Course`. The
+next ones in the ranking sink towards 0, so that each has come down by the time
+it closes, and all factors are pulled a little, so that those that the data
+hold up part from those that nothing holds.
+
+A closed factor is 0 but for what the optimizer moves it between two of these
+steps. What it has moved, less the pull, is its size in the ranking: where it
+outgrows an open one, the two change places. Nothing of this depends on the
+loss or the optimizer, whose steps are only watched.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_gates.reaching.course import Course
+from keras_gates.reaching.goals import Goals
+from keras_gates.reaching.live_factors import LiveFactors
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from keras_gates.thresholds import Budget
+
+# Open factors end at this share of where they started, at least.
+_LEAST = 1e-3
+# How often in a training what is left is counted exactly.
+_COUNTED = 20
+
+
+@dataclasses.dataclass
+class State:
+    """What the controller knows, besides what the model holds.
+
+    Attributes:
+        scale: what the factors are relative to; `(factors,)`.
+        signs: 1 or -1: that of each factor before it closed.
+        latent: the size of each closed factor in the ranking.
+        closed: which factors are closed.
+        start: what was left at the start, as `Goals` measure it.
+        progress: how much of the training is over.
+        fixed: whether the set is fixed.
+    """
+
+    scale: NDArray[np.float64]
+    signs: NDArray[np.float64]
+    latent: NDArray[np.float64]
+    closed: NDArray[np.bool_]
+    start: float = 1.0
+    progress: float = 0.0
+    fixed: bool = False
+
+    @classmethod
+    def of(cls, live: LiveFactors, values: NDArray[np.float64]) -> State:
+        """The state at the start: what is 0 is closed."""
+        sizes = np.abs(values)
+        totals = np.bincount(live.owner, sizes)
+        counts = np.bincount(live.owner, sizes > 0)
+        means = totals / np.maximum(counts, 1)
+        means[means == 0] = 1.0
+        return cls(
+            means[live.owner],
+            np.where(values < 0, -1.0, 1.0),
+            np.zeros(live.count),
+            values == 0,
+        )
+
+
+class Controller:
+    """Brings the factors of a model to a budget.
+
+    Attributes:
+        live: the `LiveFactors`.
+        goals: the `Goals`.
+        state: the `State`, or None before the first step.
+        left: the share of each cost that is left.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        budgets: Sequence[Budget],
+        course: Course,
+    ) -> None:
+        self.live = LiveFactors(model)
+        self.goals = Goals(model, self.live, budgets)
+        self.course = course
+        self.state: State | None = None
+        self.left = 1.0
+
+    def advance(self, progress: float) -> None:
+        """Go on to a moment of the training, from 0 to 1."""
+        values = self.live.read()
+        if not np.isfinite(values).all():
+            return
+        state = self._watched(values)
+        if state.fixed:
+            self._write(values, self._held(values, state))
+        elif progress >= self.course.fixed:
+            self._fix(values, state)
+        else:
+            if int(progress * _COUNTED) > int(state.progress * _COUNTED):
+                self.goals.calibrate(state.closed)
+            self._write(values, self._stepped(values, state, progress))
+        state.progress = progress
+
+    def hold(self) -> None:
+        """Let closed factors be 0, where the optimizer has moved them."""
+        if self.state is not None and self.state.fixed:
+            self.live.hold(self.state.closed)
+
+    def settle(self) -> None:
+        """The same at any time, with what has moved taken into account."""
+        values = self.live.read()
+        if self.state is not None and np.isfinite(values).all():
+            state = self._watched(values)
+            self._write(values, self._held(values, state))
+
+    @property
+    def finite(self) -> bool:
+        """Whether all factors are numbers."""
+        return bool(np.isfinite(self.live.read()).all())
+
+    @property
+    def share_closed(self) -> float:
+        """The share of the factors that are closed."""
+        return 0.0 if self.state is None else float(self.state.closed.mean())
+
+    @property
+    def thresholds(self) -> dict[str, float]:
+        """What parts closed from open factors, by kind of gate."""
+        if self.state is None:
+            return {}
+        least = self.state.scale * _LEAST / 2
+        kinds = np.array(self.live.kinds)[self.live.owner]
+        return {
+            kind: float(least[kinds == kind].min())
+            for kind in dict.fromkeys(self.live.kinds)
+        }
+
+    def _watched(self, values: NDArray[np.float64]) -> State:
+        """The state, with what the optimizer has done to closed factors."""
+        state = self.state
+        if state is None:
+            self.state = state = State.of(self.live, values)
+            state.start = self.goals.position(state.closed)
+            state.fixed = state.start <= 0
+            self.left = self.goals.share(state.closed)
+        moved = state.signs * values / state.scale
+        state.latent = np.where(
+            state.closed, np.maximum(state.latent + moved, 0.0), 0.0
+        )
+        return state
+
+    def _stepped(
+        self, values: NDArray[np.float64], state: State, progress: float
+    ) -> NDArray[np.float64]:
+        """The factors after a step; changes the state."""
+        course = self.course
+        sizes = _sizes(values, state)
+        order = self.goals.order(sizes)
+        count, later = (
+            self.goals.count(order, course.goal(moment, state.start, 0.0))
+            for moment in (progress, progress + course.descent)
+        )
+        pull = course.pulled(state.progress, progress) * _spread(sizes, state)
+        sizes = np.maximum(sizes - pull, 0.0)
+        # What closes next sinks so fast that it is down by then.
+        sinking = order[count:later]
+        wait = np.arange(1, len(sinking) + 1) / max(1, len(sinking))
+        step = (progress - state.progress) / course.descent
+        sizes[sinking] *= wait / (wait + step)
+        state.signs = np.where(
+            state.closed | (values == 0), state.signs, np.sign(values)
+        )
+        state.closed = np.zeros(self.live.count, bool)
+        state.closed[order[:count]] = True
+        state.latent = np.where(state.closed, sizes, 0.0)
+        self.left = self.goals.share(state.closed)
+        return np.where(state.closed, 0.0, state.signs * sizes * state.scale)
+
+    def _fix(self, values: NDArray[np.float64], state: State) -> None:
+        """Choose the set that stays closed."""
+        sizes = _sizes(values, state)
+        state.closed, state.fixed = self.goals.chosen(sizes), True
+        self.left = self.goals.exact_share(state.closed)
+        new = self._held(state.signs * sizes * state.scale, state)
+        state.latent = np.zeros(self.live.count)
+        self._write(values, new)
+
+    def _held(
+        self, values: NDArray[np.float64], state: State
+    ) -> NDArray[np.float64]:
+        """Closed factors at 0, and once the set is fixed no open one near."""
+        least = _LEAST * state.scale
+        low = state.fixed & ~state.closed & (np.abs(values) < least)
+        values = np.where(low, state.signs * least, values)
+        return np.where(state.closed, 0.0, values)
+
+    def _write(
+        self, values: NDArray[np.float64], new: NDArray[np.float64]
+    ) -> None:
+        self.live.write(new, new != values)
+
+    def get_state(self) -> dict[str, Any]:
+        """The state as data for JSON."""
+        state = self.state
+        if state is None:
+            return {}
+        return {
+            "names": self.live.names,
+            "scale": state.scale.tolist(),
+            "signs": state.signs.tolist(),
+            "latent": state.latent.tolist(),
+            "closed": np.flatnonzero(state.closed).tolist(),
+            "start": state.start,
+            "progress": state.progress,
+            "fixed": state.fixed,
+            "left": self.left,
+        }
+
+    def set_state(self, data: dict[str, Any]) -> None:
+        """Go on from what `get_state` returned."""
+        if not data:
+            return
+        closed = np.zeros(self.live.count, bool)
+        if data["names"] != self.live.names or len(data["scale"]) != (
+            self.live.count
+        ):
+            raise ValueError(
+                "ReachBudget can't go on from this state: it is that of a "
+                f"model with the gates {data['names']}, and this one has "
+                f"{self.live.names}. Start anew, without the state."
+            )
+        closed[data["closed"]] = True
+        self.state = State(
+            np.array(data["scale"]),
+            np.array(data["signs"]),
+            np.array(data["latent"]),
+            closed,
+            data["start"],
+            data["progress"],
+            data["fixed"],
+        )
+        self.left = data["left"]
+
+
+def _sizes(values: NDArray[np.float64], state: State) -> NDArray[np.float64]:
+    """What factors are ranked by."""
+    open_ones = np.abs(values) / state.scale
+    return np.where(state.closed, state.latent, open_ones)
+
+
+def _spread(sizes: NDArray[np.float64], state: State) -> float:
+    """How far apart open factors are."""
+    return float(sizes[~state.closed].std()) if not state.closed.all() else 0.0

@@ -1,0 +1,209 @@
+"""What budgets allow of a model, and which factors they would close."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_gates.graphs.shapes import shapes_of
+from keras_gates.surgeon.closing.options import Options
+from keras_gates.surgeon.closing.ranking import UNITS
+from keras_gates.surgeon.closing.request import from_thresholds
+from keras_gates.surgeon.expected.model_cost import ModelCost
+from keras_gates.surgeon.gates import expand
+from keras_gates.surgeon.report import table
+from keras_gates.surgeon.solving import essential
+from keras_gates.surgeon.solving import removable
+from keras_gates.surgeon.solving import solve
+
+if TYPE_CHECKING:
+    from keras_gates.reaching.live_factors import LiveFactors
+    from keras_gates.thresholds import Budget
+
+# At how many places at a time the cost along a ranking is looked at.
+_GRID = 25
+_ROUNDING = 1e-9
+
+
+class Goals:
+    """Budgets, as one number: how much is left of the tightest of them.
+
+    Attributes:
+        budgets: the budgets.
+        met: whether the model keeps to them as it is.
+    """
+
+    def __init__(
+        self,
+        model: keras.Model,
+        live: LiveFactors,
+        budgets: Sequence[Budget],
+    ) -> None:
+        self._model, self._live, self.budgets = model, live, list(budgets)
+        graph = expand.read(model)
+        sizes = next((b.sizes for b in budgets if b.sizes is not None), None)
+        self._graph, self._shapes = graph, shapes_of(graph, sizes)
+        self._cost = ModelCost(graph, live.names, sizes)
+        none = np.zeros(live.count, bool)
+        self._wholes = self._totals(none)
+        self._limits = {
+            b.resource: b.limit(self._wholes[b.resource]) for b in budgets
+        }
+        self._scale = dict.fromkeys(self._wholes, 1.0)
+        self._held, self._floors = self._find_held()
+        self.met = all(
+            self._wholes[r] <= limit for r, limit in self._limits.items()
+        )
+        self._check_reach()
+
+    def _totals(self, closed: NDArray[np.bool_]) -> dict[str, float]:
+        masks = self._live.by_name(closed)
+        solution = solve.solve(self._graph, masks, check=False)
+        totals = table.totals(solution, self._shapes)
+        which = 1 if closed.any() else 0
+        return {r: float(totals[r][which]) for r in ("macs", "params")}
+
+    def _find_held(self) -> tuple[NDArray[np.bool_], dict[int, int]]:
+        """What never closes, and how many of a gate stay open at least."""
+        live = self._live
+        ones = live.factors(np.ones(live.count))
+        vain = removable.never(self._graph, live.names)
+        none = np.zeros(live.count, bool)
+        masks = live.by_name(none) | vain
+        held = live.flat([masks[name] for name in live.names])
+        floor = max(b.keep_essential for b in self.budgets)
+        severs = essential.severing(self._graph)
+        needed = essential.held_open(ones, {}, floor, severs)
+        floors = {
+            live.names.index(name): int(mask.sum())
+            for name, mask in needed.items()
+        }
+        return held, floors
+
+    def _check_reach(self) -> None:
+        """Refuse what can't be reached, and name the least that can.
+
+        Raises:
+            ValueError: it can't.
+        """
+        live = self._live
+        order = self.order(np.ones(live.count))
+        closed = np.zeros(live.count, bool)
+        closed[order] = True
+        least = self._totals(closed)
+        if self.met:
+            return
+        for budget in self.budgets:
+            of = budget.resource
+            if least[of] > self._limits[of]:
+                raise ValueError(
+                    f"ReachBudget can't bring '{self._model.name}' to "
+                    f"{of}={budget.amount!r}. It allows "
+                    f"{self._limits[of]:,.0f} {UNITS[of]}, and the least that "
+                    f"these gates can reach is {least[of]:,.0f} "
+                    f"({least[of] / self._wholes[of]:.1%}). Allow more, put "
+                    "gates into more layers, or lower keep_essential: pass "
+                    f"Budget({of}=..., keep_essential=...)."
+                )
+
+    def order(self, sizes: NDArray[np.float64]) -> NDArray[np.intp]:
+        """The factors that may close, smallest first."""
+        ranked = np.where(self._held, np.inf, sizes)
+        for owner, count in self._floors.items():
+            own = np.flatnonzero(self._live.owner == owner)
+            largest = np.argsort(-sizes[own], kind="stable")[:count]
+            ranked[own[largest]] = np.inf
+        order = np.argsort(ranked, kind="stable")
+        return order[np.isfinite(ranked[order])]
+
+    def count(self, order: NDArray[np.intp], goal: float) -> int:
+        """How many of the first of a ranking meet a goal."""
+        low, high = 0, len(order)
+        while low < high:
+            grid = np.linspace(low, high, _GRID).round().astype(np.intp)
+            grid = np.unique(grid)
+            enough = self._along(order, grid) <= goal + _ROUNDING
+            if enough[0] or not enough.any():
+                return low if enough[0] else high
+            first = int(enough.argmax())
+            low, high = int(grid[first - 1]) + 1, int(grid[first])
+        return high
+
+    def position(self, closed: NDArray[np.bool_]) -> float:
+        """Where what is left is, from 0, the budget, to 1, the whole."""
+        return float(self._relative((~closed).astype("float64")))
+
+    def _along(
+        self, order: NDArray[np.intp], counts: NDArray[np.intp]
+    ) -> NDArray[np.float64]:
+        """What is left when so many of the first are closed."""
+        rank = np.full(self._live.count, len(order))
+        rank[order] = np.arange(len(order))
+        factors = (rank >= counts[:, None]).astype("float64")
+        return self._relative(factors)
+
+    def _relative(self, factors: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Where costs are from what is allowed (0) to the whole (1)."""
+        each = []
+        for of, limit in self._limits.items():
+            left = self._cost.of(np, factors, of) * self._scale[of]
+            each.append((left - limit) / max(self._wholes[of] - limit, 1e-9))
+        found: NDArray[np.float64] = np.max(each, axis=0)
+        return found
+
+    def share(self, closed: NDArray[np.bool_]) -> float:
+        """What is left of the first cost, as a share of the whole."""
+        of = self.budgets[0].resource
+        open_ones = (~closed).astype("float64")
+        left = float(self._cost.of(np, open_ones, of)) * self._scale[of]
+        return left / self._wholes[of]
+
+    @property
+    def allowed(self) -> float:
+        """What the first budget allows, as a share of the whole."""
+        of = self.budgets[0].resource
+        return self._limits[of] / self._wholes[of]
+
+    def exact_share(self, closed: NDArray[np.bool_]) -> float:
+        """The same as the surgeon counts it."""
+        of = self.budgets[0].resource
+        return self._totals(closed)[of] / self._wholes[of]
+
+    def calibrate(self, closed: NDArray[np.bool_]) -> None:
+        """Count exactly what is left now, and correct what is expected."""
+        self._cost.settle(self._live.by_name(closed))
+        true = self._totals(closed)
+        open_ones = (~closed).astype("float64")
+        for of in self._limits:
+            guess = float(self._cost.of(np, open_ones, of))
+            if guess > 0:
+                self._scale[of] = true[of] / guess
+
+    def chosen(self, sizes: NDArray[np.float64]) -> NDArray[np.bool_]:
+        """What the budgets close, as `plan` does.
+
+        Of several, the one that closes most keeps to the others, too; unless
+        none does, which takes all that any of them closes.
+        """
+        live = self._live
+        sizes = np.where(self._held, sizes.max(initial=0.0) + 1, sizes)
+        every = np.zeros(live.count, bool)
+        for budget in self.budgets:
+            outcome = from_thresholds(
+                self._model,
+                dict.fromkeys(live.names, budget),
+                live.by_name(sizes),
+                0,
+                Options(),
+            )
+            masks = outcome.solution.closed
+            closed = live.flat([masks[name] for name in live.names])
+            left = self._totals(closed)
+            if all(left[r] <= limit for r, limit in self._limits.items()):
+                return closed
+            every |= closed
+        return every

@@ -1,0 +1,1 @@
+"""What a model is expected to cost by how far its gates are open."""

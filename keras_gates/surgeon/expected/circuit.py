@@ -1,0 +1,393 @@
+"""How far each class of units is kept, by how far the gates are open.
+
+What `passes.decide` decides for closed gates, as numbers from 0 to 1, in one
+pass forwards (what varies) and one backwards (what is demanded, who is there,
+what is read). At the corners, where every gate is open or closed, they are the
+passes' own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_gates.graphs.identity import IdentityDict
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.expected.arithmetic import any_of
+from keras_gates.surgeon.expected.arithmetic import constant
+from keras_gates.surgeon.expected.arithmetic import either
+from keras_gates.surgeon.expected.arithmetic import grouped
+from keras_gates.surgeon.expected.arithmetic import picked
+from keras_gates.surgeon.expected.varying import Output
+from keras_gates.surgeon.expected.varying import outputs_of
+from keras_gates.surgeon.gates.find import gates_of
+from keras_gates.surgeon.passes.decide import absorbable_by_layer
+from keras_gates.surgeon.passes.decide import poor_selections
+from keras_gates.surgeon.passes.decision import AbsorbableInputs
+from keras_gates.surgeon.passes.decision import Absorption
+from keras_gates.surgeon.passes.decision import Decision
+from keras_gates.surgeon.passes.label import constants
+from keras_gates.surgeon.passes.label import label
+from keras_gates.surgeon.rules.rule import ALL
+from keras_gates.surgeon.solving.solve import by_layer
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.passes.label import Labelling
+    from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.passes.label import StepKey
+    from keras_gates.surgeon.rules.known import Known
+
+# At a corner every number is 0 or 1, to rounding.
+_HALF = 0.5
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reading:
+    """What a step reads of an input.
+
+    Attributes:
+        step: the step.
+        tensor: the input.
+        places: the coordinates of the input that are one thing read; int,
+            `(things, most)`.
+        classes: the class of each; int, `(things,)`.
+        always: 1 where a constant is read, too; float, `(things,)`.
+        merged: the things whose constants merge into one that stays, the
+            largest first; int, empty where none do.
+    """
+
+    step: Step
+    tensor: Tensor
+    places: NDArray[np.intp]
+    classes: NDArray[np.intp]
+    always: NDArray[np.float64]
+    merged: NDArray[np.intp]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Kept:
+    """What is left, from 0 to 1.
+
+    Attributes:
+        classes: how far each class is; `(..., classes)`.
+        steps: how far each step is there; `(...)`.
+        factors: how far each factor is open; `(..., factors)`.
+    """
+
+    classes: Any
+    steps: dict[Step, Any]
+    factors: Any
+
+
+class Circuit:
+    """The passes of one labelling, for numbers.
+
+    Attributes:
+        labelling: the `Labelling`.
+        uncut: keys of the selections that are no gathers.
+        names: the gates, in the order of their factors.
+        shapes: those of their factors, by name.
+        starts: the number of each gate's first factor, by name.
+        count: how many factors there are.
+    """
+
+    def __init__(
+        self,
+        graph: Graph,
+        names: Sequence[str],
+        uncut: frozenset[StepKey] = frozenset(),
+        exact: bool = True,
+    ) -> None:
+        """Read a graph.
+
+        Args:
+            graph: the `Graph` of a model, as `expand.read` returns it.
+            names: those of the gates that may close.
+            uncut: keys of the selections that are no gathers.
+            exact: as in `plan`.
+        """
+        self.uncut = uncut
+        self.labelling = label(graph, uncut)
+        sources = gates_of(graph)
+        self.names = list(names)
+        self.shapes = {name: sources[name].shape for name in self.names}
+        sizes = [int(np.prod(shape)) for shape in self.shapes.values()]
+        ends = np.cumsum(sizes).tolist()
+        self.starts = dict(zip(self.names, [0, *ends[:-1]], strict=False))
+        self.count = sum(sizes)
+        every = {n: np.ones(s, bool) for n, s in self.shapes.items()}
+        closed = by_layer(graph, sources, every)
+        values = constants(self.labelling, closed, exact)
+        first = {id(sources[n].layer): self.starts[n] for n in self.names}
+        self._first = first
+        steps = self.labelling.steps
+        self._outputs: dict[Step, list[Output]] = {
+            step: outputs_of(step, self.labelling, values, first, self.count)
+            for step in steps
+        }
+        known = absorbable_by_layer(self.labelling, values, exact)
+        self._readings = {
+            step: _readings(
+                step, self.labelling, values, known.get(step.call.op, {})
+            )
+            for step in steps
+        }
+        self._pinned = _pinned(self.labelling)
+
+    def start_of(self, op: keras.Operation) -> int | None:
+        """The number of a layer's first factor, or None if it has none."""
+        return self._first.get(id(op))
+
+    def kept(self, xp: Any, factors: Any) -> Kept:
+        """What is left when factors are open so far.
+
+        Args:
+            xp: `numpy` or `keras.ops`.
+            factors: from 0 to 1, `(..., factors)`.
+        """
+        values = self._forwards(xp, factors)
+        steps, read = self._backwards(xp, values, factors)
+        classes = self._classes(xp, read, factors)
+        classes = self._merged(xp, classes, steps, values)
+        return Kept(self._sources(xp, classes), steps, factors)
+
+    def poor(self, kept: Kept) -> set[StepKey]:
+        """Keys of the gathers that cost more than they save, at a corner."""
+        decision = Decision(
+            labelling=self.labelling,
+            values={},
+            exact=True,
+            closed=IdentityDict(),
+            uncut=self.uncut,
+            absorbable_by_layer=IdentityDict(),
+            kept=kept.classes > _HALF,
+            present=frozenset(s for s, x in kept.steps.items() if x > _HALF),
+            called=frozenset(),
+            dropped={},
+            demand={},
+            reads=(),
+            recalls=(),
+        )
+        return poor_selections(decision) - self.uncut
+
+    def _forwards(self, xp: Any, factors: Any) -> dict[Tensor, Any]:
+        labels = self.labelling.labels
+        one = xp.ones_like(factors[..., :1])
+        values = {
+            tensor: one * constant(xp, np.ones(labels[tensor].size))
+            for tensor in self.labelling.graph.inputs
+        }
+        for step in self.labelling.steps:
+            for output in self._outputs[step]:
+                values[output.tensor] = output.varies(xp, values, factors)
+        return values
+
+    def _backwards(
+        self, xp: Any, values: dict[Tensor, Any], factors: Any
+    ) -> tuple[dict[Step, Any], list[tuple[NDArray[np.intp], Any]]]:
+        """How far each step is there, and `(classes, how far read)`."""
+        wanted: dict[Tensor, list[Any]] = {}
+        for tensor in self.labelling.graph.outputs:
+            wanted.setdefault(tensor, []).append(values[tensor])
+        steps: dict[Step, Any] = {}
+        read: list[tuple[NDArray[np.intp], Any]] = []
+        nobody = xp.zeros_like(factors[..., 0])
+        for step in reversed(self.labelling.steps):
+            demand = {
+                output.tensor: either(wanted[output.tensor])
+                for output in self._outputs[step]
+                if output.tensor in wanted
+            }
+            each = [any_of(xp, one) for one in demand.values()]
+            live = either(each) if each else nobody
+            steps[step] = live
+            if not each:
+                continue
+            self._hand_on(xp, step, demand, live, values, wanted)
+            for reading in self._readings[step]:
+                always = constant(xp, reading.always)
+                own = picked(xp, values[reading.tensor], reading.places)
+                own = own + (1 - own) * always
+                read.append((reading.classes, live[..., None] * own))
+            recalled = self._recalled(step)
+            if recalled is not None:
+                own = constant(xp, np.ones(recalled.size))
+                read.append((recalled, live[..., None] * own))
+        return steps, read
+
+    def _hand_on(
+        self,
+        xp: Any,
+        step: Step,
+        demand: dict[Tensor, Any],
+        live: Any,
+        values: dict[Tensor, Any],
+        wanted: dict[Tensor, list[Any]],
+    ) -> None:
+        """Pass the demand on the outputs of a step to its inputs."""
+        if step.flow.mixes:
+            for tensor in step.inputs:
+                own = live[..., None] * values[tensor]
+                wanted.setdefault(tensor, []).append(own)
+            return
+        for output in self._outputs[step]:
+            if output.tensor not in demand:
+                continue
+            for origin in output.origins:
+                own = picked(xp, demand[output.tensor], origin.readers)
+                own = own * values[origin.tensor]
+                wanted.setdefault(origin.tensor, []).append(own)
+
+    def _recalled(self, step: Step) -> NDArray[np.intp] | None:
+        """The classes of its own outputs that a step reads, or None."""
+        if not step.rule.recalling:
+            return None
+        demanded = [np.ones(x.shape, bool) for x in step.flow.labels]
+        ids = step.rule.recalls(step.call, step.flow, demanded, None)
+        return None if ids is None else self.labelling.classes[ids].ravel()
+
+    def _classes(
+        self,
+        xp: Any,
+        read: list[tuple[NDArray[np.intp], Any]],
+        factors: Any,
+    ) -> Any:
+        """How far each class is read."""
+        count = len(self.labelling.classes)
+        pinned = xp.ones_like(factors[..., :1]) * constant(
+            xp, np.ones(self._pinned.size)
+        )
+        owners = np.concatenate([self._pinned, *(each for each, _ in read)])
+        every = xp.concatenate([pinned, *(own for _, own in read)], axis=-1)
+        places = np.arange(len(owners))
+        return picked(xp, every, grouped(owners, places, count, len(owners)))
+
+    def _merged(
+        self,
+        xp: Any,
+        classes: Any,
+        steps: dict[Step, Any],
+        values: dict[Tensor, Any],
+    ) -> Any:
+        """The same with the channels that constants merge into."""
+        found = []
+        for step in self.labelling.steps:
+            for reading in self._readings[step]:
+                if not reading.merged.size:
+                    continue
+                own = picked(xp, values[reading.tensor], reading.places)
+                varies = xp.take(own, reading.merged, axis=-1)
+                at = reading.classes[reading.merged]
+                there = xp.take(classes, at, axis=-1)
+                # One that is there anyway will do.
+                lacking = 1 - any_of(xp, (1 - varies) * there)
+                before = xp.cumprod(varies, axis=-1)
+                ones = xp.ones_like(varies[..., :1])
+                before = xp.concatenate([ones, before[..., :-1]], axis=-1)
+                extra = (1 - varies) * before
+                extra = extra * (lacking * steps[step])[..., None]
+                found.append((at, extra))
+        if not found:
+            return classes
+        count = len(self.labelling.classes)
+        owners = np.concatenate([np.arange(count), *(at for at, _ in found)])
+        every = xp.concatenate([classes, *(one for _, one in found)], axis=-1)
+        places = np.arange(len(owners))
+        return picked(xp, every, grouped(owners, places, count, len(owners)))
+
+    def _sources(self, xp: Any, kept: Any) -> Any:
+        """The same with what the kept ones are picked from."""
+        classes, labels = self.labelling.classes, self.labelling.labels
+        for step in reversed(self.labelling.steps):
+            for index in step.flow.untied:
+                above = classes[labels[step.inputs[index]]].ravel()
+                for number, own in enumerate(step.flow.labels):
+                    source = step.flow.sources[number][index]
+                    if not isinstance(source, np.ndarray):
+                        continue
+                    source = lb.stretched(source, own.shape).ravel()
+                    below = classes[own].ravel()
+                    pairs = np.stack([above[source], below])
+                    pairs = np.unique(pairs[:, pairs[0] != pairs[1]], axis=1)
+                    kept = _with_sources(xp, kept, *pairs)
+        return kept
+
+
+def _with_sources(
+    xp: Any, kept: Any, above: NDArray[np.intp], below: NDArray[np.intp]
+) -> Any:
+    """Classes above are kept as far as those below are."""
+    if not above.size:
+        return kept
+    count = kept.shape[-1]
+    owners = np.concatenate([np.arange(count), above])
+    members = np.concatenate([np.arange(count), below])
+    return picked(xp, kept, grouped(owners, members, count, count))
+
+
+def _pinned(labelling: Labelling) -> NDArray[np.intp]:
+    """The classes that stay whatever is closed."""
+    ids = [np.array([lb.FIXED]), *(pin.ids for pin in labelling.pinned)]
+    return np.unique(labelling.classes[np.concatenate(ids)])
+
+
+def _readings(
+    step: Step,
+    labelling: Labelling,
+    values: Mapping[Tensor, Known],
+    absorbed: Mapping[int, AbsorbableInputs],
+) -> list[Reading]:
+    """What a step reads of its inputs; nothing, unless it mixes."""
+    if not step.flow.mixes:
+        return []
+    return [
+        _reading(step, index, labelling, values, absorbed.get(index))
+        for index in range(len(step.inputs))
+        if index not in step.flow.states
+    ]
+
+
+def _reading(
+    step: Step,
+    index: int,
+    labelling: Labelling,
+    values: Mapping[Tensor, Known],
+    absorbed: AbsorbableInputs | None,
+) -> Reading:
+    """As `liveness` has it, for a step that mixes."""
+    tensor, flow = step.inputs[index], step.flow
+    labels = labelling.labels[tensor]
+    value, ids = values.get(tensor), flow.read(index)
+    places = np.arange(labels.size)[:, None]
+    merged = np.zeros(0, np.intp)
+    beside = index > 0 and index not in flow.reads
+    if not beside and value is not None and absorbed and ids is not None:
+        axis = step.rule.axis(step.call)
+        places = np.moveaxis(places.reshape(labels.shape), axis, -1)
+        places = places.reshape(-1, len(ids)).T
+        always = np.isnan(absorbed.values)
+        if absorbed.how is Absorption.MERGE:
+            size = np.abs(np.where(always, 0.0, absorbed.values))
+            order = np.argsort(-size, kind="stable")
+            merged = order[size[order] > 0]
+    else:
+        ids = labels.ravel()
+        always = np.ones(ids.shape, bool)
+        some = not beside and step.rule.reading(step.call) != ALL
+        if some and value is not None:
+            zero = lb.stretched(value.plain(), labels.shape) == 0
+            always = ~zero.ravel()
+    classes = labelling.classes[ids]
+    return Reading(
+        step, tensor, places, classes, always.astype("float64"), merged
+    )

@@ -1,0 +1,192 @@
+"""The expected cost of a model as a penalty on its gates."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
+import numpy as np
+from keras import ops
+
+from keras_gates._checks import nonnegative_number
+from keras_gates.graphs import graph as gr
+from keras_gates.penalties import magnitude
+from keras_gates.surgeon.expected.model_cost import RESOURCES
+from keras_gates.surgeon.expected.model_cost import ModelCost
+from keras_gates.surgeon.gates import expand
+from keras_gates.surgeon.gates.find import gates_of
+from keras_gates.surgeon.gates.find import unknown_gates
+from keras_gates.thresholds.rule import NAMED
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from keras_gates.surgeon.rules.source import Source
+
+
+@keras.saving.register_keras_serializable(package="keras_gates")
+class ExpectedCost(keras.regularizers.Regularizer):
+    """What the pruned model would cost, as a share, by how far gates are open.
+
+    `loss = strength * cost(min(abs(factors), 1)) / cost(1)`
+
+    The cost is that of the whole model, with all that is coupled in it:
+    channels that an addition ties, branches that go as a whole, the next
+    layer's inputs. Where every factor is 0 or 1, it is what `plan` counts. In
+    between it is a product where all of several things must be open, and one
+    minus a product where any of them must be, as for independent chances. A
+    layer's multiply-adds are a product of its inputs and outputs, so that the
+    pull on a channel depends on what is left round it.
+
+    It is one penalty for all gates of a model, so it must know the model.
+    `bind` tells it, and puts it on one of the gates' variables, where Keras
+    adds it to the loss:
+
+    ```python
+    penalty = kg.regularizers.ExpectedCost(0.1).bind(gated)
+    gated.compile(...)
+    gated.fit(...)
+    ```
+
+    In a loop of your own, add `penalty()` to the loss. Copies, clones and
+    saved models keep the strength, never the model: bind it again.
+
+    Reference:
+
+    - [Gordon et al., 2018, MorphNet](https://arxiv.org/abs/1711.06798)
+
+    Args:
+        strength: Number >= 0, in units of loss for the whole model's cost.
+        of: `"macs"` or `"params"`. Defaults to `"macs"`.
+        sizes: Sizes that the model's inputs leave open, as in `Budget`.
+
+    Raises:
+        ValueError: If `strength` is negative or not a number, or `of` is
+            unknown; by `bind`, if the model has no gates, or nothing in it
+            can be counted.
+        RuntimeError: If applied before it is bound.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> gate = kg.FilterGate()
+    >>> model = keras.Sequential(
+    ...     [
+    ...         keras.Input((3,)),
+    ...         keras.layers.Dense(4),
+    ...         gate,
+    ...         keras.layers.Dense(2),
+    ...     ]
+    ... )
+    >>> penalty = kg.regularizers.ExpectedCost(1.0).bind(model)
+    >>> gate.factor.assign([1.0, 0.0, 0.0, 1.0])
+    >>> float(penalty())
+    0.5
+    """
+
+    def __init__(
+        self, strength: float, of: str = "macs", sizes: Any = None
+    ) -> None:
+        self.strength = nonnegative_number(
+            strength, "strength", type(self).__name__
+        )
+        if of not in RESOURCES:
+            raise ValueError(
+                f"ExpectedCost can't count this. Received: of={of!r}. "
+                f"Expected: one of {list(RESOURCES)}."
+            )
+        self.of, self.sizes = of, sizes
+        self._cost: ModelCost | None = None
+        self._variables: list[keras.Variable] = []
+        self._scales: list[float] = []
+        self._whole = 1.0
+
+    def bind(
+        self, model: keras.Model, kinds: Sequence[str] | None = None
+    ) -> ExpectedCost:
+        """Penalize the gates of a model from now on.
+
+        Args:
+            model: A built functional or Sequential model with gates.
+            kinds: Which kinds of gates, such as `["batch_norm"]` for gammas.
+                Defaults to `None`: all but gammas.
+
+        Returns:
+            The penalty itself.
+        """
+        live = {
+            name: source
+            for name, source in gates_of(gr.read(model)).items()
+            if _is_asked(source, kinds)
+        }
+        graph = expand.read(model)
+        if not live:
+            raise ValueError(
+                f"ExpectedCost found no gate to penalize in '{model.name}'. "
+                f"Received: kinds={kinds!r}. Put gates into it: "
+                "keras_gates.insert_gates(model, filters=True)."
+                f"{unknown_gates(graph)}"
+            )
+        cost = ModelCost(graph, list(live), self.sizes)
+        every = np.ones(cost.circuit.count)
+        whole = float(cost.of(np, every, self.of))
+        if not whole:
+            raise ValueError(
+                f"ExpectedCost finds no {self.of} in '{model.name}' that can "
+                "be counted. Pass `sizes` if those of an input are open."
+            )
+        self._cost, self._whole = cost, whole
+        self._variables = [source.variable for source in live.values()]
+        self._scales = [_scale(source) for source in live.values()]
+        free = [v for v in self._variables if v.regularizer is None]
+        if not free:
+            raise ValueError(
+                f"All gates of '{model.name}' have a regularizer already. "
+                "Leave that of one of them out, for ExpectedCost to take its "
+                "place."
+            )
+        free[0].regularizer = self
+        return self
+
+    def __call__(self, x: Any = None) -> Any:
+        if self._cost is None:
+            raise RuntimeError(
+                "ExpectedCost does not know whose cost to expect. Received: "
+                "no model. Expected: bind(model), once for each model, and "
+                "again for one that was loaded."
+            )
+        each = [
+            ops.reshape(_openness(variable, scale), (-1,))
+            for variable, scale in zip(
+                self._variables, self._scales, strict=True
+            )
+        ]
+        cost = self._cost.of(ops, ops.concatenate(each), self.of)
+        return cost * (self.strength / self._whole)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"strength": self.strength, "of": self.of, "sizes": self.sizes}
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy belongs to another model.
+        return type(self).from_config, (self.get_config(),)
+
+
+def _is_asked(source: Source, kinds: Sequence[str] | None) -> bool:
+    if kinds is None:
+        return source.kind not in NAMED
+    return source.kind in kinds
+
+
+def _scale(source: Source) -> float:
+    """What an open factor is about: 1 for gates, whatever they are now."""
+    if source.kind not in NAMED:
+        return 1.0
+    return float(np.abs(source.values()).mean()) or 1.0
+
+
+def _openness(variable: keras.Variable, scale: float) -> Any:
+    """From 0 to 1; the gradient goes on above."""
+    size = magnitude(ops.convert_to_tensor(variable)) / scale
+    return size - ops.stop_gradient(ops.maximum(size - 1.0, 0.0))
