@@ -99,6 +99,7 @@ def written_out(
     inputs: list[keras.KerasTensor],
     outputs: list[keras.KerasTensor],
     weights: list[StandIn],
+    stripped: bool = False,
 ) -> tuple[keras.Model, tuple[tuple[keras.Variable, Place], ...]]:
     """A functional model of recorded operations.
 
@@ -107,6 +108,7 @@ def written_out(
         inputs: what its `call` was run on.
         outputs: what it gave, flat.
         weights: what stood for its variables.
+        stripped: whether the calls are not to say whether they train.
 
     Returns:
         `(model, places)`: where the values of variables are in it.
@@ -114,7 +116,7 @@ def written_out(
     Raises:
         SideEffect: a weight is used in a way that no stock layer has.
     """
-    replay = _Replay(twin, inputs)
+    replay = _Replay(twin, inputs, stripped)
     ends = replay.run(outputs, weights)
     model = keras.Model(_unpacked(inputs), _unpacked(ends), name=twin.name)
     return model, tuple(replay.placed)
@@ -132,10 +134,14 @@ class _Replay:
     """
 
     def __init__(
-        self, twin: keras.Layer, inputs: list[keras.KerasTensor]
+        self,
+        twin: keras.Layer,
+        inputs: list[keras.KerasTensor],
+        stripped: bool,
     ) -> None:
         self.twin = twin
         self.inputs = inputs
+        self.stripped = stripped
         self.placed: Placed = []
         self._values: dict[int, Any] = {}
         self._layers: dict[tuple[Any, ...], keras.Layer] = {}
@@ -170,6 +176,7 @@ class _Replay:
         if id(node.outputs[0]) in self._values:
             return  # it was taken along
         args, kwargs = mapped(self._value, *_given(node))
+        told = self.stripped and kwargs.pop("training", None) is not None
         flat = keras.tree.flatten((args, kwargs))
         weights = [x for x in flat if isinstance(x, Weight)]
         tensors = [x for x in flat if isinstance(x, keras.KerasTensor)]
@@ -181,7 +188,7 @@ class _Replay:
             return
         if not weights:
             kept = [x for x in node.input_tensors if id(x) in self._values]
-            if kept:
+            if kept or told:
                 self._note(node, node.operation(*args, **kwargs))
             return
         made = None

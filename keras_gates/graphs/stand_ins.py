@@ -69,7 +69,7 @@ def in_place(layer: keras.Layer) -> Iterator[list[StandIn]]:
         return made[id(value)]
 
     found: dict[str, Any] = {}
-    for name, value in vars(layer).items():
+    for name, value in sorted(vars(layer).items()):
         if name in private.common_names() or private.is_of_tensorflow(name):
             continue
         value = private.unwrapped(value)

@@ -13,12 +13,15 @@ is noticed, and the layer stays closed.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import NamedTuple
 
 import keras
+import numpy as np
 
 from keras_gates.graphs import bare_weights
 from keras_gates.graphs import private
@@ -35,6 +38,8 @@ if TYPE_CHECKING:
     from keras_gates.graphs.stand_ins import StandIn
 
 _SHOWN = 160
+_TRAINING = "training"
+_OTHERWISE = "it computes something else in training"
 
 
 def trace(node: Node, copies: Copies, owned: bool) -> Opened | Opaque:
@@ -47,25 +52,56 @@ def trace(node: Node, copies: Copies, owned: bool) -> Opened | Opaque:
     """
     layer = node.operation
     try:
-        twin = layer if owned else _twin(layer, copies)
+        twin = layer if owned else copy_of(layer, copies)
     except Exception as error:
-        return Opaque(f"it can't be copied: {_told(error)}")
+        return Opaque(f"it can't be copied: {told(error)}")
     try:
         return _Trace(node, twin).opened()
     except SideEffect as error:
         return Opaque(str(error))
     except Exception as error:  # whatever the user's code says to symbols
-        return Opaque(f"its `call` can't be traced: {_told(error)}")
+        return Opaque(f"its `call` can't be traced: {told(error)}")
 
 
-def _told(error: Exception) -> str:
+def trace_model(model: keras.Model, twin: keras.Model, node: Node) -> Opened:
+    """What a subclassed model is made of.
+
+    Args:
+        model: the model; it is not called before it is built.
+        twin: a copy of it.
+        node: a symbolic call of another copy, whose inputs have the names
+            that those of the new model are to have.
+
+    Raises:
+        SideEffect: `call` does more than compute its outputs.
+    """
+    names = [x.name for x in node.input_tensors]
+    opened = _Trace(node, twin, names).opened()
+    if model.built and not sampled.agree(model, node, opened.model):
+        raise SideEffect("a copy of it does not compute what it does")
+    return dataclasses.replace(opened, layer=model)
+
+
+def way(node: Node) -> str:
+    """How a layer is called: what two calls of one have in common."""
+
+    def kind(x: Any) -> Any:
+        if isinstance(x, keras.KerasTensor):
+            return tuple(x.shape), x.dtype
+        return repr(x)
+
+    given = node.arguments
+    return repr(keras.tree.map_structure(kind, (given.args, given.kwargs)))
+
+
+def told(error: Exception) -> str:
     """An error as one short line."""
     text = " ".join(str(error).split())
     short = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
     return f"{type(error).__name__}: {short}"
 
 
-def _twin(layer: keras.Layer, copies: Copies) -> keras.Layer:
+def copy_of(layer: keras.Layer, copies: Copies) -> keras.Layer:
     """A copy that shares nothing with the layer."""
     twin, complete = copies.whole(layer, apart=True)
     if not complete:
@@ -81,36 +117,65 @@ class _Run(NamedTuple):
     Attributes:
         outputs: its outputs, flat.
         weights: what stood for its variables.
+        training: what it was told.
     """
 
     outputs: list[Any]
     weights: list[StandIn]
+    training: bool | None
+
+    def nodes(self, inputs: list[keras.KerasTensor]) -> list[Node]:
+        """The calls that were made of what the outputs depend on, in order."""
+        return private.recorded_before(self.outputs, [*inputs, *self.weights])
 
     def record(self, inputs: list[keras.KerasTensor]) -> list[Any]:
         """What was called on what; equal for runs that did the same."""
-        sources = [*inputs, *self.weights]
-        numbers = {id(x): n for n, x in enumerate(sources)}
+        numbers = {id(x): n for n, x in enumerate([*inputs, *self.weights])}
 
         def told(x: Any) -> Any:
-            return numbers.get(id(x), repr(x))
+            return numbers[id(x)] if id(x) in numbers else _constant(x)
 
         found = []
-        for node in private.recorded_before(self.outputs, sources):
+        for node in self.nodes(inputs):
             op, given = node.operation, node.arguments
-            kwargs = {k: v for k, v in given.kwargs.items() if k != "training"}
+            kwargs = {k: v for k, v in given.kwargs.items() if k != _TRAINING}
             flat = keras.tree.flatten((given.args, kwargs))
-            what = id(op) if isinstance(op, keras.Layer) else _told_of(op)
+            what = id(op) if isinstance(op, keras.Layer) else _operation(op)
             found.append((what, sorted(kwargs), [told(x) for x in flat]))
             for kt in node.outputs:
                 numbers[id(kt)] = len(numbers)
         return [*found, [told(x) for x in self.outputs]]
 
+    def told(
+        self, inputs: list[keras.KerasTensor], training: bool
+    ) -> keras.Layer | None:
+        """A layer that was told to train or not, by `training`; or None."""
+        for node in self.nodes(inputs):
+            op, given = node.operation, node.arguments.kwargs.get(_TRAINING)
+            asked = isinstance(op, keras.Layer) and private.takes_training(op)
+            if asked and given is not None and bool(given) == training:
+                return op
+        return None
 
-def _told_of(op: keras.Operation) -> tuple[Any, ...]:
+
+def _operation(op: keras.Operation) -> tuple[Any, ...]:
     """An operation as its class and arguments; names count on."""
-    private_names = private.operation_names()
-    held = {k: repr(v) for k, v in vars(op).items() if k not in private_names}
-    return type(op), tuple(sorted(held.items()))
+    skipped = private.operation_names()
+    held = {k: _constant(v) for k, v in vars(op).items() if k not in skipped}
+    return type(op), tuple(sorted(held.items(), key=lambda pair: pair[0]))
+
+
+def _constant(x: Any) -> Any:
+    """What a constant is, for comparison."""
+    if isinstance(x, keras.KerasTensor):
+        return "symbolic"
+    if isinstance(x, np.ndarray) or keras.ops.is_tensor(x):
+        array = np.asarray(keras.ops.convert_to_numpy(x))
+        return array.shape, array.dtype.name, array.tobytes()
+    if isinstance(x, (list, tuple, dict)):
+        return type(x).__name__, [*map(_constant, keras.tree.flatten(x))]
+    plain = isinstance(x, (bool, int, float, str, slice, type(None)))
+    return repr(x) if plain else getattr(x, "__code__", type(x))
 
 
 class _Trace:
@@ -119,11 +184,15 @@ class _Trace:
     Args:
         node: the recorded call.
         twin: a copy of its layer.
+        names: those of the inputs; made up by default.
     """
 
-    def __init__(self, node: Node, twin: keras.Layer) -> None:
+    def __init__(
+        self, node: Node, twin: keras.Layer, names: Sequence[str] = ()
+    ) -> None:
         self.node = node
         self.twin = twin
+        self.names = names
         self.inputs: list[keras.KerasTensor] = []
 
     def opened(self) -> Opened:
@@ -133,21 +202,34 @@ class _Trace:
             SideEffect: `call` does more than compute its outputs.
         """
         args, kwargs = self._arguments()
-        run = self._run(args, kwargs)
+        default = private.default_of_training(self.twin)
+        run = self._run(args, kwargs, kwargs.get(_TRAINING, default))
         self._check_outputs(run.outputs)
-        fixed = ""
-        if not self._same_in_training(args, kwargs, run):
-            fixed = "it computes something else in training"
-        model, bare = bare_weights.written_out(
-            self.twin, self.inputs, run.outputs, run.weights
-        )
-        if not sampled.agree(self.twin, self.node, model):
-            raise SideEffect(
-                "its `call` on symbolic tensors is not what it computes"
-            )
+        run, trained, fixed = self._in_both(args, kwargs, run)
+        found = self._written_out(run)
+        if trained is not None:
+            # A layer that is called in training only may do nothing else.
+            with contextlib.suppress(Exception):
+                found, fixed = self._written_out(trained, stripped=True), ""
+        model, bare = found
+        if self.twin.activity_regularizer is not None:
+            fixed = fixed or "it has a regularizer of its activity"
         fixed = fixed or self._other_masks(model)
         layer = self.node.operation
         return Opened(layer, self.twin, model, bare, fixed)
+
+    def _written_out(self, run: _Run, stripped: bool = False) -> Any:
+        """The model of a run, compared with the layer in inference."""
+        model, bare = bare_weights.written_out(
+            self.twin, self.inputs, run.outputs, run.weights, stripped
+        )
+        got = [(tuple(x.shape), x.dtype) for x in model.outputs]
+        same = got == [(tuple(x.shape), x.dtype) for x in run.outputs]
+        if not same or not sampled.agree(self.twin, self.node, model):
+            raise SideEffect(
+                "its `call` on symbolic tensors is not what it computes"
+            )
+        return model, bare
 
     def _arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Those of the recorded call, on inputs of their own."""
@@ -156,7 +238,8 @@ class _Trace:
         def new(x: Any) -> Any:
             if not isinstance(x, keras.KerasTensor):
                 return x
-            name = f"input_{len(self.inputs)}"
+            number = len(self.inputs)
+            name = self.names[number] if self.names else f"input_{number}"
             batched = keras.Input(batch_shape=x.shape, dtype=x.dtype, name=name)
             self.inputs.append(batched)
             made.setdefault(id(x), []).append(batched)
@@ -172,17 +255,25 @@ class _Trace:
                 private.set_mask(fresh, made[id(mask)][0])
         return args, kwargs
 
-    def _run(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> _Run:
+    def _run(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        training: bool | None,
+    ) -> _Run:
         """Run `call` once."""
         twin = self.twin
+        if private.takes_training(twin) and training is not None:
+            kwargs = {**kwargs, _TRAINING: training}
         convert = private.input_conversion(twin)
         args, kwargs = keras.tree.map_structure(convert, (args, kwargs))
         before = _held(twin)
         scope = private.computing(twin)
-        with _watched(), in_place(twin) as weights, scope:
+        told = private.told(training)
+        with _watched(), in_place(twin) as weights, scope, told:
             outputs = twin.call(*args, **kwargs)
         _check_attributes(before, _held(twin))
-        return _Run(keras.tree.flatten(outputs), weights)
+        return _Run(keras.tree.flatten(outputs), weights, training)
 
     def _check_outputs(self, outputs: list[Any]) -> None:
         expected = [(tuple(x.shape), x.dtype) for x in self.node.outputs]
@@ -198,20 +289,46 @@ class _Trace:
                 f"{expected}"
             )
 
-    def _same_in_training(
-        self,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-        run: _Run,
-    ) -> bool:
-        """Whether the same parts are called when the layer is trained."""
-        if not private.takes_training(self.twin) or "training" in kwargs:
-            return True
+    def _in_both(
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], run: _Run
+    ) -> tuple[_Run, _Run | None, str]:
+        """Run `call` once more, in training if it was not, or else not.
+
+        What has a state that is not noticed otherwise is likely to do
+        something else in the second run.
+
+        Returns:
+            `(the run in inference, that in training if it does something
+            else, what is otherwise in training)`.
+
+        Raises:
+            SideEffect: it goes its own way in inference.
+        """
+        inputs, training = self.inputs, bool(run.training)
         try:
-            trained = self._run(args, {**kwargs, "training": True})
+            other = self._run(args, kwargs, not training)
         except Exception:  # noise, or a state that is updated
-            return False
-        return trained.record(self.inputs) == run.record(self.inputs)
+            if training:
+                raise
+            return run, None, _OTHERWISE
+        infers, trains = (other, run) if training else (run, other)
+        always = infers.told(inputs, training=True)
+        if always is not None:
+            raise SideEffect(
+                f"its `call` has '{always.name}' train, even in inference"
+            )
+        if trains.record(inputs) != infers.record(inputs):
+            if not private.takes_training(self.twin):
+                raise SideEffect("its `call` does something else each time")
+            return infers, trains, _OTHERWISE
+        never = trains.told(inputs, training=False)
+        if never is None:
+            return infers, None, ""
+        return (
+            infers,
+            None,
+            f"it calls '{never.name}' with training=False while it is trained",
+        )
 
     def _other_masks(self, model: keras.Model) -> str:
         """Why the masks of the outputs are others than the layer's, or ""."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 
@@ -11,6 +10,7 @@ from keras_gates.graphs import graph as gr
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.graphs.trace import trace
+from keras_gates.graphs.trace import way
 from keras_gates.surgeon.rules.registry import rule_of_class
 from keras_gates.surgeon.rules.registry import why_none
 
@@ -36,7 +36,7 @@ class Seeing:
     ) -> None:
         self._found: IdentityDict[keras.Layer, gr.Opened | gr.Opaque]
         self._found = IdentityDict()
-        self._ways: IdentityDict[keras.Layer, Any] = IdentityDict()
+        self._ways: IdentityDict[keras.Layer, str] = IdentityDict()
         for layer, reason in (refused or {}).items():
             self._found[layer] = gr.Opaque(reason)
 
@@ -47,9 +47,9 @@ class Seeing:
             return None
         if layer not in self._found:
             self._found[layer] = trace(node, new_copies(), owned)
-        way = self._ways.setdefault(layer, _way(node))
+        first = self._ways.setdefault(layer, way(node))
         found = self._found[layer]
-        if isinstance(found, gr.Opened) and way != _way(node):
+        if isinstance(found, gr.Opened) and first != way(node):
             return gr.Opaque(_DIFFERENT)
         return found
 
@@ -60,16 +60,3 @@ def is_unknown(op: keras.Operation) -> bool:
         return False
     cls = type(op)
     return rule_of_class(cls) is None and why_none(cls) is None
-
-
-def _way(node: Node) -> Any:
-    """How a layer is called: what two calls of one have in common."""
-
-    def kind(x: Any) -> Any:
-        if isinstance(x, keras.KerasTensor):
-            return tuple(x.shape), x.dtype
-        return repr(x)
-
-    given = node.arguments
-    shape = keras.tree.map_structure(kind, (given.args, given.kwargs))
-    return repr(shape)
