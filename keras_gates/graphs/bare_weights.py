@@ -10,6 +10,7 @@ it.
 from __future__ import annotations
 
 import dataclasses
+import re
 import string
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
 
 Placed: TypeAlias = "list[tuple[keras.Variable, Place]]"
 Handler: TypeAlias = "Callable[[_Replay, Node, _Operands], Any]"
+# What Keras adds to a name that was there before.
+_COUNT = re.compile(r"_\d+$")
 _LETTERS = string.ascii_lowercase
 
 
@@ -118,6 +121,7 @@ def written_out(
     """
     replay = _Replay(twin, inputs, stripped)
     ends = replay.run(outputs, weights)
+    replay.name_operations(ends)
     model = keras.Model(_unpacked(inputs), _unpacked(ends), name=twin.name)
     return model, tuple(replay.placed)
 
@@ -171,6 +175,16 @@ class _Replay:
             else x
             for x in ends
         ]
+
+    def name_operations(self, ends: list[keras.KerasTensor]) -> None:
+        """Number operations from the layer on: Keras counts all there are.
+
+        So they are called the same whenever the layer is traced.
+        """
+        for node in private.recorded_before(ends, self.inputs):
+            op = node.operation
+            if not isinstance(op, keras.Layer):
+                op.name = self._names.free(_COUNT.sub("", op.name))
 
     def _node(self, node: Node) -> None:
         if id(node.outputs[0]) in self._values:
