@@ -119,7 +119,8 @@ def by_object(op: keras.Operation) -> dict[str, Any]:
     """A config with objects where Keras has no config of these.
 
     A `functools.partial`, a callable object and a regularizer without
-    `get_config` can't be serialized, and yet constructors take them.
+    `get_config` can't be serialized, nor is every layer that is an activation
+    made from its config, and yet constructors take them.
     """
     shell, hidden = _without_objects(op)
     config: dict[str, Any] = type(op).get_config(shell)
@@ -141,7 +142,7 @@ def _without_objects(
     state = vars(shell)
     state.update(vars(op))
     for name, value in private.attributes_of(op).items():
-        if _is_argument(value):
+        if _is_argument(name, value):
             # Any function that Keras knows; not all may be None.
             state[name], hidden[name] = keras.activations.linear, value
         elif isinstance(value, keras.Layer) and name in private.INNER_LAYERS:
@@ -149,13 +150,14 @@ def _without_objects(
     return shell, hidden
 
 
-def _is_argument(value: Any) -> bool:
+def _is_argument(name: str, value: Any) -> bool:
     """Whether an object is what a layer was told, and not a part of it."""
+    if isinstance(value, keras.Layer):
+        # One with weights is no function that a copy could share. Keras 3.9
+        # takes a layer of its own for an activation, but not its config.
+        return not value.weights and name not in private.INNER_LAYERS
     if create.is_of(type(value), keras.__name__):
         return False
-    if isinstance(value, keras.Layer):
-        # One with weights is no function that a copy could share.
-        return not value.weights
     return callable(value) and not isinstance(value, type)
 
 

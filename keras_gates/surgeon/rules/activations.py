@@ -169,10 +169,12 @@ def why_not(function: Callable[..., Any] | None) -> str | None:
     row = known_activation(function)
     name = _name(function)
     if row is None:
+        is_layer = isinstance(function, keras.Layer)
+        asked = type(function).__name__ if is_layer else "function"
         return (
             f"the activation {name} is not one of keras.activations or "
             "keras.ops, so it may mix channels; if it does not, tell the "
-            "surgeon: keras_gates.surgeon.register(function, "
+            f"surgeon: keras_gates.surgeon.register({asked}, "
             "keras_gates.surgeon.rules.Elementwise())"
         )
     return f"{name} over the channels reads them all" if row.mixes else None
