@@ -145,7 +145,7 @@ class ReachBudget(keras.callbacks.Callback):
         # Of the model's training: how many steps, and how many are done.
         self._total = self._done = 0
         self._every = 1
-        self._complete = False
+        self._complete = self._looked = False
 
     # A loop of the user's own ----------------------------------------------
 
@@ -280,6 +280,7 @@ class ReachBudget(keras.callbacks.Callback):
         if path and path.exists():
             self.set_state(json.loads(path.read_text()))
         self._controller = Controller(model, self.budgets, self._course)
+        self._looked = not self._restored
         if self._restored:
             self._controller.set_state(self._restored)
         else:
@@ -313,6 +314,10 @@ class ReachBudget(keras.callbacks.Callback):
     def _look(self, done: int) -> None:
         """What there is to do between two batches."""
         controller = self._running()
+        if not self._looked:
+            # By now the weights are those that a backup has restored.
+            controller.settle()
+            self._looked = True
         state = controller.state
         if state is not None and state.fixed:
             controller.hold()
