@@ -1,10 +1,10 @@
 """Which factors sink, close and open again as a training goes on.
 
-Between two batches, factors are ranked by size, and the smallest close, as
-many as the budget of the moment takes; the budget falls along a `Course`. The
-next ones in the ranking sink towards 0, so that each has come down by the time
-it closes, and all factors are pulled a little, so that those that the data
-hold up part from those that nothing holds.
+Between two batches, factors are ranked by size times the norms of the weights
+round them, and the smallest close, as many as the budget of the moment takes;
+the budget falls along a `Course`. The next ones in the ranking sink towards 0,
+so that each has come down by the time it closes, and all factors are pulled a
+little, so that those that the data hold up part from those that nothing holds.
 
 A closed factor is 0 but for what the optimizer moves it between two of these
 steps. What it has moved, less the pull, is its size in the ranking: where it
