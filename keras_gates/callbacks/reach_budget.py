@@ -34,14 +34,13 @@ class ReachBudget(keras.callbacks.Callback):
     ```
 
     There is nothing to tune. In a first tenth of the training nothing is
-    closed. Then the budget of the moment falls until three quarters of the
-    training are over. Factors are ranked by size, and the smallest close, as
-    many as it takes; what closes next sinks towards 0 before it does, and all
-    factors are pulled a little, so that those that the data hold up part from
-    the rest. A closed factor that the optimizer would move further than an
-    open one is takes its place. In the last tenth the set that `Budget` has
-    chosen is fixed: closed factors are exactly 0, so that the cut changes
-    nothing, and the weights settle without them.
+    closed. Then the budget of the moment falls until half of the training is
+    over. Factors are ranked by their size times the norms of the weights round
+    them, and the smallest close, as many as it takes; what closes next sinks
+    towards 0 before it does. A closed factor that the optimizer would have
+    moved further than an open one is takes its place. In the last tenth the
+    set that `Budget` has chosen is fixed: closed factors are exactly 0, so
+    that the cut changes nothing, and the weights settle without them.
 
     The steps are taken between batches, on the factors alone. The loss stays
     as it is, and so it makes no difference which optimizer trains the model,
@@ -145,7 +144,7 @@ class ReachBudget(keras.callbacks.Callback):
         # Of the model's training: how many steps, and how many are done.
         self._total = self._done = 0
         self._every = 1
-        self._complete = False
+        self._complete = self._looked = False
 
     # A loop of the user's own ----------------------------------------------
 
@@ -280,6 +279,7 @@ class ReachBudget(keras.callbacks.Callback):
         if path and path.exists():
             self.set_state(json.loads(path.read_text()))
         self._controller = Controller(model, self.budgets, self._course)
+        self._looked = not self._restored
         if self._restored:
             self._controller.set_state(self._restored)
         else:
@@ -313,6 +313,10 @@ class ReachBudget(keras.callbacks.Callback):
     def _look(self, done: int) -> None:
         """What there is to do between two batches."""
         controller = self._running()
+        if not self._looked:
+            # By now the weights are those that a backup has restored.
+            controller.settle()
+            self._looked = True
         state = controller.state
         if state is not None and state.fixed:
             controller.hold()

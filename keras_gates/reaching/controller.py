@@ -1,10 +1,10 @@
 """Which factors sink, close and open again as a training goes on.
 
-Between two batches, factors are ranked by size, and the smallest close, as
-many as the budget of the moment takes; the budget falls along a `Course`. The
-next ones in the ranking sink towards 0, so that each has come down by the time
-it closes, and all factors are pulled a little, so that those that the data
-hold up part from those that nothing holds.
+Between two batches, factors are ranked by size times the norms of the weights
+round them, and the smallest close, as many as the budget of the moment takes;
+the budget falls along a `Course`. The next ones in the ranking sink towards 0,
+so that each has come down by the time it closes, and all factors are pulled a
+little, so that those that the data hold up part from those that nothing holds.
 
 A closed factor is 0 but for what the optimizer moves it between two of these
 steps. What it has moved, less the pull, is its size in the ranking: where it
@@ -96,6 +96,8 @@ class Controller:
         self.course = course
         self.state: State | None = None
         self.left = 1.0
+        self._importance = np.ones(self.live.count)
+        self._restored = False
 
     def advance(self, progress: float) -> None:
         """Go on to a moment of the training, from 0 to 1."""
@@ -110,6 +112,7 @@ class Controller:
         else:
             if int(progress * _COUNTED) > int(state.progress * _COUNTED):
                 self.goals.calibrate(state.closed)
+                self._importance = self.goals.importance()
             self._write(values, self._stepped(values, state, progress))
         state.progress = progress
 
@@ -156,6 +159,10 @@ class Controller:
             state.fixed = state.start <= 0
             self.left = self.goals.share(state.closed)
         moved = state.signs * values / state.scale
+        if self._restored:
+            # The state may be younger than the weights, and know of that.
+            moved[:] = 0.0
+            self._restored = False
         state.latent = np.where(
             state.closed, np.maximum(state.latent + moved, 0.0), 0.0
         )
@@ -167,7 +174,7 @@ class Controller:
         """The factors after a step; changes the state."""
         course = self.course
         sizes = _sizes(values, state)
-        order = self.goals.order(sizes)
+        order = self.goals.order(sizes * self._importance)
         count, later = (
             self.goals.count(order, course.goal(moment, state.start, 0.0))
             for moment in (progress, progress + course.descent)
@@ -191,7 +198,8 @@ class Controller:
     def _fix(self, values: NDArray[np.float64], state: State) -> None:
         """Choose the set that stays closed."""
         sizes = _sizes(values, state)
-        state.closed, state.fixed = self.goals.chosen(sizes), True
+        ranks = sizes * self.goals.importance()
+        state.closed, state.fixed = self.goals.chosen(ranks), True
         self.left = self.goals.exact_share(state.closed)
         new = self._held(state.signs * sizes * state.scale, state)
         state.latent = np.zeros(self.live.count)
@@ -226,6 +234,8 @@ class Controller:
             "progress": state.progress,
             "fixed": state.fixed,
             "left": self.left,
+            "importance": self._importance.tolist(),
+            "corrections": self.goals.corrections,
         }
 
     def set_state(self, data: dict[str, Any]) -> None:
@@ -251,7 +261,9 @@ class Controller:
             data["progress"],
             data["fixed"],
         )
-        self.left = data["left"]
+        self.left, self._restored = data["left"], True
+        self._importance = np.array(data["importance"])
+        self.goals.corrections = dict(data["corrections"])
 
 
 def _sizes(values: NDArray[np.float64], state: State) -> NDArray[np.float64]:

@@ -20,7 +20,7 @@ class Course:
     """
 
     warm_up: float = 0.1
-    arrival: float = 0.6
+    arrival: float = 0.5
     fixed: float = 0.9
     descent: float = 0.1
     pull: float = 0.5

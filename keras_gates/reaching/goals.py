@@ -15,10 +15,14 @@ from keras_gates.surgeon.closing.ranking import UNITS
 from keras_gates.surgeon.closing.request import from_thresholds
 from keras_gates.surgeon.expected.model_cost import ModelCost
 from keras_gates.surgeon.gates import expand
+from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.report import table
+from keras_gates.surgeon.scores.weights import l2
 from keras_gates.surgeon.solving import essential
 from keras_gates.surgeon.solving import removable
 from keras_gates.surgeon.solving import solve
+from keras_gates.surgeon.solving.round_to import vectors
+from keras_gates.thresholds.rule import VECTORS
 
 if TYPE_CHECKING:
     from keras_gates.reaching.live_factors import LiveFactors
@@ -35,6 +39,8 @@ class Goals:
     Attributes:
         budgets: the budgets.
         met: whether the model keeps to them as it is.
+        corrections: what the surgeon counted by what was expected, when that
+            was last looked at.
     """
 
     def __init__(
@@ -48,12 +54,19 @@ class Goals:
         sizes = next((b.sizes for b in budgets if b.sizes is not None), None)
         self._graph, self._shapes = graph, shapes_of(graph, sizes)
         self._cost = ModelCost(graph, live.names, sizes)
+        self._vectors = {
+            name: shape
+            for name, kind, shape in zip(
+                live.names, live.kinds, live.shapes, strict=True
+            )
+            if kind in VECTORS
+        }
         none = np.zeros(live.count, bool)
         self._wholes = self._totals(none)
         self._limits = {
             b.resource: b.limit(self._wholes[b.resource]) for b in budgets
         }
-        self._scale = dict.fromkeys(self._wholes, 1.0)
+        self.corrections = dict.fromkeys(self._wholes, 1.0)
         self._held, self._floors = self._find_held()
         self.met = all(
             self._wholes[r] <= limit for r, limit in self._limits.items()
@@ -110,6 +123,28 @@ class Goals:
                     f"Budget({of}=..., keep_essential=...)."
                 )
 
+    def importance(self) -> NDArray[np.float64]:
+        """How large the weights round each factor are, beside others' of it.
+
+        The norms of the kernel slices that make and read its channel; 1 on
+        the average of a gate, and for what has no channel of its own.
+        """
+        live, graph = self._live, expand.read(self._model)
+        found = groups.find(graph)
+        norms = l2(found)
+        none = {n: np.zeros(s, bool) for n, s in self._vectors.items()}
+        sums = {n: np.ones(s) for n, s in self._vectors.items()}
+        for name, _, classes, places in vectors(found.labelling, none):
+            own = norms[classes]
+            mean = own.mean()
+            if np.isfinite(own).all() and mean > 0:
+                sums[name][places] = own / mean
+        each = [
+            sums.get(name, np.ones(shape))
+            for name, shape in zip(live.names, live.shapes, strict=True)
+        ]
+        return live.flat(each)
+
     def order(self, sizes: NDArray[np.float64]) -> NDArray[np.intp]:
         """The factors that may close, smallest first."""
         ranked = np.where(self._held, np.inf, sizes)
@@ -150,7 +185,7 @@ class Goals:
         """Where costs are from what is allowed (0) to the whole (1)."""
         each = []
         for of, limit in self._limits.items():
-            left = self._cost.of(np, factors, of) * self._scale[of]
+            left = self._cost.of(np, factors, of) * self.corrections[of]
             each.append((left - limit) / max(self._wholes[of] - limit, 1e-9))
         found: NDArray[np.float64] = np.max(each, axis=0)
         return found
@@ -159,7 +194,7 @@ class Goals:
         """What is left of the first cost, as a share of the whole."""
         of = self.budgets[0].resource
         open_ones = (~closed).astype("float64")
-        left = float(self._cost.of(np, open_ones, of)) * self._scale[of]
+        left = float(self._cost.of(np, open_ones, of)) * self.corrections[of]
         return left / self._wholes[of]
 
     @property
@@ -181,7 +216,7 @@ class Goals:
         for of in self._limits:
             guess = float(self._cost.of(np, open_ones, of))
             if guess > 0:
-                self._scale[of] = true[of] / guess
+                self.corrections[of] = true[of] / guess
 
     def chosen(self, sizes: NDArray[np.float64]) -> NDArray[np.bool_]:
         """What the budgets close, as `plan` does.

@@ -40,25 +40,12 @@ class Origin:
         readers: for each coordinate of the input, those of the output; int,
             `(size of the input, most)`.
         decides: 1 where a constant is 0 and makes a product 0, else 0.
-        filled: 1 where the coordinate stems from none of the input, as those
-            of padding do, else 0.
     """
 
     tensor: Tensor
     source: NDArray[np.intp]
     readers: NDArray[np.intp]
     decides: NDArray[np.float64]
-    filled: NDArray[np.float64]
-
-    def varies(self, xp: Any, values: Mapping[Tensor, Any]) -> Any:
-        """How far the coordinates of the output do by this input alone."""
-        given = values[self.tensor]
-        found = picked(xp, given, self.source)
-        if not self.filled.any():
-            return found
-        # The surgeon looks at constants where it follows some already.
-        none_known = xp.prod(given, axis=-1)[..., None]
-        return found + none_known * constant(xp, self.filled)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -69,6 +56,8 @@ class Output:
         tensor: the output.
         size: that of its labels.
         origins: the inputs that its coordinates stem from.
+        filled: 1 where a coordinate stems from none of them, as those of
+            padding do, else 0.
         mixed: the inputs that each coordinate depends on, all of them.
         gated: numbers of factors, of which one must be open for a coordinate
             to vary; int, `(size, most)`, or None.
@@ -78,6 +67,7 @@ class Output:
     tensor: Tensor
     size: int
     origins: tuple[Origin, ...]
+    filled: NDArray[np.float64]
     mixed: tuple[Tensor, ...]
     gated: NDArray[np.intp] | None
     ever: NDArray[np.float64]
@@ -108,12 +98,21 @@ class Output:
         return ones * ever + (1 - ever)
 
     def _of_origins(self, xp: Any, values: Mapping[Tensor, Any]) -> Any:
-        each = [origin.varies(xp, values) for origin in self.origins]
+        each = [
+            picked(xp, values[origin.tensor], origin.source)
+            for origin in self.origins
+        ]
         found = each[0] if len(each) == 1 else either(each)
         for origin, own in zip(self.origins, each, strict=True):
             if origin.decides.any():
                 decides = constant(xp, origin.decides)
                 found = found * (decides * own + (1 - decides))
+        if self.filled.any():
+            # The surgeon sees constants where it follows some already.
+            given = [values[origin.tensor] for origin in self.origins]
+            none_known = xp.prod(xp.concatenate(given, axis=-1), axis=-1)
+            filled = constant(xp, self.filled)
+            found = found + none_known[..., None] * filled
         return found
 
 
@@ -155,11 +154,15 @@ def outputs_of(
         if known is not None and not flow.reason:
             ever = ~np.isnan(lb.stretched(known.values, own.shape))
         mixed = step.inputs if flow.mixes else ()
+        filled = np.full(own.size, bool(origins))
+        for origin in origins:
+            filled &= origin.source[:, 0] == labels[origin.tensor].size
         found.append(
             Output(
                 tensor,
                 own.size,
                 tuple(origins),
+                filled.astype("float64"),
                 tuple(mixed),
                 gated,
                 ever.astype("float64").ravel(),
@@ -193,5 +196,4 @@ def _origin(
     decides = np.zeros(own.size)
     if step.rule.merging and step.rule.one_takes_all(step.call):
         decides = np.append(zero.ravel(), False)[places].astype("float64")
-    filled = (~there).astype("float64")
-    return Origin(tensor, places[:, None], readers, decides, filled)
+    return Origin(tensor, places[:, None], readers, decides)
