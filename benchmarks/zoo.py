@@ -66,7 +66,10 @@ def inputs(model, rng, count=SAMPLES):
     """Random inputs: tokens for whole numbers, with a mask of their ends."""
 
     def sample(kt):
-        shape = (count, *(STEPS if size is None else size for size in kt.shape[1:]))
+        shape = (
+            count,
+            *(STEPS if size is None else size for size in kt.shape[1:]),
+        )
         if keras.backend.is_float_dtype(kt.dtype):
             return rng.normal(size=shape).astype(kt.dtype)
         if "mask" in kt.name or kt.dtype == "bool":

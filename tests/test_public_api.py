@@ -56,7 +56,8 @@ RULES = "Composite register rule_of table"
 # The order of arguments; those after * are given by name only.
 ARGUMENTS = {
     "insert_gates": (
-        "model filters layers branches blocks * mismatch start tied sizes"
+        "model filters layers branches blocks * mismatch start tied sizes "
+        "written_out"
     ),
     "to_resconv": (
         "model strength * m_regularizer start include exclude **arguments"

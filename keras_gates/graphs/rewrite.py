@@ -217,8 +217,6 @@ class _Rewriter:
             recall = Recall(site, args, kwargs, self, tensors)
             outputs = self.edit(recall)
             self.edited |= recall.changed(outputs)
-        if outputs is None and site.opened is not None and site.child:
-            outputs = self._opened(site, site.child, (args, kwargs))
         if outputs is None:
             outputs = self.call(site, args, kwargs)
         flat = keras.tree.flatten(outputs)
@@ -227,18 +225,14 @@ class _Rewriter:
         for kt, new in zip(site.node.outputs, flat, strict=True):
             tensors[id(kt)] = new
 
-    def _opened(self, site: Site, child: Graph, given: Any) -> Any:
-        """The outputs of a layer's parts; None if none of them is edited."""
+    def _parts(self, site: Site, child: Graph) -> keras.Model | None:
+        """The model of a layer's parts; None if none of them is edited."""
         if site.op not in self.written_out:
             before, self.edited = self.edited, False
             model = self.model(child)
             self.written_out[site.op] = model if self.edited else None
             self.edited |= before
-        found = self.written_out[site.op]
-        if found is None:
-            return None
-        inputs = flat_tensors(given)
-        return found(inputs if len(inputs) > 1 else inputs[0])
+        return self.written_out[site.op]
 
     def copy(self, site: Site) -> keras.Operation:
         if site.child is not None and site.opened is None:
@@ -256,6 +250,12 @@ class _Rewriter:
     def call(
         self, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
+        if site.opened is not None and site.child is not None:
+            parts = self._parts(site, site.child)
+            if parts is not None:
+                self.edited = True
+                inputs = flat_tensors((args, kwargs))
+                return parts(inputs if len(inputs) > 1 else inputs[0])
         new = self.copy(site)
         nested = site.child is not None and site.opened is None
         if not isinstance(new, keras.Layer) or nested:

@@ -18,6 +18,7 @@ from keras_gates.layers import LayerGate
 from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.solving import removable
 from keras_gates.surgeon.solving.bars import Cause
+from keras_gates.transforms.finding.channels import keeps_class
 from keras_gates.transforms.finding.named import named_piece
 from keras_gates.transforms.finding.pieces import MISMATCH
 from keras_gates.transforms.finding.pieces import SKIPPED
@@ -57,6 +58,7 @@ def insert_gates(
     start: str = "same",
     tied: str = "share",
     sizes: Any = None,
+    written_out: bool = True,
 ) -> keras.Model:
     """Put gates into a model, at any of four granularities.
 
@@ -111,6 +113,10 @@ def insert_gates(
             and to weigh multiply-adds at, without the batch axis: a tuple, or
             for several inputs a list of tuples or a dict of them by name.
             Defaults to `None`: 96 for each, and 160 must do as well.
+        written_out: Whether gates go inside layers of your own, which are
+            written out then: each becomes a functional model of its parts,
+            under its name. With `False` such layers keep their class, and
+            gates go beside them only.
 
     Returns:
         A new model, not compiled.
@@ -141,10 +147,12 @@ def insert_gates(
         if (spec := parse(value, kind)) is not None
     }
     _check(specs, mismatch=mismatch, start=start, tied=tied)
+    check_one_of(written_out, (True, False), "written_out")
     graph = see_through.read_to_write(model)
     specs = {kind: spec.named(graph) for kind, spec in specs.items()}
     shapes = tried_shapes(graph, sizes)
-    chosen = _chosen(graph, Finder(graph, shapes, mismatch), specs, tied)
+    finder = Finder(graph, shapes, mismatch)
+    chosen = _chosen(graph, finder, specs, tied, written_out)
     if chosen:
         names = Names.from_graph(graph)
         jobs = [
@@ -157,7 +165,9 @@ def insert_gates(
         graph = see_through.read(insert_pieces(graph, jobs, start), graph)
         shapes = tried_shapes(graph, sizes)
     if "filters" in specs:
-        return insert_filters(graph, specs["filters"], tied, shapes[0])
+        return insert_filters(
+            graph, specs["filters"], tied, written_out, shapes[0]
+        )
     return graph.model
 
 
@@ -174,32 +184,49 @@ def _check(specs: dict[str, GateSpec], **options: str) -> None:
 
 
 def _chosen(
-    graph: Graph, finder: Finder, specs: dict[str, GateSpec], tied: str
+    graph: Graph,
+    finder: Finder,
+    specs: dict[str, GateSpec],
+    tied: str,
+    written_out: bool,
 ) -> dict[str, list[Piece]]:
     """The pieces to be gated, by kind; all checks are made here."""
     chosen: dict[str, list[Piece]] = {}
     for kind in _PIECES:
         if kind in specs:
-            chosen[kind] = _pieces(finder, kind, specs[kind])
+            chosen[kind] = _pieces(finder, kind, specs[kind], written_out)
     if "filters" in specs:
-        found, wanted, _ = chosen_channels(graph, specs["filters"], tied)
+        found, wanted, _ = chosen_channels(
+            graph, specs["filters"], tied, written_out
+        )
         barred = [] if wanted else _barred(graph, found)
         _check_found("filters", specs["filters"], found, wanted, barred)
     return chosen
 
 
-def _pieces(finder: Finder, kind: str, spec: GateSpec) -> list[Piece]:
+def _pieces(
+    finder: Finder, kind: str, spec: GateSpec, written_out: bool
+) -> list[Piece]:
     """The pieces of one kind that get gates."""
     if spec.pieces is not None:
         one = {"branches": "branch", "blocks": "block"}[kind]
         _check_once(kind, spec.pieces)
-        return [named_piece(finder, one, pair) for pair in spec.pieces]
+        named = [named_piece(finder, one, pair) for pair in spec.pieces]
+        for piece in named if not written_out else ():
+            if inside := keeps_class([piece.end]):
+                raise ValueError(
+                    f"`{kind}` names a piece that ends at '{piece.end.path}', "
+                    f"but {inside}. Pass written_out=True, or leave it out."
+                )
+        return named
     find = {
         "layers": lambda: finder.layers(spec.position),
         "branches": finder.branches,
         "blocks": finder.blocks,
     }
     found = find[kind]()
+    for piece in found if not written_out else ():
+        piece.reason = piece.reason or keeps_class([piece.end])
     wanted = [p for p in found if not p.reason and spec.wants(p.calls)]
     _check_found(kind, spec, found, wanted)
     return wanted

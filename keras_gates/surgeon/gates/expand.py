@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import inspect
+from collections.abc import Callable
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
@@ -193,8 +195,9 @@ def _written_out(made: Made, recall: Recall) -> Any:
     if rule is None:
         return None
     shared = [made[recall.op]] if rule.shares else []
+    kwargs = _taken(rule.expand, recall.kwargs)
     try:
-        outputs = rule.expand(recall.op, *recall.args, *shared, **recall.kwargs)
+        outputs = rule.expand(recall.op, *recall.args, *shared, **kwargs)
     except Exception as error:
         takes = "(layer, x, made)" if rule.shares else "(layer, x)"
         raise ValueError(
@@ -205,6 +208,23 @@ def _written_out(made: Made, recall: Recall) -> Any:
         ) from error
     _check_outputs(recall, outputs)
     return outputs
+
+
+def _taken(expand: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of a call that say something to its expansion.
+
+    Keras records some that nobody gave, and whether it is trained.
+    """
+    known = inspect.signature(expand).parameters.values()
+    if any(p.kind is p.VAR_KEYWORD for p in known):
+        return given
+    names = {p.name for p in known}
+
+    def says(name: str, value: Any) -> bool:
+        silent = value is None or (name == "training" and value is not True)
+        return name in names or not silent
+
+    return {name: value for name, value in given.items() if says(name, value)}
 
 
 def _check_outputs(recall: Recall, outputs: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 import keras
@@ -65,8 +66,47 @@ class Channels:
         return [call for place in self.places for call in place]
 
     @property
+    def gated(self) -> list[Call]:
+        """The calls that the gate goes behind."""
+        return [call for place in self.places for call in place[-1].site.calls]
+
+    @property
     def gate_name(self) -> str:
         return f"{self.places[0][0].op.name}_filter_gate"
+
+
+def behind(call: Call) -> Site:
+    """Where a gate on what a call puts out is called.
+
+    Behind a layer that is seen through, if it hands that out and does not
+    read it itself: so the layer may stay as it is.
+    """
+    site, tensor = call.site, call.outputs[0]
+    for scope in reversed(call.scopes):
+        inside = any(scope in reader.scopes for reader in tensor.consumers)
+        handed_on = tensor is scope.outputs[0] and not inside
+        if scope.site.opened is None or not handed_on:
+            break
+        site = scope.site
+    return site
+
+
+def keeps_class(calls: Iterable[Call]) -> str:
+    """Why no gate goes behind some calls if layers are to keep their class.
+
+    A clause; "" if none of them is inside a layer.
+    """
+    for call in calls:
+        site = behind(call)
+        for scope in call.scopes:
+            if scope.site is site:
+                break
+            if scope.site.opened is not None:
+                return (
+                    f"the gate would be inside '{scope.site.name}', which "
+                    "keeps its class (written_out=False)"
+                )
+    return ""
 
 
 def find_channels(
@@ -135,9 +175,7 @@ def _futile(graph: Graph, found: list[Channels], exact: bool) -> dict[int, str]:
     # A gate in a model that is called twice is there in both calls.
     gates = {
         str(number): [
-            (twin[call].outputs[0], channels.axis)
-            for place in channels.places
-            for call in place[-1].site.calls
+            (twin[call].outputs[0], channels.axis) for call in channels.gated
         ]
         for number, channels in enumerate(found)
     }

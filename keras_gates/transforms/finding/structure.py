@@ -13,6 +13,7 @@ from keras_gates.graphs.shapes import shapes_of
 from keras_gates.surgeon.gates import see_through
 from keras_gates.transforms.finding.chains import POSITIONS
 from keras_gates.transforms.finding.channels import Channels
+from keras_gates.transforms.finding.channels import behind
 from keras_gates.transforms.finding.channels import find_channels
 from keras_gates.transforms.finding.pieces import MISMATCH
 from keras_gates.transforms.finding.pieces import Finder
@@ -20,6 +21,7 @@ from keras_gates.transforms.gating.spec import check_one_of
 
 if TYPE_CHECKING:
     from keras_gates.graphs.calls import Shape
+    from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Graph
     from keras_gates.transforms.finding.pieces import Piece
     from keras_gates.transforms.gating.weighing import Shapes
@@ -120,10 +122,21 @@ def _filled(shape: Shape, size: int) -> tuple[int, ...]:
     return tuple(size if s is None else s for s in shape[1:])
 
 
+def _path_behind(call: Call) -> str:
+    """The path of the call, or layer round it, that the gate goes behind."""
+    site = behind(call)
+    if site is call.site:
+        return call.path
+    names = [scope.site.name for scope in call.scopes]
+    depth = [scope.site for scope in call.scopes].index(site)
+    return "/".join(names[: depth + 1])
+
+
 def _described(found: Channels | Piece) -> tuple[str, str]:
     """The columns of the table for one row."""
     if isinstance(found, Channels):
-        where = ", ".join(place[-1].path for place in found.places)
+        ends = [place[-1] for place in found.places]
+        where = ", ".join(_path_behind(call) for call in ends)
     elif found.last is None:
         joins = dict.fromkeys(call.path for call, _ in found.operands)
         where = f"in front of {', '.join(joins)}"

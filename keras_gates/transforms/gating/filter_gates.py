@@ -17,7 +17,9 @@ from keras_gates.layers import FilterGate
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules.rule import common_channel_axis
 from keras_gates.surgeon.solving.bars import few
+from keras_gates.transforms.finding.channels import behind
 from keras_gates.transforms.finding.channels import find_channels
+from keras_gates.transforms.finding.channels import keeps_class
 from keras_gates.transforms.gating.piece_gates import dtype_of
 from keras_gates.transforms.gating.weighing import COSTS
 from keras_gates.transforms.gating.weighing import Shares
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 
 
 def chosen_channels(
-    graph: Graph, spec: GateSpec, tied: str
+    graph: Graph, spec: GateSpec, tied: str, written_out: bool
 ) -> tuple[list[Channels], list[Channels], Labelling]:
     """What the filter gates of a model are for.
 
@@ -41,6 +43,7 @@ def chosen_channels(
         graph: the `Graph` of a model.
         spec: the `GateSpec` of the filters.
         tied: as in `insert_gates`.
+        written_out: likewise.
 
     Returns:
         `(all that was found, what is to be gated, labelling)`.
@@ -54,6 +57,8 @@ def chosen_channels(
     for channels in found:
         if channels.approximate and spec.include is None:
             channels.reason = channels.reason or channels.approximate
+        if not written_out:
+            channels.reason = channels.reason or keeps_class(channels.gated)
     chosen = [c for c in found if not c.reason and spec.wants(c.calls)]
     return found, chosen, labelling
 
@@ -62,6 +67,7 @@ def insert_filters(
     graph: Graph,
     spec: GateSpec,
     tied: str,
+    written_out: bool,
     shapes: Shapes,
 ) -> keras.Model:
     """A new model with gates on its channels.
@@ -70,9 +76,10 @@ def insert_filters(
         graph: the `Graph` of a model.
         spec: the `GateSpec`.
         tied: as in `insert_gates`.
+        written_out: likewise.
         shapes: `{Tensor: shape}`; read for `spec.weigh` alone.
     """
-    found, chosen, labelling = chosen_channels(graph, spec, tied)
+    found, chosen, labelling = chosen_channels(graph, spec, tied, written_out)
     if not chosen and not spec.inputs:
         _warn_of_none(found)
     names = Names.from_graph(graph)
@@ -84,8 +91,8 @@ def insert_filters(
         shares.warn_of([(c.gate_name, cost[c.classes]) for c in chosen])
     for channels in chosen:
         gate = _gate(channels, spec, cost, names)
-        for place in channels.places:
-            places[place[-1].site] = gate
+        for call in channels.gated:
+            places[behind(call)] = gate
     inputs = _input_gates(graph, spec, names, places)
 
     def edit(recall: Recall) -> keras.KerasTensor | None:
