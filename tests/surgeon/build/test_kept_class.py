@@ -438,3 +438,45 @@ def test_layer_called_twice_stays_one_layer():
     pruned = plan.apply()
     assert sum(type(x) is kl.Hidden for x in pruned.layers) == 1
     assert max(plan.verify(pruned).values()) < CLOSE
+
+
+@pytest.mark.parametrize("written_out", [None, True])
+def test_optimizer_goes_on_inside(written_out):
+    model = model_of(
+        kl.Hidden(16, name="x"),
+        kl.Linear(14, name="linear"),
+        kl.Outer(10, name="z"),
+    )
+    model.compile(keras.optimizers.SGD(0.01, momentum=0.9), "mse")
+    random = np.random.default_rng(0)
+    x, y = random.normal(size=(8, 12)), random.normal(size=(8, 3))
+    model.fit(x, y, verbose=0)
+    scores = scores_inside(model)
+    pruned = kg.surgeon.prune(
+        model,
+        HALF,
+        scores={name: scores[name] for name in scores if name[0] != "z"},
+        written_out=written_out,
+        keep_optimizer=True,
+    )
+    assert pruned.count_params() < model.count_params()
+    # By the bytes of each number, the momenta of the weights that hold it.
+    known = {}
+    for weight, momentum in momenta(model):
+        for number, step in zip(weight.ravel(), momentum.ravel(), strict=True):
+            known.setdefault(number.tobytes(), set()).add(step)
+    for weight, momentum in momenta(pruned):
+        assert np.abs(momentum).max() > 0
+        for number, step in zip(weight.ravel(), momentum.ravel(), strict=True):
+            assert step in known[number.tobytes()]
+    pruned.fit(x, y, verbose=0)
+
+
+def momenta(model):
+    """Pairs of a weight and its momentum, as arrays."""
+    weights = model.trainable_variables
+    slots = model.optimizer.variables[2:]
+    for weight, slot in zip(weights, slots, strict=True):
+        yield tuple(
+            np.array(keras.ops.convert_to_numpy(v)) for v in (weight, slot)
+        )
