@@ -65,6 +65,10 @@ class Weight:
         flat = self.probe.reshape(-1)
         return not np.array_equal(flat, _probe(self.variable).reshape(-1))
 
+    @property
+    def is_matrix(self) -> bool:
+        return self.value.ndim == 2 and not self.batched
+
 
 def _probe(variable: keras.Variable) -> NDArray[Any]:
     shape = tuple(variable.shape)
@@ -198,7 +202,8 @@ class _Replay:
             args, kwargs = mapped(self._as_tensor, args, kwargs)
             weights = []
         if weights and not tensors:
-            self._values[id(node.outputs[0])] = _computed(node, args, kwargs)
+            found = _computed(node, args, kwargs)
+            self._values.update(zip(map(id, node.outputs), found, strict=True))
             return
         if not weights:
             kept = [x for x in node.input_tensors if id(x) in self._values]
@@ -341,7 +346,13 @@ class _Replay:
         return y
 
     def bias_after(self, node: Node, size: int) -> tuple[Node, Weight] | None:
-        """A vector that is added to the output of a call, and nowhere else."""
+        """A vector that is added to the output of a call, and nowhere else.
+
+        None for a call whose weight is used more than once: each use would
+        need the same bias.
+        """
+        if any(len(self.readers.get(id(x), ())) > 1 for x in self._bare(node)):
+            return None
         readers = self.readers.get(id(node.outputs[0]), [])
         after = readers[0] if len(readers) == 1 else None
         if after is None or type(after.operation) is not _ADD:
@@ -354,6 +365,16 @@ class _Replay:
         last = vector.ndim and vector.shape[-1] == size
         same = tuple(after.outputs[0].shape) == tuple(node.outputs[0].shape)
         return (after, weights[0]) if last and same else None
+
+    def _bare(self, node: Node) -> list[keras.KerasTensor]:
+        """What a call reads of variables alone, back to the variables."""
+        found, pending = [], [*node.input_tensors]
+        while pending:
+            x = pending.pop()
+            if type(self._values.get(id(x))) is Weight:
+                found.append(x)
+                pending += private.made_of(x)
+        return found
 
     def with_bias(
         self,
@@ -397,8 +418,8 @@ def _read(stand_in: StandIn) -> Weight:
 
 def _computed(
     node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Weight:
-    """The outcome of an operation on weights alone.
+) -> list[Weight]:
+    """The outputs of an operation on weights alone.
 
     Raises:
         SideEffect: it takes several variables.
@@ -411,29 +432,49 @@ def _computed(
             "its `call` combines the variables "
             + " and ".join(f"'{x.variable.name}'" for x in weights)
         )
-    dtype = node.outputs[0].dtype
-    if shape[:1] == (None,):
-        # For each sample the same: what has one row for all of them stays.
-        wanted = (1, *shape[1:])
-        spread = [
-            np.broadcast_to(x, wanted) for x in (first.value, first.probe)
-        ]
-        value, probe = spread
-        return dataclasses.replace(
-            first, dtype=dtype, value=value, probe=probe, batched=True
-        )
+    if shape[:1] == (None,) and not first.batched:
+        return [_spread(node, first)]
 
-    def run(part: str) -> NDArray[Any]:
+    def run(part: str) -> list[NDArray[Any]]:
         def array(x: Any) -> Any:
             return getattr(x, part) if isinstance(x, Weight) else x
 
         a, k = mapped(array, args, kwargs)
         a, k = mapped(_tensor, a, k)
-        found = node.operation.call(*a, **k)
-        return np.asarray(keras.ops.convert_to_numpy(found))
+        found = keras.tree.flatten(node.operation.call(*a, **k))
+        return [np.asarray(keras.ops.convert_to_numpy(x)) for x in found]
 
+    made = [
+        dataclasses.replace(first, dtype=kt.dtype, value=value, probe=probe)
+        for kt, value, probe in zip(
+            node.outputs, run("value"), run("probe"), strict=True
+        )
+    ]
+    for kt, weight in zip(node.outputs, made, strict=True):
+        wanted = tuple(1 if size is None else size for size in kt.shape)
+        if weight.value.shape != wanted:
+            raise _by_samples(node, first)
+    return made
+
+
+def _by_samples(node: Node, weight: Weight) -> SideEffect:
+    return SideEffect(
+        "its `call` makes what has an axis of samples of the variable "
+        f"'{weight.variable.name}' by {type(node.operation).__name__}"
+    )
+
+
+def _spread(node: Node, weight: Weight) -> Weight:
+    """A weight that is there for each sample: one row stands for all."""
+    if type(node.operation) not in _SPREADING:
+        raise _by_samples(node, weight)
+    kt = node.outputs[0]
+    wanted = (1, *kt.shape[1:])
+    value, probe = (
+        np.broadcast_to(x, wanted) for x in (weight.value, weight.probe)
+    )
     return dataclasses.replace(
-        first, dtype=dtype, value=run("value"), probe=run("probe")
+        weight, dtype=kt.dtype, value=value, probe=probe, batched=True
     )
 
 
@@ -517,11 +558,23 @@ def _multiplied(replay: _Replay, node: Node, operands: _Operands) -> Any:
     """`matmul(x, w)` with a matrix `w`."""
     args = operands.flat
     pair = operands.split()
-    if pair is None or args[1] is not pair[1] or pair[1].value.ndim != 2:
+    if pair is None or not pair[1].is_matrix:
         return None
     x, weight = pair
-    if len(x.shape) < 2:
-        return None
+    rank = len(x.shape)
+    if args[1] is not weight:
+        if rank < 3:
+            return None
+        x_letters = _LETTERS[:rank]
+        across = x_letters[-2]  # the axis that is summed over
+        y = x_letters.replace(across, "z")
+        return _einsum(replay, node, x, weight, f"{x_letters},z{across}->{y}")
+    return _dense(replay, node, x, weight) if rank > 1 else None
+
+
+def _dense(
+    replay: _Replay, node: Node, x: keras.KerasTensor, weight: Weight
+) -> Any:
     units = weight.value.shape[1]
     bias = replay.bias_after(node, units)
     layer = replay.layer(
@@ -537,23 +590,47 @@ def _multiplied(replay: _Replay, node: Node, operands: _Operands) -> Any:
     return y
 
 
+def _dotted(replay: _Replay, node: Node, operands: _Operands) -> Any:
+    """`dot(x, w)` and `tensordot(x, w, 1)` with a matrix `w`."""
+    args, pair = operands.flat, operands.split()
+    axes = getattr(node.operation, "axes", 1)
+    if pair is None or args[1] is not pair[1] or not pair[1].is_matrix:
+        return None
+    last = axes in (1, [[-1], [0]], [[len(pair[0].shape) - 1], [0]])
+    return _dense(replay, node, *pair) if last else None
+
+
 def _summed(replay: _Replay, node: Node, operands: _Operands) -> Any:
-    """`einsum(equation, x, w)`."""
+    """`einsum(equation, x, w)`, in any order."""
     flat = [x for x in operands.args if not isinstance(x, str)]
     equation = node.operation.subscripts.replace(" ", "")
     left, _, y = equation.partition("->")
     terms = left.split(",")
-    if len(flat) != 2 or not y or not isinstance(flat[1], Weight):
+    if len(flat) != 2 or not y or len(terms) != 2:
         return None
+    if isinstance(flat[0], Weight):
+        flat, terms = flat[::-1], terms[::-1]
     x, weight = flat
-    if not isinstance(x, keras.KerasTensor) or terms[0][0] != y[0]:
+    if not (isinstance(x, keras.KerasTensor) and isinstance(weight, Weight)):
         return None
+    if weight.batched or terms[0][0] != y[0] or y[0] in terms[1]:
+        return None
+    return _einsum(replay, node, x, weight, f"{terms[0]},{terms[1]}->{y}")
+
+
+def _einsum(
+    replay: _Replay,
+    node: Node,
+    x: keras.KerasTensor,
+    weight: Weight,
+    equation: str,
+) -> Any:
     layer = replay.layer(
         weight,
         "kernel",
         keras.layers.EinsumDense,
         weight.value,
-        equation=f"{terms[0]},{terms[1]}->{y}",
+        equation=equation,
         output_shape=tuple(node.outputs[0].shape[1:]),
     )
     return replay.called(layer, x, weight, weight.value)
@@ -564,7 +641,7 @@ def _looked_up(replay: _Replay, node: Node, operands: _Operands) -> Any:
     flat = operands.flat
     pair = operands.split()
     table = pair is not None and flat[0] is pair[1]
-    if pair is None or not table or pair[1].value.ndim != 2:
+    if pair is None or not table or not pair[1].is_matrix:
         return None
     x, weight = pair
     if node.operation.axis != 0:
@@ -580,6 +657,13 @@ def _looked_up(replay: _Replay, node: Node, operands: _Operands) -> Any:
     return replay.called(layer, x, weight, weight.value, "embeddings")
 
 
+_SPREADING = frozenset(
+    (
+        private.operation("numpy.BroadcastTo"),
+        private.operation("numpy.Repeat"),
+        private.operation("numpy.Tile"),
+    )
+)
 _ADD = private.operation("numpy.Add")
 _BROADCASTING = frozenset(
     private.operation(f"numpy.{name}")
@@ -592,6 +676,8 @@ _HANDLERS: dict[type[Any] | None, Handler] = {
     private.operation("numpy.Multiply"): _scaled,
     _ADD: _shifted,
     private.operation("numpy.Matmul"): _multiplied,
+    private.operation("numpy.Dot"): _dotted,
+    private.operation("numpy.Tensordot"): _dotted,
     private.operation("numpy.Einsum"): _summed,
     private.operation("numpy.Take"): _looked_up,
 }

@@ -612,6 +612,14 @@ def _made_by(kt: keras.KerasTensor, ends: set[int]) -> list[Node]:
     return [] if node.is_input else [node]
 
 
+def made_of(kt: keras.KerasTensor) -> list[keras.KerasTensor]:
+    """What the call reads whose output a symbolic tensor is.
+
+    Assumes: as `recorded_before`.
+    """
+    return [x for node in _made_by(kt, set()) for x in node.input_tensors]
+
+
 def readers_of(
     outputs: list[keras.KerasTensor],
 ) -> dict[int, list[Node | None]]:

@@ -31,6 +31,7 @@ from keras_gates.graphs.opened import Opened
 from keras_gates.graphs.stand_ins import SideEffect
 from keras_gates.graphs.stand_ins import in_place
 from keras_gates.graphs.variables import copy_state
+from keras_gates.graphs.variables import values_of
 
 if TYPE_CHECKING:
     from keras_gates.graphs.copies import Copies
@@ -118,44 +119,43 @@ class _Run(NamedTuple):
         outputs: its outputs, flat.
         weights: what stood for its variables.
         training: what it was told.
+        record: what was called on what; equal for runs that did the same.
     """
 
     outputs: list[Any]
     weights: list[StandIn]
     training: bool | None
-
-    def nodes(self, inputs: list[keras.KerasTensor]) -> list[Node]:
-        """The calls that were made of what the outputs depend on, in order."""
-        return private.recorded_before(self.outputs, [*inputs, *self.weights])
-
-    def record(self, inputs: list[keras.KerasTensor]) -> list[Any]:
-        """What was called on what; equal for runs that did the same."""
-        numbers = {id(x): n for n, x in enumerate([*inputs, *self.weights])}
-
-        def told(x: Any) -> Any:
-            return numbers[id(x)] if id(x) in numbers else _constant(x)
-
-        found = []
-        for node in self.nodes(inputs):
-            op, given = node.operation, node.arguments
-            kwargs = {k: v for k, v in given.kwargs.items() if k != _TRAINING}
-            flat = keras.tree.flatten((given.args, kwargs))
-            what = id(op) if isinstance(op, keras.Layer) else _operation(op)
-            found.append((what, sorted(kwargs), [told(x) for x in flat]))
-            for kt in node.outputs:
-                numbers[id(kt)] = len(numbers)
-        return [*found, [told(x) for x in self.outputs]]
+    record: list[Any]
 
     def told(
         self, inputs: list[keras.KerasTensor], training: bool
     ) -> keras.Layer | None:
         """A layer that was told to train or not, by `training`; or None."""
-        for node in self.nodes(inputs):
+        for node in private.recorded_before(self.outputs, inputs):
             op, given = node.operation, node.arguments.kwargs.get(_TRAINING)
             asked = isinstance(op, keras.Layer) and private.takes_training(op)
             if asked and given is not None and bool(given) == training:
                 return op
         return None
+
+
+def _record(outputs: list[Any], sources: list[Any]) -> list[Any]:
+    """What was called on what between symbolic tensors, as plain data."""
+    numbers = {id(x): n for n, x in enumerate(sources)}
+
+    def told(x: Any) -> Any:
+        return numbers[id(x)] if id(x) in numbers else _constant(x)
+
+    found: list[Any] = []
+    for node in private.recorded_before(outputs, sources):
+        op, given = node.operation, node.arguments
+        kwargs = {k: v for k, v in given.kwargs.items() if k != _TRAINING}
+        flat = keras.tree.flatten((given.args, kwargs))
+        what = id(op) if isinstance(op, keras.Layer) else _operation(op)
+        found.append((what, sorted(kwargs), [told(x) for x in flat]))
+        for kt in node.outputs:
+            numbers[id(kt)] = len(numbers)
+    return [*found, [told(x) for x in outputs]]
 
 
 def _operation(op: keras.Operation) -> tuple[Any, ...]:
@@ -205,26 +205,34 @@ class _Trace:
         default = private.default_of_training(self.twin)
         run = self._run(args, kwargs, kwargs.get(_TRAINING, default))
         self._check_outputs(run.outputs)
-        run, trained, fixed = self._in_both(args, kwargs, run)
-        found = self._written_out(run)
-        if trained is not None:
-            # A layer that is called in training only may do nothing else.
+        stripped = False
+        with _other_values(self.twin):
+            # What is frozen of values, or left out, shows.
+            run, trained, fixed = self._in_both(args, kwargs, run)
+            model, bare = self._compared(run, stripped)
             with contextlib.suppress(Exception):
-                found, fixed = self._written_out(trained, stripped=True), ""
-        model, bare = found
+                if trained is not None:
+                    # What is called in training only may do nothing else.
+                    model, bare = self._compared(trained, True)
+                    run, stripped, fixed = trained, True, ""
+        if bare:
+            model, bare = self._written_out(run, stripped)
         if self.twin.activity_regularizer is not None:
             fixed = fixed or "it has a regularizer of its activity"
         fixed = fixed or self._other_masks(model)
         layer = self.node.operation
         return Opened(layer, self.twin, model, bare, fixed)
 
-    def _written_out(self, run: _Run, stripped: bool = False) -> Any:
-        """The model of a run, compared with the layer in inference."""
-        model, bare = bare_weights.written_out(
+    def _written_out(self, run: _Run, stripped: bool) -> Any:
+        return bare_weights.written_out(
             self.twin, self.inputs, run.outputs, run.weights, stripped
         )
-        got = [(tuple(x.shape), x.dtype) for x in model.outputs]
-        same = got == [(tuple(x.shape), x.dtype) for x in run.outputs]
+
+    def _compared(self, run: _Run, stripped: bool) -> Any:
+        """The model of a run, compared with the layer in inference."""
+        model, bare = self._written_out(run, stripped)
+        got = [tuple(x.shape) for x in model.outputs]
+        same = got == [tuple(x.shape) for x in run.outputs]
         if not same or not sampled.agree(self.twin, self.node, model):
             raise SideEffect(
                 "its `call` on symbolic tensors is not what it computes"
@@ -270,19 +278,29 @@ class _Trace:
         before = _held(twin)
         scope = private.computing(twin)
         told = private.told(training)
-        with _watched(), in_place(twin) as weights, scope, told:
-            outputs = twin.call(*args, **kwargs)
+        silent = private.attributes_set(twin, {"add_loss": _no_loss})
+        with _watched(), in_place(twin) as weights, scope, told, silent:
+            outputs = keras.tree.flatten(twin.call(*args, **kwargs))
         _check_attributes(before, _held(twin))
-        return _Run(keras.tree.flatten(outputs), weights, training)
+        record = _record(outputs, [*self.inputs, *weights])
+        return _Run(outputs, weights, training, record)
 
     def _check_outputs(self, outputs: list[Any]) -> None:
-        expected = [(tuple(x.shape), x.dtype) for x in self.node.outputs]
-        got = [
-            (tuple(x.shape), x.dtype)
-            if isinstance(x, keras.KerasTensor)
-            else type(x).__name__
-            for x in outputs
-        ]
+        """Refuse outputs that are none, or others than the model has.
+
+        Their types are compared when they are computed: what torch says of
+        those of symbolic tensors is not always so.
+        """
+        for x in outputs:
+            if not isinstance(x, keras.KerasTensor):
+                constant = keras.ops.is_tensor(x)
+                raise SideEffect(
+                    "its `call` returns what does not depend on its inputs"
+                    if constant
+                    else f"its `call` returns {x!r}, which is no tensor"
+                )
+        expected = [tuple(x.shape) for x in self.node.outputs]
+        got = [tuple(x.shape) for x in outputs]
         if got != expected:
             raise SideEffect(
                 f"its `call` gives {got} when it is traced, and the model has "
@@ -317,9 +335,12 @@ class _Trace:
             raise SideEffect(
                 f"its `call` has '{always.name}' train, even in inference"
             )
-        if trains.record(inputs) != infers.record(inputs):
+        if trains.record != infers.record:
             if not private.takes_training(self.twin):
-                raise SideEffect("its `call` does something else each time")
+                raise SideEffect(
+                    "its `call` does something else in another run: it has a "
+                    "state, or reads values that a variable has at the time"
+                )
             return infers, trains, _OTHERWISE
         never = trains.told(inputs, training=False)
         if never is None:
@@ -345,8 +366,6 @@ def _watched() -> Iterator[None]:
     """Within, what a `call` does to variables and losses is noticed."""
     with private.watching() as seen:
         yield
-    if seen.losses:
-        raise SideEffect("its `call` adds a loss")
     if seen.updated:
         names = ", ".join(f"'{v.name}'" for v in seen.updated)
         raise SideEffect(
@@ -359,6 +378,31 @@ def _watched() -> Iterator[None]:
             f"its `call` computes with the values of {names}, a variable that "
             "none of its attributes holds"
         )
+
+
+def _no_loss(*args: Any, **kwargs: Any) -> None:
+    raise SideEffect("its `call` adds a loss")
+
+
+@contextlib.contextmanager
+def _other_values(layer: keras.Layer) -> Iterator[None]:
+    """Within, the variables of a layer have other values than before."""
+    random, kept = np.random.default_rng(0), []
+    for variable in layer.variables:
+        if not keras.backend.is_float_dtype(variable.dtype):
+            continue
+        value = values_of(variable)
+        kept.append((variable, value))
+        # What is a variance stays positive.
+        step = random.uniform(0.05, 0.15, value.shape)
+        variable.assign(
+            value + (step * (1 + np.abs(value))).astype(value.dtype)
+        )
+    try:
+        yield
+    finally:
+        for variable, value in kept:
+            variable.assign(value)
 
 
 def _held(layer: keras.Layer) -> dict[str, list[Any]]:
