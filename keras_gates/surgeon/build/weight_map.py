@@ -11,7 +11,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.graphs import time_axis
-from keras_gates.surgeon.build.weights import along_role
 from keras_gates.surgeon.build.weights import kept_positions
 from keras_gates.surgeon.rules.rule import named_weights
 
@@ -28,13 +27,38 @@ class Cut:
     Attributes:
         old: the weight that it was.
         positions: axis -> the positions that were kept along it, `(kept,)`.
-        factor: what it was multiplied by: float64, of the new weight's rank,
-            with extent 1 along the axes where it does not vary; None for 1.
+        factors: axis -> what it was multiplied by along it: float64,
+            `(kept,)`.
     """
 
     old: keras.Variable
     positions: dict[int, NDArray[np.intp]]
-    factor: NDArray[np.float64] | None = None
+    factors: dict[int, NDArray[np.float64]] = dataclasses.field(
+        default_factory=dict
+    )
+
+    @property
+    def factor(self) -> NDArray[np.float64] | None:
+        """The product of `factors`; with extent 1 where it does not vary."""
+        found: NDArray[np.float64] | None = None
+        for axis, vector in self.factors.items():
+            shape = [1] * len(self.old.shape)
+            shape[axis] = -1
+            along = vector.reshape(shape)
+            found = along if found is None else found * along
+        return found
+
+    def then(self, later: Cut) -> Cut:
+        """This cut and one of what it left, as one."""
+        positions, factors = dict(self.positions), dict(later.factors)
+        for axis, kept in later.positions.items():
+            first = self.positions.get(axis)
+            positions[axis] = kept if first is None else first[kept]
+        for axis, vector in self.factors.items():
+            at = later.positions.get(axis)
+            left = vector if at is None else vector[at]
+            factors[axis] = left * factors.get(axis, 1.0)
+        return Cut(self.old, positions, factors)
 
     def apply(
         self, array: NDArray[np.float64], power: int
@@ -47,13 +71,14 @@ class Cut:
         """
         for axis, positions in self.positions.items():
             array = np.take(array, positions, axis)
-        if self.factor is None:
+        factor = self.factor
+        if factor is None:
             return array
         if power >= 0:
-            return np.asarray(array * self.factor**power)
+            return np.asarray(array * factor**power)
         # A factor of 0 let no gradient through: nothing is known of it.
-        zeros = np.zeros_like(self.factor)
-        inverse = np.divide(1, self.factor, out=zeros, where=self.factor != 0)
+        zeros = np.zeros_like(factor)
+        inverse = np.divide(1, factor, out=zeros, where=factor != 0)
         return np.asarray(array * inverse**-power)
 
 
@@ -122,10 +147,10 @@ def _cuts_of_part(
             for axis, role in enumerate(roles, rank - len(roles))
             if role in index
         }
-        factor: NDArray[np.float64] | None = None
+        factors: dict[int, NDArray[np.float64]] = {}
         for role, vector in folds.factors_of(step.call.op, name):
+            axis = rank - len(roles) + roles.index(role)
             kept = vector[index[role]].astype("float64")
-            kept = along_role(kept, role, roles, rank)
-            factor = kept if factor is None else factor * kept
-        found.append((new, Cut(old, positions, factor)))
+            factors[axis] = kept * factors.get(axis, 1.0)
+        found.append((new, Cut(old, positions, factors)))
     return found
