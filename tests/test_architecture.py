@@ -15,9 +15,17 @@ LOW = ["_checks", "_tables", "graphs", *GATES, "thresholds"]
 PASSES = ["surgeon.faults", "surgeon.labels", "surgeon.rules", "surgeon.passes"]
 SOLVING = [*PASSES, "surgeon.gates", "surgeon.solving"]
 CLOSING = [*SOLVING, "surgeon.build", "surgeon.report", "surgeon.closing"]
-UNDER_PLAN = [*CLOSING, "surgeon.verifying", "surgeon.plan_json"]
+# The parts of scores that read data, which a repair does as well.
+DATA = ["surgeon.scores.inputs", "surgeon.scores.batches"]
+REPAIR = [*CLOSING, "surgeon.verifying", *DATA]
+UNDER_PLAN = [*REPAIR, "surgeon.plan_json", "surgeon.repair"]
 PLAN = [*UNDER_PLAN, "surgeon.plan"]
-SURGEON = [*PLAN, "surgeon.scores", "surgeon.verify"]
+SURGEON = [
+    *PLAN,
+    "surgeon.scores",
+    "surgeon.verify",
+    "surgeon.repair.repair",
+]
 ARROWS = {
     "_checks": [],
     "_tables": [],
@@ -37,9 +45,13 @@ ARROWS = {
     "surgeon.report": [*LOW, *SOLVING, "surgeon.build"],
     "surgeon.closing": [*LOW, *SOLVING, "surgeon.build", "surgeon.report"],
     "surgeon.verifying": [*LOW, *SOLVING],
+    "surgeon.scores.inputs": ["graphs"],
+    "surgeon.scores.batches": ["graphs", "surgeon.scores.inputs"],
+    "surgeon.repair": [*LOW, *REPAIR],
     "surgeon.plan_json": [*LOW, *CLOSING],
     "surgeon.plan": [*LOW, *UNDER_PLAN],
-    "surgeon.scores": [*LOW, *SOLVING],
+    "surgeon.scores": [*LOW, *SOLVING, *DATA],
+    "surgeon.repair.repair": [*LOW, *PLAN],
     "surgeon.verify": [*LOW, *PLAN],
     "surgeon.surgery": [*LOW, *SURGEON],
     "surgeon.iterative": [*LOW, *SURGEON],

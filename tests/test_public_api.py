@@ -34,9 +34,9 @@ NAMES = {
     "search": "FoundThresholds Trial find_thresholds",
     "stats": "Comparison Count compare count draw_stripes stripe_shares",
     "surgeon": """
-        Plan Surgeon delete_channels delete_layer get_apoz high_apoz
-        insert_layer plan prune prune_iteratively register replace_layer score
-        verify
+        Plan Repair Surgeon delete_channels delete_layer get_apoz high_apoz
+        insert_layer plan prune prune_iteratively register repair
+        replace_layer score verify
     """,
     "thresholds": "Below Budget Factors Quantile ThresholdRule",
     "transforms": """
@@ -100,7 +100,7 @@ ARGUMENTS = {
     ),
     "surgeon.prune": (
         "model thresholds * scores keep_at_least round_to exact "
-        "drop_shortcuts written_out keep_optimizer"
+        "drop_shortcuts written_out keep_optimizer repair"
     ),
     "surgeon.verify": "model pruned thresholds x * samples seed **options",
     "surgeon.score": (
@@ -110,6 +110,7 @@ ARGUMENTS = {
     "surgeon.prune_iteratively": (
         "model thresholds * criterion steps on_step keep_at_least **options"
     ),
+    "surgeon.repair": ("target x * method max_samples batch_size seed verbose"),
     "surgeon.register": "layer_class rule",
     "stats.count": "model input_shape",
     "stats.compare": "before after input_shape",

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from keras_gates.graphs.twins import Twins
 
 _OF_GRAPHS = ("inputs", "outputs")
+# What says something of this very model, and not of one made of it.
+_OF_ONE_MODEL = {"repair_report"}
 _OF_CHAINS = ("layers",)
 
 
@@ -74,7 +76,7 @@ def carry(graph: Graph, new: keras.Model, twins: Callable[[], Twins]) -> None:
         )
     held, got = private.attributes_of(old), private.attributes_of(new)
     names = {n for n in held.keys() - got if not private.is_of_tensorflow(n)}
-    names -= private.OF_TRAINING | _private(type(old))
+    names -= private.OF_TRAINING | _OF_ONE_MODEL | _private(type(old))
     lost = _carry(graph, new, twins(), sorted(names)) if names else []
     stock = create.is_of(type(old), keras.__name__)
     if not stock and type(new) is not type(old):

@@ -4,6 +4,8 @@ from keras_gates.surgeon.iterative import prune_iteratively
 from keras_gates.surgeon.plan import Plan
 from keras_gates.surgeon.plan import plan
 from keras_gates.surgeon.plan import prune
+from keras_gates.surgeon.repair.repair import repair
+from keras_gates.surgeon.repair.report import Repair
 from keras_gates.surgeon.rules import register
 from keras_gates.surgeon.scores.score import score
 from keras_gates.surgeon.surgery import Surgeon
@@ -17,6 +19,7 @@ from keras_gates.surgeon.verify import verify
 
 __all__ = [
     "Plan",
+    "Repair",
     "Surgeon",
     "delete_channels",
     "delete_layer",
@@ -27,6 +30,7 @@ __all__ = [
     "prune",
     "prune_iteratively",
     "register",
+    "repair",
     "replace_layer",
     "score",
     "verify",

@@ -19,6 +19,10 @@ from keras_gates.surgeon.closing.options import Options
 from keras_gates.surgeon.closing.options import Request
 from keras_gates.surgeon.closing.request import from_closed
 from keras_gates.surgeon.closing.request import from_thresholds
+from keras_gates.surgeon.repair.mend import Request as RepairRequest
+from keras_gates.surgeon.repair.mend import mend
+from keras_gates.surgeon.repair.pairs import Pairs
+from keras_gates.surgeon.repair.report import refuse
 from keras_gates.surgeon.report import futile
 from keras_gates.surgeon.report import table
 from keras_gates.surgeon.verifying.compare import compare
@@ -138,6 +142,14 @@ class Plan:
             ValueError: the weights have changed so that other channels
                 would go than the plan says.
         """
+        return self.built_from(self.solved(), keep_optimizer)
+
+    def solved(self) -> Solution:
+        """The solution for the weights as they are now.
+
+        Raises:
+            ValueError: as `apply`.
+        """
         # Which channels are known to be constant depends on weights, and so
         # does what is left: to solve again takes less time than to find out
         # whether one of them has changed.
@@ -149,7 +161,7 @@ class Plan:
                 "plan was made, so that it no longer removes what it says. "
                 "Make a new plan."
             )
-        return self.built_from(solution, keep_optimizer)
+        return solution
 
     def built_from(
         self, solution: Solution, keep_optimizer: bool
@@ -193,6 +205,7 @@ class Plan:
         Raises:
             ValueError: As `surgeon.verify`.
         """
+        refuse(pruned, self.options.exact)
         return compare(
             self.model,
             pruned,
@@ -359,6 +372,7 @@ def prune(
     drop_shortcuts: bool = False,
     written_out: bool | None = None,
     keep_optimizer: bool = False,
+    repair: Any = None,
 ) -> keras.Model:
     """A smaller model that computes the same; the original is untouched.
 
@@ -380,6 +394,12 @@ def prune(
             to cut the state of its optimizer (momenta, iterations, the
             learning rate) by the same plan, so that `fit` goes on. Where a
             gate was folded into a weight, its state is scaled to match.
+        repair: Inputs of the model, without labels, to repair the result
+            on, as `surgeon.repair` takes them: some hundred samples. What
+            closed channels did is then left to those that stay, as well as
+            these can, and no longer zero. This is approximate by design; the
+            report is the attribute `repair_report` of the result. None for
+            the exact result.
 
     Returns:
         A new `keras.Sequential` for a Sequential that is still a chain of
@@ -416,4 +436,10 @@ def prune(
     options = Options(exact, round_to, drop_shortcuts, written_out=written_out)
     found, solution = _solved(model, thresholds, scores, keep_at_least, options)
     futile.warn(solution, model.name)
-    return found.built_from(solution, keep_optimizer)
+    if repair is None:
+        return found.built_from(solution, keep_optimizer)
+    request = RepairRequest()
+    batches = request.batches(model, repair)
+    pruned = found.built_from(solution, keep_optimizer)
+    mend(Pairs.of_solution(solution, pruned), batches, request)
+    return pruned

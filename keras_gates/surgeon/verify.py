@@ -20,6 +20,7 @@ from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.plan import Plan
 from keras_gates.surgeon.plan import plan as make_plan
 from keras_gates.surgeon.plan_json import fingerprint
+from keras_gates.surgeon.repair.report import refuse
 from keras_gates.surgeon.verifying import closed_places
 from keras_gates.surgeon.verifying.compare import compare
 
@@ -76,7 +77,8 @@ def verify(
     Raises:
         TypeError: `thresholds` is a `Plan`, and options are given.
         ValueError: `x` is empty; an input can't be drawn and `x` is not
-            given; the plan is one for another model; the outputs of
+            given; the plan is one for another model; `pruned` was repaired,
+            and the options say exact; the outputs of
             `pruned` are not shaped like those of `model`; the model is not
             what its recorded graph computes; or a layer's rule does not say
             how its gate is closed.
@@ -101,6 +103,7 @@ def verify(
     True
     """
     found = _plan_of(model, thresholds, options)
+    refuse(pruned, found.options.exact)
     return compare(
         model,
         pruned,

@@ -15,7 +15,6 @@ from keras_gates.graphs import time_axis
 from keras_gates.graphs.attribute_paths import Parts
 from keras_gates.graphs.attribute_paths import parts_of
 from keras_gates.graphs.identity import IdentityDict
-from keras_gates.surgeon.build.weights import along_role
 from keras_gates.surgeon.build.weights import kept_positions
 from keras_gates.surgeon.rules.rule import named_weights
 
@@ -33,8 +32,8 @@ class Cut:
     Attributes:
         old: the weight that it was.
         positions: axis -> the positions that were kept along it, `(kept,)`.
-        factor: what it was multiplied by: float64, of the new weight's rank,
-            with extent 1 along the axes where it does not vary; None for 1.
+        factors: axis -> what it was multiplied by along it: float64,
+            `(kept,)`.
         shape: that which the axes are those of; that of the old weight, or
             one of the same numbers.
         wanted: the shape of the new weight, likewise.
@@ -42,9 +41,40 @@ class Cut:
 
     old: keras.Variable
     positions: dict[int, NDArray[np.intp]]
-    factor: NDArray[np.float64] | None = None
+    factors: dict[int, NDArray[np.float64]] = dataclasses.field(
+        default_factory=dict
+    )
     shape: tuple[int, ...] | None = None
     wanted: tuple[int, ...] | None = None
+
+    @property
+    def factor(self) -> NDArray[np.float64] | None:
+        """The product of `factors`; with extent 1 where it does not vary."""
+        found: NDArray[np.float64] | None = None
+        rank = len(self.old.shape if self.shape is None else self.shape)
+        for axis, vector in self.factors.items():
+            shape = [1] * rank
+            shape[axis] = -1
+            along = vector.reshape(shape)
+            found = along if found is None else found * along
+        return found
+
+    def then(self, later: Cut) -> Cut | None:
+        """This cut and one of what it left, as one.
+
+        None where the axes of the weight in between are not those of both.
+        """
+        if self.wanted is not None or later.shape is not None:
+            return None
+        positions, factors = dict(self.positions), dict(later.factors)
+        for axis, kept in later.positions.items():
+            first = self.positions.get(axis)
+            positions[axis] = kept if first is None else first[kept]
+        for axis, vector in self.factors.items():
+            at = later.positions.get(axis)
+            left = vector if at is None else vector[at]
+            factors[axis] = left * factors.get(axis, 1.0)
+        return Cut(self.old, positions, factors, self.shape, later.wanted)
 
     def apply(
         self, array: NDArray[np.float64], power: int
@@ -65,13 +95,14 @@ class Cut:
     def _scaled(
         self, array: NDArray[np.float64], power: int
     ) -> NDArray[np.float64]:
-        if self.factor is None:
+        factor = self.factor
+        if factor is None:
             return array
         if power >= 0:
-            return np.asarray(array * self.factor**power)
+            return np.asarray(array * factor**power)
         # A factor of 0 let no gradient through: nothing is known of it.
-        zeros = np.zeros_like(self.factor)
-        inverse = np.divide(1, self.factor, out=zeros, where=self.factor != 0)
+        zeros = np.zeros_like(factor)
+        inverse = np.divide(1, factor, out=zeros, where=factor != 0)
         return np.asarray(array * inverse**-power)
 
 
@@ -157,14 +188,7 @@ class _Inside:
             else:
                 found = weight
             if old is not None and found is not None:
-                shape = tuple(cut.old.shape)
-                wanted = tuple(found.shape)
-                yield (
-                    found,
-                    dataclasses.replace(
-                        cut, old=old, shape=shape, wanted=wanted
-                    ),
-                )
+                yield found, _reshaped(cut, old, found)
 
     def _note(self, opened: list[Opened]) -> None:
         for each in opened:
@@ -199,6 +223,15 @@ class _Inside:
         if layer not in self._parts:
             self._parts[layer] = parts_of(layer)
         return self._parts[layer]
+
+
+def _reshaped(cut: Cut, old: keras.Variable, new: keras.Variable) -> Cut:
+    """A cut of what holds the numbers of `old`, as one of `old`."""
+    shape: tuple[int, ...] | None = tuple(cut.old.shape)
+    wanted: tuple[int, ...] | None = tuple(new.shape)
+    if shape == tuple(old.shape) and len(old.shape) == len(new.shape):
+        shape = wanted = None
+    return dataclasses.replace(cut, old=old, shape=shape, wanted=wanted)
 
 
 def _layer_at(model: keras.Model, path: str) -> tuple[keras.Layer | None, int]:
@@ -253,10 +286,10 @@ def _cuts_of_part(
             for axis, role in enumerate(roles, rank - len(roles))
             if role in index
         }
-        factor: NDArray[np.float64] | None = None
+        factors: dict[int, NDArray[np.float64]] = {}
         for role, vector in folds.factors_of(step.call.op, name):
             kept = vector[index[role]].astype("float64")
-            kept = along_role(kept, role, roles, rank)
-            factor = kept if factor is None else factor * kept
-        found.append((new, Cut(old, positions, factor)))
+            axis = rank - len(roles) + roles.index(role)
+            factors[axis] = kept * factors.get(axis, 1.0)
+        found.append((new, Cut(old, positions, factors)))
     return found

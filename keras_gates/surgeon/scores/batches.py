@@ -13,7 +13,7 @@ from keras_gates.surgeon.scores.inputs import Inputs
 from keras_gates.surgeon.scores.inputs import array_of
 
 _LABELLED = ("taylor",)
-_UNLABELLED = ("apoz", "mean")
+_UNLABELLED = ("apoz", "mean", "obs", "repair")
 _PARTS = ("x", "y", "sample_weight")
 
 

@@ -1,0 +1,147 @@
+"""What a repair has done, layer by layer."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from keras_gates import _tables
+from keras_gates.surgeon.repair.fit import Errors
+
+if TYPE_CHECKING:
+    import keras
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One layer of a repair.
+
+    Attributes:
+        layer: path of the layer, and the kernel in it if it has several.
+        errors: how far what it puts out was off, and is: relative errors on
+            held-out samples. None where it was not looked at.
+        rows: how many places of its output, over all samples, it was fitted
+            on; 0 where it was not.
+        inputs: how many numbers it reads at each of them.
+        ridge: the pull to the weights of the cut, by the mean variance of an
+            input; None where there was none.
+        changed: whether it has other weights than the cut gave it.
+        why: why not, or what else there is to say.
+    """
+
+    layer: str
+    errors: Errors | None = None
+    rows: int = 0
+    inputs: int = 0
+    ridge: float | None = None
+    changed: bool = False
+    why: str = ""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Repair:
+    """A repaired model, and what was done to it. It prints as a table.
+
+    A repair is approximate by design: the model computes what fits best to
+    what its original computed on some samples, and no more.
+
+    Attributes:
+        model: the repaired model.
+        rows: one `Row` a layer that could be fitted.
+        total: the relative errors of the model's outputs on held-out
+            samples, before and after.
+        samples: how many samples there were, those held out included.
+        held_out: how many of them.
+        seconds: how long it took.
+        method: as in `repair`.
+    """
+
+    model: keras.Model
+    rows: tuple[Row, ...]
+    total: Errors
+    samples: int
+    held_out: int
+    seconds: float
+    method: str
+
+    @property
+    def changed(self) -> list[str]:
+        """The layers that have other weights than the cut gave them."""
+        return [row.layer for row in self.rows if row.changed]
+
+    def mark(self) -> None:
+        """Note with the model that it was repaired."""
+        setattr(self.model, _MARK, self)
+
+    def __str__(self) -> str:
+        cells = [
+            (
+                row.layer,
+                *_errors(row.errors),
+                row.rows,
+                row.inputs,
+                "" if row.ridge is None else f"{row.ridge:g}",
+                row.why or ("fitted" if row.changed else "as it was cut"),
+            )
+            for row in self.rows
+        ]
+        before, after = _errors(self.total)
+        return "\n".join(
+            [
+                f"Repair of '{self.model.name}', approximate by design",
+                "",
+                *_tables.lines(_HEAD, cells),
+                "",
+                f"relative error of the outputs: {before} -> {after} on "
+                f"{self.held_out} held-out samples",
+                f"samples: {self.samples}; layers changed: "
+                f"{len(self.changed)} of {len(self.rows)}; "
+                f"{self.seconds:.1f} seconds",
+            ]
+        )
+
+    def __repr__(self) -> str:
+        before, after = _errors(self.total)
+        return (
+            f"<Repair of '{self.model.name}': error of the outputs {before} "
+            f"-> {after}>"
+        )
+
+
+_MARK = "repair_report"
+
+
+def report_of(model: keras.Model) -> Repair | None:
+    """What was done to a model, where it was repaired."""
+    report = getattr(model, _MARK, None)
+    return report if isinstance(report, Repair) else None
+
+
+def refuse(model: keras.Model, exact: bool) -> None:
+    """Refuse to compare a repaired model as if it were to be exact.
+
+    Raises:
+        ValueError: it was repaired.
+    """
+    report = report_of(model)
+    if report is None or not exact or not report.changed:
+        return
+    before, after = _errors(report.total)
+    raise ValueError(
+        f"'{model.name}' was repaired: {len(report.changed)} of its layers "
+        "have weights that fit some samples best, so that it computes about "
+        "what its original did, by design, and `verify` can't tell a fault "
+        f"from that. Its outputs are off by {after} on held-out samples "
+        f"({before} as it was cut); print({_MARK}) says more. Verify what "
+        "prune returns without repair=..., compare the metrics of both "
+        "models, or pass exact=False to see how far off it is."
+    )
+
+
+_HEAD = ("layer", "before", "after", "rows", "inputs", "ridge", "what was done")
+
+
+def _errors(errors: Errors | None) -> tuple[str, str]:
+    if errors is None:
+        return "-", "-"
+    return f"{errors.before:.3g}", f"{errors.after:.3g}"
