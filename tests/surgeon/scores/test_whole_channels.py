@@ -67,6 +67,9 @@ ALONG_SPACE = {
     "lower triangle": turned(ops.tril),
     "places taken": lambda x: ops.take(x, [0, 3, 3, 5], axis=1),
     "sums": lambda x: ops.cumsum(x, axis=1),
+    "padded in a model": lambda x: keras.Sequential(
+        [keras.Input(x.shape[1:]), L.ReLU(), L.ZeroPadding2D(1)]
+    )(x),
     "max pooling": L.MaxPooling2D(2, padding="same"),
     "average pooling": L.AveragePooling2D(4, 3, padding="same"),
     "depthwise": lambda x: L.DepthwiseConv2D(3, padding="same")(x),
@@ -129,6 +132,28 @@ CASES += [
 @pytest.mark.parametrize("between, reader", CASES)
 def test_what_is_constant_along_space_is_the_channels(between, reader):
     judged(*halves(ALONG_SPACE[between], reader), IS_OPEN)
+
+
+def test_a_residual_stream_with_a_rim():
+    """It is read twice: behind a normalization, and with what that adds."""
+    x = keras.Input((SIZE, 4))
+    rim = ops.pad(L.Dense(WIDTH, name="cells")(x), [(0, 0), (0, 1), (0, 0)])
+    inner = L.ReLU()(L.BatchNormalization()(rim))
+    conv, head = L.Conv1D(WIDTH, 3, padding="same"), L.Dense(3)
+    pooled = L.GlobalMaxPooling1D()(L.Add()([rim, conv(inner)]))
+    model = helpers.randomize(keras.Model(x, head(pooled)))
+    data = helpers.inputs_for(model)
+    plan, small = scored.prune(model, "cells")
+    read, flat = keras.Input(inner.shape[1:]), keras.Input((WIDTH,))
+    stream, inside = helpers.run(keras.Model(x, [rim, inner]), data)
+    stream += helpers.run(keras.Model(read, conv(read)), inside * IS_OPEN)[0]
+    top = stream.max(axis=1) * IS_OPEN
+    expected = helpers.run(keras.Model(flat, head(flat)), top)
+    same(expected, helpers.run(small, data))
+    assert max(kg.surgeon.verify(model, small, plan, data).values()) < 1e-5
+    judge = wide_judge.Truth(model, data, plan, scored.scores_of("cells"))
+    same(expected, judge.at(data))
+    assert small.get_layer("cells").units == len(scored.OPEN)
 
 
 @pytest.mark.parametrize("strides, padding", [(3, "valid"), (2, "same")])
