@@ -1,0 +1,125 @@
+"""Training to a budget on two virtual devices."""
+
+import os
+import subprocess
+import sys
+
+import keras
+import pytest
+
+# In a process of its own: the number of devices is fixed at the start.
+TRAINING = """
+x = np.random.default_rng(0).normal(size=(96, 8)).astype("float32")
+y = (x[:, :3]).argmax(-1)
+
+
+def trained():
+    keras.utils.set_random_seed(0)
+    model = keras.Sequential(
+        [
+            keras.Input((8,)),
+            keras.layers.Dense(24, activation="relu", name="hidden"),
+            kg.FilterGate(),
+            keras.layers.Dense(3),
+        ]
+    )
+    model.compile(
+        keras.optimizers.Adam(3e-3),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
+    reach = kg.callbacks.ReachBudget(macs=0.5)
+    model.fit(x, y, batch_size=8, epochs=20, verbose=0, callbacks=[reach])
+    return model, reach
+
+
+def check(model, reach):
+    plan = kg.surgeon.plan(model, reach.thresholds)
+    assert 0.48 <= plan.macs.after / plan.macs.before <= 0.5, plan
+    factor = keras.ops.convert_to_numpy(model.layers[1].factor)
+    assert (factor == 0).sum() == 12, factor
+    before = model.predict(x, verbose=0)
+    after = plan.apply().predict(x, verbose=0)
+    assert np.abs(before - after).max() < 1e-5 * np.abs(before).max()
+"""
+
+MIRRORED = (
+    """
+import numpy as np
+import tensorflow as tf
+
+cpu = tf.config.list_physical_devices("CPU")[0]
+two = [tf.config.LogicalDeviceConfiguration()] * 2
+tf.config.set_logical_device_configuration(cpu, two)
+import keras
+import keras_gates as kg
+"""
+    + TRAINING
+    + """
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
+assert strategy.num_replicas_in_sync == 2
+with strategy.scope():
+    model, reach = trained()
+check(model, reach)
+"""
+)
+
+PARALLEL = (
+    """
+import numpy as np
+import keras
+import keras_gates as kg
+
+devices = keras.distribution.list_devices()
+assert len(devices) == 2, devices
+DISTRIBUTION
+"""
+    + TRAINING
+    + """
+check(*trained())
+"""
+)
+DATA = """
+keras.distribution.set_distribution(
+    keras.distribution.DataParallel(devices=devices)
+)
+"""
+MODEL = """
+mesh = keras.distribution.DeviceMesh((1, 2), ["batch", "model"], devices)
+layout = keras.distribution.LayoutMap(mesh)
+layout["hidden/kernel"] = (None, "model")
+keras.distribution.set_distribution(
+    keras.distribution.ModelParallel(
+        layout_map=layout, batch_dim_name="batch"
+    )
+)
+"""
+
+
+def run(script):
+    flags = "--xla_force_host_platform_device_count=2"
+    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", script],
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="MirroredStrategy is TensorFlow's",
+)
+@pytest.mark.slow
+def test_mirrored_strategy():
+    run(MIRRORED)
+
+
+@pytest.mark.skipif(
+    keras.backend.backend() != "jax",
+    reason="keras.distribution trains on JAX",
+)
+@pytest.mark.parametrize("distribution", [DATA, MODEL], ids=["data", "model"])
+def test_keras_distribution(distribution):
+    run(PARALLEL.replace("DISTRIBUTION", distribution))
