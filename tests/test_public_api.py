@@ -23,8 +23,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = {
     "": """
         BlockGate BranchGate Budget FilterGate LayerGate Quantile ResConv
-        StripConv binarize callbacks constraints find_thresholds fuse
-        insert_gates interop regularizers separate_shortcuts slim stats surgeon
+        StripConv binarize callbacks constraints find_thresholds functional
+        fuse insert_gates interop regularizers separate_shortcuts slim stats surgeon
         thresholds to_dense to_resconv to_stripconv transforms zoo
     """,
     "callbacks": "BindSoftThreshold ClosedGates",
@@ -41,8 +41,8 @@ NAMES = {
     "thresholds": "Below Budget Factors Quantile ThresholdRule",
     "transforms": """
         AddedShortcut Convolutions GateSpec Structure added_shortcuts binarize
-        drop_betas drop_shortcuts find_convolutions find_structure fuse
-        insert_gates normalize_gammas separate_shortcuts simplify_selections
+        drop_betas drop_shortcuts find_convolutions find_structure functional
+        fuse insert_gates normalize_gammas separate_shortcuts simplify_selections
         slim to_dense to_resconv to_stripconv
     """,
     "zoo": (
@@ -68,6 +68,7 @@ ARGUMENTS = {
     "to_dense": "model only_slower * include exclude",
     "slim": "model strength * gamma_initializer include exclude",
     "separate_shortcuts": "model",
+    "functional": "model inputs * inference_only",
     "fuse": "model batch_norm",
     "binarize": "model thresholds **options",
     "find_thresholds": (
