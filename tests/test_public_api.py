@@ -24,8 +24,8 @@ NAMES = {
     "": """
         BlockGate BranchGate Budget FilterGate LayerGate Quantile ResConv
         StripConv binarize callbacks constraints find_thresholds functional
-        fuse insert_gates interop regularizers separate_shortcuts slim stats surgeon
-        thresholds to_dense to_resconv to_stripconv transforms zoo
+        fuse insert_gates interop regularizers separate_shortcuts slim stats
+        surgeon thresholds to_dense to_resconv to_stripconv transforms zoo
     """,
     "callbacks": "BindSoftThreshold ClosedGates",
     "constraints": "HardThreshold KeepSign SoftThreshold UnitInterval",
@@ -42,8 +42,8 @@ NAMES = {
     "transforms": """
         AddedShortcut Convolutions GateSpec Structure added_shortcuts binarize
         drop_betas drop_shortcuts find_convolutions find_structure functional
-        fuse insert_gates normalize_gammas separate_shortcuts simplify_selections
-        slim to_dense to_resconv to_stripconv
+        fuse insert_gates normalize_gammas separate_shortcuts
+        simplify_selections slim to_dense to_resconv to_stripconv
     """,
     "zoo": (
         "densenet inception lenet5 mlp mobilenet plain_resnet preact_resnet "
