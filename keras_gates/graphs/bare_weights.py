@@ -312,7 +312,8 @@ class _Replay:
             SideEffect: the variable is in a layer of another kind already.
         """
         variable = weight.variable
-        key = (id(variable), kind, name, str(config))
+        # Another order of its numbers, or other parts, are another use.
+        key = (id(variable), kind, name, str(config), weight.probe.tobytes())
         if key in self._layers:
             return self._layers[key]
         if self._uses.setdefault(id(variable), key) != key:

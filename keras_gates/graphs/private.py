@@ -465,7 +465,10 @@ class Watch(keras.StatelessScope):
 
 
 def watching() -> Watch:
-    """A `Watch`, for a `with` statement."""
+    """A `Watch`, for a `with` statement.
+
+    Assumes: whoever reads a variable asks for its `value`.
+    """
     return Watch()
 
 

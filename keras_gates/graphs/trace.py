@@ -13,7 +13,7 @@ is noticed, and the layer stays closed.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
+import re
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -26,6 +26,7 @@ import numpy as np
 from keras_gates.graphs import bare_weights
 from keras_gates.graphs import private
 from keras_gates.graphs import sampled
+from keras_gates.graphs.arguments import each_in_place
 from keras_gates.graphs.opened import Opaque
 from keras_gates.graphs.opened import Opened
 from keras_gates.graphs.stand_ins import SideEffect
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 160
 _TRAINING = "training"
+_COLORS = re.compile("\x1b\\[[0-9;]*m")
 _OTHERWISE = "it computes something else in training"
 
 
@@ -64,11 +66,10 @@ def trace(node: Node, copies: Copies, owned: bool) -> Opened | Opaque:
         return Opaque(f"its `call` can't be traced: {told(error)}")
 
 
-def trace_model(model: keras.Model, twin: keras.Model, node: Node) -> Opened:
+def trace_model(twin: keras.Model, node: Node) -> Opened:
     """What a subclassed model is made of.
 
     Args:
-        model: the model; it is not called before it is built.
         twin: a copy of it.
         node: a symbolic call of another copy, whose inputs have the names
             that those of the new model are to have.
@@ -77,10 +78,7 @@ def trace_model(model: keras.Model, twin: keras.Model, node: Node) -> Opened:
         SideEffect: `call` does more than compute its outputs.
     """
     names = [x.name for x in node.input_tensors]
-    opened = _Trace(node, twin, names).opened()
-    if model.built and not sampled.agree(model, node, opened.model):
-        raise SideEffect("a copy of it does not compute what it does")
-    return dataclasses.replace(opened, layer=model)
+    return _Trace(node, twin, names).opened()
 
 
 def way(node: Node) -> str:
@@ -97,7 +95,9 @@ def way(node: Node) -> str:
 
 def told(error: Exception) -> str:
     """An error as one short line."""
-    text = " ".join(str(error).split())
+    text = _COLORS.sub("", " ".join(str(error).split()))
+    # Keras says first in which `call` it was.
+    text = text.partition("Exception encountered when calling ")[2] or text
     short = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
     return f"{type(error).__name__}: {short}"
 
@@ -242,25 +242,17 @@ class _Trace:
     def _arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Those of the recorded call, on inputs of their own."""
         made: dict[int, list[keras.KerasTensor]] = {}
-
-        def new(x: Any) -> Any:
-            if not isinstance(x, keras.KerasTensor):
-                return x
-            number = len(self.inputs)
+        for number, x in enumerate(self.node.input_tensors):
             name = self.names[number] if self.names else f"input_{number}"
-            batched = keras.Input(batch_shape=x.shape, dtype=x.dtype, name=name)
-            self.inputs.append(batched)
-            made.setdefault(id(x), []).append(batched)
-            return batched
-
-        given = self.node.arguments
-        args, kwargs = keras.tree.map_structure(new, (given.args, given.kwargs))
-        for old, fresh in zip(
-            self.node.input_tensors, self.inputs, strict=True
-        ):
+            fresh = keras.Input(batch_shape=x.shape, dtype=x.dtype, name=name)
+            self.inputs.append(fresh)
+            made.setdefault(id(x), []).append(fresh)
+        pairs = zip(self.node.input_tensors, self.inputs, strict=True)
+        for old, fresh in pairs:
             mask = private.mask_of(old)
             if mask is not None and id(mask) in made:
                 private.set_mask(fresh, made[id(mask)][0])
+        args, kwargs = each_in_place(self.node, made)
         return args, kwargs
 
     def _run(
