@@ -107,11 +107,17 @@ def _closing(closed: Mapping[str, NDArray[np.bool_]]) -> set[str]:
 
 
 def factor_shapes(
-    model: keras.Model, names: Iterable[str], options: Options
+    like: Graph, names: Iterable[str], options: Options
 ) -> dict[str, tuple[int, ...]]:
-    """`{name: shape of its factors}` of some gates and groups."""
-    names = list(names)
-    sources = gates_of(read(model, names, options.exact, options.groups))
+    """`{name: shape of its factors}` of some gates and groups.
+
+    Args:
+        like: a `Graph` of the model; it is read again.
+        names: those of the gates and groups.
+        options: those of the plan.
+    """
+    names, exact, groups = list(names), options.exact, options.groups
+    sources = gates_of(read(like.model, names, exact, groups, like))
     return {n: sources[n].shape for n in names if n in sources}
 
 
@@ -120,6 +126,7 @@ def read(
     names: Iterable[str],
     exact: bool,
     scored: Collection[str] | None = None,
+    like: Graph | None = None,
 ) -> Graph:
     """The graph of a model, with virtual gates if names speak of groups.
 
@@ -129,8 +136,9 @@ def read(
         exact: as in `plan`.
         scored: which of the names are those of groups; by default, all that
             are none of gates. A layer of stripes may have both.
+        like: as in `see_through.read`.
     """
-    graph = expand.read(model)
+    graph = expand.read(model, like=like)
     own = gates_of(graph)
     if scored is None:
         scored = [name for name in names if name not in own]
