@@ -323,10 +323,8 @@ def test_what_the_transforms_did_inside():
     names = [x.name for x in fused.get_layer("stem").layers]
     assert "norm" not in names and "conv" in names
     found = tr.find_convolutions(model)
-    assert [x.name for x in found.converted][:2] == [
-        "stem/conv",
-        "block/first/conv",
-    ]
+    names = {x.name for x in found.converted}
+    assert {"stem/conv", "block/first/conv", "block/second"} < names
 
 
 def test_values_change_in_a_copy_that_keeps_its_class():
