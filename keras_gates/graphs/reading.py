@@ -26,7 +26,6 @@ from keras_gates.graphs.functional import has_own_call
 from keras_gates.graphs.functional import is_functional
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.opened import Opaque
-from keras_gates.graphs.opened import Opened
 
 if TYPE_CHECKING:
     from keras_gates.graphs.calls import Shape
@@ -44,6 +43,11 @@ _NOT_PLAIN = (
     "which is called on other arguments than its own inputs, so that the "
     "surgeon can't read it. Call it on tensors like its inputs, with no "
     "other arguments, or call its layers directly."
+)
+
+_FOUND = (
+    "a layer in it would find a mask of time steps on its input, of which the "
+    "model has no record"
 )
 
 
@@ -87,7 +91,7 @@ def read(model: keras.Model, see_through: SeeThrough | None = None) -> Graph:
         reading = _Reading(unread, graph.masking)
         place = _Place()
         graph.outputs = reading.expand(graph, graph.inputs, graph.calls, place)
-        if len(unread) == before:
+        if len(unread) == before and not _torn(graph):
             return graph
 
 
@@ -132,18 +136,26 @@ def _sites(
         site = Site(op, node, op.name, child, folds=folds, original=original)
         if see_through is not None and not is_functional(inner):
             found = see_through(node, originals is not None)
-            if isinstance(found, Opened) and id(op) not in unread:
+            if isinstance(found, Opaque):
+                site.opaque = found.reason
+            elif found is not None and id(op) in unread:
+                site.opaque = _FOUND
+            elif found is not None:
                 site.opened = found
                 inside = found.originals() if originals is None else originals
                 site.child = _sites(
                     found.model, memo, unread, see_through, inside
                 )
-            elif found is not None:
-                opaque = found.reason if isinstance(found, Opaque) else ""
-                site.opaque = unread.setdefault(id(op), opaque)
         sites.append(site)
     memo[id(model)] = Graph(model, functional, sites)
     return memo[id(model)]
+
+
+def _torn(graph: Graph) -> bool:
+    """Whether a layer is seen through at some of its calls only."""
+    sites = [site for each in [graph, *graph.nested()] for site in each.sites]
+    opaque = {id(site.op) for site in sites if site.opaque}
+    return any(id(site.op) in opaque for site in sites if site.opened)
 
 
 def _plain_call(node: Node, model: keras.Model) -> bool:

@@ -84,7 +84,8 @@ class Seeing:
         way = self._ways.setdefault(layer, _way(node))
         found = self._found[layer]
         if isinstance(found, gr.Opened) and way != _way(node):
-            return gr.Opaque(_DIFFERENT)
+            # From now on for all of its calls.
+            found = self._found[layer] = gr.Opaque(_DIFFERENT)
         return found
 
     def _traced(self, node: Node, owned: bool) -> gr.Opened | gr.Opaque:
@@ -98,8 +99,8 @@ def is_unknown(op: keras.Operation) -> bool:
     """Whether an operation is a layer that no rule speaks of."""
     if not isinstance(op, keras.Layer) or gr.has_own_call(op):
         return False
-    if isinstance(op, Gate):  # of the user's class: what it closes isn't known
-        return False
+    if isinstance(op, Gate):
+        return False  # of a class that computes something else than a gate
     cls = type(op)
     return rule_of_class(cls) is None and why_none(cls) is None
 
