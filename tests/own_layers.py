@@ -92,6 +92,9 @@ class Linear(L.Layer):
     def call(self, x):
         return ops.matmul(x, self.w) + self.b
 
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], self.units)
+
     def get_config(self):
         return {**super().get_config(), "units": self.units}
 

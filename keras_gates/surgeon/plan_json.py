@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 import math
+from typing import TYPE_CHECKING
 from typing import Any
 from typing import NamedTuple
 
@@ -17,6 +18,9 @@ from keras_gates.surgeon.closing.options import Request
 from keras_gates.surgeon.closing.request import factor_shapes
 from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.report import table
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
 
 # Format 1 is that of version 0.1, which holds no request.
 _FORMAT, _FORMATS = 2, (1, 2)
@@ -79,13 +83,14 @@ def load(
             f"keras_gates reads format {' and '.join(map(str, _FORMATS))}. "
             "Make the plan again."
         )
-    if hashed != fingerprint(model):
+    graph = see_through.read(model)
+    if hashed != _fingerprint(graph):
         raise ValueError(
             f"This plan was made for a model '{name}' whose "
             f"layers, shapes or names are not those of '{model.name}'. "
             "Apply it to the model that it was made for, or make a new plan."
         )
-    shapes = factor_shapes(model, content.closed, content.options)
+    shapes = factor_shapes(graph, content.closed, content.options)
     sizes = {name: math.prod(shape) for name, shape in shapes.items()}
     _check_closed(content.closed, sizes)
     return content, shapes
@@ -147,8 +152,12 @@ def _no_plan(why: str) -> ValueError:
 
 def fingerprint(model: keras.Model) -> str:
     """A hash of a model's layers, shapes and names, not of its weights."""
+    return _fingerprint(see_through.read(model))
+
+
+def _fingerprint(graph: Graph) -> str:
     digest = hashlib.sha256()
-    for call in see_through.read(model).calls:
+    for call in graph.calls:
         shapes = [tuple(w.shape) for w in gr.own_weights(call.op)]
         line = (
             call.path if isinstance(call.op, keras.Layer) else "",

@@ -16,8 +16,10 @@ class Unruled(layers.Layer):
 
     def build(self, input_shape):
         self.kernel = self.add_weight(shape=(8,), name="kernel")
+        self.calls = 0
 
     def call(self, x):
+        self.calls += 1  # a state of its own: it can't be seen through
         return x * self.kernel[0]
 
 

@@ -213,3 +213,141 @@ def test_gates_in_the_users_own_layers(kind):
     # The same by hand: with its factors at 0 the model is the small one.
     with closed_gates(model, plan.masks()):
         assert apart(model, small, x) < 1e-5
+
+
+def test_scores_of_gates_inside_are_those_of_the_same_by_hand():
+    model, x = ready(with_gate("gate"))
+    own = model.get_layer("own")
+    plain = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            L.Conv2D(6, 3, padding="same", activation="tanh"),
+            kg.FilterGate(name="gate"),
+            L.ReLU(),
+            L.Conv2D(4, 3),
+            L.GlobalAveragePooling2D(),
+        ]
+    )
+    plain.set_weights(model.get_weights())
+    y = np.random.default_rng(1).normal(size=(8, 4)).astype("float32")
+    options = {"of": "gates", "loss": "mse"}
+    found = kg.surgeon.score(model, "taylor", (x, y), **options)
+    by_hand = kg.surgeon.score(plain, "taylor", (x, y), **options)
+    assert own.second.name == "gate"
+    assert list(found) == ["own/gate"]
+    np.testing.assert_allclose(found["own/gate"], by_hand["gate"], rtol=1e-4)
+
+
+def test_thresholds_are_found_for_gates_inside():
+    model, x = ready(with_gate("gate"))
+    own = model.get_layer("own")
+    own.second.factor.assign([0.9, 0.01, 1.2, 0.02, 0.5, 0.7])
+    whole = helpers.run(model, x)
+    before = helpers.fingerprint(model)
+
+    def likeness(trial):
+        far = helpers.differences(whole, helpers.run(trial, x))
+        return 1.0 - max(far)
+
+    found = kg.find_thresholds(model, likeness, max_drop=0.3)
+    assert helpers.fingerprint(model) == before
+    assert 0.01 < found.thresholds["filter"] <= 1.2
+    small, plan = pruned_alike(model, found, x)
+    assert 0 < len(plan.closed["own/gate"]) < 6
+
+
+# What makes sense inside ------------------------------------------------------
+
+
+def classes_of(model):
+    """The names of layers that are still of a class of the user's."""
+    return {
+        x.name
+        for x in model.layers
+        if type(x).__module__ == own_layers.__name__
+    }
+
+
+ALL = {"stem", "block", "twice", "linear", "scale"}
+# Transform, and which layers keep their class since nothing is done in them.
+INSIDE = {
+    "slim": (lambda m: kg.slim(m, 1e-4), {"linear", "scale"}),
+    "slim one": (
+        lambda m: kg.slim(m, 1e-4, include="block/first/norm"),
+        ALL - {"block"},
+    ),
+    "to_stripconv": (kg.to_stripconv, {"linear", "scale"}),
+    "to_stripconv one": (
+        lambda m: kg.to_stripconv(m, exclude=["stem", "twice"]),
+        ALL - {"block"},
+    ),
+    "to_resconv": (kg.to_resconv, {"linear", "scale"}),
+    "to_resconv one": (
+        lambda m: kg.to_resconv(m, include="stem"),
+        ALL - {"stem"},
+    ),
+    "fuse": (kg.fuse, {"linear", "scale"}),
+    "separate_shortcuts": (
+        kg.separate_shortcuts,
+        {"stem", "linear", "scale"},
+    ),
+    "drop_betas": (lambda m: tr.drop_betas(m, {"batch_norm": 0.0}), ALL),
+    "simplify_selections": (tr.simplify_selections, ALL),
+    "to_dense": (kg.to_dense, ALL),
+}
+
+
+@pytest.mark.parametrize("name", INSIDE)
+def test_only_layers_with_something_to_do_are_written_out(name):
+    model, x = ready(own_layers.images)
+    before = helpers.fingerprint(model)
+    transform, kept = INSIDE[name]
+    other = transform(model)
+    assert classes_of(other) == kept
+    assert apart(model, other, x) < 1e-5
+    assert helpers.fingerprint(model) == before
+
+
+def test_what_the_transforms_did_inside():
+    model, _ = ready(own_layers.images)
+    slim = kg.slim(model, 1e-4)
+    norm = slim.get_layer("block").get_layer("first").get_layer("norm")
+    assert isinstance(norm.gamma_regularizer, kg.regularizers.L1)
+    striped = kg.to_stripconv(model)
+    conv = striped.get_layer("stem").get_layer("conv")
+    assert type(conv) is kg.StripConv
+    assert list(kg.stats.stripe_shares(striped))[0] == "stem/conv"
+    res = kg.to_resconv(model)
+    assert type(res.get_layer("stem").get_layer("conv")) is kg.ResConv
+    fused = kg.fuse(model)
+    names = [x.name for x in fused.get_layer("stem").layers]
+    assert "norm" not in names and "conv" in names
+    found = tr.find_convolutions(model)
+    names = {x.name for x in found.converted}
+    assert {"stem/conv", "block/first/conv", "block/second"} < names
+
+
+def test_values_change_in_a_copy_that_keeps_its_class():
+    model, x = ready(with_gate("norm"))
+    own = model.get_layer("own")
+    own.second.gamma.assign([0.9, 0, 1.2, 0, 0.5, 0.7])
+    closed = {"batch_norm": 0.05}
+    copy = tr.drop_betas(model, closed)
+    beta = helpers.numpy_of(copy.get_layer("own").second.beta)
+    assert beta[1] == beta[3] == 0 and np.count_nonzero(beta) == 4
+    assert np.count_nonzero(helpers.numpy_of(own.second.beta)) == 6
+    assert type(copy.get_layer("own")) is Own
+    gated, _ = ready(with_gate("gate"))
+    gated.get_layer("own").second.factor.assign([0.9, 0.01, 1.2, 0, 0.5, 0.7])
+    binary = kg.binarize(gated, 0.05).get_layer("own")
+    values = helpers.numpy_of(binary.second.factor).tolist()
+    assert values == [1, 0, 1, 0, 1, 1]
+    assert (
+        not binary.second.trainable and gated.get_layer("own").second.trainable
+    )
+    res, x = ready(with_gate("res"))
+    ranked = tr.normalize_gammas(res)
+    assert type(ranked.get_layer("own")) is Own
+    gamma = helpers.numpy_of(ranked.get_layer("own").second.norm.gamma)
+    assert np.sqrt(np.mean(gamma**2)) == pytest.approx(1.0, rel=1e-5)
+    assert apart(res, ranked, x) < 1e-5

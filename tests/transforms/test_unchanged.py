@@ -1,6 +1,7 @@
 """With nothing closed, a copy computes what the model does.
 
-Every public transform on ordinary models, `prune` among them. Where the
+Every public transform on ordinary models, `prune` among them, and on models
+with layers of the user's own, which are seen through. Where the
 documentation says that a transform changes the function, the test says so.
 """
 
@@ -16,6 +17,7 @@ import keras_gates as kg
 from keras_gates import transforms as tr
 from keras_gates.surgeon.verifying import sample_inputs
 from tests import helpers
+from tests import own_layers
 
 # Copies of a layer compute bit by bit the same, but for the shape that a
 # backend's threads and fused kernels give a sum.
@@ -133,6 +135,7 @@ def channels_first():
 MODELS = [
     *(cnn, sequential, residual, several, tokens, sequence, shared),
     *(nested, separable, channels_first),
+    *(own_layers.images, own_layers.sequences, own_layers.nested),
 ]
 
 
@@ -214,7 +217,7 @@ LACKING = re.compile(
     "|finds no stripes|has no batch normalisation|has no gates"
 )
 # These have something for each.
-WHOLE = (residual, nested)
+WHOLE = (residual, nested, own_layers.images)
 
 
 def ready(make):

@@ -184,15 +184,26 @@ def _closing(closed: Mapping[str, NDArray[np.bool_]]) -> set[str]:
 
 
 def factor_shapes(
-    model: keras.Model, names: Iterable[str], options: Options
+    like: Graph, names: Iterable[str], options: Options
 ) -> dict[str, tuple[int, ...]]:
-    """`{name: shape of its factors}` of some gates and groups."""
+    """`{name: shape of its factors}` of some gates and groups.
+
+    Args:
+        like: a `Graph` of the model; it is read again.
+        names: those of the gates and groups.
+        options: those of the plan.
+    """
     names = list(names)
-    sources = gates_of(read(model, names, options))
+    sources = gates_of(read(like.model, names, options, like))
     return {n: sources[n].shape for n in names if n in sources}
 
 
-def read(model: keras.Model, names: Iterable[str], options: Options) -> Graph:
+def read(
+    model: keras.Model,
+    names: Iterable[str],
+    options: Options,
+    like: Graph | None = None,
+) -> Graph:
     """The graph of a model, with virtual gates if names speak of groups.
 
     Args:
@@ -200,8 +211,9 @@ def read(model: keras.Model, names: Iterable[str], options: Options) -> Graph:
         names: those of gates and groups.
         options: the `Options`. If its `groups` are None, all names are those
             of groups that are none of gates. A layer of stripes may have both.
+        like: as in `see_through.read`.
     """
-    graph = expand.read(model, whole=options.whole)
+    graph = expand.read(model, like=like, whole=options.whole)
     own, scored = gates_of(graph), options.groups
     if scored is None:
         scored = tuple(name for name in names if name not in own)

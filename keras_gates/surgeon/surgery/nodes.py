@@ -36,7 +36,7 @@ def sites_of(
             or is that of no call in it.
     """
     every = [s for g in [graph, *graph.nested()] for s in g.sites]
-    found = [s for s in every if s.own is layer or _is_called(s, layer)]
+    found = [s for s in every if s.own is layer or _is_called(graph, s, layer)]
     if not found:
         raise ValueError(
             f"Layer {_name(layer)} is not a layer of '{graph.model.name}' "
@@ -68,8 +68,21 @@ def sites_of(
     return [sites[index] for index in node_indices]
 
 
-def _is_called(site: Site, name: keras.Layer | str) -> bool:
-    return name in (site.name, *(call.path for call in site.calls))
+def path_of(graph: Graph, site: Site) -> str:
+    """The path of a call, or of a layer that is seen through."""
+    if site.calls:
+        return site.calls[0].path
+    for call in graph.calls:
+        sites = [scope.site for scope in call.scopes]
+        if site in sites:
+            names = [each.name for each in sites]
+            return "/".join(names[: sites.index(site) + 1])
+    return site.name
+
+
+def _is_called(graph: Graph, site: Site, name: keras.Layer | str) -> bool:
+    paths = [path_of(graph, site), *(call.path for call in site.calls)]
+    return name in (site.name, *paths)
 
 
 def _name(layer: keras.Layer | str) -> str:

@@ -16,6 +16,7 @@ from keras_gates.graphs.variables import copy_state
 from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.surgery.deletion import Wanted
 from keras_gates.surgeon.surgery.deletion import delete
+from keras_gates.surgeon.surgery.nodes import path_of
 from keras_gates.surgeon.surgery.nodes import sites_of
 
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class Surgeon:
             own = self._jobs.get(site)
             if own is not None and own.verb == "delete_channels":
                 name = _own_name(site.op) if own.alone else site.name
-                scope = site.calls[0].path.rpartition("/")[0]
+                scope = path_of(self._graph, site).rpartition("/")[0]
                 path = f"{scope}/{name}" if scope else name
                 wanted[path] = Wanted(own.argument, own.tied)
         return delete(model, wanted) if wanted else model

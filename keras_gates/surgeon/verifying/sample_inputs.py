@@ -123,7 +123,9 @@ def _first(x: Any, samples: int) -> list[Any]:
 def _random(model: keras.Model, samples: int, seed: int) -> list[Any]:
     """Random inputs in the structure that the model takes."""
     rng = np.random.default_rng(seed)
-    graph = see_through.read(model)
+    graph = gr.read(model)
+    if not all(keras.backend.is_float_dtype(x.dtype) for x in graph.inputs):
+        graph = see_through.read(model)  # for the sizes of tables
     fixed = [kt.shape[0] for kt in graph.functional.inputs if kt.shape[0]]
     size = max(fixed, default=samples)
     number = math.ceil(samples / size) if size else 1
