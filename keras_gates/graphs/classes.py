@@ -52,6 +52,16 @@ def sequential(
     return new
 
 
+def is_made_otherwise(old: keras.Model) -> bool:
+    """Whether a model is of a class that takes no inputs and outputs.
+
+    Its constructor makes the layers, from arguments of its own.
+    """
+    stock = create.is_of(type(old), keras.__name__)
+    own = isinstance(old, keras.Sequential) or stock or has_own_call(old)
+    return not own and not _is_kept(old, _OF_GRAPHS)
+
+
 def carry(graph: Graph, new: keras.Model, twins: Callable[[], Twins]) -> None:
     """Put on a new model what is on the old one; warn of what can't be.
 

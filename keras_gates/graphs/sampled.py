@@ -9,6 +9,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs.functional import structures
+
 if TYPE_CHECKING:
     from keras_gates.graphs.private import Node
 
@@ -29,12 +31,13 @@ def agree(layer: keras.Layer, node: Node, model: keras.Model) -> bool:
         node: the recorded call whose arguments it gets.
         model: takes the tensors among them, in order.
     """
-    return compared(layer, node, model, node.input_tensors) is not False
+    given = node.arguments.args, node.arguments.kwargs
+    return compared(layer, given, model, node.input_tensors) is not False
 
 
 def compared(
     layer: keras.Layer,
-    node: Node,
+    given: tuple[tuple[Any, ...], dict[str, Any]],
     model: keras.Model,
     inputs: list[keras.KerasTensor],
 ) -> bool | None:
@@ -42,16 +45,17 @@ def compared(
 
     Args:
         layer: as in `agree`.
-        node: as in `agree`.
+        given: the arguments of its call, with symbolic tensors.
         model: as in `agree`.
         inputs: what the tensors among the arguments are like.
     """
+    inside, _ = structures(model)
     for size in _SIZES:
         random = np.random.default_rng(0)
         arrays = [_drawn(kt, size, random) for kt in inputs]
         try:
-            expected = _called(layer, node, arrays)
-            got = model(arrays if len(arrays) > 1 else arrays[0])
+            expected = _called(layer, given, arrays)
+            got = model(keras.tree.pack_sequence_as(inside, arrays))
         except Exception:  # the layer may need another size
             continue
         pairs = zip(_flat(expected), _flat(got), strict=True)
@@ -71,15 +75,29 @@ def _drawn(
     return keras.ops.convert_to_tensor(values, kt.dtype)
 
 
-def _called(layer: keras.Layer, node: Node, arrays: list[Any]) -> Any:
-    rest = iter(arrays)
-
-    def fill(x: Any) -> Any:
-        return next(rest) if isinstance(x, keras.KerasTensor) else x
-
-    given = node.arguments
-    args, kwargs = keras.tree.map_structure(fill, (given.args, given.kwargs))
+def _called(
+    layer: keras.Layer,
+    given: tuple[tuple[Any, ...], dict[str, Any]],
+    arrays: list[Any],
+) -> Any:
+    args, kwargs = filled(given, arrays)
     return layer(*args, **kwargs)
+
+
+def filled(given: Any, values: list[Any]) -> Any:
+    """A structure with values in the places of its symbolic tensors.
+
+    Args:
+        given: the structure.
+        values: one for each symbolic tensor, in the order of `tree.flatten`.
+    """
+    # Not by `map_structure`, which may take dicts in another order.
+    rest = iter(values)
+    flat = [
+        next(rest) if isinstance(x, keras.KerasTensor) else x
+        for x in keras.tree.flatten(given)
+    ]
+    return keras.tree.pack_sequence_as(given, flat)
 
 
 def _flat(outputs: Any) -> list[NDArray[np.float64]]:
