@@ -21,6 +21,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs import classes
 from keras_gates.graphs import configs
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs import private
@@ -119,6 +120,8 @@ class KeptClasses:
                 new = self._made(layer, cs.changes(config, edits))
                 _name_parts(layer, new)
                 _build(new, smaller)
+        except NotKept:
+            raise
         except Exception as error:
             raise NotKept(f"it can't be made again: {error}") from error
         _flag_parts(layer, new)
@@ -133,7 +136,16 @@ class KeptClasses:
         """A layer from its config, with what that forgets."""
         if not gr.is_functional(layer):
             return self.copies.make(layer, changes)
-        (new,) = configs.from_configs(layer, changes)
+        base, new = configs.from_configs(layer, {}, changes)
+        lost = set(classes.set_otherwise(layer, base))
+        if lost:  # but for what no two models have alike, as ids
+            (again,) = configs.from_configs(layer, {})
+            lost -= set(classes.set_otherwise(base, again))
+        if lost:
+            raise NotKept(
+                f"its config does not tell its {', '.join(sorted(lost))}"
+            )
+        classes.carry_beside(layer, new)
         return new
 
     def _check(self, smaller: Smaller, edits: Edits) -> None:

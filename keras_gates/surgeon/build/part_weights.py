@@ -118,9 +118,9 @@ class PartWeights:
         held: set[int] = set()
         for site in _layers(graph, self.operations):
             held.update(map(id, gr.own_weights(site.op)))
-            if site.child is None or not _is_open(site, self.operations):
+            if not _is_open(site, self.operations):
                 found.update(self._held(site.op, paths, where))
-            elif site.opened is not None:
+            elif site.opened is not None and site.child is not None:
                 own = parts_of(site.opened.layer).variables
                 for path, wanted in self.of(site.opened, site.child).items():
                     if path not in own or own[path] not in where:
@@ -240,9 +240,10 @@ def _sites(graph: Graph, operations: Operations) -> Iterator[Site]:
 def _layers(graph: Graph, operations: Operations) -> Iterator[Site]:
     """The calls in a model, those in models inside included."""
     for site in graph.sites:
-        if site.child is None or site.opened is not None:
+        kept = site.opened is not None or site.op in operations
+        if site.child is None or kept:
             yield site
-        elif site.op not in operations:
+        else:
             yield from _layers(site.child, operations)
 
 

@@ -17,6 +17,7 @@ from keras_gates.graphs import private
 from keras_gates.graphs import time_axis
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.arguments import recorded
+from keras_gates.graphs.attribute_paths import parts_of
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.surgeon import faults
@@ -95,6 +96,8 @@ class Builder:
         # Each old model -> the new one; and what is called in its place.
         self.models: IdentityDict[keras.Model, keras.Model] = IdentityDict()
         self.wrappers: IdentityDict[keras.Layer, keras.Layer] = IdentityDict()
+        # Of those, the ones that a class of the user's has made.
+        self.made_again: IdentityDict[keras.Model, keras.Model] = IdentityDict()
         self.masking = masking
         self.written_out = written_out
         self.kept: IdentityDict[keras.Layer, Return] = IdentityDict(
@@ -146,9 +149,11 @@ class Builder:
         try:
             weights = self._weights(kept=True).of_model(graph)
             smaller = Smaller(old, (inputs,), {}, new, weights)
-            return search.made(smaller, search.edits(smaller))
+            kept: keras.Model = search.made(smaller, search.edits(smaller))
         except (NoPlace, NotKept):
             return new
+        self.made_again[old] = kept
+        return kept
 
     def _check_masks(self, graph: Graph, new: keras.Model) -> None:
         """Refuse a nested model in which a layer would find another mask."""
@@ -175,6 +180,12 @@ class Builder:
             made = new_copies().twins
             for pair in self._counterparts(graph):
                 made.note_layer(*pair)
+            again = self.made_again.get(graph.model)
+            if again is not None:  # with layers of its own
+                parts = parts_of(again).layers
+                for path, layer in parts_of(graph.model).layers.items():
+                    if path in parts:
+                        made.note_layer(layer, parts[path])
             return made
 
         classes.carry(graph, new, twins)
@@ -189,6 +200,8 @@ class Builder:
             for site in each.sites:
                 if site.op in self.pieces.operations:
                     yield site.op, self.pieces.operations[site.op]
+                if site.op in self.wrappers:
+                    yield site.op, self.wrappers[site.op]
 
     def _input(
         self, kt: keras.KerasTensor, tensor: Tensor
@@ -354,7 +367,8 @@ class Builder:
                 for old, new in self.wrappers.items()
                 if type(old) is type(new) and not gr.is_functional(old)
             ]
-            operations = IdentityDict([*operations.items(), *same])
+            again = self.made_again.items()
+            operations = IdentityDict([*operations.items(), *same, *again])
         return PartWeights(self.decision, steps, operations)
 
     def _site(self, site: Site, tensors: dict[int, keras.KerasTensor]) -> None:
