@@ -95,7 +95,9 @@ def _called(layer: keras.Layer, node: Node, arrays: list[Any]) -> Any:
 
 def _flat(outputs: Any) -> list[NDArray[np.float64]]:
     flat = keras.tree.flatten(outputs)
-    return [np.asarray(keras.ops.convert_to_numpy(x)) for x in flat]
+    return [
+        np.asarray(keras.ops.convert_to_numpy(x)) for x in flat if x is not None
+    ]
 
 
 def _alike(expected: NDArray[Any], got: NDArray[Any]) -> bool:
