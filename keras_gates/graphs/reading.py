@@ -24,8 +24,8 @@ from keras_gates.graphs.calls import Tensor
 from keras_gates.graphs.functional import functional_of
 from keras_gates.graphs.functional import has_own_call
 from keras_gates.graphs.functional import is_functional
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.opened import Opaque
-from keras_gates.graphs.opened import Opened
 
 if TYPE_CHECKING:
     from keras_gates.graphs.calls import Shape
@@ -38,10 +38,16 @@ if TYPE_CHECKING:
 Finds: TypeAlias = (
     "dict[int, set[tuple[tuple[str, tuple[int | None, ...]], ...]]]"
 )
+Originals: TypeAlias = "IdentityDict[keras.Layer, keras.Layer]"
 _NOT_PLAIN = (
     "which is called on other arguments than its own inputs, so that the "
     "surgeon can't read it. Call it on tensors like its inputs, with no "
     "other arguments, or call its layers directly."
+)
+
+_FOUND = (
+    "a layer in it would find a mask of time steps on its input, of which the "
+    "model has no record"
 )
 
 
@@ -72,19 +78,21 @@ def read(model: keras.Model, see_through: SeeThrough | None = None) -> Graph:
         raise ValueError(
             f"Model '{model.name}' (of type {type(model).__name__}) is "
             "subclassed: its `call` is Python code, which has no recorded "
-            "graph. Rebuild it with the functional API, or prune the "
-            "functional models inside it one by one."
+            "graph. Pass `keras_gates.functional(model, x)` instead: a "
+            "functional model that computes the same. x is a batch of what "
+            "the model takes, or `keras.Input`s for it."
         )
     unread: dict[int, str] = {}
     while True:  # each round but the last finds one more
         before = len(unread)
         graph = _sites(model, {}, unread, see_through)
         graph.unread = unread
+        graph.see_through = see_through
         graph.inputs = [_tensor(kt) for kt in graph.functional.inputs]
         reading = _Reading(unread, graph.masking)
         place = _Place()
         graph.outputs = reading.expand(graph, graph.inputs, graph.calls, place)
-        if len(unread) == before:
+        if len(unread) == before and not _torn(graph):
             return graph
 
 
@@ -93,7 +101,7 @@ def _sites(
     memo: dict[int, Graph],
     unread: dict[int, str],
     see_through: SeeThrough | None = None,
-    owned: bool = False,
+    originals: Originals | None = None,
 ) -> Graph:
     """The structural graph; a model met twice is read once.
 
@@ -106,7 +114,8 @@ def _sites(
         memo: by the id of a model, its graph.
         unread: as in `Graph`.
         see_through: as in `read`.
-        owned: whether the model is a copy already.
+        originals: the layers of the user's that those in the model are
+            copies of; None if it is the user's.
     """
     if id(model) in memo:
         return memo[id(model)]
@@ -116,28 +125,38 @@ def _sites(
         op = node.operation
         inner, child = time_axis.layer_of(op), None
         folds: tuple[Site, ...] = ()
-        inside = is_functional(inner) and not has_own_call(inner)
-        if inside and not _plain_call(node, inner):
+        readable = is_functional(inner) and not has_own_call(inner)
+        if readable and not _plain_call(node, inner):
             unread.setdefault(id(inner), _NOT_PLAIN)
-        if inside and id(inner) not in unread:
-            child = _sites(inner, memo, unread, see_through, owned)
+        if readable and id(inner) not in unread:
+            child = _sites(inner, memo, unread, see_through, originals)
         if child is not None and inner is not op:
             kinds = time_axis.FoldTime, time_axis.UnfoldTime
             folds = tuple(Site(k(op.name), node, op.name) for k in kinds)
-        site = Site(op, node, op.name, child, folds=folds)
+        original = None if originals is None else originals.get(op)
+        site = Site(op, node, op.name, child, folds=folds, original=original)
         if see_through is not None and not is_functional(inner):
-            found = see_through(node, owned)
-            if isinstance(found, Opened) and id(op) not in unread:
-                site.opened = found
-                site.child = _sites(
-                    found.model, memo, unread, see_through, owned=True
-                )
+            found = see_through(node, originals is not None)
+            if isinstance(found, Opaque):
+                site.opaque = found.reason
+            elif found is not None and id(op) in unread:
+                site.opaque = _FOUND
             elif found is not None:
-                opaque = found.reason if isinstance(found, Opaque) else ""
-                site.opaque = unread.setdefault(id(op), opaque)
+                site.opened = found
+                inside = found.originals() if originals is None else originals
+                site.child = _sites(
+                    found.model, memo, unread, see_through, inside
+                )
         sites.append(site)
     memo[id(model)] = Graph(model, functional, sites)
     return memo[id(model)]
+
+
+def _torn(graph: Graph) -> bool:
+    """Whether a layer is seen through at some of its calls only."""
+    sites = [site for each in [graph, *graph.nested()] for site in each.sites]
+    opaque = {id(site.op) for site in sites if site.opaque}
+    return any(id(site.op) in opaque for site in sites if site.opened)
 
 
 def _plain_call(node: Node, model: keras.Model) -> bool:

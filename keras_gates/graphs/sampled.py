@@ -9,7 +9,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs import private
 from keras_gates.graphs.functional import structures
+from keras_gates.graphs.stand_ins import SideEffect
 
 if TYPE_CHECKING:
     from keras_gates.graphs.private import Node
@@ -21,18 +23,21 @@ _ALIKE = {"float16": 0.05, "bfloat16": 0.2}
 
 
 def agree(layer: keras.Layer, node: Node, model: keras.Model) -> bool:
-    """Whether both give the same for random inputs.
-
-    Also where neither takes inputs of any of the sizes that are tried: there
-    is nothing to compare then.
+    """Whether both give the same in inference, for random inputs.
 
     Args:
         layer: a layer, which is called.
         node: the recorded call whose arguments it gets.
         model: takes the tensors among them, in order.
+
+    Raises:
+        SideEffect: the layer takes inputs of none of the sizes that are tried.
     """
     given = node.arguments.args, node.arguments.kwargs
-    return compared(layer, given, model, node.input_tensors) is not False
+    found = compared(layer, given, model, node.input_tensors)
+    if found is None:
+        raise SideEffect("its `call` can't be tried on random inputs")
+    return found
 
 
 def compared(
@@ -54,12 +59,15 @@ def compared(
         random = np.random.default_rng(0)
         arrays = [_drawn(kt, size, random) for kt in inputs]
         try:
-            expected = _called(layer, given, arrays)
-            got = model(keras.tree.pack_sequence_as(inside, arrays))
+            expected = _flat(_called(layer, given, arrays))
         except Exception:  # the layer may need another size
             continue
-        pairs = zip(_flat(expected), _flat(got), strict=True)
-        return all(_alike(a, b) for a, b in pairs)
+        try:
+            packed = keras.tree.pack_sequence_as(inside, arrays)
+            got = _flat(model(packed, training=False))
+        except Exception:  # it holds for other sizes only
+            return False
+        return len(expected) == len(got) and all(map(_alike, expected, got))
     return None
 
 
@@ -81,6 +89,8 @@ def _called(
     arrays: list[Any],
 ) -> Any:
     args, kwargs = filled(given, arrays)
+    if private.takes_training(layer):
+        kwargs = {**kwargs, "training": False}
     return layer(*args, **kwargs)
 
 
@@ -102,11 +112,13 @@ def filled(given: Any, values: list[Any]) -> Any:
 
 def _flat(outputs: Any) -> list[NDArray[np.float64]]:
     flat = keras.tree.flatten(outputs)
-    return [np.asarray(keras.ops.convert_to_numpy(x)) for x in flat]
+    return [
+        np.asarray(keras.ops.convert_to_numpy(x)) for x in flat if x is not None
+    ]
 
 
 def _alike(expected: NDArray[Any], got: NDArray[Any]) -> bool:
-    if expected.shape != got.shape:
+    if (expected.shape, expected.dtype) != (got.shape, got.dtype):
         return False
     near = _ALIKE.get(expected.dtype.name, 1e-4)
     expected, got = expected.astype("float64"), got.astype("float64")

@@ -73,7 +73,7 @@ SAYS = [
         sm.barred,
         {},
         [
-            r"4 of them stay: no rule for Unknown; .*surgeon.register can",
+            r"4 of them stay: no rule for Unknown, .*surgeon.register can",
             r"strange +barrier .*\n +kept whole: no rule for Unknown",
             r"MACs unknown, and not in the total: 'strange'",
         ],
