@@ -25,6 +25,8 @@ from keras_gates.graphs import private
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.opened import Place
+from keras_gates.graphs.several_sizes import Revision
+from keras_gates.graphs.several_sizes import alike
 from keras_gates.graphs.stand_ins import SideEffect
 from keras_gates.graphs.variables import values_of
 
@@ -107,6 +109,8 @@ def written_out(
     outputs: list[keras.KerasTensor],
     weights: list[StandIn],
     stripped: bool = False,
+    new_inputs: list[keras.KerasTensor] | None = None,
+    revision: Revision | None = None,
 ) -> tuple[keras.Model, tuple[tuple[keras.Variable, Place], ...]]:
     """A functional model of recorded operations.
 
@@ -116,6 +120,9 @@ def written_out(
         outputs: what it gave, flat.
         weights: what stood for its variables.
         stripped: whether the calls are not to say whether they train.
+        new_inputs: the inputs of the model, where the calls are to be made
+            again on other sizes.
+        revision: what is otherwise for these sizes.
 
     Returns:
         `(model, places)`: where the values of variables are in it.
@@ -123,9 +130,10 @@ def written_out(
     Raises:
         SideEffect: a weight is used in a way that no stock layer has.
     """
-    replay = _Replay(twin, inputs, stripped)
-    ends = replay.run(outputs, weights)
+    replay = _Replay(twin, inputs, stripped, revision or Revision())
+    ends = replay.run(outputs, weights, new_inputs or inputs)
     replay.name_operations(ends)
+    inputs = replay.inputs
     model = keras.Model(_unpacked(inputs), _unpacked(ends), name=twin.name)
     return model, tuple(replay.placed)
 
@@ -146,10 +154,12 @@ class _Replay:
         twin: keras.Layer,
         inputs: list[keras.KerasTensor],
         stripped: bool,
+        revision: Revision,
     ) -> None:
         self.twin = twin
         self.inputs = inputs
         self.stripped = stripped
+        self.revision = revision
         self.placed: Placed = []
         self._values: dict[int, Any] = {}
         self._layers: dict[tuple[Any, ...], keras.Layer] = {}
@@ -158,13 +168,21 @@ class _Replay:
         self._one: keras.KerasTensor | None = None
 
     def run(
-        self, outputs: list[keras.KerasTensor], weights: list[StandIn]
+        self,
+        outputs: list[keras.KerasTensor],
+        weights: list[StandIn],
+        new_inputs: list[keras.KerasTensor],
     ) -> list[keras.KerasTensor]:
         """What `outputs` are in the model."""
         for each in weights:
             self._values[id(each)] = _read(each)
         self.readers = private.readers_of(outputs)
-        for node in private.recorded_before(outputs, [*self.inputs, *weights]):
+        nodes = private.recorded_before(outputs, [*self.inputs, *weights])
+        if new_inputs is not self.inputs:
+            pairs = zip(map(id, self.inputs), new_inputs, strict=True)
+            self._values.update({**self.revision.values, **dict(pairs)})
+            self.inputs = new_inputs
+        for node in nodes:
             self._node(node)
         inputs = {id(x) for x in self.inputs}
         ends = [self._values.get(id(x), x) for x in outputs]
@@ -202,13 +220,14 @@ class _Replay:
             args, kwargs = mapped(self._as_tensor, args, kwargs)
             weights = []
         if weights and not tensors:
-            found = _computed(node, args, kwargs)
+            spread = self.revision.spread
+            found = _computed(node, args, kwargs, spread)
             self._values.update(zip(map(id, node.outputs), found, strict=True))
             return
         if not weights:
             kept = [x for x in node.input_tensors if id(x) in self._values]
             if kept or told:
-                self._note(node, node.operation(*args, **kwargs))
+                self._note(node, self._again(node, args, kwargs))
             return
         made = None
         handler = _HANDLERS.get(type(node.operation))
@@ -219,6 +238,16 @@ class _Replay:
         if made is not None:
             self._note(node, made)
 
+    def _again(
+        self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The call, as it is for the sizes at hand."""
+        op = self.revision.operations.get(id(node))
+        if op is None:
+            return node.operation(*args, **kwargs)
+        flat = keras.tree.flatten((args, kwargs))
+        return op(*(x for x in flat if isinstance(x, keras.KerasTensor)))
+
     def _value(self, x: Any) -> Any:
         if isinstance(x, keras.Variable):
             raise SideEffect(
@@ -227,7 +256,7 @@ class _Replay:
         return self._values.get(id(x), x)
 
     def _note(self, node: Node, made: Any) -> None:
-        flat = keras.tree.flatten(made)
+        flat = [x for x in keras.tree.flatten(made) if x is not None]
         for old, new in zip(node.outputs, flat, strict=True):
             if old is not new:
                 self._values[id(old)] = new
@@ -260,7 +289,7 @@ class _Replay:
             return self.tensor(x, rank)
 
         args, kwargs = mapped(tensor, args, kwargs)
-        return node.operation(*args, **kwargs)
+        return self._again(node, args, kwargs)
 
     # Layers that hold weights -----------------------------------------------
 
@@ -418,9 +447,18 @@ def _read(stand_in: StandIn) -> Weight:
 
 
 def _computed(
-    node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
+    node: Node,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    spread: set[int],
 ) -> list[Weight]:
     """The outputs of an operation on weights alone.
+
+    Args:
+        node: the recorded call.
+        args: its positional arguments.
+        kwargs: those by name.
+        spread: as in `Revision`.
 
     Raises:
         SideEffect: it takes several variables.
@@ -451,6 +489,8 @@ def _computed(
             node.outputs, run("value"), run("probe"), strict=True
         )
     ]
+    if any(id(kt) in spread for kt in node.outputs):
+        return [_one_row(node, weight) for weight in made]
     for kt, weight in zip(node.outputs, made, strict=True):
         wanted = tuple(1 if size is None else size for size in kt.shape)
         if weight.value.shape != wanted:
@@ -463,6 +503,14 @@ def _by_samples(node: Node, weight: Weight) -> SideEffect:
         "its `call` makes what has an axis of samples of the variable "
         f"'{weight.variable.name}' by {type(node.operation).__name__}"
     )
+
+
+def _one_row(node: Node, weight: Weight) -> Weight:
+    """What holds the same for each of the samples, by one row."""
+    if not (alike(weight.value) and alike(weight.probe)):
+        raise _by_samples(node, weight)
+    value, probe = weight.value[:1], weight.probe[:1]
+    return dataclasses.replace(weight, value=value, probe=probe, batched=True)
 
 
 def _spread(node: Node, weight: Weight) -> Weight:

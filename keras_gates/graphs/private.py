@@ -23,6 +23,7 @@ from keras.src.backend.common import global_state
 from keras.src.backend.common.masking import get_keras_mask
 from keras.src.backend.common.masking import set_keras_mask
 from keras.src.backend.common.variables import AutocastScope
+from keras.src.layers import layer as _layer_module
 from keras.src.layers.layer import CallContext
 from keras.src.models.functional import Functional
 from keras.src.ops.node import Node as _Node
@@ -562,6 +563,46 @@ def operation_names() -> frozenset[str]:
     Assumes: an operation without arguments holds no more than that.
     """
     return frozenset(vars(keras.Operation()))
+
+
+@contextlib.contextmanager
+def any_call_recorded() -> Iterator[list[keras.Layer]]:
+    """Within, layers are called on symbolic tensors that refuse it otherwise.
+
+    What returns None among its outputs is recorded without, and what says
+    nothing, or an error, of the outputs of a call is run to know them.
+
+    Assumes: a symbolic call of a layer asks its `symbolic_call`, which asks
+    `compute_output_spec` of the instance, and makes a `Node` as the module of
+    `Layer` knows it; `Operation.compute_output_spec` runs the `call`.
+
+    Yields:
+        The layers that Keras itself would have refused to call.
+    """
+    refused: list[keras.Layer] = []
+    ask = keras.Layer.symbolic_call
+
+    def symbolic_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return ask(layer, *args, **kwargs)
+        except Exception:
+            found = keras.Operation.compute_output_spec(layer, *args, **kwargs)
+            refused.append(layer)
+            return found
+
+    def node(operation: Any, outputs: Any = None, **kwargs: Any) -> Any:
+        flat = keras.tree.flatten(outputs)
+        tensors = [x for x in flat if x is not None]
+        if len(tensors) < len(flat):
+            refused.append(operation)
+        return _Node(operation=operation, outputs=tensors, **kwargs)
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(setattr, keras.Layer, "symbolic_call", ask)
+        stack.callback(setattr, _layer_module, "Node", _layer_module.Node)
+        keras.Layer.symbolic_call = symbolic_call
+        _layer_module.Node = node
+        yield refused
 
 
 @contextlib.contextmanager

@@ -176,7 +176,13 @@ class Plan:
                 )
             optimizer.check(self.model, solution.graph)
         decision, folds = solution.decision, solution.folds
-        pruned = rebuild(solution.graph, decision, folds, solution.returns)
+        pruned = rebuild(
+            solution.graph,
+            decision,
+            folds,
+            solution.returns,
+            written_out=self.options.written_out is True,
+        )
         if keep_optimizer:
             optimizer.carry(self.model, pruned, decision, folds)
         return pruned

@@ -21,7 +21,9 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs import classes
 from keras_gates.graphs import configs
+from keras_gates.graphs import graph as gr
 from keras_gates.graphs import private
 from keras_gates.graphs import sampled
 from keras_gates.graphs.attribute_paths import Path
@@ -32,8 +34,6 @@ from keras_gates.surgeon.build import config_sizes as cs
 
 if TYPE_CHECKING:
     from keras_gates.graphs.copies import Copies
-    from keras_gates.graphs.graph import Opened
-    from keras_gates.graphs.private import Node
     from keras_gates.surgeon.build.config_sizes import Config
     from keras_gates.surgeon.build.part_weights import Wanted
 
@@ -53,14 +53,17 @@ class Smaller:
     """What a layer of the user's class is to be.
 
     Attributes:
-        opened: what the layer is made of.
-        node: its recorded call.
-        model: the model of its parts at their final sizes.
+        layer: the layer, or model, as it is.
+        args: the positional arguments of its call, with symbolic tensors.
+        kwargs: those by keyword.
+        model: a model of its parts at their final sizes, of the tensors among
+            the arguments.
         weights: by path, what its weights are to be.
     """
 
-    opened: Opened
-    node: Node
+    layer: keras.Layer
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
     model: keras.Model
     weights: Mapping[Path, Wanted]
 
@@ -87,7 +90,7 @@ class KeptClasses:
         Raises:
             NotKept: there are none.
         """
-        layer = smaller.opened.layer
+        layer = smaller.layer
         config = cs.own_config(layer)
         if config is None:
             raise NotKept(f"{type(layer).__name__} has no config")
@@ -110,20 +113,39 @@ class KeptClasses:
         Raises:
             NotKept: it can't be made, or has other weights.
         """
-        layer = smaller.opened.layer
+        layer = smaller.layer
         config = cs.own_config(layer) or {}
         try:
             with _known_classes(layer):
-                new = self.copies.make(layer, cs.changes(config, edits))
+                new = self._made(layer, cs.changes(config, edits))
                 _name_parts(layer, new)
                 _build(new, smaller)
+        except NotKept:
+            raise
         except Exception as error:
             raise NotKept(f"it can't be made again: {error}") from error
         _flag_parts(layer, new)
         _assign(new, smaller.weights)
         with contextlib.suppress(ValueError):  # it has no such states
             copy_seeds(layer, new)
-        self.copies.finish(layer, new)
+        if not isinstance(layer, keras.Model):
+            self.copies.finish(layer, new)
+        return new
+
+    def _made(self, layer: keras.Layer, changes: Config) -> Any:
+        """A layer from its config, with what that forgets."""
+        if not gr.is_functional(layer):
+            return self.copies.make(layer, changes)
+        base, new = configs.from_configs(layer, {}, changes)
+        lost = set(classes.set_otherwise(layer, base))
+        if lost:  # but for what no two models have alike, as ids
+            (again,) = configs.from_configs(layer, {})
+            lost -= set(classes.set_otherwise(base, again))
+        if lost:
+            raise NotKept(
+                f"its config does not tell its {', '.join(sorted(lost))}"
+            )
+        classes.carry_beside(layer, new)
         return new
 
     def _check(self, smaller: Smaller, edits: Edits) -> None:
@@ -183,12 +205,12 @@ class _Search:
 
     def __init__(self, smaller: Smaller, config: Config) -> None:
         self.smaller = smaller
-        self.layer = smaller.opened.layer
+        self.layer = smaller.layer
         self.config = config
         self.numbers = cs.numbers(config)
         self.switches = cs.switches(self.layer, config)
         self.wanted = smaller.shapes
-        self.before: Shapes = _shapes(smaller.opened.twin)
+        self.before: Shapes = _shapes(smaller.layer)
         pairs = [
             (old, new)
             for path, shape in self.wanted.items()
@@ -331,15 +353,11 @@ def _known_classes(
 
 def _build(new: keras.Operation, smaller: Smaller) -> None:
     """Call a layer on symbolic inputs like those that it is to be called on."""
-    inputs = (
+    inputs = [
         keras.Input(batch_shape=kt.shape, dtype=kt.dtype)
         for kt in smaller.model.inputs
-    )
-    given = smaller.node.arguments
-    args, kwargs = keras.tree.map_structure(
-        lambda x: next(inputs) if isinstance(x, keras.KerasTensor) else x,
-        (given.args, given.kwargs),
-    )
+    ]
+    args, kwargs = sampled.filled((smaller.args, smaller.kwargs), inputs)
     new(*args, **kwargs)
 
 
@@ -379,8 +397,9 @@ def _assign(new: keras.Layer, weights: Mapping[Path, Wanted]) -> None:
 
 def _same(new: keras.Layer, smaller: Smaller) -> bool:
     """Whether both have been run, and have put out the same."""
-    model, node = smaller.model, smaller.node
-    return sampled.compared(new, node, model, model.inputs) is True
+    given = smaller.args, smaller.kwargs
+    inputs = smaller.model.inputs
+    return sampled.compared(new, given, smaller.model, inputs) is True
 
 
 @contextlib.contextmanager

@@ -85,6 +85,7 @@ class PartWeights:
             NoPlace: no layer of the class holds these weights.
         """
         twin = parts_of(opened.twin)
+        where = twin.variable_paths()
         paths = twin.layer_paths()
         found: dict[Path, Wanted] = {}
         held: set[int] = set()
@@ -93,14 +94,9 @@ class PartWeights:
         bare = [pair for each in (opened, *inner) if each for pair in each.bare]
         places = {id(place.layer) for _, place in bare}
         for op in (s.op for s in sites if not _is_open(s, self.operations)):
-            if op in paths and isinstance(op, keras.Layer):
-                found.update(self._held(op, paths[op]))
-                held.update(id(v) for v in parts_of(op).variables.values())
-            elif gr.own_weights(op) and id(op) not in places:
-                raise NoPlace(
-                    f"'{op.name}' in it is held by none of its attributes"
-                )
-        where = twin.variable_paths()
+            if id(op) not in places:
+                found.update(self._held(op, paths, where))
+                held.update(map(id, gr.own_weights(op)))
         for variable, place in bare:
             self._note_bare(found, where, variable, place)
             held.add(id(variable))
@@ -109,22 +105,69 @@ class PartWeights:
                 found[path] = Wanted(tuple(variable.shape), variable, True)
         return found
 
-    def _held(self, old: keras.Layer, path: Path) -> dict[Path, Wanted]:
-        """The weights of a layer inside, in its new form."""
+    def of_model(self, graph: Graph) -> dict[Path, Wanted]:
+        """The same, for a functional model of a class of the user's.
+
+        Args:
+            graph: its graph, whose smaller model is made.
+        """
+        parts = parts_of(graph.model)
+        where = parts.variable_paths()
+        paths = parts.layer_paths()
+        found: dict[Path, Wanted] = {}
+        held: set[int] = set()
+        for site in _layers(graph, self.operations):
+            held.update(map(id, gr.own_weights(site.op)))
+            if not _is_open(site, self.operations):
+                found.update(self._held(site.op, paths, where))
+            elif site.opened is not None and site.child is not None:
+                own = parts_of(site.opened.layer).variables
+                for path, wanted in self.of(site.opened, site.child).items():
+                    if path not in own or own[path] not in where:
+                        raise NoPlace(f"'{site.name}' in it gets a new weight")
+                    found[where[own[path]]] = wanted
+        for path, variable in parts.variables.items():
+            if id(variable) not in held:  # nothing reads it
+                found[path] = Wanted(tuple(variable.shape), variable, True)
+        return found
+
+    def _held(
+        self,
+        old: keras.Operation,
+        paths: IdentityDict[keras.Layer, Path],
+        where: IdentityDict[keras.Variable, Path],
+    ) -> dict[Path, Wanted]:
+        """The weights of a layer inside, in its new form.
+
+        Args:
+            old: the layer.
+            paths: those of all layers inside.
+            where: the paths of all variables.
+        """
+        if not isinstance(old, keras.Layer) or not old.weights:
+            return {}
+        if old not in paths:
+            raise NoPlace(
+                f"'{old.name}' in it is held by none of its attributes"
+            )
         new = self.operations.get(old)
         if new is None:
             step = self.steps.get(old)
-            if not old.weights or (step is not None and step.is_gate):
+            if step is not None and step.is_gate:
                 return {}
             raise NoPlace(f"'{old.name}' in it goes as a whole")
         if type(new) is not type(old):
             raise NoPlace(
                 f"'{old.name}' in it becomes a layer of another class"
             )
-        return {
-            (*path, *rest): Wanted(tuple(variable.shape), variable)
-            for rest, variable in parts_of(new).variables.items()
-        }
+        before = parts_of(old).variables
+        found: dict[Path, Wanted] = {}
+        for rest, variable in parts_of(new).variables.items():
+            path = (*paths[old], *rest)
+            if rest in before:
+                path = where.get(before[rest], path)
+            found[path] = Wanted(tuple(variable.shape), variable)
+        return found
 
     def _note_bare(
         self,
@@ -192,6 +235,16 @@ def _sites(graph: Graph, operations: Operations) -> Iterator[Site]:
             yield site
         if site.child is not None and site.op not in operations:
             yield from _sites(site.child, operations)
+
+
+def _layers(graph: Graph, operations: Operations) -> Iterator[Site]:
+    """The calls in a model, those in models inside included."""
+    for site in graph.sites:
+        kept = site.opened is not None or site.op in operations
+        if site.child is None or kept:
+            yield site
+        else:
+            yield from _layers(site.child, operations)
 
 
 def _is_open(site: Site, operations: Operations) -> bool:

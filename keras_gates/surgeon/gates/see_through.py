@@ -34,7 +34,7 @@ _DIFFERENT = (
 def read(
     model: keras.Model,
     like: Graph | None = None,
-    whole: Mapping[str, str] | None = None,
+    refused: Mapping[keras.Layer, str] | None = None,
 ) -> Graph:
     """The `Graph` of a model, layers without a rule seen through.
 
@@ -42,36 +42,26 @@ def read(
         model: a built model.
         like: a graph of it, or of a model made of it in the same public call,
             which has asked what layers are made of.
-        whole: path of a layer that is not to be seen through -> why.
+        refused: layer -> why it is not to be seen through.
 
     Raises:
         TypeError, ValueError: as `graph.read`.
     """
     known = None if like is None else like.see_through
-    seeing = known if isinstance(known, Seeing) else Seeing()
-    graph = gr.read(model, seeing)
-    if not whole:
-        return graph
-    opened = _opened(graph)
-    refused: IdentityDict[keras.Layer, str] = IdentityDict(
-        (opened[p], why) for p, why in whole.items() if p in opened
-    )
-    seeing.refuse(refused)
-    graph = gr.read(model, seeing)
-    graph.whole = refused
-    return graph
+    seeing = known or Seeing()
+    return gr.read(model, _refusing(seeing, refused) if refused else seeing)
 
 
-def _opened(graph: Graph, path: tuple[str, ...] = ()) -> dict[str, keras.Layer]:
-    """The layers that are seen through, by their paths in the model."""
-    found: dict[str, keras.Layer] = {}
-    for site in graph.sites:
-        if site.child is not None:
-            here = (*path, site.name)
-            if site.opened is not None:
-                found["/".join(here)] = site.opened.layer
-            found.update(_opened(site.child, here))
-    return found
+def _refusing(
+    seeing: gr.SeeThrough, refused: Mapping[keras.Layer, str]
+) -> gr.SeeThrough:
+    """The same, but for some layers."""
+
+    def see(node: Node, owned: bool) -> gr.Opened | gr.Opaque | None:
+        why = refused.get(node.operation)
+        return seeing(node, owned) if why is None else gr.Opaque(why)
+
+    return see
 
 
 def read_to_write(model: keras.Model) -> Graph:
@@ -94,11 +84,6 @@ class Seeing:
         self._found: IdentityDict[keras.Layer, gr.Opened | gr.Opaque]
         self._found = IdentityDict()
         self._ways: IdentityDict[keras.Layer, str] = IdentityDict()
-
-    def refuse(self, reasons: Mapping[keras.Layer, str]) -> None:
-        """Don't see through some layers any more; `{layer: why}`."""
-        for layer, reason in reasons.items():
-            self._found[layer] = gr.Opaque(reason)
 
     def __call__(self, node: Node, owned: bool) -> gr.Opened | gr.Opaque | None:
         """What the layer of a recorded call is made of; None for most."""
