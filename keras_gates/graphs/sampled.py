@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.graphs import private
+from keras_gates.graphs.functional import structures
 from keras_gates.graphs.stand_ins import SideEffect
 
 if TYPE_CHECKING:
@@ -32,7 +33,8 @@ def agree(layer: keras.Layer, node: Node, model: keras.Model) -> bool:
     Raises:
         SideEffect: the layer takes inputs of none of the sizes that are tried.
     """
-    found = compared(layer, node, model, node.input_tensors)
+    given = node.arguments.args, node.arguments.kwargs
+    found = compared(layer, given, model, node.input_tensors)
     if found is None:
         raise SideEffect("its `call` can't be tried on random inputs")
     return found
@@ -40,7 +42,7 @@ def agree(layer: keras.Layer, node: Node, model: keras.Model) -> bool:
 
 def compared(
     layer: keras.Layer,
-    node: Node,
+    given: tuple[tuple[Any, ...], dict[str, Any]],
     model: keras.Model,
     inputs: list[keras.KerasTensor],
 ) -> bool | None:
@@ -48,20 +50,21 @@ def compared(
 
     Args:
         layer: as in `agree`.
-        node: as in `agree`.
+        given: the arguments of its call, with symbolic tensors.
         model: as in `agree`.
         inputs: what the tensors among the arguments are like.
     """
+    inside, _ = structures(model)
     for size in _SIZES:
         random = np.random.default_rng(0)
         arrays = [_drawn(kt, size, random) for kt in inputs]
         try:
-            expected = _flat(_called(layer, node, arrays))
+            expected = _flat(_called(layer, given, arrays))
         except Exception:  # the layer may need another size
             continue
         try:
-            given = arrays if len(arrays) > 1 else arrays[0]
-            got = _flat(model(given, training=False))
+            packed = keras.tree.pack_sequence_as(inside, arrays)
+            got = _flat(model(packed, training=False))
         except Exception:  # it holds for other sizes only
             return False
         return len(expected) == len(got) and all(map(_alike, expected, got))
@@ -80,17 +83,31 @@ def _drawn(
     return keras.ops.convert_to_tensor(values, kt.dtype)
 
 
-def _called(layer: keras.Layer, node: Node, arrays: list[Any]) -> Any:
-    rest = iter(arrays)
-
-    def fill(x: Any) -> Any:
-        return next(rest) if isinstance(x, keras.KerasTensor) else x
-
-    given = node.arguments
-    args, kwargs = keras.tree.map_structure(fill, (given.args, given.kwargs))
+def _called(
+    layer: keras.Layer,
+    given: tuple[tuple[Any, ...], dict[str, Any]],
+    arrays: list[Any],
+) -> Any:
+    args, kwargs = filled(given, arrays)
     if private.takes_training(layer):
         kwargs = {**kwargs, "training": False}
     return layer(*args, **kwargs)
+
+
+def filled(given: Any, values: list[Any]) -> Any:
+    """A structure with values in the places of its symbolic tensors.
+
+    Args:
+        given: the structure.
+        values: one for each symbolic tensor, in the order of `tree.flatten`.
+    """
+    # Not by `map_structure`, which may take dicts in another order.
+    rest = iter(values)
+    flat = [
+        next(rest) if isinstance(x, keras.KerasTensor) else x
+        for x in keras.tree.flatten(given)
+    ]
+    return keras.tree.pack_sequence_as(given, flat)
 
 
 def _flat(outputs: Any) -> list[NDArray[np.float64]]:

@@ -306,7 +306,8 @@ class _Trace:
         model, bare = self._written_out(run, stripped)
         self._check_outputs(model.outputs, self._revision(run).fixed)
         like = self.node.input_tensors if self.sizes is None else model.inputs
-        found = sampled.compared(self.twin, self.node, model, like)
+        given = self.node.arguments.args, self.node.arguments.kwargs
+        found = sampled.compared(self.twin, given, model, like)
         if found is None:
             raise SideEffect("its `call` can't be tried on random inputs")
         if not found:

@@ -31,19 +31,37 @@ _DIFFERENT = (
 )
 
 
-def read(model: keras.Model, like: Graph | None = None) -> Graph:
+def read(
+    model: keras.Model,
+    like: Graph | None = None,
+    refused: Mapping[keras.Layer, str] | None = None,
+) -> Graph:
     """The `Graph` of a model, layers without a rule seen through.
 
     Args:
         model: a built model.
         like: a graph of it, or of a model made of it in the same public call,
             which has asked what layers are made of.
+        refused: layer -> why it is not to be seen through.
 
     Raises:
         TypeError, ValueError: as `graph.read`.
     """
     known = None if like is None else like.see_through
-    return gr.read(model, known or Seeing())
+    seeing = known or Seeing()
+    return gr.read(model, _refusing(seeing, refused) if refused else seeing)
+
+
+def _refusing(
+    seeing: gr.SeeThrough, refused: Mapping[keras.Layer, str]
+) -> gr.SeeThrough:
+    """The same, but for some layers."""
+
+    def see(node: Node, owned: bool) -> gr.Opened | gr.Opaque | None:
+        why = refused.get(node.operation)
+        return seeing(node, owned) if why is None else gr.Opaque(why)
+
+    return see
 
 
 def read_to_write(model: keras.Model) -> Graph:
@@ -58,21 +76,14 @@ class Seeing:
     """Sees through layers that have no rule; each is traced once.
 
     Args:
-        refused: layer -> why it is not to be seen through.
         writing: whether only what can be written out is seen through.
     """
 
-    def __init__(
-        self,
-        refused: Mapping[keras.Layer, str] | None = None,
-        writing: bool = False,
-    ) -> None:
+    def __init__(self, writing: bool = False) -> None:
         self._writing = writing
         self._found: IdentityDict[keras.Layer, gr.Opened | gr.Opaque]
         self._found = IdentityDict()
         self._ways: IdentityDict[keras.Layer, str] = IdentityDict()
-        for layer, reason in (refused or {}).items():
-            self._found[layer] = gr.Opaque(reason)
 
     def __call__(self, node: Node, owned: bool) -> gr.Opened | gr.Opaque | None:
         """What the layer of a recorded call is made of; None for most."""
