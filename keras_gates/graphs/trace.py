@@ -333,7 +333,10 @@ class _Trace:
             return batched
 
         given = self.node.arguments
-        args, kwargs = keras.tree.map_structure(new, (given.args, given.kwargs))
+        structure = given.args, given.kwargs
+        # Not by `map_structure`, which may take dicts in another order.
+        flat = [new(x) for x in keras.tree.flatten(structure)]
+        args, kwargs = keras.tree.pack_sequence_as(structure, flat)
         for old, fresh in zip(
             self.node.input_tensors, self.inputs, strict=True
         ):
