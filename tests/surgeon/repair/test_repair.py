@@ -437,3 +437,25 @@ def test_a_progress_bar_is_shown_where_it_is_asked_for(capsys):
     assert capsys.readouterr().out == ""
     kg.surgeon.repair(plan, data(model), verbose=1)
     assert "2/2" in capsys.readouterr().out
+
+
+# A budget can be met only coarsely with so few channels, and says so.
+@pytest.mark.filterwarnings("ignore:.*allows")
+def test_in_steps_it_is_fitted_to_the_first_model():
+    keras.utils.set_random_seed(13)
+    model = image(L.ReLU(), L.Conv2D(6, 3), L.ReLU(), L.Flatten(), L.Dense(2))
+    x = data(model)
+    options = {"thresholds": kg.Budget(macs=0.6), "steps": 3}
+    small = kg.surgeon.prune_iteratively(
+        model, criterion="obs", repair=x, **options
+    )
+    assert kg.stats.count(small).macs <= 0.6 * kg.stats.count(model).macs
+    at_last = small.repair_report.total
+    assert at_last.after <= at_last.before
+    # The error that it speaks of is that to the model at the start.
+    held_out = at_last.after
+    y, other = outputs(model, x), outputs(small, x)
+    whole = ((y - y.mean(axis=0)) ** 2).sum()
+    assert abs(np.sqrt(((y - other) ** 2).sum() / whole) - held_out) < 0.2
+    with pytest.raises(TypeError, match="read in each step"):
+        kg.surgeon.prune_iteratively(model, repair=iter([x]), **options)
