@@ -102,7 +102,7 @@ def unit_scores(
         seed: of the places that are looked at.
     """
     readers = [r for call in graph.calls for r in readers_of(call)]
-    mixing = [r for r in readers if len(r.matrix()) == 1]
+    mixing = [r for r in readers if len(r.matrix()) == 1 and not r.inner]
     sums = _sums(graph, mixing, batches, seed)
     readings = [
         _reading(reader, sums[reader], labelling, shares) for reader in mixing

@@ -201,6 +201,22 @@ def test_a_repair_is_better_where_none_is_exact(name):
         assert row.errors.after <= row.errors.before
 
 
+def test_the_output_of_attention_is_fitted_to_what_reaches_it():
+    """Heads are not cut; what they hold is off, and made up for."""
+    keras.utils.set_random_seed(1)
+    x = keras.Input((5, 6))
+    y = L.Dense(8, "relu", name="source")(x)
+    model = keras.Model(x, L.MultiHeadAttention(3, 4, name="mha")(y, y))
+    plan = kg.surgeon.plan(model, 0.5, scores=scores("source"))
+    report = kg.surgeon.repair(plan, data(model))
+    rows = {row.layer: row for row in report.rows}
+    names = {f"mha/{n}" for n in ("query", "key", "value", "output")}
+    assert names <= set(report.changed), str(report)
+    # 3 heads of 4, and an output of 8: it takes two looks to see them all.
+    assert rows["mha/output"].inputs == 12
+    assert report.total.after < report.total.before
+
+
 def test_a_dense_layer_is_as_numpy_fits_it():
     keras.utils.set_random_seed(2)
     model = vector(L.ReLU(), L.Dense(3, name="reader"))
