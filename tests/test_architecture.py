@@ -50,7 +50,7 @@ ARROWS = {
     "surgeon.repair": [*LOW, *REPAIR],
     "surgeon.plan_json": [*LOW, *CLOSING],
     "surgeon.plan": [*LOW, *UNDER_PLAN],
-    "surgeon.scores": [*LOW, *SOLVING, *DATA],
+    "surgeon.scores": [*LOW, *REPAIR, "surgeon.repair"],
     "surgeon.repair.repair": [*LOW, *PLAN],
     "surgeon.verify": [*LOW, *PLAN],
     "surgeon.surgery": [*LOW, *SURGEON],

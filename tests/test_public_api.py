@@ -109,7 +109,8 @@ ARGUMENTS = {
         "batch_size exact seed"
     ),
     "surgeon.prune_iteratively": (
-        "model thresholds * criterion steps on_step keep_at_least **options"
+        "model thresholds * criterion steps on_step keep_at_least repair "
+        "**options"
     ),
     "surgeon.repair": ("target x * method max_samples batch_size seed verbose"),
     "surgeon.register": "layer_class rule",

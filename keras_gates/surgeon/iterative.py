@@ -16,8 +16,11 @@ from keras_gates import thresholds as th
 from keras_gates._checks import renamed
 from keras_gates.surgeon.closing import latency
 from keras_gates.surgeon.closing.ranking import check_noise
+from keras_gates.surgeon.plan import cut_and_pair
 from keras_gates.surgeon.plan import plan
 from keras_gates.surgeon.plan import prune
+from keras_gates.surgeon.repair.mend import Request as RepairRequest
+from keras_gates.surgeon.repair.mend import mend
 from keras_gates.surgeon.scores.score import score
 from keras_gates.thresholds.floor import channels
 from keras_gates.thresholds.floor import check_floor
@@ -27,6 +30,10 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.closing.options import Floors
     from keras_gates.surgeon.closing.options import Scores
     from keras_gates.surgeon.closing.options import Thresholds
+    from keras_gates.surgeon.repair.pairs import Pairs
+
+# Criteria that look at what a model makes of inputs.
+_ON_INPUTS = ("apoz", "mean", "obs")
 
 
 @renamed(scores="criterion")
@@ -38,6 +45,7 @@ def prune_iteratively(
     steps: int = 5,
     on_step: Callable[[keras.Model, int], keras.Model | None] | None = None,
     keep_at_least: Floors = 0,
+    repair: Any = None,
     **options: Any,
 ) -> keras.Model:
     """Prune channels without gates step by step, training in between.
@@ -62,6 +70,11 @@ def prune_iteratively(
             next step prunes that one.
         keep_at_least: As in `prune`; a share is one of the channels that
             there were before the first step.
+        repair: Inputs of the model, as in `prune`: after each step what is
+            left is fitted to the model that there was to begin with, so that
+            no training is needed at all. A criterion that needs inputs and no
+            labels, such as "obs", is given these. No generator: they are read
+            in each step. A model that `on_step` returns is one to begin with.
         **options: `round_to`, `exact` and `keep_optimizer`, as in `prune`.
 
     Returns:
@@ -93,12 +106,15 @@ def prune_iteratively(
     40
     """
     _check(criterion, steps)
+    _check_read_again(repair)
     start = None
+    repairs = None if repair is None else _Repairs(repair)
     for step in range(1, steps + 1):
         if callable(criterion):
             found = criterion(model)
         else:
-            found = score(model, criterion)
+            data = repair if criterion in _ON_INPUTS else None
+            found = score(model, criterion, data)
         if start is None:
             start = _Start(
                 {name: np.size(values) for name, values in found.items()},
@@ -107,12 +123,44 @@ def prune_iteratively(
             )
         part = start.part(thresholds, step / steps, found, model)
         floors = start.floors(keep_at_least, found)
-        model = prune(
-            model, part, scores=found, keep_at_least=floors, **options
-        )
+        arguments = {"scores": found, "keep_at_least": floors, **options}
+        if repairs is None:
+            model = prune(model, part, **arguments)
+        else:
+            model = repairs.prune(model, part, **arguments)
         if on_step is not None:
             model = on_step(model, step) or model
     return model
+
+
+class _Repairs:
+    """Prunes and repairs, again and again, for the same first model."""
+
+    def __init__(self, x: Any) -> None:
+        self.x = x
+        self.request = RepairRequest()
+        self.pairs: Pairs | None = None
+
+    def prune(
+        self, model: keras.Model, thresholds: Thresholds, **arguments: Any
+    ) -> keras.Model:
+        """As `prune`, fitted to the first of the models before."""
+        pairs = cut_and_pair(model, thresholds, **arguments)
+        before = self.pairs
+        if before is not None and before.new.model is model:
+            pairs = pairs.after(before)
+        self.pairs = pairs
+        mend(pairs, self.request.batches(model, self.x), self.request)
+        return pairs.new.model
+
+
+def _check_read_again(x: Any) -> None:
+    if hasattr(x, "__next__"):
+        raise TypeError(
+            "`repair` is read in each step, and an iterator can be read once. "
+            f"Received: {x!r} (of type {type(x).__name__}). Pass arrays, a "
+            "dataset, or a list of batches."
+        )
 
 
 def _check(criterion: object, steps: object) -> None:

@@ -449,3 +449,29 @@ def prune(
     pruned = found.built_from(solution, keep_optimizer)
     mend(Pairs.of_solution(solution, pruned), batches, request)
     return pruned
+
+
+def cut_and_pair(
+    model: keras.Model,
+    thresholds: Thresholds,
+    *,
+    scores: Scores | None = None,
+    keep_at_least: Floors = 0,
+    keep_optimizer: bool = False,
+    **options: Any,
+) -> Pairs:
+    """What `prune` makes of a model, with what it has kept of it.
+
+    Args:
+        model: as in `prune`, and so are all others.
+        thresholds: as in `prune`.
+        scores: as in `prune`.
+        keep_at_least: as in `prune`.
+        keep_optimizer: as in `prune`.
+        **options: those of `Options`.
+    """
+    found, solution = _solved(
+        model, thresholds, scores, keep_at_least, Options(**options)
+    )
+    pruned = found.built_from(solution, keep_optimizer)
+    return Pairs.of_solution(solution, pruned)

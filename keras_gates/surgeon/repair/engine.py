@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.surgeon.repair import inside
 from keras_gates.surgeon.repair.fit import Errors
 from keras_gates.surgeon.repair.fit import Sums
 from keras_gates.surgeon.repair.fit import fit
@@ -44,8 +45,8 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.repair.samples import Batch
 
 # Rows for each input of a layer, and at least for any layer.
-_ROWS_PER_INPUT = 16
-_ROWS = 16384
+_ROWS_PER_INPUT = 6
+_ROWS = 8192
 # What the tensors round a layer may take, over all samples, in float32.
 _BYTES = 2**30
 # About how many tensors of a size are held at a time, of both models.
@@ -175,6 +176,8 @@ class Engine:
         cut = self.pairs.cuts.get(id(readers[0].kernel))
         if len(known) < len(readers) or cut is None:
             return Row(path, why="it has no counterpart in the original")
+        if len(known) > 1 and known[0].new.inner:
+            return Row(path, why="it is called at several places")
         why = self._why_not(known)
         if why:
             return Row(path, why=why)
@@ -281,9 +284,9 @@ class Engine:
             # Some calls may come after others, which are still to change.
             values = sample.new.ahead(news)
         else:
-            values = [sample.new.value(news[0])] * len(news)
+            values = [_source(matches[0].new, sample.new)] * len(news)
         for match, value in zip(matches, values, strict=True):
-            before = sample.old.value(match.old.source)
+            before = _source(match.old, sample.old)
             yield match, _numpy(value), _numpy(before)
 
     def _enough(self, matches: list[Match], wanted: int) -> list[Sample]:
@@ -301,7 +304,7 @@ class Engine:
         ):
             shape = walk.value(source).shape
             each += 4 * math.prod(shape) // first.batch.size
-        raw = tuple(first.new.value(reader.new.source).shape)
+        raw = tuple(_source(reader.new, first.new).shape)
         places = math.prod(reader.new.sizes(raw))
         most = max(_BYTES // (_HELD * each), 2 * wanted // max(places, 1))
         found: list[Sample] = []
@@ -393,6 +396,14 @@ def _product(reader: Reader, raw: NDArray[Any], places: Places) -> Array:
     found = rows @ reader.matrix()
     flat = found.transpose(1, 0, 2).reshape(len(places.sample), -1)
     return flat + reader.offset()
+
+
+def _source(reader: Reader, walk: Walk) -> Any:
+    """What a kernel reads."""
+    if not reader.inner:
+        return walk.value(reader.source)
+    inputs = {tensor: walk.value(tensor) for tensor in reader.call.inputs}
+    return inside.read(reader, inputs)
 
 
 def _numpy(tensor: Any) -> NDArray[Any]:

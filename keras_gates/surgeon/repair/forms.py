@@ -11,6 +11,7 @@ import abc
 import dataclasses
 import math
 from typing import Any
+from typing import ClassVar
 from typing import TypeAlias
 
 import numpy as np
@@ -36,6 +37,9 @@ class Form(abc.ABC):
     axis_in: int = -1
     axis_out: int = -1
     folded: bool = False
+    # Whether inputs of one channel follow each other in a row; otherwise each
+    # tap has all channels, one tap after the other.
+    repeats: ClassVar[bool] = False
 
     @abc.abstractmethod
     def places(self, x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:
@@ -197,6 +201,8 @@ class Pointwise(Form):
         first: the depthwise part.
         depthwise: its kernel.
     """
+
+    repeats: ClassVar[bool] = True
 
     first: Depthwise
     depthwise: Array = dataclasses.field(repr=False, compare=False)

@@ -40,6 +40,8 @@ class Reader:
         form: how the kernel meets the input.
         activation: what the layer does with the sum; None where the output
             of the layer is something else than a function of it.
+        inner: whether it reads what the layer makes of its inputs on the way,
+            and puts the layer's output out; see `inside.read`.
     """
 
     call: Call
@@ -50,6 +52,7 @@ class Reader:
     bias: keras.Variable | None
     form: forms.Form
     activation: Callable[[Any], Any] | None
+    inner: bool = False
 
     @property
     def path(self) -> str:
@@ -270,6 +273,21 @@ def _attention(call: Call, op: keras.Layer) -> list[Reader]:
         kernel, bias = dense.kernel, dense.bias
         found.append(
             Reader(call, dense, name, source, kernel, bias, form, None)
+        )
+    output = private.attention_projection(op, "output")
+    if output is not None and len(call.outputs) == 1:
+        found.append(
+            Reader(
+                call,
+                output,
+                "output",
+                call.inputs[0],
+                output.kernel,
+                output.bias,
+                forms.Product(joined=len(output.kernel.shape) - 1),
+                None,
+                inner=True,
+            )
         )
     return found
 

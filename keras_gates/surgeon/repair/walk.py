@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -87,12 +88,15 @@ class Walk:
                 self._values.pop(tensor, None)
 
 
-def run(call: Call, get: Any) -> list[Any]:
+def run(
+    call: Call, get: Any, values: Sequence[tuple[Any, Any]] = ()
+) -> list[Any]:
     """The flat outputs of a call in inference.
 
     Args:
         call: the `Call`.
         get: what a `Tensor` of its arguments stands for.
+        values: variables with other values for the while.
     """
     op = call.op
     if isinstance(op, VirtualGate):
@@ -103,7 +107,7 @@ def run(call: Call, get: Any) -> list[Any]:
     if kwargs.get("training") is None and _takes_training(op):
         kwargs = {**kwargs, "training": False}
     function = op.call if time_axis.is_fold(op) else op
-    with keras.StatelessScope():
+    with keras.StatelessScope(state_mapping=values):
         outputs = function(*args, **kwargs)
     return [
         keras.ops.stop_gradient(y) if keras.ops.is_tensor(y) else y

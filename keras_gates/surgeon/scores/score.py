@@ -20,6 +20,7 @@ from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.scores import activations
 from keras_gates.surgeon.scores import ignored
+from keras_gates.surgeon.scores import obs
 from keras_gates.surgeon.scores import taylor
 from keras_gates.surgeon.scores import weights
 from keras_gates.surgeon.scores.batches import batches_of
@@ -39,7 +40,7 @@ _WEIGHTS: dict[str, Criterion] = {
     "batch_norm": weights.batch_norm,
 }
 _DATA = {"apoz": activations.apoz, "mean": activations.mean_activation}
-CRITERIA = (*_WEIGHTS, *_DATA, "taylor", "random")
+CRITERIA = (*_WEIGHTS, *_DATA, "taylor", "obs", "random")
 _NORMALIZE: dict[str | None, Callable[[NDArray[np.float64]], Any]] = {
     None: lambda values: 1.0,
     "mean": np.mean,
@@ -93,9 +94,14 @@ def score(
             all members of a group), `"fpgm"` (distance to the other filters),
             `"batch_norm"` (`|gamma|`), `"apoz"` (one minus the average
             percentage of zeros), `"mean"` (mean absolute activation),
-            `"taylor"` (`sum |a * dL/da|`, first order), or `"random"`, the
-            control that any other should beat.
-        data: For `"apoz"` and `"mean"` (x) and `"taylor"` (x and y), as `fit`
+            `"taylor"` (`sum |a * dL/da|`, first order), `"obs"` (structural
+            OBS: what all that read a channel lose with it if they are fitted
+            again to the channels that stay, by the variance of what they
+            compute: for `prune(..., repair=x)`; with labels and a loss, by
+            how much the loss depends on it), or `"random"`, the control that
+            any other should beat.
+        data: For `"apoz"`, `"mean"` and `"obs"` (x) and `"taylor"` (x and y;
+            for `"obs"` as well, if labels are there), as `fit`
             takes them: a tuple is `(x, y)` or `(x, y, sample_weight)`; an
             array is x, and so is a dict or a list of arrays for several
             inputs; anything else is an iterable of batches of these (a
@@ -116,7 +122,7 @@ def score(
         loss_weights: The weights of `loss`, as `compile` takes them.
         batch_size: Samples a batch, where data are arrays.
         exact: As in `prune`: which groups there are depends on it.
-        seed: Seed of `"random"`.
+        seed: Seed of `"random"`, and of the places that `"obs"` looks at.
 
     Returns:
         A dict from the name of each group (the first layer that produces
@@ -155,6 +161,12 @@ def score(
     patterns.check_fit(ignore, "ignore", graph)
     batches = batches_of(model, data, criterion, batch_size)
     objective = None
+    if criterion == "obs":
+        batches = list(batches)
+        labelled = all(batch.y is not None for batch in batches)
+        compiled = getattr(model, "compiled", False) and model.loss is not None
+        if labelled and (loss is not None or compiled):
+            objective = Objective.of_model(model, loss, loss_weights)
     if criterion == "taylor":
         objective = Objective.of_model(model, loss, loss_weights)
     request = _Request(criterion, ignore, exact, batches, objective, seed)
@@ -231,9 +243,32 @@ def _group_scores(
     groups.insert(graph, groups.without(every, every.groups.keys() - found))
     if request.objective is not None:
         flat = taylor.unit_scores(graph, request.batches, request.objective)
-    else:
+    if request.criterion == "obs":
+        shares = None
+        if request.objective is not None:
+            shares = np.zeros(len(every.labelling.classes))
+            for name in found:
+                group = every.groups[name]
+                shares[group.units] = flat[group.start : group.stop]
+        return _costs(model, names, request, shares)
+    if request.objective is None:
         flat = _DATA[request.criterion](graph, request.batches)
     return {n: flat[found[n].start :][: found[n].units.size] for n in names}
+
+
+def _costs(
+    model: keras.Model,
+    names: list[str],
+    request: _Request,
+    shares: NDArray[np.float64] | None,
+) -> dict[str, NDArray[np.float64]]:
+    """What the units of each group cost where readers are fitted again."""
+    graph = expand.read(model)
+    plain = groups.find(graph, request.exact)
+    own = {name: plain.groups[name] for name in names}
+    return obs.unit_scores(
+        graph, plain.labelling, own, request.batches, shares, request.seed
+    )
 
 
 def _gate_scores(

@@ -324,3 +324,65 @@ def test_taylor_needs_labels_and_a_loss():
         kg.surgeon.score(model, "taylor", x, loss="mse")
     with pytest.raises(ValueError, match="not compiled"):
         kg.surgeon.score(model, "taylor", (x, x))
+
+
+def obs_pair():
+    model = keras.Sequential(
+        [
+            keras.Input((12,)),
+            L.Dense(8, name="hidden"),
+            L.Dense(3, name="reader"),
+        ]
+    )
+    helpers.randomize(model)
+    x = np.random.default_rng(2).normal(size=(256, 12)).astype("float32")
+    return model, x
+
+
+def test_obs_is_what_least_squares_is_off_by():
+    model, x = obs_pair()
+    costs = kg.surgeon.score(model, "obs", x, normalize=None)["hidden"]
+    hidden, reader = map(model.get_layer, ("hidden", "reader"))
+    h = x @ helpers.numpy_of(hidden.kernel)
+    y = h @ helpers.numpy_of(reader.kernel)
+    h, y = h - h.mean(axis=0), y - y.mean(axis=0)
+    wrong = []
+    for unit in range(8):
+        rest = np.delete(h, unit, axis=1)
+        fitted = rest @ np.linalg.lstsq(rest, y, rcond=None)[0]
+        wrong.append((((y - fitted) ** 2).mean(0) / y.var(0)).sum())
+    first = np.argmin(wrong)
+    assert first == np.argmin(costs)
+    # A ridge of a hundredth keeps H from being singular, and costs up.
+    assert wrong[first] < costs[first] < 1.25 * wrong[first]
+
+
+def test_obs_knows_what_the_others_can_stand_for():
+    """A copy of a channel costs nothing, its twin then all that both do."""
+    model, x = obs_pair()
+    hidden = model.get_layer("hidden")
+    kernel = helpers.numpy_of(hidden.kernel)
+    kernel[:, 5] = kernel[:, 2]
+    hidden.kernel.assign(kernel)
+    costs = kg.surgeon.score(model, "obs", x, normalize=None)["hidden"]
+    first, second = np.sort(costs[[2, 5]])
+    assert first == costs.min() < 0.1 * second
+
+
+def test_obs_weighs_layers_by_the_loss_where_there_are_labels():
+    keras.utils.set_random_seed(1)
+    x = keras.Input((6,))
+    used = L.Dense(8, "relu", name="used")(x)
+    idle = L.Dense(8, "relu", name="idle")(x)
+    idle = L.Dense(4, "relu", name="behind")(idle)
+    little = keras.initializers.RandomNormal(stddev=1e-4)
+    idle = L.Dense(2, kernel_initializer=little)(idle)
+    model = keras.Model(x, L.Add()([L.Dense(2)(used), idle]))
+    data = np.random.default_rng(0).normal(size=(128, 6)).astype("float32")
+    labels = np.random.default_rng(1).normal(size=(128, 2))
+    plain = kg.surgeon.score(model, "obs", data, normalize=None)
+    aware = kg.surgeon.score(
+        model, "obs", (data, labels), loss="mse", normalize=None
+    )
+    assert plain["idle"].mean() > 0.1 * plain["used"].mean()
+    assert aware["idle"].mean() < 0.1 * aware["used"].mean()

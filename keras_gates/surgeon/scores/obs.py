@@ -1,0 +1,221 @@
+"""The structural OBS criterion: what cannot be made up for by what stays.
+
+Of a linear reader with inputs of covariance H, removing the inputs S costs
+
+`tr(W_S^T ([H^-1]_SS)^-1 W_S)`
+
+of squared error, if the kernel is fitted again to what is left: what a repair
+does. Two channels of which each could stand for the other are cheap one by
+one, and not both: they are removed in turn, the cheapest first, and H^-1 is
+brought up to date (Hassibi and Stork 1992; Frantar and Alistarh 2022,
+https://arxiv.org/abs/2208.11580).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_gates.surgeon.repair.moments import Moments
+from keras_gates.surgeon.repair.readers import readers_of
+from keras_gates.surgeon.repair.walk import Walk
+from keras_gates.surgeon.repair.windows import Places
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.surgeon.gates.groups import Group
+    from keras_gates.surgeon.passes.label import Labelling
+    from keras_gates.surgeon.repair.forms import Array
+    from keras_gates.surgeon.repair.readers import Reader
+    from keras_gates.surgeon.scores.batches import Batch
+
+# Of each batch and reader; neighboring places are alike.
+_PLACES = 1024
+# By the mean variance of an input.
+_RIDGE = 1e-2
+# In how many steps the units of a group go at most.
+_STEPS = 64
+
+
+@dataclasses.dataclass(eq=False)
+class _Reading:
+    """A kernel that reads units, with what it needs to do without some.
+
+    Attributes:
+        inverse: `H^-1` of its inputs, `(inputs, inputs)`.
+        weights: the kernel, `(inputs, outputs)`, by the deviation of each
+            output and the share of the loss that depends on it.
+        units: for each input, the class of the unit that it is.
+    """
+
+    inverse: Array
+    weights: Array
+    units: NDArray[np.intp]
+
+    def cost(self, unit: int) -> float:
+        """What is lost with the inputs that are a unit."""
+        at = np.flatnonzero(self.units == unit)
+        if not len(at):
+            return 0.0
+        own = self.weights[at]
+        block = self.inverse[np.ix_(at, at)]
+        return float((own * np.linalg.solve(block, own)).sum())
+
+    def without(self, units: NDArray[np.intp]) -> None:
+        """Do without some units."""
+        gone = np.isin(self.units, units)
+        at, left = np.flatnonzero(gone), np.flatnonzero(~gone)
+        if not len(at):
+            return
+        across = self.inverse[np.ix_(left, at)]
+        block = self.inverse[np.ix_(at, at)]
+        self.weights = self.weights[left] - across @ np.linalg.solve(
+            block, self.weights[at]
+        )
+        rest = self.inverse[np.ix_(left, left)]
+        self.inverse = rest - across @ np.linalg.solve(block, across.T)
+        self.units = self.units[left]
+
+
+def unit_scores(
+    graph: Graph,
+    labelling: Labelling,
+    groups: dict[str, Group],
+    batches: Iterable[Batch],
+    shares: NDArray[np.float64] | None,
+    seed: int,
+) -> dict[str, NDArray[np.float64]]:
+    """What each unit costs when it goes, in the order in which they go.
+
+    Args:
+        graph: the `Graph` that runs.
+        labelling: the `Labelling` of it that the groups are of.
+        groups: the `Group`s, by name.
+        batches: `Batch`es; read once.
+        shares: by class of a unit, how much the loss depends on it; None
+            where there are no labels, so that all outputs count alike.
+        seed: of the places that are looked at.
+    """
+    readers = [r for call in graph.calls for r in readers_of(call)]
+    mixing = [r for r in readers if len(r.matrix()) == 1 and not r.inner]
+    sums = _sums(graph, mixing, batches, seed)
+    readings = [
+        _reading(reader, sums[reader], labelling, shares) for reader in mixing
+    ]
+    known = [reading for reading in readings if reading is not None]
+    return {name: _costs(group.units, known) for name, group in groups.items()}
+
+
+def _sums(
+    graph: Graph, readers: list[Reader], batches: Iterable[Batch], seed: int
+) -> dict[Reader, Moments]:
+    """The moments of what each kernel reads, with none of targets."""
+    rng = np.random.default_rng(seed)
+    found = {r: Moments.empty(1, r.matrix().shape[1], 0) for r in readers}
+    for batch in batches:
+        walk = Walk(graph, keras.tree.flatten(batch.x))
+        for reader in readers:
+            raw = np.asarray(
+                keras.ops.convert_to_numpy(walk.value(reader.source))
+            )
+            x = reader.form.laid_out(raw, reader.form.axis_in)
+            sizes = reader.sizes(raw.shape)
+            places = Places.drawn(len(x), sizes, _PLACES, rng)
+            rows = reader.form.rows(x, places, sizes)
+            found[reader].add(rows, np.zeros((*rows.shape[:2], 0)))
+    return found
+
+
+def _reading(
+    reader: Reader,
+    sums: Moments,
+    labelling: Labelling,
+    shares: NDArray[np.float64] | None,
+) -> _Reading | None:
+    """What a kernel reads, if its inputs are units along one axis."""
+    units = _units(reader, labelling, inputs=True)
+    if units is None:
+        return None
+    matrix = reader.matrix()[0]
+    each = np.repeat if reader.form.repeats else np.tile
+    units = each(units, len(matrix) // len(units))
+    means = sums.inputs[0, :-1, -1] / max(sums.count, 1)
+    inputs = sums.inputs[0, :-1, :-1] / max(sums.count, 1)
+    inputs = inputs - np.outer(means, means)
+    variance = np.einsum("io,ij,jo->o", matrix, inputs, matrix, optimize=True)
+    scale = float(np.trace(inputs)) / len(inputs) or 1.0
+    regular = inputs + _RIDGE * scale * np.eye(len(inputs))
+    inverse = np.asarray(np.linalg.inv(regular), "float64")
+    deviation = np.sqrt(np.maximum(variance, 1e-12 * variance.max(initial=0.0)))
+    share = np.ones(len(variance))
+    if shares is not None:
+        share = _shares(reader, labelling, shares, len(variance))
+    used = np.where(deviation > 0, deviation, 1.0)
+    return _Reading(inverse, matrix / used * np.sqrt(share), units)
+
+
+def _shares(
+    reader: Reader,
+    labelling: Labelling,
+    shares: NDArray[np.float64],
+    count: int,
+) -> Array:
+    """How much the loss depends on each output of a kernel."""
+    units = _units(reader, labelling, inputs=False)
+    whole = float(shares.sum()) or 1.0
+    if units is None or len(units) != count or not shares[units].any():
+        # What no score is for, as the outputs of the model, is read by all.
+        return np.full(count, 1.0 / count)
+    return np.asarray(shares[units] / whole)
+
+
+def _units(
+    reader: Reader, labelling: Labelling, inputs: bool
+) -> NDArray[np.intp] | None:
+    """The classes of the units along the channels that a kernel meets."""
+    form, call = reader.form, reader.call
+    if not inputs and reader.activation is None:
+        return None
+    tensor = reader.source if inputs else call.outputs[0]
+    axis = form.axis_in if inputs else form.axis_out
+    labels = labelling.labels.get(tensor)
+    if labels is None or form.folded and labels.ndim < 3:
+        return None
+    if axis > 0 and form.folded:
+        return None
+    if labels.size != labels.shape[axis]:
+        return None
+    size = tensor.shape[axis]
+    if size is None or labels.size not in (1, size):
+        return None
+    return labelling.classes[np.broadcast_to(labels.reshape(-1), (size,))]
+
+
+def _costs(units: NDArray[np.intp], known: list[_Reading]) -> Array:
+    """The cost of each unit of a group when its turn comes."""
+    readings = [
+        dataclasses.replace(reading)
+        for reading in known
+        if np.isin(reading.units, units).any()
+    ]
+    costs = np.zeros(len(units))
+    left = np.arange(len(units))
+    each = -(-len(units) // _STEPS)
+    so_far = 0.0
+    while len(left):
+        now = np.array([sum(r.cost(units[n]) for r in readings) for n in left])
+        order = np.argsort(now, kind="stable")[:each]
+        for number in order:
+            so_far = max(so_far, float(now[number]))
+            costs[left[number]] = so_far
+        gone = units[left[order]]
+        left = np.delete(left, order)
+        if len(left):
+            for reading in readings:
+                reading.without(gone)
+    return costs
