@@ -16,9 +16,11 @@ from keras_gates.surgeon.closing.options import plain
 from keras_gates.thresholds import Budget
 
 # Steps between two looks at the factors: so many looks in a training.
-_LOOKS = 400
+_LOOKS = 200
 # With fewer steps, factors come down faster than the weights can follow.
 _ENOUGH = 200
+# Where the first epoch has to tell how long one is, it takes so many.
+_UNCOUNTED = 5
 _STATE = "reach_budget.json"
 
 
@@ -183,8 +185,16 @@ class ReachBudget(keras.callbacks.Callback):
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         steps, epochs = self.params.get("steps"), self.params["epochs"]
-        self._epochs, self._steps = epochs, steps
+        self._epochs, self._steps, self._counted = epochs, steps, 0
         self._begin(self.model, (steps or 0) * epochs)
+        if not steps and epochs < _UNCOUNTED:
+            warnings.warn(
+                "ReachBudget does not know how many steps there will be in "
+                f"{epochs} epochs: the data don't tell, and the first epoch "
+                "is over before it can begin. Pass steps_per_epoch to fit(), "
+                f"or train for {_UNCOUNTED} epochs or more.",
+                stacklevel=2,
+            )
 
     def on_epoch_begin(
         self, epoch: int, logs: dict[str, Any] | None = None
@@ -194,18 +204,18 @@ class ReachBudget(keras.callbacks.Callback):
     def on_train_batch_begin(
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
-        steps = self._steps or max(self._done, batch + 1)
+        self._seen = batch + 1
+        # Of data of unknown length the first epoch tells it.
+        steps = self._steps or self._counted
         self._total = steps * self._epochs
         self._every = max(1, self._total // _LOOKS)
-        self._look(self._epoch * steps + batch)
+        self._look(self._epoch * steps + batch if steps else None)
 
     def on_train_batch_end(
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
         if logs is not None:
             logs.update(self._told())
-        if self._steps is None:
-            self._done = max(self._done, batch + 1)
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
         # Keras calls it for the validation data, between two epochs.
@@ -217,6 +227,7 @@ class ReachBudget(keras.callbacks.Callback):
     ) -> None:
         controller = self._running()
         controller.settle()
+        self._counted = self._seen
         self._complete = epoch + 1 >= self._epochs
         if logs is not None:
             logs.update(self._told())
@@ -310,8 +321,13 @@ class ReachBudget(keras.callbacks.Callback):
             )
         return self._controller
 
-    def _look(self, done: int) -> None:
-        """What there is to do between two batches."""
+    def _look(self, done: int | None) -> None:
+        """What there is to do between two batches.
+
+        Args:
+            done: how many steps are done of the whole training; None where
+                that says nothing yet, since nobody knows how long it is.
+        """
         controller = self._running()
         if not self._looked:
             # By now the weights are those that a backup has restored.
@@ -320,7 +336,7 @@ class ReachBudget(keras.callbacks.Callback):
         state = controller.state
         if state is not None and state.fixed:
             controller.hold()
-        elif done % self._every == 0:
+        elif done is not None and done % self._every == 0:
             controller.advance(done / max(1, self._total))
 
     def _told(self) -> dict[str, float]:

@@ -175,9 +175,10 @@ class Controller:
         course = self.course
         sizes = _sizes(values, state)
         order = self.goals.order(sizes * self._importance)
-        count, later = (
-            self.goals.count(order, course.goal(moment, state.start, 0.0))
-            for moment in (progress, progress + course.descent)
+        count, later = self.goals.counts(
+            order,
+            course.goal(progress, state.start, 0.0),
+            course.goal(progress + course.descent, state.start, 0.0),
         )
         pull = course.pulled(state.progress, progress) * _spread(sizes, state)
         sizes = np.maximum(sizes - pull, 0.0)

@@ -23,7 +23,7 @@ class Course:
     arrival: float = 0.5
     fixed: float = 0.9
     descent: float = 0.1
-    pull: float = 0.5
+    pull: float = 1.0
 
     def goal(self, progress: float, start: float, end: float) -> float:
         """What may be left by then.

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from keras_gates.thresholds import Budget
 
 # At how many places at a time the cost along a ranking is looked at.
-_GRID = 25
+_COARSE, _FINE = 17, 9
 _ROUNDING = 1e-9
 
 
@@ -126,21 +126,23 @@ class Goals:
     def importance(self) -> NDArray[np.float64]:
         """How large the weights round each factor are, beside others' of it.
 
-        The norms of the kernel slices that make and read its channel; 1 on
-        the average of a gate, and for what has no channel of its own.
+        The root of the norm of the kernel slices that make and read its
+        channel, by the mean of the gate; 1 for what has no channel of its own.
+        With the norm itself, it would count for more than what training makes
+        of the factors.
         """
         live, graph = self._live, expand.read(self._model)
         found = groups.find(graph)
         norms = l2(found)
         none = {n: np.zeros(s, bool) for n, s in self._vectors.items()}
-        sums = {n: np.ones(s) for n, s in self._vectors.items()}
+        sizes = {n: np.ones(s) for n, s in self._vectors.items()}
         for name, _, classes, places in vectors(found.labelling, none):
             own = norms[classes]
             mean = own.mean()
             if np.isfinite(own).all() and mean > 0:
-                sums[name][places] = own / mean
+                sizes[name][places] = np.sqrt(own / mean)
         each = [
-            sums.get(name, np.ones(shape))
+            sizes.get(name, np.ones(shape))
             for name, shape in zip(live.names, live.shapes, strict=True)
         ]
         return live.flat(each)
@@ -155,18 +157,37 @@ class Goals:
         order = np.argsort(ranked, kind="stable")
         return order[np.isfinite(ranked[order])]
 
-    def count(self, order: NDArray[np.intp], goal: float) -> int:
-        """How many of the first of a ranking meet a goal."""
-        low, high = 0, len(order)
+    def counts(
+        self, order: NDArray[np.intp], now: float, soon: float
+    ) -> tuple[int, int]:
+        """How many of the first of a ranking meet two goals.
+
+        Args:
+            order: the ranking.
+            now: a goal, which is met exactly.
+            soon: a lower one, which is met nearly.
+        """
+        grid = np.unique(
+            np.linspace(0, len(order), _COARSE).round().astype(np.intp)
+        )
+        costs = self._along(order, grid)
+        first, later = (
+            int(np.append(costs <= goal + _ROUNDING, True).argmax())
+            for goal in (now, soon)
+        )
+        later = int(grid[min(later, len(grid) - 1)])
+        if first in (0, len(grid)):
+            return int(grid[min(first, len(grid) - 1)]), later
+        low, high = int(grid[first - 1]) + 1, int(grid[first])
         while low < high:
-            grid = np.linspace(low, high, _GRID).round().astype(np.intp)
+            grid = np.linspace(low, high, _FINE).round().astype(np.intp)
             grid = np.unique(grid)
-            enough = self._along(order, grid) <= goal + _ROUNDING
-            if enough[0] or not enough.any():
-                return low if enough[0] else high
+            enough = self._along(order, grid) <= now + _ROUNDING
             first = int(enough.argmax())
+            if first == 0:
+                return low, later
             low, high = int(grid[first - 1]) + 1, int(grid[first])
-        return high
+        return high, later
 
     def position(self, closed: NDArray[np.bool_]) -> float:
         """Where what is left is, from 0, the budget, to 1, the whole."""

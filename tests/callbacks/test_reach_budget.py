@@ -380,19 +380,20 @@ def test_factors_that_are_nan_are_told():
     assert reach.thresholds is None
 
 
-def test_batches_without_a_number():
-    def batches():
-        for _ in range(10):
-            for start in range(0, 240, 12):
-                yield X[start : start + 12], Y[start : start + 12]
+@pytest.mark.skipif(
+    keras.backend.backend() != "tensorflow",
+    reason="other data of unknown length are read once",
+)
+def test_data_of_unknown_length():
+    import tensorflow as tf
 
+    batches = tf.data.Dataset.from_tensor_slices((X, Y)).batch(12)
+    batches = batches.filter(lambda x, y: True)
     model, reach = compiled(chain()), ReachBudget(macs=0.5)
-    model.fit(
-        batches(),
-        epochs=10,
-        steps_per_epoch=20,
-        shuffle=False,
-        verbose=0,
-        callbacks=[reach],
-    )
+    history = model.fit(batches, epochs=10, verbose=0, callbacks=[reach])
+    assert history.history["macs_left"][0] == 1
     assert_met(model, reach, 0.5)
+    with pytest.warns(UserWarning, match="steps_per_epoch"):
+        compiled(chain()).fit(
+            batches, epochs=2, verbose=0, callbacks=[ReachBudget(macs=0.5)]
+        )

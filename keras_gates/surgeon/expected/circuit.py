@@ -143,6 +143,10 @@ class Circuit:
             for step in steps
         }
         self._pinned = _pinned(self.labelling)
+        # What is read is told in the same order every time.
+        self._read: NDArray[np.intp] | None = None
+        self._merging: NDArray[np.intp] | None = None
+        self._links = self._find_links()
 
     def start_of(self, op: keras.Operation) -> int | None:
         """The number of a layer's first factor, or None if it has none."""
@@ -267,10 +271,11 @@ class Circuit:
         pinned = xp.ones_like(factors[..., :1]) * constant(
             xp, np.ones(self._pinned.size)
         )
-        owners = np.concatenate([self._pinned, *(each for each, _ in read)])
         every = xp.concatenate([pinned, *(own for _, own in read)], axis=-1)
-        places = np.arange(len(owners))
-        return picked(xp, every, grouped(owners, places, count, len(owners)))
+        if self._read is None:
+            owners = [self._pinned, *(each for each, _ in read)]
+            self._read = _by_owner(np.concatenate(owners), count)
+        return picked(xp, every, self._read)
 
     def _merged(
         self,
@@ -299,15 +304,23 @@ class Circuit:
                 found.append((at, extra))
         if not found:
             return classes
-        count = len(self.labelling.classes)
-        owners = np.concatenate([np.arange(count), *(at for at, _ in found)])
         every = xp.concatenate([classes, *(one for _, one in found)], axis=-1)
-        places = np.arange(len(owners))
-        return picked(xp, every, grouped(owners, places, count, len(owners)))
+        if self._merging is None:
+            count = len(self.labelling.classes)
+            owners = [np.arange(count), *(at for at, _ in found)]
+            self._merging = _by_owner(np.concatenate(owners), count)
+        return picked(xp, every, self._merging)
 
     def _sources(self, xp: Any, kept: Any) -> Any:
         """The same with what the kept ones are picked from."""
+        for places in self._links:
+            kept = picked(xp, kept, places)
+        return kept
+
+    def _find_links(self) -> list[NDArray[np.intp]]:
+        """By class, itself and those picked from it; last steps first."""
         classes, labels = self.labelling.classes, self.labelling.labels
+        count, found = len(classes), []
         for step in reversed(self.labelling.steps):
             for index in step.flow.untied:
                 above = classes[labels[step.inputs[index]]].ravel()
@@ -316,23 +329,20 @@ class Circuit:
                     if not isinstance(source, np.ndarray):
                         continue
                     source = lb.stretched(source, own.shape).ravel()
-                    below = classes[own].ravel()
-                    pairs = np.stack([above[source], below])
+                    pairs = np.stack([above[source], classes[own].ravel()])
                     pairs = np.unique(pairs[:, pairs[0] != pairs[1]], axis=1)
-                    kept = _with_sources(xp, kept, *pairs)
-        return kept
+                    own_ones = np.arange(count)
+                    owners = np.concatenate([own_ones, pairs[0]])
+                    members = np.concatenate([own_ones, pairs[1]])
+                    if pairs.size:
+                        links = grouped(owners, members, count, count)
+                        found.append(links)
+        return found
 
 
-def _with_sources(
-    xp: Any, kept: Any, above: NDArray[np.intp], below: NDArray[np.intp]
-) -> Any:
-    """Classes above are kept as far as those below are."""
-    if not above.size:
-        return kept
-    count = kept.shape[-1]
-    owners = np.concatenate([np.arange(count), above])
-    members = np.concatenate([np.arange(count), below])
-    return picked(xp, kept, grouped(owners, members, count, count))
+def _by_owner(owners: NDArray[np.intp], count: int) -> NDArray[np.intp]:
+    """The places of each owner, as rows."""
+    return grouped(owners, np.arange(len(owners)), count, len(owners))
 
 
 def _pinned(labelling: Labelling) -> NDArray[np.intp]:
