@@ -42,7 +42,6 @@ def test_Watch():
 
 READS = {
     "as an array": lambda v: np.array(ops.convert_to_numpy(v)),
-    "as a tensor": lambda v: ops.convert_to_tensor(v),
     "in an operation": lambda v: ops.transpose(v),
     "by an operator": lambda v: v * 2,
     "by an index": lambda v: v[0],
