@@ -63,7 +63,6 @@ def test_watching(how):
         ("float32", "float32"),
         ("mixed_float16", "float16"),
         ("bfloat16", "bfloat16"),
-        ("float64", "float64"),
     ],
 )
 def test_read_dtype(policy, expected):
