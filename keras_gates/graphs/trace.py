@@ -200,6 +200,8 @@ def _constant(x: Any) -> Any:
     """What a constant is, for comparison."""
     if isinstance(x, keras.KerasTensor):
         return "symbolic"
+    if isinstance(x, keras.Variable):
+        return id(x)
     if isinstance(x, np.ndarray) or keras.ops.is_tensor(x):
         array = np.asarray(keras.ops.convert_to_numpy(x))
         return array.shape, array.dtype.name, array.tobytes()

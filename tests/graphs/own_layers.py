@@ -9,6 +9,8 @@ from keras_gates.graphs import trace
 from keras_gates.graphs.rewrite import new_copies
 
 STEPS, CHANNELS = 6, 12
+# JAX has no float64, if it is not asked for as it starts.
+DOUBLE = [] if keras.backend.backend() == "jax" else ["float64"]
 
 
 class Weighted(keras.layers.Layer):
@@ -61,7 +63,8 @@ def halves(x, w):
 
 
 def normalized(x, w):
-    return ops.matmul(x, w / ops.norm(w, axis=0, keepdims=True))
+    squares = ops.sum(ops.square(w), axis=0, keepdims=True)
+    return ops.matmul(x, w / ops.sqrt(squares))
 
 
 def prelu(x, w):
@@ -105,7 +108,7 @@ USES = {
     "some channels": (halves, [(4,)], "EinsumDense"),
     "class token": (class_token, [(1, 1, CHANNELS)], "EinsumDense"),
     "maximum": (lambda x, w: ops.maximum(x, w), [C], "EinsumDense"),
-    "where": (lambda x, w: ops.where(x > 0, x, w), [C], "EinsumDense"),
+    "where": (lambda x, w: ops.where(x > 0, x, ops.abs(w)), [C], "EinsumDense"),
     "prelu": (prelu, [C], "EinsumDense"),
     "twice, one way": (
         lambda x, w: ops.relu(x * w) * w,

@@ -52,7 +52,7 @@ def test_each_use_of_a_weight(name):
         assert same or place.derived
 
 
-@pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16", "float64"])
+@pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16", *own.DOUBLE])
 @pytest.mark.parametrize(
     "name", ["x * w", "x - w", "matmul + b, mixed", "class token", "by place"]
 )

@@ -42,7 +42,6 @@ def test_Watch():
 
 READS = {
     "as an array": lambda v: np.array(ops.convert_to_numpy(v)),
-    "as a tensor": lambda v: ops.convert_to_tensor(v),
     "in an operation": lambda v: ops.transpose(v),
     "by an operator": lambda v: v * 2,
     "by an index": lambda v: v[0],
@@ -64,7 +63,6 @@ def test_watching(how):
         ("float32", "float32"),
         ("mixed_float16", "float16"),
         ("bfloat16", "bfloat16"),
-        ("float64", "float64"),
     ],
 )
 def test_read_dtype(policy, expected):
