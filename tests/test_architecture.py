@@ -55,7 +55,7 @@ ARROWS = {
     ],
     "search": [*LOW, *SURGEON],
     "transforms": [*LOW, *SURGEON, "stats"],
-    "interop": ["graphs"],
+    "interop": ["graphs", "surgeon.gates"],
     "zoo": [],
 }
 # The top module re-exports what users type.
