@@ -23,6 +23,7 @@ from keras_gates.search import find_thresholds
 from keras_gates.thresholds import Budget
 from keras_gates.thresholds import Quantile
 from keras_gates.transforms import binarize
+from keras_gates.transforms import functional
 from keras_gates.transforms import fuse
 from keras_gates.transforms import insert_gates
 from keras_gates.transforms import separate_shortcuts
@@ -51,6 +52,7 @@ __all__ = [
     "callbacks",
     "constraints",
     "find_thresholds",
+    "functional",
     "fuse",
     "insert_gates",
     "interop",

@@ -25,6 +25,8 @@ from keras_gates.graphs import private
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.opened import Place
+from keras_gates.graphs.several_sizes import Revision
+from keras_gates.graphs.several_sizes import alike
 from keras_gates.graphs.stand_ins import SideEffect
 from keras_gates.graphs.variables import values_of
 
@@ -65,6 +67,10 @@ class Weight:
         flat = self.probe.reshape(-1)
         return not np.array_equal(flat, _probe(self.variable).reshape(-1))
 
+    @property
+    def is_matrix(self) -> bool:
+        return self.value.ndim == 2 and not self.batched
+
 
 def _probe(variable: keras.Variable) -> NDArray[Any]:
     shape = tuple(variable.shape)
@@ -102,6 +108,9 @@ def written_out(
     inputs: list[keras.KerasTensor],
     outputs: list[keras.KerasTensor],
     weights: list[StandIn],
+    stripped: bool = False,
+    new_inputs: list[keras.KerasTensor] | None = None,
+    revision: Revision | None = None,
 ) -> tuple[keras.Model, tuple[tuple[keras.Variable, Place], ...]]:
     """A functional model of recorded operations.
 
@@ -110,6 +119,10 @@ def written_out(
         inputs: what its `call` was run on.
         outputs: what it gave, flat.
         weights: what stood for its variables.
+        stripped: whether the calls are not to say whether they train.
+        new_inputs: the inputs of the model, where the calls are to be made
+            again on other sizes.
+        revision: what is otherwise for these sizes.
 
     Returns:
         `(model, places)`: where the values of variables are in it.
@@ -117,9 +130,10 @@ def written_out(
     Raises:
         SideEffect: a weight is used in a way that no stock layer has.
     """
-    replay = _Replay(twin, inputs)
-    ends = replay.run(outputs, weights)
+    replay = _Replay(twin, inputs, stripped, revision or Revision())
+    ends = replay.run(outputs, weights, new_inputs or inputs)
     replay.name_operations(ends)
+    inputs = replay.inputs
     model = keras.Model(_unpacked(inputs), _unpacked(ends), name=twin.name)
     return model, tuple(replay.placed)
 
@@ -136,10 +150,16 @@ class _Replay:
     """
 
     def __init__(
-        self, twin: keras.Layer, inputs: list[keras.KerasTensor]
+        self,
+        twin: keras.Layer,
+        inputs: list[keras.KerasTensor],
+        stripped: bool,
+        revision: Revision,
     ) -> None:
         self.twin = twin
         self.inputs = inputs
+        self.stripped = stripped
+        self.revision = revision
         self.placed: Placed = []
         self._values: dict[int, Any] = {}
         self._layers: dict[tuple[Any, ...], keras.Layer] = {}
@@ -148,13 +168,21 @@ class _Replay:
         self._one: keras.KerasTensor | None = None
 
     def run(
-        self, outputs: list[keras.KerasTensor], weights: list[StandIn]
+        self,
+        outputs: list[keras.KerasTensor],
+        weights: list[StandIn],
+        new_inputs: list[keras.KerasTensor],
     ) -> list[keras.KerasTensor]:
         """What `outputs` are in the model."""
         for each in weights:
             self._values[id(each)] = _read(each)
         self.readers = private.readers_of(outputs)
-        for node in private.recorded_before(outputs, [*self.inputs, *weights]):
+        nodes = private.recorded_before(outputs, [*self.inputs, *weights])
+        if new_inputs is not self.inputs:
+            pairs = zip(map(id, self.inputs), new_inputs, strict=True)
+            self._values.update({**self.revision.values, **dict(pairs)})
+            self.inputs = new_inputs
+        for node in nodes:
             self._node(node)
         inputs = {id(x) for x in self.inputs}
         ends = [self._values.get(id(x), x) for x in outputs]
@@ -184,6 +212,7 @@ class _Replay:
         if id(node.outputs[0]) in self._values:
             return  # it was taken along
         args, kwargs = mapped(self._value, *_given(node))
+        told = self.stripped and kwargs.pop("training", None) is not None
         flat = keras.tree.flatten((args, kwargs))
         weights = [x for x in flat if isinstance(x, Weight)]
         tensors = [x for x in flat if isinstance(x, keras.KerasTensor)]
@@ -191,12 +220,14 @@ class _Replay:
             args, kwargs = mapped(self._as_tensor, args, kwargs)
             weights = []
         if weights and not tensors:
-            self._values[id(node.outputs[0])] = _computed(node, args, kwargs)
+            spread = self.revision.spread
+            found = _computed(node, args, kwargs, spread)
+            self._values.update(zip(map(id, node.outputs), found, strict=True))
             return
         if not weights:
             kept = [x for x in node.input_tensors if id(x) in self._values]
-            if kept:
-                self._note(node, node.operation(*args, **kwargs))
+            if kept or told:
+                self._note(node, self._again(node, args, kwargs))
             return
         made = None
         handler = _HANDLERS.get(type(node.operation))
@@ -207,6 +238,16 @@ class _Replay:
         if made is not None:
             self._note(node, made)
 
+    def _again(
+        self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The call, as it is for the sizes at hand."""
+        op = self.revision.operations.get(id(node))
+        if op is None:
+            return node.operation(*args, **kwargs)
+        flat = keras.tree.flatten((args, kwargs))
+        return op(*(x for x in flat if isinstance(x, keras.KerasTensor)))
+
     def _value(self, x: Any) -> Any:
         if isinstance(x, keras.Variable):
             raise SideEffect(
@@ -215,7 +256,7 @@ class _Replay:
         return self._values.get(id(x), x)
 
     def _note(self, node: Node, made: Any) -> None:
-        flat = keras.tree.flatten(made)
+        flat = [x for x in keras.tree.flatten(made) if x is not None]
         for old, new in zip(node.outputs, flat, strict=True):
             if old is not new:
                 self._values[id(old)] = new
@@ -248,7 +289,7 @@ class _Replay:
             return self.tensor(x, rank)
 
         args, kwargs = mapped(tensor, args, kwargs)
-        return node.operation(*args, **kwargs)
+        return self._again(node, args, kwargs)
 
     # Layers that hold weights -----------------------------------------------
 
@@ -334,7 +375,13 @@ class _Replay:
         return y
 
     def bias_after(self, node: Node, size: int) -> tuple[Node, Weight] | None:
-        """A vector that is added to the output of a call, and nowhere else."""
+        """A vector that is added to the output of a call, and nowhere else.
+
+        None for a call whose weight is used more than once: each use would
+        need the same bias.
+        """
+        if any(len(self.readers.get(id(x), ())) > 1 for x in self._bare(node)):
+            return None
         readers = self.readers.get(id(node.outputs[0]), [])
         after = readers[0] if len(readers) == 1 else None
         if after is None or type(after.operation) is not _ADD:
@@ -347,6 +394,16 @@ class _Replay:
         last = vector.ndim and vector.shape[-1] == size
         same = tuple(after.outputs[0].shape) == tuple(node.outputs[0].shape)
         return (after, weights[0]) if last and same else None
+
+    def _bare(self, node: Node) -> list[keras.KerasTensor]:
+        """What a call reads of variables alone, back to the variables."""
+        found, pending = [], [*node.input_tensors]
+        while pending:
+            x = pending.pop()
+            if type(self._values.get(id(x))) is Weight:
+                found.append(x)
+                pending += private.made_of(x)
+        return found
 
     def with_bias(
         self,
@@ -389,9 +446,18 @@ def _read(stand_in: StandIn) -> Weight:
 
 
 def _computed(
-    node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> Weight:
-    """The outcome of an operation on weights alone.
+    node: Node,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    spread: set[int],
+) -> list[Weight]:
+    """The outputs of an operation on weights alone.
+
+    Args:
+        node: the recorded call.
+        args: its positional arguments.
+        kwargs: those by name.
+        spread: as in `Revision`.
 
     Raises:
         SideEffect: it takes several variables.
@@ -404,29 +470,59 @@ def _computed(
             "its `call` combines the variables "
             + " and ".join(f"'{x.variable.name}'" for x in weights)
         )
-    dtype = node.outputs[0].dtype
-    if shape[:1] == (None,):
-        # For each sample the same: what has one row for all of them stays.
-        wanted = (1, *shape[1:])
-        spread = [
-            np.broadcast_to(x, wanted) for x in (first.value, first.probe)
-        ]
-        value, probe = spread
-        return dataclasses.replace(
-            first, dtype=dtype, value=value, probe=probe, batched=True
-        )
+    if shape[:1] == (None,) and not first.batched:
+        return [_spread(node, first)]
 
-    def run(part: str) -> NDArray[Any]:
+    def run(part: str) -> list[NDArray[Any]]:
         def array(x: Any) -> Any:
             return getattr(x, part) if isinstance(x, Weight) else x
 
         a, k = mapped(array, args, kwargs)
         a, k = mapped(_tensor, a, k)
-        found = node.operation.call(*a, **k)
-        return np.asarray(keras.ops.convert_to_numpy(found))
+        found = keras.tree.flatten(node.operation.call(*a, **k))
+        return [np.asarray(keras.ops.convert_to_numpy(x)) for x in found]
 
+    made = [
+        dataclasses.replace(first, dtype=kt.dtype, value=value, probe=probe)
+        for kt, value, probe in zip(
+            node.outputs, run("value"), run("probe"), strict=True
+        )
+    ]
+    if any(id(kt) in spread for kt in node.outputs):
+        return [_one_row(node, weight) for weight in made]
+    for kt, weight in zip(node.outputs, made, strict=True):
+        wanted = tuple(1 if size is None else size for size in kt.shape)
+        if weight.value.shape != wanted:
+            raise _by_samples(node, first)
+    return made
+
+
+def _by_samples(node: Node, weight: Weight) -> SideEffect:
+    return SideEffect(
+        "its `call` makes what has an axis of samples of the variable "
+        f"'{weight.variable.name}' by {type(node.operation).__name__}"
+    )
+
+
+def _one_row(node: Node, weight: Weight) -> Weight:
+    """What holds the same for each of the samples, by one row."""
+    if not (alike(weight.value) and alike(weight.probe)):
+        raise _by_samples(node, weight)
+    value, probe = weight.value[:1], weight.probe[:1]
+    return dataclasses.replace(weight, value=value, probe=probe, batched=True)
+
+
+def _spread(node: Node, weight: Weight) -> Weight:
+    """A weight that is there for each sample: one row stands for all."""
+    if type(node.operation) not in _SPREADING:
+        raise _by_samples(node, weight)
+    kt = node.outputs[0]
+    wanted = (1, *kt.shape[1:])
+    value, probe = (
+        np.broadcast_to(x, wanted) for x in (weight.value, weight.probe)
+    )
     return dataclasses.replace(
-        first, dtype=dtype, value=run("value"), probe=run("probe")
+        weight, dtype=kt.dtype, value=value, probe=probe, batched=True
     )
 
 
@@ -510,11 +606,23 @@ def _multiplied(replay: _Replay, node: Node, operands: _Operands) -> Any:
     """`matmul(x, w)` with a matrix `w`."""
     args = operands.flat
     pair = operands.split()
-    if pair is None or args[1] is not pair[1] or pair[1].value.ndim != 2:
+    if pair is None or not pair[1].is_matrix:
         return None
     x, weight = pair
-    if len(x.shape) < 2:
-        return None
+    rank = len(x.shape)
+    if args[1] is not weight:
+        if rank < 3:
+            return None
+        x_letters = _LETTERS[:rank]
+        across = x_letters[-2]  # the axis that is summed over
+        y = x_letters.replace(across, "z")
+        return _einsum(replay, node, x, weight, f"{x_letters},z{across}->{y}")
+    return _dense(replay, node, x, weight) if rank > 1 else None
+
+
+def _dense(
+    replay: _Replay, node: Node, x: keras.KerasTensor, weight: Weight
+) -> Any:
     units = weight.value.shape[1]
     bias = replay.bias_after(node, units)
     layer = replay.layer(
@@ -530,23 +638,47 @@ def _multiplied(replay: _Replay, node: Node, operands: _Operands) -> Any:
     return y
 
 
+def _dotted(replay: _Replay, node: Node, operands: _Operands) -> Any:
+    """`dot(x, w)` and `tensordot(x, w, 1)` with a matrix `w`."""
+    args, pair = operands.flat, operands.split()
+    axes = getattr(node.operation, "axes", 1)
+    if pair is None or args[1] is not pair[1] or not pair[1].is_matrix:
+        return None
+    last = axes in (1, [[-1], [0]], [[len(pair[0].shape) - 1], [0]])
+    return _dense(replay, node, *pair) if last else None
+
+
 def _summed(replay: _Replay, node: Node, operands: _Operands) -> Any:
-    """`einsum(equation, x, w)`."""
+    """`einsum(equation, x, w)`, in any order."""
     flat = [x for x in operands.args if not isinstance(x, str)]
     equation = node.operation.subscripts.replace(" ", "")
     left, _, y = equation.partition("->")
     terms = left.split(",")
-    if len(flat) != 2 or not y or not isinstance(flat[1], Weight):
+    if len(flat) != 2 or not y or len(terms) != 2:
         return None
+    if isinstance(flat[0], Weight):
+        flat, terms = flat[::-1], terms[::-1]
     x, weight = flat
-    if not isinstance(x, keras.KerasTensor) or terms[0][0] != y[0]:
+    if not (isinstance(x, keras.KerasTensor) and isinstance(weight, Weight)):
         return None
+    if weight.batched or terms[0][0] != y[0] or y[0] in terms[1]:
+        return None
+    return _einsum(replay, node, x, weight, f"{terms[0]},{terms[1]}->{y}")
+
+
+def _einsum(
+    replay: _Replay,
+    node: Node,
+    x: keras.KerasTensor,
+    weight: Weight,
+    equation: str,
+) -> Any:
     layer = replay.layer(
         weight,
         "kernel",
         keras.layers.EinsumDense,
         weight.value,
-        equation=f"{terms[0]},{terms[1]}->{y}",
+        equation=equation,
         output_shape=tuple(node.outputs[0].shape[1:]),
     )
     return replay.called(layer, x, weight, weight.value)
@@ -557,7 +689,7 @@ def _looked_up(replay: _Replay, node: Node, operands: _Operands) -> Any:
     flat = operands.flat
     pair = operands.split()
     table = pair is not None and flat[0] is pair[1]
-    if pair is None or not table or pair[1].value.ndim != 2:
+    if pair is None or not table or not pair[1].is_matrix:
         return None
     x, weight = pair
     if node.operation.axis != 0:
@@ -573,6 +705,13 @@ def _looked_up(replay: _Replay, node: Node, operands: _Operands) -> Any:
     return replay.called(layer, x, weight, weight.value, "embeddings")
 
 
+_SPREADING = frozenset(
+    (
+        private.operation("numpy.BroadcastTo"),
+        private.operation("numpy.Repeat"),
+        private.operation("numpy.Tile"),
+    )
+)
 _ADD = private.operation("numpy.Add")
 _BROADCASTING = frozenset(
     private.operation(f"numpy.{name}")
@@ -585,6 +724,8 @@ _HANDLERS: dict[type[Any] | None, Handler] = {
     private.operation("numpy.Multiply"): _scaled,
     _ADD: _shifted,
     private.operation("numpy.Matmul"): _multiplied,
+    private.operation("numpy.Dot"): _dotted,
+    private.operation("numpy.Tensordot"): _dotted,
     private.operation("numpy.Einsum"): _summed,
     private.operation("numpy.Take"): _looked_up,
 }

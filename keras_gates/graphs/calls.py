@@ -151,6 +151,7 @@ class Graph:
         unread: by the id of a model inside that is taken for a layer, why it
             is.
         masking: the nested graphs in which a layer finds a mask.
+        whole: layers that could be seen through and are kept whole, and why.
         see_through: what was asked what layers are made of; None if nothing.
     """
 
@@ -168,6 +169,9 @@ class Graph:
     )
     unread: dict[int, str] = dataclasses.field(default_factory=dict)
     masking: list[Graph] = dataclasses.field(default_factory=list)
+    whole: IdentityDict[keras.Layer, str] = dataclasses.field(
+        default_factory=IdentityDict
+    )
     see_through: SeeThrough | None = None
 
     def nested(self) -> list[Graph]:

@@ -19,9 +19,12 @@ from typing import Any
 from typing import Protocol
 
 import keras
+from keras.src.backend.common import global_state
 from keras.src.backend.common.masking import get_keras_mask
 from keras.src.backend.common.masking import set_keras_mask
 from keras.src.backend.common.variables import AutocastScope
+from keras.src.layers import layer as _layer_module
+from keras.src.layers.layer import CallContext
 from keras.src.models.functional import Functional
 from keras.src.ops.node import Node as _Node
 from keras.src.saving.keras_saveable import KerasSaveable
@@ -522,6 +525,34 @@ def takes_training(layer: keras.Layer) -> bool:
     return bool(getattr(layer, "_call_has_training_arg", False))
 
 
+@contextlib.contextmanager
+def told(training: bool | None) -> Iterator[None]:
+    """Within, layers that are called hear that the layer round them trains.
+
+    Assumes: what the outermost call was told is in the `CallContext` that is
+    the global attribute "current_call_ctx".
+    """
+    name = "current_call_ctx"
+    before = global_state.get_global_attribute(name)
+    context = CallContext(entry_layer=None)
+    context.training = training
+    global_state.set_global_attribute(name, context)
+    try:
+        yield
+    finally:
+        global_state.set_global_attribute(name, before)
+
+
+def default_of_training(layer: keras.Layer) -> Any:
+    """Whether the `call` of a layer trains if it is not told.
+
+    Assumes: Keras takes the default of the argument `training`.
+    """
+    parameter = inspect.signature(layer.call).parameters.get("training")
+    default = None if parameter is None else parameter.default
+    return None if default is inspect.Parameter.empty else default
+
+
 @functools.cache
 def operation_names() -> frozenset[str]:
     """The names of what each operation holds, whatever its class.
@@ -529,6 +560,46 @@ def operation_names() -> frozenset[str]:
     Assumes: an operation without arguments holds no more than that.
     """
     return frozenset(vars(keras.Operation()))
+
+
+@contextlib.contextmanager
+def any_call_recorded() -> Iterator[list[keras.Layer]]:
+    """Within, layers are called on symbolic tensors that refuse it otherwise.
+
+    What returns None among its outputs is recorded without, and what says
+    nothing, or an error, of the outputs of a call is run to know them.
+
+    Assumes: a symbolic call of a layer asks its `symbolic_call`, which asks
+    `compute_output_spec` of the instance, and makes a `Node` as the module of
+    `Layer` knows it; `Operation.compute_output_spec` runs the `call`.
+
+    Yields:
+        The layers that Keras itself would have refused to call.
+    """
+    refused: list[keras.Layer] = []
+    ask = keras.Layer.symbolic_call
+
+    def symbolic_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return ask(layer, *args, **kwargs)
+        except Exception:
+            found = keras.Operation.compute_output_spec(layer, *args, **kwargs)
+            refused.append(layer)
+            return found
+
+    def node(operation: Any, outputs: Any = None, **kwargs: Any) -> Any:
+        flat = keras.tree.flatten(outputs)
+        tensors = [x for x in flat if x is not None]
+        if len(tensors) < len(flat):
+            refused.append(operation)
+        return _Node(operation=operation, outputs=tensors, **kwargs)
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(setattr, keras.Layer, "symbolic_call", ask)
+        stack.callback(setattr, _layer_module, "Node", _layer_module.Node)
+        setattr(keras.Layer, "symbolic_call", symbolic_call)
+        setattr(_layer_module, "Node", node)
+        yield refused
 
 
 @contextlib.contextmanager
@@ -582,6 +653,14 @@ def _made_by(kt: keras.KerasTensor, ends: set[int]) -> list[Node]:
     return [] if node.is_input else [node]
 
 
+def made_of(kt: keras.KerasTensor) -> list[keras.KerasTensor]:
+    """What the call reads whose output a symbolic tensor is.
+
+    Assumes: as `recorded_before`.
+    """
+    return [x for node in _made_by(kt, set()) for x in node.input_tensors]
+
+
 def readers_of(
     outputs: list[keras.KerasTensor],
 ) -> dict[int, list[Node | None]]:
@@ -626,14 +705,15 @@ OF_FUNCTION = frozenset(
     )
 )
 # Assumes: these are what `compile` and `fit` leave on a model.
-OF_TRAINING = frozenset(
+OF_FIT = frozenset(
     (
         *("_compile_config", "_compiled_trainable_state", "optimizer"),
         *("history", "stop_training", "stop_evaluating", "stop_predicting"),
-        *("_jax_state", "_functional", "_torch_params", "_modules"),
-        *("_eval_epoch_iterator",),
+        *("_jax_state", "_eval_epoch_iterator"),
     )
 )
+# Assumes: with these, which torch and a Sequential add.
+OF_TRAINING = OF_FIT | {"_functional", "_torch_params", "_modules"}
 # Assumes: beside its value, shape and type, a variable has these.
 OF_VARIABLES = ("_path", "_regularizer", "_constraint")
 # Assumes: torch keeps a layer's parameters and layers in these.
@@ -758,6 +838,17 @@ def find_parameters(old: keras.Operation, new: keras.Operation) -> None:
 
 def _holds_parameters(op: keras.Operation) -> bool:
     return "_torch_params" in vars(op).get("_modules", ())
+
+
+def uncompiled() -> dict[str, Any]:
+    """What a model holds for its training before it is compiled.
+
+    Assumes: a model without arguments holds that, and what each layer does.
+    `_compute_loss_has_training_arg` follows from the class.
+    """
+    held = vars(keras.Model())
+    names = held.keys() - common_names() - {"_compute_loss_has_training_arg"}
+    return {name: held[name] for name in names}
 
 
 class Unwrapped(Exception):

@@ -78,8 +78,9 @@ def read(model: keras.Model, see_through: SeeThrough | None = None) -> Graph:
         raise ValueError(
             f"Model '{model.name}' (of type {type(model).__name__}) is "
             "subclassed: its `call` is Python code, which has no recorded "
-            "graph. Rebuild it with the functional API, or prune the "
-            "functional models inside it one by one."
+            "graph. Pass `keras_gates.functional(model, x)` instead: a "
+            "functional model that computes the same. x is a batch of what "
+            "the model takes, or `keras.Input`s for it."
         )
     unread: dict[int, str] = {}
     while True:  # each round but the last finds one more

@@ -9,6 +9,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs import private
+from keras_gates.graphs.functional import structures
+from keras_gates.graphs.stand_ins import SideEffect
+
 if TYPE_CHECKING:
     from keras_gates.graphs.private import Node
 
@@ -19,27 +23,52 @@ _ALIKE = {"float16": 0.05, "bfloat16": 0.2}
 
 
 def agree(layer: keras.Layer, node: Node, model: keras.Model) -> bool:
-    """Whether both give the same for random inputs.
-
-    Also where neither takes inputs of any of the sizes that are tried: there
-    is nothing to compare then.
+    """Whether both give the same in inference, for random inputs.
 
     Args:
         layer: a layer, which is called.
         node: the recorded call whose arguments it gets.
         model: takes the tensors among them, in order.
+
+    Raises:
+        SideEffect: the layer takes inputs of none of the sizes that are tried.
     """
+    given = node.arguments.args, node.arguments.kwargs
+    found = compared(layer, given, model, node.input_tensors)
+    if found is None:
+        raise SideEffect("its `call` can't be tried on random inputs")
+    return found
+
+
+def compared(
+    layer: keras.Layer,
+    given: tuple[tuple[Any, ...], dict[str, Any]],
+    model: keras.Model,
+    inputs: list[keras.KerasTensor],
+) -> bool | None:
+    """Whether both give the same; None where there was nothing to compare.
+
+    Args:
+        layer: as in `agree`.
+        given: the arguments of its call, with symbolic tensors.
+        model: as in `agree`.
+        inputs: what the tensors among the arguments are like.
+    """
+    inside, _ = structures(model)
     for size in _SIZES:
         random = np.random.default_rng(0)
-        arrays = [_drawn(kt, size, random) for kt in node.input_tensors]
+        arrays = [_drawn(kt, size, random) for kt in inputs]
         try:
-            expected = _called(layer, node, arrays)
-            got = model(arrays if len(arrays) > 1 else arrays[0])
+            expected = _flat(_called(layer, given, arrays))
         except Exception:  # the layer may need another size
             continue
-        pairs = zip(_flat(expected), _flat(got), strict=True)
-        return all(_alike(a, b) for a, b in pairs)
-    return True
+        try:
+            packed = keras.tree.pack_sequence_as(inside, arrays)
+            got = _flat(model(packed, training=False))
+        except Exception:  # it holds for other sizes only
+            return False
+        return len(expected) == len(got) and all(map(_alike, expected, got))
+    return None
 
 
 def _drawn(
@@ -54,24 +83,42 @@ def _drawn(
     return keras.ops.convert_to_tensor(values, kt.dtype)
 
 
-def _called(layer: keras.Layer, node: Node, arrays: list[Any]) -> Any:
-    rest = iter(arrays)
-
-    def fill(x: Any) -> Any:
-        return next(rest) if isinstance(x, keras.KerasTensor) else x
-
-    given = node.arguments
-    args, kwargs = keras.tree.map_structure(fill, (given.args, given.kwargs))
+def _called(
+    layer: keras.Layer,
+    given: tuple[tuple[Any, ...], dict[str, Any]],
+    arrays: list[Any],
+) -> Any:
+    args, kwargs = filled(given, arrays)
+    if private.takes_training(layer):
+        kwargs = {**kwargs, "training": False}
     return layer(*args, **kwargs)
+
+
+def filled(given: Any, values: list[Any]) -> Any:
+    """A structure with values in the places of its symbolic tensors.
+
+    Args:
+        given: the structure.
+        values: one for each symbolic tensor, in the order of `tree.flatten`.
+    """
+    # Not by `map_structure`, which may take dicts in another order.
+    rest = iter(values)
+    flat = [
+        next(rest) if isinstance(x, keras.KerasTensor) else x
+        for x in keras.tree.flatten(given)
+    ]
+    return keras.tree.pack_sequence_as(given, flat)
 
 
 def _flat(outputs: Any) -> list[NDArray[np.float64]]:
     flat = keras.tree.flatten(outputs)
-    return [np.asarray(keras.ops.convert_to_numpy(x)) for x in flat]
+    return [
+        np.asarray(keras.ops.convert_to_numpy(x)) for x in flat if x is not None
+    ]
 
 
 def _alike(expected: NDArray[Any], got: NDArray[Any]) -> bool:
-    if expected.shape != got.shape:
+    if (expected.shape, expected.dtype) != (got.shape, got.dtype):
         return False
     near = _ALIKE.get(expected.dtype.name, 1e-4)
     expected, got = expected.astype("float64"), got.astype("float64")

@@ -42,6 +42,15 @@ class StandIn(keras.KerasTensor):
     def value(self) -> StandIn:
         return self
 
+    def __getitem__(self, key: Any) -> Any:
+        # Keras records neither a slice that is in no tuple, nor an index
+        # that is itself symbolic.
+        if isinstance(key, keras.KerasTensor):
+            return keras.ops.take(self, key, axis=0)
+        if isinstance(key, (slice, type(None), type(Ellipsis))):
+            key = (key,)
+        return super().__getitem__(key)
+
     def assign(self, value: Any) -> None:
         """Refuse: the layer has a state."""
         raise SideEffect(f"it assigns its variable '{self.variable.name}'")
@@ -69,7 +78,7 @@ def in_place(layer: keras.Layer) -> Iterator[list[StandIn]]:
         return made[id(value)]
 
     found: dict[str, Any] = {}
-    for name, value in vars(layer).items():
+    for name, value in sorted(vars(layer).items()):
         if name in private.common_names() or private.is_of_tensorflow(name):
             continue
         value = private.unwrapped(value)

@@ -145,8 +145,13 @@ class Twins:
         """A layer, operation, metric or optimizer."""
         new = object.__new__(type(old))
         self.note(old, new)
-        held = vars(new)
-        for name, value in private.state_of(old).items():
+        held, state = vars(new), private.state_of(old)
+        if isinstance(old, keras.Model):
+            # An optimizer is for the weights that it was built for.
+            held.update(private.uncompiled())
+            gone = held.keys() | private.OF_FIT
+            state = {k: v for k, v in state.items() if k not in gone}
+        for name, value in state.items():
             if name in private.OF_CALLS:
                 held[name] = self._container(value, ())
             else:

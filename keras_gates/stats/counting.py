@@ -177,8 +177,8 @@ def count(model: keras.Model, input_shape: InputShape = None) -> Count:
             f"The MACs of model '{model.name}' (of type "
             f"{type(model).__name__}) can't be counted: it is subclassed, so "
             "it has no recorded graph. Expected: a functional or Sequential "
-            "model. Rebuild it with the functional API; for its parameters "
-            "alone call `model.count_params()`."
+            "model, as `keras_gates.functional(model, x)` makes one; for its "
+            "parameters alone call `model.count_params()`."
         )
     graph = see_through.read(model)
     shapes = shapes_of(graph, input_shape)

@@ -117,6 +117,8 @@ def _options(data: dict[str, Any]) -> Options:
         data.get("drop_shortcuts", False),
         data.get("sizes"),
         None if groups is None else tuple(groups),
+        data.get("written_out"),
+        dict(data.get("whole", {})),
     )
 
 

@@ -65,9 +65,9 @@ def verify(
         samples: How many random samples.
         seed: Seed of the random inputs.
         **options: `scores`, `keep_at_least`, `round_to`, `exact`,
-            `drop_shortcuts` as given to `prune`. Shortcuts that were dropped
-            are left out of the original, too. With `exact=False` it says how
-            far off the approximation is.
+            `drop_shortcuts`, `written_out` as given to `prune`. Shortcuts
+            that were dropped are left out of the original, too. With
+            `exact=False` it says how far off the approximation is.
 
     Returns:
         A dict from output name to `max|original - pruned| / max|original|`;
@@ -111,6 +111,7 @@ def verify(
         found.options.exact,
         found.options.drop_shortcuts,
         found.options.groups,
+        found.options.whole,
     )
 
 

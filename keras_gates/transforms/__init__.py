@@ -11,6 +11,7 @@ from keras_gates.transforms.finding.convolutions import Convolutions
 from keras_gates.transforms.finding.convolutions import find_convolutions
 from keras_gates.transforms.finding.structure import Structure
 from keras_gates.transforms.finding.structure import find_structure
+from keras_gates.transforms.functional import functional
 from keras_gates.transforms.fuse import fuse
 from keras_gates.transforms.gating.spec import GateSpec
 from keras_gates.transforms.insert_gates import insert_gates
@@ -33,6 +34,7 @@ __all__ = [
     "drop_shortcuts",
     "find_convolutions",
     "find_structure",
+    "functional",
     "fuse",
     "insert_gates",
     "normalize_gammas",

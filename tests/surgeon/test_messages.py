@@ -391,7 +391,7 @@ MESSAGES = {
     # Models.
     "subclassed": (
         prune(lambda: Subclassed(name="sub")),
-        ["'sub'", "Subclassed", "functional API"],
+        ["'sub'", "Subclassed", "keras_gates.functional(model, x)"],
     ),
     "not built": (
         prune(lambda: keras.Sequential([L.Dense(2)], name="open")),

@@ -195,6 +195,8 @@ def test_the_json_is_plain_and_says_its_format():
         "groups": [],
         "round_to": 1,
         "sizes": None,
+        "whole": {},
+        "written_out": None,
     }
     assert data["request"] == {
         "keep_at_least": 0,

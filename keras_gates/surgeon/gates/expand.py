@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import NamedTuple
@@ -137,6 +138,7 @@ def read(
     model: keras.Model,
     trace: Trace | None = None,
     like: Graph | None = None,
+    whole: Mapping[str, str] | None = None,
 ) -> Graph:
     """The `Graph` of a model, or of one like it without composite layers.
 
@@ -144,12 +146,13 @@ def read(
         model: a built model.
         trace: a `Trace` to be filled, or None.
         like: as in `see_through.read`.
+        whole: path of a layer that is not to be seen through -> why.
 
     Raises:
         TypeError, ValueError: as `graph.read`; or a composite layer whose
             rule does not share is called at several places.
     """
-    graph = see_through.read(model, like)
+    graph = _seen(model, like, whole)
     sites: IdentityDict[keras.Layer, list[Site]] = IdentityDict()
     for each in [graph, *graph.nested()]:
         for site in each.sites:
@@ -169,13 +172,43 @@ def read(
     made: Made = IdentityDict((op, {}) for op in sites)
     edit: Edit = functools.partial(_written_out, made)
     if trace is None:
-        found = see_through.read(rewrite(graph, edit), graph)
+        found = _seen(rewrite(graph, edit), graph, whole)
     else:
         edit, note = trace.recording(graph, edit)
         written = rewrite(graph, edit, note=note)
-        found = trace.finish(see_through.read(written, graph))
+        found = trace.finish(_seen(written, graph, whole))
     for places in sites.values():
         _check_gate(places[0], found)
+    return found
+
+
+def _seen(
+    model: keras.Model,
+    like: Graph | None,
+    whole: Mapping[str, str] | None,
+) -> Graph:
+    """The graph of a model, whose layers are seen through but for some."""
+    graph = see_through.read(model, like)
+    if not whole:
+        return graph
+    opened = _opened(graph)
+    refused: IdentityDict[keras.Layer, str] = IdentityDict(
+        (opened[p], why) for p, why in whole.items() if p in opened
+    )
+    graph = see_through.read(model, graph, refused)
+    graph.whole = refused
+    return graph
+
+
+def _opened(graph: Graph, path: tuple[str, ...] = ()) -> dict[str, keras.Layer]:
+    """The layers that are seen through, by their paths in the model."""
+    found: dict[str, keras.Layer] = {}
+    for site in graph.sites:
+        if site.child is not None:
+            here = (*path, site.name)
+            if site.opened is not None:
+                found["/".join(here)] = site.opened.layer
+            found.update(_opened(site.child, here))
     return found
 
 

@@ -8,7 +8,6 @@ beyond that: what a layer is made of holds copies of its weights.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-from typing import Any
 
 import keras
 
@@ -16,6 +15,7 @@ from keras_gates.graphs import graph as gr
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.graphs.trace import trace
+from keras_gates.graphs.trace import way
 from keras_gates.layers.gate import Gate
 from keras_gates.surgeon.rules.registry import rule_of_class
 from keras_gates.surgeon.rules.registry import why_none
@@ -31,19 +31,37 @@ _DIFFERENT = (
 )
 
 
-def read(model: keras.Model, like: Graph | None = None) -> Graph:
+def read(
+    model: keras.Model,
+    like: Graph | None = None,
+    refused: Mapping[keras.Layer, str] | None = None,
+) -> Graph:
     """The `Graph` of a model, layers without a rule seen through.
 
     Args:
         model: a built model.
         like: a graph of it, or of a model made of it in the same public call,
             which has asked what layers are made of.
+        refused: layer -> why it is not to be seen through.
 
     Raises:
         TypeError, ValueError: as `graph.read`.
     """
     known = None if like is None else like.see_through
-    return gr.read(model, known or Seeing())
+    seeing = known or Seeing()
+    return gr.read(model, _refusing(seeing, refused) if refused else seeing)
+
+
+def _refusing(
+    seeing: gr.SeeThrough, refused: Mapping[keras.Layer, str]
+) -> gr.SeeThrough:
+    """The same, but for some layers."""
+
+    def see(node: Node, owned: bool) -> gr.Opened | gr.Opaque | None:
+        why = refused.get(node.operation)
+        return seeing(node, owned) if why is None else gr.Opaque(why)
+
+    return see
 
 
 def read_to_write(model: keras.Model) -> Graph:
@@ -58,21 +76,14 @@ class Seeing:
     """Sees through layers that have no rule; each is traced once.
 
     Args:
-        refused: layer -> why it is not to be seen through.
         writing: whether only what can be written out is seen through.
     """
 
-    def __init__(
-        self,
-        refused: Mapping[keras.Layer, str] | None = None,
-        writing: bool = False,
-    ) -> None:
+    def __init__(self, writing: bool = False) -> None:
         self._writing = writing
         self._found: IdentityDict[keras.Layer, gr.Opened | gr.Opaque]
         self._found = IdentityDict()
-        self._ways: IdentityDict[keras.Layer, Any] = IdentityDict()
-        for layer, reason in (refused or {}).items():
-            self._found[layer] = gr.Opaque(reason)
+        self._ways: IdentityDict[keras.Layer, str] = IdentityDict()
 
     def __call__(self, node: Node, owned: bool) -> gr.Opened | gr.Opaque | None:
         """What the layer of a recorded call is made of; None for most."""
@@ -81,9 +92,9 @@ class Seeing:
             return None
         if layer not in self._found:
             self._found[layer] = self._traced(node, owned)
-        way = self._ways.setdefault(layer, _way(node))
+        first = self._ways.setdefault(layer, way(node))
         found = self._found[layer]
-        if isinstance(found, gr.Opened) and way != _way(node):
+        if isinstance(found, gr.Opened) and first != way(node):
             # From now on for all of its calls.
             found = self._found[layer] = gr.Opaque(_DIFFERENT)
         return found
@@ -103,16 +114,3 @@ def is_unknown(op: keras.Operation) -> bool:
         return False  # of a class that computes something else than a gate
     cls = type(op)
     return rule_of_class(cls) is None and why_none(cls) is None
-
-
-def _way(node: Node) -> Any:
-    """How a layer is called: what two calls of one have in common."""
-
-    def kind(x: Any) -> Any:
-        if isinstance(x, keras.KerasTensor):
-            return tuple(x.shape), x.dtype
-        return repr(x)
-
-    given = node.arguments
-    shape = keras.tree.map_structure(kind, (given.args, given.kwargs))
-    return repr(shape)

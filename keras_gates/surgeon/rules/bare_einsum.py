@@ -25,6 +25,7 @@ from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.linear import built_in
 from keras_gates.surgeon.rules.per_channel import PerChannel
 from keras_gates.surgeon.rules.rule import ALL
+from keras_gates.surgeon.rules.rule import IDENTITY
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 
@@ -79,6 +80,14 @@ class EinsumScale(PerChannel):
 
     kind: str = "einsum scale"
 
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
+    ) -> Flow:
+        if lb.varying(inputs[0]) and inputs[0].shape[self.axis(call)] == 1:
+            # Factors for steps, say: they bear on no channel, and stay.
+            return Flow([inputs[0]], [[IDENTITY]])
+        return super().flow(call, inputs, units)
+
     def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:
         op, axes = call.op, {"kernel": ("channel",)}
         if op.bias is None:
@@ -109,10 +118,11 @@ class EinsumScale(PerChannel):
         return every if "channel" in roles else None
 
     def revise(self, call: Call, flow: Flow, view: View) -> Revision:
-        shape = list(call.op.partial_output_shape)
-        if "channel" in view.index:
-            axis = _axis_of(call.op)
-            shape[axis] = len(view.index["channel"])
+        # The other sizes are those of the input, which may change.
+        axis, sizes = _axis_of(call.op), call.op.partial_output_shape
+        kept = view.index.get("channel")
+        shape: list[int | None] = [None] * len(sizes)
+        shape[axis] = sizes[axis] if kept is None else len(kept)
         return {"output_shape": shape}, call.args, call.kwargs
 
 

@@ -56,6 +56,7 @@ def find(
     exact: bool = True,
     drop_shortcuts: bool = False,
     scored: Collection[str] | None = None,
+    whole: Mapping[str, str] | None = None,
 ) -> list[Closing]:
     """The `Closing`s of a model that close what a plan closes.
 
@@ -66,6 +67,7 @@ def find(
         drop_shortcuts: as in `plan`.
         scored: the names that are those of groups; by default, all that are
             none of gates.
+        whole: path of a layer that was not seen through -> why.
 
     Returns:
         A list: the `Closing` to compare with, and where scores have closed
@@ -74,7 +76,7 @@ def find(
     Raises:
         ValueError: a layer does not tell how its gate is closed.
     """
-    places = _Places(model)
+    places = _Places(model, whole)
     if drop_shortcuts:
         names = {name for name, mask in masks.items() if mask.any()}
         places.drop_shortcuts(names)
@@ -101,12 +103,14 @@ def find(
 class _Places:
     """A `Closing` in the making."""
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(
+        self, model: keras.Model, whole: Mapping[str, str] | None
+    ) -> None:
         self.model = model
         self.own = see_through.read(model)
         self.own_sources = _outside(self.own)
         self.trace = expand.Trace()
-        self.graph = expand.read(model, self.trace, self.own)
+        self.graph = expand.read(model, self.trace, self.own, whole)
         self.closing = Closing()
         # Gates that a composite layer closes by a variable of its own.
         self._gates: list[tuple[Site, Mask]] = []

@@ -32,6 +32,7 @@ def compare(
     exact: bool,
     drop_shortcuts: bool,
     groups: Collection[str] | None,
+    whole: Mapping[str, str],
 ) -> dict[str, float]:
     """The largest difference of each output, relative to its scale.
 
@@ -46,6 +47,7 @@ def compare(
         drop_shortcuts: as in `plan`.
         groups: the names in `masks` that are those of groups with scores;
             None stands for all names that no gate has.
+        whole: as in `Options`.
 
     Raises:
         ValueError: as `verify`.
@@ -55,7 +57,7 @@ def compare(
     """
     batches = sample_inputs.batches(model, x, samples, seed)
     closing, *others = closed_places.find(
-        model, masks, exact, drop_shortcuts, groups
+        model, masks, exact, drop_shortcuts, groups, whole
     )
     few = sample_inputs.few(model, batches[0])
     masked_run.check_recorded(model, few)

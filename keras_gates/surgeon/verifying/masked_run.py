@@ -260,7 +260,9 @@ class _Loop:
             return [tensors[id(node.input_tensors[handed_on])]]
         args, kwargs = recorded(node, tensors)
         outputs = operation_fn(node.operation)(*args, **kwargs)
-        results: list[Any] = keras.tree.flatten(outputs)
+        # The record of a layer inside another one has no None.
+        flat = keras.tree.flatten(outputs)
+        results: list[Any] = [x for x in flat if x is not None]
         stand_in = self.closing.inside.get(node)
         if stand_in is None:
             return results

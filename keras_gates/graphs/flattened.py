@@ -1,0 +1,158 @@
+"""A subclassed model as a functional one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from typing import Any
+
+import keras
+
+from keras_gates.graphs import private
+from keras_gates.graphs import trace
+from keras_gates.graphs.functional import has_own_call
+from keras_gates.graphs.functional import is_functional
+from keras_gates.graphs.identity import IdentityDict
+from keras_gates.graphs.names import Names
+from keras_gates.graphs.opened import Opaque
+from keras_gates.graphs.opened import Opened
+from keras_gates.graphs.reading import read
+from keras_gates.graphs.rewrite import new_copies
+from keras_gates.graphs.rewrite import rewrite
+from keras_gates.graphs.stand_ins import SideEffect
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.private import Node
+    from keras_gates.graphs.rewrite import Recall
+
+
+class Unfunctional(Exception):
+    """A model's `call` can't be told by what it does to symbolic tensors."""
+
+
+def flattened(model: keras.Model, example: Any) -> tuple[keras.Model, str]:
+    """A functional model that computes what a subclassed model does.
+
+    Subclassed models inside become functional ones, too, where they can.
+
+    Args:
+        model: the model; it is left as it is.
+        example: the first argument of its `call`: arrays, or what describes
+            them, in their structure.
+
+    Returns:
+        `(new model, what it does otherwise than the model)`, the latter ""
+        if there is nothing.
+
+    Raises:
+        Unfunctional: it can't be made; the message is a clause.
+    """
+    shell, inputs = _copy(model), symbolic(example)
+    try:
+        outputs = shell(inputs)
+    except Exception as error:
+        raise Unfunctional(
+            f"its `call` can't be traced: {trace.told(error)}"
+        ) from error
+    if is_functional(shell) and not has_own_call(shell):
+        return rewrite(read(shell)), ""  # a Sequential that is built by now
+    node = private.calls_of(shell)[-1]
+    # A call would build layers of the model that this one has built.
+    built = model.built and len(model.weights) == len(shell.weights)
+    source = model if built else shell
+    try:
+        opened = trace.trace_model(source, _copy(source), node)
+    except SideEffect as error:
+        raise Unfunctional(str(error)) from error
+    except Exception as error:  # whatever the user's code says to symbols
+        raise Unfunctional(
+            f"its `call` can't be traced: {trace.told(error)}"
+        ) from error
+    flat = keras.Model(
+        keras.tree.pack_sequence_as(inputs, opened.model.inputs),
+        keras.tree.pack_sequence_as(outputs, opened.model.outputs),
+        name=model.name,
+    )
+    private.copy_trainable(model, flat)
+    return _inner(flat), opened.fixed
+
+
+def _copy(model: keras.Model) -> keras.Model:
+    try:
+        return trace.copy_of(model, new_copies())
+    except Exception as error:
+        raise Unfunctional(
+            f"it can't be copied: {trace.told(error)}"
+        ) from error
+
+
+def _inner(model: keras.Model) -> keras.Model:
+    """The model with the subclassed models in it as functional ones."""
+    graph = read(model, _Models())
+    if not graph.nested():
+        return model
+
+    def edit(recall: Recall) -> Any:
+        return recall()  # which counts as a change: nothing stays whole
+
+    return rewrite(graph, edit)
+
+
+class _Models:
+    """Sees through subclassed models that are called in one way."""
+
+    def __init__(self) -> None:
+        self._found: IdentityDict[keras.Model, Opened | None] = IdentityDict()
+
+    def __call__(self, node: Node, owned: bool) -> Opened | Opaque | None:
+        op = node.operation
+        if not isinstance(op, keras.Model) or is_functional(op):
+            return None
+        if op not in self._found:
+            ways = {trace.way(each) for each in private.calls_of(op)}
+            one = len(ways) == 1 and not has_own_call(op)
+            found = trace.trace(node, new_copies(), owned=True) if one else None
+            plain = found if isinstance(found, Opened) else None
+            self._found[op] = plain if plain and not plain.fixed else None
+        return self._found[op]
+
+
+# Inputs --------------------------------------------------------------------
+
+
+def symbolic(example: Any) -> Any:
+    """The inputs of a model that takes arrays like an example.
+
+    Args:
+        example: arrays, symbolic tensors or `keras.InputSpec`s, nested.
+
+    Raises:
+        Unfunctional: something in it is none of these.
+    """
+    names = Names()
+    made = [
+        _input(x, names, ["input", *map(str, path)][-1])
+        for path, x in keras.tree.flatten_with_path(example)
+    ]
+    return keras.tree.pack_sequence_as(example, made)
+
+
+def _input(x: Any, names: Names, key: str) -> keras.KerasTensor:
+    """One input; its name is the key of a dict, or its number in a list."""
+    if key.isdecimal():
+        key = f"input_{key}"
+    if isinstance(x, keras.KerasTensor):
+        shape, dtype = tuple(x.shape), x.dtype
+    elif isinstance(x, keras.InputSpec) and x.shape is not None:
+        shape, dtype = tuple(x.shape), x.dtype or keras.config.floatx()
+    elif getattr(x, "shape", None) and hasattr(x, "dtype"):
+        tensor = keras.ops.convert_to_tensor(x)
+        dtype = keras.backend.standardize_dtype(tensor.dtype)
+        # As `fit` and `predict` take arrays of NumPy.
+        dtype = keras.config.floatx() if dtype == "float64" else dtype
+        shape = (None, *tensor.shape[1:])
+    else:
+        raise Unfunctional(
+            "the example has to hold arrays with an axis of samples, "
+            f"`keras.Input`s, or `keras.InputSpec`s. Received: {x!r}"
+        )
+    return keras.Input(batch_shape=shape, dtype=dtype, name=names.free(key))

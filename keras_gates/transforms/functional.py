@@ -1,0 +1,114 @@
+"""A functional model that computes what a subclassed model does."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import keras
+
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.flattened import Unfunctional
+from keras_gates.graphs.flattened import flattened
+from keras_gates.graphs.rewrite import rewrite
+
+# What `fit`, `evaluate` and `predict` go by, and a functional model does not.
+_STEPS = (
+    *("train_step", "test_step", "predict_step", "compute_loss"),
+    "compute_metrics",
+)
+
+
+def functional(
+    model: keras.Model, inputs: Any, *, inference_only: bool = False
+) -> keras.Model:
+    """Make a functional model of a subclassed one.
+
+    The `call` of a subclassed model is Python code, which nothing can be
+    removed from. It is run on symbolic tensors here, and what it does to
+    them is recorded: layers that it calls, `keras.ops`, weights of the model
+    itself. The functional model takes inputs and gives outputs in the same
+    structure, and its layers have the names and weights of the old ones. It
+    goes through everything: `insert_gates`, `slim`, `surgeon.prune`.
+
+    Both are compared on random inputs. A `call` that does more than compute
+    its outputs, or goes by their values, is refused: if it draws random
+    numbers, adds a loss, or assigns a variable. A layer inside may do so;
+    it stays as it is. Of the class itself nothing is kept: no `train_step`,
+    no metrics, no methods. Layers that `call` does not use are left out.
+
+    Args:
+        model: A subclassed `keras.Model`. It is not changed, and built only
+            in a copy. If it was never called, that copy's weights are used.
+        inputs: What `call` takes as its first argument: arrays (of any number
+            of samples), `keras.Input`s or `keras.InputSpec`s, in lists,
+            tuples or dicts as the model expects them.
+        inference_only: Whether it is enough that both compute the same in
+            inference. By default, a model that is otherwise in training
+            (`if training:`, or a layer that it always calls with
+            `training=False`) is refused.
+
+    Returns:
+        A new functional model of the same name that shares nothing with the
+        old one, not compiled.
+
+    Raises:
+        TypeError: If `model` is no Keras model.
+        ValueError: If its `call` can't be recorded, with the reason.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> class Classifier(keras.Model):
+    ...     def __init__(self):
+    ...         super().__init__()
+    ...         self.hidden = keras.layers.Dense(16, activation="relu")
+    ...         self.logits = keras.layers.Dense(3)
+    ...
+    ...     def call(self, x):
+    ...         return self.logits(self.hidden(x))
+    >>> model = Classifier()
+    >>> y = model(keras.ops.ones((1, 4)))
+    >>> twin = kg.functional(model, keras.Input((4,)))
+    >>> scores = kg.surgeon.score(twin, "l2")
+    >>> small = kg.surgeon.prune(twin, kg.Quantile(0.5), scores=scores)
+    >>> small.get_layer("dense").units
+    8
+    """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`functional` takes a subclassed Keras model. Received: "
+            f"{model!r} (of type {type(model).__name__})."
+        )
+    if gr.is_functional(model) and not gr.has_own_call(model):
+        return rewrite(gr.read(model))
+    named = f"Model '{model.name}' (of type {type(model).__name__})"
+    try:
+        new, otherwise = flattened(model, inputs)
+    except Unfunctional as error:
+        raise ValueError(
+            f"{named} can't be made functional: {error}. Move what its "
+            "`call` does beside calling layers and `keras.ops` into a layer "
+            "of its own, which then stays as it is."
+        ) from error
+    if otherwise and not inference_only:
+        raise ValueError(
+            f"{named} can't be made functional as it is: {otherwise}. Let "
+            "its `call` pass `training` on to its layers and do the same "
+            "otherwise, or pass `inference_only=True` if it is enough that "
+            "both compute the same in inference."
+        )
+    steps = [n for n in _STEPS if getattr(type(model), n) is not _stock(n)]
+    if steps:
+        listed = ", ".join(f"`{n}`" for n in steps)
+        warnings.warn(
+            f"The functional model '{new.name}' is a plain `keras.Model`: it "
+            f"lacks what {type(model).__name__} has of its own in {listed}.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return new
+
+
+def _stock(name: str) -> Any:
+    return getattr(keras.Model, name)
