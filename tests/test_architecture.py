@@ -70,7 +70,7 @@ ARROWS = {
     ],
     "search": [*LOW, *SURGEON],
     "transforms": [*LOW, *SURGEON, "stats", "regularizers"],
-    "interop": ["graphs"],
+    "interop": ["graphs", "surgeon.gates"],
     "zoo": [],
 }
 # The top module re-exports what users type.

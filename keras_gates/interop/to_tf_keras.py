@@ -16,6 +16,7 @@ from keras_gates.interop.configs import copy_weights
 from keras_gates.interop.legacy import tf_keras
 from keras_gates.interop.operation import operation_layer
 from keras_gates.interop.operations import as_layer
+from keras_gates.surgeon.gates import see_through
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
@@ -42,7 +43,8 @@ def to_tf_keras(model: keras.Model) -> Any:
     of Keras 2 only, which lives on as `tf_keras`. Layers become those of the
     same name, operations of `keras.ops` layers where there is one for them,
     and an `Operation` that calls them where not. Nested models are written
-    out. Weights are copied.
+    out, and so are layers of your own, if they can be seen through. Weights
+    are copied.
 
     Args:
         model: A built Functional or Sequential model of Keras 3, on the
@@ -66,7 +68,7 @@ def to_tf_keras(model: keras.Model) -> Any:
     ```
     """
     k2 = tf_keras("keras_gates.interop.to_tf_keras")
-    graph = gr.read(model)
+    graph = see_through.read_to_write(model)
     return _Converter(k2, graph).model()
 
 
@@ -153,9 +155,12 @@ class _Converter:
         of_keras = type(op).__module__.partition(".")[0] == keras.__name__
         plain = of_keras and not op.variables
         if not layers and (not plain or type(op) is keras.layers.Lambda):
+            opaque = call.site.opaque
+            seen = f", and it can't be written out: {opaque}" if opaque else ""
             raise ValueError(
                 f"Layer '{call.path}' (of type {type(op).__name__}) has no "
-                "counterpart in tf_keras. Replace it by layers that both have."
+                f"counterpart in tf_keras{seen}. Replace it by layers that "
+                "both have."
             )
         return layers
 

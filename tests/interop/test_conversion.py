@@ -8,6 +8,7 @@ import keras_gates as kg
 from keras_gates.interop import from_tf_keras
 from keras_gates.interop import to_tf_keras
 from tests import helpers
+from tests import own_layers
 from tests.surgeon import example_layers
 from tests.surgeon import example_operations
 from tests.surgeon import small_models as sm
@@ -149,6 +150,24 @@ def test_a_saved_model_of_tf_keras_is_loaded(tmp_path):
         assert max(helpers.differences(helpers.run(small, x), loaded)) < RTOL
 
 
+@pytest.mark.parametrize("make", [own_layers.images, own_layers.sequences])
+def test_layers_of_the_users_own_are_written_out(make):
+    model = helpers.randomize(make())
+    before = helpers.fingerprint(model)
+    compare(model)
+    assert helpers.fingerprint(model) == before
+    legacy = to_tf_keras(model)
+    assert legacy.count_params() >= model.count_params()
+
+
+def test_a_layer_that_cannot_be_written_out_says_why():
+    model = keras.Sequential(
+        [keras.Input((4,)), own_layers.Closed(3, name="strange")]
+    )
+    with pytest.raises(ValueError, match="'strange'.*written out: .*a loss"):
+        to_tf_keras(model)
+
+
 # What is refused -------------------------------------------------------------
 
 
@@ -160,7 +179,7 @@ class Own(keras.initializers.Zeros):
 def refusals():
     L = keras.layers
     yield L.Dense(3, kernel_initializer=Own()), "Own has no counterpart"
-    yield L.Lambda(lambda x: x + 1), "has no counterpart in tf_keras"
+    yield L.Lambda(helpers.noisy), "has no counterpart in tf_keras"
     yield L.LSTM(3, activation="celu"), "activation 'celu' has no counterpart"
 
 
