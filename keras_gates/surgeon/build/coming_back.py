@@ -95,17 +95,19 @@ class _Search:
         if site not in builder.called or not changed:
             return False
         layer, why = site.opened.layer, ""
+        fixed = site.opened.fixed
+        barred = bool(fixed) or self.written_out is False
         if self.written_out is not True:
             try:
-                edits = self.classes.edits(builder.smaller(site))
+                smaller = builder.smaller(site)
+                edits = self.classes.edits(smaller, recorded=barred)
             except (NoPlace, NotKept) as error:
                 why = str(error)
             else:
                 told = edited(layer, edits)
                 self.returns.append(Return(layer, name, How.CLASS, told))
                 return False
-        fixed = site.opened.fixed
-        if self.written_out is False or fixed:
+        if barred:
             self.whole[name] = _whole(fixed, why)
             return False
         self.returns.append(Return(layer, name, How.WRITTEN_OUT, {}, why))
