@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import keras
 
 from keras_gates._checks import listed
+from keras_gates.graphs import classes
 from keras_gates.graphs import create
 from keras_gates.surgeon.solving.returns import How
 
@@ -32,6 +33,14 @@ def notes(solution: Solution) -> list[str]:
             f"the result loads where {listed([*own])} can be imported, as the "
             "model itself does; with written_out=True, it needs no class of "
             "yours for them"
+        )
+    model = solution.graph.model
+    if classes.is_made_otherwise(model):
+        found.append(
+            f"the constructor of {type(model).__name__} makes its layers: "
+            "prune looks for a config from which it makes just the smaller "
+            "model, and returns one of Keras' class, with a warning, if there "
+            "is none or with written_out=True"
         )
     return found
 
