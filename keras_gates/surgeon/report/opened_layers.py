@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import keras
 
 from keras_gates._checks import listed
-from keras_gates.graphs import classes
 from keras_gates.graphs import create
 from keras_gates.surgeon.solving.returns import How
 
@@ -34,14 +33,6 @@ def notes(solution: Solution) -> list[str]:
             "model itself does; with written_out=True, it needs no class of "
             "yours for them"
         )
-    model = solution.graph.model
-    if classes.is_made_otherwise(model):
-        found.append(
-            f"the constructor of {type(model).__name__} makes its layers: "
-            "prune looks for a config from which it makes just the smaller "
-            "model, and returns one of Keras' class, with a warning, if there "
-            "is none or with written_out=True"
-        )
     return found
 
 
@@ -55,7 +46,10 @@ def _told(each: Return) -> str:
         with_ = f"with {edits}" if edits else "with the config that it has"
         return f"(of type {name}) keeps its class, {with_}"
     why = f": its class can't be kept, since {each.reason}" * bool(each.reason)
-    return f"(of type {name}) is written out as a model of its parts{why}"
+    made = "written out as a model of its parts"
+    if isinstance(each.layer, keras.Model):
+        made = "made again as a model of Keras' class"
+    return f"(of type {name}) is {made}{why}"
 
 
 def _is_stock(each: Return) -> bool:

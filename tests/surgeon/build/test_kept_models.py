@@ -30,7 +30,9 @@ def test_class_is_kept_with_all_that_it_can(tmp_path):
     model = trained(kl.Net(16, temperature=2.0, name="net"))
     model.note = ["kept", model.get_layer("first")]
     plan = plan_of(model)
-    assert any("the constructor of Net makes" in note for note in plan.notes)
+    assert (
+        "net (of type Net) keeps its class, with hidden 16 -> 8" in plan.notes
+    )
     pruned = plan.apply()
     assert (type(pruned), pruned.hidden, pruned.name) == (kl.Net, 8, "net")
     assert pruned.temperature == 2.0
@@ -73,6 +75,12 @@ def test_what_no_config_leads_to_becomes_a_model_of_keras(case, tmp_path):
     if case == "set later":
         model.limit = 5  # which its config does not tell
     plan = plan_of(model, written_out=True if case == "written out" else None)
+    why = {
+        "forgetful": "can't be made from the config that it tells",
+        "set later": "its config does not tell its limit",
+    }
+    told = [note for note in plan.notes if why.get(case, "no") in note]
+    assert len(told) == len(why.keys() & {case})
     with helpers.told() as messages:
         pruned = plan.apply()
     assert any("is not of the class" in message for message in messages)
