@@ -415,7 +415,8 @@ def _agrees(reader: Reader, walk: Walk) -> bool:
     if reader.activation is None:
         return True
     call = reader.call
-    values = {tensor: walk.value(tensor) for tensor in call.inputs}
+    # A further call of the same layer may read what this one still changes.
+    values = dict(zip(call.inputs, walk.ahead(call.inputs), strict=True))
     raw = _numpy(values[reader.source])
     (output,) = run(call, values.__getitem__)
     y = _numpy(output)

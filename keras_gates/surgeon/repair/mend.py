@@ -13,20 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import private
 from keras_gates.surgeon.repair import samples
 from keras_gates.surgeon.repair.engine import Engine
 from keras_gates.surgeon.repair.engine import Method
 from keras_gates.surgeon.repair.fit import Errors
 from keras_gates.surgeon.repair.readers import values_of
 from keras_gates.surgeon.repair.report import Repair
+from keras_gates.surgeon.repair.walk import Walk
+from keras_gates.surgeon.verifying.masked_run import differences
+from keras_gates.surgeon.verifying.masked_run import resolution_of
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
     from keras_gates.surgeon.repair.pairs import Pairs
     from keras_gates.surgeon.repair.report import Row
     from keras_gates.surgeon.repair.samples import Batch
 
 METHODS = tuple(method.value for method in Method)
 _MOST = 5
+# Two runs of the same layers one after the other differ by rounding.
+_SAME = 1e-4
+# By so much a layer has to be off for more samples to be asked for.
+_OFF = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,9 +96,12 @@ def mend(pairs: Pairs, batches: list[Batch], request: Request) -> Repair:
     """
     start = time.perf_counter()
     new = pairs.new.model
+    for graph in (pairs.old, pairs.new):
+        _check_runs(graph, batches[0])
     judge = _Judge(pairs, batches)
     before = judge.error()
-    weights = [(v, values_of(v)) for v in new.weights]
+    floats = [v for v in new.weights if "float" in v.dtype]
+    weights = [(v, values_of(v)) for v in floats]
     engine = Engine(pairs, batches, Method(request.method), request.seed)
     jobs = engine.jobs()
     progress = keras.utils.Progbar(
@@ -124,11 +136,7 @@ class _Judge:
 
     def __init__(self, pairs: Pairs, batches: list[Batch]) -> None:
         self.models = (pairs.old.model, pairs.new.model)
-        self.inputs = [
-            [None if a is None else a[batch.held_out] for a in batch.x]
-            for batch in batches
-            if batch.held_out.any()
-        ]
+        self.batches = [b for b in batches if b.held_out.any()]
         self.expected = self._outputs(self.models[0])
 
     def error(self) -> float:
@@ -142,22 +150,61 @@ class _Judge:
         return float(np.sqrt(np.mean(squares)))
 
     def _outputs(self, model: keras.Model) -> list[NDArray[Any]]:
-        structure, _ = gr.structures(model)
+        """What a model puts out for the samples that are held out."""
+        # Some models are made for batches of one size.
+        fixed = model.inputs[0].shape[0] is not None
         parts = []
-        for flat in self.inputs:
-            x = keras.tree.pack_sequence_as(structure, flat)
-            with keras.StatelessScope():
-                outputs = keras.tree.flatten(model(x, training=False))
-            parts.append(
-                [
-                    np.asarray(
-                        keras.ops.convert_to_numpy(keras.ops.stop_gradient(y)),
-                        "float64",
-                    )
-                    for y in outputs
-                ]
-            )
+        for batch in self.batches:
+            held = batch.held_out
+            rows = np.ones_like(held) if fixed else held
+            flat = [None if a is None else a[rows] for a in batch.x]
+            outputs = _run(model, flat)
+            parts.append([y[held] if fixed else y for y in outputs])
         return [np.concatenate(each) for each in zip(*parts, strict=True)]
+
+
+def _run(model: keras.Model, flat: list[Any]) -> list[NDArray[Any]]:
+    """The flat outputs of a model in inference, in float64."""
+    structure, _ = gr.structures(model)
+    x = keras.tree.pack_sequence_as(structure, flat)
+    with keras.StatelessScope():
+        outputs = keras.tree.flatten(model(x, training=False))
+    stopped = map(keras.ops.stop_gradient, outputs)
+    return [
+        np.asarray(keras.ops.convert_to_numpy(y), "float64") for y in stopped
+    ]
+
+
+def _check_runs(graph: Graph, batch: Batch) -> None:
+    """Refuse a model whose recorded calls are not what it computes.
+
+    Raises:
+        ValueError: a class overrides `call`, say.
+    """
+    model = graph.model
+    fixed = model.inputs[0].shape[0] is not None
+    flat = [a if fixed or a is None else a[:2] for a in batch.x]
+    walk = Walk(graph, flat)
+    expected = _run(model, flat)
+    got = [
+        np.asarray(keras.ops.convert_to_numpy(walk.value(t)), "float64")
+        for t in graph.outputs
+    ]
+    far = max(differences(expected, got), default=0.0)
+    coarsest = max(map(resolution_of, _types(model)))
+    if not far <= max(_SAME, coarsest):
+        raise ValueError(
+            f"Model '{model.name}' (of type {type(model).__name__}) does not "
+            "compute what the layers in its recorded graph compute one after "
+            f"the other: they differ by {far:.2g} of the outputs' scale. A "
+            "repair runs them one by one, so it can't be right for such a "
+            "model. Put what its class does in `call` into the functional "
+            "graph."
+        )
+
+
+def _types(model: keras.Model) -> set[str]:
+    return {layer.compute_dtype for layer in private.sublayers(model)}
 
 
 def _taken_back(row: Row) -> Row:
@@ -171,7 +218,7 @@ def _warn(report: Repair) -> None:
     few = [
         row.layer
         for row in report.rows
-        if row.changed and row.rows < row.inputs
+        if row.rows < row.inputs and row.errors and row.errors.before > _OFF
     ]
     if few:
         names = ", ".join(map(repr, few[:_MOST]))

@@ -56,7 +56,7 @@ def read(
         flat = keras.tree.flatten(batch.x)
         fixed = model.inputs[0].shape[0] is not None
         left = batch.size if fixed else min(batch.size, most - sum(counts))
-        flat = [None if a is None else a[:left] for a in flat]
+        flat = [None if a is None else _numpy(a)[:left] for a in flat]
         _check_finite(flat)
         found.append(flat)
         counts.append(left)
@@ -78,12 +78,17 @@ def _held_out(samples: int, seed: int) -> NDArray[np.bool_]:
     return mask
 
 
+def _numpy(array: Any) -> NDArray[Any]:
+    if isinstance(array, np.ndarray):
+        return array
+    return np.array(keras.ops.convert_to_numpy(array))
+
+
 def _check_finite(arrays: list[Any]) -> None:
     for array in arrays:
         if array is None:
             continue
-        values = np.asarray(keras.ops.convert_to_numpy(array))
-        if values.dtype.kind == "f" and not np.isfinite(values).all():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(
                 "The data to repair on hold NaN or infinity. Every layer is "
                 "fitted to what the model makes of them: clean them first."

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_gates.graphs import graph as gr
 from keras_gates.graphs import time_axis
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.calls import Tensor
@@ -109,10 +110,16 @@ def run(
     function = op.call if time_axis.is_fold(op) else op
     with keras.StatelessScope(state_mapping=values):
         outputs = function(*args, **kwargs)
-    return [
-        keras.ops.stop_gradient(y) if keras.ops.is_tensor(y) else y
-        for y in keras.tree.flatten(outputs)
-    ]
+    return [_detached(y) for y in keras.tree.flatten(outputs)]
+
+
+def _detached(y: Any) -> Any:
+    """A tensor of which no gradient is kept, with its mask of time steps."""
+    if not keras.ops.is_tensor(y):
+        return y
+    detached = keras.ops.stop_gradient(y)
+    gr.carry_mask(y, detached)
+    return detached
 
 
 def _takes_training(op: Any) -> bool:
