@@ -31,6 +31,7 @@ from keras_gates.graphs import several_sizes
 from keras_gates.graphs.arguments import each_in_place
 from keras_gates.graphs.opened import Opaque
 from keras_gates.graphs.opened import Opened
+from keras_gates.graphs.opened import Place
 from keras_gates.graphs.several_sizes import Recorded
 from keras_gates.graphs.several_sizes import Revision
 from keras_gates.graphs.several_sizes import Sizes
@@ -260,6 +261,7 @@ class _Trace:
             model, bare = self._written_out(run, stripped)
         if self.twin.activity_regularizer is not None:
             fixed = fixed or "it has a regularizer of its activity"
+        fixed = fixed or _other_weights(bare)
         fixed = fixed or self._other_masks(model)
         if self._revision(run).fixed:
             fixed = fixed or _SIZED
@@ -462,6 +464,18 @@ def _watched() -> Iterator[None]:
             f"its `call` computes with the values of {names}, a variable that "
             "none of its attributes holds"
         )
+
+
+def _other_weights(bare: tuple[tuple[keras.Variable, Place], ...]) -> str:
+    """Why weights would train otherwise where their places are, or ""."""
+    for variable, place in bare:
+        held = variable.regularizer or variable.constraint
+        if place.derived and held is not None:
+            return (
+                f"its weight '{variable.name}' has a "
+                f"{type(held).__name__}, and is not itself in its parts"
+            )
+    return ""
 
 
 def _no_loss(*args: Any, **kwargs: Any) -> None:

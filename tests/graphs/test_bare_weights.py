@@ -180,3 +180,27 @@ def test_split_weights():
         Weighted(function, (2 * own.CHANNELS,)), keras.Input(SIGNAL)
     )
     assert isinstance(found, opened.Opaque) and "two ways" in found.reason
+
+
+def test_regularizers_of_what_is_derived_are_said():
+    def function(x, w):
+        return x * ops.softplus(w)
+
+    layer = Weighted(function, own.C, adds={"regularizer": "l2"})
+    found = own.looked_into(layer, keras.Input(SIGNAL))
+    assert "'w0' has a L2" in found.fixed
+
+
+def in_float32(x, w):
+    """What half a precision has no numbers for."""
+    y = ops.cast(x, "float32") * 1e6
+    return ops.cast(y * w * 1e-6, "float16")
+
+
+def test_what_is_computed_in_float32_stays_so():
+    layer = Weighted(in_float32, own.C, dtype="mixed_float16")
+    found = own.looked_into(layer, keras.Input(SIGNAL))
+    x = signals("float16")
+    assert np.isfinite(helpers.numpy_of(layer(x))).all()
+    assert_same(layer, found, x, rtol=2e-3)
+    assert found.bare[0][1].layer.compute_dtype == "float32"

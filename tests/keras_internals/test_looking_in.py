@@ -241,3 +241,18 @@ def test_uncompiled():
     # The rest is of the class, and of layers.
     model.compile("adam", "mse")
     assert model.compiled
+
+
+def test_books_without():
+    model = fitted()
+    books = {
+        k: v for k, v in vars(model).items() if private.is_of_tensorflow(k)
+    }
+    names = {"predict_function", "train_function", "test_function"}
+    for value in books.values():
+        kept = private.books_without(value, names)
+        if isinstance(kept, dict):
+            assert not names & kept.keys()
+        if isinstance(kept, list):
+            assert not names & {getattr(x, "name", None) for x in kept}
+    assert private.books_without(3, names) == 3
