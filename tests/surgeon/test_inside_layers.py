@@ -59,6 +59,38 @@ def test_counts_are_those_of_the_plan(pair):
     assert compared.after.params == after.params
 
 
+class Partly(L.Layer):
+    """Adds a vector, and holds weights that it does not use."""
+
+    def build(self, shape):
+        self.shift = self.add_weight(shape=shape[-1:], name="shift")
+        self.spare = self.add_weight(shape=(2, 5), name="spare")
+        self.wide = L.Dense(7, activation="relu", name="wide")
+        self.wide.build(shape)
+        self.built = True
+
+    def call(self, x):
+        return self.wide(x + self.shift)
+
+
+@pytest.mark.parametrize("closes", ["before", "own/wide", None])
+def test_every_parameter_is_told_of_once(closes):
+    x = keras.Input((4,))
+    y = L.Dense(6, name="before")(x)
+    y = L.Dense(3, name="after")(Partly(name="own")(y))
+    model = helpers.randomize(keras.Model(x, y))
+    assert kg.stats.count(model).params == model.count_params()
+    scores = kg.surgeon.score(model, "l2")
+    assert list(scores) == ["before", "own/wide"]
+    scores = {n: s for n, s in scores.items() if n == (closes or "before")}
+    share = kg.Quantile(0.5 if closes else 0.0)
+    plan = kg.surgeon.plan(model, share, scores=scores)
+    small = plan.apply()
+    assert max(plan.verify(small).values()) < 1e-5
+    assert plan.params == (model.count_params(), small.count_params())
+    assert kg.stats.count(small).params == small.count_params()
+
+
 def test_rows_are_called_by_paths():
     names = [x.name for x in kg.stats.count(own_layers.images()).layers]
     assert names == [
