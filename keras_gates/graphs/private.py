@@ -595,10 +595,12 @@ def any_call_recorded() -> Iterator[list[keras.Layer]]:
         return _Node(operation=operation, outputs=tensors, **kwargs)
 
     with contextlib.ExitStack() as stack:
-        stack.callback(setattr, keras.Layer, "symbolic_call", ask)
-        stack.callback(setattr, _layer_module, "Node", _layer_module.Node)
-        setattr(keras.Layer, "symbolic_call", symbolic_call)
-        setattr(_layer_module, "Node", node)
+        for holder, name, value in (
+            (keras.Layer, "symbolic_call", symbolic_call),
+            (_layer_module, "Node", node),
+        ):
+            stack.callback(setattr, holder, name, getattr(holder, name))
+            setattr(holder, name, value)
         yield refused
 
 
