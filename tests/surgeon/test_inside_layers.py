@@ -442,3 +442,45 @@ def test_rules_by_hand_win_inside_and_composites_take_any_signature():
     assert kinds["round/shifted"] == "by hand"
     assert small.count_params() < model.count_params()
     assert helpers.fingerprint(model) == before
+
+
+@keras.saving.register_keras_serializable("own")
+class TrainsOtherwise(L.Layer):
+    """Can't be written out, and holds what would have to be."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = L.Dense(6, activation="relu", name="dense")
+        self.mixed = Mixed(4, name="mixed")
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.mixed.build((*shape[:-1], 6))
+        self.built = True
+
+    def call(self, x, training=False):
+        y = self.dense(x)
+        return self.mixed(y * 2.0 if training else y, other=x)
+
+
+def test_composites_in_what_cannot_be_written_out_stay():
+    x = keras.Input((8,))
+    y = L.Dense(5, activation="relu", name="before")(x)
+    y = TrainsOtherwise(name="own")(L.Dense(5, name="between")(y))
+    model = keras.Model(x, L.Dense(2, name="end")(L.ReLU()(y)))
+    helpers.randomize(model)
+    plan, small = closed_half(model)
+    assert list(plan.closed) == ["before"]
+    assert type(small.get_layer("own")) is TrainsOtherwise
+    (row,) = [row for row in plan.rows if row.layer == "own"]
+    assert any("in training" in why for why in row.why)
+    # What puts gates inside leaves it alone, too.
+    gated = kg.insert_gates(model, filters=True)
+    assert type(gated.get_layer("own")) is TrainsOtherwise
+    inputs = np.random.default_rng(0).normal(size=(4, 8)).astype("float32")
+    for training in (False, True):
+        expected, got = (
+            helpers.numpy_of(m(inputs, training=training))
+            for m in (model, gated)
+        )
+        np.testing.assert_allclose(got, expected, atol=1e-5)
