@@ -223,8 +223,14 @@ def _own_weights(
 
 def _rest(graph: Graph, seen: set[int]) -> list[Layer]:
     """Rows for weights that belong to no call: of layers, and of the model."""
-    scopes = [scope for call in graph.calls for scope in call.scopes]
-    found = [(s.site.name, s.site.own) for s in scopes if s.site.opened]
+    found: list[tuple[str, keras.Layer]] = []
+    for call in graph.calls:
+        names = [scope.site.name for scope in call.scopes]
+        found += [
+            ("/".join(names[:depth]), scope.site.own)
+            for depth, scope in enumerate(call.scopes, 1)
+            if scope.site.opened is not None
+        ]
     rows = []
     for name, layer in [*found, (graph.model.name, graph.model)]:
         size = _size(layer.weights, seen)

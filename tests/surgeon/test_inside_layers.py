@@ -59,6 +59,38 @@ def test_counts_are_those_of_the_plan(pair):
     assert compared.after.params == after.params
 
 
+class Partly(L.Layer):
+    """Adds a vector, and holds weights that it does not use."""
+
+    def build(self, shape):
+        self.shift = self.add_weight(shape=shape[-1:], name="shift")
+        self.spare = self.add_weight(shape=(2, 5), name="spare")
+        self.wide = L.Dense(7, activation="relu", name="wide")
+        self.wide.build(shape)
+        self.built = True
+
+    def call(self, x):
+        return self.wide(x + self.shift)
+
+
+@pytest.mark.parametrize("closes", ["before", "own/wide", None])
+def test_every_parameter_is_told_of_once(closes):
+    x = keras.Input((4,))
+    y = L.Dense(6, name="before")(x)
+    y = L.Dense(3, name="after")(Partly(name="own")(y))
+    model = helpers.randomize(keras.Model(x, y))
+    assert kg.stats.count(model).params == model.count_params()
+    scores = kg.surgeon.score(model, "l2")
+    assert list(scores) == ["before", "own/wide"]
+    scores = {n: s for n, s in scores.items() if n == (closes or "before")}
+    share = kg.Quantile(0.5 if closes else 0.0)
+    plan = kg.surgeon.plan(model, share, scores=scores)
+    small = plan.apply()
+    assert max(plan.verify(small).values()) < 1e-5
+    assert plan.params == (model.count_params(), small.count_params())
+    assert kg.stats.count(small).params == small.count_params()
+
+
 def test_rows_are_called_by_paths():
     names = [x.name for x in kg.stats.count(own_layers.images()).layers]
     assert names == [
@@ -410,3 +442,45 @@ def test_rules_by_hand_win_inside_and_composites_take_any_signature():
     assert kinds["round/shifted"] == "by hand"
     assert small.count_params() < model.count_params()
     assert helpers.fingerprint(model) == before
+
+
+@keras.saving.register_keras_serializable("own")
+class TrainsOtherwise(L.Layer):
+    """Can't be written out, and holds what would have to be."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.dense = L.Dense(6, activation="relu", name="dense")
+        self.mixed = Mixed(4, name="mixed")
+
+    def build(self, shape):
+        self.dense.build(shape)
+        self.mixed.build((*shape[:-1], 6))
+        self.built = True
+
+    def call(self, x, training=False):
+        y = self.dense(x)
+        return self.mixed(y * 2.0 if training else y, other=x)
+
+
+def test_composites_in_what_cannot_be_written_out_stay():
+    x = keras.Input((8,))
+    y = L.Dense(5, activation="relu", name="before")(x)
+    y = TrainsOtherwise(name="own")(L.Dense(5, name="between")(y))
+    model = keras.Model(x, L.Dense(2, name="end")(L.ReLU()(y)))
+    helpers.randomize(model)
+    plan, small = closed_half(model)
+    assert list(plan.closed) == ["before"]
+    assert type(small.get_layer("own")) is TrainsOtherwise
+    (row,) = [row for row in plan.rows if row.layer == "own"]
+    assert any("in training" in why for why in row.why)
+    # What puts gates inside leaves it alone, too.
+    gated = kg.insert_gates(model, filters=True)
+    assert type(gated.get_layer("own")) is TrainsOtherwise
+    inputs = np.random.default_rng(0).normal(size=(4, 8)).astype("float32")
+    for training in (False, True):
+        expected, got = (
+            helpers.numpy_of(m(inputs, training=training))
+            for m in (model, gated)
+        )
+        np.testing.assert_allclose(got, expected, atol=1e-5)

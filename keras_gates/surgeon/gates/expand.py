@@ -189,15 +189,27 @@ def _seen(
 ) -> Graph:
     """The graph of a model, whose layers are seen through but for some."""
     graph = see_through.read(model, like)
-    if not whole:
-        return graph
     opened = _opened(graph)
     refused: IdentityDict[keras.Layer, str] = IdentityDict(
-        (opened[p], why) for p, why in whole.items() if p in opened
+        (opened[p], why) for p, why in (whole or {}).items() if p in opened
     )
-    graph = see_through.read(model, graph, refused)
-    graph.whole = refused
+    fixed = _fixed(graph)
+    if refused or fixed:
+        every = IdentityDict([*fixed.items(), *refused.items()])
+        graph = see_through.read(model, graph, every)
+        graph.whole = refused
     return graph
+
+
+def _fixed(graph: Graph) -> IdentityDict[keras.Layer, str]:
+    """Layers that would be written out for what is in them, and can't be."""
+    found: IdentityDict[keras.Layer, str] = IdentityDict()
+    for call in graph.calls:
+        for scope in call.scopes if _rule(call.site) is not None else ():
+            opened = scope.site.opened
+            if opened is not None and opened.fixed:
+                found[opened.layer] = opened.fixed
+    return found
 
 
 def _opened(graph: Graph, path: tuple[str, ...] = ()) -> dict[str, keras.Layer]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
@@ -21,6 +22,7 @@ from keras_gates.surgeon.report import futile
 from keras_gates.surgeon.report import opened_layers
 from keras_gates.surgeon.report import reasons
 from keras_gates.surgeon.report import slow_widths
+from keras_gates.surgeon.report.parts import Parts
 from keras_gates.surgeon.rules import costs
 
 if TYPE_CHECKING:
@@ -143,12 +145,13 @@ def _rows(
 ) -> list[Row]:
     decision = solution.decision
     weights = Weights(decision, solution.folds)
+    parts = Parts(solution)
     rows: list[Row] = []
     found: IdentityDict[keras.Operation, _Entry] = IdentityDict()
     for step in decision.labelling.steps:
         if step.position is not None:
             continue
-        row = _row(step, decision, weights, shapes)
+        row = _row(step, decision, weights, shapes, parts)
         if told is not None:
             exact = not told.approximate(step)
             row = dataclasses.replace(row, why=told.lines(step), exact=exact)
@@ -162,7 +165,12 @@ def _rows(
         found[op] = _Entry(row, here, len(rows) if shown else None)
         if shown:
             rows.append(row)
-    return rows
+    none = Pair(0, 0)
+    unused = [
+        Row(path, "unused", None, None, Pair(before, after), none)
+        for path, before, after in parts.unused()
+    ]
+    return [*rows, *unused]
 
 
 class _Entry(NamedTuple):
@@ -206,6 +214,7 @@ def _row(
     decision: Decision,
     weights: Weights,
     shapes: dict[Tensor, tuple[int | None, ...]],
+    parts: Parts,
 ) -> Row:
     call, rule = step.call, step.rule
     present = step in decision.present
@@ -222,15 +231,22 @@ def _row(
     own = costs.weight_shapes(call.op)
     gone = step.is_gate or not present
     cut = own if gone else _cut_shapes(step, weights)
-    left = 0 if gone else costs.parameters(cut) + weights.added_bias(step)
+    made = parts.constants(call)
+    stays = () if parts.written_out(call) else made
+    left = 0 if gone else _parameters(cut, stays) + weights.added_bias(step)
     return Row(
         call.path,
         rule.kind,
         before,
         after,
-        Pair(costs.parameters(own), left),
+        Pair(_parameters(own, made), left),
         _macs(step, own, None if gone else cut, shapes, decision),
     )
+
+
+def _parameters(shapes: Shapes, without: Collection[str]) -> int:
+    """The entries of all weights but some."""
+    return costs.parameters([x for x in shapes if x[0] not in without])
 
 
 def _cut_shapes(step: Step, weights: Weights) -> Shapes:

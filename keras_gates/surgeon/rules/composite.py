@@ -28,7 +28,9 @@ class Composite(Barrier):
     Attributes:
         expand: `(layer, x) -> output`: the same function of a KerasTensor,
             made of new layers that have rules, with copies of the weights. A
-            gate in it has the name of the layer.
+            gate in it has the name of the layer. It gets the arguments of
+            the recorded call, whatever they are, but for those that it does
+            not take and that say nothing: None, or that it is no training.
         shares: whether `expand` takes a third argument, a dict to keep the
             new layers in, so that a layer may be called at several places:
             it is empty at the first, and the same at the others.
