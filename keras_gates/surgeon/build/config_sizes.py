@@ -124,8 +124,11 @@ def value_at(config: Config, path: Path) -> Any:
 
 
 def own_config(layer: keras.Layer) -> Config | None:
-    """The config that a layer tells of itself, or None if it has none."""
+    """The config that a layer tells of itself, or None if it has none.
+
+    Where `get_config` fails, that is what its constructor was given.
+    """
     try:
         return dict(layer.get_config())
     except Exception:  # whatever a class without a config says
-        return None
+        return private.recorded_config(layer)
