@@ -79,6 +79,24 @@ def trace(node: Node, copies: Copies, owned: bool) -> Opened | Opaque:
     return found
 
 
+def at_size(node: Node, twin: keras.Layer, size: int) -> Opened | Opaque:
+    """What a layer is made of for one size.
+
+    Args:
+        node: the recorded call.
+        twin: a copy of its layer, which may be called.
+        size: what sizes are that the call leaves open, samples aside.
+    """
+    found = Opaque("")
+    for more in (size + 2, size - 2, 2 * size):
+        sizes = Sizes(2, size), Sizes(3, size), Sizes(2, max(1, more))
+        known = _attempt(_Trace(node, twin, sizes=sizes))
+        if isinstance(known, Opened):
+            return known
+        found = known
+    return found
+
+
 def _attempt(each: _Trace) -> Opened | Opaque:
     try:
         with private.any_call_recorded() as refused:
