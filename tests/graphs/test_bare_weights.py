@@ -69,6 +69,14 @@ def test_policies(name, policy):
     assert_same(layer, found, x, rtol=coarse.get(policy, 1e-6))
 
 
+def test_a_weight_that_is_used_twice():
+    """In two ways, and still one weight."""
+    layer = Weighted(lambda x, w: ops.relu(x * w) + w, own.C, name="own")
+    found = own.looked_into(layer, keras.Input(SIGNAL))
+    assert len(found.model.weights) == len(found.bare) == 1
+    assert_same(layer, found, signals())
+
+
 TABLES = {
     "take": lambda x, w: ops.take(w, x, axis=0),
     "take, scaled": lambda x, w: ops.take(w, x, axis=0) * 2.0,
@@ -127,7 +135,6 @@ def test_integers_are_constants():
 
 MAT = (own.CHANNELS, own.CHANNELS)
 WALLS = {
-    "two ways": (lambda x, w: ops.relu(x * w) + w, [own.C], "in two ways"),
     "tied matrix": (
         lambda x, w: ops.relu(x @ w) @ ops.transpose(w),
         [MAT],

@@ -256,3 +256,18 @@ def test_books_without():
         if isinstance(kept, list):
             assert not names & {getattr(x, "name", None) for x in kept}
     assert private.books_without(3, names) == 3
+
+
+def test_any_call_recorded():
+    class Half(L.Layer):
+        def call(self, x):
+            return x * 2.0, None
+
+    layer, x = Half(), keras.Input((3,))
+    with private.any_call_recorded() as refused:
+        y, nothing = layer(x)
+    assert nothing is None and layer in refused
+    (node,) = private.calls_of(layer)
+    assert [*map(id, node.outputs)] == [id(y)]
+    with pytest.raises((AttributeError, ValueError)):
+        Half()(x)

@@ -7,6 +7,7 @@ from keras import layers as L
 
 import keras_gates as kg
 from keras_gates.graphs import graph as gr
+from keras_gates.surgeon.closing.options import Options
 from keras_gates.surgeon.closing.request import read
 from keras_gates.surgeon.gates import groups
 from tests import helpers
@@ -23,7 +24,9 @@ def scores_of(model, seed=0):
 def check(model, plan, pruned, x):
     """The pruned model against a copy with real gates, closed at 0."""
     masks = plan.masks()
-    gated = gated_model(read(model, masks, True), masks)
+    gated = gated_model(
+        read(model, masks, Options(True, 1, False, groups=None)), masks
+    )
     helpers.assert_same(gated, pruned, x, vary=False)
     assert pruned.count_params() == plan.params[1]
 
