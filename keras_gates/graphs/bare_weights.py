@@ -68,6 +68,12 @@ class Weight:
         return not np.array_equal(flat, _probe(self.variable).reshape(-1))
 
     @property
+    def is_buffer(self) -> bool:
+        """Whether it holds whole numbers that no training changes."""
+        trained = self.variable.trainable
+        return not (trained or keras.backend.is_float_dtype(self.dtype))
+
+    @property
     def is_matrix(self) -> bool:
         return self.value.ndim == 2 and not self.batched
 
@@ -184,6 +190,7 @@ class _Replay:
             self.inputs = new_inputs
         for node in nodes:
             self._node(node)
+        self._check_layers(nodes)
         inputs = {id(x) for x in self.inputs}
         ends = [self._values.get(id(x), x) for x in outputs]
         ends = [
@@ -197,6 +204,18 @@ class _Replay:
             else x
             for x in ends
         ]
+
+    def _check_layers(self, nodes: list[Node]) -> None:
+        """Refuse a variable of a layer that is called as well."""
+        called = {
+            id(variable)
+            for node in nodes
+            if isinstance(node.operation, keras.Layer)
+            for variable in node.operation.variables
+        }
+        for variable, _ in self.placed:
+            if id(variable) in called:
+                raise _two_ways(variable)
 
     def name_operations(self, ends: list[keras.KerasTensor]) -> None:
         """Number operations from the layer on: Keras counts all there are.
@@ -345,9 +364,7 @@ class _Replay:
         if key in self._layers:
             return self._layers[key]
         if self._uses.setdefault(id(variable), key) != key:
-            raise SideEffect(
-                f"its `call` uses the variable '{variable.name}' in two ways"
-            )
+            raise _two_ways(variable)
         layer = kind(
             **config,
             name=self._names.free(weight.label),
@@ -419,9 +436,7 @@ class _Replay:
         variable = weight.variable
         key = (id(variable), "bias", id(layer))
         if self._uses.setdefault(id(variable), key) != key:
-            raise SideEffect(
-                f"its `call` uses the variable '{variable.name}' in two ways"
-            )
+            raise _two_ways(variable)
         layer.bias.assign(weight.value.reshape(layer.bias.shape))
         if not weight.derived:
             layer.bias_regularizer = variable.regularizer
@@ -465,7 +480,9 @@ def _computed(
     flat = keras.tree.flatten((args, kwargs))
     weights = [x for x in flat if isinstance(x, Weight)]
     first, shape = weights[0], tuple(node.outputs[0].shape)
-    if any(x.variable is not first.variable for x in weights):
+    varying = [x for x in weights if not x.is_buffer]
+    first = varying[0] if varying else first
+    if any(x.variable is not first.variable for x in varying):
         raise SideEffect(
             "its `call` combines the variables "
             + " and ".join(f"'{x.variable.name}'" for x in weights)
@@ -475,7 +492,10 @@ def _computed(
 
     def run(part: str) -> list[NDArray[Any]]:
         def array(x: Any) -> Any:
-            return getattr(x, part) if isinstance(x, Weight) else x
+            if not isinstance(x, Weight):
+                return x
+            kept = x.is_buffer and x.variable is not first.variable
+            return x.value if kept else getattr(x, part)
 
         a, k = mapped(array, args, kwargs)
         a, k = mapped(_tensor, a, k)
@@ -495,6 +515,12 @@ def _computed(
         if weight.value.shape != wanted:
             raise _by_samples(node, first)
     return made
+
+
+def _two_ways(variable: keras.Variable) -> SideEffect:
+    return SideEffect(
+        f"its `call` uses the variable '{variable.name}' in two ways"
+    )
 
 
 def _by_samples(node: Node, weight: Weight) -> SideEffect:

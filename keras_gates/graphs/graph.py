@@ -31,6 +31,7 @@ from keras_gates.graphs.private import nodes_of
 from keras_gates.graphs.private import operation
 from keras_gates.graphs.private import operation_of
 from keras_gates.graphs.private import other_loop
+from keras_gates.graphs.private import recorded_before
 from keras_gates.graphs.reading import finds
 from keras_gates.graphs.reading import read
 
@@ -58,6 +59,7 @@ __all__ = [
     "own_variables",
     "own_weights",
     "read",
+    "recorded_before",
     "replace",
     "struct_of",
     "structures",

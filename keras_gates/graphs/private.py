@@ -19,6 +19,7 @@ from typing import Any
 from typing import Protocol
 
 import keras
+from keras.src.backend import compute_output_spec
 from keras.src.backend.common import global_state
 from keras.src.backend.common.masking import get_keras_mask
 from keras.src.backend.common.masking import set_keras_mask
@@ -573,9 +574,9 @@ def any_call_recorded() -> Iterator[list[keras.Layer]]:
     What returns None among its outputs is recorded without, and what says
     nothing, or an error, of the outputs of a call is run to know them.
 
-    Assumes: a symbolic call of a layer asks its `symbolic_call`, which asks
-    `compute_output_spec` of the instance, and makes a `Node` as the module of
-    `Layer` knows it; `Operation.compute_output_spec` runs the `call`.
+    Assumes: a symbolic call of a layer asks its `symbolic_call` for them, and
+    makes a `Node` as the module of `Layer` knows it; `compute_output_spec` of
+    the backend runs a function on tensors without values.
 
     Yields:
         The layers that Keras itself would have refused to call.
@@ -587,7 +588,7 @@ def any_call_recorded() -> Iterator[list[keras.Layer]]:
         try:
             return ask(layer, *args, **kwargs)
         except Exception:
-            found = keras.Operation.compute_output_spec(layer, *args, **kwargs)
+            found = _specification(layer, args, kwargs)
             refused.append(layer)
             return found
 
@@ -599,11 +600,30 @@ def any_call_recorded() -> Iterator[list[keras.Layer]]:
         return _Node(operation=operation, outputs=tensors, **kwargs)
 
     with contextlib.ExitStack() as stack:
-        stack.callback(setattr, keras.Layer, "symbolic_call", ask)
-        stack.callback(setattr, _layer_module, "Node", _layer_module.Node)
-        setattr(keras.Layer, "symbolic_call", symbolic_call)
-        setattr(_layer_module, "Node", node)
+        for holder, name, value in (
+            (keras.Layer, "symbolic_call", symbolic_call),
+            (_layer_module, "Node", node),
+        ):
+            stack.callback(setattr, holder, name, getattr(holder, name))
+            setattr(holder, name, value)
         yield refused
+
+
+def _specification(
+    layer: keras.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """The outputs of a symbolic call, by running it; None stays None."""
+    made: list[Any] = []
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        made[:] = [layer.call(*args, **kwargs)]
+        return [x for x in keras.tree.flatten(made) if x is not None]
+
+    tensors = iter(compute_output_spec(call, *args, **kwargs))
+    (found,) = keras.tree.map_structure(
+        lambda x: None if x is None else next(tensors), made
+    )
+    return found
 
 
 @contextlib.contextmanager

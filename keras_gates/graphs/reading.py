@@ -322,6 +322,7 @@ class _Reading:
             if opened
             else carried.within(node, masks, known)
         )
+        shapes = [tensor.shape for tensor in bound]
         inner.outputs = outputs = self.expand(
             site.child, bound, calls, within, before
         )
@@ -331,6 +332,12 @@ class _Reading:
             outputs = _fold(site.folds[1], [*outputs, *inputs], calls, place)
         for kt, tensor in zip(node.outputs, outputs, strict=True):
             tensor.shape = _sharpest(tensor.shape, kt.shape)
+        if site.opened is not None and site.opened.fixed:
+            # Sizes that it was traced on are not those of the graph.
+            for tensor, shape in zip(bound, shapes, strict=True):
+                tensor.shape = shape
+            for kt, tensor in zip(node.outputs, outputs, strict=True):
+                tensor.shape = tuple(kt.shape)
         return outputs, carried.behind(node, masks, known, after)
 
 

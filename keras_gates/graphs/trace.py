@@ -75,6 +75,24 @@ def trace(node: Node, copies: Copies, owned: bool) -> Opened | Opaque:
     return found
 
 
+def at_size(node: Node, twin: keras.Layer, size: int) -> Opened | Opaque:
+    """What a layer is made of for one size.
+
+    Args:
+        node: the recorded call.
+        twin: a copy of its layer, which may be called.
+        size: what sizes are that the call leaves open, samples aside.
+    """
+    found = Opaque("")
+    for more in (size + 2, size - 2, 2 * size):
+        sizes = Sizes(2, size), Sizes(3, size), Sizes(2, max(1, more))
+        known = _attempt(_Trace(node, twin, sizes=sizes))
+        if isinstance(known, Opened):
+            return known
+        found = known
+    return found
+
+
 def _attempt(each: _Trace) -> Opened | Opaque:
     try:
         with private.any_call_recorded() as refused:
@@ -304,7 +322,7 @@ class _Trace:
     def _compared(self, run: _Run, stripped: bool) -> Any:
         """The model of a run, compared with the layer in inference."""
         model, bare = self._written_out(run, stripped)
-        self._check_outputs(model.outputs, self._revision(run).fixed)
+        self._check_outputs(model.outputs, self.sizes is not None)
         like = self.node.input_tensors if self.sizes is None else model.inputs
         given = self.node.arguments.args, self.node.arguments.kwargs
         found = sampled.compared(self.twin, given, model, like)
@@ -333,7 +351,10 @@ class _Trace:
             return batched
 
         given = self.node.arguments
-        args, kwargs = keras.tree.map_structure(new, (given.args, given.kwargs))
+        structure = given.args, given.kwargs
+        # Not by `map_structure`, which may take dicts in another order.
+        flat = [new(x) for x in keras.tree.flatten(structure)]
+        args, kwargs = keras.tree.pack_sequence_as(structure, flat)
         for old, fresh in zip(
             self.node.input_tensors, self.inputs, strict=True
         ):
@@ -387,7 +408,7 @@ class _Trace:
         pairs = zip(expected, got, strict=False)
         fits = len(got) == len(expected) and all(
             len(a) == len(b)
-            and all(m is None or m == n for m, n in zip(a, b, strict=True))
+            and all(m == n or None in (m, n) for m, n in zip(a, b, strict=True))
             for a, b in pairs
         )
         if got != expected and not (sized and fits):

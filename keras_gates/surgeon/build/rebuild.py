@@ -354,7 +354,8 @@ class Builder:
             NoPlace: its class has no place for what its parts become.
         """
         assert site.opened is not None and site.child is not None
-        model = self.model(site.child, site.child.bounds[0])
+        with private.any_call_recorded():  # it is but compared, and read
+            model = self.model(site.child, site.child.bounds[0])
         weights = self._weights().of(site.opened, site.child)
         given = site.node.arguments
         layer = site.opened.layer
@@ -412,6 +413,6 @@ def _bind(
     node: Any, outputs: Any, tensors: dict[int, keras.KerasTensor]
 ) -> None:
     """Note the outputs of a recorded call, in any structure."""
-    flat = keras.tree.flatten(outputs)
+    flat = [x for x in keras.tree.flatten(outputs) if x is not None]
     for kt, new in zip(node.outputs, flat, strict=True):
         tensors[id(kt)] = new

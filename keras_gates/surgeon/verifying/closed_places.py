@@ -169,7 +169,7 @@ class _Places:
             return [self._stand_in(self._part(site)[0])]
         found = []
         for outer in self._calls_round[site]:
-            stand_in = StandIn(_function_of(outer))
+            stand_in = StandIn(_function_of(outer), opened=outer.opened)
             for node in self._nodes(outer):
                 found.append(self.closing.inside.setdefault(node, stand_in))
         return found

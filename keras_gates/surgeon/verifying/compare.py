@@ -15,6 +15,7 @@ from keras_gates.graphs import graph as gr
 from keras_gates.graphs import private
 from keras_gates.surgeon.verifying import closed_places
 from keras_gates.surgeon.verifying import masked_run
+from keras_gates.surgeon.verifying import other_sizes
 from keras_gates.surgeon.verifying import sample_inputs
 
 # A model with wrong channels is off by as much as its outputs vary. That has
@@ -60,6 +61,9 @@ def compare(
         model, masks, exact, drop_shortcuts, groups, whole
     )
     few = sample_inputs.few(model, batches[0])
+    closing, *others = (
+        other_sizes.fitted(model, each, few) for each in (closing, *others)
+    )
     masked_run.check_recorded(model, few)
     expected = masked_run.outputs(model, batches, closing)
     got = masked_run.outputs(pruned, batches)

@@ -79,12 +79,14 @@ class StandIn:
         values: variables of the parts with other values, as in `Closing`.
         gates: masks inside that the layer itself has closed as well.
         masks: masks inside, those of `gates` included.
+        opened: what a layer without a rule is made of, if it is one.
     """
 
     function: keras.Function
     values: Values = dataclasses.field(default_factory=dict)
     gates: Masks = dataclasses.field(default_factory=dict)
     masks: Masks = dataclasses.field(default_factory=dict)
+    opened: gr.Opened | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
