@@ -642,6 +642,22 @@ def attributes_set(op: Any, values: dict[str, Any]) -> Iterator[None]:
         yield
 
 
+@contextlib.contextmanager
+def attributes_kept(op: Any) -> Iterator[None]:
+    """After it, the instance has the attributes that it had before.
+
+    Assumes: as `attributes_set`.
+    """
+    state = vars(op)
+    before = dict(state)
+    try:
+        yield
+    finally:
+        for name in state.keys() - before.keys():
+            del state[name]
+        state.update(before)
+
+
 def recorded_before(
     outputs: list[keras.KerasTensor], inputs: list[keras.KerasTensor]
 ) -> list[Node]:

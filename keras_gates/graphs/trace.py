@@ -369,16 +369,38 @@ class _Trace:
             kwargs = {**kwargs, _TRAINING: training}
         convert = private.input_conversion(twin)
         args, kwargs = keras.tree.map_structure(convert, (args, kwargs))
-        before = _held(twin)
+        found, written = self._once(args, kwargs, training)
+        if not written:
+            return found
+        # What nothing reads before it is set is but a note for the user.
+        unread = {name: object() for name in written}
+        again = None
+        set_before = private.attributes_set(twin, unread)
+        with set_before, contextlib.suppress(Exception):
+            again, _ = self._once(args, kwargs, training)
+        if again is None or again.record != found.record:
+            raise SideEffect(f"its `call` sets its attribute `{written[0]}`")
+        return found
+
+    def _once(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        training: bool | None,
+    ) -> tuple[_Run, list[str]]:
+        """A run, and the names of the attributes that it has set."""
+        twin = self.twin
         scope = private.computing(twin)
         told = private.told(training)
         silent = private.attributes_set(twin, {"add_loss": _no_loss})
-        with _watched(), in_place(twin) as weights, scope, told, silent:
-            flat = keras.tree.flatten(twin.call(*args, **kwargs))
-            outputs = [x for x in flat if x is not None]
-        _check_attributes(before, _held(twin))
+        with private.attributes_kept(twin):
+            before = _held(twin)
+            with _watched(), in_place(twin) as weights, scope, told, silent:
+                flat = keras.tree.flatten(twin.call(*args, **kwargs))
+            written = _written(before, _held(twin))
+        outputs = [x for x in flat if x is not None]
         record = _record(outputs, [*self.inputs, *weights])
-        return _Run(outputs, weights, training, record)
+        return _Run(outputs, weights, training, record), written
 
     def _check_outputs(self, outputs: list[Any], sized: bool = False) -> None:
         """Refuse outputs that are none, or others than the model has.
@@ -530,15 +552,19 @@ def _held(layer: keras.Layer) -> dict[str, list[Any]]:
     }
 
 
-def _check_attributes(
+def _written(
     before: dict[str, list[Any]], after: dict[str, list[Any]]
-) -> None:
-    """Refuse a `call` that leaves something behind for the next one."""
+) -> list[str]:
+    """The names of the attributes that hold something else.
+
+    Raises:
+        SideEffect: one of them holds what has weights.
+    """
+    names = []
     for name, values in after.items():
-        old = before.get(name, [None])
-        if [*map(id, old)] == [*map(id, values)]:
+        if [*map(id, before.get(name, [None]))] == [*map(id, values)]:
             continue
-        noted = all(isinstance(x, keras.KerasTensor) for x in values)
-        if noted and all(x is None for x in old):
-            continue  # a note for the user, which nothing can have read
-        raise SideEffect(f"its `call` sets its attribute `{name}`")
+        if any(isinstance(x, (keras.Layer, keras.Variable)) for x in values):
+            raise SideEffect(f"its `call` sets its attribute `{name}`")
+        names.append(name)
+    return names
