@@ -188,12 +188,14 @@ def _units(
         return None
     if axis > 0 and form.folded:
         return None
-    if labels.size != labels.shape[axis]:
-        return None
     size = tensor.shape[axis]
-    if size is None or labels.size not in (1, size):
+    # Where a Dense layer is reshaped to a map, the units of a channel are as
+    # many as it has places, and one class.
+    along = np.moveaxis(labelling.classes[labels], axis, -1)
+    rows = along.reshape(-1, along.shape[-1])
+    if size is None or (rows != rows[:1]).any():
         return None
-    return labelling.classes[np.broadcast_to(labels.reshape(-1), (size,))]
+    return np.broadcast_to(rows[0], (size,))
 
 
 def _costs(units: NDArray[np.intp], known: list[_Reading]) -> Array:
