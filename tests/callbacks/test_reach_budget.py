@@ -384,6 +384,7 @@ def test_factors_that_are_nan_are_told():
     keras.backend.backend() != "tensorflow",
     reason="other data of unknown length are read once",
 )
+@pytest.mark.filterwarnings("ignore:.*ran out of data")
 def test_data_of_unknown_length():
     import tensorflow as tf
 

@@ -80,7 +80,7 @@ class ExpectedCost(keras.regularizers.Regularizer):
     ...     ]
     ... )
     >>> penalty = kg.regularizers.ExpectedCost(1.0).bind(model)
-    >>> gate.factor.assign([1.0, 0.0, 0.0, 1.0])
+    >>> gate.set_weights([keras.ops.array([1.0, 0.0, 0.0, 1.0])])
     >>> float(keras.ops.convert_to_numpy(penalty()))
     0.5
     """
