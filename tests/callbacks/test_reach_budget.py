@@ -385,6 +385,7 @@ def test_factors_that_are_nan_are_told():
     reason="other data of unknown length are read once",
 )
 @pytest.mark.filterwarnings("ignore:.*ran out of data")
+@pytest.mark.filterwarnings("ignore:.*shuffle=True")
 def test_data_of_unknown_length():
     import tensorflow as tf
 
