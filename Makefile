@@ -28,8 +28,8 @@ TEST_VARS += JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/jax-cache \
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
 # What the other backends run: exactness, not the whole suite.
-CORE := $(wildcard tests/graphs tests/keras_internals tests/layers \
-	tests/surgeon tests/transforms tests/test_callbacks.py tests/test_constraints.py tests/test_regularizers.py)
+CORE := $(wildcard tests/callbacks tests/graphs tests/keras_internals tests/layers \
+	tests/surgeon tests/transforms tests/test_constraints.py tests/test_regularizers.py)
 
 # The lowest Keras that setup.cfg allows, and what it has to pass.
 LOWEST := $(shell sed -n 's/^ *keras>=\([0-9.]*\)$$/\1/p' setup.cfg)
