@@ -281,6 +281,30 @@ def assert_same(
     return far
 
 
+# Layers that can't be seen through ------------------------------------------
+
+
+class Opaque(keras.Layer):
+    """Has a state of its own, so that its `call` can't be traced."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.calls = 0
+
+    def call(self, x):
+        self.calls += 1
+        return self.function(x)
+
+    def function(self, x):
+        """What it computes."""
+        raise NotImplementedError
+
+
+def noisy(x):
+    """A function that can't be seen through: it draws random numbers."""
+    return x + 0.0 * keras.random.normal((1,))
+
+
 # What must not change -------------------------------------------------------
 
 

@@ -49,7 +49,10 @@ ARROWS = {
         "surgeon.surgery",
         "surgeon.iterative",
     ],
-    "stats": ["_checks", "_tables", "graphs", "layers", "surgeon.rules"],
+    "stats": [
+        *("_checks", "_tables", "graphs", "layers", "surgeon.rules"),
+        "surgeon.gates",
+    ],
     "search": [*LOW, *SURGEON],
     "transforms": [*LOW, *SURGEON, "stats"],
     "interop": ["graphs"],

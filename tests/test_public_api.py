@@ -90,11 +90,12 @@ ARGUMENTS = {
         "pieces position inputs"
     ),
     "surgeon.plan": (
-        "model thresholds * scores keep_at_least round_to exact drop_shortcuts"
+        "model thresholds * scores keep_at_least round_to exact "
+        "drop_shortcuts written_out"
     ),
     "surgeon.prune": (
         "model thresholds * scores keep_at_least round_to exact "
-        "drop_shortcuts keep_optimizer"
+        "drop_shortcuts written_out keep_optimizer"
     ),
     "surgeon.verify": "model pruned thresholds x * samples seed **options",
     "surgeon.score": (

@@ -10,6 +10,7 @@ it.
 from __future__ import annotations
 
 import dataclasses
+import re
 import string
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -24,6 +25,8 @@ from keras_gates.graphs import private
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.opened import Place
+from keras_gates.graphs.several_sizes import Revision
+from keras_gates.graphs.several_sizes import alike
 from keras_gates.graphs.stand_ins import SideEffect
 from keras_gates.graphs.variables import values_of
 
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
 
 Placed: TypeAlias = "list[tuple[keras.Variable, Place]]"
 Handler: TypeAlias = "Callable[[_Replay, Node, _Operands], Any]"
+# What Keras adds to a name that was there before.
+_COUNT = re.compile(r"_\d+$")
 _LETTERS = string.ascii_lowercase
 
 
@@ -61,6 +66,12 @@ class Weight:
         """Whether it holds more than the variable's numbers in their order."""
         flat = self.probe.reshape(-1)
         return not np.array_equal(flat, _probe(self.variable).reshape(-1))
+
+    @property
+    def is_buffer(self) -> bool:
+        """Whether it holds whole numbers that no training changes."""
+        trained = self.variable.trainable
+        return not (trained or keras.backend.is_float_dtype(self.dtype))
 
     @property
     def is_matrix(self) -> bool:
@@ -104,6 +115,8 @@ def written_out(
     outputs: list[keras.KerasTensor],
     weights: list[StandIn],
     stripped: bool = False,
+    new_inputs: list[keras.KerasTensor] | None = None,
+    revision: Revision | None = None,
 ) -> tuple[keras.Model, tuple[tuple[keras.Variable, Place], ...]]:
     """A functional model of recorded operations.
 
@@ -113,6 +126,9 @@ def written_out(
         outputs: what it gave, flat.
         weights: what stood for its variables.
         stripped: whether the calls are not to say whether they train.
+        new_inputs: the inputs of the model, where the calls are to be made
+            again on other sizes.
+        revision: what is otherwise for these sizes.
 
     Returns:
         `(model, places)`: where the values of variables are in it.
@@ -120,8 +136,10 @@ def written_out(
     Raises:
         SideEffect: a weight is used in a way that no stock layer has.
     """
-    replay = _Replay(twin, inputs, stripped)
-    ends = replay.run(outputs, weights)
+    replay = _Replay(twin, inputs, stripped, revision or Revision())
+    ends = replay.run(outputs, weights, new_inputs or inputs)
+    replay.name_operations(ends)
+    inputs = replay.inputs
     model = keras.Model(_unpacked(inputs), _unpacked(ends), name=twin.name)
     return model, tuple(replay.placed)
 
@@ -142,10 +160,12 @@ class _Replay:
         twin: keras.Layer,
         inputs: list[keras.KerasTensor],
         stripped: bool,
+        revision: Revision,
     ) -> None:
         self.twin = twin
         self.inputs = inputs
         self.stripped = stripped
+        self.revision = revision
         self.placed: Placed = []
         self._values: dict[int, Any] = {}
         self._layers: dict[tuple[Any, ...], keras.Layer] = {}
@@ -154,14 +174,23 @@ class _Replay:
         self._one: keras.KerasTensor | None = None
 
     def run(
-        self, outputs: list[keras.KerasTensor], weights: list[StandIn]
+        self,
+        outputs: list[keras.KerasTensor],
+        weights: list[StandIn],
+        new_inputs: list[keras.KerasTensor],
     ) -> list[keras.KerasTensor]:
         """What `outputs` are in the model."""
         for each in weights:
             self._values[id(each)] = _read(each)
         self.readers = private.readers_of(outputs)
-        for node in private.recorded_before(outputs, [*self.inputs, *weights]):
+        nodes = private.recorded_before(outputs, [*self.inputs, *weights])
+        if new_inputs is not self.inputs:
+            pairs = zip(map(id, self.inputs), new_inputs, strict=True)
+            self._values.update({**self.revision.values, **dict(pairs)})
+            self.inputs = new_inputs
+        for node in nodes:
             self._node(node)
+        self._check_layers(nodes)
         inputs = {id(x) for x in self.inputs}
         ends = [self._values.get(id(x), x) for x in outputs]
         ends = [
@@ -176,6 +205,28 @@ class _Replay:
             for x in ends
         ]
 
+    def _check_layers(self, nodes: list[Node]) -> None:
+        """Refuse a variable of a layer that is called as well."""
+        called = {
+            id(variable)
+            for node in nodes
+            if isinstance(node.operation, keras.Layer)
+            for variable in node.operation.variables
+        }
+        for variable, _ in self.placed:
+            if id(variable) in called:
+                raise _two_ways(variable)
+
+    def name_operations(self, ends: list[keras.KerasTensor]) -> None:
+        """Number operations from the layer on: Keras counts all there are.
+
+        So they are called the same whenever the layer is traced.
+        """
+        for node in private.recorded_before(ends, self.inputs):
+            op = node.operation
+            if not isinstance(op, keras.Layer):
+                op.name = self._names.free(_COUNT.sub("", op.name))
+
     def _node(self, node: Node) -> None:
         if id(node.outputs[0]) in self._values:
             return  # it was taken along
@@ -188,13 +239,14 @@ class _Replay:
             args, kwargs = mapped(self._as_tensor, args, kwargs)
             weights = []
         if weights and not tensors:
-            found = _computed(node, args, kwargs)
+            spread = self.revision.spread
+            found = _computed(node, args, kwargs, spread)
             self._values.update(zip(map(id, node.outputs), found, strict=True))
             return
         if not weights:
             kept = [x for x in node.input_tensors if id(x) in self._values]
             if kept or told:
-                self._note(node, node.operation(*args, **kwargs))
+                self._note(node, self._again(node, args, kwargs))
             return
         made = None
         handler = _HANDLERS.get(type(node.operation))
@@ -205,6 +257,16 @@ class _Replay:
         if made is not None:
             self._note(node, made)
 
+    def _again(
+        self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
+    ) -> Any:
+        """The call, as it is for the sizes at hand."""
+        op = self.revision.operations.get(id(node))
+        if op is None:
+            return node.operation(*args, **kwargs)
+        flat = keras.tree.flatten((args, kwargs))
+        return op(*(x for x in flat if isinstance(x, keras.KerasTensor)))
+
     def _value(self, x: Any) -> Any:
         if isinstance(x, keras.Variable):
             raise SideEffect(
@@ -213,7 +275,7 @@ class _Replay:
         return self._values.get(id(x), x)
 
     def _note(self, node: Node, made: Any) -> None:
-        flat = keras.tree.flatten(made)
+        flat = [x for x in keras.tree.flatten(made) if x is not None]
         for old, new in zip(node.outputs, flat, strict=True):
             if old is not new:
                 self._values[id(old)] = new
@@ -246,7 +308,7 @@ class _Replay:
             return self.tensor(x, rank)
 
         args, kwargs = mapped(tensor, args, kwargs)
-        return node.operation(*args, **kwargs)
+        return self._again(node, args, kwargs)
 
     # Layers that hold weights -----------------------------------------------
 
@@ -310,9 +372,7 @@ class _Replay:
         if key in self._layers:
             return self._layers[key]
         if self._uses.setdefault(id(variable), key) != key:
-            raise SideEffect(
-                f"its `call` uses the variable '{variable.name}' in two ways"
-            )
+            raise _two_ways(variable)
         layer = kind(
             **config,
             name=self._names.free(weight.label),
@@ -400,9 +460,7 @@ class _Replay:
         variable = weight.variable
         key = (id(variable), "bias", id(layer))
         if self._uses.setdefault(id(variable), key) != key:
-            raise SideEffect(
-                f"its `call` uses the variable '{variable.name}' in two ways"
-            )
+            raise _two_ways(variable)
         layer.bias.assign(weight.value.reshape(layer.bias.shape))
         if not weight.derived:
             layer.bias_regularizer = variable.regularizer
@@ -427,9 +485,18 @@ def _read(stand_in: StandIn) -> Weight:
 
 
 def _computed(
-    node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
+    node: Node,
+    args: tuple[Any, ...],
+    kwargs: dict[str, Any],
+    spread: set[int],
 ) -> list[Weight]:
     """The outputs of an operation on weights alone.
+
+    Args:
+        node: the recorded call.
+        args: its positional arguments.
+        kwargs: those by name.
+        spread: as in `Revision`.
 
     Raises:
         SideEffect: it takes several variables.
@@ -437,7 +504,9 @@ def _computed(
     flat = keras.tree.flatten((args, kwargs))
     weights = [x for x in flat if isinstance(x, Weight)]
     first, shape = weights[0], tuple(node.outputs[0].shape)
-    if any(x.variable is not first.variable for x in weights):
+    varying = [x for x in weights if not x.is_buffer]
+    first = varying[0] if varying else first
+    if any(x.variable is not first.variable for x in varying):
         raise SideEffect(
             "its `call` combines the variables "
             + " and ".join(f"'{x.variable.name}'" for x in weights)
@@ -447,7 +516,10 @@ def _computed(
 
     def run(part: str) -> list[NDArray[Any]]:
         def array(x: Any) -> Any:
-            return getattr(x, part) if isinstance(x, Weight) else x
+            if not isinstance(x, Weight):
+                return x
+            kept = x.is_buffer and x.variable is not first.variable
+            return x.value if kept else getattr(x, part)
 
         a, k = mapped(array, args, kwargs)
         a, k = mapped(_tensor, a, k)
@@ -460,6 +532,8 @@ def _computed(
             node.outputs, run("value"), run("probe"), strict=True
         )
     ]
+    if any(id(kt) in spread for kt in node.outputs):
+        return [_one_row(node, weight) for weight in made]
     for kt, weight in zip(node.outputs, made, strict=True):
         wanted = tuple(1 if size is None else size for size in kt.shape)
         if weight.value.shape != wanted:
@@ -467,11 +541,25 @@ def _computed(
     return made
 
 
+def _two_ways(variable: keras.Variable) -> SideEffect:
+    return SideEffect(
+        f"its `call` uses the variable '{variable.name}' in two ways"
+    )
+
+
 def _by_samples(node: Node, weight: Weight) -> SideEffect:
     return SideEffect(
         "its `call` makes what has an axis of samples of the variable "
         f"'{weight.variable.name}' by {type(node.operation).__name__}"
     )
+
+
+def _one_row(node: Node, weight: Weight) -> Weight:
+    """What holds the same for each of the samples, by one row."""
+    if not (alike(weight.value) and alike(weight.probe)):
+        raise _by_samples(node, weight)
+    value, probe = weight.value[:1], weight.probe[:1]
+    return dataclasses.replace(weight, value=value, probe=probe, batched=True)
 
 
 def _spread(node: Node, weight: Weight) -> Weight:

@@ -16,6 +16,7 @@ from keras_gates.graphs.identity import IdentityDict
 
 if TYPE_CHECKING:
     from keras_gates.graphs.opened import Opened
+    from keras_gates.graphs.opened import SeeThrough
     from keras_gates.graphs.private import Node
 
 Shape = tuple[int | None, ...]
@@ -56,6 +57,8 @@ class Site:
         opened: what its layer is made of, if it is seen through; `child` is
             the graph of that.
         opaque: why its layer is not seen through; "" if nobody asked.
+        original: the user's layer that `op` is a copy of, in a layer that is
+            seen through; else None.
     """
 
     op: keras.Operation
@@ -67,6 +70,12 @@ class Site:
     folds: tuple[Site, ...] = ()
     opened: Opened | None = None
     opaque: str = ""
+    original: keras.Layer | None = None
+
+    @property
+    def own(self) -> keras.Operation:
+        """The layer of the user's, or the operation."""
+        return self.op if self.original is None else self.original
 
 
 @dataclasses.dataclass(eq=False)
@@ -142,6 +151,8 @@ class Graph:
         unread: by the id of a model inside that is taken for a layer, why it
             is.
         masking: the nested graphs in which a layer finds a mask.
+        whole: layers that could be seen through and are kept whole, and why.
+        see_through: what was asked what layers are made of; None if nothing.
     """
 
     model: keras.Model
@@ -158,6 +169,10 @@ class Graph:
     )
     unread: dict[int, str] = dataclasses.field(default_factory=dict)
     masking: list[Graph] = dataclasses.field(default_factory=list)
+    whole: IdentityDict[keras.Layer, str] = dataclasses.field(
+        default_factory=IdentityDict
+    )
+    see_through: SeeThrough | None = None
 
     def nested(self) -> list[Graph]:
         """The graphs of all models inside, each once."""

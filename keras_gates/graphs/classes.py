@@ -18,13 +18,14 @@ from typing import Any
 import keras
 
 from keras_gates.graphs import create
+from keras_gates.graphs import forgotten
 from keras_gates.graphs import private
 from keras_gates.graphs.functional import has_own_call
+from keras_gates.graphs.twins import Twins
 from keras_gates.graphs.twins import Uncopied
 
 if TYPE_CHECKING:
     from keras_gates.graphs.calls import Graph
-    from keras_gates.graphs.twins import Twins
 
 _OF_GRAPHS = ("inputs", "outputs")
 _OF_CHAINS = ("layers",)
@@ -50,6 +51,41 @@ def sequential(
     new = keras.Sequential.__new__(type(old))
     keras.Sequential.__init__(new, layers, name=name)
     return new
+
+
+def is_made_otherwise(old: keras.Model) -> bool:
+    """Whether a model is of a class that takes no inputs and outputs.
+
+    Its constructor makes the layers, from arguments of its own.
+    """
+    stock = create.is_of(type(old), keras.__name__)
+    own = isinstance(old, keras.Sequential) or stock or has_own_call(old)
+    return not own and not _is_kept(old, _OF_GRAPHS)
+
+
+def set_otherwise(old: keras.Model, base: keras.Model) -> list[str]:
+    """The attributes of a model that one from its config has otherwise."""
+    held, got = forgotten.attributes(old), forgotten.attributes(base)
+    names = (held.keys() & got) - private.OF_TRAINING - _private(type(old))
+    return sorted(n for n in names if not forgotten.same(held[n], got[n]))
+
+
+def carry_beside(old: keras.Model, new: keras.Model) -> None:
+    """Give a model the layers that the old one holds and does not call.
+
+    They have no weights: they prepare data, say, and hold a vocabulary that no
+    config tells. Where one can't be copied, both models hold it.
+    """
+    calls = {id(node.operation) for node in private.nodes_of(old)}
+    calls |= {id(x) for x in old.layers}
+    for name, value in private.attributes_of(old).items():
+        beside = isinstance(value, keras.Layer) and id(value) not in calls
+        if beside and not value.weights and name not in private.common_names():
+            try:
+                kept = Twins(None).twin(value)
+            except Uncopied:
+                kept = value
+            setattr(new, name, kept)
 
 
 def carry(graph: Graph, new: keras.Model, twins: Callable[[], Twins]) -> None:

@@ -25,11 +25,13 @@ from keras_gates.graphs.functional import structures
 from keras_gates.graphs.opened import Opaque
 from keras_gates.graphs.opened import Opened
 from keras_gates.graphs.opened import SeeThrough
+from keras_gates.graphs.own_variables import own_variables
 from keras_gates.graphs.private import layer_class
 from keras_gates.graphs.private import nodes_of
 from keras_gates.graphs.private import operation
 from keras_gates.graphs.private import operation_of
 from keras_gates.graphs.private import other_loop
+from keras_gates.graphs.private import recorded_before
 from keras_gates.graphs.reading import finds
 from keras_gates.graphs.reading import read
 
@@ -54,8 +56,10 @@ __all__ = [
     "operation",
     "operation_of",
     "other_loop",
+    "own_variables",
     "own_weights",
     "read",
+    "recorded_before",
     "replace",
     "struct_of",
     "structures",

@@ -10,6 +10,9 @@ from typing import TypeAlias
 
 import keras
 
+from keras_gates.graphs import private
+from keras_gates.graphs.identity import IdentityDict
+
 if TYPE_CHECKING:
     from keras_gates.graphs.private import Node
 
@@ -62,6 +65,28 @@ class Opened:
     model: keras.Model
     bare: tuple[tuple[keras.Variable, Place], ...]
     fixed: str = ""
+
+    def originals(self) -> IdentityDict[keras.Layer, keras.Layer]:
+        """For the twin and each layer in it, what it is a copy of."""
+        copies = private.sublayers(self.twin, own=True)
+        layers = private.sublayers(self.layer, own=True)
+        return IdentityDict(zip(copies, layers, strict=True))
+
+    def variables(self) -> list[tuple[keras.Variable, keras.Variable]]:
+        """Pairs of a variable in `model` and the one of the layer it is for.
+
+        A variable of the layer may have several; what is in `model` and in
+        no pair holds constants.
+        """
+        pairs = zip(self.twin.variables, self.layer.variables, strict=True)
+        own = {id(copy): variable for copy, variable in pairs}
+        placed = [
+            (getattr(place.layer, place.name), own[id(variable)])
+            for variable, place in self.bare
+        ]
+        used = {id(variable) for variable, _ in self.bare}
+        kept = [v for v in self.twin.variables if id(v) not in used]
+        return [*((v, own[id(v)]) for v in kept), *placed]
 
 
 # Asked of a recorded call: what its layer is made of, or why that can't be

@@ -245,7 +245,7 @@ def _told(names: list[str]) -> str:
 
 def _fits(pattern: Pattern, call: Call) -> bool:
     """Whether a pattern fits a call, or a nested model that it is in."""
-    ops = [call.op, *(scope.site.op for scope in call.scopes)]
+    ops = [call.site.own, *(scope.site.own for scope in call.scopes)]
     if isinstance(pattern, type):
         return any(isinstance(op, pattern) for op in ops)
     if isinstance(pattern, keras.Layer):
@@ -270,9 +270,9 @@ def _paths(calls: list[Call], layer: keras.Layer) -> list[str]:
     """The paths of a layer, or of a nested model."""
     found: dict[str, None] = {}
     for call in calls:
-        if call.op is layer:
+        if call.site.own is layer:
             found[call.path] = None
         for path, scope in zip(_scopes(call), call.scopes, strict=True):
-            if scope.site.op is layer:
+            if scope.site.own is layer:
                 found[path] = None
     return list(found)

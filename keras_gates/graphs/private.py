@@ -20,10 +20,12 @@ from typing import Any
 from typing import Protocol
 
 import keras
+from keras.src.backend import compute_output_spec
 from keras.src.backend.common import global_state
 from keras.src.backend.common.masking import get_keras_mask
 from keras.src.backend.common.masking import set_keras_mask
 from keras.src.backend.common.variables import AutocastScope
+from keras.src.layers import layer as _layer_module
 from keras.src.layers.layer import CallContext
 from keras.src.models.functional import Functional
 from keras.src.ops.node import Node as _Node
@@ -566,6 +568,65 @@ def operation_names() -> frozenset[str]:
 
 
 @contextlib.contextmanager
+def any_call_recorded() -> Iterator[list[keras.Layer]]:
+    """Within, layers are called on symbolic tensors that refuse it otherwise.
+
+    What returns None among its outputs is recorded without, and what says
+    nothing, or an error, of the outputs of a call is run to know them.
+
+    Assumes: a symbolic call of a layer asks its `symbolic_call` for them, and
+    makes a `Node` as the module of `Layer` knows it; `compute_output_spec` of
+    the backend runs a function on tensors without values.
+
+    Yields:
+        The layers that Keras itself would have refused to call.
+    """
+    refused: list[keras.Layer] = []
+    ask = keras.Layer.symbolic_call
+
+    def symbolic_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return ask(layer, *args, **kwargs)
+        except Exception:
+            found = _specification(layer, args, kwargs)
+            refused.append(layer)
+            return found
+
+    def node(operation: Any, outputs: Any = None, **kwargs: Any) -> Any:
+        flat = keras.tree.flatten(outputs)
+        tensors = [x for x in flat if x is not None]
+        if len(tensors) < len(flat):
+            refused.append(operation)
+        return _Node(operation=operation, outputs=tensors, **kwargs)
+
+    with contextlib.ExitStack() as stack:
+        for holder, name, value in (
+            (keras.Layer, "symbolic_call", symbolic_call),
+            (_layer_module, "Node", node),
+        ):
+            stack.callback(setattr, holder, name, getattr(holder, name))
+            setattr(holder, name, value)
+        yield refused
+
+
+def _specification(
+    layer: keras.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Any:
+    """The outputs of a symbolic call, by running it; None stays None."""
+    made: list[Any] = []
+
+    def call(*args: Any, **kwargs: Any) -> Any:
+        made[:] = [layer.call(*args, **kwargs)]
+        return [x for x in keras.tree.flatten(made) if x is not None]
+
+    tensors = iter(compute_output_spec(call, *args, **kwargs))
+    (found,) = keras.tree.map_structure(
+        lambda x: None if x is None else next(tensors), made
+    )
+    return found
+
+
+@contextlib.contextmanager
 def attributes_set(op: Any, values: dict[str, Any]) -> Iterator[None]:
     """Within, attributes of the instance, past what tracks them.
 
@@ -575,6 +636,22 @@ def attributes_set(op: Any, values: dict[str, Any]) -> Iterator[None]:
         for name, value in values.items():
             stack.enter_context(_set_on(op, name, value))
         yield
+
+
+@contextlib.contextmanager
+def attributes_kept(op: Any) -> Iterator[None]:
+    """After it, the instance has the attributes that it had before.
+
+    Assumes: as `attributes_set`.
+    """
+    state = vars(op)
+    before = dict(state)
+    try:
+        yield
+    finally:
+        for name in state.keys() - before.keys():
+            del state[name]
+        state.update(before)
 
 
 def recorded_before(

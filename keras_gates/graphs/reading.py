@@ -24,8 +24,8 @@ from keras_gates.graphs.calls import Tensor
 from keras_gates.graphs.functional import functional_of
 from keras_gates.graphs.functional import has_own_call
 from keras_gates.graphs.functional import is_functional
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.opened import Opaque
-from keras_gates.graphs.opened import Opened
 
 if TYPE_CHECKING:
     from keras_gates.graphs.calls import Shape
@@ -38,10 +38,16 @@ if TYPE_CHECKING:
 Finds: TypeAlias = (
     "dict[int, set[tuple[tuple[str, tuple[int | None, ...]], ...]]]"
 )
+Originals: TypeAlias = "IdentityDict[keras.Layer, keras.Layer]"
 _NOT_PLAIN = (
     "which is called on other arguments than its own inputs, so that the "
     "surgeon can't read it. Call it on tensors like its inputs, with no "
     "other arguments, or call its layers directly."
+)
+
+_FOUND = (
+    "a layer in it would find a mask of time steps on its input, of which the "
+    "model has no record"
 )
 
 
@@ -81,11 +87,12 @@ def read(model: keras.Model, see_through: SeeThrough | None = None) -> Graph:
         before = len(unread)
         graph = _sites(model, {}, unread, see_through)
         graph.unread = unread
+        graph.see_through = see_through
         graph.inputs = [_tensor(kt) for kt in graph.functional.inputs]
         reading = _Reading(unread, graph.masking)
         place = _Place()
         graph.outputs = reading.expand(graph, graph.inputs, graph.calls, place)
-        if len(unread) == before:
+        if len(unread) == before and not _torn(graph):
             return graph
 
 
@@ -94,7 +101,7 @@ def _sites(
     memo: dict[int, Graph],
     unread: dict[int, str],
     see_through: SeeThrough | None = None,
-    owned: bool = False,
+    originals: Originals | None = None,
 ) -> Graph:
     """The structural graph; a model met twice is read once.
 
@@ -107,7 +114,8 @@ def _sites(
         memo: by the id of a model, its graph.
         unread: as in `Graph`.
         see_through: as in `read`.
-        owned: whether the model is a copy already.
+        originals: the layers of the user's that those in the model are
+            copies of; None if it is the user's.
     """
     if id(model) in memo:
         return memo[id(model)]
@@ -117,28 +125,38 @@ def _sites(
         op = node.operation
         inner, child = time_axis.layer_of(op), None
         folds: tuple[Site, ...] = ()
-        inside = is_functional(inner) and not has_own_call(inner)
-        if inside and not _plain_call(node, inner):
+        readable = is_functional(inner) and not has_own_call(inner)
+        if readable and not _plain_call(node, inner):
             unread.setdefault(id(inner), _NOT_PLAIN)
-        if inside and id(inner) not in unread:
-            child = _sites(inner, memo, unread, see_through, owned)
+        if readable and id(inner) not in unread:
+            child = _sites(inner, memo, unread, see_through, originals)
         if child is not None and inner is not op:
             kinds = time_axis.FoldTime, time_axis.UnfoldTime
             folds = tuple(Site(k(op.name), node, op.name) for k in kinds)
-        site = Site(op, node, op.name, child, folds=folds)
+        original = None if originals is None else originals.get(op)
+        site = Site(op, node, op.name, child, folds=folds, original=original)
         if see_through is not None and not is_functional(inner):
-            found = see_through(node, owned)
-            if isinstance(found, Opened) and id(op) not in unread:
-                site.opened = found
-                site.child = _sites(
-                    found.model, memo, unread, see_through, owned=True
-                )
+            found = see_through(node, originals is not None)
+            if isinstance(found, Opaque):
+                site.opaque = found.reason
+            elif found is not None and id(op) in unread:
+                site.opaque = _FOUND
             elif found is not None:
-                opaque = found.reason if isinstance(found, Opaque) else ""
-                site.opaque = unread.setdefault(id(op), opaque)
+                site.opened = found
+                inside = found.originals() if originals is None else originals
+                site.child = _sites(
+                    found.model, memo, unread, see_through, inside
+                )
         sites.append(site)
     memo[id(model)] = Graph(model, functional, sites)
     return memo[id(model)]
+
+
+def _torn(graph: Graph) -> bool:
+    """Whether a layer is seen through at some of its calls only."""
+    sites = [site for each in [graph, *graph.nested()] for site in each.sites]
+    opaque = {id(site.op) for site in sites if site.opaque}
+    return any(id(site.op) in opaque for site in sites if site.opened)
 
 
 def _plain_call(node: Node, model: keras.Model) -> bool:
@@ -304,6 +322,7 @@ class _Reading:
             if opened
             else carried.within(node, masks, known)
         )
+        shapes = [tensor.shape for tensor in bound]
         inner.outputs = outputs = self.expand(
             site.child, bound, calls, within, before
         )
@@ -313,6 +332,12 @@ class _Reading:
             outputs = _fold(site.folds[1], [*outputs, *inputs], calls, place)
         for kt, tensor in zip(node.outputs, outputs, strict=True):
             tensor.shape = _sharpest(tensor.shape, kt.shape)
+        if site.opened is not None and site.opened.fixed:
+            # Sizes that it was traced on are not those of the graph.
+            for tensor, shape in zip(bound, shapes, strict=True):
+                tensor.shape = shape
+            for kt, tensor in zip(node.outputs, outputs, strict=True):
+                tensor.shape = tuple(kt.shape)
         return outputs, carried.behind(node, masks, known, after)
 
 

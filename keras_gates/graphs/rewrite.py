@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 # Returns the outputs of a call in the new model; None for the call as it was.
 Edit: TypeAlias = "Callable[[Recall], Any]"
+Note: TypeAlias = "Callable[[Site, list[keras.KerasTensor]], None]"
 # From a new input and the old one to what the calls are to read.
 EditInput: TypeAlias = (
     "Callable[[keras.KerasTensor, keras.KerasTensor], keras.KerasTensor]"
@@ -56,6 +57,8 @@ class Recall:
     kwargs: dict[str, Any]
     _rewriter: _Rewriter
     _tensors: dict[int, Any]
+    _plain: Any = None
+    _touched: bool = False
 
     @property
     def op(self) -> keras.Operation:
@@ -63,7 +66,11 @@ class Recall:
         return self.site.op
 
     def copy(self) -> keras.Operation:
-        """The new layer, with the weights of the old; always the same."""
+        """The new layer, with the weights of the old; always the same.
+
+        Whoever asks for it is taken to change it.
+        """
+        self._touched = True
         return self._rewriter.copy(self.site)
 
     def tensor(self, old: keras.KerasTensor) -> keras.KerasTensor:
@@ -75,9 +82,15 @@ class Recall:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Make the call; on its own arguments if none are given."""
-        if not args and not kwargs:
-            args, kwargs = self.args, self.kwargs
-        return self._rewriter.call(self.site, args, kwargs)
+        if args or kwargs:
+            return self._rewriter.call(self.site, args, kwargs)
+        self._plain = self._rewriter.call(self.site, self.args, self.kwargs)
+        return self._plain
+
+    def changed(self, outputs: Any) -> bool:
+        """Whether an edit that returned this has changed anything."""
+        same = outputs is None or outputs is self._plain
+        return self._touched or not same
 
 
 def new_copies() -> Copies:
@@ -96,6 +109,7 @@ def rewrite(
     edit_input: EditInput | None = None,
     name: str | None = None,
     stock: bool = False,
+    note: Note | None = None,
 ) -> keras.Model:
     """A new model of a graph, with copies of its layers and weights.
 
@@ -110,13 +124,16 @@ def rewrite(
             outputs of the call in the new model: `recall()` for the call as
             it was, or anything else of the same structure. None stands for
             `recall()`. All calls are made as they were if no function is
-            given.
+            given. A layer that is seen through comes first itself; for None,
+            the calls in it follow, and it is written out if one is changed.
         edit_input: called with each new input tensor of the outermost model
             and the old one; returns what the calls are to read.
         name: the name of the new model; that of the old one by default.
         stock: whether models of the user's classes become stock ones, for
             measurements that her `train_step` or `compute_loss` has no part
             in; a class with a `call` of its own is kept all the same.
+        note: called with each `Site` but those of nested models, and the
+            flat outputs of its call in the new model.
 
     Returns:
         A `keras.Sequential` or a functional `keras.Model`.
@@ -124,7 +141,8 @@ def rewrite(
     Raises:
         ValueError: a layer can't be made from its config.
     """
-    return _Rewriter(edit, edit_input, stock).model(graph, name, outer=True)
+    rewriter = _Rewriter(edit, edit_input, stock, note)
+    return rewriter.model(graph, name, outer=True)
 
 
 class _Rewriter:
@@ -140,9 +158,14 @@ class _Rewriter:
     """
 
     def __init__(
-        self, edit: Edit | None, edit_input: EditInput | None, stock: bool
+        self,
+        edit: Edit | None,
+        edit_input: EditInput | None,
+        stock: bool,
+        note: Note | None,
     ) -> None:
         self.stock = stock
+        self.note = note
         self.edit = edit or (lambda recall: None)
         self.edit_input = edit_input or (lambda new, old: new)
         self.models: dict[int, keras.Model] = {}
@@ -189,15 +212,18 @@ class _Rewriter:
     def _site(self, site: Site, tensors: dict[int, keras.KerasTensor]) -> None:
         args, kwargs = recorded(site.node, tensors)
         outputs = None
-        if site.child is None:
+        called = site.child is None or site.opened is not None
+        if called:
             recall = Recall(site, args, kwargs, self, tensors)
             outputs = self.edit(recall)
-            self.edited |= outputs is not None
-        elif site.opened is not None:
+            self.edited |= recall.changed(outputs)
+        if outputs is None and site.opened is not None and site.child:
             outputs = self._opened(site, site.child, (args, kwargs))
         if outputs is None:
             outputs = self.call(site, args, kwargs)
         flat = keras.tree.flatten(outputs)
+        if called and self.note is not None:
+            self.note(site, flat)
         for kt, new in zip(site.node.outputs, flat, strict=True):
             tensors[id(kt)] = new
 

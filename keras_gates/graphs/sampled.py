@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.graphs import private
-from keras_gates.graphs.arguments import each_in_place
+from keras_gates.graphs.functional import structures
 from keras_gates.graphs.stand_ins import SideEffect
 
 if TYPE_CHECKING:
@@ -35,7 +35,8 @@ def agree(layer: keras.Layer, node: Node, model: keras.Model) -> bool:
     Raises:
         SideEffect: the layer takes inputs of none of the sizes that are tried.
     """
-    found = compared(layer, node, model, node.input_tensors)
+    given = node.arguments.args, node.arguments.kwargs
+    found = compared(layer, given, model, node.input_tensors)
     if found is None:
         raise SideEffect("its `call` can't be tried on random inputs")
     return found
@@ -43,7 +44,7 @@ def agree(layer: keras.Layer, node: Node, model: keras.Model) -> bool:
 
 def compared(
     layer: keras.Layer,
-    node: Node,
+    given: tuple[tuple[Any, ...], dict[str, Any]],
     model: keras.Model,
     inputs: list[keras.KerasTensor],
 ) -> bool | None:
@@ -51,10 +52,11 @@ def compared(
 
     Args:
         layer: as in `agree`.
-        node: as in `agree`.
+        given: the arguments of its call, with symbolic tensors.
         model: as in `agree`.
         inputs: what the tensors among the arguments are like.
     """
+    inside, _ = structures(model)
     for size in _SIZES:
         random = np.random.default_rng(0)
         arrays = [_drawn(kt, size, random) for kt in inputs]
@@ -63,13 +65,13 @@ def compared(
             warnings.simplefilter("ignore")
             _carry_masks(inputs, arrays)
             try:
-                expected = _flat(_called(layer, node, arrays))
+                expected = _flat(_called(layer, given, arrays))
             except Exception:  # the layer may need another size
                 continue
             _carry_masks(inputs, arrays)
             try:
-                given = arrays if len(arrays) > 1 else arrays[0]
-                got = _flat(model(given, training=False))
+                packed = keras.tree.pack_sequence_as(inside, arrays)
+                got = _flat(model(packed, training=False))
             except Exception:  # it holds for other sizes only
                 return False
         return len(expected) == len(got) and all(map(_alike, expected, got))
@@ -133,19 +135,38 @@ def _carry_masks(inputs: list[keras.KerasTensor], arrays: list[Any]) -> None:
             private.set_mask(array, padded)
 
 
-def _called(layer: keras.Layer, node: Node, arrays: list[Any]) -> Any:
-    made: dict[int, list[Any]] = {}
-    for kt, array in zip(node.input_tensors, arrays, strict=True):
-        made.setdefault(id(kt), []).append(array)
-    args, kwargs = each_in_place(node, made)
+def _called(
+    layer: keras.Layer,
+    given: tuple[tuple[Any, ...], dict[str, Any]],
+    arrays: list[Any],
+) -> Any:
+    args, kwargs = filled(given, arrays)
     if private.takes_training(layer):
         kwargs = {**kwargs, "training": False}
     return layer(*args, **kwargs)
 
 
+def filled(given: Any, values: list[Any]) -> Any:
+    """A structure with values in the places of its symbolic tensors.
+
+    Args:
+        given: the structure.
+        values: one for each symbolic tensor, in the order of `tree.flatten`.
+    """
+    # Not by `map_structure`, which may take dicts in another order.
+    rest = iter(values)
+    flat = [
+        next(rest) if isinstance(x, keras.KerasTensor) else x
+        for x in keras.tree.flatten(given)
+    ]
+    return keras.tree.pack_sequence_as(given, flat)
+
+
 def _flat(outputs: Any) -> list[NDArray[np.float64]]:
     flat = keras.tree.flatten(outputs)
-    return [np.asarray(keras.ops.convert_to_numpy(x)) for x in flat]
+    return [
+        np.asarray(keras.ops.convert_to_numpy(x)) for x in flat if x is not None
+    ]
 
 
 def _alike(expected: NDArray[Any], got: NDArray[Any]) -> bool:

@@ -63,18 +63,37 @@ def in_place(layer: keras.Layer) -> Iterator[list[StandIn]]:
     """Within, attributes of a layer that hold variables hold stand-ins.
 
     The variables of layers inside stay: those layers are called with them.
+    But a table that is looked up by a constant is no symbolic call.
 
     Yields:
         The stand-ins.
     """
     made: dict[int, StandIn] = {}
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(_replaced(layer, made))
+        for part in private.sublayers(layer):
+            if type(part) is keras.layers.Embedding:
+                stack.enter_context(_replaced(part, made, part.name))
+        yield list(made.values())
+
+
+def _replaced(
+    layer: keras.Layer, made: dict[int, StandIn], label: str | None = None
+) -> contextlib.AbstractContextManager[None]:
+    """The scope in which a layer's own variables have stand-ins.
+
+    Args:
+        layer: the layer.
+        made: gets them, by the ids of the variables.
+        label: what they are called; by default, what their attribute is.
+    """
 
     def stand_in(value: Any, name: str) -> Any:
         if not isinstance(value, keras.Variable):
             return value
         if id(value) not in made:
             dtype = private.read_dtype(layer, value)
-            made[id(value)] = StandIn(value, dtype, name)
+            made[id(value)] = StandIn(value, dtype, label or name)
         return made[id(value)]
 
     found: dict[str, Any] = {}
@@ -87,8 +106,7 @@ def in_place(layer: keras.Layer) -> Iterator[list[StandIn]]:
             found[name] = keras.tree.map_structure(
                 functools.partial(stand_in, name=name), _untracked(value)
             )
-    with private.attributes_set(layer, found):
-        yield list(made.values())
+    return private.attributes_set(layer, found)
 
 
 def _holds_variables(value: Any) -> bool:

@@ -13,6 +13,7 @@ is noticed, and the layer stays closed.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import re
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -26,10 +27,14 @@ import numpy as np
 from keras_gates.graphs import bare_weights
 from keras_gates.graphs import private
 from keras_gates.graphs import sampled
+from keras_gates.graphs import several_sizes
 from keras_gates.graphs.arguments import each_in_place
 from keras_gates.graphs.opened import Opaque
 from keras_gates.graphs.opened import Opened
 from keras_gates.graphs.opened import Place
+from keras_gates.graphs.several_sizes import Recorded
+from keras_gates.graphs.several_sizes import Revision
+from keras_gates.graphs.several_sizes import Sizes
 from keras_gates.graphs.stand_ins import SideEffect
 from keras_gates.graphs.stand_ins import in_place
 from keras_gates.graphs.variables import copy_state
@@ -44,6 +49,10 @@ _SHOWN = 160
 _TRAINING = "training"
 _COLORS = re.compile("\x1b\\[[0-9;]*m")
 _OTHERWISE = "it computes something else in training"
+_SIZED = (
+    "it works with sizes that are open, and what it is made of is known for "
+    "single ones"
+)
 
 
 def trace(node: Node, copies: Copies, owned: bool) -> Opened | Opaque:
@@ -59,12 +68,52 @@ def trace(node: Node, copies: Copies, owned: bool) -> Opened | Opaque:
         twin = layer if owned else copy_of(layer, copies)
     except Exception as error:
         return Opaque(f"it can't be copied: {told(error)}")
+    found = _attempt(_Trace(node, twin))
+    shapes = [tuple(x.shape) for x in node.input_tensors]
+    if isinstance(found, Opened) or not any(None in x for x in shapes):
+        return found
+    for sizes in several_sizes.tried(shapes):
+        found = _attempt(_Trace(node, twin, sizes=sizes))
+        if isinstance(found, Opened):
+            break
+    return found
+
+
+def at_size(node: Node, twin: keras.Layer, size: int) -> Opened | Opaque:
+    """What a layer is made of for one size.
+
+    Args:
+        node: the recorded call.
+        twin: a copy of its layer, which may be called.
+        size: what sizes are that the call leaves open, samples aside.
+    """
+    found = Opaque("")
+    for more in (size + 2, size - 2, 2 * size):
+        sizes = Sizes(2, size), Sizes(3, size), Sizes(2, max(1, more))
+        known = _attempt(_Trace(node, twin, sizes=sizes))
+        if isinstance(known, Opened):
+            return known
+        found = known
+    return found
+
+
+def _attempt(each: _Trace) -> Opened | Opaque:
     try:
-        return _Trace(node, twin).opened()
+        with private.any_call_recorded() as refused:
+            found = each.opened()
+        names = [op.name for op in _called(found.model) if op in refused]
+        if names and not found.fixed:
+            fixed = f"it calls '{names[0]}' as no functional model can"
+            return dataclasses.replace(found, fixed=fixed)
+        return found
     except SideEffect as error:
         return Opaque(str(error))
     except Exception as error:  # whatever the user's code says to symbols
         return Opaque(f"its `call` can't be traced: {told(error)}")
+
+
+def _called(model: keras.Model) -> list[keras.Operation]:
+    return [node.operation for node in private.nodes_of(model)]
 
 
 def trace_model(twin: keras.Model, node: Node) -> Opened:
@@ -188,14 +237,22 @@ class _Trace:
         node: the recorded call.
         twin: a copy of its layer.
         names: those of the inputs; made up by default.
+        sizes: what open sizes are taken for, and others to compare with; by
+            default they are open.
     """
 
     def __init__(
-        self, node: Node, twin: keras.Layer, names: Sequence[str] = ()
+        self,
+        node: Node,
+        twin: keras.Layer,
+        names: Sequence[str] = (),
+        sizes: Sequence[Sizes] = (),
     ) -> None:
         self.node = node
         self.twin = twin
         self.names = names
+        self.sizes = sizes[0] if sizes else None
+        self.others = [_Trace(node, twin, names, [x]) for x in sizes[1:]]
         self.inputs: list[keras.KerasTensor] = []
 
     def opened(self) -> Opened:
@@ -204,10 +261,10 @@ class _Trace:
         Raises:
             SideEffect: `call` does more than compute its outputs.
         """
-        args, kwargs = self._arguments()
+        args, kwargs = self.arguments()
         default = private.default_of_training(self.twin)
-        run = self._run(args, kwargs, kwargs.get(_TRAINING, default))
-        self._check_outputs(run.outputs)
+        run = self.run(args, kwargs, kwargs.get(_TRAINING, default))
+        self._check_outputs(run.outputs, self.sizes is not None)
         stripped = False
         with _other_values(self.twin):
             # What is frozen of values, or left out, shows.
@@ -224,31 +281,72 @@ class _Trace:
             fixed = fixed or "it has a regularizer of its activity"
         fixed = fixed or _other_weights(bare)
         fixed = fixed or self._other_masks(model)
+        if self._revision(run).fixed:
+            fixed = fixed or _SIZED
         layer = self.node.operation
         return Opened(layer, self.twin, model, bare, fixed)
 
     def _written_out(self, run: _Run, stripped: bool) -> Any:
+        ends = run.outputs, run.weights
+        if self.sizes is None:
+            return bare_weights.written_out(
+                self.twin, self.inputs, *ends, stripped
+            )
+        revision = self._revision(run)
+        sizes = Sizes(
+            self.sizes.samples if revision.samples else None,
+            self.sizes.others if revision.fixed else None,
+        )
+        again = _Trace(self.node, self.twin, self.names, [sizes])
+        again.arguments()
         return bare_weights.written_out(
-            self.twin, self.inputs, run.outputs, run.weights, stripped
+            self.twin, self.inputs, *ends, stripped, again.inputs, revision
+        )
+
+    def _revision(self, run: _Run) -> Revision:
+        """What of a run is otherwise for other sizes."""
+        if not self.others:
+            return Revision()
+        runs = [run]
+        for other in self.others:
+            args, kwargs = other.arguments()
+            runs.append(other.run(args, kwargs, run.training))
+        traces = [self, *self.others]
+        return several_sizes.revised(
+            *(
+                Recorded(
+                    private.recorded_before(
+                        each.outputs, [*trace.inputs, *each.weights]
+                    ),
+                    each.record,
+                )
+                for trace, each in zip(traces, runs, strict=True)
+            )
         )
 
     def _compared(self, run: _Run, stripped: bool) -> Any:
         """The model of a run, compared with the layer in inference."""
         model, bare = self._written_out(run, stripped)
-        got = [tuple(x.shape) for x in model.outputs]
-        same = got == [tuple(x.shape) for x in run.outputs]
-        if not same or not sampled.agree(self.twin, self.node, model):
+        self._check_outputs(model.outputs, self.sizes is not None)
+        like = self.node.input_tensors if self.sizes is None else model.inputs
+        given = self.node.arguments.args, self.node.arguments.kwargs
+        found = sampled.compared(self.twin, given, model, like)
+        if found is None:
+            raise SideEffect("its `call` can't be tried on random inputs")
+        if not found:
             raise SideEffect(
                 "its `call` on symbolic tensors is not what it computes"
             )
         return model, bare
 
-    def _arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Those of the recorded call, on inputs of their own."""
         made: dict[int, list[keras.KerasTensor]] = {}
+        self.inputs = []
         for number, x in enumerate(self.node.input_tensors):
             name = self.names[number] if self.names else f"input_{number}"
-            fresh = keras.Input(batch_shape=x.shape, dtype=x.dtype, name=name)
+            shape = x.shape if self.sizes is None else self.sizes.of(x.shape)
+            fresh = keras.Input(batch_shape=shape, dtype=x.dtype, name=name)
             self.inputs.append(fresh)
             made.setdefault(id(x), []).append(fresh)
         pairs = zip(self.node.input_tensors, self.inputs, strict=True)
@@ -259,7 +357,7 @@ class _Trace:
         args, kwargs = each_in_place(self.node, made)
         return args, kwargs
 
-    def _run(
+    def run(
         self,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
@@ -271,18 +369,44 @@ class _Trace:
             kwargs = {**kwargs, _TRAINING: training}
         convert = private.input_conversion(twin)
         args, kwargs = keras.tree.map_structure(convert, (args, kwargs))
-        before = _held(twin)
+        found, written = self._once(args, kwargs, training)
+        if not written:
+            return found
+        # What nothing reads before it is set is but a note for the user.
+        unread = {name: object() for name in written}
+        again = None
+        set_before = private.attributes_set(twin, unread)
+        with set_before, contextlib.suppress(Exception):
+            again, _ = self._once(args, kwargs, training)
+        if again is None or again.record != found.record:
+            raise SideEffect(f"its `call` sets its attribute `{written[0]}`")
+        return found
+
+    def _once(
+        self,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+        training: bool | None,
+    ) -> tuple[_Run, list[str]]:
+        """A run, and the names of the attributes that it has set."""
+        twin = self.twin
         scope = private.computing(twin)
         told = private.told(training)
         silent = private.attributes_set(twin, {"add_loss": _no_loss})
-        with _watched(), in_place(twin) as weights, scope, told, silent:
-            outputs = keras.tree.flatten(twin.call(*args, **kwargs))
-        _check_attributes(before, _held(twin))
+        with private.attributes_kept(twin):
+            before = _held(twin)
+            with _watched(), in_place(twin) as weights, scope, told, silent:
+                flat = keras.tree.flatten(twin.call(*args, **kwargs))
+            written = _written(before, _held(twin))
+        outputs = [x for x in flat if x is not None]
         record = _record(outputs, [*self.inputs, *weights])
-        return _Run(outputs, weights, training, record)
+        return _Run(outputs, weights, training, record), written
 
-    def _check_outputs(self, outputs: list[Any]) -> None:
+    def _check_outputs(self, outputs: list[Any], sized: bool = False) -> None:
         """Refuse outputs that are none, or others than the model has.
+
+        Where sizes are known that the model leaves open, so are those of the
+        outputs.
 
         Their types are compared when they are computed: what torch says of
         those of symbolic tensors is not always so.
@@ -297,7 +421,13 @@ class _Trace:
                 )
         expected = [tuple(x.shape) for x in self.node.outputs]
         got = [tuple(x.shape) for x in outputs]
-        if got != expected:
+        pairs = zip(expected, got, strict=False)
+        fits = len(got) == len(expected) and all(
+            len(a) == len(b)
+            and all(m == n or None in (m, n) for m, n in zip(a, b, strict=True))
+            for a, b in pairs
+        )
+        if got != expected and not (sized and fits):
             raise SideEffect(
                 f"its `call` gives {got} when it is traced, and the model has "
                 f"{expected}"
@@ -320,7 +450,7 @@ class _Trace:
         """
         inputs, training = self.inputs, bool(run.training)
         try:
-            other = self._run(args, kwargs, not training)
+            other = self.run(args, kwargs, not training)
         except Exception:  # noise, or a state that is updated
             if training:
                 raise
@@ -422,15 +552,19 @@ def _held(layer: keras.Layer) -> dict[str, list[Any]]:
     }
 
 
-def _check_attributes(
+def _written(
     before: dict[str, list[Any]], after: dict[str, list[Any]]
-) -> None:
-    """Refuse a `call` that leaves something behind for the next one."""
+) -> list[str]:
+    """The names of the attributes that hold something else.
+
+    Raises:
+        SideEffect: one of them holds what has weights.
+    """
+    names = []
     for name, values in after.items():
-        old = before.get(name, [None])
-        if [*map(id, old)] == [*map(id, values)]:
+        if [*map(id, before.get(name, [None]))] == [*map(id, values)]:
             continue
-        noted = all(isinstance(x, keras.KerasTensor) for x in values)
-        if noted and all(x is None for x in old):
-            continue  # a note for the user, which nothing can have read
-        raise SideEffect(f"its `call` sets its attribute `{name}`")
+        if any(isinstance(x, (keras.Layer, keras.Variable)) for x in values):
+            raise SideEffect(f"its `call` sets its attribute `{name}`")
+        names.append(name)
+    return names

@@ -14,11 +14,13 @@ import keras
 from keras_gates import _tables
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.shapes import shapes_of
+from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.rules import costs
 from keras_gates.surgeon.rules import rule_of
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Tensor
 
 # The sizes of the inputs of a model, without the batch axis.
@@ -178,8 +180,9 @@ def count(model: keras.Model, input_shape: InputShape = None) -> Count:
             "model, as `keras_gates.functional(model, x)` makes one; for its "
             "parameters alone call `model.count_params()`."
         )
-    graph = gr.read(model)
+    graph = see_through.read(model)
     shapes = shapes_of(graph, input_shape)
+    variables = gr.own_variables(graph)
     # By id: a layer of the user's may compare by value, and not be hashed.
     rows: dict[int, Layer] = {}
     seen: set[int] = set()
@@ -187,13 +190,15 @@ def count(model: keras.Model, input_shape: InputShape = None) -> Count:
         macs = _macs(call, shapes)
         row = rows.get(id(call.op))
         if row is None:
-            rows[id(call.op)] = _row(call, macs, seen)
+            size = _size(_own_weights(call, variables), seen)
+            kind = type(call.op).__name__
+            rows[id(call.op)] = Layer(call.path, kind, *size, macs)
             continue
         row.calls += 1
         if macs is not None:
             row.macs = (row.macs or 0) + macs
     counted = [x for x in rows.values() if x.params or x.macs != 0]
-    return Count(model.name, (*counted, *_rest(model, seen)))
+    return Count(model.name, (*counted, *_rest(graph, seen)))
 
 
 def _macs(
@@ -203,16 +208,28 @@ def _macs(
     return costs.call_macs(call, rule_of(call), weights, shapes)
 
 
-def _row(call: Call, macs: int | None, seen: set[int]) -> Layer:
+def _own_weights(
+    call: Call, variables: dict[int, keras.Variable]
+) -> list[keras.Variable]:
+    """The weights of the user's layer, of which `call` may have a copy.
+
+    Those of no layer of the user's hold constants there.
+    """
     weights = gr.own_weights(call.op)
-    size = _size(weights, seen)
-    return Layer(call.path, type(call.op).__name__, *size, macs)
+    if not any(scope.site.opened for scope in call.scopes):
+        return weights
+    return [variables[id(w)] for w in weights if id(w) in variables]
 
 
-def _rest(model: keras.Model, seen: set[int]) -> list[Layer]:
-    """A row for weights that belong to a model, and to no call in it."""
-    size = _size(model.weights, seen)
-    return [Layer(model.name, type(model).__name__, *size, 0)] * any(size)
+def _rest(graph: Graph, seen: set[int]) -> list[Layer]:
+    """Rows for weights that belong to no call: of layers, and of the model."""
+    scopes = [scope for call in graph.calls for scope in call.scopes]
+    found = [(s.site.name, s.site.own) for s in scopes if s.site.opened]
+    rows = []
+    for name, layer in [*found, (graph.model.name, graph.model)]:
+        size = _size(layer.weights, seen)
+        rows += [Layer(name, type(layer).__name__, *size, 0)] * any(size)
+    return rows
 
 
 class _Size(NamedTuple):

@@ -9,8 +9,8 @@ import keras
 import numpy as np
 
 from keras_gates._checks import nonnegative_number
-from keras_gates.graphs import graph as gr
 from keras_gates.layers.stripconv.strip_conv import StripConv
+from keras_gates.surgeon.gates import see_through
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -50,7 +50,7 @@ def stripe_shares(
     threshold = nonnegative_number(threshold, "threshold", "stripe_shares")
     shares = {
         call.path: _left(call.op, threshold).mean(axis=2)
-        for call in gr.read(model).calls
+        for call in see_through.read(model).calls
         if isinstance(call.op, StripConv)
     }
     if not shares:

@@ -48,9 +48,10 @@ class Plan:
         exact: whether nothing in it is approximate.
         request: the thresholds, floors, and names of the scores that it was
             made for, as data. None for a plan in JSON of version 0.1.
-        options: `exact`, `round_to` and `drop_shortcuts` as they were given;
-            the `sizes` of a `Budget`; and `groups`, the names in `closed`
-            that scores have closed.
+        options: `exact`, `round_to`, `drop_shortcuts` and `written_out` as
+            they were given; the `sizes` of a `Budget`; `groups`, the names in
+            `closed` that scores have closed; and `whole`, the layers that are
+            kept whole since they can't come back smaller, with the reason.
     """
 
     def __init__(
@@ -163,7 +164,13 @@ class Plan:
                 )
             optimizer.check(self.model, solution.graph)
         decision, folds = solution.decision, solution.folds
-        pruned = rebuild(solution.graph, decision, folds)
+        pruned = rebuild(
+            solution.graph,
+            decision,
+            folds,
+            solution.returns,
+            written_out=self.options.written_out is True,
+        )
         if keep_optimizer:
             optimizer.carry(self.model, pruned, decision, folds)
         return pruned
@@ -202,6 +209,7 @@ class Plan:
             self.options.exact,
             self.options.drop_shortcuts,
             self.options.groups,
+            self.options.whole,
         )
 
     def masks(self) -> dict[str, NDArray[np.bool_]]:
@@ -252,6 +260,7 @@ def plan(
     round_to: int = 1,
     exact: bool = True,
     drop_shortcuts: bool = False,
+    written_out: bool | None = None,
 ) -> Plan:
     """Say what pruning would do, without doing it.
 
@@ -276,6 +285,14 @@ def plan(
             `insert_gates` added for gates that stay open, as the authors of
             Comprehensive Pruning finish. Closed gates keep theirs. This
             changes the function, and the plan says so.
+        written_out: What stands in the place of a layer of a class without a
+            rule, in which something is removed. By default, a layer of the
+            same class with a smaller config, where a config is found that
+            makes just that layer; else a functional model of what the layer
+            is made of. With `True` always the latter, which loads where the
+            class is not installed; with `False` never: where the class can't
+            be kept, the layer is kept whole. The plan's notes tell what
+            became of each, and why.
 
     Returns:
         A `Plan`.
@@ -300,7 +317,7 @@ def plan(
     >>> kg.surgeon.plan(model, kg.Quantile(0.5)).params
     Pair(before=194, after=90)
     """
-    options = Options(exact, round_to, drop_shortcuts)
+    options = Options(exact, round_to, drop_shortcuts, written_out=written_out)
     found, _ = _solved(model, thresholds, scores, keep_at_least, options)
     _ = found.rows  # made now, of the weights as they are
     return found
@@ -344,6 +361,7 @@ def prune(
     round_to: int = 1,
     exact: bool = True,
     drop_shortcuts: bool = False,
+    written_out: bool | None = None,
     keep_optimizer: bool = False,
 ) -> keras.Model:
     """A smaller model that computes the same; the original is untouched.
@@ -361,6 +379,7 @@ def prune(
         exact: As in `plan`.
         drop_shortcuts: As in `plan`; the one option that changes what open
             gates compute.
+        written_out: As in `plan`.
         keep_optimizer: Whether to compile the result as the model is, and
             to cut the state of its optimizer (momenta, iterations, the
             learning rate) by the same plan, so that `fit` goes on. Where a
@@ -398,7 +417,7 @@ def prune(
     >>> [layer.units for layer in small.layers]
     [8, 2]
     """
-    options = Options(exact, round_to, drop_shortcuts)
+    options = Options(exact, round_to, drop_shortcuts, written_out=written_out)
     found, solution = _solved(model, thresholds, scores, keep_at_least, options)
     futile.warn(solution, model.name)
     return found.built_from(solution, keep_optimizer)

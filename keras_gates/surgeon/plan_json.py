@@ -15,6 +15,7 @@ from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.closing.options import Options
 from keras_gates.surgeon.closing.options import Request
 from keras_gates.surgeon.closing.request import factor_shapes
+from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.report import table
 
 # Format 1 is that of version 0.1, which holds no request.
@@ -111,6 +112,8 @@ def _options(data: dict[str, Any]) -> Options:
         data.get("drop_shortcuts", False),
         data.get("sizes"),
         None if groups is None else tuple(groups),
+        data.get("written_out"),
+        dict(data.get("whole", {})),
     )
 
 
@@ -145,7 +148,7 @@ def _no_plan(why: str) -> ValueError:
 def fingerprint(model: keras.Model) -> str:
     """A hash of a model's layers, shapes and names, not of its weights."""
     digest = hashlib.sha256()
-    for call in gr.read(model).calls:
+    for call in see_through.read(model).calls:
         shapes = [tuple(w.shape) for w in gr.own_weights(call.op)]
         line = (
             call.path if isinstance(call.op, keras.Layer) else "",

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.variables import values_of
 from keras_gates.surgeon.gates import expand
+from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.plan import Plan
 from keras_gates.surgeon.plan import plan as make_plan
@@ -64,9 +65,9 @@ def verify(
         samples: How many random samples.
         seed: Seed of the random inputs.
         **options: `scores`, `keep_at_least`, `round_to`, `exact`,
-            `drop_shortcuts` as given to `prune`. Shortcuts that were dropped
-            are left out of the original, too. With `exact=False` it says how
-            far off the approximation is.
+            `drop_shortcuts`, `written_out` as given to `prune`. Shortcuts
+            that were dropped are left out of the original, too. With
+            `exact=False` it says how far off the approximation is.
 
     Returns:
         A dict from output name to `max|original - pruned| / max|original|`;
@@ -110,6 +111,7 @@ def verify(
         found.options.exact,
         found.options.drop_shortcuts,
         found.options.groups,
+        found.options.whole,
     )
 
 
@@ -155,8 +157,9 @@ def closed_gates(
     Raises:
         ValueError: a layer does not tell how its gate is closed.
     """
-    own = gates_of(gr.read(model))
-    factors = gates_of(graph or expand.read(model))
+    whole = see_through.read(model, graph)
+    own, variables = gates_of(whole), gr.own_variables(whole)
+    factors = gates_of(graph or expand.read(model, like=whole))
     found = []
     for name, mask in masks.items():
         if name not in own:
@@ -169,6 +172,7 @@ def closed_gates(
             name, own[name], factors[name].values()
         )
         variable = own[name].variable
+        variable = variables.get(id(variable), variable)
         found.append((variable, values_of(variable), mask, closed))
     try:
         for variable, before, mask, closed in found:

@@ -8,7 +8,7 @@ from typing import Any
 
 import keras
 
-from keras_gates.graphs import graph as gr
+from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.gates.added_shortcuts import added
 from keras_gates.surgeon.gates.added_shortcuts import without_open
 from keras_gates.surgeon.plan import plan
@@ -49,7 +49,7 @@ def added_shortcuts(model: keras.Model) -> list[AddedShortcut]:
     >>> kg.transforms.added_shortcuts(gated)[0].gate
     'stage1_block1_conv1_layer_gate'
     """
-    found = added(gr.read(model))
+    found = added(see_through.read(model))
     return [AddedShortcut(gate.path, add.path) for add, gate, _ in found]
 
 

@@ -10,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.gate import Gate
+from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.plan import Plan
 from keras_gates.surgeon.plan import plan
@@ -78,13 +80,16 @@ def binarize(
             f"{', '.join(sorted(options))}."
         )
     masks = decided.masks()
-    graph = gr.read(model)
-    _check(gates_of(graph), masks)
-    copy = rewrite(graph)
-    for name, source in gates_of(gr.read(copy)).items():
+    _check(gates_of(see_through.read(model)), masks)
+    copy = rewrite(gr.read(model))
+    graph = see_through.read(copy)
+    own = IdentityDict((call.op, call.site.own) for call in graph.calls)
+    variables = gr.own_variables(graph)
+    for name, source in gates_of(graph).items():
         if name in masks:
-            source.variable.assign(np.where(masks[name], 0.0, 1.0))
-            source.layer.trainable = False
+            variable = variables.get(id(source.variable), source.variable)
+            variable.assign(np.where(masks[name], 0.0, 1.0))
+            own[source.layer].trainable = False
     return copy
 
 

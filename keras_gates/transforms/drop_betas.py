@@ -11,6 +11,7 @@ import numpy as np
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.graphs.variables import values_of
+from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.plan import plan
 
@@ -57,11 +58,14 @@ def drop_betas(
     """
     masks = plan(model, thresholds, **options).masks()
     copy = rewrite(gr.read(model))
-    for name, source in gates_of(gr.read(copy)).items():
+    graph = see_through.read(copy)
+    variables = gr.own_variables(graph)
+    for name, source in gates_of(graph).items():
         beta = getattr(source.layer, "beta", None)
         # Other layers with gates may have a weight of that name.
         if beta is None or source.kind != "batch_norm":
             continue
         if name in masks:
+            beta = variables.get(id(beta), beta)
             beta.assign(np.where(masks[name], 0.0, values_of(beta)))
     return copy

@@ -11,6 +11,7 @@ import keras
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.resconv.res_conv import ResConv
+from keras_gates.surgeon.gates import see_through
 from keras_gates.transforms.fusing import branches
 from keras_gates.transforms.fusing import chains
 from keras_gates.transforms.fusing import scales
@@ -74,11 +75,12 @@ def fuse(model: keras.Model, batch_norm: bool = True) -> keras.Model:
     >>> [(type(x).__name__, x.name) for x in fused.layers[1:]]
     [('Conv2D', 'first'), ('Conv2D', 'second')]
     """
-    graph, fused = gr.read(model), None
+    graph, fused = see_through.read_to_write(model), None
     while (edits := _edits(graph, batch_norm)) or fused is None:
         fused = rewrite(graph, functools.partial(_edit, edits))
         # What is fused may let its neighbours fuse, such as the batch
-        # normalization behind an addition.
+        # normalization behind an addition. What nothing was fused in is no
+        # other than before, so layers are looked into once.
         graph = gr.read(fused)
     return fused
 

@@ -11,11 +11,11 @@ from typing import Any
 import keras
 
 from keras_gates import regularizers
-from keras_gates.graphs import graph as gr
 from keras_gates.graphs.names import Names
 from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import LayerGate
+from keras_gates.surgeon.gates import see_through
 from keras_gates.transforms.finding.named import named_piece
 from keras_gates.transforms.finding.pieces import MISMATCH
 from keras_gates.transforms.finding.pieces import SKIPPED
@@ -139,7 +139,7 @@ def insert_gates(
         if (spec := parse(value, kind)) is not None
     }
     _check(specs, mismatch=mismatch, start=start, tied=tied)
-    graph = gr.read(model)
+    graph = see_through.read_to_write(model)
     specs = {kind: spec.named(graph) for kind, spec in specs.items()}
     shapes = tried_shapes(graph, sizes)
     chosen = _chosen(graph, Finder(graph, shapes, mismatch), specs, tied)
@@ -152,7 +152,7 @@ def insert_gates(
                 kind, found, specs[kind], names, graph, shapes[0]
             )
         ]
-        graph = gr.read(insert_pieces(graph, jobs, start))
+        graph = see_through.read(insert_pieces(graph, jobs, start), graph)
         shapes = tried_shapes(graph, sizes)
     if "filters" in specs:
         return insert_filters(graph, specs["filters"], tied, shapes[0])

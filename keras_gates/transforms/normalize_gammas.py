@@ -9,6 +9,7 @@ from keras_gates.graphs import graph as gr
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers import kernels
 from keras_gates.layers.resconv.res_conv import ResConv
+from keras_gates.surgeon.gates import see_through
 
 
 def normalize_gammas(model: keras.Model) -> keras.Model:
@@ -58,9 +59,9 @@ def normalize_gammas(model: keras.Model) -> keras.Model:
     0.3536
     """
     new = rewrite(gr.read(model))
-    graph = gr.read(new)
+    graph = see_through.read(new)
     sites = [site for each in [graph, *graph.nested()] for site in each.sites]
-    found = {id(s.op): s.op for s in sites if isinstance(s.op, ResConv)}
+    found = {id(s.own): s.own for s in sites if isinstance(s.op, ResConv)}
     if not found:
         raise ValueError(
             f"Model '{model.name}' has no ResConv, whose m could take up the "

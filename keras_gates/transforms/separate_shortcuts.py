@@ -7,10 +7,10 @@ from typing import Any
 
 import keras
 
-from keras_gates.graphs import graph as gr
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.passes.label import label
 from keras_gates.transforms.finding import regions
 from keras_gates.transforms.gating import shortcuts
@@ -63,7 +63,7 @@ def separate_shortcuts(model: keras.Model) -> keras.Model:
     >>> separated.get_layer("stage1_block1_add_separated").filters
     16
     """
-    graph = gr.read(model)
+    graph = see_through.read_to_write(model)
     joins = regions.find_joins(graph)
     # Each addition, and the place of its shortcut among what it adds.
     sums = {

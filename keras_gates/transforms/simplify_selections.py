@@ -13,6 +13,7 @@ from keras_gates.graphs import graph as gr
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.graphs.variables import values_of
+from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.passes.decide import GATHERING
 from keras_gates.surgeon.rules.rule import channel_axis
 
@@ -83,7 +84,7 @@ def simplify_selections(model: keras.Model) -> keras.Model:
         picked = np.where(indices < 0, inputs, indices).tolist()
         return made[op][-1](x, indices=picked)
 
-    return rewrite(gr.read(model), edit)
+    return rewrite(see_through.read_to_write(model), edit)
 
 
 def _cheaper(inputs: int, indices: NDArray[np.intp]) -> bool:

@@ -12,11 +12,11 @@ from numpy.typing import NDArray
 from keras_gates._checks import nonnegative_number
 from keras_gates._checks import renamed
 from keras_gates.constraints import KeepSign
-from keras_gates.graphs import graph as gr
 from keras_gates.graphs import patterns
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.graphs.variables import values_of
 from keras_gates.regularizers import L1
+from keras_gates.surgeon.gates import see_through
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
@@ -85,7 +85,7 @@ def slim(
     0.5
     """
     strength = nonnegative_number(strength, "strength", "slim")
-    graph = gr.read(model)
+    graph = see_through.read_to_write(model)
     norms = _norms(graph, include, exclude)
     starts = {id(norm): _start(norm, gamma_initializer) for norm in norms}
 

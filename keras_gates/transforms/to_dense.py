@@ -9,7 +9,6 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_gates.graphs import graph as gr
 from keras_gates.graphs import patterns
 from keras_gates.graphs.configs import config_of
 from keras_gates.graphs.identity import IdentityDict
@@ -18,6 +17,7 @@ from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.stripconv.strip_conv import StripConv
 from keras_gates.layers.stripconv.stripes import Stripes
 from keras_gates.layers.stripconv.trimming import trim
+from keras_gates.surgeon.gates import see_through
 
 if TYPE_CHECKING:
     from keras_gates.graphs.calls import Shape
@@ -78,7 +78,7 @@ def to_dense(
     >>> kg.to_dense(model).layers[-1].kernel_size
     (2, 3)
     """
-    graph = gr.read(model)
+    graph = see_through.read_to_write(model)
     turned = patterns.chosen_layers(
         graph,
         "StripConvs",

@@ -9,9 +9,9 @@ from typing import Any
 import keras
 import numpy as np
 
-from keras_gates.graphs import graph as gr
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.resconv.res_conv import ResConv
+from keras_gates.surgeon.gates import see_through
 from keras_gates.transforms.finding.convolutions import read_convolutions
 from keras_gates.transforms.fusing import edits as ed
 from keras_gates.transforms.gating.penalty import penalty_of
@@ -105,7 +105,7 @@ def to_resconv(
         "g_initializer": STARTS[start],
         **arguments,
     }
-    graph = gr.read(model)
+    graph = see_through.read_to_write(model)
     found = read_convolutions(graph, include, exclude)
     if not found.converted:
         reasons = [f"'{x.name}': {x.reason}" for x in found.left_out]

@@ -13,6 +13,7 @@ from keras_gates.graphs import patterns
 from keras_gates.graphs.configs import config_of
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.stripconv.strip_conv import StripConv
+from keras_gates.surgeon.gates import see_through
 from keras_gates.transforms.gating.penalty import penalty_of
 
 if TYPE_CHECKING:
@@ -77,7 +78,7 @@ def to_stripconv(
     >>> type(striped.get_layer("conv")).__name__
     'StripConv'
     """
-    graph = gr.read(model)
+    graph = see_through.read_to_write(model)
     options = {
         "skeleton_regularizer": penalty_of(
             strength,

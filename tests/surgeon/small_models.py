@@ -164,10 +164,10 @@ def sequence(**options):
 
 
 @keras.saving.register_keras_serializable(package="keras_gates_tests")
-class Unknown(L.Layer):
+class Unknown(helpers.Opaque):
     """A layer without a rule."""
 
-    def call(self, x):
+    def function(self, x):
         return keras.ops.flip(x, axis=-1)
 
     def compute_output_shape(self, shape):

@@ -30,10 +30,10 @@ LEAKS = (
 )
 
 
-class Strange(L.Layer):
+class Strange(helpers.Opaque):
     """Has no rule."""
 
-    def call(self, x):
+    def function(self, x):
         return ops.flip(x, -1) * x
 
 
@@ -178,7 +178,7 @@ def with_lora():
     return model
 
 
-class Holder(L.Layer):
+class Holder(helpers.Opaque):
     """Holds a model with a gate, and calls it."""
 
     def __init__(self, **kwargs):
@@ -186,7 +186,7 @@ class Holder(L.Layer):
         gate = kg.FilterGate(name="deep")
         self.tower = keras.Sequential([keras.Input((4,)), gate])
 
-    def call(self, x):
+    def function(self, x):
         return self.tower(x)
 
 
@@ -239,7 +239,9 @@ MESSAGES = {
     ),
     "lambda": (
         score(
-            lambda: plain(L.Dense(8), L.Lambda(ops.sin, name="odd"), L.Dense(2))
+            lambda: plain(
+                L.Dense(8), L.Lambda(helpers.noisy, name="odd"), L.Dense(2)
+            )
         ),
         ["'odd' (Lambda)", "keras.ops", "class of your own"],
     ),
@@ -280,7 +282,10 @@ MESSAGES = {
     ),
     "most parameters first": (
         score(lambda: _two_barriers()),
-        ["'large' (Strange) keeps them whole: no rule for Strange; 'small'"],
+        [
+            "'large' (Strange) keeps them whole: no rule for Strange, and it "
+            "can't"
+        ],
     ),
     # What is no gate.
     "no gates": (

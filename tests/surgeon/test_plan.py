@@ -73,7 +73,7 @@ SAYS = [
         sm.barred,
         {},
         [
-            r"4 of them stay: no rule for Unknown; .*surgeon.register can",
+            r"4 of them stay: no rule for Unknown, .*surgeon.register can",
             r"strange +barrier .*\n +kept whole: no rule for Unknown",
             r"MACs unknown, and not in the total: 'strange'",
         ],
@@ -195,6 +195,8 @@ def test_the_json_is_plain_and_says_its_format():
         "groups": [],
         "round_to": 1,
         "sizes": None,
+        "whole": {},
+        "written_out": None,
     }
     assert data["request"] == {
         "keep_at_least": 0,

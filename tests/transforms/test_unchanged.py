@@ -162,13 +162,12 @@ def none_deleted(model):
 
 def identity_inserted(model):
     name = next(iter(kg.surgeon.score(model, "l2")))
-    return kg.surgeon.insert_layer(model, name, L.Activation("linear"))
+    linear = L.Activation("linear", name="inserted")
+    return kg.surgeon.insert_layer(model, name, linear)
 
 
 def identity_deleted(model):
-    longer = identity_inserted(model)
-    linear = next(x for x in longer.layers if x.name.startswith("activation"))
-    return kg.surgeon.delete_layer(longer, linear.name)
+    return kg.surgeon.delete_layer(identity_inserted(model), "inserted")
 
 
 ROWS = {

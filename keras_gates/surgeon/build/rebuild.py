@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from typing import Any
@@ -16,13 +17,20 @@ from keras_gates.graphs import private
 from keras_gates.graphs import time_axis
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.arguments import recorded
+from keras_gates.graphs.attribute_paths import parts_of
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.changes import Changes
+from keras_gates.surgeon.build.kept_class import KeptClasses
+from keras_gates.surgeon.build.kept_class import NotKept
+from keras_gates.surgeon.build.kept_class import Smaller
+from keras_gates.surgeon.build.part_weights import NoPlace
+from keras_gates.surgeon.build.part_weights import PartWeights
 from keras_gates.surgeon.build.replacements import Pieces
 from keras_gates.surgeon.passes.label import StepKey
+from keras_gates.surgeon.solving.returns import How
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
@@ -33,35 +41,53 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.fold import Folds
     from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.solving.returns import Return
 
 
-def rebuild(graph: Graph, decision: Decision, folds: Folds) -> keras.Model:
+def rebuild(
+    graph: Graph,
+    decision: Decision,
+    folds: Folds,
+    returns: Iterable[Return] = (),
+    written_out: bool = True,
+) -> keras.Model:
     """The new model of a graph.
 
     Args:
         graph: the `Graph` that was read.
         decision: the `Decision` for it.
         folds: the `Folds`: where the factors of gates go.
+        returns: how layers that were seen through come back, in which
+            anything changes; by default, all are written out.
+        written_out: whether models of classes whose constructors make their
+            layers become models of Keras' class.
 
     Returns:
         A `keras.Sequential` for a Sequential, if what is left is a chain of
         layers, else a functional `keras.Model`.
     """
-    builder = _Builder(decision, folds, graph.masking)
+    builder = Builder(decision, folds, graph.masking, returns, written_out)
     return builder.model(graph, graph.inputs)
 
 
-class _Builder:
+class Builder:
     """Carries the sites of each model over to a new one.
 
     Args:
         decision: the `Decision`.
         folds: the `Folds`.
         masking: the nested graphs in which a layer finds a mask.
+        returns: as in `rebuild`.
+        written_out: as in `rebuild`.
     """
 
     def __init__(
-        self, decision: Decision, folds: Folds, masking: list[Graph]
+        self,
+        decision: Decision,
+        folds: Folds,
+        masking: list[Graph],
+        returns: Iterable[Return] = (),
+        written_out: bool = True,
     ) -> None:
         self.decision = decision
         self.labels = decision.labelling.labels
@@ -70,7 +96,13 @@ class _Builder:
         # Each old model -> the new one; and what is called in its place.
         self.models: IdentityDict[keras.Model, keras.Model] = IdentityDict()
         self.wrappers: IdentityDict[keras.Layer, keras.Layer] = IdentityDict()
+        # Of those, the ones that a class of the user's has made.
+        self.made_again: IdentityDict[keras.Model, keras.Model] = IdentityDict()
         self.masking = masking
+        self.written_out = written_out
+        self.kept: IdentityDict[keras.Layer, Return] = IdentityDict(
+            (each.layer, each) for each in returns if each.how is How.CLASS
+        )
         self.called = {scope.site for scope in decision.called}
         # By site and position; of those that are there in several scopes,
         # the first.
@@ -96,12 +128,32 @@ class _Builder:
             new = self._sequential(graph, tensors)
         if new is None:
             new = self._functional(graph, tensors)
+        new = self._in_its_class(graph, new)
         private.copy_trainable(graph.model, new)
         private.mark_called(new)
         self.models[graph.model] = new
         self._check_masks(graph, new)
         self._carry(graph, new)
         return new
+
+    def _in_its_class(self, graph: Graph, new: keras.Model) -> keras.Model:
+        """A model of the user's class, which makes its layers, if it can be.
+
+        As with a layer: by a smaller config that leads to just these weights.
+        """
+        old = graph.model
+        if self.written_out or not classes.is_made_otherwise(old):
+            return new
+        inputs, _ = gr.structures(new)
+        search = KeptClasses(self.pieces.copies)
+        try:
+            weights = self._weights(kept=True).of_model(graph)
+            smaller = Smaller(old, (inputs,), {}, new, weights)
+            kept: keras.Model = search.made(smaller, search.edits(smaller))
+        except (NoPlace, NotKept):
+            return new
+        self.made_again[old] = kept
+        return kept
 
     def _check_masks(self, graph: Graph, new: keras.Model) -> None:
         """Refuse a nested model in which a layer would find another mask."""
@@ -128,6 +180,12 @@ class _Builder:
             made = new_copies().twins
             for pair in self._counterparts(graph):
                 made.note_layer(*pair)
+            again = self.made_again.get(graph.model)
+            if again is not None:  # with layers of its own
+                parts = parts_of(again).layers
+                for path, layer in parts_of(graph.model).layers.items():
+                    if path in parts:
+                        made.note_layer(layer, parts[path])
             return made
 
         classes.carry(graph, new, twins)
@@ -142,6 +200,8 @@ class _Builder:
             for site in each.sites:
                 if site.op in self.pieces.operations:
                     yield site.op, self.pieces.operations[site.op]
+                if site.op in self.wrappers:
+                    yield site.op, self.wrappers[site.op]
 
     def _input(
         self, kt: keras.KerasTensor, tensor: Tensor
@@ -263,10 +323,54 @@ class _Builder:
         _bind(site.node, outputs, tensors)
 
     def _part(self, site: Site, child: Graph) -> keras.Layer:
-        """The layer itself, or the model of its parts where they change."""
+        """What stands in the place of a model, or of a layer seen through.
+
+        That is the layer itself where nothing in it changes; else one of its
+        class, or the model of its parts.
+        """
+        if site.opened is None:
+            return self._inner(site, child)
         if not self.changes.inside(child):
             return self.pieces.carried(site.op)
-        return self._inner(site, child)
+        kept = self.kept.get(site.op)
+        if kept is None:
+            return self._inner(site, child)
+        if site.op not in self.wrappers:
+            edits = {path: new for path, (_, new) in kept.edits.items()}
+            classes_of = KeptClasses(self.pieces.copies)
+            self.wrappers[site.op] = classes_of.made(self.smaller(site), edits)
+        return self.wrappers[site.op]
+
+    def smaller(self, site: Site) -> Smaller:
+        """What a layer that was seen through is to be.
+
+        Raises:
+            NoPlace: its class has no place for what its parts become.
+        """
+        assert site.opened is not None and site.child is not None
+        with private.any_call_recorded():  # it is but compared, and read
+            model = self.model(site.child, site.child.bounds[0])
+        weights = self._weights().of(site.opened, site.child)
+        given = site.node.arguments
+        layer = site.opened.layer
+        return Smaller(layer, given.args, given.kwargs, model, weights)
+
+    def _weights(self, kept: bool = False) -> PartWeights:
+        """Finds weights; in layers that have kept their class if asked to."""
+        steps: IdentityDict[keras.Operation, Step] = IdentityDict()
+        for step in self.steps.values():
+            if step.position is None:
+                steps.setdefault(step.call.op, step)
+        operations = self.pieces.operations
+        if kept:
+            same = [
+                (old, new)
+                for old, new in self.wrappers.items()
+                if type(old) is type(new) and not gr.is_functional(old)
+            ]
+            again = self.made_again.items()
+            operations = IdentityDict([*operations.items(), *same, *again])
+        return PartWeights(self.decision, steps, operations)
 
     def _site(self, site: Site, tensors: dict[int, keras.KerasTensor]) -> None:
         """Carry one recorded call over to the new graph."""
@@ -313,6 +417,6 @@ def _bind(
     node: Any, outputs: Any, tensors: dict[int, keras.KerasTensor]
 ) -> None:
     """Note the outputs of a recorded call, in any structure."""
-    flat = keras.tree.flatten(outputs)
+    flat = [x for x in keras.tree.flatten(outputs) if x is not None]
     for kt, new in zip(node.outputs, flat, strict=True):
         tensors[id(kt)] = new

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -11,11 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.graphs import time_axis
+from keras_gates.graphs.attribute_paths import Parts
+from keras_gates.graphs.attribute_paths import parts_of
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon.build.weights import along_role
 from keras_gates.surgeon.build.weights import kept_positions
 from keras_gates.surgeon.rules.rule import named_weights
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.opened import Opened
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.fold import Folds
     from keras_gates.surgeon.passes.label import Step
@@ -30,11 +35,16 @@ class Cut:
         positions: axis -> the positions that were kept along it, `(kept,)`.
         factor: what it was multiplied by: float64, of the new weight's rank,
             with extent 1 along the axes where it does not vary; None for 1.
+        shape: that which the axes are those of; that of the old weight, or
+            one of the same numbers.
+        wanted: the shape of the new weight, likewise.
     """
 
     old: keras.Variable
     positions: dict[int, NDArray[np.intp]]
     factor: NDArray[np.float64] | None = None
+    shape: tuple[int, ...] | None = None
+    wanted: tuple[int, ...] | None = None
 
     def apply(
         self, array: NDArray[np.float64], power: int
@@ -45,8 +55,16 @@ class Cut:
             array: the array, of the shape of the old weight.
             power: that of the factor which it is multiplied by.
         """
+        if self.shape is not None:
+            array = array.reshape(self.shape)
         for axis, positions in self.positions.items():
             array = np.take(array, positions, axis)
+        array = self._scaled(array, power)
+        return array if self.wanted is None else array.reshape(self.wanted)
+
+    def _scaled(
+        self, array: NDArray[np.float64], power: int
+    ) -> NDArray[np.float64]:
         if self.factor is None:
             return array
         if power >= 0:
@@ -70,32 +88,145 @@ def cuts_of(
         pruned: what `rebuild` made of them.
     """
     cuts: dict[int, Cut] = {}
+    inside = _Inside()
     for step in decision.labelling.steps:
         layer = step.call.op
         if step not in decision.present or not isinstance(layer, keras.Layer):
             continue
-        new = _layer_at(pruned, step.path)
+        new, depth = _layer_at(pruned, step.path)
+        if any(scope.site.opened is not None for scope in step.call.scopes):
+            found = inside.cuts(step, decision, folds, new, depth)
+            for weight, cut in found:
+                cuts.setdefault(id(weight), cut)
+            continue
         # In a gate's place there may be a Rescaling of its name.
         if type(new) is not type(layer):
             continue
-        parts = zip(step.rule.parts(layer), step.rule.parts(new), strict=True)
-        for before, after in parts:
-            for weight, cut in _cuts_of_part(
-                step, decision, folds, before, after
-            ):
-                cuts.setdefault(id(weight), cut)
+        for weight, cut in _cuts(step, decision, folds, new):
+            cuts.setdefault(id(weight), cut)
     return cuts
 
 
-def _layer_at(model: keras.Model, path: str) -> keras.Layer | None:
-    """The layer at a path such as "tower/hidden", or None."""
-    for name in path.split("/"):
-        model = time_axis.layer_of(model)
-        found = [layer for layer in model.layers if layer.name == name]
-        if not found:
+class _Inside:
+    """The weights of layers that were seen through.
+
+    What a step holds are weights of a copy of the user's layer, or of a layer
+    that stands for an operation on one.
+    """
+
+    def __init__(self) -> None:
+        # Copy of a layer -> its parts.
+        self._parts: IdentityDict[keras.Layer, Parts] = IdentityDict()
+        # Weight in the place of another -> the weight of the copy.
+        self._bare: IdentityDict[keras.Variable, keras.Variable]
+        self._bare = IdentityDict()
+        self._seen: set[int] = set()
+
+    def cuts(
+        self,
+        step: Step,
+        decision: Decision,
+        folds: Folds,
+        new: keras.Layer | None,
+        depth: int,
+    ) -> Iterator[tuple[keras.Variable, Cut]]:
+        """Each new weight of a step, and what it is of the user's weight.
+
+        Args:
+            step: a step in such a layer.
+            decision: the `Decision`.
+            folds: the `Folds`.
+            new: what is in its place, or in that of a layer round it.
+            depth: of how many models that is in.
+        """
+        scopes = step.call.scopes
+        opened = [s.site.opened for s in scopes if s.site.opened is not None]
+        self._note(opened)
+        kept = depth < len(scopes)
+        twin = scopes[depth].site.opened if kept else None
+        layer = self._counterpart(step.call.op, new, twin)
+        if type(layer) is not type(step.call.op):
+            layer = step.call.op  # it stands for operations on weights
+            if twin is None:
+                return
+        for weight, cut in _cuts(step, decision, folds, layer):
+            held = self._bare.get(cut.old, cut.old)
+            old = self._of(opened[0].layer, opened[0].twin, held)
+            if twin is not None and layer is step.call.op and new is not None:
+                found = self._of(new, twin.twin, held)
+            else:
+                found = weight
+            if old is not None and found is not None:
+                shape = tuple(cut.old.shape)
+                wanted = tuple(found.shape)
+                yield (
+                    found,
+                    dataclasses.replace(
+                        cut, old=old, shape=shape, wanted=wanted
+                    ),
+                )
+
+    def _note(self, opened: list[Opened]) -> None:
+        for each in opened:
+            if id(each) not in self._seen:
+                self._seen.add(id(each))
+                for variable, place in each.bare:
+                    held = getattr(place.layer, place.name)
+                    self._bare.setdefault(held, variable)
+
+    def _counterpart(
+        self,
+        op: keras.Layer,
+        new: keras.Layer | None,
+        twin: Opened | None,
+    ) -> keras.Layer | None:
+        """What a layer inside became; None for what is no layer inside."""
+        if twin is None or new is None:
+            return new
+        path = self._of_layer(twin.twin).layer_paths().get(op)
+        return None if path is None else self._of_layer(new).layers.get(path)
+
+    def _of(
+        self, layer: keras.Layer, twin: keras.Layer, weight: keras.Variable
+    ) -> keras.Variable | None:
+        """The weight of a layer that is where `weight` is in a like one."""
+        path = self._of_layer(twin).variable_paths().get(weight)
+        if path is None:
             return None
-        model = found[0]
-    return model
+        return self._of_layer(layer).variables.get(path)
+
+    def _of_layer(self, layer: keras.Layer) -> Parts:
+        if layer not in self._parts:
+            self._parts[layer] = parts_of(layer)
+        return self._parts[layer]
+
+
+def _layer_at(model: keras.Model, path: str) -> tuple[keras.Layer | None, int]:
+    """The layer at a path such as "tower/hidden", or the one round it.
+
+    Returns:
+        `(layer, number of models that it is in)`; None if there is none.
+    """
+    found: keras.Layer = model
+    names = path.split("/")
+    for depth, name in enumerate(names):
+        found = time_axis.layer_of(found)
+        if not isinstance(found, keras.Model):
+            return found, depth - 1
+        alike = [layer for layer in found.layers if layer.name == name]
+        if not alike:
+            return None, depth
+        found = alike[0]
+    return found, len(names) - 1
+
+
+def _cuts(
+    step: Step, decision: Decision, folds: Folds, new: keras.Layer
+) -> Iterator[tuple[keras.Variable, Cut]]:
+    """Each weight of a new layer that the one of a step became."""
+    olds, news = step.rule.parts(step.call.op), step.rule.parts(new)
+    for before, after in zip(olds, news, strict=True):
+        yield from _cuts_of_part(step, decision, folds, before, after)
 
 
 def _cuts_of_part(

@@ -34,9 +34,15 @@ class Options:
         groups: the names that are those of groups of channels with scores,
             and of no gate. None, in plans that old versions have written,
             stands for all names that no gate has.
+        written_out: whether layers of classes without a rule are written out
+            where something in them changes; None: where their class can't be
+            kept, False: never.
+        whole: the paths of such layers that neither way is open to, and why;
+            they are kept whole.
 
     Raises:
-        TypeError: `exact`, `round_to` or `drop_shortcuts` is of another type.
+        TypeError: `exact`, `round_to`, `drop_shortcuts` or `written_out` is
+            of another type.
         ValueError: `round_to` is below 1.
     """
 
@@ -45,6 +51,8 @@ class Options:
     drop_shortcuts: bool = False
     sizes: list[Any] | dict[str, Any] | None = None
     groups: tuple[str, ...] | None = ()
+    written_out: bool | None = None
+    whole: dict[str, str] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         multiple, exact = self.round_to, self.exact
@@ -68,6 +76,12 @@ class Options:
                 "`drop_shortcuts` must be True or False. Received: "
                 f"{self.drop_shortcuts!r} (of type "
                 f"{type(self.drop_shortcuts).__name__})."
+            )
+        if not isinstance(self.written_out, (bool, type(None))):
+            raise TypeError(
+                "`written_out` must be True, False or None. Received: "
+                f"{self.written_out!r} (of type "
+                f"{type(self.written_out).__name__})."
             )
 
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from typing import Any
 from typing import NamedTuple
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.surgeon.build import coming_back
 from keras_gates.surgeon.closing.close import close
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates import groups
@@ -23,7 +24,9 @@ from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.gates.find import unknown_gates
 from keras_gates.surgeon.solving import solve
 from keras_gates.thresholds.resolve import asked
+from keras_gates.thresholds.resolve import key_of
 from keras_gates.thresholds.resolve import part_budget
+from keras_gates.thresholds.rule import KINDS
 from keras_gates.thresholds.rule import NAMED
 
 if TYPE_CHECKING:
@@ -57,9 +60,42 @@ def from_thresholds(
     keep_at_least: Floors,
     options: Options,
 ) -> Outcome:
-    """Close what thresholds say; arguments and errors as those of `plan`."""
+    """Close what thresholds say; arguments and errors as those of `plan`.
+
+    A layer that was seen through, and can't come back smaller, is kept whole
+    after all: then what is closed is told again, without what is inside it.
+    """
     _check_drop(options.drop_shortcuts, scores)
-    graph = expand.read(model)
+    while True:
+        graph = expand.read(model, whole=options.whole)
+        if options.whole:
+            left = _names(graph, options.exact)
+            scores, thresholds, keep_at_least = (
+                _fitting(x, left) for x in (scores, thresholds, keep_at_least)
+            )
+        outcome = _closed(
+            model, graph, thresholds, scores, keep_at_least, options
+        )
+        options = outcome.options
+        found = coming_back.find(outcome.solution, options.written_out)
+        if not found.whole:
+            solution = dataclasses.replace(
+                outcome.solution, returns=found.returns
+            )
+            return outcome._replace(solution=solution)
+        whole = {**options.whole, **found.whole}
+        options = dataclasses.replace(options, whole=whole)
+
+
+def _closed(
+    model: keras.Model,
+    graph: Graph,
+    thresholds: Thresholds,
+    scores: Scores | None,
+    keep_at_least: Floors,
+    options: Options,
+) -> Outcome:
+    """The same, of a graph whose layers all come back."""
     if scores is not None:
         _score(graph, scores, options.exact)
     gates = _asked(thresholds, factors_of(graph), scores)
@@ -70,7 +106,7 @@ def from_thresholds(
             "layers into it before training; or take the gammas of its batch "
             'normalisations for gates: thresholds={"batch_norm": ...}; or '
             "pass scores=keras_gates.surgeon.score(model, ...)."
-            f"{unknown_gates(graph)}"
+            f"{unknown_gates(graph)}{_kept_whole(options)}"
         )
     closed, notes = close(graph, gates, thresholds, keep_at_least, options)
     _, budget, _ = part_budget(thresholds, gates)
@@ -82,7 +118,7 @@ def from_thresholds(
     solution = solve.solve(graph, closed, options.exact, options.round_to)
     if options.drop_shortcuts:
         notes = [*notes, *_dropped(model, solution.closed)]
-        solution = from_closed(model, solution.closed, options)
+        solution = _solved(model, solution.closed, options)
     return Outcome(solution, options, notes)
 
 
@@ -94,11 +130,52 @@ def from_closed(
     """The `Solution` for `{name of a gate or group: mask}`.
 
     What was opened for `round_to` is open in the masks.
+
+    Raises:
+        ValueError: a layer can't come back as it could when the masks were
+            made.
     """
+    solution = _solved(model, closed, options)
+    found = coming_back.find(solution, options.written_out)
+    for path, why in found.whole.items():
+        raise ValueError(
+            f"Layer '{path}' of '{model.name}' can't be made smaller any "
+            f"more, as this plan has it: {why}. Make a new plan."
+        )
+    return dataclasses.replace(solution, returns=found.returns)
+
+
+def _solved(
+    model: keras.Model,
+    closed: Mapping[str, NDArray[np.bool_]],
+    options: Options,
+) -> Solution:
     if options.drop_shortcuts:
         model = without_open(model, _closing(closed))
-    graph = read(model, closed, options.exact, options.groups)
+    graph = read(model, closed, options)
     return solve.solve(graph, closed, options.exact)
+
+
+def _names(graph: Graph, exact: bool) -> set[str]:
+    """The names of gates and of groups that scores can close."""
+    return {*gates_of(graph), *groups.find(graph, exact).groups}
+
+
+def _fitting(given: Any, names: set[str]) -> Any:
+    """A dict without the keys that speak only of what is not there any more."""
+    if not isinstance(given, dict):
+        return given
+    return {
+        key: value
+        for key, value in given.items()
+        if key in KINDS or any(key_of([key], name) for name in names)
+    }
+
+
+def _kept_whole(options: Options) -> str:
+    """A sentence on what can't come back, and so has no gates, or nothing."""
+    found = [*options.whole.items()][:8]
+    return "".join(f" Layer '{p}' is kept whole: {why}." for p, why in found)
 
 
 def _closing(closed: Mapping[str, NDArray[np.bool_]]) -> set[str]:
@@ -111,31 +188,25 @@ def factor_shapes(
 ) -> dict[str, tuple[int, ...]]:
     """`{name: shape of its factors}` of some gates and groups."""
     names = list(names)
-    sources = gates_of(read(model, names, options.exact, options.groups))
+    sources = gates_of(read(model, names, options))
     return {n: sources[n].shape for n in names if n in sources}
 
 
-def read(
-    model: keras.Model,
-    names: Iterable[str],
-    exact: bool,
-    scored: Collection[str] | None = None,
-) -> Graph:
+def read(model: keras.Model, names: Iterable[str], options: Options) -> Graph:
     """The graph of a model, with virtual gates if names speak of groups.
 
     Args:
         model: the model.
         names: those of gates and groups.
-        exact: as in `plan`.
-        scored: which of the names are those of groups; by default, all that
-            are none of gates. A layer of stripes may have both.
+        options: the `Options`. If its `groups` are None, all names are those
+            of groups that are none of gates. A layer of stripes may have both.
     """
-    graph = expand.read(model)
-    own = gates_of(graph)
+    graph = expand.read(model, whole=options.whole)
+    own, scored = gates_of(graph), options.groups
     if scored is None:
-        scored = [name for name in names if name not in own]
+        scored = tuple(name for name in names if name not in own)
     if scored:
-        found = groups.find(graph, exact)
+        found = groups.find(graph, options.exact)
         groups.insert(graph, groups.without(found, own.keys() - set(scored)))
     return graph
 

@@ -16,10 +16,10 @@ from typing import NamedTuple
 import keras
 from keras import layers
 
-from keras_gates.graphs import graph as gr
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers import FilterGate
 from keras_gates.layers import Gate
+from keras_gates.surgeon.gates import see_through
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
@@ -120,7 +120,7 @@ def open_gates(model: keras.Model, closed: Collection[str]) -> list[str]:
     """The paths of the gates that stay open and have an added shortcut."""
     return [
         shortcut.gate.path
-        for shortcut in added(gr.read(model))
+        for shortcut in added(see_through.read(model))
         if shortcut.gate.path not in closed
     ]
 
@@ -132,7 +132,7 @@ def without_open(model: keras.Model, closed: Collection[str]) -> keras.Model:
         model: a functional model with gates.
         closed: the paths of the closed gates.
     """
-    graph = gr.read(model)
+    graph = see_through.read_to_write(model)
     # Recorded call -> the symbolic tensor that it hands on.
     handed_on: dict[Site, keras.KerasTensor] = {}
     bare: set[Site] = set()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import NamedTuple
@@ -13,19 +13,20 @@ import keras
 from keras_gates._checks import listed
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.identity import IdentityDict
+from keras_gates.graphs.opened import flat_tensors
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.gate import Gate
-from keras_gates.surgeon.gates.see_through import Seeing
+from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.rules.registry import rule_of_class
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Site
+    from keras_gates.graphs.rewrite import Edit
+    from keras_gates.graphs.rewrite import Note
     from keras_gates.graphs.rewrite import Recall
     from keras_gates.surgeon.rules.composite import Composite
 
-    # As `rewrite` takes it.
-    Edit = Callable[[Recall], Any]
     # Of each composite layer, what its expansions share.
     Made = IdentityDict[keras.Layer, dict[Any, Any]]
 
@@ -56,11 +57,14 @@ class Trace:
         written_out: whether there was a composite at all; without one, the
             recorded calls are those of the model itself.
         parts: recorded call of a composite -> its `Expansion`.
+        models: those of layers that were written out, since a composite is
+            inside.
     """
 
     def __init__(self) -> None:
         self.written_out = False
         self.parts: dict[Any, Expansion] = {}
+        self.models: set[keras.Model] = set()
         self._by_tensor: dict[int, Origin] = {}
         # By the model's name, the id of the operation, and the number of its
         # output; None for what several calls have in common.
@@ -83,31 +87,35 @@ class Trace:
         key = self._model_names.get(site), id(site.op), number
         return self._by_tensor.get(id(kt)) or self._by_maker.get(key)
 
-    def recording(self, graph: Graph, edit: Edit) -> Edit:
-        """An `edit` for `rewrite` that keeps all this as it goes."""
+    def recording(self, graph: Graph, edit: Edit) -> tuple[Edit, Note]:
+        """An `edit` and a `note` for `rewrite` that keep all this."""
         self.written_out = True
         names = _model_names(graph)
 
         def recorded(recall: Recall) -> Any:
             outputs = edit(recall)
-            composite = outputs is not None
-            outputs = outputs if composite else recall()
-            node, flat = recall.site.node, keras.tree.flatten(outputs)
-            if composite:
-                given = keras.tree.flatten((recall.args, recall.kwargs))
-                given = [x for x in given if isinstance(x, keras.KerasTensor)]
-                self.parts[node] = Expansion(given, flat)
-            for number, kt in enumerate(flat):
-                op, index = gr.maker(kt)
-                key = names[recall.site], id(op), index
-                # What is handed on unchanged is what it was before.
-                self._by_tensor.setdefault(id(kt), Origin(node, number))
-                self._tensors.append(kt)
-                taken = key in self._by_maker
-                self._by_maker[key] = None if taken else Origin(node, number)
+            if outputs is not None and recall.site in names:
+                given = flat_tensors((recall.args, recall.kwargs))
+                flat = keras.tree.flatten(outputs)
+                self.parts[recall.site.node] = Expansion(given, flat)
             return outputs
 
-        return recorded
+        def noted(site: Site, flat: list[keras.KerasTensor]) -> None:
+            if site not in names:  # in a layer that is seen through
+                return
+            for number, kt in enumerate(flat):
+                op, index = gr.maker(kt)
+                key = names[site], id(op), index
+                # What is handed on unchanged is what it was before.
+                self._by_tensor.setdefault(id(kt), Origin(site.node, number))
+                self._tensors.append(kt)
+                taken = key in self._by_maker
+                origin = Origin(site.node, number)
+                self._by_maker[key] = None if taken else origin
+                if site.opened is not None and isinstance(op, keras.Model):
+                    self.models.add(op)
+
+        return recorded, noted
 
     def finish(self, graph: Graph) -> Graph:
         """The graph that was read in the end."""
@@ -116,23 +124,33 @@ class Trace:
 
 
 def _model_names(graph: Graph) -> dict[Site, str]:
-    """For each site, the name of the model that it is in."""
-    graphs = [graph, *graph.nested()]
-    return {site: g.model.name for g in graphs for site in g.sites}
+    """For each site of the user's models, the name of the model it is in."""
+    found = dict.fromkeys(graph.sites, graph.model.name)
+    for site in graph.sites:
+        if site.child is not None and site.opened is None:
+            found |= _model_names(site.child)
+    return found
 
 
-def read(model: keras.Model, trace: Trace | None = None) -> Graph:
+def read(
+    model: keras.Model,
+    trace: Trace | None = None,
+    like: Graph | None = None,
+    whole: Mapping[str, str] | None = None,
+) -> Graph:
     """The `Graph` of a model, or of one like it without composite layers.
 
     Args:
         model: a built model.
         trace: a `Trace` to be filled, or None.
+        like: as in `see_through.read`.
+        whole: path of a layer that is not to be seen through -> why.
 
     Raises:
         TypeError, ValueError: as `graph.read`; or a composite layer whose
             rule does not share is called at several places.
     """
-    graph = gr.read(model, Seeing())
+    graph = _seen(model, like, whole)
     sites: IdentityDict[keras.Layer, list[Site]] = IdentityDict()
     for each in [graph, *graph.nested()]:
         for site in each.sites:
@@ -152,12 +170,43 @@ def read(model: keras.Model, trace: Trace | None = None) -> Graph:
     made: Made = IdentityDict((op, {}) for op in sites)
     edit: Edit = functools.partial(_written_out, made)
     if trace is None:
-        found = gr.read(rewrite(graph, edit), Seeing())
+        found = _seen(rewrite(graph, edit), graph, whole)
     else:
-        edit = trace.recording(graph, edit)
-        found = trace.finish(gr.read(rewrite(graph, edit), Seeing()))
+        edit, note = trace.recording(graph, edit)
+        written = rewrite(graph, edit, note=note)
+        found = trace.finish(_seen(written, graph, whole))
     for places in sites.values():
         _check_gate(places[0], found)
+    return found
+
+
+def _seen(
+    model: keras.Model,
+    like: Graph | None,
+    whole: Mapping[str, str] | None,
+) -> Graph:
+    """The graph of a model, whose layers are seen through but for some."""
+    graph = see_through.read(model, like)
+    if not whole:
+        return graph
+    opened = _opened(graph)
+    refused: IdentityDict[keras.Layer, str] = IdentityDict(
+        (opened[p], why) for p, why in whole.items() if p in opened
+    )
+    graph = see_through.read(model, graph, refused)
+    graph.whole = refused
+    return graph
+
+
+def _opened(graph: Graph, path: tuple[str, ...] = ()) -> dict[str, keras.Layer]:
+    """The layers that are seen through, by their paths in the model."""
+    found: dict[str, keras.Layer] = {}
+    for site in graph.sites:
+        if site.child is not None:
+            here = (*path, site.name)
+            if site.opened is not None:
+                found["/".join(here)] = site.opened.layer
+            found.update(_opened(site.child, here))
     return found
 
 

@@ -1,4 +1,9 @@
-"""Which layers of a model are looked into, each once."""
+"""Which layers of a model are looked into, each once.
+
+To trace a layer takes about as long as to build it, so what reads a model
+several times in one public call reads it with the same `Seeing`. None is kept
+beyond that: what a layer is made of holds copies of its weights.
+"""
 
 from __future__ import annotations
 
@@ -11,12 +16,14 @@ from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.graphs.trace import trace
 from keras_gates.graphs.trace import way
+from keras_gates.layers.gate import Gate
 from keras_gates.surgeon.rules.registry import rule_of_class
 from keras_gates.surgeon.rules.registry import why_none
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.private import Node
 
 _DIFFERENT = (
@@ -24,21 +31,59 @@ _DIFFERENT = (
 )
 
 
+def read(
+    model: keras.Model,
+    like: Graph | None = None,
+    refused: Mapping[keras.Layer, str] | None = None,
+) -> Graph:
+    """The `Graph` of a model, layers without a rule seen through.
+
+    Args:
+        model: a built model.
+        like: a graph of it, or of a model made of it in the same public call,
+            which has asked what layers are made of.
+        refused: layer -> why it is not to be seen through.
+
+    Raises:
+        TypeError, ValueError: as `graph.read`.
+    """
+    known = None if like is None else like.see_through
+    seeing = known or Seeing()
+    return gr.read(model, _refusing(seeing, refused) if refused else seeing)
+
+
+def _refusing(
+    seeing: gr.SeeThrough, refused: Mapping[keras.Layer, str]
+) -> gr.SeeThrough:
+    """The same, but for some layers."""
+
+    def see(node: Node, owned: bool) -> gr.Opened | gr.Opaque | None:
+        why = refused.get(node.operation)
+        return seeing(node, owned) if why is None else gr.Opaque(why)
+
+    return see
+
+
+def read_to_write(model: keras.Model) -> Graph:
+    """As `read`; layers whose parts can't stand in their place are closed.
+
+    For what puts something inside a layer, which is written out then.
+    """
+    return gr.read(model, Seeing(writing=True))
+
+
 class Seeing:
     """Sees through layers that have no rule; each is traced once.
 
     Args:
-        refused: layer -> why it is not to be seen through.
+        writing: whether only what can be written out is seen through.
     """
 
-    def __init__(
-        self, refused: Mapping[keras.Layer, str] | None = None
-    ) -> None:
+    def __init__(self, writing: bool = False) -> None:
+        self._writing = writing
         self._found: IdentityDict[keras.Layer, gr.Opened | gr.Opaque]
         self._found = IdentityDict()
         self._ways: IdentityDict[keras.Layer, str] = IdentityDict()
-        for layer, reason in (refused or {}).items():
-            self._found[layer] = gr.Opaque(reason)
 
     def __call__(self, node: Node, owned: bool) -> gr.Opened | gr.Opaque | None:
         """What the layer of a recorded call is made of; None for most."""
@@ -46,11 +91,18 @@ class Seeing:
         if not is_unknown(layer):
             return None
         if layer not in self._found:
-            self._found[layer] = trace(node, new_copies(), owned)
+            self._found[layer] = self._traced(node, owned)
         first = self._ways.setdefault(layer, way(node))
         found = self._found[layer]
         if isinstance(found, gr.Opened) and first != way(node):
-            return gr.Opaque(_DIFFERENT)
+            # From now on for all of its calls.
+            found = self._found[layer] = gr.Opaque(_DIFFERENT)
+        return found
+
+    def _traced(self, node: Node, owned: bool) -> gr.Opened | gr.Opaque:
+        found = trace(node, new_copies(), owned)
+        if self._writing and isinstance(found, gr.Opened) and found.fixed:
+            return gr.Opaque(found.fixed)
         return found
 
 
@@ -58,5 +110,7 @@ def is_unknown(op: keras.Operation) -> bool:
     """Whether an operation is a layer that no rule speaks of."""
     if not isinstance(op, keras.Layer) or gr.has_own_call(op):
         return False
+    if isinstance(op, Gate):
+        return False  # of a class that computes something else than a gate
     cls = type(op)
     return rule_of_class(cls) is None and why_none(cls) is None

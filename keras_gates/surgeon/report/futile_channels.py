@@ -130,10 +130,10 @@ class Finder:
     @functools.cached_property
     def _scorable(self) -> set[str]:
         """The groups of channels that scores can remove."""
-        model = self.solution.graph.model
+        graph, exact = self.solution.graph, self.decision.exact
         try:
-            exact = self.decision.exact
-            return set(removable.offered(expand.read(model), exact).groups)
+            again = expand.read(graph.model, like=graph)
+            return set(removable.offered(again, exact).groups)
         except ValueError:
             return set()
 

@@ -18,6 +18,7 @@ from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.weights import Weights
 from keras_gates.surgeon.build.weights import kept_positions
 from keras_gates.surgeon.report import futile
+from keras_gates.surgeon.report import opened_layers
 from keras_gates.surgeon.report import reasons
 from keras_gates.surgeon.report import slow_widths
 from keras_gates.surgeon.rules import costs
@@ -104,7 +105,9 @@ def describe(
     rows = _rows(solution, shapes_of(solution.graph, sizes), told)
     ops = {s.path: s.call.op for s in solution.labelling.steps}
     vain = futile.notes(solution)
-    return rows, [*told.notes(), *vain, *slow_widths.notes(rows, ops)]
+    slow = slow_widths.notes(rows, ops)
+    opened = opened_layers.notes(solution)
+    return rows, [*told.notes(), *opened, *vain, *slow]
 
 
 def widths(solution: Solution, sizes: Any = None) -> list[int | None]:

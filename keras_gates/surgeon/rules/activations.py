@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import types
 from collections.abc import Callable
 from collections.abc import Hashable
 from typing import TYPE_CHECKING
@@ -27,6 +28,7 @@ from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
 from keras_gates.surgeon.rules.rule import run
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.private import Node
     from keras_gates.surgeon.rules.modes import Scaling
     from keras_gates.surgeon.rules.rule import Rule
 
@@ -88,6 +90,14 @@ _ROWS = {
 # What an argument of a partial function may be: it cannot tell channels apart.
 _NUMBERS = (type(None), bool, int, float, str, np.number, np.bool_)
 
+# Of two numbers at the same place.
+_PAIRWISE = frozenset(
+    gr.operation(f"numpy.{name}")
+    for name in (
+        *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Power"),
+        *("Maximum", "Minimum", "Where", "Greater", "Less"),
+    )
+)
 ACTIVATIONS = {
     getattr(keras.activations, name): row
     for name, row in _ROWS.items()
@@ -102,8 +112,8 @@ def known_activation(
 
     By identity, never by name: a function of `keras.activations` or of
     `keras.ops`, one that was registered, one of these with some of its
-    arguments set by `functools.partial`, or a layer that treats each number
-    alone.
+    arguments set by `functools.partial`, a layer that treats each number
+    alone, or a function made of operations that do.
     """
     if function is None:
         return _ROWS["linear"]
@@ -121,7 +131,41 @@ def known_activation(
     operation = gr.operation_of(function)
     if rule is None and operation is not None:
         rule = rule_of_class(operation)
+    if rule is None and isinstance(function, types.FunctionType):
+        return _of_parts(function)
     return _row_of(rule, None)
+
+
+@functools.lru_cache(maxsize=64)
+def _of_parts(function: Callable[..., Any]) -> Activation | None:
+    """The row of a function whose operations treat each number alone."""
+    x = keras.KerasTensor((None, 2, 3))
+    try:
+        y = function(x)
+        alone = tuple(y.shape) == tuple(x.shape) and all(
+            _treats_alone(node) for node in gr.recorded_before([y], [x])
+        )
+        if not alone:
+            return None
+        zero = run(function, np.zeros(1))
+    except Exception:  # whatever it says to symbols
+        return None
+    return Activation(None if zero.any() else PRESERVES_ZERO)
+
+
+def _treats_alone(node: Node) -> bool:
+    """Whether a call takes each number of its inputs by itself."""
+    flat = keras.tree.flatten((node.arguments.args, node.arguments.kwargs))
+    constants = [x for x in flat if not isinstance(x, keras.KerasTensor)]
+    if any(math.prod(getattr(x, "shape", ())) > 1 for x in constants):
+        return False
+    op = node.operation
+    if isinstance(op, keras.Layer):
+        return False
+    if type(op) in _PAIRWISE:
+        return True
+    row = _row_of(rule_of_class(type(op)), op)
+    return row is not None and not row.mixes
 
 
 def _row_of(rule: Rule | None, op: keras.Layer | None) -> Activation | None:

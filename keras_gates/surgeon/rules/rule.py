@@ -557,17 +557,16 @@ def unknown(call: Call) -> str:
     """Why an operation without a rule is kept, and what to do about it."""
     op, opaque = call.op, call.site.opaque
     name = type(op).__name__
-    if opaque:
-        return (
-            f"no rule for {name}, and it can't be seen through: {opaque}; "
-            "keras_gates.surgeon.register can give it a rule"
-        )
+    seen = f", and it can't be seen through: {opaque}" if opaque else ""
     if isinstance(op, keras.layers.Lambda):
         return (
-            f"a {name} may compute anything; write it with keras.ops, or as "
-            "a layer class of your own for keras_gates.surgeon.register"
+            f"a {name} may compute anything{seen}; write it with keras.ops, "
+            "or as a layer class of your own for keras_gates.surgeon.register"
         )
-    return f"no rule for {name}; keras_gates.surgeon.register can give it one"
+    return (
+        f"no rule for {name}{seen}; keras_gates.surgeon.register can give it "
+        "one"
+    )
 
 
 def run(

@@ -226,7 +226,7 @@ def _group_scores(
         scores = {n: rng.random(group.shape) for n, group in found.items()}
         return {n: scores[n] for n in names}
     # Read again: `offered` may have put gates of groups that can't go into it.
-    graph = expand.read(model)
+    graph = expand.read(model, like=graph)
     every = groups.find(graph, request.exact)
     groups.insert(graph, groups.without(every, every.groups.keys() - found))
     if request.objective is not None:

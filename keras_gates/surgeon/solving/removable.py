@@ -382,7 +382,7 @@ def no_channel(graph: Graph, exact: bool) -> str:
             "has channels of its own. Put a layer before it whose channels "
             "may go."
         )
-    loose = exact and _any_goes(expand.read(graph.model))
+    loose = exact and _any_goes(expand.read(graph.model, like=graph))
     said = few([str(bar) for bar in inside], "; ")
     return (
         f"No channel of '{name}' can be removed. What bars, most parameters "

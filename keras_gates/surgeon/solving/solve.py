@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.passes.label import StepKey
     from keras_gates.surgeon.rules.known import Known
     from keras_gates.surgeon.rules.source import Source
+    from keras_gates.surgeon.solving.returns import Return
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -46,12 +47,15 @@ class Solution:
             closed after all, bool, shaped like the factors.
         decision: what stays.
         folds: where the factors of open gates go.
+        returns: how layers that were seen through come back; those that are
+            not named are written out.
     """
 
     graph: Graph
     closed: dict[str, NDArray[np.bool_]]
     decision: Decision
     folds: Folds
+    returns: tuple[Return, ...] = ()
 
     @property
     def labelling(self) -> Labelling:

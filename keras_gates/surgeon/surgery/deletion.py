@@ -66,6 +66,7 @@ def delete(model: keras.Model, wanted: dict[str, Wanted]) -> keras.Model:
     """
     graph = expand.read(model)
     labelling = label(graph, selections=False)
+    wanted = {_maker(labelling, p): w for p, w in wanted.items()}
     asked = {p: _positions(labelling, p, w) for p, w in wanted.items()}
     gone, along = np.zeros((2, len(labelling.classes)), bool)
     for path, positions in asked.items():
@@ -96,6 +97,30 @@ def _decision(labelling: Labelling, kept: NDArray[np.bool_]) -> Decision:
         demand={},
         reads=(),
         recalls=(),
+    )
+
+
+def _maker(labelling: Labelling, path: str) -> str:
+    """The path itself, or that of the part which makes a layer's channels."""
+    if any(step.path == path for step in labelling.steps):
+        return path
+    classes, labels = labelling.classes, labelling.labels
+    for call in labelling.graph.calls:
+        for depth, scope in enumerate(call.scopes, 1):
+            names = [s.site.name for s in call.scopes[:depth]]
+            if "/".join(names) != path:
+                continue
+            _, own = lb.sole_axis(classes[labels[scope.outputs[0]]])
+            for step in labelling.steps:
+                made = step.flow.roles.get("out")
+                if made is None or own is None:
+                    continue
+                inside = scope in step.call.scopes
+                if inside and np.array_equal(classes[made], own):
+                    return step.path
+    raise ValueError(
+        f"Layer '{path}' has no channels of its own: it passes on those of "
+        "others. Pass the layer that makes them."
     )
 
 

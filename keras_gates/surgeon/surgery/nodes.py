@@ -23,7 +23,8 @@ def sites_of(
 
     Args:
         graph: the `Graph` of the model.
-        layer: a layer of it, or of a model nested in it; or its name.
+        layer: a layer of it, or of a model nested in it; or its name or
+            path.
         node_indices: which of the layer's calls, counted over all models
             that it was ever called in; all in this model by default.
 
@@ -35,14 +36,14 @@ def sites_of(
             or is that of no call in it.
     """
     every = [s for g in [graph, *graph.nested()] for s in g.sites]
-    found = [s for s in every if s.op is layer or s.op.name == layer]
+    found = [s for s in every if s.own is layer or _is_called(s, layer)]
     if not found:
         raise ValueError(
             f"Layer {_name(layer)} is not a layer of '{graph.model.name}' "
             "that is called on something. Pass one of this model's own, as "
             "model.get_layer(name) returns it."
         )
-    if found[0].child is not None:
+    if found[0].child is not None and found[0].opened is None:
         what = "holds" if found[0].folds else "is"
         raise ValueError(
             f"'{found[0].name}' {what} a model in '{graph.model.name}'. "
@@ -65,6 +66,10 @@ def sites_of(
             f"Received: {list(node_indices)}."
         )
     return [sites[index] for index in node_indices]
+
+
+def _is_called(site: Site, name: keras.Layer | str) -> bool:
+    return name in (site.name, *(call.path for call in site.calls))
 
 
 def _name(layer: keras.Layer | str) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 
 import keras
 
-from keras_gates.graphs import graph as gr
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.graphs.variables import copy_state
+from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.surgery.deletion import Wanted
 from keras_gates.surgeon.surgery.deletion import delete
 from keras_gates.surgeon.surgery.nodes import sites_of
@@ -90,7 +90,7 @@ class Surgeon:
 
     def __init__(self, model: keras.Model, copy: bool | None = None) -> None:
         self.model = model
-        self._graph = gr.read(model)
+        self._graph = see_through.read(model)
         self._jobs: dict[Site, _Job] = {}
 
     def add_job(
@@ -155,6 +155,7 @@ class Surgeon:
         jobs = self._jobs.values()
         model = self.model
         if not all(j.verb == "delete_channels" and not j.alone for j in jobs):
+            self._check_written_out()
             model = rewrite(self._graph, self._edit)
         elif not self._jobs:
             model = rewrite(self._graph)
@@ -175,8 +176,25 @@ class Surgeon:
             for site in graph.sites
         ]
 
+    def _check_written_out(self) -> None:
+        """Refuse surgery inside a layer whose parts can't replace it."""
+        for site, job in self._jobs.items():
+            for scope in site.calls[0].scopes if site.calls else ():
+                opened = scope.site.opened
+                whole = job.verb == "delete_channels" and not job.alone
+                if opened is not None and opened.fixed and not whole:
+                    raise ValueError(
+                        f"Layer '{site.calls[0].path}' is inside "
+                        f"'{scope.site.name}' (of type "
+                        f"{type(scope.site.op).__name__}), which its parts "
+                        f"can't replace: {opened.fixed}. Pass the layer round "
+                        "it."
+                    )
+
     def _edit(self, recall: Recall) -> Any:
         job = self._jobs.get(recall.site)
+        if job is None and recall.site.opened is not None:
+            return None  # There may be one for a layer inside.
         try:
             outputs = recall() if job is None else _do(job, recall)
         except Exception as error:

@@ -30,6 +30,7 @@ from keras_gates.graphs.variables import values_of
 from keras_gates.layers.gate import Gate
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.gates.added_shortcuts import added
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.rules import rule_of
@@ -39,6 +40,7 @@ from keras_gates.surgeon.verifying.masked_run import Mask
 from keras_gates.surgeon.verifying.masked_run import StandIn
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Site
     from keras_gates.surgeon.gates.groups import Groups
     from keras_gates.surgeon.passes.label import Step
@@ -54,6 +56,7 @@ def find(
     exact: bool = True,
     drop_shortcuts: bool = False,
     scored: Collection[str] | None = None,
+    whole: Mapping[str, str] | None = None,
 ) -> list[Closing]:
     """The `Closing`s of a model that close what a plan closes.
 
@@ -64,6 +67,7 @@ def find(
         drop_shortcuts: as in `plan`.
         scored: the names that are those of groups; by default, all that are
             none of gates.
+        whole: path of a layer that was not seen through -> why.
 
     Returns:
         A list: the `Closing` to compare with, and where scores have closed
@@ -72,7 +76,7 @@ def find(
     Raises:
         ValueError: a layer does not tell how its gate is closed.
     """
-    places = _Places(model)
+    places = _Places(model, whole)
     if drop_shortcuts:
         names = {name for name, mask in masks.items() if mask.any()}
         places.drop_shortcuts(names)
@@ -99,23 +103,34 @@ def find(
 class _Places:
     """A `Closing` in the making."""
 
-    def __init__(self, model: keras.Model) -> None:
+    def __init__(
+        self, model: keras.Model, whole: Mapping[str, str] | None
+    ) -> None:
         self.model = model
-        self.own = gr.read(model)
-        self.own_sources = gates_of(self.own)
+        self.own = see_through.read(model)
+        self.own_sources = _outside(self.own)
         self.trace = expand.Trace()
-        self.graph = expand.read(model, self.trace)
+        self.graph = expand.read(model, self.trace, self.own, whole)
         self.closing = Closing()
         # Gates that a composite layer closes by a variable of its own.
         self._gates: list[tuple[Site, Mask]] = []
         self._functions: dict[Node, keras.Function] = {}
-        # Site in a layer that is seen through -> the calls of that layer.
+        # Site in a layer that is seen through -> the calls of that layer, or
+        # of a model in it.
         self._calls_round: dict[Site, list[Site]] = {}
-        for each in [self.graph, *self.graph.nested()]:
-            for outer in each.sites:
-                if outer.opened is not None and outer.child is not None:
-                    for site in outer.child.sites:
-                        self._calls_round.setdefault(site, []).append(outer)
+        self._find_calls_round(self.graph, inside=False)
+
+    def _find_calls_round(self, graph: Graph, inside: bool) -> None:
+        for outer in graph.sites:
+            if outer.child is None:
+                continue
+            seen_through = outer.opened is not None
+            within = inside or seen_through or outer.op in self.trace.models
+            known = any(site in self._calls_round for site in outer.child.sites)
+            for site in outer.child.sites if within else ():
+                self._calls_round.setdefault(site, []).append(outer)
+            if not known:
+                self._find_calls_round(outer.child, within)
 
     def drop_shortcuts(self, closed: Collection[str]) -> None:
         """Let what adds the shortcuts of open gates hand on the gate's part."""
@@ -154,16 +169,22 @@ class _Places:
             return [self._stand_in(self._part(site)[0])]
         found = []
         for outer in self._calls_round[site]:
-            assert outer.opened is not None
-            if outer in self._calls_round:
-                self._stand_ins(outer)
-                node = outer.node
-            else:
-                origin = self.trace.origin(outer, 0)
-                node = self._part(outer)[0] if origin is None else origin.node
-            stand_in = StandIn(gr.functional_of(outer.opened.model))
-            found.append(self.closing.inside.setdefault(node, stand_in))
+            stand_in = StandIn(_function_of(outer), opened=outer.opened)
+            for node in self._nodes(outer):
+                found.append(self.closing.inside.setdefault(node, stand_in))
         return found
+
+    def _nodes(self, outer: Site) -> list[Node]:
+        """The recorded calls that are run for a layer with parts."""
+        if outer in self._calls_round:
+            self._stand_ins(outer)
+            return [outer.node]
+        origin = self.trace.origin(outer, 0)
+        if origin is not None:
+            return [origin.node]
+        composite, calls = self._part(outer)
+        self._stand_in(composite)
+        return calls
 
     def _mask(self, site: Site, number: int, mask: Mask) -> None:
         """Mask an output, of the user's layer or of a part of it."""
@@ -302,8 +323,30 @@ class _Places:
 
     def _models_round(self, site: Site) -> list[keras.Model]:
         """The models of the layers that a site is part of."""
-        opened = [outer.opened for outer in self._calls_round[site]]
-        return [gr.functional_of(x.model) for x in opened if x is not None]
+        return [_function_of(outer) for outer in self._calls_round[site]]
+
+
+def _function_of(outer: Site) -> keras.Model:
+    """What computes what a layer with parts does, as one function."""
+    if outer.child is None or outer.folds:
+        raise ValueError(
+            f"`verify` can't run '{outer.name}' (of type "
+            f"{type(outer.op).__name__}) by its parts where it is: in a layer "
+            "without a rule. Call what it wraps directly, or give the layer "
+            "round it a rule (keras_gates.surgeon.register)."
+        )
+    return outer.child.functional
+
+
+def _outside(graph: Graph) -> dict[str, Source]:
+    """The gates of a graph that are in no layer that is seen through."""
+    inside = {
+        call.path
+        for call in graph.calls
+        if any(scope.site.opened is not None for scope in call.scopes)
+    }
+    found = gates_of(graph).items()
+    return {name: source for name, source in found if name not in inside}
 
 
 def _assign(

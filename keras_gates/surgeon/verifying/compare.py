@@ -15,6 +15,7 @@ from keras_gates.graphs import graph as gr
 from keras_gates.graphs import private
 from keras_gates.surgeon.verifying import closed_places
 from keras_gates.surgeon.verifying import masked_run
+from keras_gates.surgeon.verifying import other_sizes
 from keras_gates.surgeon.verifying import sample_inputs
 
 # A model with wrong channels is off by as much as its outputs vary. That has
@@ -32,6 +33,7 @@ def compare(
     exact: bool,
     drop_shortcuts: bool,
     groups: Collection[str] | None,
+    whole: Mapping[str, str],
 ) -> dict[str, float]:
     """The largest difference of each output, relative to its scale.
 
@@ -46,6 +48,7 @@ def compare(
         drop_shortcuts: as in `plan`.
         groups: the names in `masks` that are those of groups with scores;
             None stands for all names that no gate has.
+        whole: as in `Options`.
 
     Raises:
         ValueError: as `verify`.
@@ -55,9 +58,12 @@ def compare(
     """
     batches = sample_inputs.batches(model, x, samples, seed)
     closing, *others = closed_places.find(
-        model, masks, exact, drop_shortcuts, groups
+        model, masks, exact, drop_shortcuts, groups, whole
     )
     few = sample_inputs.few(model, batches[0])
+    closing, *others = (
+        other_sizes.fitted(model, each, few) for each in (closing, *others)
+    )
     masked_run.check_recorded(model, few)
     expected = masked_run.outputs(model, batches, closing)
     got = masked_run.outputs(pruned, batches)

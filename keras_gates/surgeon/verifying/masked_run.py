@@ -79,12 +79,14 @@ class StandIn:
         values: variables of the parts with other values, as in `Closing`.
         gates: masks inside that the layer itself has closed as well.
         masks: masks inside, those of `gates` included.
+        opened: what a layer without a rule is made of, if it is one.
     """
 
     function: keras.Function
     values: Values = dataclasses.field(default_factory=dict)
     gates: Masks = dataclasses.field(default_factory=dict)
     masks: Masks = dataclasses.field(default_factory=dict)
+    opened: gr.Opened | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -260,7 +262,9 @@ class _Loop:
             return [tensors[id(node.input_tensors[handed_on])]]
         args, kwargs = recorded(node, tensors)
         outputs = operation_fn(node.operation)(*args, **kwargs)
-        results: list[Any] = keras.tree.flatten(outputs)
+        # The record of a layer inside another one has no None.
+        flat = keras.tree.flatten(outputs)
+        results: list[Any] = [x for x in flat if x is not None]
         stand_in = self.closing.inside.get(node)
         if stand_in is None:
             return results

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs import private
+from keras_gates.surgeon.gates import see_through
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
@@ -122,7 +123,7 @@ def _first(x: Any, samples: int) -> list[Any]:
 def _random(model: keras.Model, samples: int, seed: int) -> list[Any]:
     """Random inputs in the structure that the model takes."""
     rng = np.random.default_rng(seed)
-    graph = gr.read(model)
+    graph = see_through.read(model)
     fixed = [kt.shape[0] for kt in graph.functional.inputs if kt.shape[0]]
     size = max(fixed, default=samples)
     number = math.ceil(samples / size) if size else 1

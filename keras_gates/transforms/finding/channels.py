@@ -9,11 +9,11 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_gates.graphs import graph as gr
 from keras_gates.graphs.readers import sole_successor
 from keras_gates.layers import FilterGate
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.rule import LINEAR
@@ -130,7 +130,7 @@ def _mark_futile(graph: Graph, found: list[Channels]) -> None:
 
 def _futile(graph: Graph, found: list[Channels], exact: bool) -> dict[int, str]:
     """`{number: reason}` of those none of whose channels can go."""
-    trial = gr.read(graph.model)
+    trial = see_through.read(graph.model, graph)
     twin = dict(zip(graph.calls, trial.calls, strict=True))
     # A gate in a model that is called twice is there in both calls.
     gates = {

@@ -15,6 +15,7 @@ from keras_gates.graphs import patterns
 from keras_gates.graphs.configs import config_of
 from keras_gates.layers import stock
 from keras_gates.layers.resconv.res_conv import ResConv
+from keras_gates.surgeon.gates import see_through
 from keras_gates.transforms.fusing.wiring import Wiring
 from keras_gates.transforms.fusing.wiring import shared_layers
 
@@ -111,7 +112,8 @@ def find_convolutions(
     >>> [(x.name, x.shortcut) for x in found.found][:2]
     [('conv1', 'conv'), ('stage1_block1_conv1', 'identity')]
     """
-    return read_convolutions(gr.read(model), include, exclude)
+    graph = see_through.read_to_write(model)
+    return read_convolutions(graph, include, exclude)
 
 
 def read_convolutions(

@@ -9,8 +9,8 @@ from typing import Any
 import keras
 
 from keras_gates import _tables
-from keras_gates.graphs import graph as gr
 from keras_gates.graphs.shapes import shapes_of
+from keras_gates.surgeon.gates import see_through
 from keras_gates.transforms.finding.chains import POSITIONS
 from keras_gates.transforms.finding.channels import Channels
 from keras_gates.transforms.finding.channels import find_channels
@@ -85,7 +85,7 @@ def find_structure(
     """
     check_one_of(mismatch, MISMATCH, "mismatch")
     check_one_of(position, POSITIONS, "position")
-    graph = gr.read(model)
+    graph = see_through.read_to_write(model)
     finder = Finder(graph, tried_shapes(graph), mismatch)
     return Structure(
         model.name,

@@ -42,6 +42,8 @@ def insert_pieces(
             behind.setdefault(piece.last.site, []).append((piece, gate))
 
     def edit(recall: Recall) -> Any:
+        if recall.site not in before and recall.site not in behind:
+            return None
         gates = before.get(recall.site, ())
         args, kwargs = _gated(recall, gates)
         outputs = recall(*args, **kwargs)

@@ -19,6 +19,7 @@ from keras_gates.surgeon.closing.options import plain
         ({"round_to": True}, TypeError, "`round_to` must be an int.*True"),
         ({"exact": 1}, TypeError, "`exact` must be True or False.*1.*int"),
         ({"drop_shortcuts": None}, TypeError, "`drop_shortcuts`.*NoneType"),
+        ({"written_out": "no"}, TypeError, "`written_out`.*'no'.*str"),
     ],
 )
 def test_options_that_are_refused(arguments, error, match):

@@ -26,10 +26,10 @@ from tests.surgeon.rules.test_rules import prepared
 T = helpers.THRESHOLD
 
 
-class Strange(L.Layer):
+class Strange(helpers.Opaque):
     """Has no rule."""
 
-    def call(self, x):
+    def function(self, x):
         return ops.flip(x, -1) * x
 
 
@@ -159,7 +159,7 @@ NOTES = {
         ["'odd' (Strange)", "no rule for Strange", "surgeon.register"],
     ),
     "lambda": (
-        before(L.Lambda(lambda x: x, name="odd")),
+        before(L.Lambda(helpers.noisy, name="odd")),
         ["'odd' (Lambda)", "keras.ops"],
     ),
     "RNN": (

@@ -58,14 +58,14 @@ class Swish(L.Layer):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Whitener(L.Layer):
+class Whitener(helpers.Opaque):
     """Mixes its channels; nobody registers it."""
 
     def build(self, shape):
         size = (shape[-1], shape[-1])
         self.mixture = self.add_weight(shape=size, name="mixture")
 
-    def call(self, x):
+    def function(self, x):
         return ops.matmul(x, self.mixture)
 
 
@@ -74,6 +74,7 @@ class LoudDense(L.Dense):
     """A subclass may mean anything by its weights."""
 
     def call(self, x):
+        self.calls = getattr(self, "calls", 0) + 1
         return ops.flip(super().call(x), -1)
 
 

@@ -1,0 +1,120 @@
+"""How the layers that were seen through come back in the smaller model.
+
+In this order: the same class with a smaller config; written out as a model of
+its parts; kept whole, for which the model is solved again. The outermost layer
+whose class can be kept is; what is inside it is part of it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from typing import TYPE_CHECKING
+
+from keras_gates.surgeon.build.kept_class import KeptClasses
+from keras_gates.surgeon.build.kept_class import NotKept
+from keras_gates.surgeon.build.kept_class import edited
+from keras_gates.surgeon.build.part_weights import NoPlace
+from keras_gates.surgeon.build.rebuild import Builder
+from keras_gates.surgeon.solving.returns import How
+from keras_gates.surgeon.solving.returns import Return
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Site
+    from keras_gates.surgeon.solving.solve import Solution
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What becomes of the layers of a model that were seen through.
+
+    Attributes:
+        returns: those in which something changes, the outermost first.
+        whole: path of a layer that can't come back -> why.
+    """
+
+    returns: tuple[Return, ...]
+    whole: dict[str, str]
+
+
+def find(solution: Solution, written_out: bool | None) -> Outcome:
+    """How the layers of a solution come back.
+
+    Args:
+        solution: the `Solution`.
+        written_out: as in `plan`.
+    """
+    search = _Search(solution, written_out)
+    search.graph(solution.graph, ())
+    return Outcome(tuple(search.returns), search.whole)
+
+
+class _Search:
+    """Asks for each layer that was seen through what can stand in its place.
+
+    Args:
+        solution: the `Solution`.
+        written_out: as in `plan`.
+    """
+
+    def __init__(self, solution: Solution, written_out: bool | None) -> None:
+        self.solution = solution
+        self.written_out = written_out
+        self.returns: list[Return] = []
+        self.whole: dict[str, str] = {}
+        self._seen: set[int] = set()
+
+    @functools.cached_property
+    def builder(self) -> Builder:
+        """Writes out all layers, for a trial."""
+        solution = self.solution
+        masking = solution.graph.masking
+        return Builder(solution.decision, solution.folds, masking)
+
+    @functools.cached_property
+    def classes(self) -> KeptClasses:
+        """Remembers what was found for layers that are alike."""
+        return KeptClasses(self.builder.pieces.copies)
+
+    def graph(self, graph: Graph, path: tuple[str, ...]) -> None:
+        """Look at the layers of a graph, the outermost first."""
+        for site in graph.sites:
+            if site.child is None or id(site.op) in self._seen:
+                continue
+            self._seen.add(id(site.op))
+            here = (*path, site.name)
+            if site.opened is None or self._is_open(site, here):
+                self.graph(site.child, here)
+
+    def _is_open(self, site: Site, path: tuple[str, ...]) -> bool:
+        """Whether what is inside a layer is to be looked at by itself."""
+        builder, name = self.builder, "/".join(path)
+        assert site.child is not None and site.opened is not None
+        changed = builder.changes.inside(site.child)
+        if site not in builder.called or not changed:
+            return False
+        layer, why = site.opened.layer, ""
+        if self.written_out is not True:
+            try:
+                edits = self.classes.edits(builder.smaller(site))
+            except (NoPlace, NotKept) as error:
+                why = str(error)
+            else:
+                told = edited(layer, edits)
+                self.returns.append(Return(layer, name, How.CLASS, told))
+                return False
+        fixed = site.opened.fixed
+        if self.written_out is False or fixed:
+            self.whole[name] = _whole(fixed, why)
+            return False
+        self.returns.append(Return(layer, name, How.WRITTEN_OUT, {}, why))
+        return True
+
+
+def _whole(fixed: str, why: str) -> str:
+    """Why a layer can't come back: a clause."""
+    out = f"written out ({fixed or 'written_out=False'})"
+    if not why:
+        return f"it could not come back {out}"
+    return f"it could come back neither {out} nor in its class ({why})"

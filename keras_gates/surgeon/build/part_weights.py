@@ -1,0 +1,269 @@
+"""From the parts of a layer, at their final sizes, back to its own weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_gates.graphs import graph as gr
+from keras_gates.graphs.attribute_paths import Path
+from keras_gates.graphs.attribute_paths import parts_of
+from keras_gates.graphs.identity import IdentityDict
+from keras_gates.graphs.variables import values_of
+from keras_gates.surgeon.build.weights import cut
+from keras_gates.surgeon.build.weights import kept_positions
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Opened
+    from keras_gates.graphs.graph import Site
+    from keras_gates.graphs.opened import Place
+    from keras_gates.surgeon.passes.decision import Decision
+    from keras_gates.surgeon.passes.label import Step
+
+    Operations = IdentityDict[keras.Operation, keras.Operation]
+
+
+class NoPlace(Exception):
+    """The smaller parts hold what the layer has no place for."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Wanted:
+    """What a weight of a smaller layer is to be.
+
+    Attributes:
+        shape: its shape.
+        variable: the one that holds its values; in another shape if it is
+            that of a bare weight.
+        fixed: whether the variable stays as it is, since what the parts hold
+            was computed of it.
+    """
+
+    shape: tuple[int, ...]
+    variable: keras.Variable
+    fixed: bool = False
+
+    def values(self) -> NDArray[np.generic]:
+        """Its values."""
+        return values_of(self.variable).reshape(self.shape)
+
+
+class PartWeights:
+    """Finds where the weights of smaller parts belong in their layer.
+
+    Args:
+        decision: the `Decision`.
+        steps: by layer, one of its steps that are still there.
+        operations: old layer or operation -> the new one.
+    """
+
+    def __init__(
+        self,
+        decision: Decision,
+        steps: IdentityDict[keras.Operation, Step],
+        operations: Operations,
+    ) -> None:
+        self.decision = decision
+        self.steps = steps
+        self.operations = operations
+
+    def of(self, opened: Opened, child: Graph) -> dict[Path, Wanted]:
+        """By the path in the layer, what each weight is to be.
+
+        Args:
+            opened: what the layer is made of.
+            child: the graph of that, whose smaller model is made.
+
+        Raises:
+            NoPlace: no layer of the class holds these weights.
+        """
+        twin = parts_of(opened.twin)
+        where = twin.variable_paths()
+        paths = twin.layer_paths()
+        found: dict[Path, Wanted] = {}
+        held: set[int] = set()
+        sites = [*_sites(child, self.operations)]
+        inner = [x.opened for x in sites if _is_open(x, self.operations)]
+        bare = [pair for each in (opened, *inner) if each for pair in each.bare]
+        places = {id(place.layer) for _, place in bare}
+        for op in (s.op for s in sites if not _is_open(s, self.operations)):
+            if id(op) not in places:
+                found.update(self._held(op, paths, where))
+                held.update(map(id, gr.own_weights(op)))
+        for variable, place in bare:
+            self._note_bare(found, where, variable, place)
+            held.add(id(variable))
+        for path, variable in twin.variables.items():
+            if id(variable) not in held:  # nothing reads it
+                found[path] = Wanted(tuple(variable.shape), variable, True)
+        return found
+
+    def of_model(self, graph: Graph) -> dict[Path, Wanted]:
+        """The same, for a functional model of a class of the user's.
+
+        Args:
+            graph: its graph, whose smaller model is made.
+        """
+        parts = parts_of(graph.model)
+        where = parts.variable_paths()
+        paths = parts.layer_paths()
+        found: dict[Path, Wanted] = {}
+        held: set[int] = set()
+        for site in _layers(graph, self.operations):
+            held.update(map(id, gr.own_weights(site.op)))
+            if not _is_open(site, self.operations):
+                found.update(self._held(site.op, paths, where))
+            elif site.opened is not None and site.child is not None:
+                own = parts_of(site.opened.layer).variables
+                for path, wanted in self.of(site.opened, site.child).items():
+                    if path not in own or own[path] not in where:
+                        raise NoPlace(f"'{site.name}' in it gets a new weight")
+                    found[where[own[path]]] = wanted
+        for path, variable in parts.variables.items():
+            if id(variable) not in held:  # nothing reads it
+                found[path] = Wanted(tuple(variable.shape), variable, True)
+        return found
+
+    def _held(
+        self,
+        old: keras.Operation,
+        paths: IdentityDict[keras.Layer, Path],
+        where: IdentityDict[keras.Variable, Path],
+    ) -> dict[Path, Wanted]:
+        """The weights of a layer inside, in its new form.
+
+        Args:
+            old: the layer.
+            paths: those of all layers inside.
+            where: the paths of all variables.
+        """
+        if not isinstance(old, keras.Layer) or not old.weights:
+            return {}
+        if old not in paths:
+            raise NoPlace(
+                f"'{old.name}' in it is held by none of its attributes"
+            )
+        new = self.operations.get(old)
+        if new is None:
+            step = self.steps.get(old)
+            if step is not None and step.is_gate:
+                return {}
+            raise NoPlace(f"'{old.name}' in it goes as a whole")
+        if type(new) is not type(old):
+            raise NoPlace(
+                f"'{old.name}' in it becomes a layer of another class"
+            )
+        before = parts_of(old).variables
+        found: dict[Path, Wanted] = {}
+        for rest, variable in parts_of(new).variables.items():
+            path = (*paths[old], *rest)
+            if rest in before:
+                path = where.get(before[rest], path)
+            found[path] = Wanted(tuple(variable.shape), variable)
+        return found
+
+    def _note_bare(
+        self,
+        found: dict[Path, Wanted],
+        where: IdentityDict[keras.Variable, Path],
+        variable: keras.Variable,
+        place: Place,
+    ) -> None:
+        """Add what becomes of a variable that operations use."""
+        path = where.get(variable)
+        if path is None:
+            raise NoPlace(f"its variable '{variable.name}' has no place in it")
+        wanted = self._bare(variable, place)
+        before = found.setdefault(path, wanted)
+        same = before.shape == wanted.shape and np.array_equal(
+            before.values(), wanted.values()
+        )
+        if not same:
+            raise NoPlace(
+                f"its variable '{variable.name}' becomes two different ones"
+            )
+
+    def _bare(self, variable: keras.Variable, place: Place) -> Wanted:
+        old = getattr(place.layer, place.name)
+        new_layer = self.operations.get(place.layer)
+        if new_layer is None:
+            raise NoPlace(f"its variable '{variable.name}' goes as a whole")
+        new = getattr(new_layer, place.name, None)
+        if new is None:
+            raise NoPlace(f"its variable '{variable.name}' is not needed")
+        shape = tuple(variable.shape)
+        if place.derived:
+            if tuple(new.shape) == tuple(old.shape) and np.array_equal(
+                values_of(new), values_of(old)
+            ):
+                return Wanted(shape, variable, True)
+            raise NoPlace(
+                f"it computes with other numbers than those of its variable "
+                f"'{variable.name}'"
+            )
+        kept = self._positions(place)
+        wanted = shape if kept.size == math.prod(shape) else _box(kept, shape)
+        if wanted is None or math.prod(wanted) != math.prod(new.shape):
+            raise NoPlace(
+                f"what is left of its variable '{variable.name}' is no array"
+            )
+        return Wanted(wanted, new)
+
+    def _positions(self, place: Place) -> NDArray[np.intp]:
+        """Where what is left of a variable was in it, counted flat."""
+        old = tuple(getattr(place.layer, place.name).shape)
+        every = np.arange(math.prod(old)).reshape(old)
+        step = self.steps.get(place.layer)
+        if step is None:
+            return every
+        roles = step.rule.axes_of(step.call).get(place.name, ())
+        index = kept_positions(self.decision, step)
+        return cut(every, roles, index, step.flow.roles)
+
+
+def _sites(graph: Graph, operations: Operations) -> Iterator[Site]:
+    """The calls in a layer, those in layers and models inside included."""
+    for site in graph.sites:
+        if site.child is None or site.opened is not None:
+            yield site
+        if site.child is not None and site.op not in operations:
+            yield from _sites(site.child, operations)
+
+
+def _layers(graph: Graph, operations: Operations) -> Iterator[Site]:
+    """The calls in a model, those in models inside included."""
+    for site in graph.sites:
+        kept = site.opened is not None or site.op in operations
+        if site.child is None or kept:
+            yield site
+        else:
+            yield from _layers(site.child, operations)
+
+
+def _is_open(site: Site, operations: Operations) -> bool:
+    """Whether a layer is there as its parts; else it was carried over whole."""
+    return site.opened is not None and site.op not in operations
+
+
+def _box(
+    kept: NDArray[np.intp], shape: tuple[int, ...]
+) -> tuple[int, ...] | None:
+    """The shape of what is left of an array; None if it is no array.
+
+    Args:
+        kept: its positions in the array, counted flat.
+        shape: the shape of the array.
+    """
+    axes = np.unravel_index(kept.ravel(), shape)
+    along = [np.unique(axis) for axis in axes]
+    grid = np.ravel_multi_index(np.ix_(*along), shape) if along else kept
+    if not np.array_equal(grid.ravel(), kept.ravel()):
+        return None
+    return tuple(len(axis) for axis in along)

@@ -1,0 +1,53 @@
+"""What becomes of the layers that were seen through, as notes of a plan."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import keras
+
+from keras_gates._checks import listed
+from keras_gates.graphs import create
+from keras_gates.surgeon.solving.returns import How
+
+if TYPE_CHECKING:
+    from keras_gates.surgeon.solving.returns import Return
+    from keras_gates.surgeon.solving.solve import Solution
+
+
+def notes(solution: Solution) -> list[str]:
+    """A line for all layers of which the same is to be said."""
+    alike: dict[str, list[str]] = {}
+    for each in solution.returns:
+        alike.setdefault(_told(each), []).append(each.path)
+    found = [f"{listed(paths)} {told}" for told, paths in alike.items()]
+    # What loads where depends on all of them.
+    own = {
+        type(each.layer).__name__: None
+        for each in solution.returns
+        if each.how is How.CLASS and not _is_stock(each)
+    }
+    if own:
+        found.append(
+            f"the result loads where {listed([*own])} can be imported, as the "
+            "model itself does; with written_out=True, it needs no class of "
+            "yours for them"
+        )
+    return found
+
+
+def _told(each: Return) -> str:
+    name = type(each.layer).__name__
+    if each.how is How.CLASS:
+        edits = ", ".join(
+            f"{'.'.join(map(str, path))} {old} -> {new}"
+            for path, (old, new) in each.edits.items()
+        )
+        with_ = f"with {edits}" if edits else "with the config that it has"
+        return f"(of type {name}) keeps its class, {with_}"
+    why = f": its class can't be kept, since {each.reason}" * bool(each.reason)
+    return f"(of type {name}) is written out as a model of its parts{why}"
+
+
+def _is_stock(each: Return) -> bool:
+    return create.is_of(type(each.layer), keras.__name__)
