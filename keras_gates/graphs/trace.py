@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import warnings
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -103,7 +104,8 @@ def at_size(node: Node, twin: keras.Layer, size: int) -> Opened | Opaque:
 
 def _attempt(each: _Trace) -> Opened | Opaque:
     try:
-        with private.any_call_recorded() as refused:
+        # It warns, or Keras does, where the layer itself is called.
+        with private.any_call_recorded() as refused, _silent():
             found = each.opened()
         names = [op.name for op in _called(found.model) if op in refused]
         if names and not found.fixed:
@@ -114,6 +116,13 @@ def _attempt(each: _Trace) -> Opened | Opaque:
         return Opaque(str(error))
     except Exception as error:  # whatever the user's code says to symbols
         return Opaque(f"its `call` can't be traced: {told(error)}")
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _called(model: keras.Model) -> list[keras.Operation]:
