@@ -96,7 +96,7 @@ def _copy(model: keras.Model) -> keras.Model:
 def _inner(model: keras.Model) -> keras.Model:
     """The model with the subclassed models in it as functional ones."""
     graph = read(model, _Models(model))
-    return rewrite(graph, write_out=True) if graph.nested() else model
+    return rewrite(graph, parts=True) if graph.nested() else model
 
 
 class _Models:

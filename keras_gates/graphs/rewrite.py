@@ -110,7 +110,7 @@ def rewrite(
     name: str | None = None,
     stock: bool = False,
     note: Note | None = None,
-    write_out: bool = False,
+    parts: bool = False,
 ) -> keras.Model:
     """A new model of a graph, with copies of its layers and weights.
 
@@ -135,8 +135,8 @@ def rewrite(
             in; a class with a `call` of its own is kept all the same.
         note: called with each `Site` but those of nested models, and the
             flat outputs of its call in the new model.
-        write_out: whether layers that are seen through are written out even
-            where nothing in them is changed.
+        parts: whether layers that are seen through are written out though
+            nothing in them is changed.
 
     Returns:
         A `keras.Sequential` or a functional `keras.Model`.
@@ -144,8 +144,7 @@ def rewrite(
     Raises:
         ValueError: a layer can't be made from its config.
     """
-    rewriter = _Rewriter(edit, edit_input, stock, note)
-    rewriter.write_out = write_out
+    rewriter = _Rewriter(edit, edit_input, stock, note, parts)
     return rewriter.model(graph, name, outer=True)
 
 
@@ -157,7 +156,7 @@ class _Rewriter:
         made: the new layers and operations.
         pending: the old ones of those that still lack their weights.
         edited: whether an edit has changed anything so far.
-        write_out: as in `rewrite`.
+        parts: as in `rewrite`.
         written_out: layer that is seen through -> the new model of its parts,
             None where nothing in it was edited.
     """
@@ -168,8 +167,10 @@ class _Rewriter:
         edit_input: EditInput | None,
         stock: bool,
         note: Note | None,
+        parts: bool,
     ) -> None:
         self.stock = stock
+        self.parts = parts
         self.note = note
         self.edit = edit or (lambda recall: None)
         self.edit_input = edit_input or (lambda new, old: new)
@@ -177,7 +178,7 @@ class _Rewriter:
         self.copies = new_copies()
         self.made: dict[int, keras.Operation] = {}
         self.pending: dict[int, keras.Operation] = {}
-        self.edited = self.write_out = False
+        self.edited = False
         self.written_out: IdentityDict[keras.Layer, keras.Model | None]
         self.written_out = IdentityDict()
 
@@ -235,8 +236,8 @@ class _Rewriter:
         if site.op not in self.written_out:
             before, self.edited = self.edited, False
             model = self.model(child)
-            wanted = self.edited or self.write_out
-            self.written_out[site.op] = model if wanted else None
+            changed = self.edited or self.parts
+            self.written_out[site.op] = model if changed else None
             self.edited |= before
         return self.written_out[site.op]
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import re
+import warnings
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -49,6 +50,7 @@ _SHOWN = 160
 _TRAINING = "training"
 _COLORS = re.compile("\x1b\\[[0-9;]*m")
 _OTHERWISE = "it computes something else in training"
+_UNLIKE = "its `call` on symbolic tensors is not what it computes"
 _SIZED = (
     "it works with sizes that are open, and what it is made of is known for "
     "single ones"
@@ -71,6 +73,9 @@ def trace(node: Node, copies: Copies, owned: bool) -> Opened | Opaque:
     found = _attempt(_Trace(node, twin))
     shapes = [tuple(x.shape) for x in node.input_tensors]
     if isinstance(found, Opened) or not any(None in x for x in shapes):
+        return found
+    if found.reason == _UNLIKE:
+        # It goes by whether sizes are known, as they may be or not.
         return found
     for sizes in several_sizes.tried(shapes):
         found = _attempt(_Trace(node, twin, sizes=sizes))
@@ -99,7 +104,8 @@ def at_size(node: Node, twin: keras.Layer, size: int) -> Opened | Opaque:
 
 def _attempt(each: _Trace) -> Opened | Opaque:
     try:
-        with private.any_call_recorded() as refused:
+        # It warns, or Keras does, where the layer itself is called.
+        with private.any_call_recorded() as refused, _silent():
             found = each.opened()
         names = [op.name for op in _called(found.model) if op in refused]
         if names and not found.fixed:
@@ -110,6 +116,13 @@ def _attempt(each: _Trace) -> Opened | Opaque:
         return Opaque(str(error))
     except Exception as error:  # whatever the user's code says to symbols
         return Opaque(f"its `call` can't be traced: {told(error)}")
+
+
+@contextlib.contextmanager
+def _silent() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _called(model: keras.Model) -> list[keras.Operation]:
@@ -334,9 +347,7 @@ class _Trace:
         if found is None:
             raise SideEffect("its `call` can't be tried on random inputs")
         if not found:
-            raise SideEffect(
-                "its `call` on symbolic tensors is not what it computes"
-            )
+            raise SideEffect(_UNLIKE)
         return model, bare
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -12,7 +12,6 @@ from keras import layers as L
 import keras_gates as kg
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs import private
-from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.gates.see_through import Seeing
 from tests import helpers
@@ -103,9 +102,8 @@ def test_a_layer_that_is_called_in_two_ways_is_closed():
 def test_what_is_refused_is_closed_with_its_reason():
     layer = own.Weighted(lambda x, w: x * w, own.C, name="own")
     model = model_of(layer)
-    refused = IdentityDict([(layer, "it is asked to stay")])
-    graph = see_through.read(model, refused=refused)
-    (site,) = [site for site in graph.sites if site.op is layer]
+    graph = see_through.read(model, refused={layer: "it is asked to stay"})
+    (site,) = [s for s in graph.sites if s.op is layer]
     assert site.opened is None and site.opaque == "it is asked to stay"
 
 
