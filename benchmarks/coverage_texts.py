@@ -75,9 +75,10 @@ BEYOND = (
 )
 HUB = (
     "Backbones from a config, with gates as above. *MACs* are those of the "
-    "case that leaves least. Layers of KerasHub's own are walls here, since the "
-    "figures are older than seeing through them; see below. The layers of MobileNet get other names from their "
-    "own config (`block_1_0` becomes `block_1_0_0`)."
+    "case that leaves least. Layers of KerasHub's own are walls in these "
+    "figures, which are older than seeing through them; see below. The "
+    "layers of MobileNet get other names from their own config (`block_1_0` "
+    "becomes `block_1_0_0`)."
 )
 ZOO = """Networks of packages that pip installs without their weights, with random
 weights and, where there is a choice, the sizes of a toy. They hold layers of

@@ -23,9 +23,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = {
     "": """
         BlockGate BranchGate Budget FilterGate LayerGate Quantile ResConv
-        StripConv binarize callbacks constraints find_thresholds fuse
-        insert_gates interop regularizers separate_shortcuts slim stats surgeon
-        thresholds to_dense to_resconv to_stripconv transforms zoo
+        StripConv binarize callbacks constraints find_thresholds functional
+        fuse insert_gates interop regularizers separate_shortcuts slim stats
+        surgeon thresholds to_dense to_resconv to_stripconv transforms zoo
     """,
     "callbacks": "BindSoftThreshold ClosedGates",
     "constraints": "HardThreshold KeepSign SoftThreshold UnitInterval",
@@ -41,9 +41,9 @@ NAMES = {
     "thresholds": "Below Budget Factors Quantile ThresholdRule",
     "transforms": """
         AddedShortcut Convolutions GateSpec Structure added_shortcuts binarize
-        drop_betas drop_shortcuts find_convolutions find_structure fuse
-        insert_gates normalize_gammas separate_shortcuts simplify_selections
-        slim to_dense to_resconv to_stripconv
+        drop_betas drop_shortcuts find_convolutions find_structure functional
+        fuse insert_gates normalize_gammas separate_shortcuts
+        simplify_selections slim to_dense to_resconv to_stripconv
     """,
     "zoo": (
         "densenet inception lenet5 mlp mobilenet plain_resnet preact_resnet "
@@ -68,6 +68,7 @@ ARGUMENTS = {
     "to_dense": "model only_slower * include exclude",
     "slim": "model strength * gamma_initializer include exclude",
     "separate_shortcuts": "model",
+    "functional": "model inputs * inference_only",
     "fuse": "model batch_norm",
     "binarize": "model thresholds **options",
     "find_thresholds": (

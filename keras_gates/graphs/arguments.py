@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -38,5 +39,25 @@ def recorded(
 
     def swap(x: Any) -> Any:
         return tensors[id(x)] if isinstance(x, keras.KerasTensor) else x
+
+    return mapped(swap, node.arguments.args, node.arguments.kwargs)
+
+
+def each_in_place(
+    node: Node, made: Mapping[int, Sequence[Any]]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """`(args, kwargs)` of a recorded call, on others for each of its tensors.
+
+    By the tensors themselves: their order in nested dicts is not the same for
+    all that goes through these.
+
+    Args:
+        node: the recorded call.
+        made: `{id of a symbolic tensor: what stands for it, each time}`.
+    """
+    rest = {key: list(each) for key, each in made.items()}
+
+    def swap(x: Any) -> Any:
+        return rest[id(x)].pop(0) if isinstance(x, keras.KerasTensor) else x
 
     return mapped(swap, node.arguments.args, node.arguments.kwargs)

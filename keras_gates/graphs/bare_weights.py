@@ -328,7 +328,7 @@ class _Replay:
             weight,
             "kernel",
             keras.layers.EinsumDense,
-            value[np.newaxis],
+            weight.dtype,
             equation=f"a{letters[0]},{letters}->a{letters[1:]}",
             output_shape=value.shape,
         )
@@ -351,16 +351,24 @@ class _Replay:
         weight: Weight,
         name: str,
         kind: type[keras.Layer],
-        value: NDArray[Any],
+        computes: str,
         **config: Any,
     ) -> keras.Layer:
         """A layer whose weight `name` holds a weight; one for each use.
+
+        Args:
+            weight: the weight.
+            name: the attribute that holds it.
+            kind: the class.
+            computes: the type in which the operation computes.
+            **config: for the class.
 
         Raises:
             SideEffect: the variable is in a layer of another kind already.
         """
         variable = weight.variable
-        key = (id(variable), kind, name, str(config))
+        # Another order of its numbers, or other parts, are another use.
+        key = (id(variable), kind, name, str(config), weight.probe.tobytes())
         if key in self._layers:
             return self._layers[key]
         if self._uses.setdefault(id(variable), key) != key:
@@ -368,7 +376,7 @@ class _Replay:
         layer = kind(
             **config,
             name=self._names.free(weight.label),
-            dtype=self.twin.dtype_policy,
+            dtype=self._policy(weight, computes),
             trainable=variable.trainable,
         )
         if not weight.derived:
@@ -377,6 +385,22 @@ class _Replay:
         self._layers[key] = layer
         self.placed.append((variable, Place(layer, name, weight.derived)))
         return layer
+
+    def _policy(self, weight: Weight, computes: str) -> Any:
+        """That of a layer that computes in a type, as the operation does.
+
+        A `call` may compute in float32 where its layer does not.
+        """
+        own, variable = self.twin.dtype_policy, weight.variable
+        # What torch says of float64 is not always so.
+        if computes == own.compute_dtype or own.compute_dtype == "float64":
+            return own
+        if computes == variable.dtype:
+            return computes
+        raise SideEffect(
+            f"its `call` computes with the variable '{variable.name}' in "
+            f"{computes}, which is neither its type nor the layer's"
+        )
 
     def called(
         self,
@@ -585,7 +609,7 @@ def _per_channel(
         factor,
         "kernel",
         keras.layers.EinsumDense,
-        vector,
+        node.outputs[0].dtype,
         equation=f"{letters},{letters[axis]}->{letters}",
         output_shape=tuple(x.shape[1:]),
         bias_axes=letters[axis] if bias else None,
@@ -607,7 +631,7 @@ def _shifted(replay: _Replay, node: Node, operands: _Operands) -> Any:
         weight,
         "bias",
         keras.layers.EinsumDense,
-        weight.value.reshape(-1),
+        node.outputs[0].dtype,
         equation=f"{letters},{letters[axis]}->{letters}",
         output_shape=tuple(x.shape[1:]),
         bias_axes=letters[axis],
@@ -655,7 +679,7 @@ def _dense(
         weight,
         "kernel",
         keras.layers.Dense,
-        weight.value,
+        node.outputs[0].dtype,
         units=units,
         use_bias=bias is not None,
     )
@@ -703,7 +727,7 @@ def _einsum(
         weight,
         "kernel",
         keras.layers.EinsumDense,
-        weight.value,
+        node.outputs[0].dtype,
         equation=equation,
         output_shape=tuple(node.outputs[0].shape[1:]),
     )
@@ -724,7 +748,7 @@ def _looked_up(replay: _Replay, node: Node, operands: _Operands) -> Any:
         weight,
         "embeddings",
         keras.layers.Embedding,
-        weight.value,
+        node.outputs[0].dtype,
         input_dim=weight.value.shape[0],
         output_dim=weight.value.shape[1],
     )

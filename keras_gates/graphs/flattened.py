@@ -8,6 +8,7 @@ from typing import Any
 import keras
 
 from keras_gates.graphs import private
+from keras_gates.graphs import sampled
 from keras_gates.graphs import trace
 from keras_gates.graphs.functional import has_own_call
 from keras_gates.graphs.functional import is_functional
@@ -60,20 +61,28 @@ def flattened(model: keras.Model, example: Any) -> tuple[keras.Model, str]:
     built = model.built and len(model.weights) == len(shell.weights)
     source = model if built else shell
     try:
-        opened = trace.trace_model(source, _copy(source), node)
+        opened = trace.trace_model(_copy(source), node)
     except SideEffect as error:
         raise Unfunctional(str(error)) from error
     except Exception as error:  # whatever the user's code says to symbols
         raise Unfunctional(
             f"its `call` can't be traced: {trace.told(error)}"
         ) from error
-    flat = keras.Model(
-        keras.tree.pack_sequence_as(inputs, opened.model.inputs),
-        keras.tree.pack_sequence_as(outputs, opened.model.outputs),
-        name=model.name,
-    )
+    found = {
+        id(old): new
+        for olds, news in (
+            (node.input_tensors, opened.model.inputs),
+            (node.outputs, opened.model.outputs),
+        )
+        for old, new in zip(olds, news, strict=True)
+    }
+    ends = keras.tree.map_structure(lambda x: found[id(x)], (inputs, outputs))
+    flat = keras.Model(*ends, name=model.name)
     private.copy_trainable(model, flat)
-    return _inner(flat), opened.fixed
+    flat = _inner(flat)
+    if not sampled.models_agree(source, flat, inputs):
+        raise Unfunctional("what was made of it does not compute the same")
+    return flat, opened.fixed
 
 
 def _copy(model: keras.Model) -> keras.Model:
@@ -87,7 +96,7 @@ def _copy(model: keras.Model) -> keras.Model:
 
 def _inner(model: keras.Model) -> keras.Model:
     """The model with the subclassed models in it as functional ones."""
-    graph = read(model, _Models())
+    graph = read(model, _Models(model))
     if not graph.nested():
         return model
 
@@ -98,21 +107,35 @@ def _inner(model: keras.Model) -> keras.Model:
 
 
 class _Models:
-    """Sees through subclassed models that are called in one way."""
+    """Sees through subclassed models that are called in one way.
 
-    def __init__(self) -> None:
+    Args:
+        model: the model that they are in.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
         self._found: IdentityDict[keras.Model, Opened | None] = IdentityDict()
+        self._ways: IdentityDict[keras.Model, set[str]] = IdentityDict()
+        self._note(model)
+
+    def _note(self, model: keras.Model) -> None:
+        """Note how those in a functional model are called."""
+        for node in private.nodes_of(model):
+            if isinstance(node.operation, keras.Model):
+                ways = self._ways.setdefault(node.operation, set())
+                ways.add(trace.way(node))
 
     def __call__(self, node: Node, owned: bool) -> Opened | Opaque | None:
         op = node.operation
         if not isinstance(op, keras.Model) or is_functional(op):
             return None
         if op not in self._found:
-            ways = {trace.way(each) for each in private.calls_of(op)}
-            one = len(ways) == 1 and not has_own_call(op)
+            one = len(self._ways[op]) == 1 and not has_own_call(op)
             found = trace.trace(node, new_copies(), owned=True) if one else None
             plain = found if isinstance(found, Opened) else None
             self._found[op] = plain if plain and not plain.fixed else None
+            if plain:
+                self._note(plain.model)
         return self._found[op]
 
 

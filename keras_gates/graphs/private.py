@@ -14,6 +14,7 @@ import importlib
 import inspect
 import types
 from collections.abc import Callable
+from collections.abc import Container
 from collections.abc import Iterator
 from typing import Any
 from typing import Protocol
@@ -467,7 +468,10 @@ class Watch(keras.StatelessScope):
 
 
 def watching() -> Watch:
-    """A `Watch`, for a `with` statement."""
+    """A `Watch`, for a `with` statement.
+
+    Assumes: whoever reads a variable asks for its `value`.
+    """
     return Watch()
 
 
@@ -885,6 +889,20 @@ def uncompiled() -> dict[str, Any]:
     held = vars(keras.Model())
     names = held.keys() - common_names() - {"_compute_loss_has_training_arg"}
     return {name: held[name] for name in names}
+
+
+def books_without(value: Any, names: Container[str]) -> Any:
+    """What TensorFlow keeps of the attributes of a layer, without some.
+
+    Assumes: that is in lists of references, which have a `name`, and in dicts
+    by name.
+    """
+    value = unwrapped(value)
+    if isinstance(value, list):
+        return [x for x in value if getattr(x, "name", None) not in names]
+    if isinstance(value, dict):
+        return {k: x for k, x in value.items() if k not in names}
+    return value
 
 
 class Unwrapped(Exception):

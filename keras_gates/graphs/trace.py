@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import re
 import warnings
 from collections.abc import Iterator
 from collections.abc import Sequence
@@ -28,8 +29,10 @@ from keras_gates.graphs import bare_weights
 from keras_gates.graphs import private
 from keras_gates.graphs import sampled
 from keras_gates.graphs import several_sizes
+from keras_gates.graphs.arguments import each_in_place
 from keras_gates.graphs.opened import Opaque
 from keras_gates.graphs.opened import Opened
+from keras_gates.graphs.opened import Place
 from keras_gates.graphs.several_sizes import Recorded
 from keras_gates.graphs.several_sizes import Revision
 from keras_gates.graphs.several_sizes import Sizes
@@ -45,6 +48,7 @@ if TYPE_CHECKING:
 
 _SHOWN = 160
 _TRAINING = "training"
+_COLORS = re.compile("\x1b\\[[0-9;]*m")
 _OTHERWISE = "it computes something else in training"
 _SIZED = (
     "it works with sizes that are open, and what it is made of is known for "
@@ -125,11 +129,10 @@ def _called(model: keras.Model) -> list[keras.Operation]:
     return [node.operation for node in private.nodes_of(model)]
 
 
-def trace_model(model: keras.Model, twin: keras.Model, node: Node) -> Opened:
+def trace_model(twin: keras.Model, node: Node) -> Opened:
     """What a subclassed model is made of.
 
     Args:
-        model: the model; it is not called before it is built.
         twin: a copy of it.
         node: a symbolic call of another copy, whose inputs have the names
             that those of the new model are to have.
@@ -138,10 +141,7 @@ def trace_model(model: keras.Model, twin: keras.Model, node: Node) -> Opened:
         SideEffect: `call` does more than compute its outputs.
     """
     names = [x.name for x in node.input_tensors]
-    opened = _Trace(node, twin, names).opened()
-    if model.built and not sampled.agree(model, node, opened.model):
-        raise SideEffect("a copy of it does not compute what it does")
-    return dataclasses.replace(opened, layer=model)
+    return _Trace(node, twin, names).opened()
 
 
 def way(node: Node) -> str:
@@ -158,7 +158,9 @@ def way(node: Node) -> str:
 
 def told(error: Exception) -> str:
     """An error as one short line."""
-    text = " ".join(str(error).split())
+    text = _COLORS.sub("", " ".join(str(error).split()))
+    # Keras says first in which `call` it was.
+    text = text.partition("Exception encountered when calling ")[2] or text
     short = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
     return f"{type(error).__name__}: {short}"
 
@@ -230,6 +232,8 @@ def _constant(x: Any) -> Any:
     """What a constant is, for comparison."""
     if isinstance(x, keras.KerasTensor):
         return "symbolic"
+    if isinstance(x, keras.Variable):
+        return id(x)
     if isinstance(x, np.ndarray) or keras.ops.is_tensor(x):
         array = np.asarray(keras.ops.convert_to_numpy(x))
         return array.shape, array.dtype.name, array.tobytes()
@@ -288,6 +292,7 @@ class _Trace:
             model, bare = self._written_out(run, stripped)
         if self.twin.activity_regularizer is not None:
             fixed = fixed or "it has a regularizer of its activity"
+        fixed = fixed or _other_weights(bare)
         fixed = fixed or self._other_masks(model)
         if self._revision(run).fixed:
             fixed = fixed or _SIZED
@@ -351,29 +356,18 @@ class _Trace:
         """Those of the recorded call, on inputs of their own."""
         made: dict[int, list[keras.KerasTensor]] = {}
         self.inputs = []
-
-        def new(x: Any) -> Any:
-            if not isinstance(x, keras.KerasTensor):
-                return x
-            number = len(self.inputs)
+        for number, x in enumerate(self.node.input_tensors):
             name = self.names[number] if self.names else f"input_{number}"
             shape = x.shape if self.sizes is None else self.sizes.of(x.shape)
-            batched = keras.Input(batch_shape=shape, dtype=x.dtype, name=name)
-            self.inputs.append(batched)
-            made.setdefault(id(x), []).append(batched)
-            return batched
-
-        given = self.node.arguments
-        structure = given.args, given.kwargs
-        # Not by `map_structure`, which may take dicts in another order.
-        flat = [new(x) for x in keras.tree.flatten(structure)]
-        args, kwargs = keras.tree.pack_sequence_as(structure, flat)
-        for old, fresh in zip(
-            self.node.input_tensors, self.inputs, strict=True
-        ):
+            fresh = keras.Input(batch_shape=shape, dtype=x.dtype, name=name)
+            self.inputs.append(fresh)
+            made.setdefault(id(x), []).append(fresh)
+        pairs = zip(self.node.input_tensors, self.inputs, strict=True)
+        for old, fresh in pairs:
             mask = private.mask_of(old)
             if mask is not None and id(mask) in made:
                 private.set_mask(fresh, made[id(mask)][0])
+        args, kwargs = each_in_place(self.node, made)
         return args, kwargs
 
     def run(
@@ -523,6 +517,18 @@ def _watched() -> Iterator[None]:
             f"its `call` computes with the values of {names}, a variable that "
             "none of its attributes holds"
         )
+
+
+def _other_weights(bare: tuple[tuple[keras.Variable, Place], ...]) -> str:
+    """Why weights would train otherwise where their places are, or ""."""
+    for variable, place in bare:
+        held = variable.regularizer or variable.constraint
+        if place.derived and held is not None:
+            return (
+                f"its weight '{variable.name}' has a "
+                f"{type(held).__name__}, and is not itself in its parts"
+            )
+    return ""
 
 
 def _no_loss(*args: Any, **kwargs: Any) -> None:

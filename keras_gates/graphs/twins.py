@@ -150,7 +150,13 @@ class Twins:
             # An optimizer is for the weights that it was built for.
             held.update(private.uncompiled())
             gone = held.keys() | private.OF_FIT
-            state = {k: v for k, v in state.items() if k not in gone}
+            state = {
+                k: private.books_without(v, gone)
+                if private.is_of_tensorflow(k)
+                else v
+                for k, v in state.items()
+                if k not in gone
+            }
         for name, value in state.items():
             if name in private.OF_CALLS:
                 held[name] = self._container(value, ())

@@ -10,6 +10,7 @@ from tests.surgeon.examples import FIRST
 from tests.surgeon.examples import HAS_CHANNELS_FIRST
 from tests.surgeon.examples import IMAGE
 from tests.surgeon.examples import IN
+from tests.surgeon.examples import OUT
 from tests.surgeon.examples import SIGNAL
 from tests.surgeon.examples import SPACE
 from tests.surgeon.examples import STAYS
@@ -98,6 +99,37 @@ def dense():
             why=why,
             note=f"{equation} {bias}",
         )
+
+
+def bare():
+    """EinsumDense as a layer's own weights are written out."""
+    for equation, bias in (
+        ("abc,c->abc", None),
+        ("abc,c->abc", "c"),
+        ("abc,b->abc", None),
+    ):
+        yield layer(
+            "EinsumDense",
+            equation,
+            output_shape=(8, 8),
+            bias_axes=bias,
+            note=f"{equation} {bias}",
+        )
+    for rest in ((1, 8), (8, 8)):
+        yield Example("EinsumDense", source(rest), OUT, note=f"source {rest}")
+
+
+def source(rest):
+    """A weight for each sample, by a one for each."""
+
+    def build():
+        inputs = keras.Input(SIGNAL)
+        ones = aid("OnesLike", inputs)
+        ones = aid("GetItem", ones, (slice(None), slice(0, 1), 0))
+        w = L.EinsumDense("ab,bcd->acd", rest)(ones)
+        return keras.Model(inputs, behind(aid("Add", front(inputs), w)))
+
+    return build
 
 
 def einsum(equation, **options):
@@ -348,6 +380,7 @@ EXAMPLES = [
         convolutions,
         channelwise,
         dense,
+        bare,
         embedding,
         normalizations,
         recurrent,

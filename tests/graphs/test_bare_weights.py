@@ -1,0 +1,206 @@
+"""Weights that a layer uses in operations, written as stock layers."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+from keras import ops
+
+from keras_gates.graphs import opened
+from tests import helpers
+from tests.graphs import own_layers as own
+from tests.graphs.own_layers import Weighted
+
+SIGNAL = (own.STEPS, own.CHANNELS)
+
+
+def signals(dtype="float32"):
+    x = np.random.default_rng(0).normal(size=(3, *SIGNAL))
+    return ops.convert_to_tensor(x, dtype)
+
+
+def assert_same(layer, found, *x, rtol=1e-6):
+    """Both run the same operations on the same numbers, in float32."""
+    want = helpers.numpy_of(ops.cast(layer(*x), "float32"))
+    given = list(x) if len(x) > 1 else x[0]
+    got = helpers.numpy_of(ops.cast(found.model(given), "float32"))
+    atol = rtol * np.abs(want).max()
+    np.testing.assert_allclose(got, want, rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", own.USES)
+def test_each_use_of_a_weight(name):
+    function, shapes, kind = own.USES[name]
+    layer = Weighted(function, *shapes, name="own")
+    found = own.looked_into(layer, keras.Input(SIGNAL))
+    kinds = {type(place.layer).__name__ for _, place in found.bare}
+    assert kinds == {kind}
+    assert not found.fixed
+    assert found.model.name == "own"
+    assert_same(layer, found, signals())
+    # Nothing else holds numbers, and they are the model's own.
+    assert len({id(v) for v, _ in found.bare}) == len(shapes)
+    assert not {id(v) for v in layer.weights} & {
+        id(v) for v in found.model.weights
+    }
+    for variable, place in found.bare:
+        values = helpers.numpy_of(getattr(place.layer, place.name))
+        same = np.array_equal(
+            values.ravel(), helpers.numpy_of(variable).ravel()
+        )
+        assert same or place.derived
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "bfloat16", *own.DOUBLE])
+@pytest.mark.parametrize(
+    "name", ["x * w", "x - w", "matmul + b, mixed", "class token", "by place"]
+)
+def test_policies(name, policy):
+    function, shapes, _ = own.USES[name]
+    layer = Weighted(function, *shapes, dtype=policy)
+    found = own.looked_into(layer, keras.Input(SIGNAL))
+    x = signals(layer.compute_dtype)
+    assert found.model(x).dtype == layer(x).dtype
+    dtypes = {w.dtype for w in found.model.weights}
+    assert dtypes == {w.dtype for w in layer.weights}
+    # One rounding of the coarsest: adding a bias may round once more.
+    coarse = {"mixed_float16": 2e-3, "bfloat16": 2e-2}
+    assert_same(layer, found, x, rtol=coarse.get(policy, 1e-6))
+
+
+TABLES = {
+    "take": lambda x, w: ops.take(w, x, axis=0),
+    "take, scaled": lambda x, w: ops.take(w, x, axis=0) * 2.0,
+    "a slice of it": lambda x, w: ops.take(w[:10], x, axis=0),
+}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables(name):
+    layer = Weighted(TABLES[name], (20, 5))
+    found = own.looked_into(layer, keras.Input((4,), dtype="int32"))
+    x = np.random.default_rng(0).integers(0, 10, (3, 4)).astype("int32")
+    assert type(found.bare[0][1].layer) is keras.layers.Embedding
+    assert_same(layer, found, ops.convert_to_tensor(x))
+
+
+def test_channels_first():
+    layer = Weighted(lambda x, w: x * w, (5, 1, 1))
+    found = own.looked_into(layer, keras.Input((5, 4, 4)))
+    x = np.random.default_rng(0).normal(size=(2, 5, 4, 4))
+    assert_same(layer, found, ops.convert_to_tensor(x, "float32"))
+
+
+def test_flags_go_along():
+    def function(x, w, v):
+        return ops.matmul(x, w) + v
+
+    adds = {"regularizer": "l2", "constraint": "non_neg"}
+    layer = Weighted(function, (own.CHANNELS, 8), (8,), adds=adds)
+    found = own.looked_into(layer, keras.Input(SIGNAL))
+    (dense,) = [y for y in found.model.layers if y.weights]
+    assert isinstance(dense.kernel_regularizer, keras.regularizers.L2)
+    assert isinstance(dense.bias_constraint, keras.constraints.NonNeg)
+    frozen = Weighted(function, (own.CHANNELS, 8), (8,))
+    frozen(keras.Input(SIGNAL))
+    frozen.trainable = False
+    found = own.looked_into(frozen, keras.Input(SIGNAL))
+    assert found.model.weights and not found.model.trainable_weights
+
+
+def test_integers_are_constants():
+    class Permuted(keras.layers.Layer):
+        def build(self, shape):
+            self.places = self.add_weight(
+                shape=shape[-1:], dtype="int32", trainable=False, name="places"
+            )
+            self.places.assign(np.arange(shape[-1])[::-1])
+
+        def call(self, x):
+            return ops.take(x, self.places, axis=-1)
+
+    layer = Permuted()
+    found = own.looked_into(layer, keras.Input(SIGNAL))
+    assert_same(layer, found, signals())
+
+
+MAT = (own.CHANNELS, own.CHANNELS)
+WALLS = {
+    "two ways": (lambda x, w: ops.relu(x * w) + w, [own.C], "in two ways"),
+    "tied matrix": (
+        lambda x, w: ops.relu(x @ w) @ ops.transpose(w),
+        [MAT],
+        "in two ways",
+    ),
+    "a bias twice": (
+        lambda x, w, b: ops.relu(x @ w + b) + b,
+        [MAT, own.C],
+        "in two ways",
+    ),
+    "two combined": (
+        lambda x, w, v: x * (w + v),
+        [own.C, own.C],
+        "combines the variables 'w0' and 'w1'",
+    ),
+    "a convolution": (
+        lambda x, w: ops.conv(x, w, padding="same"),
+        [(3, own.CHANNELS, 8)],
+        "'w0' of the shape .3, 12, 8. in the operation Conv",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WALLS)
+def test_walls(name):
+    function, shapes, why = WALLS[name]
+    found = own.traced(Weighted(function, *shapes), keras.Input(SIGNAL))
+    assert isinstance(found, opened.Opaque)
+    assert re.search(why, found.reason), found.reason
+
+
+def test_a_matrix_twice_with_two_biases():
+    def function(x, w, a, b):
+        return ops.relu(x @ w + a) @ w + b
+
+    layer = Weighted(function, MAT, own.C, own.C)
+    found = own.looked_into(layer, keras.Input(SIGNAL))
+    assert_same(layer, found, signals())
+    kernels = [y for y in found.model.layers if type(y).__name__ == "Dense"]
+    assert len(kernels) == 1
+
+
+def test_split_weights():
+    def function(x, w):
+        scale, shift = ops.split(w, 2)
+        return x * scale + ops.relu(x) * shift
+
+    # One variable is in two layers then, which would train apart.
+    found = own.traced(
+        Weighted(function, (2 * own.CHANNELS,)), keras.Input(SIGNAL)
+    )
+    assert isinstance(found, opened.Opaque) and "two ways" in found.reason
+
+
+def test_regularizers_of_what_is_derived_are_said():
+    def function(x, w):
+        return x * ops.softplus(w)
+
+    layer = Weighted(function, own.C, adds={"regularizer": "l2"})
+    found = own.looked_into(layer, keras.Input(SIGNAL))
+    assert "'w0' has a L2" in found.fixed
+
+
+def in_float32(x, w):
+    """What half a precision has no numbers for."""
+    y = ops.cast(x, "float32") * 1e6
+    return ops.cast(y * w * 1e-6, "float16")
+
+
+def test_what_is_computed_in_float32_stays_so():
+    layer = Weighted(in_float32, own.C, dtype="mixed_float16")
+    found = own.looked_into(layer, keras.Input(SIGNAL))
+    x = signals("float16")
+    assert np.isfinite(helpers.numpy_of(layer(x))).all()
+    assert_same(layer, found, x, rtol=2e-3)
+    assert found.bare[0][1].layer.compute_dtype == "float32"
