@@ -8,6 +8,7 @@ import json
 import pathlib
 
 import coverage_texts as texts
+import coverage_zoo
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -243,6 +244,7 @@ def report():
     parts += [barriers(beyond), "", "## KerasHub", "", texts.HUB, ""]
     parts += [summary(hub), "", errors(hub), ""]
     parts += [suite_table(hub, list(texts.CASES)), "", barriers(hub), ""]
+    parts += [*coverage_zoo.section(RESULTS, BACKENDS, table, small), ""]
     text = "\n".join(parts)
     while "\n\n\n" in text:
         text = text.replace("\n\n\n", "\n\n")

@@ -75,8 +75,21 @@ BEYOND = (
 )
 HUB = (
     "Backbones from a config, with gates as above. *MACs* are those of the "
-    "case that leaves least. Where a backbone is made of layers of KerasHub's "
-    "own, they are barriers, kept whole: gates stand between them only, and "
-    "nothing inside goes. The layers of MobileNet get other names from their "
-    "own config (`block_1_0` becomes `block_1_0_0`)."
+    "case that leaves least. Layers of KerasHub's own are walls in these "
+    "figures, which are older than seeing through them; see below. The "
+    "layers of MobileNet get other names from their own config (`block_1_0` "
+    "becomes `block_1_0_0`)."
 )
+ZOO = """Networks of packages that pip installs without their weights, with random
+weights and, where there is a choice, the sizes of a toy. They hold layers of
+their own, which have no rule and are seen through. Each is pruned twice in a
+process of its own, with 60 seconds of a core for each:
+
+- *scores*: half of each group by the norms of its kernels (`"l2"`), compared by
+  `verify`, which runs the network itself with the closed channels at 0;
+- *gates*: half of the factors of each gate that `insert_gates` puts in are 0,
+  compared by `verify` and by what the gated network predicts.
+
+The figures are the parameters that are left. *Equal* is up to {rounding:g}, or
+{factor} times what a nudge of 1e-7 on the inputs does. `python
+benchmarks/zoo.py --packages DIR` makes them."""

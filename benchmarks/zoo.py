@@ -32,6 +32,7 @@ import zlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
 
+import coverage_zoo
 import keras
 import numpy as np
 import zoo_networks
@@ -43,16 +44,12 @@ from tests import helpers
 
 sys.setrecursionlimit(10_000)
 RESULTS = pathlib.Path(__file__).resolve().parent / "results"
-CASES = ("scores", "gates")
+CASES = coverage_zoo.CASES
 SAMPLES, STEPS, WORDS = 4, 10, 40
 # Seconds of one case, building aside, on one core.
 LIMIT = 60
 # What a process may hold besides what its parent does, in GiB.
 MEMORY = 8
-# As in coverage_report.py.
-ROUNDING, FACTOR = 1e-5, 20
-# A network that loses less than this hardly gets smaller.
-ENOUGH = 0.2
 
 
 class TooLong(Exception):
@@ -303,29 +300,6 @@ def apart(name, cases):
 # All --------------------------------------------------------------------------
 
 
-def read(path):
-    """`{name: row}`, the last line of each network."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    rows = [json.loads(line) for line in lines]
-    return {row["name"]: row for row in rows}
-
-
-def verdict(row, case):
-    """What became of a case, in a word."""
-    if "unbuilt" in row:
-        return "unbuilt"
-    if "crashed" in row:
-        return "hung" if "hung" in row["crashed"] else "crashed"
-    found = row[case]
-    if "error" in found:
-        return "hung" if found["error"].startswith("TooLong") else "crashed"
-    worst = max(found.get("verify", 0.0), found.get("truth", 0.0))
-    limit = max(ROUNDING, FACTOR * row["conditioning"])
-    if not worst <= limit or not row["untouched"]:
-        return "wrong"
-    return "equal" if found["left"] <= 1 - ENOUGH else "kept"
-
-
 def summary(rows):
     """The lines of a table of all networks, and of what bars."""
     yield f"{'network':<36} {'scores':>7} {'gates':>7}  off by  verdicts"
@@ -334,13 +308,13 @@ def summary(rows):
             yield f"{name:<36} {row.get('unbuilt') or row['crashed']}"[:110]
             continue
         left = [row[c].get("left", float("nan")) for c in CASES]
-        worst = max(
-            row[c].get(key, 0.0) for c in CASES for key in ("verify", "truth")
-        )
-        words = " ".join(verdict(row, c) for c in CASES)
+        worst = coverage_zoo.difference(row)
+        words = " ".join(coverage_zoo.verdict(row, c) for c in CASES)
         yield f"{name:<36} {left[0]:7.3f} {left[1]:7.3f} {worst:8.0e}  {words}"
     for case in CASES:
-        counts = collections.Counter(verdict(r, case) for r in rows.values())
+        counts = collections.Counter(
+            coverage_zoo.verdict(r, case) for r in rows.values()
+        )
         yield f"{case}: {dict(counts)}"
     for key in ("opaque", "fixed", "barriers"):
         met = collections.Counter(
@@ -362,7 +336,7 @@ def main():
         sys.path.append(str(options.packages))
     backend = keras.backend.backend()
     path = options.to or RESULTS / f"zoo-{backend}.jsonl"
-    rows = read(path)
+    rows = coverage_zoo.read(path)
     for name in zoo_networks.networks():
         wanted = any(fnmatch.fnmatch(name, n) for n in options.names)
         if options.summary or not wanted:
@@ -372,7 +346,7 @@ def main():
         rows[name] = row = apart(name, CASES)
         with path.open("a") as file:
             file.write(json.dumps(row) + "\n")
-        words = [verdict(row, case) for case in CASES]
+        words = [coverage_zoo.verdict(row, case) for case in CASES]
         print(name, *words, flush=True)
     print("\n".join(summary(rows)))
 

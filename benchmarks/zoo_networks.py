@@ -73,7 +73,7 @@ _TEXT = {
     "num_layers": 2,
     "num_heads": 2,
     "hidden_dim": 16,
-    "intermediate_dim": 32,
+    "intermediate_dim": 64,
 }
 _SHORT = {**_TEXT, "max_sequence_length": 12}
 _QUERIES = {
@@ -82,7 +82,7 @@ _QUERIES = {
     "num_query_heads": 4,
     "num_key_value_heads": 2,
     "hidden_dim": 16,
-    "intermediate_dim": 32,
+    "intermediate_dim": 64,
 }
 _PATCHES = {
     "image_shape": (32, 32, 3),
@@ -118,12 +118,12 @@ HUB = {
         max_decoder_sequence_length=12,
     ),
     "XLNet": _hub("XLNet", **_TEXT),
-    "ViT": _hub("ViT", **_PATCHES, mlp_dim=32),
-    "DeiT": _hub("DeiT", **_PATCHES, intermediate_dim=32),
+    "ViT": _hub("ViT", **_PATCHES, mlp_dim=64),
+    "DeiT": _hub("DeiT", **_PATCHES, intermediate_dim=64),
     "DINOv2": _hub(
         "DINOV2",
         **_PATCHES,
-        intermediate_dim=32,
+        intermediate_dim=64,
         position_embedding_shape=(32, 32, 3),
     ),
     "Swin": _hub(
@@ -162,7 +162,7 @@ _TOKENS = {
     "dim": 32,
     "depth": 2,
     "heads": 2,
-    "mlp_dim": 64,
+    "mlp_dim": 128,
 }
 _VIT = {**_TOKENS, "image_size": 32, "patch_size": 8}
 _HEADED = {**_VIT, "dim_head": 16}

@@ -70,6 +70,10 @@ def trace(node: Node, copies: Copies, owned: bool) -> Opened | Opaque:
         twin = layer if owned else copy_of(layer, copies)
     except Exception as error:
         return Opaque(f"it can't be copied: {told(error)}")
+    if len(private.sublayers(twin)) != len(private.sublayers(layer)):
+        return Opaque(
+            "it can't be copied: a model in it has layers that are its own, too"
+        )
     found = _attempt(_Trace(node, twin))
     shapes = [tuple(x.shape) for x in node.input_tensors]
     if isinstance(found, Opened) or not any(None in x for x in shapes):

@@ -179,16 +179,27 @@ class CallsCached(Block):
         return self.hidden(self.cached(x, cache=None))
 
 
-class Sequenced(Block):
+class Sequenced(L.Layer):
     """Holds a Sequential."""
 
     def __init__(self, **options):
         super().__init__(**options)
-        self.parts = keras.Sequential([self.wide, self.narrow])
+        self.parts = keras.Sequential([L.Dense(8, "relu"), L.Dense(4)])
 
     def build(self, shape):
         self.parts.build(shape)
         self.built = True
+
+    def call(self, x):
+        return x + self.parts(x)
+
+
+class Twice(Block):
+    """Holds layers that a Sequential in it holds, too."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.parts = keras.Sequential([self.wide, self.narrow])
 
     def call(self, x):
         return x + self.parts(x)
@@ -260,6 +271,13 @@ def test_what_reads_its_own_notes_stays_closed():
     layer(x)
     found = trace.trace(layer._inbound_nodes[0], new_copies(), owned=False)
     assert "`calls`" in found.reason
+
+
+def test_layers_that_a_model_inside_holds_too_bar():
+    layer = Twice()
+    layer(keras.Input((6, 4)))
+    found = trace.trace(layer._inbound_nodes[0], new_copies(), owned=False)
+    assert "its own, too" in found.reason
 
 
 def test_the_layer_is_left_as_it_was():

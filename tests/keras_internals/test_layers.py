@@ -278,3 +278,44 @@ def test_Unwrapped():
     layer = L.Dense(2)
     with pytest.raises(private.Unwrapped):
         private.rewrapped(lambda: other, layer, L.Dense(2))
+
+
+class Pair(L.Layer):
+    def call(self, x):
+        return 2 * x, None
+
+
+class Cached(L.Dense):
+    def call(self, x, cache=None):
+        return super().call(x)
+
+    def compute_output_spec(self, x):
+        return keras.KerasTensor((*x.shape[:-1], self.units))
+
+
+def test_any_call_recorded():
+    x = keras.Input((3,))
+    pair, cached = Pair(), Cached(2)
+    cached.build((None, 3))
+    before = L.Layer.symbolic_call
+    with pytest.raises((AttributeError, ValueError), match="None"):
+        pair(x)
+    with pytest.raises(TypeError, match="cache"):
+        cached(x, cache=None)
+    with private.any_call_recorded() as refused:
+        (y, none), z = pair(x), cached(x, cache=None)
+    assert none is None and tuple(y.shape) == (None, 3)
+    assert tuple(z.shape) == (None, 2)
+    assert all(x in refused for x in (pair, cached))
+    (node,) = [n for n in private.calls_of(pair) if n.outputs[0] is y]
+    assert len(node.outputs) == 1
+    assert L.Layer.symbolic_call is before
+    with pytest.raises((AttributeError, ValueError), match="None"):
+        pair(x)
+
+
+def test_attributes_kept():
+    layer = L.Dense(2)
+    with private.attributes_kept(layer):
+        layer.units, layer.note = 3, [1, 2]
+    assert layer.units == 2 and not hasattr(layer, "note")
