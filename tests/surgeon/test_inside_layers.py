@@ -3,6 +3,7 @@
 The truth is the same function built by hand of stock layers.
 """
 
+import keras
 import numpy as np
 import pytest
 from keras import layers as L
