@@ -82,8 +82,8 @@ HUB = (
 )
 
 ZOO = """Networks of packages that pip installs without their weights, with
-random weights and, where there is a choice, the sizes of a toy. They hold layers of
-their own, which have no rule and are seen through. Each is pruned twice in a
+random weights and, where there is a choice, the sizes of a toy. They hold layers
+of their own, which have no rule and are seen through. Each is pruned twice in a
 process of its own, with 60 seconds of a core for each:
 
 - *scores*: half of each group by the norms of its kernels (`"l2"`), compared by
