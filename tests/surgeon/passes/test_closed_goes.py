@@ -49,12 +49,17 @@ REASONS = (
     "stranger is not one of keras.activations",
 )
 # One operand is closed and the others, which it is added to, are not.
-TIED = ("Add three", "Average three", "Multiply three", "BranchGate closed")
+TIED = (
+    *("Add three", "Average three", "Multiply three", "BranchGate closed"),
+    # A weight is added to them.
+    *("EinsumDense source (1, 8)", "EinsumDense source (8, 8)"),
+)
 # A constant that met a zero border differs from place to place, and only one
 # whole kernel could read the sum of all. A product with an array has no bias.
+# Times a factor for each step, constants are none any more.
 BORDER = re.compile(
     "(Depthwise|Separable)Conv.*padding=same|Conv.D groups=.*padding=same|"
-    r"numpy\.(Dot|Matmul)|nn\.Conv"
+    r"numpy\.(Dot|Matmul)|nn\.Conv|EinsumDense abc,b >abc"
 )
 ONE = "one channel has to stay, as the constant of the others"
 

@@ -427,10 +427,10 @@ def test_steps_count_at_a_nominal_size():
 
 
 @keras.saving.register_keras_serializable("tests")
-class NoRule(L.Layer):
+class NoRule(helpers.Opaque):
     """As wide as its input; it multiplies by itself, which nobody counts."""
 
-    def call(self, x):
+    def function(self, x):
         return x * ops.flip(x, -1)
 
 
