@@ -80,8 +80,8 @@ HUB = (
     "layers of MobileNet get other names from their own config (`block_1_0` "
     "becomes `block_1_0_0`)."
 )
-ZOO = """Networks of packages that pip installs without their weights, with random
-weights and, where there is a choice, the sizes of a toy. They hold layers of
+ZOO = """Networks of packages that pip installs without their weights, with
+random weights and, where there is a choice, the sizes of a toy. They hold layers of
 their own, which have no rule and are seen through. Each is pruned twice in a
 process of its own, with 60 seconds of a core for each:
 

@@ -66,7 +66,8 @@ def is_made_otherwise(old: keras.Model) -> bool:
 def set_otherwise(old: keras.Model, base: keras.Model) -> list[str]:
     """The attributes of a model that one from its config has otherwise."""
     held, got = forgotten.attributes(old), forgotten.attributes(base)
-    names = (held.keys() & got) - private.OF_TRAINING - _private(type(old))
+    books = private.OF_TRAINING | _private(type(old), public=True)
+    names = (held.keys() & got) - books
     return sorted(n for n in names if not forgotten.same(held[n], got[n]))
 
 
@@ -120,13 +121,13 @@ def carry(graph: Graph, new: keras.Model, twins: Callable[[], Twins]) -> None:
         _warn(new, "lacks what can't be copied.", lost)
 
 
-def _private(cls: type[Any]) -> set[str]:
-    """The private names in the code of Keras' own classes.
+def _private(cls: type[Any], public: bool = False) -> set[str]:
+    """The private names in the code of Keras' own classes, or all names.
 
     Its trainers keep books that differ by backend and version.
     """
     stock = [c for c in cls.__mro__ if create.is_of(c, keras.__name__)]
-    return set().union(*map(private.names_in_methods, stock))
+    return set().union(*(private.names_in_methods(c, public) for c in stock))
 
 
 def _carry(

@@ -105,15 +105,19 @@ _RETURNING = frozenset(
 )
 
 
-def names_in_methods(cls: type[Any]) -> set[str]:
+def names_in_methods(cls: type[Any], public: bool = False) -> set[str]:
     """The private names in the code of the methods of a class.
 
     Assumes: the private attributes that Keras' classes keep books in are named
     there.
+
+    Args:
+        cls: the class.
+        public: whether other names are wanted, too.
     """
     functions = [f for f in vars(cls).values() if inspect.isfunction(f)]
     names = {name for f in functions for name in f.__code__.co_names}
-    return {name for name in names if name.startswith("_")}
+    return {name for name in names if public or name.startswith("_")}
 
 
 # The record of a functional model ------------------------------------------

@@ -164,13 +164,7 @@ class Plan:
                 )
             optimizer.check(self.model, solution.graph)
         decision, folds = solution.decision, solution.folds
-        pruned = rebuild(
-            solution.graph,
-            decision,
-            folds,
-            solution.returns,
-            written_out=self.options.written_out is True,
-        )
+        pruned = rebuild(solution.graph, decision, folds, solution.returns)
         if keep_optimizer:
             optimizer.carry(self.model, pruned, decision, folds)
         return pruned

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 from typing import TYPE_CHECKING
 
+from keras_gates.graphs import classes
 from keras_gates.surgeon.build.kept_class import KeptClasses
 from keras_gates.surgeon.build.kept_class import NotKept
 from keras_gates.surgeon.build.kept_class import edited
@@ -22,6 +23,7 @@ from keras_gates.surgeon.solving.returns import Return
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Site
+    from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.solving.solve import Solution
 
 
@@ -46,7 +48,7 @@ def find(solution: Solution, written_out: bool | None) -> Outcome:
         written_out: as in `plan`.
     """
     search = _Search(solution, written_out)
-    search.graph(solution.graph, ())
+    search.graph(solution.graph, solution.graph.inputs, ())
     return Outcome(tuple(search.returns), search.whole)
 
 
@@ -68,24 +70,61 @@ class _Search:
     @functools.cached_property
     def builder(self) -> Builder:
         """Writes out all layers, for a trial."""
+        return self._builder()
+
+    def _builder(self) -> Builder:
         solution = self.solution
         masking = solution.graph.masking
-        return Builder(solution.decision, solution.folds, masking)
+        return Builder(solution.decision, solution.folds, masking, trial=True)
 
     @functools.cached_property
-    def classes(self) -> KeptClasses:
+    def configs(self) -> KeptClasses:
         """Remembers what was found for layers that are alike."""
         return KeptClasses(self.builder.pieces.copies)
 
-    def graph(self, graph: Graph, path: tuple[str, ...]) -> None:
-        """Look at the layers of a graph, the outermost first."""
+    def graph(
+        self, graph: Graph, bound: list[Tensor], path: tuple[str, ...]
+    ) -> None:
+        """Look at a model and the layers in it, the outermost first.
+
+        Args:
+            graph: the graph of the model.
+            bound: what its inputs are.
+            path: of the model, or of the layer that it is the parts of.
+        """
+        if self._keeps_model(graph, bound, path):
+            return
         for site in graph.sites:
             if site.child is None or id(site.op) in self._seen:
                 continue
             self._seen.add(id(site.op))
             here = (*path, site.name)
             if site.opened is None or self._is_open(site, here):
-                self.graph(site.child, here)
+                self.graph(site.child, site.child.bounds[0], here)
+
+    def _keeps_model(
+        self, graph: Graph, bound: list[Tensor], path: tuple[str, ...]
+    ) -> bool:
+        """Whether a class whose constructor makes its layers is kept."""
+        model, name = graph.model, "/".join(path) or graph.model.name
+        if self.written_out is True or not classes.is_made_otherwise(model):
+            return False
+        builder = self._builder()
+        try:
+            try:
+                new = builder.model(graph, bound)
+            except Exception as error:  # parts that are for single sizes
+                raise NotKept(f"its parts can't be tried: {error}") from error
+            smaller = builder.smaller_model(graph, new)
+            edits = KeptClasses(builder.pieces.copies).edits(smaller)
+        except (NoPlace, NotKept) as error:
+            self.returns.append(
+                Return(model, name, How.WRITTEN_OUT, {}, str(error))
+            )
+            return False
+        told = edited(model, edits)
+        self.returns.append(Return(model, name, How.CLASS, told))
+        return True
 
     def _is_open(self, site: Site, path: tuple[str, ...]) -> bool:
         """Whether what is inside a layer is to be looked at by itself."""
@@ -95,17 +134,19 @@ class _Search:
         if site not in builder.called or not changed:
             return False
         layer, why = site.opened.layer, ""
+        fixed = site.opened.fixed
+        barred = bool(fixed) or self.written_out is False
         if self.written_out is not True:
             try:
-                edits = self.classes.edits(builder.smaller(site))
+                smaller = builder.smaller(site)
+                edits = self.configs.edits(smaller, recorded=barred)
             except (NoPlace, NotKept) as error:
                 why = str(error)
             else:
                 told = edited(layer, edits)
                 self.returns.append(Return(layer, name, How.CLASS, told))
                 return False
-        fixed = site.opened.fixed
-        if self.written_out is False or fixed:
+        if barred:
             self.whole[name] = _whole(fixed, why)
             return False
         self.returns.append(Return(layer, name, How.WRITTEN_OUT, {}, why))

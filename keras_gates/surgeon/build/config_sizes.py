@@ -123,12 +123,14 @@ def value_at(config: Config, path: Path) -> Any:
     return value
 
 
-def own_config(layer: keras.Layer) -> Config | None:
+def own_config(layer: keras.Layer, recorded: bool = False) -> Config | None:
     """The config that a layer tells of itself, or None if it has none.
 
-    Where `get_config` fails, that is what its constructor was given.
+    Args:
+        layer: the layer.
+        recorded: whether the arguments that Keras has recorded will do.
     """
     try:
         return dict(layer.get_config())
     except Exception:  # whatever a class without a config says
-        return private.recorded_config(layer)
+        return private.recorded_config(layer) if recorded else None

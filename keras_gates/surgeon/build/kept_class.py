@@ -84,14 +84,20 @@ class KeptClasses:
         self.copies = copies
         self._found: dict[Any, Edits | NotKept] = {}
 
-    def edits(self, smaller: Smaller) -> Edits:
+    def edits(self, smaller: Smaller, recorded: bool = False) -> Edits:
         """The changes to the config that make the layer smaller.
+
+        Args:
+            smaller: what the layer is to be.
+            recorded: whether a layer without a config of its own, which no
+                file can hold, may be made of the arguments that Keras has
+                recorded.
 
         Raises:
             NotKept: there are none.
         """
         layer = smaller.layer
-        config = cs.own_config(layer)
+        config = cs.own_config(layer, recorded)
         if config is None:
             raise NotKept(f"{type(layer).__name__} has no config")
         search = _Search(smaller, config)
@@ -114,7 +120,7 @@ class KeptClasses:
             NotKept: it can't be made, or has other weights.
         """
         layer = smaller.layer
-        config = cs.own_config(layer) or {}
+        config = cs.own_config(layer, recorded=True) or {}
         try:
             with _known_classes(layer):
                 new = self._made(layer, cs.changes(config, edits))
@@ -158,7 +164,7 @@ class KeptClasses:
         new = self.made(smaller, edits)
         if not _same(new, smaller):
             raise NotKept(f"{told} it computes something else")
-        if edits:
+        if edits and cs.own_config(smaller.layer) is not None:
             self._check_reloaded(new, smaller, told)
         with _other_weights(new, smaller.weights):
             if not _same(new, smaller):
@@ -189,7 +195,7 @@ class KeptClasses:
 
 def edited(layer: keras.Layer, edits: Edits) -> dict[Path, tuple[Any, Any]]:
     """What becomes of the keys of a layer's config, `(old, new)` by path."""
-    config = cs.own_config(layer) or {}
+    config = cs.own_config(layer, recorded=True) or {}
     return {
         path: (cs.value_at(config, path), new) for path, new in edits.items()
     }
@@ -399,7 +405,8 @@ def _same(new: keras.Layer, smaller: Smaller) -> bool:
     """Whether both have been run, and have put out the same."""
     given = smaller.args, smaller.kwargs
     inputs = smaller.model.inputs
-    return sampled.compared(new, given, smaller.model, inputs) is True
+    some = isinstance(smaller.layer, keras.Model)
+    return sampled.compared(new, given, smaller.model, inputs, some) is True
 
 
 @contextlib.contextmanager

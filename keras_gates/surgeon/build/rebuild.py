@@ -24,9 +24,7 @@ from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.changes import Changes
 from keras_gates.surgeon.build.kept_class import KeptClasses
-from keras_gates.surgeon.build.kept_class import NotKept
 from keras_gates.surgeon.build.kept_class import Smaller
-from keras_gates.surgeon.build.part_weights import NoPlace
 from keras_gates.surgeon.build.part_weights import PartWeights
 from keras_gates.surgeon.build.replacements import Pieces
 from keras_gates.surgeon.passes.label import StepKey
@@ -49,7 +47,6 @@ def rebuild(
     decision: Decision,
     folds: Folds,
     returns: Iterable[Return] = (),
-    written_out: bool = True,
 ) -> keras.Model:
     """The new model of a graph.
 
@@ -58,15 +55,14 @@ def rebuild(
         decision: the `Decision` for it.
         folds: the `Folds`: where the factors of gates go.
         returns: how layers that were seen through come back, in which
-            anything changes; by default, all are written out.
-        written_out: whether models of classes whose constructors make their
-            layers become models of Keras' class.
+            anything changes, and models of classes whose constructors make
+            their layers; by default, all are written out.
 
     Returns:
         A `keras.Sequential` for a Sequential, if what is left is a chain of
         layers, else a functional `keras.Model`.
     """
-    builder = Builder(decision, folds, graph.masking, returns, written_out)
+    builder = Builder(decision, folds, graph.masking, returns)
     return builder.model(graph, graph.inputs)
 
 
@@ -78,7 +74,7 @@ class Builder:
         folds: the `Folds`.
         masking: the nested graphs in which a layer finds a mask.
         returns: as in `rebuild`.
-        written_out: as in `rebuild`.
+        trial: whether what is made is for comparison only.
     """
 
     def __init__(
@@ -87,7 +83,7 @@ class Builder:
         folds: Folds,
         masking: list[Graph],
         returns: Iterable[Return] = (),
-        written_out: bool = True,
+        trial: bool = False,
     ) -> None:
         self.decision = decision
         self.labels = decision.labelling.labels
@@ -99,7 +95,7 @@ class Builder:
         # Of those, the ones that a class of the user's has made.
         self.made_again: IdentityDict[keras.Model, keras.Model] = IdentityDict()
         self.masking = masking
-        self.written_out = written_out
+        self.trial = trial
         self.kept: IdentityDict[keras.Layer, Return] = IdentityDict(
             (each.layer, each) for each in returns if each.how is How.CLASS
         )
@@ -133,27 +129,37 @@ class Builder:
         private.mark_called(new)
         self.models[graph.model] = new
         self._check_masks(graph, new)
-        self._carry(graph, new)
+        if not self.trial:
+            self._carry(graph, new)
         return new
 
-    def _in_its_class(self, graph: Graph, new: keras.Model) -> keras.Model:
-        """A model of the user's class, which makes its layers, if it can be.
+    def _in_its_class(self, graph: Graph, new: keras.Model) -> Any:
+        """The same in the user's class, which makes its layers, if it can be.
 
         As with a layer: by a smaller config that leads to just these weights.
         """
-        old = graph.model
-        if self.written_out or not classes.is_made_otherwise(old):
+        kept = self.kept.get(graph.model)
+        if kept is None:
             return new
+        edits = {path: value for path, (_, value) in kept.edits.items()}
+        classes_of = KeptClasses(self.pieces.copies)
+        made = classes_of.made(self.smaller_model(graph, new), edits)
+        self.made_again[graph.model] = made
+        return made
+
+    def smaller_model(self, graph: Graph, new: keras.Model) -> Smaller:
+        """What a model of a class whose constructor makes layers is to be.
+
+        Args:
+            graph: its graph.
+            new: the smaller model that it is to compute the same as.
+
+        Raises:
+            NoPlace: its class has no place for what its layers become.
+        """
         inputs, _ = gr.structures(new)
-        search = KeptClasses(self.pieces.copies)
-        try:
-            weights = self._weights(kept=True).of_model(graph)
-            smaller = Smaller(old, (inputs,), {}, new, weights)
-            kept: keras.Model = search.made(smaller, search.edits(smaller))
-        except (NoPlace, NotKept):
-            return new
-        self.made_again[old] = kept
-        return kept
+        weights = self._weights().of_model(graph)
+        return Smaller(graph.model, (inputs,), {}, new, weights)
 
     def _check_masks(self, graph: Graph, new: keras.Model) -> None:
         """Refuse a nested model in which a layer would find another mask."""
@@ -355,22 +361,12 @@ class Builder:
         layer = site.opened.layer
         return Smaller(layer, given.args, given.kwargs, model, weights)
 
-    def _weights(self, kept: bool = False) -> PartWeights:
-        """Finds weights; in layers that have kept their class if asked to."""
+    def _weights(self) -> PartWeights:
         steps: IdentityDict[keras.Operation, Step] = IdentityDict()
         for step in self.steps.values():
             if step.position is None:
                 steps.setdefault(step.call.op, step)
-        operations = self.pieces.operations
-        if kept:
-            same = [
-                (old, new)
-                for old, new in self.wrappers.items()
-                if type(old) is type(new) and not gr.is_functional(old)
-            ]
-            again = self.made_again.items()
-            operations = IdentityDict([*operations.items(), *same, *again])
-        return PartWeights(self.decision, steps, operations)
+        return PartWeights(self.decision, steps, self.pieces.operations)
 
     def _site(self, site: Site, tensors: dict[int, keras.KerasTensor]) -> None:
         """Carry one recorded call over to the new graph."""

@@ -46,7 +46,10 @@ def _told(each: Return) -> str:
         with_ = f"with {edits}" if edits else "with the config that it has"
         return f"(of type {name}) keeps its class, {with_}"
     why = f": its class can't be kept, since {each.reason}" * bool(each.reason)
-    return f"(of type {name}) is written out as a model of its parts{why}"
+    made = "written out as a model of its parts"
+    if isinstance(each.layer, keras.Model):
+        made = "made again as a model of Keras' class"
+    return f"(of type {name}) is {made}{why}"
 
 
 def _is_stock(each: Return) -> bool:

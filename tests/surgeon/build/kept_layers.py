@@ -323,6 +323,74 @@ class Outer(keras.layers.Layer):
     get_config = told(hidden="hidden")
 
 
+class Vocabulary(keras.layers.Layer):
+    """It holds what no config tells, and no weights."""
+
+    words = ()
+
+    def call(self, x):
+        return x
+
+
+class Net(keras.Model):
+    """A functional model whose constructor makes its layers."""
+
+    def __init__(self, hidden, temperature=1.0, name=None, **kwargs):
+        inputs = keras.Input((12,))
+        x = Hidden(hidden, name="first")(inputs)
+        x = Hidden(hidden, name="second")(x)
+        head = keras.layers.Dense(3, name="head")
+        super().__init__(inputs, head(x), name=name, **kwargs)
+        self.hidden, self.temperature, self.head = hidden, temperature, head
+        self.limit = 10
+
+    def generate(self, x):
+        return keras.ops.argmax(self(x), -1) * int(self.temperature)
+
+    def get_config(self):
+        keys = ("hidden", "temperature", "name")
+        return {key: getattr(self, key) for key in keys}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        return cls(**config)
+
+
+class Task(keras.Model):
+    """The same round another one, with a layer beside."""
+
+    def __init__(self, backbone, vocabulary=None, name=None, **kwargs):
+        outputs = keras.layers.Dense(2, name="scores")(backbone.output)
+        super().__init__(backbone.input, outputs, name=name, **kwargs)
+        self.backbone, self.vocabulary = backbone, vocabulary
+
+    def generate(self, x):
+        scores = keras.ops.convert_to_numpy(self(x))
+        return [self.vocabulary.words[n] for n in scores.argmax(-1)]
+
+    def get_config(self):
+        parts = {"backbone": self.backbone, "vocabulary": self.vocabulary}
+        config = keras.tree.map_structure(
+            keras.saving.serialize_keras_object, parts
+        )
+        return {**config, "name": self.name}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        made = {
+            key: keras.saving.deserialize_keras_object(config[key])
+            for key in ("backbone", "vocabulary")
+        }
+        return cls(**made, name=config["name"])
+
+
+class Closed(Net):
+    """A model whose config does not tell its widths."""
+
+    def get_config(self):
+        return {"hidden": 16, "name": self.name}
+
+
 CLASSES = {
     cls.__name__: cls
     for cls in list(globals().values())

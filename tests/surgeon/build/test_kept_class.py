@@ -29,10 +29,10 @@ def model_of(*layers, shape=(12,), dtype="float32"):
 
 
 def scores_inside(model):
-    """Scores for what is hidden inside the layers, which are 12 wide."""
+    """Scores for what is hidden inside layers that put out 3 or 12."""
     found = kg.surgeon.score(model, "l2")
     inside = {name: x for name, x in found.items() if "/" in name}
-    return {name: x for name, x in inside.items() if x.size != 12}
+    return {name: x for name, x in inside.items() if x.size not in (3, 12)}
 
 
 def plan_of(model, **options):
