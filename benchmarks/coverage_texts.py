@@ -81,9 +81,9 @@ HUB = (
     "becomes `block_1_0_0`)."
 )
 ZOO = """Networks of packages that pip installs without their weights, with
-random weights and, where there is a choice, the sizes of a toy. They hold layers of
-their own, which have no rule and are seen through. Each is pruned twice in a
-process of its own, with 60 seconds of a core for each:
+random weights and, where there is a choice, the sizes of a toy. They hold
+layers of their own, which have no rule and are seen through. Each is pruned
+twice in a process of its own, with 60 seconds of a core for each:
 
 - *scores*: half of each group by the norms of its kernels (`"l2"`), compared by
   `verify`, which runs the network itself with the closed channels at 0;
