@@ -23,7 +23,6 @@ from keras_gates.graphs.stand_ins import SideEffect
 
 if TYPE_CHECKING:
     from keras_gates.graphs.private import Node
-    from keras_gates.graphs.rewrite import Recall
 
 
 class Unfunctional(Exception):
@@ -97,13 +96,7 @@ def _copy(model: keras.Model) -> keras.Model:
 def _inner(model: keras.Model) -> keras.Model:
     """The model with the subclassed models in it as functional ones."""
     graph = read(model, _Models(model))
-    if not graph.nested():
-        return model
-
-    def edit(recall: Recall) -> Any:
-        return recall()  # which counts as a change: nothing stays whole
-
-    return rewrite(graph, edit)
+    return rewrite(graph, parts=True) if graph.nested() else model
 
 
 class _Models:

@@ -110,6 +110,7 @@ def rewrite(
     name: str | None = None,
     stock: bool = False,
     note: Note | None = None,
+    parts: bool = False,
 ) -> keras.Model:
     """A new model of a graph, with copies of its layers and weights.
 
@@ -134,6 +135,8 @@ def rewrite(
             in; a class with a `call` of its own is kept all the same.
         note: called with each `Site` but those of nested models, and the
             flat outputs of its call in the new model.
+        parts: whether layers that are seen through are written out though
+            nothing in them is changed.
 
     Returns:
         A `keras.Sequential` or a functional `keras.Model`.
@@ -141,7 +144,7 @@ def rewrite(
     Raises:
         ValueError: a layer can't be made from its config.
     """
-    rewriter = _Rewriter(edit, edit_input, stock, note)
+    rewriter = _Rewriter(edit, edit_input, stock, note, parts)
     return rewriter.model(graph, name, outer=True)
 
 
@@ -163,8 +166,10 @@ class _Rewriter:
         edit_input: EditInput | None,
         stock: bool,
         note: Note | None,
+        parts: bool,
     ) -> None:
         self.stock = stock
+        self.parts = parts
         self.note = note
         self.edit = edit or (lambda recall: None)
         self.edit_input = edit_input or (lambda new, old: new)
@@ -232,7 +237,8 @@ class _Rewriter:
         if site.op not in self.written_out:
             before, self.edited = self.edited, False
             model = self.model(child)
-            self.written_out[site.op] = model if self.edited else None
+            changed = self.edited or self.parts
+            self.written_out[site.op] = model if changed else None
             self.edited |= before
         found = self.written_out[site.op]
         if found is None:

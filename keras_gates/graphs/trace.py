@@ -50,6 +50,7 @@ _SHOWN = 160
 _TRAINING = "training"
 _COLORS = re.compile("\x1b\\[[0-9;]*m")
 _OTHERWISE = "it computes something else in training"
+_UNLIKE = "its `call` on symbolic tensors is not what it computes"
 _SIZED = (
     "it works with sizes that are open, and what it is made of is known for "
     "single ones"
@@ -76,6 +77,9 @@ def trace(node: Node, copies: Copies, owned: bool) -> Opened | Opaque:
     found = _attempt(_Trace(node, twin))
     shapes = [tuple(x.shape) for x in node.input_tensors]
     if isinstance(found, Opened) or not any(None in x for x in shapes):
+        return found
+    if found.reason == _UNLIKE:
+        # It goes by whether sizes are known, as they may be or not.
         return found
     for sizes in several_sizes.tried(shapes):
         found = _attempt(_Trace(node, twin, sizes=sizes))
@@ -344,9 +348,7 @@ class _Trace:
         if found is None:
             raise SideEffect("its `call` can't be tried on random inputs")
         if not found:
-            raise SideEffect(
-                "its `call` on symbolic tensors is not what it computes"
-            )
+            raise SideEffect(_UNLIKE)
         return model, bare
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

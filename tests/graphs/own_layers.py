@@ -115,6 +115,11 @@ USES = {
         [C],
         "EinsumDense",
     ),
+    "twice, two ways": (
+        lambda x, w: ops.relu(x * w) + w,
+        [C],
+        "EinsumDense",
+    ),
     "matmul, mixed": (lambda x, w: ops.matmul(x, w), [M], "Dense"),
     "matmul + b, mixed": (
         lambda x, w, b: ops.relu(ops.matmul(x, w) + b),

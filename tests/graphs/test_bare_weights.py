@@ -127,7 +127,6 @@ def test_integers_are_constants():
 
 MAT = (own.CHANNELS, own.CHANNELS)
 WALLS = {
-    "two ways": (lambda x, w: ops.relu(x * w) + w, [own.C], "in two ways"),
     "tied matrix": (
         lambda x, w: ops.relu(x @ w) @ ops.transpose(w),
         [MAT],

@@ -78,7 +78,8 @@ def test_what_can_not_be_tried_is_refused():
     model = model_of(lambda x: x * 2, (None, 4))
     with pytest.raises(SideEffect, match="can't be tried"):
         sampled.agree(layer, node, model)
-    assert sampled.compared(layer, node, model, node.input_tensors) is None
+    given = node.arguments.args, node.arguments.kwargs
+    assert sampled.compared(layer, given, model, node.input_tensors) is None
 
 
 def test_arguments_go_to_their_places():

@@ -256,3 +256,30 @@ def test_books_without():
         if isinstance(kept, list):
             assert not names & {getattr(x, "name", None) for x in kept}
     assert private.books_without(3, names) == 3
+
+
+def test_attributes_kept():
+    layer = scaled()
+    before = dict(vars(layer))
+    with private.attributes_kept(layer):
+        layer.extra, layer.scale = 1, None
+    assert vars(layer) == before and not hasattr(layer, "extra")
+
+
+class NoneToo(L.Layer):
+    def call(self, x):
+        return x * 2, None
+
+
+def test_any_call_recorded():
+    layer, x = NoneToo(), keras.Input((3,))
+    with pytest.raises(Exception, match="None"):
+        layer(x)
+    ask = keras.Layer.symbolic_call
+    with private.any_call_recorded() as refused:
+        y, nothing = layer(x)
+        plain = L.ReLU()(y)
+    assert nothing is None and y.shape == plain.shape == (None, 3)
+    assert layer in refused
+    assert private.origin_of(y)[0] is layer
+    assert keras.Layer.symbolic_call is ask

@@ -12,6 +12,7 @@ from keras import layers as L
 import keras_gates as kg
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs import private
+from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.gates.see_through import Seeing
 from tests import helpers
 from tests.graphs import own_layers as own
@@ -100,10 +101,10 @@ def test_a_layer_that_is_called_in_two_ways_is_closed():
 
 def test_what_is_refused_is_closed_with_its_reason():
     layer = own.Weighted(lambda x, w: x * w, own.C, name="own")
-    layer(keras.Input((own.STEPS, own.CHANNELS)))
-    seeing = Seeing({layer: "it is asked to stay"})
-    found = seeing(private.calls_of(layer)[-1], False)
-    assert found == gr.Opaque("it is asked to stay")
+    model = model_of(layer)
+    graph = see_through.read(model, refused={layer: "it is asked to stay"})
+    (site,) = [s for s in graph.sites if s.op is layer]
+    assert site.opened is None and site.opaque == "it is asked to stay"
 
 
 def test_a_layer_of_two_models():
