@@ -446,6 +446,15 @@ class _Replay:
                 pending += private.made_of(x)
         return found
 
+    def keeps_shape(self, node: Node) -> bool:
+        """Whether a call of data and a weight leaves the shape of the data."""
+        data = [
+            x
+            for x in node.input_tensors
+            if not isinstance(self._values.get(id(x)), Weight)
+        ]
+        return tuple(node.outputs[0].shape) == tuple(data[0].shape)
+
     def with_bias(
         self,
         node: Node,
@@ -586,7 +595,7 @@ def _tensor(x: Any) -> Any:
 def _scaled(replay: _Replay, node: Node, operands: _Operands) -> Any:
     """`x * w`, with one factor for each channel of an axis."""
     pair = operands.split()
-    axis = None if pair is None else _sole_axis(node, *pair)
+    axis = None if pair is None else _sole_axis(replay, node, *pair)
     if pair is None or axis is None:
         return None
     x, weight = pair
@@ -622,7 +631,7 @@ def _per_channel(
 def _shifted(replay: _Replay, node: Node, operands: _Operands) -> Any:
     """`x + w`, with one number for each channel of the last axis."""
     pair = operands.split()
-    axis = None if pair is None else _sole_axis(node, *pair)
+    axis = None if pair is None else _sole_axis(replay, node, *pair)
     if pair is None or axis is None or axis != len(pair[0].shape) - 1:
         return None
     x, weight = pair
@@ -640,11 +649,13 @@ def _shifted(replay: _Replay, node: Node, operands: _Operands) -> Any:
     return replay.called(layer, x, weight, weight.value.reshape(-1), "bias")
 
 
-def _sole_axis(node: Node, x: keras.KerasTensor, weight: Weight) -> int | None:
+def _sole_axis(
+    replay: _Replay, node: Node, x: keras.KerasTensor, weight: Weight
+) -> int | None:
     """The axis of `x` along which a weight varies; None if not one."""
     shape = weight.value.shape
     varying = [a - len(shape) for a, size in enumerate(shape) if size > 1]
-    same = tuple(node.outputs[0].shape) == tuple(x.shape)
+    same = replay.keeps_shape(node)
     if len(varying) != 1 or not same or len(shape) > len(x.shape):
         return None
     axis = varying[0] + len(x.shape)
@@ -729,9 +740,22 @@ def _einsum(
         keras.layers.EinsumDense,
         node.outputs[0].dtype,
         equation=equation,
-        output_shape=tuple(node.outputs[0].shape[1:]),
+        output_shape=_extents(equation, node, x, weight),
     )
     return replay.called(layer, x, weight, weight.value)
+
+
+def _extents(
+    equation: str, node: Node, x: keras.KerasTensor, weight: Weight
+) -> tuple[int | None, ...]:
+    """The shape of the output of an `EinsumDense`, without the samples."""
+    left, _, y = equation.partition("->")
+    terms = left.split(",")
+    if "." in equation:
+        return tuple(node.outputs[0].shape[1:])
+    sizes = dict(zip(terms[1], weight.value.shape, strict=True))
+    sizes.update(zip(terms[0], x.shape, strict=True))
+    return tuple(sizes[letter] for letter in y[1:])
 
 
 def _looked_up(replay: _Replay, node: Node, operands: _Operands) -> Any:

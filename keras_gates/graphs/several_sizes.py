@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Shape = tuple[int | None, ...]
 
 _RESHAPE = private.operation("numpy.Reshape")
+_SAMPLES = "its `call` computes with the number of samples"
 _OTHER = "its `call` does other things for inputs of other sizes"
 
 
@@ -86,8 +87,8 @@ class Revision:
         operations: by the id of a recorded call, what is called in its place.
         spread: the ids of outputs that hold the same for each sample, if
             they depend on variables alone.
-        samples: whether the calls hold for one number of samples only.
-        others: whether they hold for the other sizes of the run only.
+        fixed: whether the calls hold for the sizes of the run only, that of
+            samples aside.
     """
 
     values: dict[int, Any] = dataclasses.field(default_factory=dict)
@@ -95,13 +96,7 @@ class Revision:
         default_factory=dict
     )
     spread: set[int] = dataclasses.field(default_factory=set)
-    samples: bool = False
-    others: bool = False
-
-    @property
-    def fixed(self) -> bool:
-        """Whether the calls hold for some sizes only."""
-        return self.samples or self.others
+    fixed: bool = False
 
 
 def revised(
@@ -110,7 +105,8 @@ def revised(
     """Compare runs at three sizes.
 
     Raises:
-        SideEffect: they have made other calls.
+        SideEffect: they have made other calls, or compute with the number of
+            samples.
     """
     found = Revision()
     runs = run, more_samples, more_others
@@ -155,10 +151,9 @@ class _Entry:
         if isinstance(self.nodes[0].operation, _reshapes()):
             self._reshape([each[0] for each in shapes])
         else:
-            self.found.samples |= self.whats[0] != self.whats[1] and (
-                not self._of_weights()
-            )
-            self.found.others |= self.whats[0] != self.whats[2]
+            if self.whats[0] != self.whats[1] and not self._of_weights():
+                raise SideEffect(_SAMPLES)
+            self.found.fixed |= self.whats[0] != self.whats[2]
         self._arguments()
 
     def _of_weights(self) -> bool:
@@ -170,15 +165,16 @@ class _Entry:
         """Let a size that is otherwise follow from the rest."""
         first, samples, others = shapes
         if self._of_weights():
-            self.found.others |= first != others
+            self.found.fixed |= first != others
             return
         open_ = [a != b for a, b in zip(first, samples, strict=True)]
         too = [a != b for a, b in zip(first, others, strict=True)]
         either = [a or b for a, b in zip(open_, too, strict=True)]
         if sum(either) > 1:
-            self.found.others = True
+            self.found.fixed = True
             either = open_
-        self.found.samples |= sum(either) > 1
+        if sum(either) > 1:
+            raise SideEffect(_SAMPLES)
         target = tuple(
             -1 if left_open else size
             for left_open, size in zip(either, first, strict=True)
@@ -195,14 +191,13 @@ class _Entry:
                 if len({*map(repr, told)}) > 1:
                     raise SideEffect(_OTHER)
                 continue
-            self.found.others |= told[0] != told[2]
+            self.found.fixed |= told[0] != told[2]
             if told[0] == told[1]:
                 continue
             row = _one_row(value)
             if row is None:
-                self.found.samples = True
-            else:
-                self.found.values[id(value)] = row
+                raise SideEffect(_SAMPLES)
+            self.found.values[id(value)] = row
 
 
 def _without_training(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -310,10 +310,7 @@ class _Trace:
                 self.twin, self.inputs, *ends, stripped
             )
         revision = self._revision(run)
-        sizes = Sizes(
-            self.sizes.samples if revision.samples else None,
-            self.sizes.others if revision.fixed else None,
-        )
+        sizes = Sizes(None, self.sizes.others if revision.fixed else None)
         again = _Trace(self.node, self.twin, self.names, [sizes])
         again.arguments()
         return bare_weights.written_out(

@@ -12,6 +12,7 @@ from keras import ops
 import keras_gates as kg
 from keras_gates.graphs import trace
 from keras_gates.graphs.opened import Opened
+from keras_gates.graphs.private import known_output
 from keras_gates.graphs.rewrite import new_copies
 from tests import helpers
 
@@ -271,6 +272,37 @@ def test_what_reads_its_own_notes_stays_closed():
     layer(x)
     found = trace.trace(layer._inbound_nodes[0], new_copies(), owned=False)
     assert "`calls`" in found.reason
+
+
+class ByNumber(Block):
+    """Does with a number of samples what it does not without."""
+
+    def call(self, x):
+        y = self.hidden(x)
+        return y * 2 if x.shape[0] is None else y * 3
+
+
+class Averaged(Block):
+    """Computes with the number of samples."""
+
+    def call(self, x):
+        return self.hidden(x) / ops.shape(x)[0]
+
+
+def test_it_is_what_it_computes_of_data():
+    found = opened(ByNumber(), keras.Input((6, 4)))
+    x = np.ones((2, 6, 4), "float32")
+    expected, got = helpers.run(found.layer, x), helpers.run(found.model, x)
+    assert max(helpers.differences(expected, got)) < 1e-6
+
+
+def test_computing_with_the_number_of_samples_bars():
+    layer = Averaged()
+    layer.build((None, 6, 4))
+    with known_output(layer, keras.KerasTensor((None, 6, 4))):
+        layer(keras.Input((6, 4)))
+    found = trace.trace(layer._inbound_nodes[0], new_copies(), owned=False)
+    assert "the number of samples" in found.reason
 
 
 def test_layers_that_a_model_inside_holds_too_bar():
