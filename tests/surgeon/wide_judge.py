@@ -22,6 +22,7 @@ from keras_gates import surgeon
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates import groups as package_groups
 from tests import helpers
+from tests.surgeon import random_layers
 from tests.surgeon import tied_channels
 from tests.surgeon import walker
 from tests.surgeon import wide_graphs
@@ -246,6 +247,7 @@ class Trial:
             )
             if verdict is not None:
                 return verdict
+            self.scores = _judged(case, self.scores)
             if not self.scores:
                 return self.verdict("refused", "no scores")
         verdict = self._planned(case, request.thresholds)
@@ -457,7 +459,7 @@ class Truth:
         self.features.add("groups closed")
         for name in scored:
             channels = np.asarray(found[name].channels)[plan.closed[name]]
-            op = by_path[name]
+            op = _layer_of(name, by_path)
             places = tied_channels._channels(op, int(channels.max()) + 1)
             self.rows += [(id(op), int(places[c])) for c in channels]
         self.masks = ties.closed_at(self.rows)
@@ -499,6 +501,26 @@ class Truth:
             if self.masks is None:
                 return helpers.run(self.model, x)
             return tied_channels.truth(self.model, x, self.masks)
+
+
+def _layer_of(name, by_path):
+    """The user's layer that puts out the channels of a group, or None.
+
+    In one that is seen through, the last part puts them out.
+    """
+    outer, _, part = name.rpartition("/")
+    last = isinstance(by_path.get(outer), random_layers.Unnamed)
+    return by_path.get(outer if last and part == "w" else name)
+
+
+def _judged(case, scores):
+    """The scores of what the judge can close: nothing inside other layers."""
+    by_path = {e.path: e.op for e in walker.events_of(case.model, case.x)}
+    return {
+        name: values
+        for name, values in scores.items()
+        if _layer_of(name, by_path) is not None
+    }
 
 
 def scores_of(scores, by_path):
