@@ -136,8 +136,22 @@ def written_out(
     Raises:
         SideEffect: a weight is used in a way that no stock layer has.
     """
-    replay = _Replay(twin, inputs, stripped, revision or Revision())
-    ends = replay.run(outputs, weights, new_inputs or inputs)
+    sources: set[int] = set()
+    first: _TwoWays | None = None
+    while True:
+        replay = _Replay(twin, inputs, stripped, revision or Revision())
+        replay.sources = sources
+        try:
+            ends = replay.run(outputs, weights, new_inputs or inputs)
+            break
+        except _TwoWays as error:
+            # It may be the output of one layer that each use reads.
+            first = first or error
+            if id(error.variable) in sources:
+                raise first from error
+            sources.add(id(error.variable))
+        except SideEffect as error:
+            raise first or error from None
     replay.name_operations(ends)
     inputs = replay.inputs
     model = keras.Model(_unpacked(inputs), _unpacked(ends), name=twin.name)
@@ -148,11 +162,27 @@ def _unpacked(tensors: list[keras.KerasTensor]) -> Any:
     return tensors[0] if len(tensors) == 1 else tensors
 
 
+class _TwoWays(SideEffect):
+    """A variable would be in two layers.
+
+    Args:
+        variable: the variable.
+    """
+
+    def __init__(self, variable: keras.Variable) -> None:
+        super().__init__(
+            f"its `call` uses the variable '{variable.name}' in two ways"
+        )
+        self.variable = variable
+
+
 class _Replay:
     """Makes recorded calls again where weights take part in them.
 
     Attributes:
         placed: where the values of variables are.
+        sources: the ids of variables that no layer applies, since they are
+            used in several ways: a layer has them for its output.
     """
 
     def __init__(
@@ -167,6 +197,7 @@ class _Replay:
         self.stripped = stripped
         self.revision = revision
         self.placed: Placed = []
+        self.sources: set[int] = set()
         self._values: dict[int, Any] = {}
         self._layers: dict[tuple[Any, ...], keras.Layer] = {}
         self._uses: dict[int, tuple[Any, ...]] = {}
@@ -215,7 +246,7 @@ class _Replay:
         }
         for variable, _ in self.placed:
             if id(variable) in called:
-                raise _two_ways(variable)
+                raise _TwoWays(variable)
 
     def name_operations(self, ends: list[keras.KerasTensor]) -> None:
         """Number operations from the layer on: Keras counts all there are.
@@ -250,7 +281,8 @@ class _Replay:
             return
         made = None
         handler = _HANDLERS.get(type(node.operation))
-        if handler is not None:
+        applied = not any(id(x.variable) in self.sources for x in weights)
+        if handler is not None and applied:
             made = handler(self, node, _Operands(args, kwargs))
         if made is None:
             made = self._by_source(node, args, kwargs)
@@ -372,7 +404,7 @@ class _Replay:
         if key in self._layers:
             return self._layers[key]
         if self._uses.setdefault(id(variable), key) != key:
-            raise _two_ways(variable)
+            raise _TwoWays(variable)
         layer = kind(
             **config,
             name=self._names.free(weight.label),
@@ -431,6 +463,8 @@ class _Replay:
         weights = [x for x in (*args, *kwargs.values()) if type(x) is Weight]
         if len(weights) != 1 or weights[0].value.size != size:
             return None
+        if id(weights[0].variable) in self.sources:
+            return None
         vector = weights[0].value
         last = vector.ndim and vector.shape[-1] == size
         same = tuple(after.outputs[0].shape) == tuple(node.outputs[0].shape)
@@ -469,7 +503,7 @@ class _Replay:
         variable = weight.variable
         key = (id(variable), "bias", id(layer))
         if self._uses.setdefault(id(variable), key) != key:
-            raise _two_ways(variable)
+            raise _TwoWays(variable)
         layer.bias.assign(weight.value.reshape(layer.bias.shape))
         if not weight.derived:
             layer.bias_regularizer = variable.regularizer
@@ -548,12 +582,6 @@ def _computed(
         if weight.value.shape != wanted:
             raise _by_samples(node, first)
     return made
-
-
-def _two_ways(variable: keras.Variable) -> SideEffect:
-    return SideEffect(
-        f"its `call` uses the variable '{variable.name}' in two ways"
-    )
 
 
 def _by_samples(node: Node, weight: Weight) -> SideEffect:

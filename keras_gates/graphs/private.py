@@ -735,6 +735,8 @@ OF_CALLS = frozenset(
         *("_losses", "_loss_ids", "_losses_override"),
     )
 )
+# Assumes: on TensorFlow, a layer notes the names of what is set in these.
+OF_SETTING = frozenset(("_tracked",))
 # Assumes: wrappers and recurrent layers hold the layer that does the work under
 # one of these.
 INNER_LAYERS = ("layer", "cell", "forward_layer", "backward_layer")

@@ -560,7 +560,8 @@ def _held(layer: keras.Layer) -> dict[str, list[Any]]:
     return {
         name: keras.tree.flatten(value)
         for name, value in private.attributes_of(layer).items()
-        if name not in private.OF_CALLS and not private.is_of_tensorflow(name)
+        if name not in private.OF_CALLS | private.OF_SETTING
+        and not private.is_of_tensorflow(name)
     }
 
 

@@ -115,6 +115,11 @@ USES = {
         [C],
         "EinsumDense",
     ),
+    "a bias twice, mixed": (
+        lambda x, w, b: ops.relu(ops.matmul(x, w) + b) + b,
+        [M, (8,)],
+        "Dense EinsumDense",
+    ),
     "twice, two ways": (
         lambda x, w: ops.relu(x * w) + w,
         [C],

@@ -181,6 +181,10 @@ def asks_for_symbols(self, x):
     return x * 2 if isinstance(x, keras.KerasTensor) else x * 3
 
 
+def asks_for_samples(self, x):
+    return x * 2 if x.shape[0] is None else x * 3
+
+
 def trains_always(self, x):
     return self.drop(x, training=True)
 
@@ -264,6 +268,7 @@ WALLS = {
         "not what it computes",
     ),
     "asks for symbols": (asks_for_symbols, {}, "not what it computes"),
+    "asks for samples": (asks_for_samples, {}, "not what it computes"),
     "trains always": (
         trains_always,
         lambda: {"drop": L.Dropout(0.5, name="noise")},

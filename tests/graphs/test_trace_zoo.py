@@ -274,26 +274,11 @@ def test_what_reads_its_own_notes_stays_closed():
     assert "`calls`" in found.reason
 
 
-class ByNumber(Block):
-    """Does with a number of samples what it does not without."""
-
-    def call(self, x):
-        y = self.hidden(x)
-        return y * 2 if x.shape[0] is None else y * 3
-
-
 class Averaged(Block):
     """Computes with the number of samples."""
 
     def call(self, x):
         return self.hidden(x) / ops.shape(x)[0]
-
-
-def test_it_is_what_it_computes_of_data():
-    found = opened(ByNumber(), keras.Input((6, 4)))
-    x = np.ones((2, 6, 4), "float32")
-    expected, got = helpers.run(found.layer, x), helpers.run(found.model, x)
-    assert max(helpers.differences(expected, got)) < 1e-6
 
 
 def test_computing_with_the_number_of_samples_bars():

@@ -66,3 +66,12 @@ def test_a_row_leads_to_a_class_of_its_kind(name):
     found = [class_of(row) for row in table]
     assert all(issubclass(cls, kind) for cls in found if cls is not None)
     assert len(found) == len(table) > 0
+
+
+def test_OF_SETTING():
+    layer = keras.layers.Dense(2)
+    before = {k: list(v) for k, v in vars(layer).items() if type(v) is list}
+    layer.notes = [1]
+    after = {k: list(v) for k, v in vars(layer).items() if type(v) is list}
+    changed = {k for k in before if after[k] != before[k]}
+    assert changed <= private.OF_SETTING
