@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import math
 import re
 import warnings
 from collections.abc import Iterator
@@ -410,9 +411,20 @@ class _Trace:
             with _watched(), in_place(twin) as weights, scope, told, silent:
                 flat = keras.tree.flatten(twin.call(*args, **kwargs))
             written = _written(before, _held(twin))
-        outputs = [x for x in flat if x is not None]
+        outputs = [self._symbolic(x) for x in flat if x is not None]
         record = _record(outputs, [*self.inputs, *weights])
         return _Run(outputs, weights, training, record), written
+
+    def _symbolic(self, output: Any) -> Any:
+        """An output, or what stands for an empty constant: a part of none."""
+        if not keras.ops.is_tensor(output) or math.prod(output.shape):
+            return output
+        dtype = keras.backend.standardize_dtype(output.dtype)
+        none = keras.ops.take(self.inputs[0], np.zeros(0, "int32"), axis=0)
+        if math.prod(none.shape):
+            return output
+        shape = tuple(map(int, output.shape))
+        return keras.ops.cast(keras.ops.reshape(none, shape), dtype)
 
     def _check_outputs(self, outputs: list[Any], sized: bool = False) -> None:
         """Refuse outputs that are none, or others than the model has.

@@ -162,6 +162,13 @@ class Holding(Block):
         return self.hidden(y)
 
 
+class Emptied(Block):
+    """Returns nothing in the place of what it was not asked for."""
+
+    def call(self, x):
+        return self.hidden(x), ops.zeros((0, 3, 2))
+
+
 class Cached(L.Dense):
     """A stock layer with further arguments."""
 
@@ -241,6 +248,15 @@ def test_it_holds_for_any_number_of_samples(kind):
     found = opened(kind(), keras.Input((6, 4)))
     assert not found.fixed
     assert found.model.inputs[0].shape == (None, 6, 4)
+
+
+def test_empty_outputs():
+    found = opened(Emptied(), keras.Input((6, 4)))
+    assert not found.fixed
+    x = np.random.default_rng(0).normal(size=(3, 6, 4)).astype("float32")
+    expected, got = helpers.run(found.layer, x), helpers.run(found.model, x)
+    assert [y.shape for y in got] == [(3, 6, 4), (0, 3, 2)]
+    assert np.allclose(expected[0], got[0], atol=1e-6)
 
 
 def test_open_sizes_hold_for_single_ones():

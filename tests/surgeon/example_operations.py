@@ -55,7 +55,7 @@ def activation_arguments():
 
     @keras.saving.register_keras_serializable("tests")
     def stranger(x):
-        return keras.layers.Activation("tanh")(x) * 2
+        return ops.reshape(ops.tanh(x) * 2, (-1, *x.shape[1:]))
 
     yield layer(
         "Activation",
