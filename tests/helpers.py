@@ -341,6 +341,9 @@ def bump(model):
         weight.assign(numpy_of(weight) + 1)
 
 
+_UNFINISHED = []
+
+
 def fit(model, *args, **options):
     """`model.fit`, or no test: old versions of Keras fail on JAX of today."""
     try:
@@ -348,4 +351,6 @@ def fit(model, *args, **options):
     except AttributeError as error:
         if "spmd_mode" not in str(error):
             raise
+        # Held to the end, what it has started: that can't end by itself.
+        _UNFINISHED.append(error)
         pytest.skip("this Keras can't train on this JAX")

@@ -571,6 +571,11 @@ def operation_names() -> frozenset[str]:
     return frozenset(vars(keras.Operation()))
 
 
+# Assumes: Keras makes the `Node` of a layer's call in the module of `Layer`.
+# The lowest does not, and then nothing is recorded that it refuses.
+RECORDS_ANY_CALL = hasattr(_layer_module, "Node")
+
+
 @contextlib.contextmanager
 def any_call_recorded() -> Iterator[list[keras.Layer]]:
     """Within, layers are called on symbolic tensors that refuse it otherwise.
@@ -586,6 +591,9 @@ def any_call_recorded() -> Iterator[list[keras.Layer]]:
         The layers that Keras itself would have refused to call.
     """
     refused: list[keras.Layer] = []
+    if not RECORDS_ANY_CALL:
+        yield refused
+        return
     ask = keras.Layer.symbolic_call
 
     def symbolic_call(layer: Any, *args: Any, **kwargs: Any) -> Any:

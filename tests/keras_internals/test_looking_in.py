@@ -111,7 +111,7 @@ def test_told():
     class Outer(L.Layer):
         def __init__(self):
             super().__init__()
-            self.drop, self.heard = L.Dropout(0.5), []
+            self.drop = L.Dropout(0.5)
 
         def call(self, x):
             return self.drop(x)
@@ -126,14 +126,8 @@ def test_told():
         outer.call(keras.Input((3,)))
     node = private.calls_of(outer.drop)[-1]
     assert not node.arguments.kwargs.get("training")
-    # As where a layer round it is called so.
     ones = np.ones((1, 90), "float32")
     assert (ops.convert_to_numpy(outer(ones)) == 1).all()
-    outer_call = outer.drop.call
-    outer.drop.call = lambda x, training: outer.heard.append(training) or x
-    outer(ones, training=True)
-    assert outer.heard == [True]
-    outer.drop.call = outer_call
 
 
 def test_told_is_overruled_by_what_is_passed():
@@ -216,6 +210,9 @@ def fitted():
         def call(self, x):
             return self.dense(x)
 
+    version = tuple(map(int, keras.__version__.split(".")[:2]))
+    if keras.backend.backend() == "jax" and version < (3, 11):
+        pytest.skip("old Keras can't train on JAX of today")
     model, x = Small(), np.ones((4, 3), "float32")
     model.compile("adam", "mse", metrics=["mae"])
     model.fit(x, x[:, :1], verbose=0)
@@ -256,30 +253,3 @@ def test_books_without():
         if isinstance(kept, list):
             assert not names & {getattr(x, "name", None) for x in kept}
     assert private.books_without(3, names) == 3
-
-
-def test_attributes_kept():
-    layer = scaled()
-    before = dict(vars(layer))
-    with private.attributes_kept(layer):
-        layer.extra, layer.scale = 1, None
-    assert vars(layer) == before and not hasattr(layer, "extra")
-
-
-class NoneToo(L.Layer):
-    def call(self, x):
-        return x * 2, None
-
-
-def test_any_call_recorded():
-    layer, x = NoneToo(), keras.Input((3,))
-    with pytest.raises(Exception, match="None"):
-        layer(x)
-    ask = keras.Layer.symbolic_call
-    with private.any_call_recorded() as refused:
-        y, nothing = layer(x)
-        plain = L.ReLU()(y)
-    assert nothing is None and y.shape == plain.shape == (None, 3)
-    assert layer in refused
-    assert private.origin_of(y)[0] is layer
-    assert keras.Layer.symbolic_call is ask
