@@ -62,7 +62,9 @@ def functional(
     >>> class Classifier(keras.Model):
     ...     def __init__(self):
     ...         super().__init__()
-    ...         self.hidden = keras.layers.Dense(16, activation="relu")
+    ...         self.hidden = keras.layers.Dense(
+    ...             16, activation="relu", name="hidden"
+    ...         )
     ...         self.logits = keras.layers.Dense(3)
     ...
     ...     def call(self, x):
@@ -72,7 +74,7 @@ def functional(
     >>> twin = kg.functional(model, keras.Input((4,)))
     >>> scores = kg.surgeon.score(twin, "l2")
     >>> small = kg.surgeon.prune(twin, kg.Quantile(0.5), scores=scores)
-    >>> small.get_layer("dense").units
+    >>> small.get_layer("hidden").units
     8
     """
     if not isinstance(model, keras.Model):
