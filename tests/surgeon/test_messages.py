@@ -244,7 +244,9 @@ MESSAGES = {
     "lambda": (
         score(
             lambda: plain(
-                L.Dense(8), L.Lambda(helpers.noisy, name="odd"), L.Dense(2)
+                L.Dense(8),
+                L.Lambda(helpers.noisy, lambda s: s, name="odd"),
+                L.Dense(2),
             )
         ),
         ["'odd' (Lambda)", "keras.ops", "class of your own"],

@@ -159,7 +159,7 @@ NOTES = {
         ["'odd' (Strange)", "no rule for Strange", "surgeon.register"],
     ),
     "lambda": (
-        before(L.Lambda(helpers.noisy, name="odd")),
+        before(L.Lambda(helpers.noisy, lambda s: s, name="odd")),
         ["'odd' (Lambda)", "keras.ops"],
     ),
     "RNN": (
