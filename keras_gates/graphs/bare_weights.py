@@ -25,6 +25,7 @@ from keras_gates.graphs import private
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.opened import Place
+from keras_gates.graphs.opened import unpacked
 from keras_gates.graphs.several_sizes import Revision
 from keras_gates.graphs.several_sizes import alike
 from keras_gates.graphs.stand_ins import SideEffect
@@ -154,12 +155,8 @@ def written_out(
             raise first or error from None
     replay.name_operations(ends)
     inputs = replay.inputs
-    model = keras.Model(_unpacked(inputs), _unpacked(ends), name=twin.name)
+    model = keras.Model(unpacked(inputs), unpacked(ends), name=twin.name)
     return model, tuple(replay.placed)
-
-
-def _unpacked(tensors: list[keras.KerasTensor]) -> Any:
-    return tensors[0] if len(tensors) == 1 else tensors
 
 
 class _TwoWays(SideEffect):
@@ -627,33 +624,30 @@ def _scaled(replay: _Replay, node: Node, operands: _Operands) -> Any:
     if pair is None or axis is None:
         return None
     x, weight = pair
-    return _per_channel(replay, node, x, axis, weight)
-
-
-def _per_channel(
-    replay: _Replay,
-    node: Node,
-    x: keras.KerasTensor,
-    axis: int,
-    factor: Weight,
-) -> keras.KerasTensor:
-    letters = _LETTERS[: len(x.shape)]
     size = int(x.shape[axis])
     last = axis == len(x.shape) - 1
     bias = replay.bias_after(node, size) if last else None
-    vector = factor.value.reshape(-1)
+    vector = weight.value.reshape(-1)
     layer = replay.layer(
-        factor,
+        weight,
         "kernel",
         keras.layers.EinsumDense,
         node.outputs[0].dtype,
-        equation=f"{letters},{letters[axis]}->{letters}",
-        output_shape=tuple(x.shape[1:]),
-        bias_axes=letters[axis] if bias else None,
+        **_along(x, axis, biased=bias is not None),
     )
-    y = replay.called(layer, x, factor, vector)
+    y = replay.called(layer, x, weight, vector)
     replay.with_bias(node, layer, y, bias)
     return y
+
+
+def _along(x: keras.KerasTensor, axis: int, biased: bool) -> dict[str, Any]:
+    """The config of an `EinsumDense` with one factor for each channel."""
+    letters = _LETTERS[: len(x.shape)]
+    return {
+        "equation": f"{letters},{letters[axis]}->{letters}",
+        "output_shape": tuple(x.shape[1:]),
+        "bias_axes": letters[axis] if biased else None,
+    }
 
 
 def _shifted(replay: _Replay, node: Node, operands: _Operands) -> Any:
@@ -663,15 +657,12 @@ def _shifted(replay: _Replay, node: Node, operands: _Operands) -> Any:
     if pair is None or axis is None or axis != len(pair[0].shape) - 1:
         return None
     x, weight = pair
-    letters = _LETTERS[: len(x.shape)]
     layer = replay.layer(
         weight,
         "bias",
         keras.layers.EinsumDense,
         node.outputs[0].dtype,
-        equation=f"{letters},{letters[axis]}->{letters}",
-        output_shape=tuple(x.shape[1:]),
-        bias_axes=letters[axis],
+        **_along(x, axis, biased=True),
         kernel_initializer="ones",
     )
     return replay.called(layer, x, weight, weight.value.reshape(-1), "bias")

@@ -98,3 +98,8 @@ def flat_tensors(structure: Any) -> list[keras.KerasTensor]:
     """The symbolic tensors in a structure, in order."""
     flat = keras.tree.flatten(structure)
     return [x for x in flat if isinstance(x, keras.KerasTensor)]
+
+
+def unpacked(tensors: list[keras.KerasTensor]) -> Any:
+    """What `Opened.model` takes, or puts out: a list, or the only tensor."""
+    return tensors[0] if len(tensors) == 1 else tensors

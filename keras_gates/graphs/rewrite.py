@@ -22,6 +22,7 @@ from keras_gates.graphs.functional import input_layer
 from keras_gates.graphs.functional import structures
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.opened import flat_tensors
+from keras_gates.graphs.opened import unpacked
 from keras_gates.graphs.reading import read
 from keras_gates.graphs.variables import copy_state
 from keras_gates.graphs.variables import values_of
@@ -261,8 +262,7 @@ class _Rewriter:
             parts = self._parts(site, site.child)
             if parts is not None:
                 self.edited = True
-                inputs = flat_tensors((args, kwargs))
-                return parts(inputs if len(inputs) > 1 else inputs[0])
+                return parts(unpacked(flat_tensors((args, kwargs))))
         new = self.copy(site)
         nested = site.child is not None and site.opened is None
         if not isinstance(new, keras.Layer) or nested:

@@ -19,6 +19,7 @@ from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.arguments import recorded
 from keras_gates.graphs.attribute_paths import parts_of
 from keras_gates.graphs.identity import IdentityDict
+from keras_gates.graphs.opened import unpacked
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
@@ -322,7 +323,7 @@ class Builder:
         model = self.models.get(child.model)
         if model is not None and new is model:
             inputs = [tensors[id(kt)] for kt in site.node.input_tensors]
-            outputs = new(inputs if len(inputs) > 1 else inputs[0])
+            outputs = new(unpacked(inputs))
         else:
             args, kwargs = recorded(site.node, tensors)
             outputs = new(*args, **kwargs)
