@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -19,8 +20,20 @@ from keras_gates.surgeon.scores import score
 
 # The share of the training in which weights fade.
 _COURSE = 0.8
-# What is left of them in the end, if no gradient pulls against it.
-_LEFT = 1e-6
+
+
+class _Fading(NamedTuple):
+    """Slices of a weight, some of which fade.
+
+    Attributes:
+        slices: as `weight_slices` has them.
+        closed: which of them fade; bool, `(slices,)`.
+        norms: how large each was at the start; float, `(slices,)`.
+    """
+
+    slices: WeightSlices
+    closed: NDArray[np.bool_]
+    norms: NDArray[np.float64]
 
 
 class GrowDecay(keras.callbacks.Callback):
@@ -34,10 +47,10 @@ class GrowDecay(keras.callbacks.Callback):
 
     A cut at once takes away what the others rely on. Here the channels are
     chosen at the start, by scores, and then what reads them is decayed:
-    after each batch its kernel slices are multiplied by a factor that falls
-    from 1, so that little is left of them after four fifths of the training,
-    and the rest of the network learns to do without meanwhile. The cut at
-    the end takes away zeros.
+    after each batch its kernel slices are scaled down to what they may still
+    be of their first size, `(1 + cos(pi * t)) / 2`, until they are 0 at t = 1,
+    after four fifths of the training. The rest of the network learns to do
+    without meanwhile, and the cut at the end takes away zeros.
 
     No gate is needed, and there is no strength to tune. The loss stays as it
     is, so that it makes no difference which optimizer trains the model.
@@ -97,7 +110,7 @@ class GrowDecay(keras.callbacks.Callback):
         super().__init__()
         self.thresholds, self.scores = thresholds, scores
         self.options = options
-        self._fading: list[tuple[WeightSlices, NDArray[np.bool_]]] = []
+        self._fading: list[_Fading] = []
         self._total = self._done = 0
         self._size = 1.0
 
@@ -136,7 +149,8 @@ class GrowDecay(keras.callbacks.Callback):
                 "Expected: start(model, steps) once, or fit(callbacks=[...])."
             )
         self._done += 1
-        self._decay(_factor(self._done, self._total))
+        share = min(1.0, self._done / (_COURSE * self._total))
+        self._fade((1 + math.cos(math.pi * share)) / 2)
 
     def on_train_begin(self, logs: dict[str, Any] | None = None) -> None:
         steps = self.params.get("steps")
@@ -159,21 +173,29 @@ class GrowDecay(keras.callbacks.Callback):
         if logs is not None:
             logs["fading_left"] = self._left() / self._size
 
-    def _decay(self, factor: float) -> None:
+    def _fade(self, allowed: float) -> None:
+        """Scale slices down to a share of what they were at the start."""
         self._synchronize()
-        for slices, closed in self._fading:
+        for slices, closed, norms in self._fading:
+            values = ops.reshape(slices.variable, slices.shape)
+            rest = [a for a in range(len(slices.shape)) if a != slices.axis]
+            now = ops.sqrt(
+                ops.sum(ops.square(ops.cast(values, "float32")), rest, True)
+            )
             shape = [1] * len(slices.shape)
             shape[slices.axis] = -1
-            factors = np.where(closed, factor, 1.0).reshape(shape)
-            values = ops.reshape(slices.variable, slices.shape)
-            values = values * ops.convert_to_tensor(factors, values.dtype)
+            most = np.where(closed, allowed * norms, np.inf).reshape(shape)
+            limit = ops.convert_to_tensor(most, "float32")
+            # The epsilon keeps slices of zeros at zero.
+            factors = ops.minimum(1.0, limit / (now + 1e-30))
+            values = values * ops.cast(factors, values.dtype)
             slices.variable.assign(ops.reshape(values, slices.variable.shape))
 
     def _left(self) -> float:
         """The sum of the sizes of what fades."""
         self._synchronize()
         total = 0.0
-        for slices, closed in self._fading:
+        for slices, closed, _ in self._fading:
             values = ops.convert_to_numpy(slices.variable)
             along = np.moveaxis(values.reshape(slices.shape), slices.axis, 0)
             total += float(np.abs(along[closed]).sum())
@@ -185,21 +207,10 @@ class GrowDecay(keras.callbacks.Callback):
             self._model.jax_state_sync()
 
 
-def _factor(done: int, total: int) -> float:
-    """What weights are multiplied by after a step.
-
-    The logarithm grows evenly over the course, and sums up to that of what is
-    to be left; then what is left is held there.
-    """
-    course = max(1, round(_COURSE * total))
-    per_step = 2 * math.log(_LEFT) / (course * (course + 1))
-    return math.exp(per_step * min(done, course))
-
-
 def _read_by(
     model: keras.Model, masks: dict[str, NDArray[np.bool_]]
-) -> list[tuple[WeightSlices, NDArray[np.bool_]]]:
-    """What reads the closed units of groups: slices, and which of them."""
+) -> list[_Fading]:
+    """What reads the closed units of groups."""
     graph = expand.read(model)
     found = groups.find(graph)
     closed = np.zeros(len(found.labelling.classes), bool)
@@ -207,7 +218,16 @@ def _read_by(
         if name in found.groups:
             closed[found.groups[name].units[mask]] = True
     return [
-        (slices, closed[slices.classes])
+        _Fading(slices, closed[slices.classes], _norms(slices))
         for slices in slices_of(graph, found)
         if slices.reads and closed[slices.classes].any()
     ]
+
+
+def _norms(slices: WeightSlices) -> NDArray[np.float64]:
+    values = ops.convert_to_numpy(slices.variable).astype("float64")
+    along = np.moveaxis(values.reshape(slices.shape), slices.axis, 0)
+    norms: NDArray[np.float64] = np.linalg.norm(
+        along.reshape(len(along), -1), axis=1
+    )
+    return norms

@@ -28,10 +28,10 @@ def data(count=96):
     return x, rng.integers(0, 3, count)
 
 
-def trained(grow, epochs=4):
+def trained(grow, optimizer, epochs=4):
     model = network()
     model.compile(
-        keras.optimizers.Adam(1e-3),
+        optimizer,
         keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     history = model.fit(
@@ -40,19 +40,20 @@ def trained(grow, epochs=4):
     return model, history.history
 
 
-def test_the_cut_takes_away_next_to_nothing():
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_the_cut_takes_away_nothing(optimizer):
     grow = kg.callbacks.GrowDecay(kg.Quantile(0.5))
-    model, history = trained(grow)
+    model, history = trained(grow, optimizer)
     small = kg.surgeon.prune(model, grow.thresholds, scores=grow.scores)
     x, _ = data()
     before = model.predict(x, verbose=0)
     after = small.predict(x, verbose=0)
     scale = np.abs(before).max()
-    assert np.abs(after - before).max() < 1e-2 * scale
+    assert np.abs(after - before).max() < 1e-5 * scale
     plan = kg.surgeon.plan(model, grow.thresholds, scores=grow.scores)
     assert plan.macs.after <= 0.6 * plan.macs.before
-    assert history["fading_left"][-1] < 1e-2
-    assert history["fading_left"][0] > history["fading_left"][-1]
+    left = history["fading_left"]
+    assert left[0] > left[1] > left[-1] == 0
 
 
 def test_only_what_reads_closed_channels_fades():
@@ -69,8 +70,7 @@ def test_only_what_reads_closed_channels_fades():
         if weight is kernel:
             kept = [0, 2, 3, 5, 6, 7]
             np.testing.assert_array_equal(new[:, :, kept], old[:, :, kept])
-            gone = np.abs(new[:, :, [1, 4]])
-            assert gone.max() < 1e-5 * np.abs(old).max()
+            assert not new[:, :, [1, 4]].any()
         else:
             np.testing.assert_array_equal(new, old)
 
