@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_gates.graphs.without_gradients import without_gradients
 from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.gates.materialize import with_gates
 from keras_gates.surgeon.scores.probes import Meter
@@ -53,7 +54,8 @@ def _mean(
     model = with_gates(graph, metered)
     samples = 0
     for batch in batches:
-        model(batch.x, training=False)
+        with without_gradients():
+            model(batch.x, training=False)
         samples += batch.size
     sums, places = np.zeros((2, groups.size(graph)))
     for gate, meter in meters:
