@@ -87,9 +87,9 @@ def dense():
         made = {"output_shape": shape, "bias_axes": bias}
         yield Example("EinsumDense", einsum(equation, **made), note=name)
     for equation, shape, bias in (
-        ("abc,cde->abde", (None, 4, 2), "de"),
-        ("abc,cde->abde", (None, 4, 2), None),
-        ("abc,cde->adbe", (4, None, 2), "de"),
+        ("abc,cde->abde", (8, 4, 2), "de"),
+        ("abc,cde->abde", (8, 4, 2), None),
+        ("abc,cde->adbe", (4, 8, 2), "de"),
     ):
         made = {"output_shape": shape, "bias_axes": bias}
         yield Example(
@@ -167,7 +167,9 @@ def heads(equation, **options):
         y = L.EinsumDense(equation, **options)(front(inputs))
         y = kg.HeadGate(axis)(y)
         back = equation.partition(">")[2]
-        y = L.EinsumDense(f"{back},dez->abz", (None, 8), "z", name=AID)(y)
+        y = L.EinsumDense(f"{back},dez->abz", (8, 8), bias_axes="z", name=AID)(
+            y
+        )
         return keras.Model(inputs, behind(y))
 
     return build
