@@ -16,10 +16,12 @@ from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import FilterGate
 from keras_gates.layers import Gate
+from keras_gates.layers import HeadGate
 from keras_gates.layers import LayerGate
 
 _KINDS = tuple(
-    gate.kind for gate in (FilterGate, LayerGate, BranchGate, BlockGate)
+    gate.kind
+    for gate in (FilterGate, HeadGate, LayerGate, BranchGate, BlockGate)
 )
 
 

@@ -20,9 +20,9 @@ if TYPE_CHECKING:
 class Gate(keras.layers.Layer):
     """Base class of the gates: `outputs = factor * inputs`, one scalar factor.
 
-    Use `FilterGate`, `LayerGate`, `BranchGate` or `BlockGate`. They differ in
-    `kind`, the granularity that thresholds and reports speak of, and in the
-    shape of `factor`.
+    Use `FilterGate`, `HeadGate`, `LayerGate`, `BranchGate` or `BlockGate`. They
+    differ in `kind`, the granularity that thresholds and reports speak of, and
+    in the shape of `factor`.
 
     The factor is float32 whatever the dtype policy: steps of 1e-5 that an L1
     penalty makes vanish in float16 and bfloat16. It is cast to the compute

@@ -1,4 +1,4 @@
-"""Gates at four granularities, put into a model by one call."""
+"""Gates at five granularities, put into a model by one call."""
 
 from __future__ import annotations
 
@@ -25,7 +25,9 @@ from keras_gates.transforms.finding.pieces import SKIPPED
 from keras_gates.transforms.finding.pieces import Finder
 from keras_gates.transforms.finding.structure import tried_shapes
 from keras_gates.transforms.gating.filter_gates import chosen_channels
+from keras_gates.transforms.gating.filter_gates import chosen_heads
 from keras_gates.transforms.gating.filter_gates import insert_filters
+from keras_gates.transforms.gating.filter_gates import insert_heads
 from keras_gates.transforms.gating.piece_gates import insert_pieces
 from keras_gates.transforms.gating.piece_gates import make_gate
 from keras_gates.transforms.gating.spec import check_one_of
@@ -53,6 +55,7 @@ def insert_gates(
     layers: Any = None,
     branches: Any = None,
     blocks: Any = None,
+    heads: Any = None,
     *,
     mismatch: str = "project",
     start: str = "same",
@@ -60,7 +63,7 @@ def insert_gates(
     sizes: Any = None,
     written_out: bool = True,
 ) -> keras.Model:
-    """Put gates into a model, at any of four granularities.
+    """Put gates into a model, at any of five granularities.
 
     | argument | what gets a gate | equation |
     | --- | --- | --- |
@@ -68,6 +71,7 @@ def insert_gates(
     | `layers` | each layer, by a shortcut | 4: `h = gate(f(h_in)) + h_in` |
     | `branches` | each branch, in front of its join | 8 |
     | `blocks` | all branches between a fork and a join | 12 |
+    | `heads` | each head of an attention | |
 
     A layer is one with a kernel, with the normalization and activation behind
     it: gates on filters and layers go behind these.
@@ -78,6 +82,9 @@ def insert_gates(
     as the paper does, which **changes the function**, and is trained from
     there. `print(find_structure(model))` shows beforehand what gets gates, and
     what does not and why.
+
+    A head gate goes behind the weighted sum of the values of an attention that
+    the model writes out. `filters` puts no gate on heads.
 
     Channels that an addition ties together (those of a residual stream) are
     multiplied by one gate, so that what it closes can go.
@@ -99,6 +106,8 @@ def insert_gates(
         branches: As `filters`. A list of pairs, `[("first_layer", "join")]`,
             names the branches.
         blocks: As `branches`.
+        heads: As `filters`. A gate goes behind the weighted sum of the values,
+            where the heads are apart still.
         mismatch: What a shortcut does where shapes differ. `"project"`: a 1x1
             convolution for another number of channels, an average pooling for
             another size, pooling then 1x1 for both. `"skip"`: there is no
@@ -140,6 +149,7 @@ def insert_gates(
         "layers": layers,
         "branches": branches,
         "blocks": blocks,
+        "heads": heads,
     }
     specs = {
         kind: spec
@@ -164,6 +174,10 @@ def insert_gates(
         ]
         graph = see_through.read(insert_pieces(graph, jobs, start), graph)
         shapes = tried_shapes(graph, sizes)
+    if "heads" in specs:
+        gated = insert_heads(graph, specs["heads"], written_out, shapes[0])
+        graph = see_through.read(gated, graph)
+        shapes = tried_shapes(graph, sizes)
     if "filters" in specs:
         return insert_filters(
             graph, specs["filters"], tied, written_out, shapes[0]
@@ -175,8 +189,8 @@ def _check(specs: dict[str, GateSpec], **options: str) -> None:
     if not specs:
         raise ValueError(
             "insert_gates has nothing to do. Received: None for all of "
-            "filters, layers, branches and blocks. Pass a strength, such as "
-            "filters=1e-4, or True, for one of them at least."
+            "filters, layers, branches, blocks and heads. Pass a strength, "
+            "such as filters=1e-4, or True, for one of them at least."
         )
     known = {"mismatch": MISMATCH, "start": STARTS, "tied": TIED}
     for argument, value in options.items():
@@ -195,6 +209,9 @@ def _chosen(
     for kind in _PIECES:
         if kind in specs:
             chosen[kind] = _pieces(finder, kind, specs[kind], written_out)
+    if "heads" in specs:
+        of_heads, some, _ = chosen_heads(graph, specs["heads"], written_out)
+        _check_found("heads", specs["heads"], of_heads, some)
     if "filters" in specs:
         found, wanted, _ = chosen_channels(
             graph, specs["filters"], tied, written_out

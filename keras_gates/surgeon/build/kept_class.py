@@ -302,8 +302,9 @@ class _Search:
         self.trials += 1
         if self.trials > _TRIALS:
             return None
-        changes = cs.changes(self.config, edits)
         try:
+            # A config may hold layers, of which not every one can be copied.
+            changes = cs.changes(self.config, edits)
             with _known_classes(self.layer):
                 (new,) = configs.from_configs(self.layer, changes)
                 _build(new, self.smaller)

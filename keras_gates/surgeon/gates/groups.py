@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.passes.label import Labelling
+    from keras_gates.surgeon.passes.label import Step
 
 SomeSource = TypeVar("SomeSource", bound=Source)
 
@@ -163,7 +164,7 @@ def _places(
         whole = step.rule.reading(step.call) == ALL
         if whole and not exact:
             whole = not step.rule.approximates(step.call)
-        for index in sorted({0, *step.flow.reads, *step.flow.states}):
+        for index in _read_inputs(step):
             tensor = _before_folds(step.inputs[index])
             own = classes[labelling.labels[tensor]]
             axis, _ = lb.sole_axis(own)
@@ -173,6 +174,13 @@ def _places(
             places[tensor] = axis
             read[own] = True
     return places, read & ~pinned
+
+
+def _read_inputs(step: Step) -> list[int]:
+    """The numbers of the inputs that a step reads units of."""
+    flow = step.flow
+    first = flow.multiplied or (0,)
+    return sorted({*first, *flow.reads, *flow.states})
 
 
 def _before_folds(tensor: Tensor) -> Tensor:

@@ -317,6 +317,8 @@ class _Search:
             source = step.flow.sources[number][index]
             if index in gone or source is None:
                 continue
+            if one_of and step.rule.carries(step.call, index) is None:
+                continue
             units = self.labels[before] if step.rule.blends else None
             shape = self.labels[before].shape
             back = _back(factors, source, shape, units)
@@ -397,8 +399,13 @@ def _vector(
     axes = lb.varying(labels)
     if not axes:
         return np.broadcast_to(factors.ravel(), ids.shape)
-    vector = lb.along(factors, axes[-1])
-    return vector if vector is not None and len(vector) == len(ids) else None
+    # Along other axes there may be what goes as one, as that of a head.
+    for axis in reversed(axes):
+        vector = lb.along(factors, axis)
+        own = lb.along(labels, axis)
+        if vector is not None and own is not None and len(own) == len(ids):
+            return vector
+    return None
 
 
 def _back(

@@ -239,7 +239,7 @@ class _Labeller:
         if any(each in masking for each in scopes):
             # A gather hands on no mask.
             return None
-        fresh = rule.is_gate and call.op.kind == "filter"
+        fresh = rule.is_gate and rule.along_axis(call)
         if len(axes) == 1 and shared:
             axis = axes[0]
             source = np.arange(labels.size).reshape(labels.shape)

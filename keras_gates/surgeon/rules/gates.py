@@ -15,7 +15,9 @@ from keras_gates.layers import hard_concrete
 from keras_gates.layers.block_gate import BlockGate
 from keras_gates.layers.branch_gate import BranchGate
 from keras_gates.layers.filter_gate import FilterGate
+from keras_gates.layers.head_gate import HeadGate
 from keras_gates.layers.layer_gate import LayerGate
+from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.per_channel import PerChannel
@@ -42,9 +44,17 @@ class GateRule(PerChannel):
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
-        if call.op.kind != "filter":
+        rank = len(call.inputs[0].shape)
+        along = lb.varying(lb.collapse(inputs[0]))
+        elsewhere = along and self.axis(call) % rank not in along
+        if not self.along_axis(call) or elsewhere:
+            # Factors for what holds no channels bear on none of them.
             return Flow([inputs[0]], [[IDENTITY]])
         return super().flow(call, inputs, units)
+
+    def along_axis(self, call: Call) -> bool:
+        """Whether it has a factor for each channel, or head, of an axis."""
+        return call.op.kind in ("filter", "head")
 
     def source(self, call: Call) -> Source | None:
         gate = call.op
@@ -68,7 +78,7 @@ class GateRule(PerChannel):
         """The gate's factors, or an array like them, shaped for `rank`."""
         if factor is None:
             factor = np.asarray(keras.ops.convert_to_numpy(call.op.factor))
-        if call.op.kind != "filter":
+        if not self.along_axis(call):
             return factor.reshape((1,) * rank)
         shape = [1] * rank
         shape[call.op.axis] = -1
@@ -84,7 +94,7 @@ class GateRule(PerChannel):
         factors = self.factors(call, x.ndim).astype("float64")
         shape = flow.labels[0].shape
         if np.broadcast_shapes(x.shape, factors.shape, shape) != shape:
-            return [known(np.zeros(shape)) if not x.any() else None]
+            return [known(np.where(x == 0, 0.0, np.nan))]
         return [known(np.broadcast_to(x * factors, shape), border)]
 
     def shut(
@@ -123,4 +133,4 @@ OF_FACTOR = (
     *("compute_mask", "compute_output_shape", "compute_output_spec"),
     *("_factor_shape", "_broadcastable", "_positive_axis", "axis"),
 )
-GATES = (FilterGate, LayerGate, BranchGate, BlockGate)
+GATES = (FilterGate, HeadGate, LayerGate, BranchGate, BlockGate)

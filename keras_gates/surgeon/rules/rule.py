@@ -87,6 +87,8 @@ class Flow:
             outputs, and that it reads where those are kept.
         reason: why the inputs are kept whole, if they are.
         reads: input that is read by a kernel -> the role of its units.
+        multiplied: inputs that are multiplied with each other and summed up:
+            a unit of one is read only where none of the others is zero.
     """
 
     labels: list[NDArray[np.intp]]
@@ -97,6 +99,7 @@ class Flow:
     states: tuple[int, ...] = ()
     reason: str | None = None
     reads: dict[int, str] = dataclasses.field(default_factory=lambda: {0: "in"})
+    multiplied: tuple[int, ...] = ()
 
     def read(self, index: int) -> NDArray[np.intp] | None:
         """The units that a kernel reads of an input, or None."""
@@ -156,6 +159,9 @@ class Rule:
     """Whether it treats each value alone, as activation functions do."""
     linear = False
     """Whether it is `act(kernel . x + bias)`, and mints what it puts out."""
+    multiplies = False
+    """Whether it multiplies tensors axis by axis; `demanded` says of which
+    coordinates something depends."""
     is_gate = False
     """Whether it multiplies by factors that the surgeon takes out of the
     model."""
@@ -229,6 +235,57 @@ class Rule:
         """
         return reach.by_argument(call, known)
 
+    def demanded(
+        self,
+        call: Call,
+        flow: Flow,
+        index: int,
+        wanted: Sequence[NDArray[np.bool_]],
+        zeros: Sequence[NDArray[np.bool_]],
+    ) -> NDArray[np.bool_]:
+        """On which coordinates of an input the outputs depend.
+
+        Asked of rules that are `multiplies`; of others, `Flow` says it.
+
+        Args:
+            call: the `Call`.
+            flow: its `Flow`.
+            index: the number of the input.
+            wanted: for each output, which coordinates are demanded; like its
+                labels.
+            zeros: for each input, which coordinates are zero; like its labels.
+        """
+        raise self._lacking("demanded", "it is `multiplies`")
+
+    def axes_read(self, call: Call) -> list[int]:
+        """The axes of the input that a kernel of it sums over."""
+        return [self.axis(call)]
+
+    def looks_along(self, call: Call) -> list[int] | None:
+        """The axes that a move looks at, None for all of them."""
+        return None
+
+    def moved(
+        self, call: Call, numbers: list[NDArray[np.intp]]
+    ) -> list[NDArray[np.intp]]:
+        """Where a move puts the numbers of coordinates, for each output."""
+        raise self._lacking("moved", "it is `moves`")
+
+    def shared_axes(self, call: Call, index: int) -> list[int]:
+        """The axes that an input, others and the output have, as of heads."""
+        return []
+
+    def carried_axes(self, call: Call, index: int) -> dict[int, int]:
+        """The axes of an input that the output has, and where it has them."""
+        return {}
+
+    def head_axis(self, call: Call, flow: Flow) -> int | None:
+        """The axis of the output along which there are heads, or None.
+
+        Asked of rules that are `multiplies`.
+        """
+        return None
+
     def reading(self, call: Call) -> Reading:
         """How inputs with known values may be removed: ALL, ZERO or BIAS.
 
@@ -239,6 +296,10 @@ class Rule:
     def axis(self, call: Call) -> int:
         """The axis of the channels that the role "in" stands for."""
         return channel_axis(call.op, len(call.inputs[0].shape))
+
+    def axis_read(self, call: Call, flow: Flow) -> int:
+        """The axis of the input along which a kernel reads its units."""
+        return self.axis(call)
 
     def contribution(
         self, part: keras.Layer, values: NDArray[np.float64]
@@ -447,6 +508,10 @@ class Rule:
         It gets the arguments that `revise` gives.
         """
         return None
+
+    def along_axis(self, call: Call) -> bool:
+        """Whether a gate has a factor for each channel of an axis."""
+        return False
 
     def source(self, call: Call) -> Source | None:
         """The `Source` of factors that thresholds may close, or None."""

@@ -189,6 +189,8 @@ def _units(
     if axis > 0 and form.folded:
         return None
     size = tensor.shape[axis]
+    if inputs and form.joined > 1:
+        return _joined(labelling.classes[labels], tensor.shape, form.joined)
     # Where a Dense layer is reshaped to a map, the units of a channel are as
     # many as it has places, and one class.
     along = np.moveaxis(labelling.classes[labels], axis, -1)
@@ -196,6 +198,17 @@ def _units(
     if size is None or (rows != rows[:1]).any():
         return None
     return np.broadcast_to(rows[0], (size,))
+
+
+def _joined(
+    classes: NDArray[np.intp], shape: tuple[int | None, ...], count: int
+) -> NDArray[np.intp] | None:
+    """The classes along the last axes of a tensor, as if they were one."""
+    sizes = [size for size in shape[-count:] if size is not None]
+    rows = classes.reshape(-1, *classes.shape[-count:])
+    if len(sizes) < count or (rows != rows[:1]).any():
+        return None
+    return np.broadcast_to(rows[0], sizes).reshape(-1)
 
 
 def _costs(units: NDArray[np.intp], known: list[_Reading]) -> Array:

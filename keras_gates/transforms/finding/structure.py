@@ -15,6 +15,8 @@ from keras_gates.transforms.finding.chains import POSITIONS
 from keras_gates.transforms.finding.channels import Channels
 from keras_gates.transforms.finding.channels import behind
 from keras_gates.transforms.finding.channels import find_channels
+from keras_gates.transforms.finding.heads import Heads
+from keras_gates.transforms.finding.heads import find_heads
 from keras_gates.transforms.finding.pieces import MISMATCH
 from keras_gates.transforms.finding.pieces import Finder
 from keras_gates.transforms.gating.spec import check_one_of
@@ -40,6 +42,7 @@ class Structure:
         layers: a `Piece` for each layer with a kernel.
         branches: a `Piece` for each branch between a fork and a join.
         blocks: a `Piece` for each fork and join with all between them.
+        heads: the `Heads` that stay or go together.
     """
 
     model: str
@@ -47,11 +50,12 @@ class Structure:
     layers: list[Piece]
     branches: list[Piece]
     blocks: list[Piece]
+    heads: list[Heads] = dataclasses.field(default_factory=list)
 
     def __str__(self) -> str:
         rows = [
             (kind, x.name, *_described(x))
-            for kind in ("filters", "layers", "branches", "blocks")
+            for kind in ("filters", "layers", "branches", "blocks", "heads")
             for x in getattr(self, kind)
         ]
         head = ("kind", "name", "where the gate goes", "not gated because")
@@ -61,7 +65,7 @@ class Structure:
 def find_structure(
     model: keras.Model, mismatch: str = "project", position: str = "activation"
 ) -> Structure:
-    """Find the filters, layers, branches and blocks that can get gates.
+    """Find the filters, layers, branches, blocks and heads for gates.
 
     By the graph alone: a branch is what lies between a fork and a join
     (an addition or a concatenation) and is read nowhere else; a block is a
@@ -95,6 +99,7 @@ def find_structure(
         finder.layers(position),
         finder.branches(),
         finder.blocks(),
+        find_heads(graph),
     )
 
 
