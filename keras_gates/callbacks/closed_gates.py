@@ -16,10 +16,11 @@ from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import FilterGate
 from keras_gates.layers import Gate
+from keras_gates.layers import GatedAttention
 from keras_gates.layers import LayerGate
 
 _KINDS = tuple(
-    gate.kind for gate in (FilterGate, LayerGate, BranchGate, BlockGate)
+    gate.kind for gate in (FilterGate, GatedAttention, LayerGate, BranchGate, BlockGate)
 )
 
 

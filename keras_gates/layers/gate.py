@@ -67,11 +67,14 @@ class Gate(keras.layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         self._check_is_one_tensor(input_shape)
+        self._add_factor(self._factor_shape(input_shape))
+
+    def _add_factor(self, shape: tuple[int, ...]) -> None:
         # autocast=False: Keras would otherwise hand out a half precision copy
         # to whatever reads the factor inside `call`.
         self.factor = self.add_weight(
             name="factor",
-            shape=self._factor_shape(input_shape),
+            shape=shape,
             dtype="float32",
             autocast=False,
             initializer=self.initializer,

@@ -238,7 +238,8 @@ class Reasons:
         left = [np.zeros(0)]
         for name, source in gates_of(self.solution.graph).items():
             shut = self.solution.closed.get(name)
-            if shut is not None and source.kind != "group":
+            scored = name in self.solution.graph.groups
+            if shut is not None and not scored:
                 left.append(np.abs(source.values()[shut]))
         sizes = np.concatenate(left)
         count = int((sizes > 0).sum())

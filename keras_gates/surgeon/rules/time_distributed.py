@@ -77,6 +77,8 @@ OWN = {
     "factors": _FACTORS,
     "opened_by": _FACTORS,
     "packing": _FACTORS,
+    "dissolved": _FACTORS,
+    "base": "it is made again round the layer inside",
     "moves": _INSERTING,
     "pointwise": _INSERTING,
     "puts_rim": _INSERTING,
@@ -188,7 +190,7 @@ _INSIDE: dict[str, Callable[[Any], Any]] = {
     "demanded": _masks_inside,
 }
 _AS_IT_IS = {
-    *("part", "values", "role", "side", "index", "closed"),
+    *("part", "values", "role", "side", "index", "closed", "kept"),
     *("constants", "count"),
 }
 

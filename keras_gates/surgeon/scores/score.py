@@ -50,6 +50,17 @@ _NORMALIZE: dict[str | None, Callable[[NDArray[np.float64]], Any]] = {
 # What scores that are equal may differ by, in sums of float32.
 _ROUNDING = 1e-6
 _MOST = 5
+# Where there is nothing of the kind that is asked for.
+_NONE = {
+    "groups": (
+        "Of '{}' nothing but dimensions of attention heads can be removed. "
+        'Pass of="dims" to score these.'
+    ),
+    "dims": (
+        "'{}' has no attention whose heads can do with fewer dimensions. Pass "
+        'of="groups" for channels and heads.'
+    ),
+}
 # What to do where all scores of a group are equal.
 _REMEDIES = {
     "apoz": (
@@ -107,8 +118,9 @@ def score(
             inputs; anything else is an iterable of batches of these (a
             `tf.data.Dataset`, a `keras.utils.PyDataset`, a PyTorch
             `DataLoader`, a generator, a list), which is read once.
-        of: `"groups"` of coupled channels, or the model's `"gates"`
-            (`"taylor"` and `"random"` only).
+        of: `"groups"` of coupled channels, the heads of attention among
+            them; the `"dims"` that all heads of a layer have; or the model's
+            `"gates"` (`"taylor"` and `"random"` only).
         normalize: What the scores of each group are divided by, so that
             layers compare: their `"mean"`, `"max"`, `"sum"`, or None.
         ignore: What stays whole: one or a list of layer names (`*` stands for
@@ -173,7 +185,7 @@ def score(
     if of == "gates":
         scores = _gate_scores(graph, request)
     else:
-        scores = _group_scores(graph, model, request)
+        scores = _group_scores(graph, model, request, of)
     _check_scores(scores, criterion, of)
     return {
         name: values / (_NORMALIZE[normalize](values) or 1.0)
@@ -208,8 +220,10 @@ def _check(criterion: str, of: str, normalize: str | None) -> None:
             f"Unknown criterion {criterion!r}. Expected one of "
             f"{', '.join(map(repr, CRITERIA))}."
         )
-    if of not in ("groups", "gates"):
-        raise ValueError(f'`of` must be "groups" or "gates". Received: {of!r}.')
+    if of not in ("groups", "dims", "gates"):
+        raise ValueError(
+            f'`of` must be "groups", "dims" or "gates". Received: {of!r}.'
+        )
     if of == "gates" and criterion not in ("taylor", "random"):
         raise ValueError(
             'Gates are scored by "taylor" or "random"; by their size they are '
@@ -223,10 +237,14 @@ def _check(criterion: str, of: str, normalize: str | None) -> None:
 
 
 def _group_scores(
-    graph: Graph, model: keras.Model, request: _Request
+    graph: Graph, model: keras.Model, request: _Request, of: str
 ) -> dict[str, NDArray[np.float64]]:
     offered = removable.offered(graph, request.exact)
-    found = offered.groups
+    main = of == "groups"
+    found = {n: g for n, g in offered.groups.items() if g.main == main}
+    if not found:
+        raise ValueError(_NONE[of].format(graph.model.name))
+    offered = dataclasses.replace(offered, groups=found)
     out = ignored.group_names(request.ignore, offered)
     names = _left(found, out, "groups")
     if request.criterion in _WEIGHTS:

@@ -130,7 +130,12 @@ def by_layer(
         for name, mask in closed.items()
         if name not in graph.groups
     )
-    own.update(groups.masks(graph, closed))
+    for op, mask in groups.masks(graph, closed).items():
+        before = own.get(op)
+        if before is not None:
+            # Factors of a gate inside a layer, and scores of other units.
+            mask[: before.size] |= before.reshape(-1)
+        own[op] = mask
     return own
 
 
