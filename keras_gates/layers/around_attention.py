@@ -47,9 +47,11 @@ class AroundAttention(keras.layers.Layer):
 
     Attributes:
         layer: the attention layer.
+        inference: whether it is called as in inference in any case.
     """
 
     layer: keras.Layer
+    inference = False
 
     def other_values(self) -> Sequence[tuple[keras.Variable, Any]]:
         """Pairs of a weight of the layer and what is in its place."""
@@ -88,7 +90,7 @@ class AroundAttention(keras.layers.Layer):
             key_mask=key_mask,
             attention_mask=attention_mask,
             return_attention_scores=return_attention_scores,
-            training=training,
+            training=False if self.inference else training,
             use_causal_mask=use_causal_mask,
         )
 

@@ -260,7 +260,9 @@ def _group_scores(
     every = groups.find(graph, request.exact)
     groups.insert(graph, groups.without(every, every.groups.keys() - found))
     if request.objective is not None:
-        flat = taylor.unit_scores(graph, request.batches, request.objective)
+        flat = taylor.unit_scores(
+            graph, every.labelling, request.batches, request.objective
+        )
     if request.criterion == "obs":
         shares = None
         if request.objective is not None:
@@ -270,7 +272,8 @@ def _group_scores(
                 shares[group.units] = flat[group.start : group.stop]
         return _costs(model, names, request, shares)
     if request.objective is None:
-        flat = _DATA[request.criterion](graph, request.batches)
+        measure = _DATA[request.criterion]
+        flat = measure(graph, every.labelling, request.batches)
     return {n: flat[found[n].start :][: found[n].units.size] for n in names}
 
 
