@@ -1,4 +1,4 @@
-"""Gates at four granularities, put into a model by one call."""
+"""Gates at five granularities, put into a model by one call."""
 
 from __future__ import annotations
 
@@ -24,6 +24,8 @@ from keras_gates.transforms.finding.pieces import MISMATCH
 from keras_gates.transforms.finding.pieces import SKIPPED
 from keras_gates.transforms.finding.pieces import Finder
 from keras_gates.transforms.finding.structure import tried_shapes
+from keras_gates.transforms.gating.attention_heads import find_stock_heads
+from keras_gates.transforms.gating.attention_heads import insert_stock_heads
 from keras_gates.transforms.gating.filter_gates import chosen_channels
 from keras_gates.transforms.gating.filter_gates import insert_filters
 from keras_gates.transforms.gating.piece_gates import insert_pieces
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from keras_gates.layers import Gate
     from keras_gates.transforms.finding.channels import Channels
     from keras_gates.transforms.finding.pieces import Piece
+    from keras_gates.transforms.gating.attention_heads import StockHeads
     from keras_gates.transforms.gating.spec import GateSpec
     from keras_gates.transforms.gating.weighing import Shapes
 
@@ -54,13 +57,14 @@ def insert_gates(
     branches: Any = None,
     blocks: Any = None,
     *,
+    heads: Any = None,
     mismatch: str = "project",
     start: str = "same",
     tied: str = "share",
     sizes: Any = None,
     written_out: bool = True,
 ) -> keras.Model:
-    """Put gates into a model, at any of four granularities.
+    """Put gates into a model, at any of five granularities.
 
     | argument | what gets a gate | equation |
     | --- | --- | --- |
@@ -68,6 +72,7 @@ def insert_gates(
     | `layers` | each layer, by a shortcut | 4: `h = gate(f(h_in)) + h_in` |
     | `branches` | each branch, in front of its join | 8 |
     | `blocks` | all branches between a fork and a join | 12 |
+    | `heads` | each head of an attention layer | |
 
     A layer is one with a kernel, with the normalization and activation behind
     it: gates on filters and layers go behind these.
@@ -79,6 +84,9 @@ def insert_gates(
     there. `print(find_structure(model))` shows beforehand what gets gates, and
     what does not and why.
 
+    A `GatedAttention` takes the place, and the name, of each attention layer
+    whose heads get gates.
+
     Channels that an addition ties together (those of a residual stream) are
     multiplied by one gate, so that what it closes can go.
 
@@ -89,7 +97,7 @@ def insert_gates(
 
     Args:
         model: A built functional or Sequential model. It is not changed.
-        filters: For this and the three below: `None`, no such gates; a
+        filters: For this, the three below, and `heads`: `None`, no such gates; a
             number, the strength of `regularizers.L1` on each gate; a
             regularizer, as Keras layers take it; `True`, no penalty; a
             `GateSpec` or a dict of its arguments; or a list of what to gate,
@@ -99,6 +107,8 @@ def insert_gates(
         branches: As `filters`. A list of pairs, `[("first_layer", "join")]`,
             names the branches.
         blocks: As `branches`.
+        heads: As `filters`, for the heads of `MultiHeadAttention` and
+            `GroupQueryAttention`.
         mismatch: What a shortcut does where shapes differ. `"project"`: a 1x1
             convolution for another number of channels, an average pooling for
             another size, pooling then 1x1 for both. `"skip"`: there is no
@@ -140,6 +150,7 @@ def insert_gates(
         "layers": layers,
         "branches": branches,
         "blocks": blocks,
+        "heads": heads,
     }
     specs = {
         kind: spec
@@ -165,9 +176,14 @@ def insert_gates(
         graph = see_through.read(insert_pieces(graph, jobs, start), graph)
         shapes = tried_shapes(graph, sizes)
     if "filters" in specs:
-        return insert_filters(
+        model = insert_filters(
             graph, specs["filters"], tied, written_out, shapes[0]
         )
+        graph = see_through.read(model, graph)
+        shapes = tried_shapes(graph, sizes)
+    if "heads" in specs:
+        wanted = _heads(graph, specs["heads"], written_out)
+        return insert_stock_heads(graph, wanted, specs["heads"], shapes[0])
     return graph.model
 
 
@@ -175,7 +191,7 @@ def _check(specs: dict[str, GateSpec], **options: str) -> None:
     if not specs:
         raise ValueError(
             "insert_gates has nothing to do. Received: None for all of "
-            "filters, layers, branches and blocks. Pass a strength, such as "
+            "filters, layers, branches, blocks and heads. Pass a strength, such as "
             "filters=1e-4, or True, for one of them at least."
         )
     known = {"mismatch": MISMATCH, "start": STARTS, "tied": TIED}
@@ -201,7 +217,17 @@ def _chosen(
         )
         barred = [] if wanted else _barred(graph, found)
         _check_found("filters", specs["filters"], found, wanted, barred)
+    if "heads" in specs:
+        _heads(graph, specs["heads"], written_out)
     return chosen
+
+
+def _heads(graph: Graph, spec: GateSpec, written_out: bool) -> list[StockHeads]:
+    """The attention layers whose heads get gates."""
+    found = find_stock_heads(graph, written_out)
+    wanted = [x for x in found if not x.reason and spec.wants(x.calls)]
+    _check_found("heads", spec, found, wanted)
+    return wanted
 
 
 def _pieces(
@@ -252,8 +278,8 @@ def _barred(graph: Graph, found: Sequence[Channels]) -> list[str]:
 def _check_found(
     kind: str,
     spec: GateSpec,
-    found: Sequence[Channels | Piece],
-    wanted: Sequence[Channels | Piece],
+    found: Sequence[Channels | Piece | StockHeads],
+    wanted: Sequence[Channels | Piece | StockHeads],
     barred: Sequence[str] = (),
 ) -> None:
     spec.check_used(kind, found)

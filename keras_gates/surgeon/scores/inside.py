@@ -33,6 +33,7 @@ SomeProbe = TypeVar("SomeProbe", bound="_Probe")
 
 # By a weight that closes units: the projection that is measured for it, and
 # whether what that puts out is, or what it reads.
+_READ = {"output_kernel"}
 _MEASURED = {"output_kernel": ("output", False), "query_kernel": ("query", True)}
 
 
@@ -82,6 +83,35 @@ def find(
         names = [e.name for e in step.rule.inner_units(step.call)]
         if places is not None and all(names) and (places >= 0).any():
             found[step.call.op] = _inside(step, places)
+    return found
+
+
+def output_axes(
+    graph: Graph, labelling: Labelling
+) -> list[tuple[Step, list[tuple[int, NDArray[np.intp]]]]]:
+    """The layers whose kernel of the output reads units inside them.
+
+    Returns:
+        For the first step of each layer, `(axis of the kernel, the class of
+        the unit at each place)` of units that are closed there alone.
+    """
+    found = []
+    seen: IdentityDict[keras.Operation, None] = IdentityDict()
+    for step in labelling.steps:
+        inner = step.rule.inner_units(step.call)
+        if step.call.op in seen or not inner:
+            continue
+        seen[step.call.op] = None
+        own = step.rule.axes_of(step.call).get("output_kernel")
+        axes = [
+            (own.index(each.zeroed[0][1]), each.zeroed[0][1])
+            for each in inner
+            if own is not None and {n for n, _ in each.zeroed} == _READ
+        ]
+        roles, classes = step.flow.roles, labelling.classes
+        pairs = [(axis, classes[roles[role]]) for axis, role in axes]
+        if pairs:
+            found.append((step, pairs))
     return found
 
 

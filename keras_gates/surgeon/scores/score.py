@@ -50,6 +50,7 @@ _NORMALIZE: dict[str | None, Callable[[NDArray[np.float64]], Any]] = {
 # What scores that are equal may differ by, in sums of float32.
 _ROUNDING = 1e-6
 _MOST = 5
+_LOOKED_AT = {"batch_norm": "gamma", "obs": "linear reader"}
 # Where there is nothing of the kind that is asked for.
 _NONE = {
     "groups": (
@@ -270,7 +271,8 @@ def _group_scores(
             for name in found:
                 group = every.groups[name]
                 shares[group.units] = flat[group.start : group.stop]
-        return _costs(model, names, request, shares)
+        costs = _costs(model, names, request, shares)
+        return _known(costs, request.criterion)
     if request.objective is None:
         measure = _DATA[request.criterion]
         flat = measure(graph, every.labelling, request.batches)
@@ -326,7 +328,7 @@ def _known(
     """The groups that have a score by their weights; the others stay whole."""
     lost = [name for name, values in scores.items() if np.isnan(values).all()]
     part = [n for n, values in scores.items() if np.isnan(values).any()]
-    what = "gamma" if criterion == "batch_norm" else "kernel"
+    what = _LOOKED_AT.get(criterion, "kernel")
     if len(part) == len(scores):
         raise ValueError(
             f"No group has a {what} for each channel, which {criterion!r} "
