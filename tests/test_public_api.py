@@ -22,9 +22,9 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 NAMES = {
     "": """
-        BlockGate BranchGate Budget FilterGate LayerGate Quantile ResConv
-        StripConv binarize callbacks constraints find_thresholds functional
-        fuse insert_gates interop regularizers separate_shortcuts slim stats
+        BlockGate BranchGate Budget FilterGate GatedAttention LayerGate
+        Quantile ResConv StripConv binarize callbacks constraints
+        find_thresholds functional fuse insert_gates interop regularizers separate_shortcuts slim stats
         surgeon thresholds to_dense to_resconv to_stripconv transforms zoo
     """,
     "callbacks": "BindSoftThreshold ClosedGates ReachBudget",
@@ -56,8 +56,8 @@ RULES = "Composite register rule_of table"
 # The order of arguments; those after * are given by name only.
 ARGUMENTS = {
     "insert_gates": (
-        "model filters layers branches blocks * mismatch start tied sizes "
-        "written_out"
+        "model filters layers branches blocks * heads mismatch start tied "
+        "sizes written_out"
     ),
     "to_resconv": (
         "model strength * m_regularizer start include exclude **arguments"
@@ -87,6 +87,9 @@ ARGUMENTS = {
     "regularizers.ExpectedCost.bind": "self model kinds",
     "FilterGate": (
         "axis initializer regularizer activity_regularizer constraint **kwargs"
+    ),
+    "GatedAttention": (
+        "layer initializer regularizer activity_regularizer constraint **kwargs"
     ),
     "LayerGate": (
         "initializer regularizer activity_regularizer constraint **kwargs"
@@ -192,6 +195,7 @@ def test_arguments(path):
 # What saved models name: to rename one is to make them unreadable.
 SAVED = {
     "keras_gates>FilterGate": "FilterGate",
+    "keras_gates>GatedAttention": "GatedAttention",
     "keras_gates>LayerGate": "LayerGate",
     "keras_gates>BranchGate": "BranchGate",
     "keras_gates>BlockGate": "BlockGate",

@@ -20,7 +20,8 @@ from keras_gates.layers import GatedAttention
 from keras_gates.layers import LayerGate
 
 _KINDS = tuple(
-    gate.kind for gate in (FilterGate, GatedAttention, LayerGate, BranchGate, BlockGate)
+    gate.kind
+    for gate in (FilterGate, GatedAttention, LayerGate, BranchGate, BlockGate)
 )
 
 

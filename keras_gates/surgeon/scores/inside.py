@@ -34,7 +34,10 @@ SomeProbe = TypeVar("SomeProbe", bound="_Probe")
 # By a weight that closes units: the projection that is measured for it, and
 # whether what that puts out is, or what it reads.
 _READ = {"output_kernel"}
-_MEASURED = {"output_kernel": ("output", False), "query_kernel": ("query", True)}
+_MEASURED = {
+    "output_kernel": ("output", False),
+    "query_kernel": ("query", True),
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -180,9 +180,7 @@ def _sums_inside(
     """The moments of what the kernel of the output of attention reads."""
     found = Moments.empty(1, width, 0)
     calls = [call for call in graph.calls if call.op is step.call.op]
-    dense = private.attention_projection(
-        step.rule.base(step.call.op), "output"
-    )
+    dense = private.attention_projection(step.rule.base(step.call.op), "output")
 
     def hear(inputs: Any, outputs: Any) -> None:
         rows = np.asarray(keras.ops.convert_to_numpy(inputs), "float64")

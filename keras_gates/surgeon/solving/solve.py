@@ -197,9 +197,7 @@ def _names(graph: Graph, step: Step, shut: NDArray[np.bool_]) -> list[str]:
     inner = step.rule.inner_units(step.call)
     each = iu.split(inner, step.flow.roles, shut)
     names = [
-        f"{step.path}/{units.name}"
-        for units in inner
-        if each[units.role].all()
+        f"{step.path}/{units.name}" for units in inner if each[units.role].all()
     ]
     return [name for name in names if name in graph.groups] or [step.path]
 

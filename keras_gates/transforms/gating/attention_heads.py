@@ -48,7 +48,9 @@ class StockHeads:
         return self.calls[0].op
 
 
-def find_stock_heads(graph: Graph, written_out: bool = True) -> list[StockHeads]:
+def find_stock_heads(
+    graph: Graph, written_out: bool = True
+) -> list[StockHeads]:
     """The attention layers of a model whose heads can get gates.
 
     Args:
