@@ -24,8 +24,9 @@ NAMES = {
     "": """
         BlockGate BranchGate Budget FilterGate GatedAttention LayerGate
         Quantile ResConv StripConv binarize callbacks constraints
-        find_thresholds functional fuse insert_gates interop regularizers separate_shortcuts slim stats
-        surgeon thresholds to_dense to_resconv to_stripconv transforms zoo
+        find_thresholds functional fuse insert_gates interop regularizers
+        separate_shortcuts slim stats surgeon thresholds to_dense to_resconv
+        to_stripconv transforms zoo
     """,
     "callbacks": "BindSoftThreshold ClosedGates ReachBudget",
     "constraints": "HardThreshold KeepSign SoftThreshold UnitInterval",

@@ -97,8 +97,8 @@ def insert_gates(
 
     Args:
         model: A built functional or Sequential model. It is not changed.
-        filters: For this, the three below, and `heads`: `None`, no such gates; a
-            number, the strength of `regularizers.L1` on each gate; a
+        filters: For this, the three below, and `heads`: `None`, no such
+            gates; a number, the strength of `regularizers.L1` on each gate; a
             regularizer, as Keras layers take it; `True`, no penalty; a
             `GateSpec` or a dict of its arguments; or a list of what to gate,
             no penalty: layer names (`*` stands for anything), layers and
@@ -191,8 +191,8 @@ def _check(specs: dict[str, GateSpec], **options: str) -> None:
     if not specs:
         raise ValueError(
             "insert_gates has nothing to do. Received: None for all of "
-            "filters, layers, branches, blocks and heads. Pass a strength, such as "
-            "filters=1e-4, or True, for one of them at least."
+            "filters, layers, branches, blocks and heads. Pass a strength, "
+            "such as filters=1e-4, or True, for one of them at least."
         )
     known = {"mismatch": MISMATCH, "start": STARTS, "tied": TIED}
     for argument, value in options.items():

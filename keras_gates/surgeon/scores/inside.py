@@ -31,9 +31,10 @@ if TYPE_CHECKING:
 
 SomeProbe = TypeVar("SomeProbe", bound="_Probe")
 
+# What is closed by the rows of this alone is read by it.
+_READ = {"output_kernel"}
 # By a weight that closes units: the projection that is measured for it, and
 # whether what that puts out is, or what it reads.
-_READ = {"output_kernel"}
 _MEASURED = {
     "output_kernel": ("output", False),
     "query_kernel": ("query", True),
