@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_gates.layers.factor_layer import FactorLayer
+
 if TYPE_CHECKING:
     from keras_gates.layers.arguments import Constraint
     from keras_gates.layers.arguments import Initializer
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
     from keras_gates.layers.arguments import Shape
 
 
-class Gate(keras.layers.Layer):
+class Gate(FactorLayer):
     """Base class of the gates: `outputs = factor * inputs`, one scalar factor.
 
     Use `FilterGate`, `LayerGate`, `BranchGate` or `BlockGate`. They differ in
@@ -43,11 +45,6 @@ class Gate(keras.layers.Layer):
         ValueError: If the input is not one tensor.
     """
 
-    kind: str | None = None
-    # Whether the `Add` after the gate, and the shortcut that ends in it, were
-    # added for the gate. `insert_gates` sets it, and the config keeps it.
-    added_shortcut = False
-
     def __init__(
         self,
         initializer: Initializer = "ones",
@@ -56,31 +53,14 @@ class Gate(keras.layers.Layer):
         constraint: Constraint = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        if isinstance(initializer, str) and initializer == "uniform":
-            initializer = keras.initializers.RandomUniform(0.0, 1.0)
-        self.initializer = keras.initializers.get(initializer)
-        self.regularizer = keras.regularizers.get(regularizer)
-        self.constraint = keras.constraints.get(constraint)
-        self.supports_masking = True
+        super().__init__(
+            initializer, regularizer, activity_regularizer, constraint, **kwargs
+        )
         self.input_spec = keras.layers.InputSpec(min_ndim=1)
 
     def build(self, input_shape: Shape) -> None:
         self._check_is_one_tensor(input_shape)
         self._add_factor(self._factor_shape(input_shape))
-
-    def _add_factor(self, shape: tuple[int, ...]) -> None:
-        # autocast=False: Keras would otherwise hand out a half precision copy
-        # to whatever reads the factor inside `call`.
-        self.factor = self.add_weight(
-            name="factor",
-            shape=shape,
-            dtype="float32",
-            autocast=False,
-            initializer=self.initializer,
-            regularizer=self.regularizer,
-            constraint=self.constraint,
-        )
 
     def call(self, inputs: Any) -> Any:
         # Densified because TensorFlow's sparse multiply does not broadcast.
@@ -93,27 +73,6 @@ class Gate(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Gate:
-        config = dict(config)
-        added_shortcut = config.pop("added_shortcut", False)
-        gate: Gate = super().from_config(config)
-        gate.added_shortcut = added_shortcut
-        return gate
-
-    def get_config(self) -> dict[str, Any]:
-        added = {"added_shortcut": True} if self.added_shortcut else {}
-        return {
-            **super().get_config(),
-            **added,
-            "initializer": keras.initializers.serialize(self.initializer),
-            "regularizer": keras.regularizers.serialize(self.regularizer),
-            "activity_regularizer": keras.regularizers.serialize(
-                self.activity_regularizer
-            ),
-            "constraint": keras.constraints.serialize(self.constraint),
-        }
 
     def _factor_shape(self, input_shape: Shape) -> tuple[int, ...]:
         return ()

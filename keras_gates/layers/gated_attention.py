@@ -12,7 +12,7 @@ from keras_gates.layers.around_attention import ATTENTION
 from keras_gates.layers.around_attention import AroundAttention
 from keras_gates.layers.around_attention import head_count
 from keras_gates.layers.around_attention import scaled_rows
-from keras_gates.layers.gate import Gate
+from keras_gates.layers.factor_layer import FactorLayer
 
 if TYPE_CHECKING:
     from keras_gates.layers.arguments import Constraint
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @keras.saving.register_keras_serializable(package="keras_gates")
-class GatedAttention(AroundAttention, Gate):
+class GatedAttention(AroundAttention, FactorLayer):
     """Multiplies what each head of an attention layer puts out by a factor.
 
     `outputs = sum over h of factor[h] * head[h](query, value, key) + bias`
@@ -110,11 +110,11 @@ class GatedAttention(AroundAttention, Gate):
         value_shape: Shape,
         key_shape: Shape | None = None,
     ) -> None:
-        AroundAttention.build(self, query_shape, value_shape, key_shape)
+        super().build(query_shape, value_shape, key_shape)
         self._add_factor((head_count(self.layer),))
 
     def other_values(self) -> list[tuple[keras.Variable, Any]]:
-        output = private.attention_projection(self.layer, "output")
+        output: Any = private.attention_projection(self.layer, "output")
         return [(output.kernel, scaled_rows(output.kernel, self.factor))]
 
     def compute_output_shape(self, *args: Any, **kwargs: Any) -> Shape:

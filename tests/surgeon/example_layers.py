@@ -351,12 +351,12 @@ def attention():
     )
     yield Example(
         "GatedAttention",
-        around(lambda x: kg.GatedAttention(L.MultiHeadAttention(2, 4))(x, x)),
+        around(lambda x: kg.GatedAttention(L.MultiHeadAttention(8, 2))(x, x)),
     )
     yield Example(
         "GatedAttention",
         around(
-            lambda x: kg.GatedAttention(find("GroupQueryAttention")(4, 4, 2))(
+            lambda x: kg.GatedAttention(find("GroupQueryAttention")(2, 8, 4))(
                 x, x
             )
         ),

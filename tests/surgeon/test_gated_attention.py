@@ -25,7 +25,7 @@ FACTORS = np.array([0.7, 0.0, -1.3, 0.01], "float32")
 # Open factors, as they are, and 0 where they are closed.
 SHUT = np.array([0.7, 0.0, -1.3, 0.0], "float32")
 SOME = ["cross", "keyed", "causal", "masked", "scores dropped", "output_shape"]
-SOME += ["output of two axes", "float16", "nested", "twice", "several axes"]
+SOME += ["output of two axes", "float16", "nested", "twice", "embedded"]
 
 
 def gate_of(model):
@@ -97,6 +97,13 @@ def test_gates_in_a_layer_of_ones_own():
     assert attention(small, "attend").num_heads == 2
     with pytest.raises(ValueError, match="keeps its class"):
         kg.insert_gates(model, heads=True, written_out=False)
+
+
+def test_the_structure_tells_of_heads():
+    text = str(kg.transforms.find_structure(MODELS["cross"]()))
+    assert "round mha" in text
+    model = heads.around(heads.WHOLE["mask of heads"])
+    assert "its mask has an axis" in str(kg.transforms.find_structure(model))
 
 
 def test_training_a_gate_and_going_on(tmp_path):

@@ -345,10 +345,10 @@ def inner_places(
         `(name, places among the units of the group, their classes)`.
     """
     places = graph.loops.get(step.call.op)
-    inside = [] if places is None else _inside(step)
-    if places is None or not inside:
+    inner = step.rule.inner_units(step.call)
+    if places is None or step.is_selection or not all(e.name for e in inner):
         return []
-    units = classes[all_of(inside, step.flow.roles)]
+    units = classes[all_of(inner, step.flow.roles)]
     found = []
     for name in names:
         at, own = members(graph.groups[name], places)

@@ -155,7 +155,7 @@ class Attention(Rule):
 
         The fused attention of JAX wants it.
         """
-        return keras.backend.backend() == "jax"
+        return bool(keras.backend.backend() == "jax")
 
     def _pin(
         self,

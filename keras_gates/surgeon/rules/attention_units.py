@@ -146,7 +146,8 @@ class Layout:
     ) -> dict[str, NDArray[np.bool_]]:
         """Which units count for nothing, since weights of theirs are 0."""
         count = len(roles["head"])
-        heads = part.is_zero("output", 0).reshape(count, -1).all(axis=1)
+        rows = part.is_zero("output", 0).reshape(count, -1)
+        heads: NDArray[np.bool_] = np.asarray(rows.all(axis=1))
         if self.key is not None:
             heads = heads | part.is_zero("value", 1)
         keys = part.is_zero("query", 2) | part.is_zero("key", 2)

@@ -58,6 +58,14 @@ def twice():
     return keras.Model(inputs, L.Dense(3)(y))
 
 
+def at_each_step():
+    inner = keras.Input((STEPS, WIDTH))
+    tower = keras.Model(inner, multi()(inner, inner), name="tower")
+    inputs = keras.Input((2, STEPS, 4))
+    x = L.TimeDistributed(tower, name="td")(L.Dense(WIDTH)(inputs))
+    return keras.Model(inputs, L.Dense(3)(x))
+
+
 def several_axes():
     inputs = keras.Input((3, 4, 2))
     x = L.Dense(WIDTH)(inputs)
@@ -118,6 +126,7 @@ MODELS = {
         lambda f, a, b, c: f(a, b), lambda: multi(dtype="mixed_bfloat16")
     ),
     "nested": nested,
+    "at each step": at_each_step,
     "twice": twice,
     "several axes": several_axes,
     "one axis of two": one_axis_of_two,
@@ -184,7 +193,7 @@ def closed_by_scores(model, name="mha/heads", closed=CLOSED):
 def test_closed_heads_go_and_the_layer_comes_back(name):
     model = drawn(MODELS[name]())
     x, before = data(model), [helpers.numpy_of(w) for w in model.weights]
-    prefix = "tower/" if name == "nested" else ""
+    prefix = {"nested": "tower/", "at each step": "td/"}.get(name, "")
     plan, small = closed_by_scores(model, f"{prefix}mha/heads")
     with zeros(attention(model), CLOSED):
         expected = helpers.run(model, x)
