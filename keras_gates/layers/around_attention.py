@@ -53,7 +53,9 @@ class AroundAttention(keras.layers.Layer):
     layer: keras.Layer
     inference = False
 
-    def other_values(self) -> Sequence[tuple[keras.Variable, Any]]:
+    def other_values(
+        self, training: bool | None
+    ) -> Sequence[tuple[keras.Variable, Any]]:
         """Pairs of a weight of the layer and what is in its place."""
         raise NotImplementedError
 
@@ -79,9 +81,10 @@ class AroundAttention(keras.layers.Layer):
         training: bool | None = None,
         use_causal_mask: bool = False,
     ) -> Any:
+        training = False if self.inference else training
         return call_with(
             self.layer,
-            self.other_values(),
+            self.other_values(training),
             query,
             value,
             key=key,
@@ -90,7 +93,7 @@ class AroundAttention(keras.layers.Layer):
             key_mask=key_mask,
             attention_mask=attention_mask,
             return_attention_scores=return_attention_scores,
-            training=False if self.inference else training,
+            training=training,
             use_causal_mask=use_causal_mask,
         )
 

@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
+from keras import ops
+
+from keras_gates.layers import hard_concrete
 
 if TYPE_CHECKING:
     from keras_gates.layers.arguments import Constraint
@@ -21,6 +24,9 @@ class FactorLayer(keras.layers.Layer):
         regularizer: Regularizer of the factors.
         activity_regularizer: Regularizer of the layer's output.
         constraint: Constraint of the factors.
+        stochastic: Whether the factors are random in training.
+        seed: Of a stochastic gate, an integer or a
+            `keras.random.SeedGenerator`.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
     """
 
@@ -35,9 +41,26 @@ class FactorLayer(keras.layers.Layer):
         regularizer: Regularizer = None,
         activity_regularizer: Regularizer = None,
         constraint: Constraint = None,
+        stochastic: bool = False,
+        seed: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        if stochastic and constraint is not None:
+            raise ValueError(
+                f"{type(self).__name__} '{self.name}' takes no constraint. "
+                f"Received: stochastic=True, constraint={constraint!r}. "
+                "Expected: constraint=None. The factor of a stochastic gate "
+                "is between 0 and 1 whatever its weight is."
+            )
+        self.stochastic = bool(stochastic)
+        self.seed = seed
+        if self.stochastic:
+            self.seed_generator = (
+                seed
+                if isinstance(seed, keras.random.SeedGenerator)
+                else keras.random.SeedGenerator(seed)
+            )
         if isinstance(initializer, str) and initializer == "uniform":
             initializer = keras.initializers.RandomUniform(0.0, 1.0)
         self.initializer = keras.initializers.get(initializer)
@@ -46,21 +69,47 @@ class FactorLayer(keras.layers.Layer):
         self.supports_masking = True
 
     def _add_factor(self, shape: tuple[int, ...]) -> None:
+        initializer, regularizer = self.initializer, self.regularizer
+        if self.stochastic:
+            initializer = hard_concrete.OfFactor(initializer)
+            if regularizer is not None:
+                regularizer = hard_concrete.OfOpenness(regularizer)
         # autocast=False: Keras would otherwise hand out a half precision copy
         # to whatever reads the factor inside `call`.
-        self.factor = self.add_weight(
-            name="factor",
+        self.weight = self.add_weight(
+            name="log_alpha" if self.stochastic else "factor",
             shape=shape,
             dtype="float32",
             autocast=False,
-            initializer=self.initializer,
-            regularizer=self.regularizer,
+            initializer=initializer,
+            regularizer=regularizer,
             constraint=self.constraint,
         )
+
+    @property
+    def factor(self) -> Any:
+        """What a gate multiplies by in inference: its variable, or a tensor.
+
+        A tensor is that of a stochastic gate, whose variable is `weight`.
+        """
+        if not self.stochastic:
+            return self.weight
+        return hard_concrete.factor_of(ops.convert_to_tensor(self.weight))
+
+    def factor_in(self, training: bool | None) -> Any:
+        """What a call multiplies by: in training, a stochastic gate draws."""
+        if not self.stochastic or not training:
+            return self.factor
+        log_alpha = ops.convert_to_tensor(self.weight)
+        return hard_concrete.drawn(log_alpha, self.seed_generator)
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> FactorLayer:
         config = dict(config)
+        if isinstance(config.get("seed"), dict):
+            config["seed"] = keras.saving.deserialize_keras_object(
+                config["seed"]
+            )
         added_shortcut = config.pop("added_shortcut", False)
         gate: FactorLayer = super().from_config(config)
         gate.added_shortcut = added_shortcut
@@ -71,6 +120,7 @@ class FactorLayer(keras.layers.Layer):
         return {
             **super().get_config(),
             **added,
+            **self._random_config(),
             "initializer": keras.initializers.serialize(self.initializer),
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "activity_regularizer": keras.regularizers.serialize(
@@ -78,3 +128,12 @@ class FactorLayer(keras.layers.Layer):
             ),
             "constraint": keras.constraints.serialize(self.constraint),
         }
+
+    def _random_config(self) -> dict[str, Any]:
+        """What a stochastic gate has in its config, and others have not."""
+        if not self.stochastic:
+            return {}
+        seed = self.seed
+        if isinstance(seed, keras.random.SeedGenerator):
+            seed = keras.saving.serialize_keras_object(seed)
+        return {"stochastic": True, "seed": seed}

@@ -1,4 +1,4 @@
-"""What every gate shares: one float32 weight, multiplied onto the input."""
+"""What every gate shares: one float32 weight, and a factor made of it."""
 
 from __future__ import annotations
 
@@ -28,6 +28,24 @@ class Gate(FactorLayer):
     penalty makes vanish in float16 and bfloat16. It is cast to the compute
     dtype only for the multiplication.
 
+    A stochastic gate learns `log_alpha` in the place of the factor. In
+    training, a factor is drawn of the hard concrete distribution for each
+    batch, and is exactly 0 or 1 more often than not:
+
+    `s = sigmoid((log u - log(1 - u) + log_alpha) / (2/3))`, u uniform,
+    `factor = clip(1.2 * s - 0.1, 0, 1)`
+
+    In inference it is `clip(1.2 * sigmoid(log_alpha) - 0.1, 0, 1)`, which is
+    what `factor`, thresholds, plans and `verify` speak of. The regularizer is
+    applied to the chance that the factor is not 0,
+    `sigmoid(log_alpha - 2/3 * log(0.1 / 1.1))`, so that `L1` is the expected
+    number of open gates.
+
+    Reference:
+
+    - [Louizos et al., 2018, Learning Sparse Neural Networks through L0
+      Regularization](https://arxiv.org/abs/1712.01312), equations 10 to 13
+
     Args:
         initializer: Start of the factor. `"ones"` leaves the model's function
             as it is. `"uniform"` is uniform in (0, 1), the start of the paper,
@@ -39,10 +57,15 @@ class Gate(FactorLayer):
         activity_regularizer: Regularizer of the layer's output.
         constraint: Constraint of the factor, such as
             `keras_gates.constraints.UnitInterval()`.
+        stochastic: Whether the factor is random in training. Defaults to
+            `False`.
+        seed: Of a stochastic gate, an integer or a
+            `keras.random.SeedGenerator`. Defaults to `None`: a new one.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If the input is not one tensor.
+        ValueError: If the input is not one tensor, or a stochastic gate has a
+            constraint.
     """
 
     def __init__(
@@ -51,10 +74,18 @@ class Gate(FactorLayer):
         regularizer: Regularizer = None,
         activity_regularizer: Regularizer = None,
         constraint: Constraint = None,
+        stochastic: bool = False,
+        seed: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
-            initializer, regularizer, activity_regularizer, constraint, **kwargs
+            initializer=initializer,
+            regularizer=regularizer,
+            activity_regularizer=activity_regularizer,
+            constraint=constraint,
+            stochastic=stochastic,
+            seed=seed,
+            **kwargs,
         )
         self.input_spec = keras.layers.InputSpec(min_ndim=1)
 
@@ -62,10 +93,11 @@ class Gate(FactorLayer):
         self._check_is_one_tensor(input_shape)
         self._add_factor(self._factor_shape(input_shape))
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         # Densified because TensorFlow's sparse multiply does not broadcast.
         inputs = ops.convert_to_tensor(inputs, sparse=False)
-        factor = self._broadcastable_factor(inputs.shape)
+        factor = self.factor_in(training)
+        factor = self._broadcastable(factor, inputs.shape)
         return ops.multiply(
             ops.cast(inputs, self.compute_dtype),
             ops.cast(factor, self.compute_dtype),
@@ -77,8 +109,8 @@ class Gate(FactorLayer):
     def _factor_shape(self, input_shape: Shape) -> tuple[int, ...]:
         return ()
 
-    def _broadcastable_factor(self, input_shape: Shape) -> Any:
-        return self.factor
+    def _broadcastable(self, factor: Any, input_shape: Shape) -> Any:
+        return factor
 
     def _check_is_one_tensor(self, input_shape: Shape) -> None:
         # A list that holds one tensor passes Keras' own input check, and a

@@ -44,6 +44,10 @@ class GatedAttention(AroundAttention, FactorLayer):
         regularizer: Regularizer of the factors. Defaults to `None`.
         activity_regularizer: Regularizer of the output. Defaults to `None`.
         constraint: Constraint of the factors. Defaults to `None`.
+        stochastic: Whether the factors are random in training, as those of a
+            `FilterGate`. Defaults to `False`.
+        seed: Of stochastic factors, an integer or a
+            `keras.random.SeedGenerator`. Defaults to `None`: a new one.
         **kwargs: Keyword arguments of `keras.layers.Layer`. Name and dtype are
             those of `layer` by default; the pruned model has the layer under
             the name that is given here.
@@ -79,6 +83,8 @@ class GatedAttention(AroundAttention, FactorLayer):
         regularizer: Regularizer = None,
         activity_regularizer: Regularizer = None,
         constraint: Constraint = None,
+        stochastic: bool = False,
+        seed: Any = None,
         **kwargs: Any,
     ) -> None:
         if type(layer) not in ATTENTION:
@@ -95,6 +101,8 @@ class GatedAttention(AroundAttention, FactorLayer):
             regularizer=regularizer,
             activity_regularizer=activity_regularizer,
             constraint=constraint,
+            stochastic=stochastic,
+            seed=seed,
             **kwargs,
         )
         self.layer = layer
@@ -113,9 +121,12 @@ class GatedAttention(AroundAttention, FactorLayer):
         super().build(query_shape, value_shape, key_shape)
         self._add_factor((head_count(self.layer),))
 
-    def other_values(self) -> list[tuple[keras.Variable, Any]]:
+    def other_values(
+        self, training: bool | None
+    ) -> list[tuple[keras.Variable, Any]]:
         output: Any = private.attention_projection(self.layer, "output")
-        return [(output.kernel, scaled_rows(output.kernel, self.factor))]
+        factor = self.factor_in(training)
+        return [(output.kernel, scaled_rows(output.kernel, factor))]
 
     def compute_output_shape(self, *args: Any, **kwargs: Any) -> Shape:
         shape: Shape = self.layer.compute_output_shape(*args, **kwargs)

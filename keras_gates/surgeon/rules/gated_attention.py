@@ -15,14 +15,15 @@ from keras_gates.surgeon.rules import counts
 from keras_gates.surgeon.rules.attention import Attention
 from keras_gates.surgeon.rules.attention import Grouped
 from keras_gates.surgeon.rules.attention_units import Projections
+from keras_gates.surgeon.rules.gates import source_of
 from keras_gates.surgeon.rules.known import as_float64
-from keras_gates.surgeon.rules.source import Source
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.rules.rule import Flow
     from keras_gates.surgeon.rules.rule import Revision
     from keras_gates.surgeon.rules.rule import Rule
+    from keras_gates.surgeon.rules.source import Source
     from keras_gates.surgeon.rules.view import View
 
 
@@ -43,7 +44,7 @@ class _Gated(Attention):
         return Projections(self.base(op))
 
     def source(self, call: Call) -> Source | None:
-        return Source(call.op, "head", call.op.factor)
+        return source_of(call.op)
 
     def opened_by(self, call: Call, flow: Flow) -> NDArray[np.intp] | None:
         """A head that is open lets all through."""

@@ -219,7 +219,9 @@ class InsideNudge(_Probe):
             autocast=False,
         )
 
-    def other_values(self) -> list[tuple[keras.Variable, Any]]:
+    def other_values(
+        self, training: bool | None
+    ) -> list[tuple[keras.Variable, Any]]:
         part = self.projections
         found: dict[str, Any] = {}
         for each in self.inside.axes:
@@ -268,7 +270,9 @@ class InsideMeter(_Probe):
     def _axes(self) -> list[ScaledAxis]:
         return [a for a in self.inside.axes if a.weight in _MEASURED]
 
-    def other_values(self) -> list[tuple[keras.Variable, Any]]:
+    def other_values(
+        self, training: bool | None
+    ) -> list[tuple[keras.Variable, Any]]:
         return []
 
     def call(
