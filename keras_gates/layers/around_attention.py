@@ -23,10 +23,11 @@ def head_count(layer: keras.Layer) -> int:
     Where a head of keys and values serves several of the queries, they go
     together; but if it is the only one, each of the queries' goes alone.
     """
-    if isinstance(layer, keras.layers.MultiHeadAttention):
-        return int(layer.num_heads)
-    keys = int(layer.num_key_value_heads)
-    return int(layer.num_query_heads) if keys == 1 else keys
+    config = layer.get_config()
+    if "num_heads" in config:
+        return int(config["num_heads"])
+    keys = int(config["num_key_value_heads"])
+    return int(config["num_query_heads"]) if keys == 1 else keys
 
 
 def scaled_rows(kernel: Any, factor: Any) -> Any:

@@ -129,6 +129,43 @@ def test_training_a_gate_and_going_on(tmp_path):
     small.fit(data, target, verbose=0)
 
 
+def test_stochastic_factors():
+    model = drawn(MODELS["cross"]())
+    gated = kg.insert_gates(model, heads={"stochastic": True, "strength": 0.1})
+    gate = gate_of(gated)
+    x = heads.data(model)
+    drawn_twice = [
+        helpers.numpy_of(gated(x, training=True)[0]) for _ in range(2)
+    ]
+    assert np.ptp(drawn_twice[0] - drawn_twice[1]) > 0
+    gate.weight.assign([3.0, -9.0, 0.5, -9.0])
+    factors = helpers.numpy_of(gate.factor)
+    assert (factors == 0).tolist() == [False, True, False, True]
+    plan = kg.surgeon.plan(gated, HEAD)
+    small = plan.apply()
+    assert attention(small).num_heads == 2
+    assert max(plan.verify(small, x).values()) < 1e-5
+    heads.assert_outputs(helpers.run(small, x), helpers.run(gated, x))
+
+
+def test_heads_fade_before_they_are_cut():
+    model = drawn(MODELS["cross"]())
+    layer = attention(model)
+    model.compile(keras.optimizers.SGD(0.0), "mse")
+    scores = {"mha/heads": np.where(heads.CLOSED, 0.1, 1.0)}
+    grow = kg.callbacks.GrowDecay(0.5, scores=scores)
+    x = heads.data(model)
+    y = [np.zeros(out.shape, "float32") for out in helpers.run(model, x)]
+    model.fit(x, y, epochs=2, verbose=0, callbacks=[grow])
+    rows = helpers.numpy_of(layer._output_dense.kernel)
+    assert (
+        np.abs(rows).max(axis=(1, 2)) == 0
+    ).tolist() == heads.CLOSED.tolist()
+    small = kg.surgeon.prune(model, grow.thresholds, scores=grow.scores)
+    assert attention(small).num_heads == 2
+    heads.assert_outputs(helpers.run(small, x), helpers.run(model, x))
+
+
 def test_all_heads_closed():
     inputs, (x,) = streams(1)
     layer = kg.GatedAttention(multi())
