@@ -108,7 +108,8 @@ def test_the_structure_tells_of_heads():
 
 def test_training_a_gate_and_going_on(tmp_path):
     inputs, (x,) = streams(1)
-    y = kg.GatedAttention(multi(), regularizer=kg.regularizers.L1(0.1))(x, x)
+    penalty = kg.regularizers.L1(100.0)
+    y = kg.GatedAttention(multi(), regularizer=penalty)(x, x)
     model = keras.Model(inputs, L.Dense(3, name="end")(L.Add()([x, y])))
     model.compile("adam", "mse")
     data = heads.data(model)
