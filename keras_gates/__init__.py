@@ -16,6 +16,7 @@ from keras_gates import transforms
 from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import FilterGate
+from keras_gates.layers import GatedAttention
 from keras_gates.layers import HeadGate
 from keras_gates.layers import LayerGate
 from keras_gates.layers import ResConv
@@ -46,6 +47,7 @@ __all__ = [
     "Budget",
     "FilterGate",
     "HeadGate",
+    "GatedAttention",
     "LayerGate",
     "Quantile",
     "ResConv",

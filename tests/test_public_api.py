@@ -22,11 +22,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 NAMES = {
     "": """
-        BlockGate BranchGate Budget FilterGate HeadGate LayerGate Quantile
-        ResConv StripConv binarize callbacks constraints find_thresholds
-        functional fuse insert_gates interop regularizers separate_shortcuts
-        slim stats surgeon thresholds to_dense to_resconv to_stripconv
-        transforms zoo
+        BlockGate BranchGate Budget FilterGate GatedAttention HeadGate
+        LayerGate Quantile ResConv StripConv binarize callbacks constraints
+        find_thresholds functional fuse insert_gates interop regularizers
+        separate_shortcuts slim stats surgeon thresholds to_dense to_resconv
+        to_stripconv transforms zoo
     """,
     "callbacks": "BindSoftThreshold ClosedGates GrowDecay ReachBudget",
     "constraints": "HardThreshold KeepSign SoftThreshold UnitInterval",
@@ -57,7 +57,7 @@ RULES = "Composite register rule_of table"
 # The order of arguments; those after * are given by name only.
 ARGUMENTS = {
     "insert_gates": (
-        "model filters layers branches blocks heads * mismatch start tied "
+        "model filters layers branches blocks * heads mismatch start tied "
         "sizes written_out"
     ),
     "to_resconv": (
@@ -94,6 +94,10 @@ ARGUMENTS = {
     "regularizers.Polarization": "strength t",
     "FilterGate": (
         "axis initializer regularizer activity_regularizer constraint "
+        "stochastic seed **kwargs"
+    ),
+    "GatedAttention": (
+        "layer initializer regularizer activity_regularizer constraint "
         "stochastic seed **kwargs"
     ),
     "LayerGate": (
@@ -201,6 +205,7 @@ def test_arguments(path):
 # What saved models name: to rename one is to make them unreadable.
 SAVED = {
     "keras_gates>FilterGate": "FilterGate",
+    "keras_gates>GatedAttention": "GatedAttention",
     "keras_gates>LayerGate": "LayerGate",
     "keras_gates>BranchGate": "BranchGate",
     "keras_gates>HeadGate": "HeadGate",

@@ -24,6 +24,8 @@ from keras_gates.transforms.finding.pieces import MISMATCH
 from keras_gates.transforms.finding.pieces import SKIPPED
 from keras_gates.transforms.finding.pieces import Finder
 from keras_gates.transforms.finding.structure import tried_shapes
+from keras_gates.transforms.gating.attention_heads import find_stock_heads
+from keras_gates.transforms.gating.attention_heads import insert_stock_heads
 from keras_gates.transforms.gating.filter_gates import chosen_channels
 from keras_gates.transforms.gating.filter_gates import chosen_heads
 from keras_gates.transforms.gating.filter_gates import insert_filters
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
     from keras_gates.layers import Gate
     from keras_gates.transforms.finding.channels import Channels
     from keras_gates.transforms.finding.pieces import Piece
+    from keras_gates.transforms.gating.attention_heads import StockHeads
     from keras_gates.transforms.gating.spec import GateSpec
     from keras_gates.transforms.gating.weighing import Shapes
 
@@ -55,8 +58,8 @@ def insert_gates(
     layers: Any = None,
     branches: Any = None,
     blocks: Any = None,
-    heads: Any = None,
     *,
+    heads: Any = None,
     mismatch: str = "project",
     start: str = "same",
     tied: str = "share",
@@ -84,7 +87,9 @@ def insert_gates(
     what does not and why.
 
     A head gate goes behind the weighted sum of the values of an attention that
-    the model writes out. `filters` puts no gate on heads.
+    the model writes out. A `GatedAttention` takes the place, and the name, of
+    each attention layer of Keras whose heads get gates. `filters` puts no gate
+    on heads.
 
     Channels that an addition ties together (those of a residual stream) are
     multiplied by one gate, so that what it closes can go.
@@ -96,8 +101,8 @@ def insert_gates(
 
     Args:
         model: A built functional or Sequential model. It is not changed.
-        filters: For this and the three below: `None`, no such gates; a
-            number, the strength of `regularizers.L1` on each gate; a
+        filters: For this, the three below, and `heads`: `None`, no such
+            gates; a number, the strength of `regularizers.L1` on each gate; a
             regularizer, as Keras layers take it; `True`, no penalty; a
             `GateSpec` or a dict of its arguments; or a list of what to gate,
             no penalty: layer names (`*` stands for anything), layers and
@@ -106,8 +111,8 @@ def insert_gates(
         branches: As `filters`. A list of pairs, `[("first_layer", "join")]`,
             names the branches.
         blocks: As `branches`.
-        heads: As `filters`. A gate goes behind the weighted sum of the values,
-            where the heads are apart still.
+        heads: As `filters`, for `MultiHeadAttention`, `GroupQueryAttention`,
+            and where a model writes attention out.
         mismatch: What a shortcut does where shapes differ. `"project"`: a 1x1
             convolution for another number of channels, an average pooling for
             another size, pooling then 1x1 for both. `"skip"`: there is no
@@ -175,13 +180,19 @@ def insert_gates(
         graph = see_through.read(insert_pieces(graph, jobs, start), graph)
         shapes = tried_shapes(graph, sizes)
     if "heads" in specs:
-        gated = insert_heads(graph, specs["heads"], written_out, shapes[0])
+        spec = specs["heads"]
+        gated = insert_heads(graph, spec, written_out, shapes[0])
         graph = see_through.read(gated, graph)
         shapes = tried_shapes(graph, sizes)
     if "filters" in specs:
-        return insert_filters(
+        gated = insert_filters(
             graph, specs["filters"], tied, written_out, shapes[0]
         )
+        graph = see_through.read(gated, graph)
+        shapes = tried_shapes(graph, sizes)
+    if "heads" in specs:
+        _, stock = _stock_heads(graph, spec, written_out)
+        return insert_stock_heads(graph, stock, spec, shapes[0])
     return graph.model
 
 
@@ -210,8 +221,10 @@ def _chosen(
         if kind in specs:
             chosen[kind] = _pieces(finder, kind, specs[kind], written_out)
     if "heads" in specs:
-        of_heads, some, _ = chosen_heads(graph, specs["heads"], written_out)
-        _check_found("heads", specs["heads"], of_heads, some)
+        spec = specs["heads"]
+        every, some, _ = chosen_heads(graph, spec, written_out)
+        stock, some_stock = _stock_heads(graph, spec, written_out)
+        _check_found("heads", spec, [*every, *stock], [*some, *some_stock])
     if "filters" in specs:
         found, wanted, _ = chosen_channels(
             graph, specs["filters"], tied, written_out
@@ -219,6 +232,14 @@ def _chosen(
         barred = [] if wanted else _barred(graph, found)
         _check_found("filters", specs["filters"], found, wanted, barred)
     return chosen
+
+
+def _stock_heads(
+    graph: Graph, spec: GateSpec, written_out: bool
+) -> tuple[list[StockHeads], list[StockHeads]]:
+    """The attention layers of Keras, and those whose heads get gates."""
+    found = find_stock_heads(graph, written_out)
+    return found, [x for x in found if not x.reason and spec.wants(x.calls)]
 
 
 def _pieces(
@@ -269,8 +290,8 @@ def _barred(graph: Graph, found: Sequence[Channels]) -> list[str]:
 def _check_found(
     kind: str,
     spec: GateSpec,
-    found: Sequence[Channels | Piece],
-    wanted: Sequence[Channels | Piece],
+    found: Sequence[Channels | Piece | StockHeads],
+    wanted: Sequence[Channels | Piece | StockHeads],
     barred: Sequence[str] = (),
 ) -> None:
     spec.check_used(kind, found)

@@ -377,6 +377,19 @@ def attention():
         around(lambda x: find("GroupQueryAttention")(4, 4, 2)(x, x)),
     )
     yield Example(
+        "GatedAttention",
+        around(lambda x: kg.GatedAttention(L.MultiHeadAttention(8, 2))(x, x)),
+    )
+    yield Example(
+        "GatedAttention",
+        around(
+            lambda x: kg.GatedAttention(find("GroupQueryAttention")(2, 8, 4))(
+                x, x
+            )
+        ),
+        note="grouped",
+    )
+    yield Example(
         "Attention", around(lambda x: L.Attention()([x, x])), **ATTENDS
     )
     yield Example(

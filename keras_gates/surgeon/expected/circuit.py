@@ -226,9 +226,10 @@ class Circuit:
                 for factor in reading.factors:
                     own = own * _there(xp, factor, values)
                 read.append((reading.classes, own))
-            recalled = self._recalled(step)
-            if recalled is not None:
+            for recalled, numbers in self._recalled(step):
                 own = constant(xp, np.ones(recalled.size))
+                if numbers is not None:
+                    own = xp.take(factors, numbers, axis=-1)
                 read.append((recalled, live[..., None] * own))
         return steps, read
 
@@ -255,13 +256,32 @@ class Circuit:
                 own = own * values[origin.tensor]
                 wanted.setdefault(origin.tensor, []).append(own)
 
-    def _recalled(self, step: Step) -> NDArray[np.intp] | None:
-        """The classes of its own outputs that a step reads, or None."""
-        if not step.rule.recalling:
-            return None
+    def _recalled(
+        self, step: Step
+    ) -> list[tuple[NDArray[np.intp], NDArray[np.intp] | None]]:
+        """The classes inside a step that it reads itself.
+
+        With the numbers of the factors that open them, where a gate inside
+        the layer has some.
+        """
+        inner = step.rule.inner_units(step.call)
+        if not inner:
+            return []
         demanded = [np.ones(x.shape, bool) for x in step.flow.labels]
         ids = step.rule.recalls(step.call, step.flow, demanded, None)
-        return None if ids is None else self.labelling.classes[ids].ravel()
+        if ids is None:
+            return []
+        classes = self.labelling.classes
+        start = self.start_of(step.call.op)
+        if start is None:
+            return [(classes[ids].ravel(), None)]
+        gated = step.flow.roles[inner[0].role]
+        numbers = np.flatnonzero(np.isin(gated, ids))
+        rest = ids[~np.isin(ids, gated)]
+        return [
+            (classes[gated[numbers]].ravel(), numbers + start),
+            (classes[rest].ravel(), None),
+        ]
 
     def _classes(
         self,

@@ -369,7 +369,7 @@ def constants(
     Args:
         labelling: a `Labelling`.
         closed: layer -> what is closed of it, shaped like its factors, or
-            like its units for one that reads its own output.
+            like its `Rule.inner_units`, one role after the other.
         exact: whether what varies a little may not count as constant.
     """
     values: dict[Tensor, Known] = {}

@@ -143,7 +143,7 @@ class _Walk:
             tensor in self.demand and self.demand[tensor].any()
             for tensor in step.outputs
         )
-        if self.candidate.exact:
+        if self.candidate.exact or not step.rule.feeds_back:
             ids = recalled(step, self.demand, self.candidate.closed)
             if ids is not None:
                 self.recalls.append(Read(step, ids))
@@ -243,17 +243,17 @@ def recalled(
     demand: Mapping[Tensor, NDArray[np.bool_]],
     closed: IdentityDict[keras.Operation, NDArray[np.bool_]],
 ) -> NDArray[np.intp] | None:
-    """Units of a step's outputs that it reads itself, None if it has none.
+    """Units inside a step that it reads itself, None if it has none.
 
-    A recurrent layer reads its own state, whatever gates come after it; what
-    a score closes is zero for the layer itself, too.
+    A recurrent layer reads its own state, whatever gates come after it, and
+    attention its heads; what is closed inside is zero there.
 
     Args:
         step: the step.
         demand: what is demanded of each tensor, as in `Decision`.
         closed: what is closed of each layer, as in `Decision`.
     """
-    if not step.rule.recalling:
+    if not step.rule.inner_units(step.call):
         return None
     demanded = [
         demand.get(tensor, np.zeros(labels.shape, bool))

@@ -28,6 +28,7 @@ from keras_gates.surgeon.rules.source import Source
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
+    from keras_gates.layers.factor_layer import FactorLayer
     from keras_gates.surgeon.labels import Units
 
 
@@ -57,17 +58,7 @@ class GateRule(PerChannel):
         return call.op.kind in ("filter", "head")
 
     def source(self, call: Call) -> Source | None:
-        gate = call.op
-        if not gate.stochastic:
-            return Source(gate, gate.kind, gate.factor)
-        return Source(
-            gate,
-            gate.kind,
-            gate.weight,
-            closed=hard_concrete.CLOSED,
-            opened=hard_concrete.OPEN,
-            factors=hard_concrete.factor_of,
-        )
+        return source_of(call.op)
 
     def missing(self, call: Call) -> list[str]:
         return []
@@ -124,6 +115,20 @@ class GateRule(PerChannel):
             # apart.
             return np.broadcast_to(places.ravel(), (*shape, places.size))
         return np.broadcast_to(places, shape)[..., None]
+
+
+def source_of(gate: FactorLayer) -> Source:
+    """The `Source` of a layer whose factors are gates."""
+    if not gate.stochastic:
+        return Source(gate, gate.kind or "", gate.factor)
+    return Source(
+        gate,
+        gate.kind or "",
+        gate.weight,
+        closed=hard_concrete.CLOSED,
+        opened=hard_concrete.OPEN,
+        factors=hard_concrete.factor_of,
+    )
 
 
 GATE = GateRule(axis=lambda call: getattr(call.op, "axis", -1))

@@ -269,7 +269,7 @@ LAYERS = {
     "Minimum": mk.MINIMUM,
     "Dot": tr.Contraction(terms=lr.dot_terms, counts=ct.dot_layer),
     "MultiHeadAttention": at.Attention(counts=ct.multi_head),
-    "GroupQueryAttention": at.Attention(counts=ct.multi_head, shaped=False),
+    "GroupQueryAttention": at.Grouped(counts=ct.multi_head),
     "Attention": ATTENTION,
     "AdditiveAttention": ATTENTION,
     "Masking": _barrier("its mask looks at all features", costs={}),

@@ -88,6 +88,8 @@ OWN = {
     "axis_read": "an axis further on",
     "looks_along": _INSERTING,
     "moved": _INSERTING,
+    "dissolved": _FACTORS,
+    "base": "it is made again round the layer inside",
     "moves": _INSERTING,
     "pointwise": _INSERTING,
     "puts_rim": _INSERTING,
@@ -199,7 +201,7 @@ _INSIDE: dict[str, Callable[[Any], Any]] = {
     "demanded": _masks_inside,
 }
 _AS_IT_IS = {
-    *("part", "values", "role", "side", "index", "closed"),
+    *("part", "values", "role", "side", "index", "closed", "kept"),
     *("constants", "count"),
 }
 
