@@ -12,6 +12,9 @@ import functools
 from typing import TYPE_CHECKING
 
 from keras_gates.graphs import classes
+from keras_gates.graphs import origins
+from keras_gates.graphs.trace import told
+from keras_gates.surgeon.build import original_class
 from keras_gates.surgeon.build.kept_class import KeptClasses
 from keras_gates.surgeon.build.kept_class import NotKept
 from keras_gates.surgeon.build.kept_class import edited
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Site
     from keras_gates.graphs.graph import Tensor
+    from keras_gates.graphs.origins import Origin
     from keras_gates.surgeon.solving.solve import Solution
 
 
@@ -107,7 +111,12 @@ class _Search:
     ) -> bool:
         """Whether a class whose constructor makes its layers is kept."""
         model, name = graph.model, "/".join(path) or graph.model.name
-        if self.written_out is True or not classes.is_made_otherwise(model):
+        if self.written_out is True:
+            return False
+        origin = origins.origin_of(model)
+        if origin is not None:
+            return self._returns_to(origin, graph, bound, name)
+        if not classes.is_made_otherwise(model):
             return False
         builder = self._builder()
         try:
@@ -122,8 +131,26 @@ class _Search:
                 Return(model, name, How.WRITTEN_OUT, {}, str(error))
             )
             return False
-        told = edited(model, edits)
-        self.returns.append(Return(model, name, How.CLASS, told))
+        changes = edited(model, edits)
+        self.returns.append(Return(model, name, How.CLASS, changes))
+        return True
+
+    def _returns_to(
+        self, origin: Origin, graph: Graph, bound: list[Tensor], name: str
+    ) -> bool:
+        """Whether a model can be of the class that it was of."""
+        model, cls = graph.model, origin.cls
+        try:
+            new = self._builder().model(graph, bound)
+            edits = original_class.edits(origin, new)
+        except Exception as error:
+            why = str(error) if isinstance(error, NotKept) else told(error)
+            self.returns.append(
+                Return(model, name, How.WRITTEN_OUT, {}, why, cls)
+            )
+            return False
+        changed = original_class.changed(origin, edits)
+        self.returns.append(Return(model, name, How.CLASS, changed, "", cls))
         return True
 
     def _is_open(self, site: Site, path: tuple[str, ...]) -> bool:
@@ -143,8 +170,8 @@ class _Search:
             except (NoPlace, NotKept) as error:
                 why = str(error)
             else:
-                told = edited(layer, edits)
-                self.returns.append(Return(layer, name, How.CLASS, told))
+                changes = edited(layer, edits)
+                self.returns.append(Return(layer, name, How.CLASS, changes))
                 return False
         if barred:
             self.whole[name] = _whole(fixed, why)
