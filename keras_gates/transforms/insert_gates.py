@@ -213,7 +213,8 @@ def _pieces(
         _check_once(kind, spec.pieces)
         named = [named_piece(finder, one, pair) for pair in spec.pieces]
         for piece in named if not written_out else ():
-            if inside := keeps_class([piece.end]):
+            inside = keeps_class([piece.end]) * (piece.whole is None)
+            if inside:
                 raise ValueError(
                     f"`{kind}` names a piece that ends at '{piece.end.path}', "
                     f"but {inside}. Pass written_out=True, or leave it out."
@@ -225,8 +226,11 @@ def _pieces(
         "blocks": finder.blocks,
     }
     found = find[kind]()
+    if kind == "blocks" and not written_out:
+        found += finder.whole()
     for piece in found if not written_out else ():
-        piece.reason = piece.reason or keeps_class([piece.end])
+        if piece.whole is None:
+            piece.reason = piece.reason or keeps_class([piece.end])
     wanted = [p for p in found if not p.reason and spec.wants(p.calls)]
     _check_found(kind, spec, found, wanted)
     return wanted

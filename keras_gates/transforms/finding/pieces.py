@@ -41,6 +41,8 @@ class Piece:
         entry: such a pair: where the input of the piece is read.
         shortcut: the `Shortcut` to be added; None if there is one.
         reason: why it gets no gate; "" if it gets one.
+        whole: the layer that it is, of a class that is seen through; the gate
+            goes beside it, and it stays as it is.
     """
 
     kind: str
@@ -52,10 +54,13 @@ class Piece:
     entry: tuple[gr.Call, int] | None = None
     shortcut: shortcuts.Shortcut | None = None
     reason: str = ""
+    whole: gr.Scope | None = None
 
     @property
     def name(self) -> str:
         """The path of its first layer; of its last for a block."""
+        if self.whole is not None:
+            return whole_path(self.calls[0], self.whole)
         if self.kind == "block":
             return self.end.path
         kernels = [c for c in self.calls if regions.has_kernel(c)]
@@ -68,6 +73,8 @@ class Piece:
 
     @property
     def gate_name(self) -> str:
+        if self.whole is not None:
+            return f"{self.whole.site.name}_{self.kind}_gate"
         own = self.end if self.kind == "block" else None
         kernels = [c for c in self.calls if regions.has_kernel(c)]
         call = own or (kernels or self.calls)[0]
@@ -150,6 +157,53 @@ class Finder:
                 block.reason = "it is inside another block"
         return found
 
+    def whole(self, kind: str = "block") -> list[Piece]:
+        """Each layer that is seen through and could as well be left out.
+
+        It puts out what looks like what it gets.
+        """
+        calls: dict[gr.Site, list[Call]] = {}
+        scopes: dict[gr.Site, gr.Scope] = {}
+        for call in self.graph.calls:
+            opened = (s for s in call.scopes if s.site.opened is not None)
+            scope = next(opened, None)
+            if scope is not None:
+                first = scopes.setdefault(scope.site, scope)
+                calls.setdefault(scope.site, []).extend(
+                    [call] * (first is scope)
+                )
+        pieces = [
+            Piece(kind, calls[site], scope.outputs[0].producer, whole=scope)
+            for site, scope in scopes.items()
+            if len(scope.outputs) == 1
+            and scope.outputs[0].producer in calls[site]
+        ]
+        return [p for p in pieces if self._goes_round(p)]
+
+    def _goes_round(self, piece: Piece) -> bool:
+        """Find the way round a layer; whether there is one."""
+        scope = piece.whole
+        if scope is None:
+            return False
+        output = scope.outputs[0]
+        alike = [
+            n
+            for n, x in enumerate(scope.inputs)
+            if x.dtype == output.dtype
+            and all(shapes[x] == shapes[output] for shapes in self.shapes)
+        ]
+        if not alike:
+            return False
+        node = scope.site.node
+        piece.entry = (piece.calls[0], alike[0])
+        piece.shortcut = shortcuts.Shortcut(-1, len(node.outputs[0].shape))
+        readers = output.consumers
+        if output in self.graph.outputs:
+            piece.reason = "it makes an output of the model"
+        elif any(self._is_gate(c, piece.kind) for c in readers):
+            piece.reason = "it has a gate already"
+        return True
+
     def _block(self, join: regions.Join) -> Piece:
         calls, _ = regions.calls_between(join.fork, join.call.outputs[0])
         calls.sort(key=self.order.__getitem__)
@@ -210,6 +264,12 @@ class Finder:
             readers = call.outputs[0].consumers
             return any(self._is_gate(c, kind) for c in readers)
         return isinstance(call.op, Gate) and call.op.kind == kind
+
+
+def whole_path(call: Call, scope: gr.Scope) -> str:
+    """The path of a layer that is seen through, by a call in it."""
+    names = [each.site.name for each in call.scopes]
+    return "/".join(names[: call.scopes.index(scope) + 1])
 
 
 def _why_not(join: regions.Join, operand: regions.Operand) -> str:
