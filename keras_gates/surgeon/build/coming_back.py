@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from keras_gates.graphs import classes
@@ -76,10 +77,12 @@ class _Search:
         """Writes out all layers, for a trial."""
         return self._builder()
 
-    def _builder(self) -> Builder:
+    def _builder(self, returns: Iterable[Return] = ()) -> Builder:
         solution = self.solution
         masking = solution.graph.masking
-        return Builder(solution.decision, solution.folds, masking, trial=True)
+        return Builder(
+            solution.decision, solution.folds, masking, returns, trial=True
+        )
 
     @functools.cached_property
     def configs(self) -> KeptClasses:
@@ -105,6 +108,10 @@ class _Search:
             here = (*path, site.name)
             if site.opened is None or self._is_open(site, here):
                 self.graph(site.child, site.child.bounds[0], here)
+        origin = origins.origin_of(graph.model)
+        if origin is not None and self.written_out is not True:
+            name = "/".join(path) or graph.model.name
+            self._return_to(origin, graph, bound, name)
 
     def _keeps_model(
         self, graph: Graph, bound: list[Tensor], path: tuple[str, ...]
@@ -113,9 +120,6 @@ class _Search:
         model, name = graph.model, "/".join(path) or graph.model.name
         if self.written_out is True:
             return False
-        origin = origins.origin_of(model)
-        if origin is not None:
-            return self._returns_to(origin, graph, bound, name)
         if not classes.is_made_otherwise(model):
             return False
         builder = self._builder()
@@ -135,23 +139,25 @@ class _Search:
         self.returns.append(Return(model, name, How.CLASS, changes))
         return True
 
-    def _returns_to(
+    def _return_to(
         self, origin: Origin, graph: Graph, bound: list[Tensor], name: str
-    ) -> bool:
-        """Whether a model can be of the class that it was of."""
+    ) -> None:
+        """Look whether a model can be of the class that it was of.
+
+        The layers in it that keep their class do so for the trial, too.
+        """
         model, cls = graph.model, origin.cls
         try:
-            new = self._builder().model(graph, bound)
+            new = self._builder(self.returns).model(graph, bound)
             edits = original_class.edits(origin, new)
         except Exception as error:
             why = str(error) if isinstance(error, NotKept) else told(error)
             self.returns.append(
                 Return(model, name, How.WRITTEN_OUT, {}, why, cls)
             )
-            return False
+            return
         changed = original_class.changed(origin, edits)
         self.returns.append(Return(model, name, How.CLASS, changed, "", cls))
-        return True
 
     def _is_open(self, site: Site, path: tuple[str, ...]) -> bool:
         """Whether what is inside a layer is to be looked at by itself."""

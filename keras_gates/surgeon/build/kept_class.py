@@ -401,12 +401,20 @@ def _assign(new: keras.Layer, weights: Mapping[Path, Wanted]) -> None:
         found[path].assign(wanted.values())
 
 
-def same(new: keras.Layer, smaller: Smaller) -> bool:
-    """Whether both have been run, and have put out the same."""
+def same(new: keras.Layer, smaller: Smaller, near: float | None = None) -> bool:
+    """Whether both have been run, and have put out the same.
+
+    Args:
+        new: the layer or model.
+        smaller: what it is to be.
+        near: as in `sampled.compared`.
+    """
     given = smaller.args, smaller.kwargs
     inputs = smaller.model.inputs
     some = isinstance(smaller.layer, keras.Model)
-    return sampled.compared(new, given, smaller.model, inputs, some) is True
+    how = {} if near is None else {"near": near}
+    told = sampled.compared(new, given, smaller.model, inputs, some, **how)
+    return told is True
 
 
 @contextlib.contextmanager

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 import collections
 import copy
+import itertools
+import math
 from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
@@ -24,6 +26,7 @@ from keras_gates.graphs import private
 from keras_gates.graphs.attribute_paths import Path
 from keras_gates.graphs.attribute_paths import parts_of
 from keras_gates.graphs.origins import Origin
+from keras_gates.graphs.variables import values_of
 from keras_gates.surgeon.build import config_sizes as cs
 from keras_gates.surgeon.build import kept_class as kc
 from keras_gates.surgeon.build.kept_class import Edits
@@ -34,6 +37,8 @@ from keras_gates.surgeon.build.part_weights import Wanted
 _MOST = 256
 # How many numbers are tried for that of the blocks.
 _TRIALS = 12
+# An open gate that is nearly one shows.
+_NEAR = 1e-5
 # Words in the name of such a number; those that have one are tried first.
 _WORDS = ("layer", "depth", "block", "stage")
 
@@ -159,7 +164,8 @@ def _fill(model: keras.Model, new: keras.Model) -> bool:
     where = parts_of(model).variable_paths()
     for key in (_by_name, _by_class):
         pairs = _pairs(model, new, key)
-        if not pairs or any(a.shape != b.shape for a, b in pairs):
+        sizes = [[math.prod(x.shape) for x in pair] for pair in pairs]
+        if not pairs or any(a != b for a, b in sizes):
             continue
         weights = {
             where[a]: Wanted(tuple(a.shape), b) for a, b in pairs if a in where
@@ -167,12 +173,12 @@ def _fill(model: keras.Model, new: keras.Model) -> bool:
         if len(weights) < len(pairs):
             continue
         for variable, source in pairs:
-            variable.assign(source)
+            variable.assign(values_of(source).reshape(variable.shape))
             variable.trainable = source.trainable
         smaller = kc.Smaller(model, (inputs,), {}, new, weights)
-        if kc.same(model, smaller):
+        if kc.same(model, smaller, _NEAR):
             with kc.other_weights(model, weights):
-                if kc.same(model, smaller):
+                if kc.same(model, smaller, _NEAR):
                     return True
     return False
 
@@ -193,15 +199,23 @@ def _pairs(model: keras.Model, new: keras.Model, key: Key) -> Pairs:
     if len(layers[0]) != len(layers[1]):
         return []
     for own, other in zip(*layers, strict=True):
-        rest = _by_key(other, key)
-        for name, weights in _by_key(own, key).items():
-            sources = rest.pop(name, [])
-            if len(sources) != len(weights):
-                return []
-            found += zip(weights, sources, strict=True)
-        if rest:
+        mine, rest = _by_key(own, key), _by_key(other, key)
+        alike = [k for k in mine if len(mine[k]) == len(rest.get(k, ()))]
+        for name in alike:
+            found += zip(mine.pop(name), rest.pop(name), strict=True)
+        # A weight of a layer is in one of another name once it is written out.
+        left = [
+            sorted(itertools.chain(*each.values()), key=_entries)
+            for each in (mine, rest)
+        ]
+        if len(left[0]) != len(left[1]):
             return []
+        found += zip(*left, strict=True)
     return found
+
+
+def _entries(weight: keras.Variable) -> int:
+    return math.prod(weight.shape)
 
 
 def _by_key(

@@ -29,10 +29,7 @@ def named_piece(finder: Finder, kind: str, pair: Sequence[str]) -> Piece:
     """
     what = f"The {kind} {tuple(pair)!r}"
     for piece in finder.whole(kind) if pair[0] == pair[1] else ():
-        if piece.whole is not None and pair[0] in (
-            piece.name,
-            piece.whole.site.name,
-        ):
+        if pair[0] in (piece.path, piece.path.rpartition("/")[2]):
             return _unless_barred(piece, what)
     first, last = (_call(finder.graph, name, kind) for name in pair)
     if len(set(first.inputs)) != 1:

@@ -60,11 +60,20 @@ class Piece:
     def name(self) -> str:
         """The path of its first layer; of its last for a block."""
         if self.whole is not None:
-            return whole_path(self.calls[0], self.whole)
+            return self.path
         if self.kind == "block":
             return self.end.path
         kernels = [c for c in self.calls if regions.has_kernel(c)]
         return (kernels or self.calls)[0].path
+
+    @property
+    def path(self) -> str:
+        """The path of the layer that it is, or ends in."""
+        call, scope = self.calls[0], self.whole
+        if scope is None:
+            return self.end.path
+        names = [each.site.name for each in call.scopes]
+        return "/".join(names[: call.scopes.index(scope) + 1])
 
     @property
     def end(self) -> Call:
@@ -162,6 +171,11 @@ class Finder:
 
         It puts out what looks like what it gets.
         """
+        pieces = [
+            Piece(kind, [call], call.outputs[0].producer, entry=(call, 0))
+            for call in self.graph.calls
+            if call.site.opaque and len(call.outputs) == 1
+        ]
         calls: dict[gr.Site, list[Call]] = {}
         scopes: dict[gr.Site, gr.Scope] = {}
         for call in self.graph.calls:
@@ -172,7 +186,7 @@ class Finder:
                 calls.setdefault(scope.site, []).extend(
                     [call] * (first is scope)
                 )
-        pieces = [
+        pieces += [
             Piece(kind, calls[site], scope.outputs[0].producer, whole=scope)
             for site, scope in scopes.items()
             if len(scope.outputs) == 1
@@ -182,21 +196,18 @@ class Finder:
 
     def _goes_round(self, piece: Piece) -> bool:
         """Find the way round a layer; whether there is one."""
-        scope = piece.whole
-        if scope is None:
-            return False
-        output = scope.outputs[0]
+        scope, output = piece.whole, piece.end.outputs[0]
+        inputs = piece.calls[0].inputs if scope is None else scope.inputs
         alike = [
             n
-            for n, x in enumerate(scope.inputs)
+            for n, x in enumerate(inputs)
             if x.dtype == output.dtype
             and all(shapes[x] == shapes[output] for shapes in self.shapes)
         ]
         if not alike:
             return False
-        node = scope.site.node
         piece.entry = (piece.calls[0], alike[0])
-        piece.shortcut = shortcuts.Shortcut(-1, len(node.outputs[0].shape))
+        piece.shortcut = shortcuts.Shortcut(-1, len(output.shape))
         readers = output.consumers
         if output in self.graph.outputs:
             piece.reason = "it makes an output of the model"
@@ -205,7 +216,7 @@ class Finder:
         return True
 
     def _block(self, join: regions.Join) -> Piece:
-        calls, _ = regions.calls_between(join.fork, join.call.outputs[0])
+        calls = regions.calls_from(join.fork, join.call.outputs[0])
         calls.sort(key=self.order.__getitem__)
         piece = Piece("block", calls)
         if join.shortcut is None and not join.adds:
@@ -264,12 +275,6 @@ class Finder:
             readers = call.outputs[0].consumers
             return any(self._is_gate(c, kind) for c in readers)
         return isinstance(call.op, Gate) and call.op.kind == kind
-
-
-def whole_path(call: Call, scope: gr.Scope) -> str:
-    """The path of a layer that is seen through, by a call in it."""
-    names = [each.site.name for each in call.scopes]
-    return "/".join(names[: call.scopes.index(scope) + 1])
 
 
 def _why_not(join: regions.Join, operand: regions.Operand) -> str:
