@@ -213,8 +213,7 @@ def _pieces(
         _check_once(kind, spec.pieces)
         named = [named_piece(finder, one, pair) for pair in spec.pieces]
         for piece in named if not written_out else ():
-            inside = keeps_class([piece.end]) * (piece.whole is None)
-            if inside:
+            if inside := _inside(piece):
                 raise ValueError(
                     f"`{kind}` names a piece that ends at '{piece.end.path}', "
                     f"but {inside}. Pass written_out=True, or leave it out."
@@ -229,11 +228,17 @@ def _pieces(
     if kind == "blocks" and not written_out:
         found += finder.whole()
     for piece in found if not written_out else ():
-        if piece.whole is None:
-            piece.reason = piece.reason or keeps_class([piece.end])
+        piece.reason = piece.reason or _inside(piece)
     wanted = [p for p in found if not p.reason and spec.wants(p.calls)]
     _check_found(kind, spec, found, wanted)
     return wanted
+
+
+def _inside(piece: Piece) -> str:
+    """Why a piece gets no gate if layers are to keep their class, or ""."""
+    if piece.whole is not None:
+        return ""
+    return keeps_class([piece.end], in_front=bool(piece.operands))
 
 
 def _check_once(kind: str, pairs: Sequence[Any]) -> None:
