@@ -98,7 +98,8 @@ def insert_gates(
         layers: As `filters`.
         branches: As `filters`. A list of pairs, `[("first_layer", "join")]`,
             names the branches.
-        blocks: As `branches`.
+        blocks: As `branches`. The name of a layer of your own twice,
+            `[("block_1", "block_1")]`, stands for all that is in it.
         mismatch: What a shortcut does where shapes differ. `"project"`: a 1x1
             convolution for another number of channels, an average pooling for
             another size, pooling then 1x1 for both. `"skip"`: there is no
@@ -116,7 +117,8 @@ def insert_gates(
         written_out: Whether gates go inside layers of your own, which are
             written out then: each becomes a functional model of its parts,
             under its name. With `False` such layers keep their class, and
-            gates go beside them only.
+            gates go beside them only: `blocks` finds each that puts out what
+            looks like what it gets.
 
     Returns:
         A new model, not compiled.
