@@ -13,7 +13,6 @@ from keras import layers as L
 import keras_gates as kg
 from tests import depth_models as dm
 
-
 # What is lost with the class comes back with it; `backbone` asks for this.
 pytestmark = pytest.mark.filterwarnings(
     "ignore:The new model .* is not of the class Backbone:UserWarning"

@@ -128,7 +128,7 @@ def _resized(origin: Origin, depth: Edits, new: keras.Model) -> Edits | None:
     resized = {
         path: sizes[value]
         for path, value in cs.numbers(origin.config).items()
-        if value in sizes and path not in depth
+        if isinstance(value, int) and value in sizes and path not in depth
     }
     found = {**depth, **resized}
     if resized:
