@@ -110,7 +110,8 @@ def insert_gates(
         layers: As `filters`.
         branches: As `filters`. A list of pairs, `[("first_layer", "join")]`,
             names the branches.
-        blocks: As `branches`.
+        blocks: As `branches`. The name of a layer of your own twice,
+            `[("block_1", "block_1")]`, stands for all that is in it.
         heads: As `filters`, for `MultiHeadAttention`, `GroupQueryAttention`,
             and where a model writes attention out.
         mismatch: What a shortcut does where shapes differ. `"project"`: a 1x1
@@ -130,7 +131,8 @@ def insert_gates(
         written_out: Whether gates go inside layers of your own, which are
             written out then: each becomes a functional model of its parts,
             under its name. With `False` such layers keep their class, and
-            gates go beside them only.
+            gates go beside them only: `blocks` finds each that puts out what
+            looks like what it gets.
 
     Returns:
         A new model, not compiled.
@@ -251,7 +253,7 @@ def _pieces(
         _check_once(kind, spec.pieces)
         named = [named_piece(finder, one, pair) for pair in spec.pieces]
         for piece in named if not written_out else ():
-            if inside := keeps_class([piece.end]):
+            if inside := _inside(piece):
                 raise ValueError(
                     f"`{kind}` names a piece that ends at '{piece.end.path}', "
                     f"but {inside}. Pass written_out=True, or leave it out."
@@ -263,11 +265,20 @@ def _pieces(
         "blocks": finder.blocks,
     }
     found = find[kind]()
+    if kind == "blocks" and not written_out:
+        found += finder.whole()
     for piece in found if not written_out else ():
-        piece.reason = piece.reason or keeps_class([piece.end])
+        piece.reason = piece.reason or _inside(piece)
     wanted = [p for p in found if not p.reason and spec.wants(p.calls)]
     _check_found(kind, spec, found, wanted)
     return wanted
+
+
+def _inside(piece: Piece) -> str:
+    """Why a piece gets no gate if layers are to keep their class, or ""."""
+    if piece.whole is not None:
+        return ""
+    return keeps_class([piece.end], in_front=bool(piece.operands))
 
 
 def _check_once(kind: str, pairs: Sequence[Any]) -> None:

@@ -95,13 +95,17 @@ def behind(call: Call) -> Site:
     return site
 
 
-def keeps_class(calls: Iterable[Call]) -> str:
+def keeps_class(calls: Iterable[Call], in_front: bool = False) -> str:
     """Why no gate goes behind some calls if layers are to keep their class.
 
     A clause; "" if none of them is inside a layer.
+
+    Args:
+        calls: the calls.
+        in_front: whether the gates go in front of them instead.
     """
     for call in calls:
-        site = behind(call)
+        site = call.site if in_front else behind(call)
         for scope in call.scopes:
             if scope.site is site:
                 break
