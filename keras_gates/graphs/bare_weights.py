@@ -290,11 +290,24 @@ class _Replay:
         self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """The call, as it is for the sizes at hand."""
-        op = self.revision.operations.get(id(node))
+        op = self._revised(node)
         if op is None:
             return node.operation(*args, **kwargs)
         flat = keras.tree.flatten((args, kwargs))
         return op(*(x for x in flat if isinstance(x, keras.KerasTensor)))
+
+    def _revised(self, node: Node) -> keras.Operation | None:
+        """What is called in the place of an operation; None for itself."""
+        target = self.revision.targets.get(id(node))
+        if target is None:
+            return self.revision.operations.get(id(node))
+        # Its layer has the number of samples follow; the operation has not.
+        dtype = node.outputs[0].dtype
+        floats = keras.backend.is_float_dtype(dtype)
+        name = self._names.free("reshape")
+        return keras.layers.Reshape(
+            target, name=name, dtype=dtype if floats else None
+        )
 
     def _value(self, x: Any) -> Any:
         if isinstance(x, keras.Variable):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import warnings
 from typing import TYPE_CHECKING
@@ -24,6 +25,22 @@ _SIZES = (6, 8, 12, 16, 32)
 _ALIKE = {"float16": 0.05, "bfloat16": 0.2}
 
 
+class Likeness(enum.Enum):
+    """What came of a trial.
+
+    Attributes:
+        ALIKE: both give the same.
+        UNLIKE: they give something else.
+        FAILS: the model can't be run where the layer can.
+        UNTRIED: the layer takes inputs of none of the sizes.
+    """
+
+    ALIKE = "alike"
+    UNLIKE = "unlike"
+    FAILS = "fails"
+    UNTRIED = "untried"
+
+
 def agree(layer: keras.Layer, node: Node, model: keras.Model) -> bool:
     """Whether both give the same in inference, for random inputs.
 
@@ -37,9 +54,9 @@ def agree(layer: keras.Layer, node: Node, model: keras.Model) -> bool:
     """
     given = node.arguments.args, node.arguments.kwargs
     found = compared(layer, given, model, node.input_tensors)
-    if found is None:
+    if found is Likeness.UNTRIED:
         raise SideEffect("its `call` can't be tried on random inputs")
-    return found
+    return found is Likeness.ALIKE
 
 
 def compared(
@@ -48,8 +65,8 @@ def compared(
     model: keras.Model,
     inputs: list[keras.KerasTensor],
     some_size: bool = False,
-) -> bool | None:
-    """Whether both give the same; None where there was nothing to compare.
+) -> Likeness:
+    """Whether both give the same.
 
     Args:
         layer: as in `agree`.
@@ -77,9 +94,10 @@ def compared(
             except Exception:  # it holds for other sizes only
                 if some_size:
                     continue
-                return False
-        return len(expected) == len(got) and all(map(_alike, expected, got))
-    return None
+                return Likeness.FAILS
+        same = len(expected) == len(got) and all(map(_alike, expected, got))
+        return Likeness.ALIKE if same else Likeness.UNLIKE
+    return Likeness.UNTRIED
 
 
 def models_agree(old: keras.Model, new: keras.Model, inputs: Any) -> bool:

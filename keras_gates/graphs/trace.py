@@ -52,6 +52,11 @@ _TRAINING = "training"
 _COLORS = re.compile("\x1b\\[[0-9;]*m")
 _OTHERWISE = "it computes something else in training"
 _UNLIKE = "its `call` on symbolic tensors is not what it computes"
+_TRIED = {
+    sampled.Likeness.UNLIKE: _UNLIKE,
+    sampled.Likeness.FAILS: "its operations as recorded can't be run",
+    sampled.Likeness.UNTRIED: "its `call` can't be tried on random inputs",
+}
 _SIZED = (
     "it works with sizes that are open, and what it is made of is known for "
     "single ones"
@@ -346,10 +351,8 @@ class _Trace:
         like = self.node.input_tensors if self.sizes is None else model.inputs
         given = self.node.arguments.args, self.node.arguments.kwargs
         found = sampled.compared(self.twin, given, model, like)
-        if found is None:
-            raise SideEffect("its `call` can't be tried on random inputs")
-        if not found:
-            raise SideEffect(_UNLIKE)
+        if found is not sampled.Likeness.ALIKE:
+            raise SideEffect(_TRIED[found])
         return model, bare
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:

@@ -406,7 +406,8 @@ def _same(new: keras.Layer, smaller: Smaller) -> bool:
     given = smaller.args, smaller.kwargs
     inputs = smaller.model.inputs
     some = isinstance(smaller.layer, keras.Model)
-    return sampled.compared(new, given, smaller.model, inputs, some) is True
+    found = sampled.compared(new, given, smaller.model, inputs, some)
+    return found is sampled.Likeness.ALIKE
 
 
 @contextlib.contextmanager
