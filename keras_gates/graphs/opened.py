@@ -14,6 +14,7 @@ from keras_gates.graphs import private
 from keras_gates.graphs.identity import IdentityDict
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.holders import Holders
     from keras_gates.graphs.private import Node
 
 
@@ -56,6 +57,7 @@ class Opened:
             was called, of the tensors in its recorded call, in order.
         bare: variables of `twin` that it uses in operations, each with the
             `Place` that has its values in `model`.
+        holders: the layers that hold them, for another way of calling it.
         fixed: why the model can't stand in the layer's place, or "" if it
             can: it holds for certain sizes only, say, or in inference only.
     """
@@ -64,6 +66,7 @@ class Opened:
     twin: keras.Layer
     model: keras.Model
     bare: tuple[tuple[keras.Variable, Place], ...]
+    holders: Holders
     fixed: str = ""
 
     def originals(self) -> IdentityDict[keras.Layer, keras.Layer]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import enum
 import functools
 import warnings
-from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
@@ -14,10 +13,6 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs import private
 from keras_gates.graphs.functional import structures
-from keras_gates.graphs.stand_ins import SideEffect
-
-if TYPE_CHECKING:
-    from keras_gates.graphs.private import Node
 
 # For axes of unknown size, what is tried: small, and with many divisors.
 _SIZES = (6, 8, 12, 16, 32)
@@ -41,24 +36,6 @@ class Likeness(enum.Enum):
     UNTRIED = "untried"
 
 
-def agree(layer: keras.Layer, node: Node, model: keras.Model) -> bool:
-    """Whether both give the same in inference, for random inputs.
-
-    Args:
-        layer: a layer, which is called.
-        node: the recorded call whose arguments it gets.
-        model: takes the tensors among them, in order.
-
-    Raises:
-        SideEffect: the layer takes inputs of none of the sizes that are tried.
-    """
-    given = node.arguments.args, node.arguments.kwargs
-    found = compared(layer, given, model, node.input_tensors)
-    if found is Likeness.UNTRIED:
-        raise SideEffect("its `call` can't be tried on random inputs")
-    return found is Likeness.ALIKE
-
-
 def compared(
     layer: keras.Layer,
     given: tuple[tuple[Any, ...], dict[str, Any]],
@@ -66,12 +43,12 @@ def compared(
     inputs: list[keras.KerasTensor],
     some_size: bool = False,
 ) -> Likeness:
-    """Whether both give the same.
+    """Whether both give the same for random inputs.
 
     Args:
-        layer: as in `agree`.
+        layer: a layer, which is called in inference.
         given: the arguments of its call, with symbolic tensors.
-        model: as in `agree`.
+        model: takes the tensors among them, in order.
         inputs: what the tensors among the arguments are like.
         some_size: whether the model may take inputs of one size only.
     """

@@ -21,7 +21,6 @@ from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -31,24 +30,30 @@ from keras_gates.graphs import private
 from keras_gates.graphs import sampled
 from keras_gates.graphs import several_sizes
 from keras_gates.graphs.arguments import each_in_place
+from keras_gates.graphs.effects import held
+from keras_gates.graphs.effects import no_loss
+from keras_gates.graphs.effects import other_values
+from keras_gates.graphs.effects import watched
+from keras_gates.graphs.effects import written
 from keras_gates.graphs.opened import Opaque
 from keras_gates.graphs.opened import Opened
 from keras_gates.graphs.opened import Place
+from keras_gates.graphs.recorded_run import TRAINING
+from keras_gates.graphs.recorded_run import Run
+from keras_gates.graphs.recorded_run import recorded
 from keras_gates.graphs.several_sizes import Recorded
 from keras_gates.graphs.several_sizes import Revision
 from keras_gates.graphs.several_sizes import Sizes
 from keras_gates.graphs.stand_ins import SideEffect
 from keras_gates.graphs.stand_ins import in_place
 from keras_gates.graphs.variables import copy_state
-from keras_gates.graphs.variables import values_of
 
 if TYPE_CHECKING:
     from keras_gates.graphs.copies import Copies
+    from keras_gates.graphs.holders import Holders
     from keras_gates.graphs.private import Node
-    from keras_gates.graphs.stand_ins import StandIn
 
 _SHOWN = 160
-_TRAINING = "training"
 _COLORS = re.compile("\x1b\\[[0-9;]*m")
 _OTHERWISE = "it computes something else in training"
 _UNLIKE = "its `call` on symbolic tensors is not what it computes"
@@ -63,15 +68,26 @@ _SIZED = (
 )
 
 
-def trace(node: Node, copies: Copies, owned: bool) -> Opened | Opaque:
+def trace(
+    node: Node,
+    copies: Copies,
+    owned: bool,
+    others: Sequence[Opened] = (),
+) -> Opened | Opaque:
     """What the layer of a recorded call is made of.
 
     Args:
         node: the recorded call.
         copies: makes the copy of the layer.
         owned: whether the layer is part of a copy already, and may be called.
+        others: what it is made of where it is called in other ways; what is
+            used there and here is the same.
     """
     layer = node.operation
+    if others:
+        found = _traced(node, others[0].twin, others[-1].holders)
+        apart = isinstance(found, Opened) and _apart(found, others)
+        return Opaque(apart) if apart else found
     try:
         twin = layer if owned else copy_of(layer, copies)
     except Exception as error:
@@ -80,7 +96,20 @@ def trace(node: Node, copies: Copies, owned: bool) -> Opened | Opaque:
         return Opaque(
             "it can't be copied: a model in it has layers that are its own, too"
         )
-    found = _attempt(_Trace(node, twin))
+    return _traced(node, twin, None)
+
+
+def _traced(
+    node: Node, twin: keras.Layer, before: Holders | None
+) -> Opened | Opaque:
+    """What a copy of a layer is made of where the layer is called.
+
+    Args:
+        node: the recorded call.
+        twin: the copy.
+        before: what holds its weights in other ways of calling it.
+    """
+    found = _attempt(_Trace(node, twin, before=before))
     shapes = [tuple(x.shape) for x in node.input_tensors]
     if isinstance(found, Opened) or not any(None in x for x in shapes):
         return found
@@ -88,10 +117,31 @@ def trace(node: Node, copies: Copies, owned: bool) -> Opened | Opaque:
         # It goes by whether sizes are known, as they may be or not.
         return found
     for sizes in several_sizes.tried(shapes):
-        found = _attempt(_Trace(node, twin, sizes=sizes))
+        found = _attempt(_Trace(node, twin, sizes=sizes, before=before))
         if isinstance(found, Opened):
             break
     return found
+
+
+def _apart(found: Opened, others: Sequence[Opened]) -> str:
+    """Why ways of calling a layer do not share all of its weights, or "".
+
+    A layer inside is called in one of them, say, and in another an operation
+    reads its kernel.
+    """
+    ways = [found, *others]
+    bare = {id(variable): variable for x in ways for variable, _ in x.bare}
+    held = {
+        id(variable)
+        for each in ways
+        for op in _called(each.model)
+        if isinstance(op, keras.Layer)
+        for variable in op.variables
+    }
+    for number, variable in bare.items():
+        if number in held:
+            return f"it uses the variable '{variable.name}' in two ways"
+    return ""
 
 
 def at_size(node: Node, twin: keras.Layer, size: int) -> Opened | Opaque:
@@ -185,74 +235,6 @@ def copy_of(layer: keras.Layer, copies: Copies) -> keras.Layer:
     return twin
 
 
-class _Run(NamedTuple):
-    """What a run of a `call` gave.
-
-    Attributes:
-        outputs: its outputs, flat.
-        weights: what stood for its variables.
-        training: what it was told.
-        record: what was called on what; equal for runs that did the same.
-    """
-
-    outputs: list[Any]
-    weights: list[StandIn]
-    training: bool | None
-    record: list[Any]
-
-    def told(
-        self, inputs: list[keras.KerasTensor], training: bool
-    ) -> keras.Layer | None:
-        """A layer that was told to train or not, by `training`; or None."""
-        for node in private.recorded_before(self.outputs, inputs):
-            op, given = node.operation, node.arguments.kwargs.get(_TRAINING)
-            asked = isinstance(op, keras.Layer) and private.takes_training(op)
-            if asked and given is not None and bool(given) == training:
-                return op
-        return None
-
-
-def _record(outputs: list[Any], sources: list[Any]) -> list[Any]:
-    """What was called on what between symbolic tensors, as plain data."""
-    numbers = {id(x): n for n, x in enumerate(sources)}
-
-    def told(x: Any) -> Any:
-        return numbers[id(x)] if id(x) in numbers else _constant(x)
-
-    found: list[Any] = []
-    for node in private.recorded_before(outputs, sources):
-        op, given = node.operation, node.arguments
-        kwargs = {k: v for k, v in given.kwargs.items() if k != _TRAINING}
-        flat = keras.tree.flatten((given.args, kwargs))
-        what = id(op) if isinstance(op, keras.Layer) else _operation(op)
-        found.append((what, sorted(kwargs), [told(x) for x in flat]))
-        for kt in node.outputs:
-            numbers[id(kt)] = len(numbers)
-    return [*found, [told(x) for x in outputs]]
-
-
-def _operation(op: keras.Operation) -> tuple[Any, ...]:
-    """An operation as its class and arguments; names count on."""
-    skipped = private.operation_names()
-    held = {k: _constant(v) for k, v in vars(op).items() if k not in skipped}
-    return type(op), tuple(sorted(held.items(), key=lambda pair: pair[0]))
-
-
-def _constant(x: Any) -> Any:
-    """What a constant is, for comparison."""
-    if isinstance(x, keras.KerasTensor):
-        return "symbolic"
-    if isinstance(x, keras.Variable):
-        return id(x)
-    if isinstance(x, np.ndarray) or keras.ops.is_tensor(x):
-        array = np.asarray(keras.ops.convert_to_numpy(x))
-        return array.shape, array.dtype.name, array.tobytes()
-    if isinstance(x, (list, tuple, dict)):
-        return type(x).__name__, [*map(_constant, keras.tree.flatten(x))]
-    plain = isinstance(x, (bool, int, float, str, slice, type(None)))
-    return repr(x) if plain else getattr(x, "__code__", type(x))
-
-
 class _Trace:
     """One run of a `call`.
 
@@ -262,6 +244,7 @@ class _Trace:
         names: those of the inputs; made up by default.
         sizes: what open sizes are taken for, and others to compare with; by
             default they are open.
+        before: what holds the weights in other ways of calling the layer.
     """
 
     def __init__(
@@ -270,11 +253,13 @@ class _Trace:
         twin: keras.Layer,
         names: Sequence[str] = (),
         sizes: Sequence[Sizes] = (),
+        before: Holders | None = None,
     ) -> None:
         self.node = node
         self.twin = twin
         self.names = names
         self.sizes = sizes[0] if sizes else None
+        self.before = before
         self.others = [_Trace(node, twin, names, [x]) for x in sizes[1:]]
         self.inputs: list[keras.KerasTensor] = []
 
@@ -286,44 +271,51 @@ class _Trace:
         """
         args, kwargs = self.arguments()
         default = private.default_of_training(self.twin)
-        run = self.run(args, kwargs, kwargs.get(_TRAINING, default))
+        run = self.run(args, kwargs, kwargs.get(TRAINING, default))
         self._check_outputs(run.outputs, self.sizes is not None)
         stripped = False
-        with _other_values(self.twin):
+        with other_values(self.twin):
             # What is frozen of values, or left out, shows.
             run, trained, fixed = self._in_both(args, kwargs, run)
-            model, bare = self._compared(run, stripped)
+            model, holders = self._compared(run, stripped)
             with contextlib.suppress(Exception):
                 if trained is not None:
                     # What is called in training only may do nothing else.
-                    model, bare = self._compared(trained, True)
+                    model, holders = self._compared(trained, True)
                     run, stripped, fixed = trained, True, ""
-        if bare:
-            model, bare = self._written_out(run, stripped)
+        if holders.placed:
+            model, holders = self._written_out(run, stripped)
         if self.twin.activity_regularizer is not None:
             fixed = fixed or "it has a regularizer of its activity"
+        bare = tuple(holders.placed)
         fixed = fixed or _other_weights(bare)
         fixed = fixed or self._other_masks(model)
         if self._revision(run).fixed:
             fixed = fixed or _SIZED
         layer = self.node.operation
-        return Opened(layer, self.twin, model, bare, fixed)
+        return Opened(layer, self.twin, model, bare, holders, fixed)
 
-    def _written_out(self, run: _Run, stripped: bool) -> Any:
+    def _written_out(self, run: Run, stripped: bool) -> Any:
         ends = run.outputs, run.weights
         if self.sizes is None:
             return bare_weights.written_out(
-                self.twin, self.inputs, *ends, stripped
+                self.twin, self.inputs, *ends, stripped, before=self.before
             )
         revision = self._revision(run)
         sizes = Sizes(None, self.sizes.others if revision.fixed else None)
         again = _Trace(self.node, self.twin, self.names, [sizes])
         again.arguments()
         return bare_weights.written_out(
-            self.twin, self.inputs, *ends, stripped, again.inputs, revision
+            self.twin,
+            self.inputs,
+            *ends,
+            stripped,
+            again.inputs,
+            revision,
+            self.before,
         )
 
-    def _revision(self, run: _Run) -> Revision:
+    def _revision(self, run: Run) -> Revision:
         """What of a run is otherwise for other sizes."""
         if not self.others:
             return Revision()
@@ -344,16 +336,16 @@ class _Trace:
             )
         )
 
-    def _compared(self, run: _Run, stripped: bool) -> Any:
+    def _compared(self, run: Run, stripped: bool) -> Any:
         """The model of a run, compared with the layer in inference."""
-        model, bare = self._written_out(run, stripped)
+        model, holders = self._written_out(run, stripped)
         self._check_outputs(model.outputs, self.sizes is not None)
         like = self.node.input_tensors if self.sizes is None else model.inputs
         given = self.node.arguments.args, self.node.arguments.kwargs
         found = sampled.compared(self.twin, given, model, like)
         if found is not sampled.Likeness.ALIKE:
             raise SideEffect(_TRIED[found])
-        return model, bare
+        return model, holders
 
     def arguments(self) -> tuple[tuple[Any, ...], dict[str, Any]]:
         """Those of the recorded call, on inputs of their own."""
@@ -378,24 +370,24 @@ class _Trace:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         training: bool | None,
-    ) -> _Run:
+    ) -> Run:
         """Run `call` once."""
         twin = self.twin
         if private.takes_training(twin) and training is not None:
-            kwargs = {**kwargs, _TRAINING: training}
+            kwargs = {**kwargs, TRAINING: training}
         convert = private.input_conversion(twin)
         args, kwargs = keras.tree.map_structure(convert, (args, kwargs))
-        found, written = self._once(args, kwargs, training)
-        if not written:
+        found, names = self._once(args, kwargs, training)
+        if not names:
             return found
         # What nothing reads before it is set is but a note for the user.
-        unread = {name: object() for name in written}
+        unread = {name: object() for name in names}
         again = None
         set_before = private.attributes_set(twin, unread)
         with set_before, contextlib.suppress(Exception):
             again, _ = self._once(args, kwargs, training)
         if again is None or again.record != found.record:
-            raise SideEffect(f"its `call` sets its attribute `{written[0]}`")
+            raise SideEffect(f"its `call` sets its attribute `{names[0]}`")
         return found
 
     def _once(
@@ -403,20 +395,20 @@ class _Trace:
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
         training: bool | None,
-    ) -> tuple[_Run, list[str]]:
+    ) -> tuple[Run, list[str]]:
         """A run, and the names of the attributes that it has set."""
         twin = self.twin
         scope = private.computing(twin)
         told = private.told(training)
-        silent = private.attributes_set(twin, {"add_loss": _no_loss})
+        silent = private.attributes_set(twin, {"add_loss": no_loss})
         with private.attributes_kept(twin):
-            before = _held(twin)
-            with _watched(), in_place(twin) as weights, scope, told, silent:
+            before = held(twin)
+            with watched(), in_place(twin) as weights, scope, told, silent:
                 flat = keras.tree.flatten(twin.call(*args, **kwargs))
-            written = _written(before, _held(twin))
+            names = written(before, held(twin))
         outputs = [self._symbolic(x) for x in flat if x is not None]
-        record = _record(outputs, [*self.inputs, *weights])
-        return _Run(outputs, weights, training, record), written
+        record = recorded(outputs, [*self.inputs, *weights])
+        return Run(outputs, weights, training, record), names
 
     def _symbolic(self, output: Any) -> Any:
         """An output, or what stands for an empty constant: a part of none."""
@@ -461,8 +453,8 @@ class _Trace:
             )
 
     def _in_both(
-        self, args: tuple[Any, ...], kwargs: dict[str, Any], run: _Run
-    ) -> tuple[_Run, _Run | None, str]:
+        self, args: tuple[Any, ...], kwargs: dict[str, Any], run: Run
+    ) -> tuple[Run, Run | None, str]:
         """Run `call` once more, in training if it was not, or else not.
 
         What has a state that is not noticed otherwise is likely to do
@@ -514,25 +506,6 @@ class _Trace:
         return ""
 
 
-@contextlib.contextmanager
-def _watched() -> Iterator[None]:
-    """Within, what a `call` does to variables and losses is noticed."""
-    with private.watching() as seen:
-        yield
-    if seen.updated:
-        names = ", ".join(f"'{v.name}'" for v in seen.updated)
-        raise SideEffect(
-            f"its `call` changes the state of {names}: it counts, or draws "
-            "random numbers"
-        )
-    if seen.read:
-        names = ", ".join(f"'{v.name}'" for v in seen.read)
-        raise SideEffect(
-            f"its `call` computes with the values of {names}, a variable that "
-            "none of its attributes holds"
-        )
-
-
 def _other_weights(bare: tuple[tuple[keras.Variable, Place], ...]) -> str:
     """Why weights would train otherwise where their places are, or ""."""
     for variable, place in bare:
@@ -543,56 +516,3 @@ def _other_weights(bare: tuple[tuple[keras.Variable, Place], ...]) -> str:
                 f"{type(held).__name__}, and is not itself in its parts"
             )
     return ""
-
-
-def _no_loss(*args: Any, **kwargs: Any) -> None:
-    raise SideEffect("its `call` adds a loss")
-
-
-@contextlib.contextmanager
-def _other_values(layer: keras.Layer) -> Iterator[None]:
-    """Within, the variables of a layer have other values than before."""
-    random, kept = np.random.default_rng(0), []
-    for variable in layer.variables:
-        if not keras.backend.is_float_dtype(variable.dtype):
-            continue
-        value = values_of(variable)
-        kept.append((variable, value))
-        # What is a variance stays positive.
-        step = random.uniform(0.05, 0.15, value.shape)
-        variable.assign(
-            value + (step * (1 + np.abs(value))).astype(value.dtype)
-        )
-    try:
-        yield
-    finally:
-        for variable, value in kept:
-            variable.assign(value)
-
-
-def _held(layer: keras.Layer) -> dict[str, list[Any]]:
-    """The attributes of a layer, containers by what is in them."""
-    return {
-        name: keras.tree.flatten(value)
-        for name, value in private.attributes_of(layer).items()
-        if name not in private.OF_CALLS | private.OF_SETTING
-        and not private.is_of_tensorflow(name)
-    }
-
-
-def _written(
-    before: dict[str, list[Any]], after: dict[str, list[Any]]
-) -> list[str]:
-    """The names of the attributes that hold something else.
-
-    Raises:
-        SideEffect: one of them holds what has weights.
-    """
-    names = []
-    for name, values in after.items():
-        if [*map(id, before.get(name, [None]))] == [*map(id, values)]:
-            continue
-        if any(isinstance(x, (keras.Layer, keras.Variable)) for x in values):
-            raise SideEffect(f"its `call` sets its attribute `{name}`")
-        names.append(name)
-    return names

@@ -130,16 +130,19 @@ class _Search:
         """Whether what is inside a layer is to be looked at by itself."""
         builder, name = self.builder, "/".join(path)
         assert site.child is not None and site.opened is not None
-        changed = builder.changes.inside(site.child)
-        if site not in builder.called or not changed:
+        ways = builder.ways(site)
+        called = any(each in builder.called for each in ways)
+        if not called or not builder.changed(site):
             return False
         layer, why = site.opened.layer, ""
         fixed = site.opened.fixed
         barred = bool(fixed) or self.written_out is False
         if self.written_out is not True:
             try:
-                smaller = builder.smaller(site)
+                smaller, *others = map(builder.smaller, ways)
                 edits = self.configs.edits(smaller, recorded=barred)
+                for other in others:
+                    self.configs.check(other, edits, recorded=barred)
             except (NoPlace, NotKept) as error:
                 why = str(error)
             else:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -73,6 +74,25 @@ class PartWeights:
         self.decision = decision
         self.steps = steps
         self.operations = operations
+
+    def of_ways(
+        self, ways: Iterable[tuple[Opened, Graph]]
+    ) -> dict[Path, Wanted]:
+        """As `of`, for a layer that is called in several ways.
+
+        Args:
+            ways: for each, what the layer is made of, and the graph of that.
+        """
+        found: dict[Path, Wanted] = {}
+        for opened, child in ways:
+            for path, wanted in self.of(opened, child).items():
+                before = found.get(path)
+                if before is None or (before.fixed and not wanted.fixed):
+                    found[path] = wanted
+                elif not (wanted.fixed or before.variable is wanted.variable):
+                    name = "/".join(map(str, path))
+                    raise NoPlace(f"its `{name}` becomes two different ones")
+        return found
 
     def of(self, opened: Opened, child: Graph) -> dict[Path, Wanted]:
         """By the path in the layer, what each weight is to be.

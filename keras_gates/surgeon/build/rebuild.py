@@ -337,7 +337,7 @@ class Builder:
         """
         if site.opened is None:
             return self._inner(site, child)
-        if not self.changes.inside(child):
+        if not self.changed(site):
             return self.pieces.carried(site.op)
         kept = self.kept.get(site.op)
         if kept is None:
@@ -348,6 +348,24 @@ class Builder:
             self.wrappers[site.op] = classes_of.made(self.smaller(site), edits)
         return self.wrappers[site.op]
 
+    def changed(self, site: Site) -> bool:
+        """Whether anything in a layer that was seen through changes."""
+        return any(
+            self.changes.inside(each.child)
+            for each in self.ways(site)
+            if each.child is not None
+        )
+
+    def ways(self, site: Site) -> list[Site]:
+        """A site for each way in which its layer is called, itself first."""
+        graph = self.decision.labelling.graph
+        found = {id(site.child): site}
+        for each in [graph, *graph.nested()]:
+            for other in each.sites:
+                if other.op is site.op and other.opened is not None:
+                    found.setdefault(id(other.child), other)
+        return [*found.values()]
+
     def smaller(self, site: Site) -> Smaller:
         """What a layer that was seen through is to be.
 
@@ -355,9 +373,16 @@ class Builder:
             NoPlace: its class has no place for what its parts become.
         """
         assert site.opened is not None and site.child is not None
-        with private.any_call_recorded():  # it is but compared, and read
-            model = self.model(site.child, site.child.bounds[0])
-        weights = self._weights().of(site.opened, site.child)
+        ways = [
+            (each.opened, each.child)
+            for each in self.ways(site)
+            if each.opened is not None and each.child is not None
+        ]
+        with private.any_call_recorded():  # they are but compared, and read
+            for _, child in ways:
+                self.model(child, child.bounds[0])
+        weights = self._weights().of_ways(ways)
+        model = self.models[site.child.model]
         given = site.node.arguments
         layer = site.opened.layer
         return Smaller(layer, given.args, given.kwargs, model, weights)
