@@ -116,7 +116,7 @@ class Replay:
         self.revision = revision
         self.sources: set[int] = set()
         self._values: dict[int, Any] = {}
-        self._names = Names(x.name for x in private.sublayers(twin))
+        self._names = Names()
         self.holders = Holders(twin, self._names, before)
         self._one: keras.KerasTensor | None = None
 
@@ -131,6 +131,10 @@ class Replay:
             self._values[id(each)] = read(each)
         self.readers = private.readers_of(outputs)
         nodes = private.recorded_before(outputs, [*self.inputs, *weights])
+        called = (node.operation for node in nodes)
+        self._names.update(
+            op.name for op in called if isinstance(op, keras.Layer)
+        )
         if new_inputs is not self.inputs:
             pairs = zip(map(id, self.inputs), new_inputs, strict=True)
             self._values.update({**self.revision.values, **dict(pairs)})
@@ -301,9 +305,12 @@ class Replay:
             x = self.inputs[0]
             if len(x.shape) < 2:
                 raise SideEffect("its input has no axis but that of samples")
-            # Of one channel only: the others may go.
-            index = (slice(None), slice(0, 1)) + (0,) * (len(x.shape) - 2)
-            one = keras.ops.ones_like(x)[index]
+            # Of no channel at all: any may go.
+            x = x[(slice(None), *(slice(0, 0) for _ in x.shape[1:]))]
+            if len(x.shape) > 2:
+                x = keras.ops.sum(x, axis=tuple(range(2, len(x.shape))))
+            none = keras.ops.sum(x, axis=1, keepdims=True)
+            one = keras.ops.ones_like(none)
             self._one = keras.ops.cast(one, self.twin.compute_dtype)
         return self._one
 
