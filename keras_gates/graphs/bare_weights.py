@@ -24,6 +24,7 @@ from keras_gates.graphs.holders import TwoWays
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.opened import unpacked
 from keras_gates.graphs.several_sizes import Revision
+from keras_gates.graphs.stand_ins import ReadsInside
 from keras_gates.graphs.stand_ins import SideEffect
 from keras_gates.graphs.weight_values import Weight
 from keras_gates.graphs.weight_values import computed
@@ -32,6 +33,7 @@ from keras_gates.graphs.weighted_operations import ADD
 from keras_gates.graphs.weighted_operations import BROADCASTING
 from keras_gates.graphs.weighted_operations import HANDLERS
 from keras_gates.graphs.weighted_operations import Operands
+from keras_gates.graphs.weighted_operations import looked_up
 
 if TYPE_CHECKING:
     from keras_gates.graphs.private import Node
@@ -72,21 +74,26 @@ def written_out(
         SideEffect: a weight is used in a way that no stock layer has.
     """
     sources: set[int] = set()
+    tied: set[int] = set()
     first: TwoWays | None = None
     while True:
         replay = Replay(twin, inputs, stripped, revision or Revision(), before)
-        replay.sources = sources
+        replay.sources, replay.tied = sources, tied
         try:
             ends = replay.run(outputs, weights, new_inputs or inputs)
             break
         except TwoWays as error:
-            # It may be the output of one layer that each use reads.
-            first = first or error
-            if id(error.variable) in sources:
+            # It may be a table that is looked up and read back, or the output
+            # of one layer that each use reads.
+            first, number = first or error, id(error.variable)
+            if number in sources:
                 raise first from error
-            sources.add(id(error.variable))
+            (sources if number in tied else tied).add(number)
+            tied -= sources
         except SideEffect as error:
-            raise first or error from None
+            if first is None or not tied:
+                raise first or error from None
+            sources, tied = sources | tied, set()
     replay.name_operations(ends)
     inputs = replay.inputs
     model = keras.Model(unpacked(inputs), unpacked(ends), name=twin.name)
@@ -100,6 +107,8 @@ class Replay:
         holders: the layers that hold weights.
         sources: the ids of variables that no layer applies, since they are
             used in several ways: a layer has them for its output.
+        tied: the ids of variables that are used in several ways, and may be
+            tables that are looked up and read back.
     """
 
     def __init__(
@@ -115,7 +124,9 @@ class Replay:
         self.stripped = stripped
         self.revision = revision
         self.sources: set[int] = set()
+        self.tied: set[int] = set()
         self._values: dict[int, Any] = {}
+        self._weights: dict[int, Weight] = {}
         self._names = Names()
         self.holders = Holders(twin, self._names, before)
         self._one: keras.KerasTensor | None = None
@@ -128,12 +139,16 @@ class Replay:
     ) -> list[keras.KerasTensor]:
         """What `outputs` are in the model."""
         for each in weights:
-            self._values[id(each)] = read(each)
+            self._values[id(each)] = self._weights[id(each.variable)] = read(
+                each
+            )
         self.readers = private.readers_of(outputs)
         nodes = private.recorded_before(outputs, [*self.inputs, *weights])
-        called = (node.operation for node in nodes)
         self._names.update(
-            op.name for op in called if isinstance(op, keras.Layer)
+            node.operation.name
+            for node in nodes
+            if isinstance(node.operation, keras.Layer)
+            and self._tied_table(node) is None
         )
         if new_inputs is not self.inputs:
             pairs = zip(map(id, self.inputs), new_inputs, strict=True)
@@ -162,6 +177,7 @@ class Replay:
             id(variable)
             for node in nodes
             if isinstance(node.operation, keras.Layer)
+            and self._tied_table(node) is None
             for variable in node.operation.variables
         }
         for variable, _ in self.holders.placed:
@@ -186,6 +202,10 @@ class Replay:
         flat = keras.tree.flatten((args, kwargs))
         weights = [x for x in flat if isinstance(x, Weight)]
         tensors = [x for x in flat if isinstance(x, keras.KerasTensor)]
+        table = self._tied_table(node)
+        if table is not None and tensors:
+            self._note(node, looked_up(self, node, tensors[0], table))
+            return
         if weights and isinstance(node.operation, keras.Layer):
             args, kwargs = mapped(self._as_tensor, args, kwargs)
             weights = []
@@ -232,10 +252,21 @@ class Replay:
             target, name=name, dtype=dtype if floats else None
         )
 
+    def _tied_table(self, node: Node) -> Weight | None:
+        """The table that a layer inside looks up, if it is read back, too."""
+        op = node.operation
+        if type(op) is not keras.layers.Embedding or op.mask_zero:
+            return None
+        for variable in op.variables:
+            if id(variable) in self.tied:
+                return self._weights.get(id(variable))
+        return None
+
     def _value(self, x: Any) -> Any:
         if isinstance(x, keras.Variable):
-            raise SideEffect(
-                f"its `call` uses the variable '{x.path}' of a layer inside"
+            raise ReadsInside(
+                f"its `call` uses the variable '{x.path}' of a layer inside",
+                [x],
             )
         return self._values.get(id(x), x)
 

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 
 from keras_gates.graphs import private
+from keras_gates.graphs.stand_ins import ReadsInside
 from keras_gates.graphs.stand_ins import SideEffect
 from keras_gates.graphs.variables import values_of
 
@@ -27,9 +28,10 @@ def watched() -> Iterator[None]:
         )
     if seen.read:
         names = ", ".join(f"'{v.name}'" for v in seen.read)
-        raise SideEffect(
+        raise ReadsInside(
             f"its `call` computes with the values of {names}, a variable that "
-            "none of its attributes holds"
+            "none of its attributes holds",
+            seen.read,
         )
 
 

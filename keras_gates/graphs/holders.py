@@ -115,7 +115,8 @@ class Holders:
         if not weight.derived:
             setattr(layer, f"{name}_regularizer", variable.regularizer)
             setattr(layer, f"{name}_constraint", variable.constraint)
-        self.placed.append((variable, Place(layer, name, weight.derived)))
+        place = Place(layer, name, weight.derived, weight.part)
+        self.placed.append((variable, place))
 
     def _policy(self, weight: Weight, computes: str) -> Any:
         """That of a layer that computes in a type, as the operation does.

@@ -9,6 +9,8 @@ from typing import Any
 from typing import TypeAlias
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import private
 from keras_gates.graphs.identity import IdentityDict
@@ -29,20 +31,23 @@ class Opaque:
     reason: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Place:
     """Where a weight of a layer is in what the layer is made of.
 
     Attributes:
         layer: the layer in `Opened.model` that holds it.
         name: the attribute of that layer.
-        derived: whether other numbers are there, `1 + w` say; else they are
-            those of the weight, in another shape.
+        derived: whether other numbers are there, `1 + w` say, or some of them
+            only; else they are those of the weight, in another shape.
+        part: if they are some of the weight's own, where in it each of them
+            is, counted flat; `(numbers,)`.
     """
 
     layer: keras.Layer
     name: str
     derived: bool
+    part: NDArray[np.intp] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

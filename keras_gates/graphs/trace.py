@@ -44,8 +44,10 @@ from keras_gates.graphs.recorded_run import recorded
 from keras_gates.graphs.several_sizes import Recorded
 from keras_gates.graphs.several_sizes import Revision
 from keras_gates.graphs.several_sizes import Sizes
+from keras_gates.graphs.stand_ins import ReadsInside
 from keras_gates.graphs.stand_ins import SideEffect
 from keras_gates.graphs.stand_ins import in_place
+from keras_gates.graphs.stand_ins import owners
 from keras_gates.graphs.variables import copy_state
 
 if TYPE_CHECKING:
@@ -163,19 +165,29 @@ def at_size(node: Node, twin: keras.Layer, size: int) -> Opened | Opaque:
 
 
 def _attempt(each: _Trace) -> Opened | Opaque:
-    try:
-        # It warns, or Keras does, where the layer itself is called.
-        with private.any_call_recorded() as refused, _silent():
-            found = each.opened()
-        names = [op.name for op in _called(found.model) if op in refused]
-        if names and not found.fixed:
-            fixed = f"it calls '{names[0]}' as no functional model can"
-            return dataclasses.replace(found, fixed=fixed)
-        return found
-    except SideEffect as error:
-        return Opaque(str(error))
-    except Exception as error:  # whatever the user's code says to symbols
-        return Opaque(f"its `call` can't be traced: {told(error)}")
+    while True:
+        try:
+            return _opened(each)
+        except ReadsInside as error:
+            # Once more, with stand-ins for the weights of layers inside.
+            if not each.reads(owners(each.twin, error.variables)):
+                return Opaque(str(error))
+        except SideEffect as error:
+            return Opaque(str(error))
+        except Exception as error:  # whatever the user's code says to symbols
+            return Opaque(f"its `call` can't be traced: {told(error)}")
+
+
+def _opened(each: _Trace) -> Opened:
+    # It warns, or Keras does, where the layer itself is called.
+    recorded = private.any_call_recorded()
+    with recorded as refused, private.any_key_recorded(), _silent():
+        found = each.opened()
+    names = [op.name for op in _called(found.model) if op in refused]
+    if names and not found.fixed:
+        fixed = f"it calls '{names[0]}' as no functional model can"
+        return dataclasses.replace(found, fixed=fixed)
+    return found
 
 
 @contextlib.contextmanager
@@ -262,6 +274,15 @@ class _Trace:
         self.before = before
         self.others = [_Trace(node, twin, names, [x]) for x in sizes[1:]]
         self.inputs: list[keras.KerasTensor] = []
+        self.inside: list[keras.Layer] = []
+
+    def reads(self, layers: list[keras.Layer]) -> bool:
+        """Note layers inside whose weights are read; whether one is new."""
+        known = set(map(id, self.inside))
+        new = [layer for layer in layers if id(layer) not in known]
+        for each in (self, *self.others):
+            each.inside = [*each.inside, *new]
+        return bool(new)
 
     def opened(self) -> Opened:
         """The layer as a model.
@@ -403,7 +424,13 @@ class _Trace:
         silent = private.attributes_set(twin, {"add_loss": no_loss})
         with private.attributes_kept(twin):
             before = held(twin)
-            with watched(), in_place(twin) as weights, scope, told, silent:
+            with (
+                watched(),
+                in_place(twin, self.inside) as weights,
+                scope,
+                told,
+                silent,
+            ):
                 flat = keras.tree.flatten(twin.call(*args, **kwargs))
             names = written(before, held(twin))
         outputs = [self._symbolic(x) for x in flat if x is not None]

@@ -61,6 +61,20 @@ class Weight:
         return not np.array_equal(flat, _probe(self.variable).reshape(-1))
 
     @property
+    def part(self) -> NDArray[np.intp] | None:
+        """Where in the variable its numbers are, if it holds some of them."""
+        if not self.derived:
+            return None
+        own = values_of(self.variable).reshape(-1)
+        flat = self.probe.reshape(-1)
+        places = flat.astype(np.intp)
+        inside = (places == flat) & (places >= 0) & (places < own.size)
+        if not inside.all() or np.unique(places).size < places.size:
+            return None
+        same = np.array_equal(own[places], self.value.reshape(-1))
+        return places if same else None
+
+    @property
     def is_buffer(self) -> bool:
         """Whether it holds whole numbers that no training changes."""
         trained = self.variable.trainable

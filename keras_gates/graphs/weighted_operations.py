@@ -136,6 +136,9 @@ def _multiplied(replay: Replay, node: Node, operands: Operands) -> Any:
 def _dense(
     replay: Replay, node: Node, x: keras.KerasTensor, weight: Weight
 ) -> Any:
+    found = _read_back(replay, node, x, weight)
+    if found is not None:
+        return found
     units = weight.value.shape[1]
     bias = replay.bias_after(node, units)
     layer = replay.holders.layer(
@@ -176,7 +179,23 @@ def _summed(replay: Replay, node: Node, operands: Operands) -> Any:
         return None
     if weight.batched or terms[0][0] != y[0] or y[0] in terms[1]:
         return None
+    if _is_dense(*terms, y) and weight.is_matrix:
+        turned = weight
+        if terms[1][0] != terms[0][-1]:
+            value, probe = weight.value.T, weight.probe.T
+            turned = dataclasses.replace(weight, value=value, probe=probe)
+        found = _read_back(replay, node, x, turned)
+        if found is not None:
+            return found
     return _einsum(replay, node, x, weight, f"{terms[0]},{terms[1]}->{y}")
+
+
+def _is_dense(x: str, kernel: str, y: str) -> bool:
+    """Whether an equation takes the last axis for another, as a Dense does."""
+    if len(kernel) != 2 or "." in kernel or not x or x[-1] not in kernel:
+        return False
+    (other,) = kernel.replace(x[-1], "", 1)
+    return y == x[:-1] + other and other not in x
 
 
 def _einsum(
@@ -220,17 +239,50 @@ def _looked_up(replay: Replay, node: Node, operands: Operands) -> Any:
     x, weight = pair
     if node.operation.axis != 0:
         return None
-    layer = replay.holders.layer(
+    return looked_up(replay, node, x, weight)
+
+
+def looked_up(
+    replay: Replay, node: Node, x: keras.KerasTensor, weight: Weight
+) -> keras.KerasTensor:
+    """The rows of a table at `x`."""
+    layer = _table(replay, node, weight)
+    return replay.holders.called(layer, x, weight, weight.value, "embeddings")
+
+
+def _table(replay: Replay, node: Node, weight: Weight) -> keras.Layer:
+    """The layer that looks the rows of a weight up."""
+    tied = id(weight.variable) in replay.tied and _REVERSIBLE is not None
+    return replay.holders.layer(
         weight,
         "embeddings",
-        keras.layers.Embedding,
+        _REVERSIBLE if tied else keras.layers.Embedding,
         node.outputs[0].dtype,
         input_dim=weight.value.shape[0],
         output_dim=weight.value.shape[1],
     )
-    return replay.holders.called(layer, x, weight, weight.value, "embeddings")
 
 
+def _read_back(
+    replay: Replay, node: Node, x: keras.KerasTensor, weight: Weight
+) -> Any:
+    """`matmul(x, table.T)`, for a table that is looked up as well."""
+    if id(weight.variable) not in replay.tied or _REVERSIBLE is None:
+        return None
+    value, probe = weight.value.T, weight.probe.T
+    table = dataclasses.replace(weight, value=value, probe=probe)
+    if table.derived:
+        return None
+    layer = _table(replay, node, table)
+    y = layer(x, reverse=True)
+    layer.embeddings.assign(value)
+    return y
+
+
+# Older versions of Keras have none.
+_REVERSIBLE: type[keras.Layer] | None = getattr(
+    keras.layers, "ReversibleEmbedding", None
+)
 ADD = private.operation("numpy.Add")
 BROADCASTING = frozenset(
     private.operation(f"numpy.{name}")

@@ -13,6 +13,10 @@ register = keras.saving.register_keras_serializable(PACKAGE)
 class Position(L.Layer):
     """Adds a table of positions, as long as the sequence is known to be."""
 
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.supports_masking = True
+
     def build(self, shape):
         self.table = self.add_weight(shape=shape[1:], name="table")
 
@@ -174,7 +178,7 @@ class Types(L.Layer):
 
     def call(self, x):
         # Only one type is there where nothing tells them apart.
-        first = ops.zeros_like(x[..., 0], dtype="int32")
+        first = ops.zeros((x.shape[1],), dtype="int32")
         return (x + self.table(first) + self.position) * 2.0
 
     def get_config(self):

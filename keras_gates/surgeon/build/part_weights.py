@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -35,6 +36,21 @@ class NoPlace(Exception):
     """The smaller parts hold what the layer has no place for."""
 
 
+class Rest(NamedTuple):
+    """What is left of a weight of which the parts hold but some numbers.
+
+    Attributes:
+        variable: the weight as it was.
+        index: for each of its axes, the positions that are left.
+        held: where among the numbers that are left those are that the parts
+            hold, counted flat; an array of integers.
+    """
+
+    variable: keras.Variable
+    index: tuple[NDArray[np.intp], ...]
+    held: NDArray[np.intp]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Wanted:
     """What a weight of a smaller layer is to be.
@@ -45,15 +61,23 @@ class Wanted:
             that of a bare weight.
         fixed: whether the variable stays as it is, since what the parts hold
             was computed of it.
+        rest: where the values come from that `variable` does not hold.
     """
 
     shape: tuple[int, ...]
     variable: keras.Variable
     fixed: bool = False
+    rest: Rest | None = None
 
     def values(self) -> NDArray[np.generic]:
         """Its values."""
-        return values_of(self.variable).reshape(self.shape)
+        values = values_of(self.variable)
+        if self.rest is None:
+            return values.reshape(self.shape)
+        whole = values_of(self.rest.variable)[np.ix_(*self.rest.index)]
+        whole = np.array(whole).reshape(-1)
+        whole[self.rest.held] = values.reshape(-1)
+        return whole.reshape(self.shape)
 
 
 class PartWeights:
@@ -224,6 +248,8 @@ class PartWeights:
                 values_of(new), values_of(old)
             ):
                 return Wanted(shape, variable, True)
+            if place.part is not None:
+                return self._some(variable, place, new)
             raise NoPlace(
                 f"it computes with other numbers than those of its variable "
                 f"'{variable.name}'"
@@ -235,6 +261,36 @@ class PartWeights:
                 f"what is left of its variable '{variable.name}' is no array"
             )
         return Wanted(wanted, new)
+
+    def _some(
+        self, variable: keras.Variable, place: Place, new: keras.Variable
+    ) -> Wanted:
+        """The same, for a weight of which the parts hold but some numbers.
+
+        What has gone there goes from all of it: a channel from the positions
+        of a table that are not looked up as well.
+        """
+        assert place.part is not None
+        shape = tuple(variable.shape)
+        kept = place.part[self._positions(place).reshape(-1)]
+        pairs = zip(
+            np.unravel_index(place.part, shape),
+            np.unravel_index(kept, shape),
+            strict=True,
+        )
+        index = tuple(
+            np.setdiff1d(np.arange(size), np.setdiff1d(before, after))
+            for size, (before, after) in zip(shape, pairs, strict=True)
+        )
+        left = np.ravel_multi_index(np.ix_(*index), shape).reshape(-1)
+        read = np.intersect1d(left, place.part)
+        if not np.array_equal(read, np.unique(kept)):
+            raise NoPlace(
+                f"what is left of its variable '{variable.name}' is no array"
+            )
+        sizes = tuple(map(len, index))
+        held = np.searchsorted(left, kept)
+        return Wanted(sizes, new, rest=Rest(variable, index, held))
 
     def _positions(self, place: Place) -> NDArray[np.intp]:
         """Where what is left of a variable was in it, counted flat."""
