@@ -86,7 +86,8 @@ class PartWeights:
     Args:
         decision: the `Decision`.
         steps: by layer, one of its steps that are still there.
-        operations: old layer or operation -> the new one.
+        operations: old layer or operation -> the new one, for what is not
+            there as its parts.
     """
 
     def __init__(
@@ -324,7 +325,7 @@ def _layers(graph: Graph, operations: Operations) -> Iterator[Site]:
 
 
 def _is_open(site: Site, operations: Operations) -> bool:
-    """Whether a layer is there as its parts; else it was carried over whole."""
+    """Whether a layer is there as its parts, and in no layer of its class."""
     return site.opened is not None and site.op not in operations
 
 

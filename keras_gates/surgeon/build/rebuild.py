@@ -121,11 +121,14 @@ class Builder:
         pairs = zip(graph.functional.inputs, bound, strict=True)
         tensors = {id(kt): self._input(kt, tensor) for kt, tensor in pairs}
         new: keras.Model | None = None
+        # What a class makes again is but compared with what is made here.
+        trial, self.trial = self.trial, self.trial or graph.model in self.kept
         if isinstance(graph.model, keras.Sequential):
             new = self._sequential(graph, tensors)
         if new is None:
             new = self._functional(graph, tensors)
         new = self._in_its_class(graph, new)
+        self.trial = trial
         private.copy_trainable(graph.model, new)
         private.mark_called(new)
         self.models[graph.model] = new
@@ -146,6 +149,11 @@ class Builder:
         classes_of = KeptClasses(self.pieces.copies)
         made = classes_of.made(self.smaller_model(graph, new), edits)
         self.made_again[graph.model] = made
+        # What else calls a layer of it calls the one that it has made.
+        parts = parts_of(made).layers
+        for path, layer in parts_of(graph.model).layers.items():
+            if path in parts and layer in self.pieces.operations:
+                self.pieces.operations[layer] = parts[path]
         return made
 
     def smaller_model(self, graph: Graph, new: keras.Model) -> Smaller:
@@ -392,7 +400,11 @@ class Builder:
         for step in self.steps.values():
             if step.position is None:
                 steps.setdefault(step.call.op, step)
-        return PartWeights(self.decision, steps, self.pieces.operations)
+        made = IdentityDict(self.pieces.operations.items())
+        for layer, new in self.wrappers.items():
+            if layer in self.kept:
+                made[layer] = new
+        return PartWeights(self.decision, steps, made)
 
     def _site(self, site: Site, tensors: dict[int, keras.KerasTensor]) -> None:
         """Carry one recorded call over to the new graph."""
