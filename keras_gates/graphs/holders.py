@@ -41,6 +41,8 @@ class Holders:
 
     Attributes:
         placed: where the values of variables are.
+        layers: by use, the layer that is made for it.
+        uses: by the id of a variable, its use.
     """
 
     def __init__(
@@ -49,11 +51,11 @@ class Holders:
         self.twin = twin
         self.names = names
         self.placed: list[tuple[keras.Variable, Place]] = []
-        self._layers: dict[tuple[Any, ...], keras.Layer] = {}
-        self._uses: dict[int, tuple[Any, ...]] = {}
+        self.layers: dict[tuple[Any, ...], keras.Layer] = {}
+        self.uses: dict[int, tuple[Any, ...]] = {}
         if before is not None:
-            self._layers |= before._layers
-            self._uses |= before._uses
+            self.layers |= before.layers
+            self.uses |= before.uses
 
     def layer(
         self,
@@ -78,11 +80,11 @@ class Holders:
         variable = weight.variable
         # Another order of its numbers, or other parts, are another use.
         key = (id(variable), kind, name, str(config), weight.probe.tobytes())
-        if key in self._layers:
-            layer = self._layers[key]
+        if key in self.layers:
+            layer = self.layers[key]
             self._place(weight, layer, name)
             return layer
-        if self._uses.setdefault(id(variable), key) != key:
+        if self.uses.setdefault(id(variable), key) != key:
             raise TwoWays(variable)
         layer = kind(
             **config,
@@ -90,7 +92,7 @@ class Holders:
             dtype=self._policy(weight, computes),
             trainable=variable.trainable,
         )
-        self._layers[key] = layer
+        self.layers[key] = layer
         self._place(weight, layer, name)
         return layer
 
@@ -102,7 +104,7 @@ class Holders:
         """
         variable = weight.variable
         key = (id(variable), "bias", id(layer))
-        if self._uses.setdefault(id(variable), key) != key:
+        if self.uses.setdefault(id(variable), key) != key:
             raise TwoWays(variable)
         layer.bias.assign(weight.value.reshape(layer.bias.shape))
         self._place(weight, layer, "bias")

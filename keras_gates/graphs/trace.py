@@ -165,17 +165,20 @@ def at_size(node: Node, twin: keras.Layer, size: int) -> Opened | Opaque:
 
 
 def _attempt(each: _Trace) -> Opened | Opaque:
+    first = ""
     while True:
         try:
             return _opened(each)
         except ReadsInside as error:
+            first = first or str(error)
             # Once more, with stand-ins for the weights of layers inside.
             if not each.reads(owners(each.twin, error.variables)):
-                return Opaque(str(error))
+                return Opaque(first)
         except SideEffect as error:
-            return Opaque(str(error))
+            return Opaque(first or str(error))
         except Exception as error:  # whatever the user's code says to symbols
-            return Opaque(f"its `call` can't be traced: {told(error)}")
+            why = f"its `call` can't be traced: {told(error)}"
+            return Opaque(first or why)
 
 
 def _opened(each: _Trace) -> Opened:

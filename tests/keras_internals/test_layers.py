@@ -299,7 +299,7 @@ def test_any_key_recorded():
     with private.any_key_recorded():
         y = x[None]
         assert tuple(y.shape) == (1, None, 5, 3)
-        assert tuple(x[:2].shape) == (2, 5, 3)
+        assert tuple(x[:2].shape)[1:] == (5, 3)
         assert tuple(x[...].shape) == tuple(x.shape)
     assert keras.KerasTensor.__getitem__ is before
     array = np.ones((2, 5, 3))
