@@ -179,7 +179,7 @@ def _summed(replay: Replay, node: Node, operands: Operands) -> Any:
         return None
     if weight.batched or terms[0][0] != y[0] or y[0] in terms[1]:
         return None
-    if _is_dense(*terms, y) and weight.is_matrix:
+    if _is_dense(terms[0], terms[1], y) and weight.is_matrix:
         turned = weight
         if terms[1][0] != terms[0][-1]:
             value, probe = weight.value.T, weight.probe.T
@@ -194,7 +194,7 @@ def _is_dense(x: str, kernel: str, y: str) -> bool:
     """Whether an equation takes the last axis for another, as a Dense does."""
     if len(kernel) != 2 or "." in kernel or not x or x[-1] not in kernel:
         return False
-    (other,) = kernel.replace(x[-1], "", 1)
+    other = kernel.replace(x[-1], "", 1)
     return y == x[:-1] + other and other not in x
 
 
@@ -252,11 +252,13 @@ def looked_up(
 
 def _table(replay: Replay, node: Node, weight: Weight) -> keras.Layer:
     """The layer that looks the rows of a weight up."""
-    tied = id(weight.variable) in replay.tied and _REVERSIBLE is not None
+    kind: type[keras.Layer] = keras.layers.Embedding
+    if id(weight.variable) in replay.tied and _REVERSIBLE is not None:
+        kind = _REVERSIBLE
     return replay.holders.layer(
         weight,
         "embeddings",
-        _REVERSIBLE if tied else keras.layers.Embedding,
+        kind,
         node.outputs[0].dtype,
         input_dim=weight.value.shape[0],
         output_dim=weight.value.shape[1],

@@ -41,13 +41,13 @@ class Rest(NamedTuple):
 
     Attributes:
         variable: the weight as it was.
-        index: for each of its axes, the positions that are left.
+        positions: for each of its axes, the positions that are left.
         held: where among the numbers that are left those are that the parts
             hold, counted flat; an array of integers.
     """
 
     variable: keras.Variable
-    index: tuple[NDArray[np.intp], ...]
+    positions: tuple[NDArray[np.intp], ...]
     held: NDArray[np.intp]
 
 
@@ -74,7 +74,7 @@ class Wanted:
         values = values_of(self.variable)
         if self.rest is None:
             return values.reshape(self.shape)
-        whole = values_of(self.rest.variable)[np.ix_(*self.rest.index)]
+        whole = values_of(self.rest.variable)[np.ix_(*self.rest.positions)]
         whole = np.array(whole).reshape(-1)
         whole[self.rest.held] = values.reshape(-1)
         return whole.reshape(self.shape)

@@ -251,10 +251,8 @@ def _of_some(cut: Cut, old: keras.Variable, new: keras.Variable) -> Cut | None:
         for axis, size in enumerate(old.shape)
         if axis + before >= 0 and cut.old.shape[axis + before] == size
     }
-    positions, factors = (
-        {whole[axis]: x for axis, x in by_axis.items() if axis in whole}
-        for by_axis in (cut.positions, cut.factors)
-    )
+    positions = {whole[a]: x for a, x in cut.positions.items() if a in whole}
+    factors = {whole[a]: x for a, x in cut.factors.items() if a in whole}
     sizes = [len(positions.get(a, range(n))) for a, n in enumerate(old.shape)]
     fits = sizes == list(new.shape) and len(factors) == len(cut.factors)
     return Cut(old, positions, factors) if fits else None
