@@ -49,8 +49,8 @@ class SlicedPosition(L.Layer):
 
     def call(self, x):
         steps = ops.shape(x)[1]
-        table = ops.slice(self.table, (0, 0), (steps, x.shape[-1]))
-        return x + table
+        table = ops.convert_to_tensor(self.table)  # for JAX
+        return x + ops.slice(table, (0, 0), (steps, x.shape[-1]))
 
     def compute_output_shape(self, shape):
         return shape
