@@ -9,105 +9,39 @@ it.
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import string
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 from typing import Any
-from typing import TypeAlias
 
 import keras
 import numpy as np
-from numpy.typing import NDArray
 
 from keras_gates.graphs import private
 from keras_gates.graphs.arguments import mapped
+from keras_gates.graphs.holders import Holders
+from keras_gates.graphs.holders import TwoWays
 from keras_gates.graphs.names import Names
-from keras_gates.graphs.opened import Place
 from keras_gates.graphs.opened import unpacked
 from keras_gates.graphs.several_sizes import Revision
-from keras_gates.graphs.several_sizes import alike
+from keras_gates.graphs.stand_ins import ReadsInside
 from keras_gates.graphs.stand_ins import SideEffect
-from keras_gates.graphs.variables import values_of
+from keras_gates.graphs.weight_values import Weight
+from keras_gates.graphs.weight_values import computed
+from keras_gates.graphs.weight_values import read
+from keras_gates.graphs.weighted_operations import ADD
+from keras_gates.graphs.weighted_operations import BROADCASTING
+from keras_gates.graphs.weighted_operations import HANDLERS
+from keras_gates.graphs.weighted_operations import Operands
+from keras_gates.graphs.weighted_operations import looked_up
 
 if TYPE_CHECKING:
     from keras_gates.graphs.private import Node
     from keras_gates.graphs.stand_ins import StandIn
 
-Placed: TypeAlias = "list[tuple[keras.Variable, Place]]"
-Handler: TypeAlias = "Callable[[_Replay, Node, _Operands], Any]"
 # What Keras adds to a name that was there before.
 _COUNT = re.compile(r"_\d+$")
 _LETTERS = string.ascii_lowercase
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Weight:
-    """What comes of a variable alone.
-
-    Attributes:
-        variable: the variable.
-        label: what it is called.
-        dtype: the type in which the layer reads it.
-        value: the numbers.
-        probe: what comes of `0, 1, 2, ...` in the variable's place.
-        batched: whether its first axis is that of the samples.
-    """
-
-    variable: keras.Variable
-    label: str
-    dtype: str
-    value: NDArray[Any]
-    probe: NDArray[Any]
-    batched: bool = False
-
-    @property
-    def derived(self) -> bool:
-        """Whether it holds more than the variable's numbers in their order."""
-        flat = self.probe.reshape(-1)
-        return not np.array_equal(flat, _probe(self.variable).reshape(-1))
-
-    @property
-    def is_buffer(self) -> bool:
-        """Whether it holds whole numbers that no training changes."""
-        trained = self.variable.trainable
-        return not (trained or keras.backend.is_float_dtype(self.dtype))
-
-    @property
-    def is_matrix(self) -> bool:
-        return self.value.ndim == 2 and not self.batched
-
-
-def _probe(variable: keras.Variable) -> NDArray[Any]:
-    shape = tuple(variable.shape)
-    return np.arange(int(np.prod(shape)), dtype="float32").reshape(shape)
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class _Operands:
-    """The arguments of a call, with a `Weight` where a weight is.
-
-    Attributes:
-        args: the positional ones.
-        kwargs: those by keyword.
-    """
-
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    @property
-    def flat(self) -> list[Any]:
-        return [*self.args, *self.kwargs.values()]
-
-    def split(self) -> tuple[Any, Weight] | None:
-        """`(data, weight)` if these are all that there is."""
-        pair = self.flat
-        if len(pair) != 2:
-            return None
-        weights = [x for x in pair if isinstance(x, Weight)]
-        data = [x for x in pair if isinstance(x, keras.KerasTensor)]
-        return (data[0], weights[0]) if len(data) == len(weights) else None
 
 
 def written_out(
@@ -118,7 +52,8 @@ def written_out(
     stripped: bool = False,
     new_inputs: list[keras.KerasTensor] | None = None,
     revision: Revision | None = None,
-) -> tuple[keras.Model, tuple[tuple[keras.Variable, Place], ...]]:
+    before: Holders | None = None,
+) -> tuple[keras.Model, Holders]:
     """A functional model of recorded operations.
 
     Args:
@@ -130,56 +65,50 @@ def written_out(
         new_inputs: the inputs of the model, where the calls are to be made
             again on other sizes.
         revision: what is otherwise for these sizes.
+        before: what holds the weights in another way of calling the layer.
 
     Returns:
-        `(model, places)`: where the values of variables are in it.
+        The model, and what holds the weights in it.
 
     Raises:
         SideEffect: a weight is used in a way that no stock layer has.
     """
     sources: set[int] = set()
-    first: _TwoWays | None = None
+    tied: set[int] = set()
+    first: TwoWays | None = None
     while True:
-        replay = _Replay(twin, inputs, stripped, revision or Revision())
-        replay.sources = sources
+        replay = Replay(twin, inputs, stripped, revision or Revision(), before)
+        replay.sources, replay.tied = sources, tied
         try:
             ends = replay.run(outputs, weights, new_inputs or inputs)
             break
-        except _TwoWays as error:
-            # It may be the output of one layer that each use reads.
-            first = first or error
-            if id(error.variable) in sources:
+        except TwoWays as error:
+            # It may be a table that is looked up and read back, or the output
+            # of one layer that each use reads.
+            first, number = first or error, id(error.variable)
+            if number in sources:
                 raise first from error
-            sources.add(id(error.variable))
+            (sources if number in tied else tied).add(number)
+            tied -= sources
         except SideEffect as error:
-            raise first or error from None
+            if first is None or not tied:
+                raise first or error from None
+            sources, tied = sources | tied, set()
     replay.name_operations(ends)
     inputs = replay.inputs
     model = keras.Model(unpacked(inputs), unpacked(ends), name=twin.name)
-    return model, tuple(replay.placed)
+    return model, replay.holders
 
 
-class _TwoWays(SideEffect):
-    """A variable would be in two layers.
-
-    Args:
-        variable: the variable.
-    """
-
-    def __init__(self, variable: keras.Variable) -> None:
-        super().__init__(
-            f"its `call` uses the variable '{variable.name}' in two ways"
-        )
-        self.variable = variable
-
-
-class _Replay:
+class Replay:
     """Makes recorded calls again where weights take part in them.
 
     Attributes:
-        placed: where the values of variables are.
+        holders: the layers that hold weights.
         sources: the ids of variables that no layer applies, since they are
             used in several ways: a layer has them for its output.
+        tied: the ids of variables that are used in several ways, and may be
+            tables that are looked up and read back.
     """
 
     def __init__(
@@ -188,17 +117,18 @@ class _Replay:
         inputs: list[keras.KerasTensor],
         stripped: bool,
         revision: Revision,
+        before: Holders | None = None,
     ) -> None:
         self.twin = twin
         self.inputs = inputs
         self.stripped = stripped
         self.revision = revision
-        self.placed: Placed = []
         self.sources: set[int] = set()
+        self.tied: set[int] = set()
         self._values: dict[int, Any] = {}
-        self._layers: dict[tuple[Any, ...], keras.Layer] = {}
-        self._uses: dict[int, tuple[Any, ...]] = {}
-        self._names = Names(x.name for x in private.sublayers(twin))
+        self._weights: dict[int, Weight] = {}
+        self._names = Names()
+        self.holders = Holders(twin, self._names, before)
         self._one: keras.KerasTensor | None = None
 
     def run(
@@ -209,9 +139,17 @@ class _Replay:
     ) -> list[keras.KerasTensor]:
         """What `outputs` are in the model."""
         for each in weights:
-            self._values[id(each)] = _read(each)
+            self._values[id(each)] = self._weights[id(each.variable)] = read(
+                each
+            )
         self.readers = private.readers_of(outputs)
         nodes = private.recorded_before(outputs, [*self.inputs, *weights])
+        self._names.update(
+            node.operation.name
+            for node in nodes
+            if isinstance(node.operation, keras.Layer)
+            and self._tied_table(node) is None
+        )
         if new_inputs is not self.inputs:
             pairs = zip(map(id, self.inputs), new_inputs, strict=True)
             self._values.update({**self.revision.values, **dict(pairs)})
@@ -239,11 +177,12 @@ class _Replay:
             id(variable)
             for node in nodes
             if isinstance(node.operation, keras.Layer)
+            and self._tied_table(node) is None
             for variable in node.operation.variables
         }
-        for variable, _ in self.placed:
+        for variable, _ in self.holders.placed:
             if id(variable) in called:
-                raise _TwoWays(variable)
+                raise TwoWays(variable)
 
     def name_operations(self, ends: list[keras.KerasTensor]) -> None:
         """Number operations from the layer on: Keras counts all there are.
@@ -263,12 +202,16 @@ class _Replay:
         flat = keras.tree.flatten((args, kwargs))
         weights = [x for x in flat if isinstance(x, Weight)]
         tensors = [x for x in flat if isinstance(x, keras.KerasTensor)]
+        table = self._tied_table(node)
+        if table is not None and tensors:
+            self._note(node, looked_up(self, node, tensors[0], table))
+            return
         if weights and isinstance(node.operation, keras.Layer):
             args, kwargs = mapped(self._as_tensor, args, kwargs)
             weights = []
         if weights and not tensors:
             spread = self.revision.spread
-            found = _computed(node, args, kwargs, spread)
+            found = computed(node, args, kwargs, spread)
             self._values.update(zip(map(id, node.outputs), found, strict=True))
             return
         if not weights:
@@ -277,10 +220,10 @@ class _Replay:
                 self._note(node, self._again(node, args, kwargs))
             return
         made = None
-        handler = _HANDLERS.get(type(node.operation))
+        handler = HANDLERS.get(type(node.operation))
         applied = not any(id(x.variable) in self.sources for x in weights)
         if handler is not None and applied:
-            made = handler(self, node, _Operands(args, kwargs))
+            made = handler(self, node, Operands(args, kwargs))
         if made is None:
             made = self._by_source(node, args, kwargs)
         if made is not None:
@@ -290,16 +233,40 @@ class _Replay:
         self, node: Node, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
         """The call, as it is for the sizes at hand."""
-        op = self.revision.operations.get(id(node))
+        op = self._revised(node)
         if op is None:
             return node.operation(*args, **kwargs)
         flat = keras.tree.flatten((args, kwargs))
         return op(*(x for x in flat if isinstance(x, keras.KerasTensor)))
 
+    def _revised(self, node: Node) -> keras.Operation | None:
+        """What is called in the place of an operation; None for itself."""
+        target = self.revision.targets.get(id(node))
+        if target is None:
+            return self.revision.operations.get(id(node))
+        # Its layer has the number of samples follow; the operation has not.
+        dtype = node.outputs[0].dtype
+        floats = keras.backend.is_float_dtype(dtype)
+        name = self._names.free("reshape")
+        return keras.layers.Reshape(
+            target, name=name, dtype=dtype if floats else None
+        )
+
+    def _tied_table(self, node: Node) -> Weight | None:
+        """The table that a layer inside looks up, if it is read back, too."""
+        op = node.operation
+        if type(op) is not keras.layers.Embedding or op.mask_zero:
+            return None
+        for variable in op.variables:
+            if id(variable) in self.tied:
+                return self._weights.get(id(variable))
+        return None
+
     def _value(self, x: Any) -> Any:
         if isinstance(x, keras.Variable):
-            raise SideEffect(
-                f"its `call` uses the variable '{x.path}' of a layer inside"
+            raise ReadsInside(
+                f"its `call` uses the variable '{x.path}' of a layer inside",
+                [x],
             )
         return self._values.get(id(x), x)
 
@@ -319,7 +286,7 @@ class _Replay:
     ) -> Any:
         """The call on tensors that hold the weights for each sample."""
         rank = len(node.outputs[0].shape)
-        aligned = type(node.operation) in _BROADCASTING
+        aligned = type(node.operation) in BROADCASTING
 
         def tensor(x: Any) -> Any:
             if not isinstance(x, Weight):
@@ -339,8 +306,6 @@ class _Replay:
         args, kwargs = mapped(tensor, args, kwargs)
         return self._again(node, args, kwargs)
 
-    # Layers that hold weights -----------------------------------------------
-
     def tensor(self, weight: Weight, rank: int) -> keras.KerasTensor:
         """A weight as a tensor of `rank` axes, the first for the samples."""
         value = weight.value
@@ -353,7 +318,7 @@ class _Replay:
             )
         value = value.reshape((1,) * (rank - 1 - value.ndim) + value.shape)
         letters = _LETTERS[1 : rank + 1]
-        layer = self.layer(
+        layer = self.holders.layer(
             weight,
             "kernel",
             keras.layers.EinsumDense,
@@ -361,7 +326,9 @@ class _Replay:
             equation=f"a{letters[0]},{letters}->a{letters[1:]}",
             output_shape=value.shape,
         )
-        return self.called(layer, self._ones(), weight, value[np.newaxis])
+        return self.holders.called(
+            layer, self._ones(), weight, value[np.newaxis]
+        )
 
     def _ones(self) -> keras.KerasTensor:
         """A one for each sample, `(batch, 1)`."""
@@ -369,80 +336,14 @@ class _Replay:
             x = self.inputs[0]
             if len(x.shape) < 2:
                 raise SideEffect("its input has no axis but that of samples")
-            # Of one channel only: the others may go.
-            index = (slice(None), slice(0, 1)) + (0,) * (len(x.shape) - 2)
-            one = keras.ops.ones_like(x)[index]
+            # Of no channel at all: any may go.
+            x = x[(slice(None), *(slice(0, 0) for _ in x.shape[1:]))]
+            if len(x.shape) > 2:
+                x = keras.ops.sum(x, axis=tuple(range(2, len(x.shape))))
+            none = keras.ops.sum(x, axis=1, keepdims=True)
+            one = keras.ops.ones_like(none)
             self._one = keras.ops.cast(one, self.twin.compute_dtype)
         return self._one
-
-    def layer(
-        self,
-        weight: Weight,
-        name: str,
-        kind: type[keras.Layer],
-        computes: str,
-        **config: Any,
-    ) -> keras.Layer:
-        """A layer whose weight `name` holds a weight; one for each use.
-
-        Args:
-            weight: the weight.
-            name: the attribute that holds it.
-            kind: the class.
-            computes: the type in which the operation computes.
-            **config: for the class.
-
-        Raises:
-            SideEffect: the variable is in a layer of another kind already.
-        """
-        variable = weight.variable
-        # Another order of its numbers, or other parts, are another use.
-        key = (id(variable), kind, name, str(config), weight.probe.tobytes())
-        if key in self._layers:
-            return self._layers[key]
-        if self._uses.setdefault(id(variable), key) != key:
-            raise _TwoWays(variable)
-        layer = kind(
-            **config,
-            name=self._names.free(weight.label),
-            dtype=self._policy(weight, computes),
-            trainable=variable.trainable,
-        )
-        if not weight.derived:
-            setattr(layer, f"{name}_regularizer", variable.regularizer)
-            setattr(layer, f"{name}_constraint", variable.constraint)
-        self._layers[key] = layer
-        self.placed.append((variable, Place(layer, name, weight.derived)))
-        return layer
-
-    def _policy(self, weight: Weight, computes: str) -> Any:
-        """That of a layer that computes in a type, as the operation does.
-
-        A `call` may compute in float32 where its layer does not.
-        """
-        own, variable = self.twin.dtype_policy, weight.variable
-        # What torch says of float64 is not always so.
-        if computes == own.compute_dtype or own.compute_dtype == "float64":
-            return own
-        if computes == variable.dtype:
-            return computes
-        raise SideEffect(
-            f"its `call` computes with the variable '{variable.name}' in "
-            f"{computes}, which is neither its type nor the layer's"
-        )
-
-    def called(
-        self,
-        layer: keras.Layer,
-        x: keras.KerasTensor,
-        weight: Weight,
-        value: NDArray[Any],
-        name: str = "kernel",
-    ) -> keras.KerasTensor:
-        """The output of a layer, whose weight has its values by then."""
-        y = layer(x)
-        getattr(layer, name).assign(value)
-        return y
 
     def bias_after(self, node: Node, size: int) -> tuple[Node, Weight] | None:
         """A vector that is added to the output of a call, and nowhere else.
@@ -454,10 +355,12 @@ class _Replay:
             return None
         readers = self.readers.get(id(node.outputs[0]), [])
         after = readers[0] if len(readers) == 1 else None
-        if after is None or type(after.operation) is not _ADD:
+        if after is None or type(after.operation) is not ADD:
             return None
         args, kwargs = mapped(self._value, *_given(after))
-        weights = [x for x in (*args, *kwargs.values()) if type(x) is Weight]
+        weights = [
+            x for x in (*args, *kwargs.values()) if isinstance(x, Weight)
+        ]
         if len(weights) != 1 or weights[0].value.size != size:
             return None
         if id(weights[0].variable) in self.sources:
@@ -497,328 +400,9 @@ class _Replay:
         if bias is None:
             return
         after, weight = bias
-        variable = weight.variable
-        key = (id(variable), "bias", id(layer))
-        if self._uses.setdefault(id(variable), key) != key:
-            raise _TwoWays(variable)
-        layer.bias.assign(weight.value.reshape(layer.bias.shape))
-        if not weight.derived:
-            layer.bias_regularizer = variable.regularizer
-            layer.bias_constraint = variable.constraint
-        self.placed.append((variable, Place(layer, "bias", weight.derived)))
+        self.holders.give_bias(weight, layer)
         self._values[id(after.outputs[0])] = y
 
 
 def _given(node: Node) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return node.arguments.args, node.arguments.kwargs
-
-
-def _read(stand_in: StandIn) -> Weight:
-    variable = stand_in.variable
-    return Weight(
-        variable,
-        stand_in.label,
-        stand_in.dtype,
-        values_of(variable),
-        _probe(variable),
-    )
-
-
-def _computed(
-    node: Node,
-    args: tuple[Any, ...],
-    kwargs: dict[str, Any],
-    spread: set[int],
-) -> list[Weight]:
-    """The outputs of an operation on weights alone.
-
-    Args:
-        node: the recorded call.
-        args: its positional arguments.
-        kwargs: those by name.
-        spread: as in `Revision`.
-
-    Raises:
-        SideEffect: it takes several variables.
-    """
-    flat = keras.tree.flatten((args, kwargs))
-    weights = [x for x in flat if isinstance(x, Weight)]
-    first, shape = weights[0], tuple(node.outputs[0].shape)
-    varying = [x for x in weights if not x.is_buffer]
-    first = varying[0] if varying else first
-    if any(x.variable is not first.variable for x in varying):
-        raise SideEffect(
-            "its `call` combines the variables "
-            + " and ".join(f"'{x.variable.name}'" for x in weights)
-        )
-    if shape[:1] == (None,) and not first.batched:
-        return [_spread(node, first)]
-
-    def run(part: str) -> list[NDArray[Any]]:
-        def array(x: Any) -> Any:
-            if not isinstance(x, Weight):
-                return x
-            kept = x.is_buffer and x.variable is not first.variable
-            return x.value if kept else getattr(x, part)
-
-        a, k = mapped(array, args, kwargs)
-        a, k = mapped(_tensor, a, k)
-        found = keras.tree.flatten(node.operation.call(*a, **k))
-        return [np.asarray(keras.ops.convert_to_numpy(x)) for x in found]
-
-    made = [
-        dataclasses.replace(first, dtype=kt.dtype, value=value, probe=probe)
-        for kt, value, probe in zip(
-            node.outputs, run("value"), run("probe"), strict=True
-        )
-    ]
-    if any(id(kt) in spread for kt in node.outputs):
-        return [_one_row(node, weight) for weight in made]
-    for kt, weight in zip(node.outputs, made, strict=True):
-        wanted = tuple(1 if size is None else size for size in kt.shape)
-        if weight.value.shape != wanted:
-            raise _by_samples(node, first)
-    return made
-
-
-def _by_samples(node: Node, weight: Weight) -> SideEffect:
-    return SideEffect(
-        "its `call` makes what has an axis of samples of the variable "
-        f"'{weight.variable.name}' by {type(node.operation).__name__}"
-    )
-
-
-def _one_row(node: Node, weight: Weight) -> Weight:
-    """What holds the same for each of the samples, by one row."""
-    if not (alike(weight.value) and alike(weight.probe)):
-        raise _by_samples(node, weight)
-    value, probe = weight.value[:1], weight.probe[:1]
-    return dataclasses.replace(weight, value=value, probe=probe, batched=True)
-
-
-def _spread(node: Node, weight: Weight) -> Weight:
-    """A weight that is there for each sample: one row stands for all."""
-    if type(node.operation) not in _SPREADING:
-        raise _by_samples(node, weight)
-    kt = node.outputs[0]
-    wanted = (1, *kt.shape[1:])
-    value, probe = (
-        np.broadcast_to(x, wanted) for x in (weight.value, weight.probe)
-    )
-    return dataclasses.replace(
-        weight, dtype=kt.dtype, value=value, probe=probe, batched=True
-    )
-
-
-def _tensor(x: Any) -> Any:
-    return keras.ops.convert_to_tensor(x) if isinstance(x, np.ndarray) else x
-
-
-# Operations of data and a weight --------------------------------------------
-
-
-def _scaled(replay: _Replay, node: Node, operands: _Operands) -> Any:
-    """`x * w`, with one factor for each channel of an axis."""
-    pair = operands.split()
-    axis = None if pair is None else _sole_axis(replay, node, *pair)
-    if pair is None or axis is None:
-        return None
-    x, weight = pair
-    size = int(x.shape[axis])
-    last = axis == len(x.shape) - 1
-    bias = replay.bias_after(node, size) if last else None
-    vector = weight.value.reshape(-1)
-    layer = replay.layer(
-        weight,
-        "kernel",
-        keras.layers.EinsumDense,
-        node.outputs[0].dtype,
-        **_along(x, axis, biased=bias is not None),
-    )
-    y = replay.called(layer, x, weight, vector)
-    replay.with_bias(node, layer, y, bias)
-    return y
-
-
-def _along(x: keras.KerasTensor, axis: int, biased: bool) -> dict[str, Any]:
-    """The config of an `EinsumDense` with one factor for each channel."""
-    letters = _LETTERS[: len(x.shape)]
-    return {
-        "equation": f"{letters},{letters[axis]}->{letters}",
-        "output_shape": tuple(x.shape[1:]),
-        "bias_axes": letters[axis] if biased else None,
-    }
-
-
-def _shifted(replay: _Replay, node: Node, operands: _Operands) -> Any:
-    """`x + w`, with one number for each channel of the last axis."""
-    pair = operands.split()
-    axis = None if pair is None else _sole_axis(replay, node, *pair)
-    if pair is None or axis is None or axis != len(pair[0].shape) - 1:
-        return None
-    x, weight = pair
-    layer = replay.layer(
-        weight,
-        "bias",
-        keras.layers.EinsumDense,
-        node.outputs[0].dtype,
-        **_along(x, axis, biased=True),
-        kernel_initializer="ones",
-    )
-    return replay.called(layer, x, weight, weight.value.reshape(-1), "bias")
-
-
-def _sole_axis(
-    replay: _Replay, node: Node, x: keras.KerasTensor, weight: Weight
-) -> int | None:
-    """The axis of `x` along which a weight varies; None if not one."""
-    shape = weight.value.shape
-    varying = [a - len(shape) for a, size in enumerate(shape) if size > 1]
-    same = replay.keeps_shape(node)
-    if len(varying) != 1 or not same or len(shape) > len(x.shape):
-        return None
-    axis = varying[0] + len(x.shape)
-    floats = keras.backend.is_float_dtype(weight.dtype)
-    return axis if axis > 0 and floats else None
-
-
-def _multiplied(replay: _Replay, node: Node, operands: _Operands) -> Any:
-    """`matmul(x, w)` with a matrix `w`."""
-    args = operands.flat
-    pair = operands.split()
-    if pair is None or not pair[1].is_matrix:
-        return None
-    x, weight = pair
-    rank = len(x.shape)
-    if args[1] is not weight:
-        if rank < 3:
-            return None
-        x_letters = _LETTERS[:rank]
-        across = x_letters[-2]  # the axis that is summed over
-        y = x_letters.replace(across, "z")
-        return _einsum(replay, node, x, weight, f"{x_letters},z{across}->{y}")
-    return _dense(replay, node, x, weight) if rank > 1 else None
-
-
-def _dense(
-    replay: _Replay, node: Node, x: keras.KerasTensor, weight: Weight
-) -> Any:
-    units = weight.value.shape[1]
-    bias = replay.bias_after(node, units)
-    layer = replay.layer(
-        weight,
-        "kernel",
-        keras.layers.Dense,
-        node.outputs[0].dtype,
-        units=units,
-        use_bias=bias is not None,
-    )
-    y = replay.called(layer, x, weight, weight.value)
-    replay.with_bias(node, layer, y, bias)
-    return y
-
-
-def _dotted(replay: _Replay, node: Node, operands: _Operands) -> Any:
-    """`dot(x, w)` and `tensordot(x, w, 1)` with a matrix `w`."""
-    args, pair = operands.flat, operands.split()
-    axes = getattr(node.operation, "axes", 1)
-    if pair is None or args[1] is not pair[1] or not pair[1].is_matrix:
-        return None
-    last = axes in (1, [[-1], [0]], [[len(pair[0].shape) - 1], [0]])
-    return _dense(replay, node, *pair) if last else None
-
-
-def _summed(replay: _Replay, node: Node, operands: _Operands) -> Any:
-    """`einsum(equation, x, w)`, in any order."""
-    flat = [x for x in operands.args if not isinstance(x, str)]
-    equation = node.operation.subscripts.replace(" ", "")
-    left, _, y = equation.partition("->")
-    terms = left.split(",")
-    if len(flat) != 2 or not y or len(terms) != 2:
-        return None
-    if isinstance(flat[0], Weight):
-        flat, terms = flat[::-1], terms[::-1]
-    x, weight = flat
-    if not (isinstance(x, keras.KerasTensor) and isinstance(weight, Weight)):
-        return None
-    if weight.batched or terms[0][0] != y[0] or y[0] in terms[1]:
-        return None
-    return _einsum(replay, node, x, weight, f"{terms[0]},{terms[1]}->{y}")
-
-
-def _einsum(
-    replay: _Replay,
-    node: Node,
-    x: keras.KerasTensor,
-    weight: Weight,
-    equation: str,
-) -> Any:
-    layer = replay.layer(
-        weight,
-        "kernel",
-        keras.layers.EinsumDense,
-        node.outputs[0].dtype,
-        equation=equation,
-        output_shape=_extents(equation, node, x, weight),
-    )
-    return replay.called(layer, x, weight, weight.value)
-
-
-def _extents(
-    equation: str, node: Node, x: keras.KerasTensor, weight: Weight
-) -> tuple[int | None, ...]:
-    """The shape of the output of an `EinsumDense`, without the samples."""
-    left, _, y = equation.partition("->")
-    terms = left.split(",")
-    if "." in equation:
-        return tuple(node.outputs[0].shape[1:])
-    sizes = dict(zip(terms[1], weight.value.shape, strict=True))
-    sizes.update(zip(terms[0], x.shape, strict=True))
-    return tuple(sizes[letter] for letter in y[1:])
-
-
-def _looked_up(replay: _Replay, node: Node, operands: _Operands) -> Any:
-    """`take(w, x, axis=0)`."""
-    flat = operands.flat
-    pair = operands.split()
-    table = pair is not None and flat[0] is pair[1]
-    if pair is None or not table or not pair[1].is_matrix:
-        return None
-    x, weight = pair
-    if node.operation.axis != 0:
-        return None
-    layer = replay.layer(
-        weight,
-        "embeddings",
-        keras.layers.Embedding,
-        node.outputs[0].dtype,
-        input_dim=weight.value.shape[0],
-        output_dim=weight.value.shape[1],
-    )
-    return replay.called(layer, x, weight, weight.value, "embeddings")
-
-
-_SPREADING = frozenset(
-    (
-        private.operation("numpy.BroadcastTo"),
-        private.operation("numpy.Repeat"),
-        private.operation("numpy.Tile"),
-    )
-)
-_ADD = private.operation("numpy.Add")
-_BROADCASTING = frozenset(
-    private.operation(f"numpy.{name}")
-    for name in (
-        *("Add", "Subtract", "Multiply", "Divide", "TrueDivide", "Power"),
-        *("Maximum", "Minimum", "Where"),
-    )
-)
-_HANDLERS: dict[type[Any] | None, Handler] = {
-    private.operation("numpy.Multiply"): _scaled,
-    _ADD: _shifted,
-    private.operation("numpy.Matmul"): _multiplied,
-    private.operation("numpy.Dot"): _dotted,
-    private.operation("numpy.Tensordot"): _dotted,
-    private.operation("numpy.Einsum"): _summed,
-    private.operation("numpy.Take"): _looked_up,
-}

@@ -45,6 +45,7 @@ def from_configs(
         _told,
         _recorded,
         by_object,
+        kept_arguments,
     )
     first: list[keras.Operation] | None = None
     error: Exception | None = None
@@ -81,6 +82,24 @@ def _recorded(op: keras.Operation) -> dict[str, Any]:
     if config is None:
         raise ValueError(f"Keras has no record of how '{op.name}' was made.")
     return living(op, {**config, "name": op.name})
+
+
+def kept_arguments(op: keras.Operation) -> dict[str, Any]:
+    """What a layer was told, if it keeps each argument under its name.
+
+    Some `get_config` ask for attributes that are not there, or tell what the
+    constructor does not take.
+
+    Raises:
+        ValueError: it keeps less, or is no layer.
+    """
+    if not isinstance(op, keras.Layer) or not _keeps_arguments(op):
+        raise ValueError(f"'{op.name}' does not keep what it was told.")
+    config = {name: getattr(op, name) for name in _arguments(op)}
+    parameters = inspect.signature(type(op).__init__).parameters.values()
+    if any(x.kind is x.VAR_KEYWORD for x in parameters):
+        config = {"dtype": op.dtype_policy, **config, "name": op.name}
+    return living(op, config)
 
 
 def living(op: keras.Operation, config: dict[str, Any]) -> dict[str, Any]:
@@ -209,8 +228,13 @@ def _same_function(op: keras.layers.Lambda) -> keras.layers.Lambda:
 
 
 def _arguments(op: keras.Operation) -> list[str]:
-    names = inspect.signature(type(op).__init__).parameters
-    return [name for name in names if name not in ("self", "name")]
+    parameters = inspect.signature(type(op).__init__).parameters.values()
+    return [
+        x.name
+        for x in parameters
+        if x.name not in ("self", "name")
+        and x.kind not in (x.VAR_KEYWORD, x.VAR_POSITIONAL)
+    ]
 
 
 def _keeps_arguments(op: keras.Operation) -> bool:

@@ -9,11 +9,14 @@ from typing import Any
 from typing import TypeAlias
 
 import keras
+import numpy as np
+from numpy.typing import NDArray
 
 from keras_gates.graphs import private
 from keras_gates.graphs.identity import IdentityDict
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.holders import Holders
     from keras_gates.graphs.private import Node
 
 
@@ -28,20 +31,23 @@ class Opaque:
     reason: str
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Place:
     """Where a weight of a layer is in what the layer is made of.
 
     Attributes:
         layer: the layer in `Opened.model` that holds it.
         name: the attribute of that layer.
-        derived: whether other numbers are there, `1 + w` say; else they are
-            those of the weight, in another shape.
+        derived: whether other numbers are there, `1 + w` say, or some of them
+            only; else they are those of the weight, in another shape.
+        part: if they are some of the weight's own, where in it each of them
+            is, counted flat; `(numbers,)`.
     """
 
     layer: keras.Layer
     name: str
     derived: bool
+    part: NDArray[np.intp] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -56,6 +62,7 @@ class Opened:
             was called, of the tensors in its recorded call, in order.
         bare: variables of `twin` that it uses in operations, each with the
             `Place` that has its values in `model`.
+        holders: the layers that hold them, for another way of calling it.
         fixed: why the model can't stand in the layer's place, or "" if it
             can: it holds for certain sizes only, say, or in inference only.
         sized: whether it holds for the sizes only that it was made at.
@@ -65,6 +72,7 @@ class Opened:
     twin: keras.Layer
     model: keras.Model
     bare: tuple[tuple[keras.Variable, Place], ...]
+    holders: Holders
     fixed: str = ""
     sized: bool = False
 

@@ -644,6 +644,26 @@ def any_call_recorded() -> Iterator[list[keras.Layer]]:
         yield refused
 
 
+@contextlib.contextmanager
+def any_key_recorded() -> Iterator[None]:
+    """Within, `x[None]` and `x[:2]` are recorded for symbolic tensors.
+
+    Assumes: Keras records such a key where it is in a tuple, as `x[None,]`.
+    """
+    take = keras.KerasTensor.__getitem__
+
+    def recorded(self: Any, key: Any) -> Any:
+        if isinstance(key, (slice, type(None), type(Ellipsis))):
+            key = (key,)
+        return take(self, key)
+
+    keras.KerasTensor.__getitem__ = recorded
+    try:
+        yield
+    finally:
+        keras.KerasTensor.__getitem__ = take
+
+
 def _specification(
     layer: keras.Layer, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Any:

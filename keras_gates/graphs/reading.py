@@ -153,10 +153,18 @@ def _sites(
 
 
 def _torn(graph: Graph) -> bool:
-    """Whether a layer is seen through at some of its calls only."""
+    """Whether a layer is seen through at some of its calls only.
+
+    Or may be written out at some of them only.
+    """
     sites = [site for each in [graph, *graph.nested()] for site in each.sites]
     opaque = {id(site.op) for site in sites if site.opaque}
-    return any(id(site.op) in opaque for site in sites if site.opened)
+    fixed = {id(s.op) for s in sites if s.opened and s.opened.fixed}
+    return any(
+        id(s.op) in opaque or (id(s.op) in fixed and not s.opened.fixed)
+        for s in sites
+        if s.opened
+    )
 
 
 def _plain_call(node: Node, model: keras.Model) -> bool:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import enum
 import functools
 import warnings
-from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
@@ -13,10 +13,6 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs import private
 from keras_gates.graphs.functional import structures
-from keras_gates.graphs.stand_ins import SideEffect
-
-if TYPE_CHECKING:
-    from keras_gates.graphs.private import Node
 
 # For axes of unknown size, what is tried: small, and with many divisors.
 _SIZES = (6, 8, 12, 16, 32)
@@ -25,22 +21,20 @@ _NEAR = 1e-4
 _ALIKE = {"float16": 0.05, "bfloat16": 0.2}
 
 
-def agree(layer: keras.Layer, node: Node, model: keras.Model) -> bool:
-    """Whether both give the same in inference, for random inputs.
+class Likeness(enum.Enum):
+    """What came of a trial.
 
-    Args:
-        layer: a layer, which is called.
-        node: the recorded call whose arguments it gets.
-        model: takes the tensors among them, in order.
-
-    Raises:
-        SideEffect: the layer takes inputs of none of the sizes that are tried.
+    Attributes:
+        ALIKE: both give the same.
+        UNLIKE: they give something else.
+        FAILS: the model can't be run where the layer can.
+        UNTRIED: the layer takes inputs of none of the sizes.
     """
-    given = node.arguments.args, node.arguments.kwargs
-    found = compared(layer, given, model, node.input_tensors)
-    if found is None:
-        raise SideEffect("its `call` can't be tried on random inputs")
-    return found
+
+    ALIKE = "alike"
+    UNLIKE = "unlike"
+    FAILS = "fails"
+    UNTRIED = "untried"
 
 
 def compared(
@@ -50,13 +44,13 @@ def compared(
     inputs: list[keras.KerasTensor],
     some_size: bool = False,
     near: float = _NEAR,
-) -> bool | None:
-    """Whether both give the same; None where there was nothing to compare.
+) -> Likeness:
+    """Whether both give the same for random inputs.
 
     Args:
-        layer: as in `agree`.
+        layer: a layer, which is called in inference.
         given: the arguments of its call, with symbolic tensors.
-        model: as in `agree`.
+        model: takes the tensors among them, in order.
         inputs: what the tensors among the arguments are like.
         some_size: whether the model may take inputs of one size only.
         near: how far both may be apart, by the scale of the outputs, unless
@@ -81,11 +75,12 @@ def compared(
             except Exception:  # it holds for other sizes only
                 if some_size:
                     continue
-                return False
-        return len(expected) == len(got) and all(
+                return Likeness.FAILS
+        same = len(expected) == len(got) and all(
             _alike(a, b, near) for a, b in zip(expected, got, strict=True)
         )
-    return None
+        return Likeness.ALIKE if same else Likeness.UNLIKE
+    return Likeness.UNTRIED
 
 
 def models_agree(old: keras.Model, new: keras.Model, inputs: Any) -> bool:

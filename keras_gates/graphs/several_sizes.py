@@ -116,6 +116,9 @@ class Revision:
         values: by the id of a constant among the arguments, what it is for
             any number of samples.
         operations: by the id of a recorded call, what is called in its place.
+        targets: by the id of the recorded call of a `reshape` whose first axis
+            stays that of the samples, the sizes of the others, -1 for one
+            that follows.
         spread: the ids of outputs that hold the same for each sample, if
             they depend on variables alone.
         fixed: whether the calls hold for the sizes of the run only, that of
@@ -124,6 +127,9 @@ class Revision:
 
     values: dict[int, Any] = dataclasses.field(default_factory=dict)
     operations: dict[int, keras.Operation] = dataclasses.field(
+        default_factory=dict
+    )
+    targets: dict[int, tuple[int, ...]] = dataclasses.field(
         default_factory=dict
     )
     spread: set[int] = dataclasses.field(default_factory=set)
@@ -193,25 +199,36 @@ class _Entry:
         return bool(inputs) and all(map(_is_of_variables, inputs))
 
     def _reshape(self, shapes: list[Shape]) -> None:
-        """Let a size that is otherwise follow from the rest."""
+        """Let sizes that are otherwise, or not known, follow from the rest."""
         first, samples, others = shapes
         if self._of_weights():
             self.found.fixed |= first != others
             return
-        open_ = [a != b for a, b in zip(first, samples, strict=True)]
-        too = [a != b for a, b in zip(first, others, strict=True)]
-        either = [a or b for a, b in zip(open_, too, strict=True)]
-        if sum(either) > 1:
+        unknown = {axis for axis, size in enumerate(first) if size is None}
+        by_samples = unknown | _differing(first, samples)
+        either = by_samples | _differing(first, others)
+        if len(either) == 2 and 0 in either and self._keeps_samples():
+            self.found.targets[id(self.nodes[0])] = _with_open(first, either)[
+                1:
+            ]
+            return
+        if len(either) > 1:
             self.found.fixed = True
-            either = open_
-        if sum(either) > 1:
+            either = by_samples
+        if len(either) > 1:
             raise SideEffect(_SAMPLES)
-        target = tuple(
-            -1 if left_open else size
-            for left_open, size in zip(either, first, strict=True)
-        )
         assert _RESHAPE is not None
+        target = _with_open(first, either)
         self.found.operations[id(self.nodes[0])] = _RESHAPE(target)
+
+    def _keeps_samples(self) -> bool:
+        """Whether the first axis is that of the samples, before and after."""
+        sizes = [
+            (node.input_tensors[0].shape[0], node.outputs[0].shape[0])
+            for node in self.nodes
+        ]
+        (before, _), (more, _), _ = sizes
+        return before != more and all(a == b for a, b in sizes)
 
     def _arguments(self) -> None:
         node = self.nodes[0]
@@ -229,6 +246,20 @@ class _Entry:
             if row is None:
                 raise SideEffect(_SAMPLES)
             self.found.values[id(value)] = row
+
+
+def _differing(first: Shape, other: Shape) -> set[int]:
+    """The axes of different sizes."""
+    pairs = enumerate(zip(first, other, strict=True))
+    return {axis for axis, (a, b) in pairs if a != b}
+
+
+def _with_open(shape: Shape, axes: set[int]) -> tuple[int, ...]:
+    """A shape with -1 in the places of some of its sizes."""
+    return tuple(
+        -1 if size is None or axis in axes else size
+        for axis, size in enumerate(shape)
+    )
 
 
 def _without_training(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -18,6 +19,19 @@ from keras_gates.graphs import private
 
 class SideEffect(Exception):
     """A `call` does something beside computing its outputs."""
+
+
+class ReadsInside(SideEffect):
+    """A `call` computes with the values of variables.
+
+    Args:
+        message: the message.
+        variables: the variables, which may be those of layers inside.
+    """
+
+    def __init__(self, message: str, variables: list[keras.Variable]) -> None:
+        super().__init__(message)
+        self.variables = variables
 
 
 class StandIn(keras.KerasTensor):
@@ -43,12 +57,9 @@ class StandIn(keras.KerasTensor):
         return self
 
     def __getitem__(self, key: Any) -> Any:
-        # Keras records neither a slice that is in no tuple, nor an index
-        # that is itself symbolic.
+        # Keras records no index that is itself symbolic.
         if isinstance(key, keras.KerasTensor):
             return keras.ops.take(self, key, axis=0)
-        if isinstance(key, (slice, type(None), type(Ellipsis))):
-            key = (key,)
         return super().__getitem__(key)
 
     def assign(self, value: Any) -> None:
@@ -59,11 +70,17 @@ class StandIn(keras.KerasTensor):
 
 
 @contextlib.contextmanager
-def in_place(layer: keras.Layer) -> Iterator[list[StandIn]]:
+def in_place(
+    layer: keras.Layer, inside: Sequence[keras.Layer] = ()
+) -> Iterator[list[StandIn]]:
     """Within, attributes of a layer that hold variables hold stand-ins.
 
     The variables of layers inside stay: those layers are called with them.
     But a table that is looked up by a constant is no symbolic call.
+
+    Args:
+        layer: the layer.
+        inside: layers inside whose variables have stand-ins as well.
 
     Yields:
         The stand-ins.
@@ -72,9 +89,28 @@ def in_place(layer: keras.Layer) -> Iterator[list[StandIn]]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(_replaced(layer, made))
         for part in private.sublayers(layer):
-            if type(part) is keras.layers.Embedding:
+            read = any(part is each for each in inside)
+            if read or type(part) is keras.layers.Embedding:
                 stack.enter_context(_replaced(part, made, part.name))
         yield list(made.values())
+
+
+def owners(
+    layer: keras.Layer, variables: list[keras.Variable]
+) -> list[keras.Layer]:
+    """The layers inside a layer whose attributes hold one of some variables."""
+    wanted = set(map(id, variables))
+    return [
+        part
+        for part in private.sublayers(layer)
+        if any(
+            id(x) in wanted
+            for name, value in vars(part).items()
+            if name not in private.common_names()
+            for x in keras.tree.flatten(private.unwrapped(value))
+            if isinstance(x, keras.Variable)
+        )
+    ]
 
 
 def _replaced(

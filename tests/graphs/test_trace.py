@@ -253,12 +253,6 @@ WALLS = {
     ),
     "np.tanh": (uses_numpy, {}, "can't be traced"),
     "iterates": (iterates, {}, "can't be traced"),
-    "inner kernel": (
-        reads_inner_kernel,
-        dense,
-        "values of 'kernel'|values that a variable has",
-    ),
-    "inner kernel passed": (passes_inner_kernel, dense, "variable '.*kernel'"),
     "inner kernel as array": (reads_inner_array, dense, "values"),
     "raw value": (reads_raw, dense, "something else in another run"),
     "hidden": (uses_hidden, hidden, "uses the variable 'hidden'"),
@@ -281,6 +275,17 @@ WALLS = {
 
 
 # torch's tensors hand an operation with an array to NumPy.
+@pytest.mark.parametrize("call", [reads_inner_kernel, passes_inner_kernel])
+def test_weights_of_layers_inside_are_read(call):
+    found = look(layer_of(call, **dense()), (None, *SHAPE))
+    assert isinstance(found, opened.Opened), found
+    ((variable, place),) = found.bare
+    assert (
+        variable is found.twin.dense.kernel
+        and place.layer in found.model.layers
+    )
+
+
 @pytest.mark.filterwarnings("ignore:__array_wrap__")
 @pytest.mark.parametrize("name", WALLS)
 def test_walls(name):

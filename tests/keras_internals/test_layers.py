@@ -305,6 +305,18 @@ class Cached(L.Dense):
         return keras.KerasTensor((*x.shape[:-1], self.units))
 
 
+def test_any_key_recorded():
+    x, before = keras.Input((5, 3)), keras.KerasTensor.__getitem__
+    with private.any_key_recorded():
+        y = x[None]
+        assert tuple(y.shape) == (1, None, 5, 3)
+        assert tuple(x[:2].shape)[1:] == (5, 3)
+        assert tuple(x[...].shape) == tuple(x.shape)
+    assert keras.KerasTensor.__getitem__ is before
+    array = np.ones((2, 5, 3))
+    assert keras.Model(x, y).predict(array, verbose=0).shape == (1, 2, 5, 3)
+
+
 def test_RECORDS_ANY_CALL():
     module = keras.Layer.__call__.__module__
     assert hasattr(sys.modules[module], "Node") == private.RECORDS_ANY_CALL

@@ -181,6 +181,37 @@ def embedding():
         return keras.Model(inputs, behind(L.Embedding(10, 8)(inputs)))
 
     yield Example("Embedding", build, ("out",))
+    if hasattr(L, "ReversibleEmbedding"):
+        yield from reversible()
+
+
+def reversible():
+    """Looked up in, read back, and both."""
+    name = "ReversibleEmbedding"
+
+    def forward():
+        inputs = keras.Input((5,), dtype="int32")
+        return keras.Model(inputs, behind(L.ReversibleEmbedding(10, 8)(inputs)))
+
+    def back(**options):
+        def build():
+            inputs = keras.Input(SIGNAL)
+            made = L.ReversibleEmbedding(10, 8, **options)
+            return keras.Model(inputs, made(front(inputs), reverse=True))
+
+        return build
+
+    def both():
+        inputs = keras.Input((5,), dtype="int32")
+        made = L.ReversibleEmbedding(10, 8)
+        x = kg.FilterGate(name="front")(made(inputs))
+        return keras.Model(inputs, made(x, reverse=True))
+
+    yield Example(name, forward, OUT, note="forward")
+    yield Example(name, back(), IN, note="reverse")
+    yield Example(name, back(tie_weights=False), IN, note="reverse untied")
+    yield Example(name, back(logit_soft_cap=3.0), IN, note="reverse capped")
+    yield Example(name, both, note="both ways")
 
 
 def normalizations():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from keras_gates.graphs import classes
@@ -77,11 +77,14 @@ class _Search:
         """Writes out all layers, for a trial."""
         return self._builder()
 
-    def _builder(self, returns: Iterable[Return] = ()) -> Builder:
+    def _builder(self, inside: Sequence[Return] = ()) -> Builder:
         solution = self.solution
-        masking = solution.graph.masking
         return Builder(
-            solution.decision, solution.folds, masking, returns, trial=True
+            solution.decision,
+            solution.folds,
+            solution.graph.masking,
+            inside,
+            trial=True,
         )
 
     @functools.cached_property
@@ -99,8 +102,37 @@ class _Search:
             bound: what its inputs are.
             path: of the model, or of the layer that it is the parts of.
         """
-        if self._keeps_model(graph, bound, path):
+        model, name = graph.model, "/".join(path) or graph.model.name
+        again = self.written_out is not True and classes.is_made_otherwise(
+            model
+        )
+        why, start = "", len(self.returns)
+        try:
+            if again:
+                self.returns.append(self._kept_model(graph, bound, name))
+                return
+        except (NoPlace, NotKept) as error:
+            why = str(error)
+        self._inside(graph, path)
+        origin = origins.origin_of(model)
+        if origin is not None and self.written_out is not True:
+            self._return_to(origin, graph, bound, name)
+        if not again:
             return
+        # Once more, with layers that keep their classes: their parts may hold
+        # for single sizes only.
+        inside = self.returns[start:]
+        kept = [each for each in inside if each.how is How.CLASS]
+        try:
+            if not kept or self.whole:
+                raise NotKept(why)
+            made = self._kept_model(graph, bound, name, kept)
+        except (NoPlace, NotKept) as error:
+            made = Return(model, name, How.WRITTEN_OUT, {}, str(error))
+        self.returns.insert(start, made)
+
+    def _inside(self, graph: Graph, path: tuple[str, ...]) -> None:
+        """Look at the layers in a model."""
         for site in graph.sites:
             if site.child is None or id(site.op) in self._seen:
                 continue
@@ -108,36 +140,35 @@ class _Search:
             here = (*path, site.name)
             if site.opened is None or self._is_open(site, here):
                 self.graph(site.child, site.child.bounds[0], here)
-        origin = origins.origin_of(graph.model)
-        if origin is not None and self.written_out is not True:
-            name = "/".join(path) or graph.model.name
-            self._return_to(origin, graph, bound, name)
 
-    def _keeps_model(
-        self, graph: Graph, bound: list[Tensor], path: tuple[str, ...]
-    ) -> bool:
-        """Whether a class whose constructor makes its layers is kept."""
-        model, name = graph.model, "/".join(path) or graph.model.name
-        if self.written_out is True:
-            return False
-        if not classes.is_made_otherwise(model):
-            return False
-        builder = self._builder()
+    def _kept_model(
+        self,
+        graph: Graph,
+        bound: list[Tensor],
+        name: str,
+        inside: Sequence[Return] = (),
+    ) -> Return:
+        """How a class whose constructor makes its layers is kept.
+
+        Args:
+            graph: the graph of the model.
+            bound: what its inputs are.
+            name: the model's path.
+            inside: the layers in it that keep their classes; by default, all
+                are written out for the trial.
+
+        Raises:
+            NoPlace, NotKept: it can't be kept.
+        """
+        builder = self._builder(inside)
         try:
-            try:
-                new = builder.model(graph, bound)
-            except Exception as error:  # parts that are for single sizes
-                raise NotKept(f"its parts can't be tried: {error}") from error
-            smaller = builder.smaller_model(graph, new)
-            edits = KeptClasses(builder.pieces.copies).edits(smaller)
-        except (NoPlace, NotKept) as error:
-            self.returns.append(
-                Return(model, name, How.WRITTEN_OUT, {}, str(error))
-            )
-            return False
-        changes = edited(model, edits)
-        self.returns.append(Return(model, name, How.CLASS, changes))
-        return True
+            new = builder.model(graph, bound)
+        except Exception as error:  # parts that are for single sizes
+            raise NotKept(f"its parts can't be tried: {error}") from error
+        smaller = builder.smaller_model(graph, new)
+        edits = KeptClasses(builder.pieces.copies).edits(smaller)
+        changes = edited(graph.model, edits)
+        return Return(graph.model, name, How.CLASS, changes)
 
     def _return_to(
         self, origin: Origin, graph: Graph, bound: list[Tensor], name: str
@@ -163,16 +194,19 @@ class _Search:
         """Whether what is inside a layer is to be looked at by itself."""
         builder, name = self.builder, "/".join(path)
         assert site.child is not None and site.opened is not None
-        changed = builder.changes.inside(site.child)
-        if site not in builder.called or not changed:
+        ways = builder.ways(site)
+        called = any(each in builder.called for each in ways)
+        if not called or not builder.changed(site):
             return False
         layer, why = site.opened.layer, ""
         fixed = site.opened.fixed
         barred = bool(fixed) or self.written_out is False
         if self.written_out is not True:
             try:
-                smaller = builder.smaller(site)
+                smaller, *others = map(builder.smaller, ways)
                 edits = self.configs.edits(smaller, recorded=barred)
+                for other in others:
+                    self.configs.check(other, edits, recorded=barred)
             except (NoPlace, NotKept) as error:
                 why = str(error)
             else:

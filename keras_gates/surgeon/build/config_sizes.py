@@ -12,6 +12,7 @@ from typing import TypeAlias
 
 import keras
 
+from keras_gates.graphs import configs
 from keras_gates.graphs import private
 from keras_gates.graphs.attribute_paths import Path
 from keras_gates.layers.gate import Gate
@@ -128,9 +129,20 @@ def own_config(layer: keras.Layer, recorded: bool = False) -> Config | None:
 
     Args:
         layer: the layer.
-        recorded: whether the arguments that Keras has recorded will do.
+        recorded: whether the arguments of its constructor will do, as Keras
+            has recorded them, or as the layer keeps them.
     """
     try:
         return dict(layer.get_config())
     except Exception:  # whatever a class without a config says
-        return private.recorded_config(layer) if recorded else None
+        return _arguments(layer) if recorded else None
+
+
+def _arguments(layer: keras.Layer) -> Config | None:
+    config = private.recorded_config(layer)
+    if config is not None:
+        return config
+    try:
+        return configs.kept_arguments(layer)
+    except ValueError:
+        return None

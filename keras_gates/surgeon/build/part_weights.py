@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -34,6 +36,21 @@ class NoPlace(Exception):
     """The smaller parts hold what the layer has no place for."""
 
 
+class Rest(NamedTuple):
+    """What is left of a weight of which the parts hold but some numbers.
+
+    Attributes:
+        variable: the weight as it was.
+        positions: for each of its axes, the positions that are left.
+        held: where among the numbers that are left those are that the parts
+            hold, counted flat; an array of integers.
+    """
+
+    variable: keras.Variable
+    positions: tuple[NDArray[np.intp], ...]
+    held: NDArray[np.intp]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Wanted:
     """What a weight of a smaller layer is to be.
@@ -44,15 +61,23 @@ class Wanted:
             that of a bare weight.
         fixed: whether the variable stays as it is, since what the parts hold
             was computed of it.
+        rest: where the values come from that `variable` does not hold.
     """
 
     shape: tuple[int, ...]
     variable: keras.Variable
     fixed: bool = False
+    rest: Rest | None = None
 
     def values(self) -> NDArray[np.generic]:
         """Its values."""
-        return values_of(self.variable).reshape(self.shape)
+        values = values_of(self.variable)
+        if self.rest is None:
+            return values.reshape(self.shape)
+        whole = values_of(self.rest.variable)[np.ix_(*self.rest.positions)]
+        whole = np.array(whole).reshape(-1)
+        whole[self.rest.held] = values.reshape(-1)
+        return whole.reshape(self.shape)
 
 
 class PartWeights:
@@ -61,7 +86,8 @@ class PartWeights:
     Args:
         decision: the `Decision`.
         steps: by layer, one of its steps that are still there.
-        operations: old layer or operation -> the new one.
+        operations: old layer or operation -> the new one, for what is not
+            there as its parts.
     """
 
     def __init__(
@@ -73,6 +99,25 @@ class PartWeights:
         self.decision = decision
         self.steps = steps
         self.operations = operations
+
+    def of_ways(
+        self, ways: Iterable[tuple[Opened, Graph]]
+    ) -> dict[Path, Wanted]:
+        """As `of`, for a layer that is called in several ways.
+
+        Args:
+            ways: for each, what the layer is made of, and the graph of that.
+        """
+        found: dict[Path, Wanted] = {}
+        for opened, child in ways:
+            for path, wanted in self.of(opened, child).items():
+                before = found.get(path)
+                if before is None or (before.fixed and not wanted.fixed):
+                    found[path] = wanted
+                elif not (wanted.fixed or before.variable is wanted.variable):
+                    name = "/".join(map(str, path))
+                    raise NoPlace(f"its `{name}` becomes two different ones")
+        return found
 
     def of(self, opened: Opened, child: Graph) -> dict[Path, Wanted]:
         """By the path in the layer, what each weight is to be.
@@ -204,6 +249,8 @@ class PartWeights:
                 values_of(new), values_of(old)
             ):
                 return Wanted(shape, variable, True)
+            if place.part is not None:
+                return self._some(variable, place, new)
             raise NoPlace(
                 f"it computes with other numbers than those of its variable "
                 f"'{variable.name}'"
@@ -215,6 +262,36 @@ class PartWeights:
                 f"what is left of its variable '{variable.name}' is no array"
             )
         return Wanted(wanted, new)
+
+    def _some(
+        self, variable: keras.Variable, place: Place, new: keras.Variable
+    ) -> Wanted:
+        """The same, for a weight of which the parts hold but some numbers.
+
+        What has gone there goes from all of it: a channel from the positions
+        of a table that are not looked up as well.
+        """
+        assert place.part is not None
+        shape = tuple(variable.shape)
+        kept = place.part[self._positions(place).reshape(-1)]
+        pairs = zip(
+            np.unravel_index(place.part, shape),
+            np.unravel_index(kept, shape),
+            strict=True,
+        )
+        index = tuple(
+            np.setdiff1d(np.arange(size), np.setdiff1d(before, after))
+            for size, (before, after) in zip(shape, pairs, strict=True)
+        )
+        left = np.ravel_multi_index(np.ix_(*index), shape).reshape(-1)
+        read = np.intersect1d(left, place.part)
+        if not np.array_equal(read, np.unique(kept)):
+            raise NoPlace(
+                f"what is left of its variable '{variable.name}' is no array"
+            )
+        sizes = tuple(map(len, index))
+        held = np.searchsorted(left, kept)
+        return Wanted(sizes, new, rest=Rest(variable, index, held))
 
     def _positions(self, place: Place) -> NDArray[np.intp]:
         """Where what is left of a variable was in it, counted flat."""
@@ -248,7 +325,7 @@ def _layers(graph: Graph, operations: Operations) -> Iterator[Site]:
 
 
 def _is_open(site: Site, operations: Operations) -> bool:
-    """Whether a layer is there as its parts; else it was carried over whole."""
+    """Whether a layer is there as its parts, and in no layer of its class."""
     return site.opened is not None and site.op not in operations
 
 

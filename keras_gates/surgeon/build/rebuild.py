@@ -126,11 +126,14 @@ class Builder:
         pairs = zip(graph.functional.inputs, bound, strict=True)
         tensors = {id(kt): self._input(kt, tensor) for kt, tensor in pairs}
         new: keras.Model | None = None
+        # What a class makes again is but compared with what is made here.
+        trial, self.trial = self.trial, self.trial or graph.model in self.kept
         if isinstance(graph.model, keras.Sequential):
             new = self._sequential(graph, tensors)
         if new is None:
             new = self._functional(graph, tensors)
         new = self._in_its_class(graph, new)
+        self.trial = trial
         private.copy_trainable(graph.model, new)
         private.mark_called(new)
         self.models[graph.model] = new
@@ -155,6 +158,11 @@ class Builder:
         else:
             made = original_class.made(origin, new, edits)
         self.made_again[graph.model] = made
+        # What else calls a layer of it calls the one that it has made.
+        parts = parts_of(made).layers
+        for path, layer in parts_of(graph.model).layers.items():
+            if path in parts and layer in self.pieces.operations:
+                self.pieces.operations[layer] = parts[path]
         return made
 
     def smaller_model(self, graph: Graph, new: keras.Model) -> Smaller:
@@ -379,7 +387,7 @@ class Builder:
         """
         if site.opened is None:
             return self._inner(site, child)
-        if not self.changes.inside(child):
+        if not self.changed(site):
             return self.pieces.carried(site.op)
         kept = self.kept.get(site.op)
         if kept is None:
@@ -390,6 +398,24 @@ class Builder:
             self.wrappers[site.op] = classes_of.made(self.smaller(site), edits)
         return self.wrappers[site.op]
 
+    def changed(self, site: Site) -> bool:
+        """Whether anything in a layer that was seen through changes."""
+        return any(
+            self.changes.inside(each.child)
+            for each in self.ways(site)
+            if each.child is not None
+        )
+
+    def ways(self, site: Site) -> list[Site]:
+        """A site for each way in which its layer is called, itself first."""
+        graph = self.decision.labelling.graph
+        found = {id(site.child): site}
+        for each in [graph, *graph.nested()]:
+            for other in each.sites:
+                if other.op is site.op and other.opened is not None:
+                    found.setdefault(id(other.child), other)
+        return [*found.values()]
+
     def smaller(self, site: Site) -> Smaller:
         """What a layer that was seen through is to be.
 
@@ -397,9 +423,16 @@ class Builder:
             NoPlace: its class has no place for what its parts become.
         """
         assert site.opened is not None and site.child is not None
-        with private.any_call_recorded():  # it is but compared, and read
-            model = self.model(site.child, site.child.bounds[0])
-        weights = self._weights().of(site.opened, site.child)
+        ways = [
+            (each.opened, each.child)
+            for each in self.ways(site)
+            if each.opened is not None and each.child is not None
+        ]
+        with private.any_call_recorded():  # they are but compared, and read
+            for _, child in ways:
+                self.model(child, child.bounds[0])
+        weights = self._weights().of_ways(ways)
+        model = self.models[site.child.model]
         given = site.node.arguments
         layer = site.opened.layer
         return Smaller(layer, given.args, given.kwargs, model, weights)
@@ -409,7 +442,11 @@ class Builder:
         for step in self.steps.values():
             if step.position is None:
                 steps.setdefault(step.call.op, step)
-        return PartWeights(self.decision, steps, self.pieces.operations)
+        made = IdentityDict(self.pieces.operations.items())
+        for layer, new in self.wrappers.items():
+            if layer in self.kept:
+                made[layer] = new
+        return PartWeights(self.decision, steps, made)
 
     def _site(self, site: Site, tensors: dict[int, keras.KerasTensor]) -> None:
         """Carry one recorded call over to the new graph."""

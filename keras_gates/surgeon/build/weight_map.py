@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from typing import Any
@@ -187,8 +188,11 @@ class _Inside:
                 found = self._of(new, twin.twin, held)
             else:
                 found = weight
-            if old is not None and found is not None:
-                yield found, _reshaped(cut, old, found)
+            if old is None or found is None:
+                continue
+            reshaped = _reshaped(cut, old, found)
+            if reshaped is not None:
+                yield found, reshaped
 
     def _note(self, opened: list[Opened]) -> None:
         for each in opened:
@@ -225,13 +229,33 @@ class _Inside:
         return self._parts[layer]
 
 
-def _reshaped(cut: Cut, old: keras.Variable, new: keras.Variable) -> Cut:
+def _reshaped(cut: Cut, old: keras.Variable, new: keras.Variable) -> Cut | None:
     """A cut of what holds the numbers of `old`, as one of `old`."""
     shape: tuple[int, ...] | None = tuple(cut.old.shape)
     wanted: tuple[int, ...] | None = tuple(new.shape)
+    if math.prod(cut.old.shape) != math.prod(old.shape):
+        return _of_some(cut, old, new)
     if shape == tuple(old.shape) and len(old.shape) == len(new.shape):
         shape = wanted = None
     return dataclasses.replace(cut, old=old, shape=shape, wanted=wanted)
+
+
+def _of_some(cut: Cut, old: keras.Variable, new: keras.Variable) -> Cut | None:
+    """The same where some of the numbers are held, along the axes of all.
+
+    None where `new` is no such cut.
+    """
+    before = len(cut.old.shape) - len(old.shape)
+    whole = {
+        axis + before: axis
+        for axis, size in enumerate(old.shape)
+        if axis + before >= 0 and cut.old.shape[axis + before] == size
+    }
+    positions = {whole[a]: x for a, x in cut.positions.items() if a in whole}
+    factors = {whole[a]: x for a, x in cut.factors.items() if a in whole}
+    sizes = [len(positions.get(a, range(n))) for a, n in enumerate(old.shape)]
+    fits = sizes == list(new.shape) and len(factors) == len(cut.factors)
+    return Cut(old, positions, factors) if fits else None
 
 
 def _layer_at(model: keras.Model, path: str) -> tuple[keras.Layer | None, int]:

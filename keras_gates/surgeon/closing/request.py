@@ -99,6 +99,11 @@ def _closed(
     if scores is not None:
         _score(graph, scores, options.exact)
     gates = _asked(thresholds, factors_of(graph), scores)
+    if not gates and options.whole:
+        raise ValueError(
+            f"Nothing is left in '{model.name}' that could be closed."
+            f"{_kept_whole(options)}"
+        )
     if not gates:
         raise ValueError(
             f"Model '{model.name}' has no gates, so there is nothing to "
@@ -106,7 +111,7 @@ def _closed(
             "BlockGate layers into it before training; or take the gammas of "
             'its batch normalisations for gates: thresholds={"batch_norm": '
             "...}; or pass scores=keras_gates.surgeon.score(model, ...)."
-            f"{unknown_gates(graph)}{_kept_whole(options)}"
+            f"{unknown_gates(graph)}"
         )
     closed, notes = close(graph, gates, thresholds, keep_at_least, options)
     _, budget, _ = part_budget(thresholds, gates)

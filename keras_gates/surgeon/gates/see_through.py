@@ -7,6 +7,7 @@ beyond that: what a layer is made of holds copies of its weights.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import keras
@@ -26,9 +27,9 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.private import Node
 
-_DIFFERENT = (
-    "it is called in several ways, and what it is made of is read for one"
-)
+_MOST_WAYS = 16
+_DIFFERENT = f"it is called in more than {_MOST_WAYS} different ways"
+_SEVERAL = "it is called in several ways, each of which has its own parts"
 
 
 def read(
@@ -73,7 +74,11 @@ def read_to_write(model: keras.Model) -> Graph:
 
 
 class Seeing:
-    """Sees through layers that have no rule; each is traced once.
+    """Sees through layers that have no rule.
+
+    Each is traced once for each way in which it is called, and at all of its
+    calls or at none: what is Opaque at one is so at all from then on. Where it
+    is called in several ways, no one model can stand in its place.
 
     Args:
         writing: whether only what can be written out is seen through.
@@ -81,26 +86,41 @@ class Seeing:
 
     def __init__(self, writing: bool = False) -> None:
         self._writing = writing
-        self._found: IdentityDict[keras.Layer, gr.Opened | gr.Opaque]
-        self._found = IdentityDict()
-        self._ways: IdentityDict[keras.Layer, str] = IdentityDict()
+        self._opaque: IdentityDict[keras.Layer, gr.Opaque] = IdentityDict()
+        self._opened: IdentityDict[keras.Layer, dict[str, gr.Opened]]
+        self._opened = IdentityDict()
 
     def __call__(self, node: Node, owned: bool) -> gr.Opened | gr.Opaque | None:
         """What the layer of a recorded call is made of; None for most."""
         layer = node.operation
         if not is_unknown(layer):
             return None
-        if layer not in self._found:
-            self._found[layer] = self._traced(node, owned)
-        first = self._ways.setdefault(layer, way(node))
-        found = self._found[layer]
-        if isinstance(found, gr.Opened) and first != way(node):
-            # From now on for all of its calls.
-            found = self._found[layer] = gr.Opaque(_DIFFERENT)
-        return found
+        if layer in self._opaque:
+            return self._opaque[layer]
+        ways = self._opened.setdefault(layer, {})
+        this = way(node)
+        if this not in ways:
+            found = self._traced(node, owned, [*ways.values()])
+            if isinstance(found, gr.Opaque):
+                self._opaque[layer] = found
+                return found
+            ways[this] = found
+            if len(ways) > 1:
+                # From now on at all of its calls.
+                self._opened[layer] = ways = {
+                    each: dataclasses.replace(x, fixed=x.fixed or _SEVERAL)
+                    for each, x in ways.items()
+                }
+        return ways[this]
 
-    def _traced(self, node: Node, owned: bool) -> gr.Opened | gr.Opaque:
-        found = trace(node, new_copies(), owned)
+    def _traced(
+        self, node: Node, owned: bool, others: list[gr.Opened]
+    ) -> gr.Opened | gr.Opaque:
+        if len(others) >= _MOST_WAYS:
+            return gr.Opaque(_DIFFERENT)
+        if others and self._writing:
+            return gr.Opaque(_SEVERAL)
+        found = trace(node, new_copies(), owned, others)
         if self._writing and isinstance(found, gr.Opened) and found.fixed:
             return gr.Opaque(found.fixed)
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -271,13 +272,14 @@ class _Labeller:
 
     def _agree(self) -> None:
         """Tie the calls of one layer, and the scopes of one site."""
-        first_of_op: IdentityDict[keras.Operation, dict[int | None, Step]]
+        first_of_op: IdentityDict[keras.Operation, dict[Hashable, Step]]
         first_of_op = IdentityDict()
         first_of_site: dict[StepKey, Step] = {}
         for step in self.steps:
             if step.rule.sized(step.call):
                 firsts = first_of_op.setdefault(step.call.op, {})
-                self._tie_steps(firsts.setdefault(step.position, step), step)
+                key = step.position, step.rule.sense(step.call)
+                self._tie_steps(firsts.setdefault(key, step), step)
             self._tie_steps(first_of_site.setdefault(step.key, step), step)
         for nested in self.graph.nested():
             why = (

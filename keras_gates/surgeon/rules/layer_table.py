@@ -12,6 +12,7 @@ from keras_gates.surgeon.rules import convolution as cv
 from keras_gates.surgeon.rules import counts as ct
 from keras_gates.surgeon.rules import einsum as en
 from keras_gates.surgeon.rules import elementwise as ew
+from keras_gates.surgeon.rules import embedding as em
 from keras_gates.surgeon.rules import index as ix
 from keras_gates.surgeon.rules import letters as lr
 from keras_gates.surgeon.rules import linear as ln
@@ -136,13 +137,23 @@ LAYER_SCALE = pc.PerChannel(
     passes=LINEAR,
 )
 EINSUM = en.EinsumDense(scales=_SCALES, costs=_ONCE, trains=False)
-EMBEDDING = ln.Embedding(
+EMBEDDING = em.Embedding(
     "embedding",
     {"embeddings": (None, "out")},
     {"output_dim": "out"},
     scales={"out": {"embeddings": "out"}},
     width="output_dim",
     kernel="embeddings",
+)
+REVERSIBLE = em.Reversible(
+    axes={
+        "embeddings": (None, "out"),
+        "reverse_embeddings": ("out", None),
+    },
+    config={"output_dim": "out"},
+    trains=False,
+    counts=em.reversible_counts,
+    note="read back by `reverse=True`, it is cut along the same width",
 )
 
 
@@ -202,6 +213,7 @@ LAYERS = {
     "Dense": DENSE,
     "EinsumDense": EINSUM,
     "Embedding": EMBEDDING,
+    "ReversibleEmbedding": REVERSIBLE,
     **{f"Conv{n}D": ANY_CONV for n in (1, 2, 3)},
     **{f"Conv{n}DTranspose": TRANSPOSE for n in (1, 2, 3)},
     **{f"DepthwiseConv{n}D": DEPTHWISE for n in (1, 2)},

@@ -15,7 +15,6 @@ from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
 from keras_gates.surgeon.rules.known import channel_values
 from keras_gates.surgeon.rules.known import known
-from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import BIAS
 from keras_gates.surgeon.rules.rule import ZERO
 from keras_gates.surgeon.rules.rule import Flow
@@ -163,29 +162,3 @@ def built_in(call: Call) -> Scaling | None:
     """How a factor passes the activation that a layer has of its own."""
     row = activations.known_activation(getattr(call.op, "activation", None))
     return row.passes if row is not None else None
-
-
-@dataclasses.dataclass(frozen=True)
-class Embedding(Linear):
-    """Mints its output channels; its input is a table index, kept whole."""
-
-    kind: str = "embedding"
-
-    def flow(
-        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
-    ) -> Flow:
-        out = units.mint(id(call.op), call.op.output_dim)
-        labels = lb.vector(out, len(call.outputs[0].shape), -1)
-        sources = [[None] * len(inputs)]
-        return Flow([labels], sources, {"out": out}, mixes=True)
-
-    def reading(self, call: Call) -> Reading:
-        return ALL
-
-    def merges(self, call: Call) -> bool:
-        return False
-
-    def value(
-        self, call: Call, flow: Flow, values: Sequence[Known | None]
-    ) -> list[Known | None]:
-        return [None]

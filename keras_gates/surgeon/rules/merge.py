@@ -91,8 +91,8 @@ class Merge(Rule):
         whole = [_is_whole(shape, out_shape, extents) for shape in shapes]
         if not any(whole):
             return barrier(call, inputs, units, "it broadcasts both ways")
-        if any(not self._fits(array, extents) for array in constants):
-            return barrier(call, inputs, units, "its constant varies in space")
+        if any(not _fits(array, extents) for array in constants):
+            return barrier(call, inputs, units, "its constant is of other size")
         first = inputs[whole.index(True)]
         for labels, full in zip(inputs, whole, strict=True):
             if full:
@@ -113,17 +113,6 @@ class Merge(Rule):
         rest = [x for x in operands(call) if not isinstance(x, Tensor)]
         return [np.asarray(keras.ops.convert_to_numpy(x)) for x in rest]
 
-    def _fits(self, constant: NDArray[Any], extents: tuple[int, ...]) -> bool:
-        """Whether a constant has a value for each channel, or one for all.
-
-        Along axes without channels it may vary as a causal mask does.
-        """
-        tail = extents[len(extents) - constant.ndim :]
-        return all(
-            c == 1 or e in (1, c)
-            for c, e in zip(constant.shape, tail, strict=True)
-        )
-
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
@@ -142,7 +131,7 @@ class Merge(Rule):
         if self.absorbing is not None:
             for x in arrays:
                 result = np.where(x == self.absorbing, self.absorbing, result)
-        return [known(np.broadcast_to(result, flow.labels[0].shape))]
+        return [known(_everywhere(result, flow.labels[0].shape))]
 
     def _operand(
         self, value: Known | None, shape: tuple[int, ...]
@@ -209,6 +198,28 @@ def _is_whole(
         extent == 1 or own == out
         for own, out, extent in zip(shape, out_shape, extents, strict=True)
     )
+
+
+def _fits(constant: NDArray[Any], extents: tuple[int, ...]) -> bool:
+    """Whether a constant has one value, or all, where labels vary.
+
+    Elsewhere it may vary as it likes, as the sines of positions do.
+    """
+    tail = extents[len(extents) - constant.ndim :]
+    pairs = zip(constant.shape, tail, strict=True)
+    return all(c in (1, extent) or extent == 1 for c, extent in pairs)
+
+
+def _everywhere(
+    values: NDArray[np.float64], extents: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """Values by label; NaN where they vary along an axis that labels don't."""
+    for axis, extent in enumerate(extents, values.ndim - len(extents)):
+        if axis >= 0 and extent == 1 and values.shape[axis] > 1:
+            first = values.take([0], axis)
+            same = (values == first).all(axis=axis, keepdims=True)
+            values = np.where(same, first, np.nan)
+    return np.broadcast_to(values, extents)
 
 
 def add(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:

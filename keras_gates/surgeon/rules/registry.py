@@ -1,7 +1,8 @@
 """The append-only table of rules, by exact class.
 
 A subclass is not its parent: what it adds may change what its channels
-mean, so it gets no rule until it is registered.
+mean, so it gets no rule until it is registered. One that adds nothing, as
+libraries have them to export a layer under a name of their own, is its parent.
 """
 
 from __future__ import annotations
@@ -38,6 +39,8 @@ _MANY = (
     *(gr.operation(f"core.{name}") for name in ("AssociativeScan", "Switch")),
     *(gr.operation(f"core.{name}") for name in ("Cond", "CustomGradient")),
 )
+# What Python gives to every class.
+_OF_EVERY_CLASS = frozenset(vars(type("_Empty", (), {})))
 # Rules that hold for subclasses, too, unless these change what is named.
 _INHERITED: dict[type[Any], tuple[str, ...]] = {}
 
@@ -206,6 +209,8 @@ def _weighted_activation(rule: Rule, op: keras.Operation) -> keras.Layer | None:
 
 def rule_of_class(cls: type[Any]) -> Rule | None:
     """The rule that a class is registered with, or inherits, or None."""
+    while cls not in _RULES and _adds_nothing(cls):
+        (cls,) = cls.__bases__
     rule = _RULES.get(cls)
     if rule is not None:
         return rule
@@ -216,6 +221,15 @@ def rule_of_class(cls: type[Any]) -> Rule | None:
         ):
             return _RULES[base]
     return None
+
+
+def _adds_nothing(cls: type[Any]) -> bool:
+    """Whether a class has one parent, and is no other than this."""
+    return len(cls.__bases__) == 1 and not any(
+        callable(value) or hasattr(value, "__get__") or not name.startswith("_")
+        for name, value in vars(cls).items()
+        if name not in _OF_EVERY_CLASS
+    )
 
 
 def why_none(cls: type[Any]) -> Barrier | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Hashable
 from collections.abc import Iterable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -469,6 +470,14 @@ class Rule:
         are alike: `axes` holds for each of them.
         """
         return [op]
+
+    def sense(self, call: Call) -> Hashable:
+        """Equal for the calls of a layer that do the same with its weights.
+
+        Their inputs and outputs are tied. Where a layer can be called in
+        another sense, its rule ties what the two have in common.
+        """
+        return None
 
     def sized(self, call: Call) -> bool:
         """Whether the operation itself has a size, for all of its calls."""

@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.modes import Scaling
@@ -72,6 +73,8 @@ class Spatial(Rule):
         if 0 in self.space(call):
             why = "it works across the samples of a batch"
             return barrier(call, inputs, units, why)
+        if not labels.size:
+            return _of_nothing(call)
         sources, count = only_first(inputs, units, WHY), len(call.outputs)
         for axis in self.space(call):
             if labels.shape[axis] > 1:
@@ -134,6 +137,16 @@ class Spatial(Rule):
         if self.passes is None or self._rim(call):
             return None
         return Scaling(self.passes)
+
+
+def _of_nothing(call: Call) -> Flow:
+    """What comes of a tensor without a coordinate, a sum over none say."""
+    outputs = [
+        np.full([1 if size != 0 else 0 for size in t.shape], lb.FIXED)
+        for t in call.outputs
+    ]
+    sources = [[None] * len(call.inputs) for _ in outputs]
+    return Flow(outputs, sources, mixes=True)
 
 
 def filled(call: Call) -> str | None:

@@ -16,6 +16,7 @@ What is taken from where:
 from __future__ import annotations
 
 from collections.abc import Collection
+from collections.abc import Hashable
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
@@ -308,10 +309,14 @@ class _Places:
     def with_layers(self, masks: dict[str, NDArray[np.bool_]]) -> Closing:
         """A second `Closing`: what the layers put out is masked, too."""
         second = self.closing.copy()
+        senses: dict[str, Hashable] = {}
         for call in self.graph.calls:
             mask = masks.get(call.path)
             if mask is None or not isinstance(call.op, keras.Layer):
                 continue
+            sense = rule_of(call).sense(call)
+            if senses.setdefault(call.path, sense) != sense:
+                continue  # it puts out something else than channels of its own
             shape = call.outputs[0].shape
             axis = rule_of(call).channels(call, "out", len(shape))
             at = self.graph.groups[call.path].channels[mask]

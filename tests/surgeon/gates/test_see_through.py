@@ -89,14 +89,14 @@ def test_each_layer_is_traced_once():
     assert first is second and isinstance(first, gr.Opened)
 
 
-def test_a_layer_that_is_called_in_two_ways_is_closed():
+def test_a_weight_that_is_used_in_two_ways_keeps_its_layer_closed():
     layer = own.Weighted(lambda x, w: x * w, own.C)
     layer(keras.Input((own.STEPS, own.CHANNELS)))
     layer(keras.Input((own.CHANNELS,)))
     seeing = Seeing()
     first, second = (seeing(n, False) for n in private.calls_of(layer))
     assert isinstance(first, gr.Opened)
-    assert isinstance(second, gr.Opaque) and "several ways" in second.reason
+    assert isinstance(second, gr.Opaque) and "in two ways" in second.reason
 
 
 def test_what_is_refused_is_closed_with_its_reason():

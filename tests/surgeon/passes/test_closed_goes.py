@@ -59,7 +59,8 @@ TIED = (
 # Times a factor for each step, constants are none any more.
 BORDER = re.compile(
     "(Depthwise|Separable)Conv.*padding=same|Conv.D groups=.*padding=same|"
-    r"numpy\.(Dot|Matmul)|nn\.Conv|EinsumDense abc,b >abc"
+    r"numpy\.(Dot|Matmul)|nn\.Conv|EinsumDense abc,b >abc|"
+    "ReversibleEmbedding reverse"
 )
 ONE = "one channel has to stay, as the constant of the others"
 
