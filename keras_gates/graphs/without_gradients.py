@@ -19,4 +19,5 @@ def without_gradients() -> AbstractContextManager[Any]:
         return contextlib.nullcontext()
     import torch
 
-    return torch.no_grad()
+    context: AbstractContextManager[Any] = torch.no_grad()
+    return context

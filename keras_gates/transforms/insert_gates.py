@@ -182,8 +182,7 @@ def insert_gates(
         graph = see_through.read(insert_pieces(graph, jobs, start), graph)
         shapes = tried_shapes(graph, sizes)
     if "heads" in specs:
-        spec = specs["heads"]
-        gated = insert_heads(graph, spec, written_out, shapes[0])
+        gated = insert_heads(graph, specs["heads"], written_out, shapes[0])
         graph = see_through.read(gated, graph)
         shapes = tried_shapes(graph, sizes)
     if "filters" in specs:
@@ -193,8 +192,8 @@ def insert_gates(
         graph = see_through.read(gated, graph)
         shapes = tried_shapes(graph, sizes)
     if "heads" in specs:
-        _, stock = _stock_heads(graph, spec, written_out)
-        return insert_stock_heads(graph, stock, spec, shapes[0])
+        _, stock = _stock_heads(graph, specs["heads"], written_out)
+        return insert_stock_heads(graph, stock, specs["heads"], shapes[0])
     return graph.model
 
 
