@@ -131,7 +131,7 @@ def cuts_of(
                 cuts.setdefault(id(weight), cut)
             continue
         # In a gate's place there may be a Rescaling of its name.
-        if type(new) is not type(layer):
+        if type(new) is not type(layer) and not step.rule.holds(new):
             continue
         for weight, cut in _cuts(step, decision, folds, new):
             cuts.setdefault(id(weight), cut)
@@ -276,6 +276,7 @@ def _cuts_of_part(
     news = named_weights(after, axes)
     if len(olds) != len(news):  # A bias was added: their names tell.
         olds = [(name, dict(olds).get(name)) for name, _ in news]
+    numbers = step.rule.rescaled(step.call, step.flow, index)
     found = []
     for (name, old), (_, new) in zip(olds, news, strict=True):
         if old is None:
@@ -291,5 +292,10 @@ def _cuts_of_part(
             kept = vector[index[role]].astype("float64")
             axis = rank - len(roles) + roles.index(role)
             factors[axis] = kept * factors.get(axis, 1.0)
-        found.append((new, Cut(old, positions, factors)))
+        number = numbers.get(name)
+        if number is not None:
+            along = np.full(len(positions.get(0, range(old.shape[0]))), number)
+            factors[0] = along * factors.get(0, 1.0)
+        cut = Cut(old, positions, factors)
+        found.append((new, _reshaped(cut, old, new)))
     return found

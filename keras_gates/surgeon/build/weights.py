@@ -127,6 +127,9 @@ class Weights:
                 kept = along_role(kept, role, roles, array.ndim)
                 array *= kept.astype(array.dtype)
             arrays[name] = array
+        numbers = step.rule.rescaled(step.call, step.flow, index)
+        for name in numbers.keys() & arrays.keys():
+            arrays[name] *= np.asarray(numbers[name], arrays[name].dtype)
 
     # Constants -----------------------------------------------------------
 
@@ -293,7 +296,7 @@ def _assign(old: keras.Layer, part: keras.Layer, arrays: Arrays) -> None:
     weights = dict(named_weights(part, arrays)) if arrays else {}
     for name, array in arrays.items():
         weight = weights.get(name)
-        if weight is None or tuple(weight.shape) != array.shape:
+        if weight is None or not _alike(tuple(weight.shape), array.shape):
             raise ValueError(
                 f"Weight '{name}' of layer '{old.name}' (of type "
                 f"{type(old).__name__}) should have the shape {array.shape} "
@@ -303,7 +306,16 @@ def _assign(old: keras.Layer, part: keras.Layer, arrays: Arrays) -> None:
                 "constructor, and its rule must name the config keys that "
                 "hold widths."
             )
-        weight.assign(array)
+        weight.assign(array.reshape(weight.shape))
+
+
+def _alike(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two shapes are one but for axes of a single position.
+
+    What is written out has a weight of its own form.
+    """
+    left, right = ([size for size in x if size != 1] for x in (shape, other))
+    return left == right
 
 
 def kept_positions(decision: Decision, step: Step) -> Positions:

@@ -34,7 +34,6 @@ from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.passes.decision import Decision
 from keras_gates.surgeon.passes.label import constants
 from keras_gates.surgeon.passes.label import label
-from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.solving.solve import by_layer
 
 if TYPE_CHECKING:
@@ -393,7 +392,8 @@ def _reading(
     else:
         ids = labels.ravel()
         always = np.ones(ids.shape, bool)
-        some = not beside and step.rule.reading(step.call) != ALL
+        reading = Reading(step.rule.reading(step.call))
+        some = not beside and reading.drops_zeros
         if some and value is not None:
             zero = lb.stretched(value.plain(), labels.shape) == 0
             always = ~zero.ravel()

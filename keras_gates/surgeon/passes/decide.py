@@ -28,6 +28,7 @@ from keras_gates.surgeon.rules import costs
 from keras_gates.surgeon.rules.known import channel_values
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import BIAS
+from keras_gates.surgeon.rules.rule import STATISTICS
 
 if TYPE_CHECKING:
     import keras
@@ -128,9 +129,15 @@ def _absorbable_inputs(
     """What the calls of one layer can do without, given what each reads."""
     rule, call = steps[0].rule, steps[0].call
     axis = rule.axis(call)
-    each = np.stack([channel_values(value.values, axis) for value in known])
+    counts = rule.reading(call) == STATISTICS
+    arrays = [value.plain() if counts else value.values for value in known]
+    each = np.stack([channel_values(array, axis) for array in arrays])
     # A layer has one kernel, so all of its calls must read the same constant.
     agreed = np.where((each == each[0]).all(axis=0), each[0], np.nan)
+    if counts:
+        loose = not exact and rule.approximates(call)
+        how = Absorption.APPROXIMATE if loose else Absorption.STATISTICS
+        return AbsorbableInputs(agreed, how)
     border = any(value.border for value in known)
     if not border and all(s.rule.reading(s.call) == BIAS for s in steps):
         return AbsorbableInputs(agreed, Absorption.BIAS)

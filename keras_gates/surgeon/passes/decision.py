@@ -33,6 +33,7 @@ class Absorption(enum.Enum):
     MERGE = "merge"  # one of them stays, with the kernel slices of all
     APPROXIMATE = "approximate"  # a bias, which a zero border makes inexact
     NOTHING = "nothing"  # they are zeros, which add nothing
+    STATISTICS = "statistics"  # what is left of the operation counts them
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -114,6 +115,20 @@ class Candidate:
         """What a step's layer can do without of an input; None: nothing."""
         of_layer = self.absorbable_by_layer.get(step.call.op)
         return None if of_layer is None else of_layer.get(index)
+
+    def removed(self, step: Step, index: int) -> NDArray[np.float64] | None:
+        """The constants that go of an input that a kernel reads.
+
+        Returns:
+            `(channels,)`, NaN for those that stay; None where nothing goes.
+            What goes since nothing depends on it counts as zero.
+        """
+        ids = step.flow.read(index)
+        if ids is None or self.mask(ids).all():
+            return None
+        absorbable = self.absorbable(step, index)
+        values = np.zeros(len(ids)) if absorbable is None else absorbable.values
+        return np.where(self.mask(ids), np.nan, np.nan_to_num(values))
 
     def absorbed(self, step: Step) -> dict[int, NDArray[np.float64]]:
         """The constants that a layer loses, by input.

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.passes.decision import Decision
 from keras_gates.surgeon.passes.decision import Read
+from keras_gates.surgeon.rules.modes import Reading
 from keras_gates.surgeon.rules.rule import ALL
 
 if TYPE_CHECKING:
@@ -207,9 +208,11 @@ class _Walk:
             ids = (
                 labels[~candidate.known(tensor)] if guessed else labels.ravel()
             )
-        else:
+        elif Reading(step.rule.reading(step.call)).drops_zeros:
             zero = lb.stretched(value.plain(), labels.shape) == 0
             ids = labels[~zero]
+        else:
+            ids = labels.ravel()
         self.reads.append(Read(step, ids))
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
@@ -20,10 +22,14 @@ from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.per_channel import PerChannel
 from keras_gates.surgeon.rules.per_channel import alike
 from keras_gates.surgeon.rules.rule import ALL
+from keras_gates.surgeon.rules.rule import STATISTICS
 from keras_gates.surgeon.rules.rule import ZERO
 from keras_gates.surgeon.rules.rule import axes_among
-from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import weight
+from keras_gates.surgeon.rules.written_norm import Held
+from keras_gates.surgeon.rules.written_norm import Left
+from keras_gates.surgeon.rules.written_norm import is_written_out
+from keras_gates.surgeon.rules.written_norm import written_out
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
@@ -40,12 +46,18 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Normalizing(PerChannel):
-    """Statistics over `spans(op, rank)`: channels there are all read."""
+    """Statistics over `spans(op, rank)`, which count constants that go.
+
+    Attributes:
+        spans: the axes that statistics are taken over.
+        exactly: whether channels go exactly under `exact=False` as well,
+            since that costs nothing.
+    """
 
     kind: str = "normalization"
     spans: Spans = lambda op, rank: (-1,)
     cuts: bool = False
-    absorbs: Reading = ALL
+    exactly: bool = False
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
@@ -55,6 +67,12 @@ class Normalizing(PerChannel):
             spans = self.spans(call.op, len(call.inputs[0].shape))
             mixed = mixing_flow(call, inputs, units, spans)
             flow = dataclasses.replace(flow, mixes=mixed.mixes)
+        if flow.mixes and "channel" in flow.roles:
+            # By another name, since there is no kernel to it.
+            roles = {**flow.roles, "statistics": flow.roles["channel"]}
+            flow = dataclasses.replace(
+                flow, roles=roles, reads={0: "statistics"}
+            )
         return flow
 
     def value(
@@ -66,7 +84,7 @@ class Normalizing(PerChannel):
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
         """The shift: a closed channel counts as one at its mean."""
-        if values[0] is None:
+        if values[0] is None or self.exactly:
             return [None]
         beta = weight(call.op, "beta")
         x = values[0].plain()
@@ -80,33 +98,112 @@ class Normalizing(PerChannel):
         return [Known(found, guess=True) if same else None]
 
     def reading(self, call: Call) -> Reading:
-        return self.absorbs
+        return STATISTICS
+
+    def absorbed(
+        self,
+        call: Call,
+        part: keras.Layer,
+        role: str,
+        values: NDArray[np.float64],
+    ) -> dict[str, NDArray[np.float64]]:
+        return {}
 
     def approximates(self, call: Call) -> bool:
-        return self.absorbs == ALL
+        return not self.exactly
+
+    def replaced(
+        self, call: Call, flow: Flow, view: View
+    ) -> keras.Operation | None:
+        removed = view.removed(0)
+        if removed is None or not view.exact:
+            return None
+        rank = len(call.inputs[0].shape)
+        spans = [axis % rank for axis in self.spans(call.op, rank)]
+        return written_out(self._left(call, view, removed), sorted(spans))
+
+    def _left(
+        self, call: Call, view: View, removed: NDArray[np.float64]
+    ) -> Left:
+        tensor = call.inputs[0]
+        # It may be called on other sizes elsewhere.
+        shape = view.shape(tensor, view.inputs[0])
+        axis = self.axis(call) % len(shape)
+        return Left(call.op, shape, tensor.dtype or "float32", axis, removed)
+
+    def holds(self, layer: keras.Layer | None) -> bool:
+        return is_written_out(layer)
+
+    def parts(self, op: keras.Operation) -> list[Any]:
+        return [Held(op)] if is_written_out(op) else [op]
+
+
+@dataclasses.dataclass(frozen=True)
+class RMSNorm(Normalizing):
+    """Stays what it is: the mean of squares takes constants as an epsilon.
+
+    With k of n channels gone, the mean of the squares of all is
+    `(n - k) / n * mean(x^2) + sum(c^2) / n`.
+    """
+
+    kind: str = "RMS normalization"
+    exactly: bool = True
+
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
+        """Zeros stay; all other constants are divided by what varies."""
+        if values[0] is None:
+            return [None]
+        return [known(np.where(values[0].plain() == 0, 0.0, np.nan))]
+
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
+        removed = view.removed(0)
+        if removed is None:
+            return {}, call.args, call.kwargs
+        squares = float(np.nansum(removed**2)) / removed.size
+        left = float(np.isnan(removed).mean())
+        epsilon = (call.op.epsilon + squares) / left
+        return {"epsilon": epsilon}, call.args, call.kwargs
+
+    def rescaled(
+        self, call: Call, flow: Flow, index: Mapping[str, NDArray[np.intp]]
+    ) -> dict[str, float]:
+        units = flow.roles.get("statistics")
+        if units is None:
+            return {}
+        return {"scale": float(np.sqrt(len(units) / len(index["statistics"])))}
+
+    def replaced(
+        self, call: Call, flow: Flow, view: View
+    ) -> keras.Operation | None:
+        return None
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupNorm(Normalizing):
-    """Cut only where each group is one channel (instance normalisation)."""
+    """Statistics of each group; where a group is one channel, of it alone."""
 
     kind: str = "group normalization"
+    exactly: bool = True
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
+        if self._alone(call):
+            return PerChannel.flow(self, call, inputs, units)
+        return super().flow(call, inputs, units)
+
+    def _alone(self, call: Call) -> bool:
+        """Whether each group is one channel (instance normalization)."""
         axis = call.op.axis % len(call.inputs[0].shape)
-        channels = call.inputs[0].shape[axis]
-        if call.op.groups not in (channels, -1):
-            why = "a group's statistics read all of its channels"
-            return barrier(call, inputs, units, why)
-        return PerChannel.flow(self, call, inputs, units)
+        return call.op.groups in (call.inputs[0].shape[axis], -1)
 
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
         """A constant is its own mean: the shift alone comes out."""
-        if values[0] is None:
+        if values[0] is None or flow.mixes:
             return [None]
         x = values[0].plain()
         shift = weight(call.op, "beta")
@@ -120,10 +217,22 @@ class GroupNorm(Normalizing):
         return [known(np.where(np.isnan(x), np.nan, shift))]
 
     def revise(self, call: Call, flow: Flow, view: View) -> Revision:
-        if "channel" not in view.index or call.op.groups == -1:
+        alone = "channel" in view.index and not flow.mixes
+        if not alone or call.op.groups == -1:
             return {}, call.args, call.kwargs
         groups = len(view.index["channel"])
         return {"groups": groups}, call.args, call.kwargs
+
+    def replaced(
+        self, call: Call, flow: Flow, view: View
+    ) -> keras.Operation | None:
+        return super().replaced(call, flow, view) if flow.mixes else None
+
+    def _left(
+        self, call: Call, view: View, removed: NDArray[np.float64]
+    ) -> Left:
+        left = super()._left(call, view, removed)
+        return dataclasses.replace(left, groups=call.op.groups)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +293,11 @@ class Mixing(Elementwise):
 def norm_axes(op: keras.Operation, rank: int) -> list[int]:
     """The axes of a normalisation as a list."""
     return axes_among(op.axis, rank)
+
+
+def all_axes(op: keras.Operation, rank: int) -> list[int]:
+    """All axes but that of the batch."""
+    return list(range(1, rank))
 
 
 def single_axis(call: Call) -> int:

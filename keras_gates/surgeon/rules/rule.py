@@ -55,6 +55,7 @@ Sizes = tuple[Any, ...]
 ALL = Reading.ALL
 ZERO = Reading.ZERO
 BIAS = Reading.BIAS
+STATISTICS = Reading.STATISTICS
 IDENTITY = Identity.IDENTITY
 LINEAR = Scaling.LINEAR
 POSITIVE = Scaling.POSITIVE
@@ -230,7 +231,7 @@ class Rule:
         return reach.by_argument(call, known)
 
     def reading(self, call: Call) -> Reading:
-        """How inputs with known values may be removed: ALL, ZERO or BIAS.
+        """How inputs with known values may be removed.
 
         Asked of calls that mix (`Flow.mixes`).
         """
@@ -397,6 +398,13 @@ class Rule:
         """
         return [op]
 
+    def holds(self, layer: keras.Layer | None) -> bool:
+        """Whether another layer may be what one of this rule became.
+
+        It holds its weights then; `parts` tells how.
+        """
+        return False
+
     def sized(self, call: Call) -> bool:
         """Whether the operation itself has a size, for all of its calls."""
         return bool(self.axes_of(call) or self.config)
@@ -447,6 +455,18 @@ class Rule:
         It gets the arguments that `revise` gives.
         """
         return None
+
+    def rescaled(
+        self, call: Call, flow: Flow, index: Mapping[str, NDArray[np.intp]]
+    ) -> dict[str, float]:
+        """What a weight is multiplied by for what goes: `{weight: number}`.
+
+        Args:
+            call: the `Call`.
+            flow: its `Flow`.
+            index: role -> the positions that are kept along it, `(kept,)`.
+        """
+        return {}
 
     def source(self, call: Call) -> Source | None:
         """The `Source` of factors that thresholds may close, or None."""
