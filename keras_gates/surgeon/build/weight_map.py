@@ -276,7 +276,7 @@ def _cuts_of_part(
     news = named_weights(after, axes)
     if len(olds) != len(news):  # A bias was added: their names tell.
         olds = [(name, dict(olds).get(name)) for name, _ in news]
-    numbers = step.rule.rescaled(step.call, step.flow, index)
+    numbers = step.rule.rescaled(decision.removed(step, 0))
     found = []
     for (name, old), (_, new) in zip(olds, news, strict=True):
         if old is None:

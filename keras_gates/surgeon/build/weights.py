@@ -127,7 +127,7 @@ class Weights:
                 kept = along_role(kept, role, roles, array.ndim)
                 array *= kept.astype(array.dtype)
             arrays[name] = array
-        numbers = step.rule.rescaled(step.call, step.flow, index)
+        numbers = step.rule.rescaled(self.decision.removed(step, 0))
         for name in numbers.keys() & arrays.keys():
             arrays[name] *= np.asarray(numbers[name], arrays[name].dtype)
 

@@ -28,7 +28,7 @@ from keras_gates.surgeon.expected.varying import Output
 from keras_gates.surgeon.expected.varying import outputs_of
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes.decide import absorbable_by_layer
-from keras_gates.surgeon.passes.decide import poor_selections
+from keras_gates.surgeon.passes.worth import poor
 from keras_gates.surgeon.passes.decision import AbsorbableInputs
 from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.passes.decision import Decision
@@ -181,7 +181,7 @@ class Circuit:
             reads=(),
             recalls=(),
         )
-        return poor_selections(decision) - self.uncut
+        return poor(decision) - self.uncut
 
     def _forwards(self, xp: Any, factors: Any) -> dict[Tensor, Any]:
         labels = self.labelling.labels

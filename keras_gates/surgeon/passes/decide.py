@@ -9,7 +9,6 @@ computes all of it again, from what was kept in the round before.
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import TYPE_CHECKING
 from typing import NamedTuple
 
@@ -24,7 +23,6 @@ from keras_gates.surgeon.passes.decision import Candidate
 from keras_gates.surgeon.passes.decision import Read
 from keras_gates.surgeon.passes.label import picks
 from keras_gates.surgeon.passes.liveness import backward
-from keras_gates.surgeon.rules import costs
 from keras_gates.surgeon.rules.known import channel_values
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import BIAS
@@ -42,11 +40,6 @@ if TYPE_CHECKING:
 
 # A constant that others merge into must not be tiny beside them.
 _SMALL = 1e-3
-# What it costs to gather one value, in multiply-adds: 8 to 22 on a CPU (JAX,
-# float32, 64 to 256 channels), and more where kernels run faster than memory.
-GATHERING = 16
-# Where sizes are unknown: the share of its channels it must save its reader.
-_WORTH = 1 / 8
 
 
 class MergeTarget(NamedTuple):
@@ -75,7 +68,7 @@ def decide(
         values: what `label.constants` found for it.
         exact: whether only exact removals are made.
         closed: as in `label.constants`.
-        uncut: as in `label.label`.
+        uncut: as in `Candidate`.
 
     Returns a `Decision` whose `kept` marks the classes that stay.
     """
@@ -85,7 +78,9 @@ def decide(
         exact=exact,
         closed=IdentityDict() if closed is None else closed,
         uncut=uncut,
-        absorbable_by_layer=absorbable_by_layer(labelling, values, exact),
+        absorbable_by_layer=absorbable_by_layer(
+            labelling, values, exact, uncut
+        ),
         kept=np.ones(len(labelling.classes), bool),
     )
     # No tensor may be left empty, and constants need one to merge into.
@@ -100,7 +95,10 @@ def decide(
 
 
 def absorbable_by_layer(
-    labelling: Labelling, values: dict[Tensor, Known], exact: bool
+    labelling: Labelling,
+    values: dict[Tensor, Known],
+    exact: bool,
+    uncut: frozenset[StepKey] = frozenset(),
 ) -> IdentityDict[keras.Operation, dict[int, AbsorbableInputs]]:
     """For each layer that mixes inputs: which known ones may go, and how."""
     steps_of: IdentityDict[keras.Operation, dict[int, list[Step]]]
@@ -117,6 +115,7 @@ def absorbable_by_layer(
             known = [values.get(step.inputs[index]) for step in steps]
             every = [value for value in known if value is not None]
             reads_all = steps[0].rule.reading(steps[0].call) == ALL
+            reads_all = reads_all or any(step.key in uncut for step in steps)
             if len(every) == len(known) and not reads_all:
                 inputs = _absorbable_inputs(steps, every, exact)
                 found.setdefault(op, {})[index] = inputs
@@ -135,7 +134,7 @@ def _absorbable_inputs(
     # A layer has one kernel, so all of its calls must read the same constant.
     agreed = np.where((each == each[0]).all(axis=0), each[0], np.nan)
     if counts:
-        loose = not exact and rule.approximates(call)
+        loose = not exact and rule.approximates(call) and rule.writes_out(call)
         how = Absorption.APPROXIMATE if loose else Absorption.STATISTICS
         return AbsorbableInputs(agreed, how)
     border = any(value.border for value in known)
@@ -259,71 +258,3 @@ def merge_target(
         else int(np.where(kept, 0.0, size).argmax())
     )
     return MergeTarget(ids[position : position + 1], position)
-
-
-def poor_selections(decision: Decision) -> set[StepKey]:
-    """Keys of gathers that cost more than they save their readers.
-
-    Without one, a closed channel goes on to the kernels that read it, which
-    take it for the constant that it is.
-    """
-    poor, prices = set(), None
-    for step in decision.steps():
-        if not step.is_selection:
-            continue
-        labels = decision.labelling.labels[step.inputs[0]]
-        if not lb.varying(labels):
-            continue
-        before = int(decision.mask(labels).sum())
-        after = int(decision.mask(step.flow.labels[0]).sum())
-        if before > after:
-            prices = _reading_prices(decision) if prices is None else prices
-            if before - after < _worth(decision, step, after, prices):
-                poor.add(step.key)
-    return poor
-
-
-def _worth(
-    decision: Decision,
-    selection: Step,
-    after: int,
-    prices: NDArray[np.float64],
-) -> float:
-    """How many channels a gather of `after` must save to pay."""
-    channels = selection.flow.labels[0]
-    saved = float(prices[decision.labelling.classes[channels]].mean())
-    shape = selection.inputs[0].shape[1:]
-    sizes = [size for size in shape if size is not None]
-    if len(sizes) < len(shape) or math.isnan(saved) or not saved:
-        return _WORTH * after
-    places = math.prod(sizes) / channels.size
-    return GATHERING * places * after / saved
-
-
-def _reading_prices(decision: Decision) -> NDArray[np.float64]:
-    """For each class, the multiply-adds of all kernels that read it.
-
-    NaN where they depend on sizes that are unknown.
-    """
-    classes = decision.labelling.classes
-    prices = np.zeros(len(classes))
-    for step in decision.steps():
-        if step.flow.mixes and "in" in step.flow.roles:
-            own = classes[step.flow.roles["in"]]
-            np.add.at(prices, own, _price(decision, step))
-    return prices
-
-
-def _price(decision: Decision, step: Step) -> float:
-    """The multiply-adds of a call for one channel that it reads."""
-    call, rule = step.call, step.rule
-    kept = {
-        role: int(decision.mask(ids).sum())
-        for role, ids in step.flow.roles.items()
-    }
-    shapes = costs.cut_weight_shapes(call, rule, {**kept, "in": 1})
-    try:
-        macs = costs.call_macs(call, rule, shapes, costs.recorded(call))
-    except ValueError:
-        return math.nan
-    return macs or 0

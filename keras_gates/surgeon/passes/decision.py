@@ -73,7 +73,8 @@ class Candidate:
         closed: layer -> what is closed of it; bool, shaped like its factors,
             or `(units,)` for a layer that reads its own output.
         uncut: keys of the selections that are left out, since a gather would
-            cost more than it saves.
+            cost more than it saves; and of what would be written out to count
+            what goes, for as much.
         absorbable_by_layer: layer -> number of an input that a kernel of it
             reads -> what of it may go. See `absorbable`.
         kept: whether the units of each class are kept; bool, `(classes,)`.
@@ -120,15 +121,21 @@ class Candidate:
         """The constants that go of an input that a kernel reads.
 
         Returns:
-            `(channels,)`, NaN for those that stay; None where nothing goes.
-            What goes since nothing depends on it counts as zero.
+            `(channels,)`, NaN for those that stay; None where nothing goes
+            that is known.
         """
-        ids = step.flow.read(index)
-        if ids is None or self.mask(ids).all():
+        absorbable, ids = self.absorbable(step, index), step.flow.read(index)
+        if absorbable is None or ids is None or self.mask(ids).all():
             return None
-        absorbable = self.absorbable(step, index)
-        values = np.zeros(len(ids)) if absorbable is None else absorbable.values
-        return np.where(self.mask(ids), np.nan, np.nan_to_num(values))
+        values = np.nan_to_num(absorbable.values)
+        return np.where(self.mask(ids), np.nan, values)
+
+    def written_out(self, step: Step) -> bool:
+        """Whether a step becomes other operations, to count what goes."""
+        absorbable = self.absorbable(step, 0)
+        exactly = absorbable and absorbable.how is Absorption.STATISTICS
+        gone = self.removed(step, 0) is not None
+        return bool(exactly and gone and step.rule.writes_out(step.call))
 
     def absorbed(self, step: Step) -> dict[int, NDArray[np.float64]]:
         """The constants that a layer loses, by input.

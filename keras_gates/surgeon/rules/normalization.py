@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
-from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.modes import Scaling
     from keras_gates.surgeon.rules.rule import Flow
     from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.rule import Sizes
     from keras_gates.surgeon.rules.view import View
 
     # The axes that statistics are taken over, of a tensor of some rank.
@@ -50,14 +51,11 @@ class Normalizing(PerChannel):
 
     Attributes:
         spans: the axes that statistics are taken over.
-        exactly: whether channels go exactly under `exact=False` as well,
-            since that costs nothing.
     """
 
     kind: str = "normalization"
     spans: Spans = lambda op, rank: (-1,)
     cuts: bool = False
-    exactly: bool = False
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
@@ -84,7 +82,7 @@ class Normalizing(PerChannel):
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
         """The shift: a closed channel counts as one at its mean."""
-        if values[0] is None or self.exactly:
+        if values[0] is None:
             return [None]
         beta = weight(call.op, "beta")
         x = values[0].plain()
@@ -110,13 +108,26 @@ class Normalizing(PerChannel):
         return {}
 
     def approximates(self, call: Call) -> bool:
-        return not self.exactly
+        return True
+
+    def writes_out(self, call: Call) -> bool:
+        return True
+
+    def written_macs(self, call: Call, sizes: Sizes) -> int:
+        if call.op.gamma is not None:
+            return int(math.prod(sizes[1:]))
+        if call.op.beta is None:
+            return 0
+        rank = len(call.op.beta.shape)
+        spans = norm_axes(call.op, len(sizes)) if rank > 1 else [self.axis(call)]
+        return int(math.prod(sizes[axis] for axis in spans))
 
     def replaced(
         self, call: Call, flow: Flow, view: View
     ) -> keras.Operation | None:
         removed = view.removed(0)
-        if removed is None or not view.exact:
+        loose = not view.exact and self.approximates(call)
+        if removed is None or loose or not self.writes_out(call):
             return None
         rank = len(call.inputs[0].shape)
         spans = [axis % rank for axis in self.spans(call.op, rank)]
@@ -147,7 +158,6 @@ class RMSNorm(Normalizing):
     """
 
     kind: str = "RMS normalization"
-    exactly: bool = True
 
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
@@ -156,6 +166,11 @@ class RMSNorm(Normalizing):
         if values[0] is None:
             return [None]
         return [known(np.where(values[0].plain() == 0, 0.0, np.nan))]
+
+    def guess(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
+        return [None]
 
     def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         removed = view.removed(0)
@@ -166,18 +181,13 @@ class RMSNorm(Normalizing):
         epsilon = (call.op.epsilon + squares) / left
         return {"epsilon": epsilon}, call.args, call.kwargs
 
-    def rescaled(
-        self, call: Call, flow: Flow, index: Mapping[str, NDArray[np.intp]]
-    ) -> dict[str, float]:
-        units = flow.roles.get("statistics")
-        if units is None:
+    def rescaled(self, removed: NDArray[np.float64] | None) -> dict[str, float]:
+        if removed is None:
             return {}
-        return {"scale": float(np.sqrt(len(units) / len(index["statistics"])))}
+        return {"scale": float(1 / np.sqrt(np.isnan(removed).mean()))}
 
-    def replaced(
-        self, call: Call, flow: Flow, view: View
-    ) -> keras.Operation | None:
-        return None
+    def writes_out(self, call: Call) -> bool:
+        return False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -185,7 +195,6 @@ class GroupNorm(Normalizing):
     """Statistics of each group; where a group is one channel, of it alone."""
 
     kind: str = "group normalization"
-    exactly: bool = True
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
@@ -223,10 +232,22 @@ class GroupNorm(Normalizing):
         groups = len(view.index["channel"])
         return {"groups": groups}, call.args, call.kwargs
 
-    def replaced(
-        self, call: Call, flow: Flow, view: View
-    ) -> keras.Operation | None:
-        return super().replaced(call, flow, view) if flow.mixes else None
+    def guess(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
+        return [None]
+
+    def approximates(self, call: Call) -> bool:
+        return False
+
+    def writes_out(self, call: Call) -> bool:
+        return not self._alone(call)
+
+    def written_macs(self, call: Call, sizes: Sizes) -> int:
+        """Channels are gathered into groups twice, but for one group."""
+        groups = call.op.groups if call.op.groups > 1 else 0
+        gathers = 2 * sizes[call.op.axis] * groups
+        return int(super().written_macs(call, sizes) + gathers)
 
     def _left(
         self, call: Call, view: View, removed: NDArray[np.float64]

@@ -456,15 +456,30 @@ class Rule:
         """
         return None
 
-    def rescaled(
-        self, call: Call, flow: Flow, index: Mapping[str, NDArray[np.intp]]
-    ) -> dict[str, float]:
-        """What a weight is multiplied by for what goes: `{weight: number}`.
+    def writes_out(self, call: Call) -> bool:
+        """Whether it becomes other operations, to count what goes.
+
+        Asked of rules whose `reading` is STATISTICS.
+        """
+        return False
+
+    def written_macs(self, call: Call, sizes: Sizes) -> int:
+        """The multiply-adds of what it becomes where it is written out.
 
         Args:
             call: the `Call`.
-            flow: its `Flow`.
-            index: role -> the positions that are kept along it, `(kept,)`.
+            sizes: the shape of what it reads after the cut.
+        """
+        return 0
+
+    def rescaled(self, removed: NDArray[np.float64] | None) -> dict[str, float]:
+        """What weights are multiplied by, to count what goes.
+
+        Args:
+            removed: as `View.removed` gives it of the first input.
+
+        Returns:
+            `{weight: number}`.
         """
         return {}
 
