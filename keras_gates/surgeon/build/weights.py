@@ -155,7 +155,34 @@ class Weights:
                     added = step.rule.absorbed(step.call, part, role, gone)
                 for name, bias in added.items():
                     changes.update(self._add_bias(step, arrays, name, bias))
+        for index in step.flow.reads:
+            self._carry(step, arrays, index)
         return changes
+
+    def _carry(self, step: Step, arrays: Arrays, index: int) -> None:
+        """Give inputs that stand for others the kernel slices of these."""
+        carried = self.decision.carried(step, index)
+        if carried is None:
+            return
+        role = step.flow.reads[index]
+        for name, roles in step.rule.axes_of(step.call).items():
+            if role not in roles or name not in arrays:
+                continue
+            array = np.array(arrays[name])
+            # (inputs, ...): a view, so that `array` is written to.
+            slices = np.moveaxis(
+                array, array.ndim - len(roles) + roles.index(role), 0
+            )
+            for places, factors in zip(
+                carried.places, carried.factors, strict=True
+            ):
+                for place in np.unique(places[places >= 0]):
+                    own = np.flatnonzero(places == place)
+                    added = np.tensordot(
+                        factors[own], slices[own].astype("float64"), 1
+                    )
+                    slices[place] = slices[place] + added
+            arrays[name] = array
 
     def _merges(self, step: Step, index: int) -> bool:
         """Whether the constants of an input merge into one that stays."""

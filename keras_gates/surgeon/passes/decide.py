@@ -9,6 +9,8 @@ computes all of it again, from what was kept in the round before.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import NamedTuple
 
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.passes import carriers
 from keras_gates.surgeon.passes.decision import AbsorbableInputs
 from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.passes.decision import Candidate
@@ -32,11 +35,14 @@ if TYPE_CHECKING:
     import keras
 
     from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.passes.decision import Carried
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.label import Labelling
     from keras_gates.surgeon.passes.label import Step
     from keras_gates.surgeon.passes.label import StepKey
     from keras_gates.surgeon.rules.known import Known
+
+    Closed = IdentityDict[keras.Operation, NDArray[np.bool_]]
 
 # A constant that others merge into must not be tiny beside them.
 _SMALL = 1e-3
@@ -72,14 +78,15 @@ def decide(
 
     Returns a `Decision` whose `kept` marks the classes that stay.
     """
+    shut: Closed = IdentityDict() if closed is None else closed
     everything = Candidate(
         labelling=labelling,
         values=values,
         exact=exact,
-        closed=IdentityDict() if closed is None else closed,
+        closed=shut,
         uncut=uncut,
         absorbable_by_layer=absorbable_by_layer(
-            labelling, values, exact, uncut
+            labelling, values, exact, uncut, shut
         ),
         kept=np.ones(len(labelling.classes), bool),
     )
@@ -96,11 +103,63 @@ def decide(
 
 def absorbable_by_layer(
     labelling: Labelling,
-    values: dict[Tensor, Known],
+    values: Mapping[Tensor, Known],
     exact: bool,
     uncut: frozenset[StepKey] = frozenset(),
+    closed: Closed | None = None,
 ) -> IdentityDict[keras.Operation, dict[int, AbsorbableInputs]]:
-    """For each layer that mixes inputs: which known ones may go, and how."""
+    """For each layer that mixes inputs: which of them may go, and how.
+
+    Args:
+        labelling: the `Labelling`.
+        values: what is known of each tensor.
+        exact: whether only exact removals are made.
+        uncut: as in `Candidate`.
+        closed: as in `label.constants`.
+    """
+    readings = _readings(labelling, uncut)
+    found: IdentityDict[keras.Operation, dict[int, AbsorbableInputs]]
+    found = IdentityDict()
+    for op, index, steps in readings:
+        known = [values.get(step.inputs[index]) for step in steps]
+        every = [value for value in known if value is not None]
+        if len(every) == len(known) and _counts(steps[0]):
+            inputs = _counted_inputs(steps, index, every, exact)
+            found.setdefault(op, {})[index] = inputs
+    shut: Closed = IdentityDict() if closed is None else closed
+    carried = carriers.find(labelling, found, shut) if found else {}
+    for op, index, steps in readings:
+        tensors = [step.inputs[index] for step in steps]
+        if _counts(steps[0]) or not all(
+            tensor in values or tensor in carried for tensor in tensors
+        ):
+            continue
+        known = [values.get(tensor) for tensor in tensors]
+        inputs = _absorbable_inputs(steps, index, known, exact)
+        if any(tensor in carried for tensor in tensors):
+            through = [carried.get(tensor) for tensor in tensors]
+            inputs = _with_carried(inputs, steps[0], through)
+        found.setdefault(op, {})[index] = inputs
+    return found
+
+
+class _Reading(NamedTuple):
+    """All steps in which a layer reads one of its inputs, and not as a whole.
+
+    Attributes:
+        op: the layer.
+        index: the number of the input.
+        steps: one for each call.
+    """
+
+    op: keras.Operation
+    index: int
+    steps: list[Step]
+
+
+def _readings(
+    labelling: Labelling, uncut: frozenset[StepKey]
+) -> list[_Reading]:
     steps_of: IdentityDict[keras.Operation, dict[int, list[Step]]]
     steps_of = IdentityDict()
     for step in labelling.steps:
@@ -108,36 +167,54 @@ def absorbable_by_layer(
             if step.flow.read(index) is not None:
                 by_index = steps_of.setdefault(step.call.op, {})
                 by_index.setdefault(index, []).append(step)
-    found: IdentityDict[keras.Operation, dict[int, AbsorbableInputs]]
-    found = IdentityDict()
-    for op, by_index in steps_of.items():
-        for index, steps in by_index.items():
-            known = [values.get(step.inputs[index]) for step in steps]
-            every = [value for value in known if value is not None]
-            reads_all = steps[0].rule.reading(steps[0].call) == ALL
-            reads_all = reads_all or any(step.key in uncut for step in steps)
-            if len(every) == len(known) and not reads_all:
-                inputs = _absorbable_inputs(steps, every, exact)
-                found.setdefault(op, {})[index] = inputs
-    return found
+    return [
+        _Reading(op, index, steps)
+        for op, by_index in steps_of.items()
+        for index, steps in by_index.items()
+        if steps[0].rule.reading(steps[0].call) != ALL
+        and not any(step.key in uncut for step in steps)
+    ]
+
+
+def _counts(step: Step) -> bool:
+    """Whether a step counts the constants that go of what it reads."""
+    return step.rule.reading(step.call) == STATISTICS
+
+
+def _agreed(
+    step: Step, index: int, arrays: Sequence[NDArray[np.float64] | None]
+) -> NDArray[np.float64]:
+    """What all calls of a layer read alike, NaN elsewhere; `(channels,)`."""
+    ids, axis = step.flow.read(index), step.rule.axis(step.call)
+    unknown = np.full(0 if ids is None else len(ids), np.nan)
+    each = np.stack(
+        [
+            unknown if array is None else channel_values(array, axis)
+            for array in arrays
+        ]
+    )
+    return np.where((each == each[0]).all(axis=0), each[0], np.nan)
+
+
+def _counted_inputs(
+    steps: list[Step], index: int, known: list[Known], exact: bool
+) -> AbsorbableInputs:
+    """What the calls of a normalization can do without."""
+    rule, call = steps[0].rule, steps[0].call
+    agreed = _agreed(steps[0], index, [value.plain() for value in known])
+    loose = not exact and rule.approximates(call) and rule.writes_out(call)
+    how = Absorption.APPROXIMATE if loose else Absorption.STATISTICS
+    return AbsorbableInputs(agreed, how)
 
 
 def _absorbable_inputs(
-    steps: list[Step], known: list[Known], exact: bool
+    steps: list[Step], index: int, known: list[Known | None], exact: bool
 ) -> AbsorbableInputs:
     """What the calls of one layer can do without, given what each reads."""
     rule, call = steps[0].rule, steps[0].call
-    axis = rule.axis(call)
-    counts = rule.reading(call) == STATISTICS
-    arrays = [value.plain() if counts else value.values for value in known]
-    each = np.stack([channel_values(array, axis) for array in arrays])
     # A layer has one kernel, so all of its calls must read the same constant.
-    agreed = np.where((each == each[0]).all(axis=0), each[0], np.nan)
-    if counts:
-        loose = not exact and rule.approximates(call) and rule.writes_out(call)
-        how = Absorption.APPROXIMATE if loose else Absorption.STATISTICS
-        return AbsorbableInputs(agreed, how)
-    border = any(value.border for value in known)
+    agreed = _agreed(steps[0], index, [v and v.values for v in known])
+    border = any(value is not None and value.border for value in known)
     if not border and all(s.rule.reading(s.call) == BIAS for s in steps):
         return AbsorbableInputs(agreed, Absorption.BIAS)
     if not exact and rule.approximates(call):
@@ -146,6 +223,30 @@ def _absorbable_inputs(
         return AbsorbableInputs(agreed, Absorption.MERGE)
     zeros = np.where(agreed == 0, 0.0, np.nan)
     return AbsorbableInputs(zeros, Absorption.NOTHING)
+
+
+def _with_carried(
+    inputs: AbsorbableInputs, step: Step, carried: list[Carried | None]
+) -> AbsorbableInputs:
+    """The same with the channels that others stand for, in all calls alike."""
+    if not step.rule.merges(step.call) or any(c is None for c in carried):
+        return inputs
+    axis = step.rule.axis(step.call)
+    every = [each.along(axis) for each in carried if each is not None]
+    if any(each is None for each in every):
+        return inputs
+    first, *rest = [each for each in every if each is not None]
+    fit = np.ones(len(first.offset), bool)
+    for other in rest:
+        fit &= (first.places == other.places).all(axis=0)
+        fit &= (first.factors == other.factors).all(axis=0)
+        fit &= first.offset == other.offset
+    if inputs.how is not Absorption.BIAS:
+        fit &= first.offset == 0
+    places = np.where(fit, first.places, -1)
+    return dataclasses.replace(
+        inputs, carried=dataclasses.replace(first, places=places)
+    )
 
 
 def _check_progress(decision: Decision, missing: list[Read]) -> None:

@@ -37,6 +37,39 @@ class Absorption(enum.Enum):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
+class Carried:
+    """Coordinates that are combinations of others of the same tensor.
+
+    That is `sum of factors * carriers + offset`, of one or two carriers,
+    whatever the model's inputs are.
+
+    Attributes:
+        places: the carriers of each coordinate, by their flat places; int,
+            `(2, ...)`, -1 where there is none.
+        factors: what they are multiplied by; float64, `(2, ...)`.
+        offset: what is added; float64, `(...)`.
+    """
+
+    places: NDArray[np.intp]
+    factors: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+    def along(self, axis: int) -> Carried | None:
+        """The same along one axis, by the positions along it, if that is all.
+
+        None where the coordinates vary along others.
+        """
+        shape = self.offset.shape
+        if shape[axis] != self.offset.size:
+            return None
+        return Carried(
+            self.places.reshape(2, -1),
+            self.factors.reshape(2, -1),
+            self.offset.reshape(-1),
+        )
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
 class AbsorbableInputs:
     """Which inputs a layer that mixes them can do without, and how.
 
@@ -44,10 +77,20 @@ class AbsorbableInputs:
         values: the constant of each channel along the axis that a kernel
             reads, NaN where it has to be read; float, `(channels,)`.
         how: what becomes of the constants that go.
+        carried: channels that may go since others stay, of which they are
+            combinations; or None.
     """
 
     values: NDArray[np.float64]
     how: Absorption
+    carried: Carried | None = None
+
+    def needed(self) -> NDArray[np.bool_]:
+        """Which channels have to be read, `(channels,)`."""
+        needed = np.isnan(self.values)
+        if self.carried is None:
+            return needed
+        return needed & (self.carried.places[0] < 0)
 
 
 class Read(NamedTuple):
@@ -152,9 +195,28 @@ class Candidate:
         ids = step.flow.read(index)
         if absorbable is None or ids is None:
             return None
-        values = absorbable.values
-        gone = np.where(self.mask(ids) | np.isnan(values), 0.0, values)
+        values, kept = absorbable.values, self.mask(ids)
+        gone = np.where(kept | np.isnan(values), 0.0, values)
+        carried = self.carried(step, index)
+        if carried is not None:
+            gone = gone + np.where(carried.places[0] < 0, 0.0, carried.offset)
         return gone if gone.any() else None
+
+    def carried(self, step: Step, index: int) -> Carried | None:
+        """What a layer loses that others stand for; see `Carried`.
+
+        Returns:
+            With -1 for all that stays, or that is a constant; None where
+            there is nothing else.
+        """
+        absorbable, ids = self.absorbable(step, index), step.flow.read(index)
+        if absorbable is None or absorbable.carried is None or ids is None:
+            return None
+        found = absorbable.carried
+        lost = (found.places[0] >= 0) & np.isnan(absorbable.values)
+        lost &= ~self.mask(ids)
+        places = np.where(lost, found.places, -1)
+        return dataclasses.replace(found, places=places) if lost.any() else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -199,10 +199,12 @@ class _Walk:
         absorbable = candidate.absorbable(step, index)
         read = step.flow.read(index)
         beside = index > 0 and index not in step.flow.reads
-        if beside or value is None:
+        if beside:
             ids = labels.ravel()
         elif absorbable is not None and read is not None:
-            ids = read[np.isnan(absorbable.values)]
+            ids = read[absorbable.needed()]
+        elif value is None:
+            ids = labels.ravel()
         elif step.rule.reading(step.call) == ALL:
             guessed = not candidate.exact and step.rule.approximates(step.call)
             ids = (

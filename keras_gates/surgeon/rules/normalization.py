@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -18,6 +17,8 @@ from keras_gates.surgeon.rules.elementwise import Elementwise
 from keras_gates.surgeon.rules.elementwise import mixing_flow
 from keras_gates.surgeon.rules.elementwise import rerun
 from keras_gates.surgeon.rules.known import Known
+from keras_gates.surgeon.rules.known import Signals
+from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.per_channel import PerChannel
 from keras_gates.surgeon.rules.per_channel import alike
@@ -114,13 +115,29 @@ class Normalizing(PerChannel):
         return True
 
     def written_macs(self, call: Call, sizes: Sizes) -> int:
-        if call.op.gamma is not None:
-            return int(math.prod(sizes[1:]))
-        if call.op.beta is None:
+        """Only a beta without a gamma is counted; see `written_norm`."""
+        op = call.op
+        if op.gamma is not None or op.beta is None:
             return 0
-        rank = len(call.op.beta.shape)
-        spans = norm_axes(call.op, len(sizes)) if rank > 1 else [self.axis(call)]
-        return int(math.prod(sizes[axis] for axis in spans))
+        own = [self.axis(call)]
+        axes = norm_axes(op, len(sizes)) if len(op.beta.shape) > 1 else own
+        return int(np.prod([sizes[axis] for axis in axes]))
+
+    def signals(
+        self, call: Call, constants: NDArray[np.float64]
+    ) -> Signals | None:
+        """`gamma * (c / sigma - mu / sigma) + beta`."""
+        gamma, beta = weight(call.op, "gamma"), weight(call.op, "beta")
+        ones = np.ones(len(constants))
+        gamma = ones if gamma is None else gamma
+        beta = 0 * ones if beta is None else beta
+        if gamma.shape != ones.shape or beta.shape != ones.shape:
+            return None
+        # An old option divides and does not center.
+        centers = not getattr(call.op, "rms_scaling", False)
+        by_mean = gamma if centers else 0 * gamma
+        parts = np.zeros(len(constants), np.intp)
+        return Signals(parts, np.stack([gamma * constants, by_mean]), beta)
 
     def replaced(
         self, call: Call, flow: Flow, view: View
@@ -189,6 +206,16 @@ class RMSNorm(Normalizing):
     def writes_out(self, call: Call) -> bool:
         return False
 
+    def signals(
+        self, call: Call, constants: NDArray[np.float64]
+    ) -> Signals | None:
+        scale = as_float64(call.op.scale)
+        if scale.shape != constants.shape:
+            return None
+        zeros = np.zeros(len(constants))
+        parts = np.zeros(len(constants), np.intp)
+        return Signals(parts, np.stack([scale * constants, zeros]), zeros)
+
 
 @dataclasses.dataclass(frozen=True)
 class GroupNorm(Normalizing):
@@ -248,6 +275,16 @@ class GroupNorm(Normalizing):
         groups = call.op.groups if call.op.groups > 1 else 0
         gathers = 2 * sizes[call.op.axis] * groups
         return int(super().written_macs(call, sizes) + gathers)
+
+    def signals(
+        self, call: Call, constants: NDArray[np.float64]
+    ) -> Signals | None:
+        found = super().signals(call, constants)
+        if found is None:
+            return None
+        count = len(constants)
+        parts = np.arange(count) // (count // call.op.groups)
+        return found._replace(parts=parts)
 
     def _left(
         self, call: Call, view: View, removed: NDArray[np.float64]

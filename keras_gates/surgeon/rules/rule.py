@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.composite import Composite
     from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.known import Signals
     from keras_gates.surgeon.rules.packing import Packing
     from keras_gates.surgeon.rules.source import Source
     from keras_gates.surgeon.rules.view import View
@@ -462,6 +463,20 @@ class Rule:
         Asked of rules whose `reading` is STATISTICS.
         """
         return False
+
+    def signals(
+        self, call: Call, constants: NDArray[np.float64]
+    ) -> Signals | None:
+        """What becomes of constants that it counts, or None.
+
+        Asked of rules whose `reading` is STATISTICS.
+
+        Args:
+            call: the `Call`.
+            constants: those of its input; float64, `(channels,)`, NaN for
+                what varies.
+        """
+        return None
 
     def written_macs(self, call: Call, sizes: Sizes) -> int:
         """The multiply-adds of what it becomes where it is written out.

@@ -74,6 +74,7 @@ OWN = {
     "with_bias": "the layer inside is an entry of the config",
     "writes_out": "what is written out is no layer inside",
     "written_macs": "what is written out is no layer inside",
+    "signals": "what is written out is no layer inside",
     "holds": "what is written out is no layer inside",
     "reading": "what is written out is no layer inside",
     "rescaled": "what is written out is no layer inside",
