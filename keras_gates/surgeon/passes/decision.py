@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -243,6 +244,19 @@ class Decision(Candidate):
     demand: Mapping[Tensor, NDArray[np.bool_]]
     reads: tuple[Read, ...]
     recalls: tuple[Read, ...]
+
+    @functools.cached_property
+    def carriers(self) -> NDArray[np.bool_]:
+        """Marks the classes that carry what others are, which have gone."""
+        classes = self.labelling.classes
+        found = np.zeros(len(classes), bool)
+        for step in self.steps():
+            for index in step.flow.reads if step.flow.mixes else ():
+                carried, ids = self.carried(step, index), step.flow.read(index)
+                if carried is not None and ids is not None:
+                    places = carried.places[carried.places >= 0]
+                    found[classes[ids[places]]] = True
+        return found
 
     def steps(self) -> Iterator[Step]:
         """The steps that are still there, in order."""

@@ -128,6 +128,8 @@ class Reasons:
         pinned = self._pinned.holding(wanted)
         if pinned.size:
             return self.labelling.pinned[int(pinned[0])].reason
+        if self.decision.carriers[wanted].all():
+            return "they carry what the others are behind a normalization"
         readers: dict[str, str] = {}
         for number in self._read.holding(wanted):
             step, _ = self.decision.reads[number]
@@ -171,6 +173,13 @@ class Reasons:
         for index, gone in self.decision.absorbed(step).items():
             if step.rule.reading(step.call) == STATISTICS:
                 continue
+            carried = self.decision.carried(step, index)
+            if carried is not None:
+                lines.append(_carried(carried.places))
+                known = np.isnan(self._constants(step, index))
+                gone = np.where(known, 0.0, gone)
+                if not gone.any():
+                    continue
             how = "into its bias"
             if self._absorption(step, index) is Absorption.MERGE:
                 how = "into one that stays, for the zero border"
@@ -193,6 +202,10 @@ class Reasons:
         if self.decision.written_out(step):
             how = "written out: its statistics count"
         return [f"{how} the {count} channels that go"]
+
+    def _constants(self, step: Step, index: int) -> NDArray[np.float64]:
+        absorbable = self.decision.absorbable(step, index)
+        return np.zeros(1) if absorbable is None else absorbable.values
 
     def _absorption(self, step: Step, index: int) -> Absorption | None:
         """What becomes of the constants of an input, if any may go."""
@@ -300,3 +313,13 @@ class Reasons:
             "of stock operations, whose statistics count the channels that "
             "go. It is slower than the layer where nothing compiles it"
         ]
+
+
+def _carried(places: NDArray[np.intp]) -> str:
+    """What becomes of inputs that others stand for."""
+    count = int((places >= 0).any(axis=0).sum())
+    carriers = np.unique(places[places >= 0]).size
+    return (
+        f"{count} inputs go into {carriers} that "
+        f"{'stays' if carriers == 1 else 'stay'}, of which they are multiples"
+    )
