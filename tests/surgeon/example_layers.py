@@ -5,6 +5,7 @@ import numpy as np
 from keras import layers as L
 
 import keras_gates as kg
+from tests.surgeon.examples import COUNTS
 from tests.surgeon.examples import FEEDS_BACK
 from tests.surgeon.examples import FIRST
 from tests.surgeon.examples import HAS_CHANNELS_FIRST
@@ -24,7 +25,7 @@ from tests.surgeon.examples import front
 from tests.surgeon.examples import layer
 
 SPACES = (1, 2, 3)
-NORM = {"shrinks": STAYS, "why": TOGETHER}
+NORM = {"why": COUNTS}
 ATTENDS = {"shrinks": STAYS, "why": "products over all channels"}
 
 
@@ -171,7 +172,8 @@ def normalizations():
     yield layer("RMSNormalization", **NORM)
     yield layer("GroupNormalization", groups=-1)
     yield layer("GroupNormalization", groups=8, shape=IMAGE)
-    yield layer("GroupNormalization", groups=2, shrinks=STAYS, why="a group's")
+    yield layer("GroupNormalization", groups=2, **NORM)
+    yield layer("GroupNormalization", groups=1, center=False, **NORM)
     yield layer("UnitNormalization")
     yield layer(
         "Normalization",

@@ -34,6 +34,7 @@ from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.passes.decision import Decision
 from keras_gates.surgeon.passes.label import constants
 from keras_gates.surgeon.passes.label import label
+from keras_gates.surgeon.rules import modes
 from keras_gates.surgeon.solving.solve import by_layer
 
 if TYPE_CHECKING:
@@ -392,7 +393,7 @@ def _reading(
     else:
         ids = labels.ravel()
         always = np.ones(ids.shape, bool)
-        reading = Reading(step.rule.reading(step.call))
+        reading = modes.Reading(step.rule.reading(step.call))
         some = not beside and reading.drops_zeros
         if some and value is not None:
             zero = lb.stretched(value.plain(), labels.shape) == 0

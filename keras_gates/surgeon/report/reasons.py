@@ -163,6 +163,9 @@ class Reasons:
             return "selects them"
         if step.flow.mixes and step.rule.reading(step.call) == ALL:
             return f"({step.rule.kind}) reads all channels together"
+        counts = step.rule.reading(step.call) == STATISTICS
+        if step.flow.mixes and counts:
+            return f"({step.rule.kind}) takes its statistics of them"
         return "reads them where they are open or not constant"
 
     # Constants -----------------------------------------------------------
