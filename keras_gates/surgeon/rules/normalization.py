@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules import masked
 from keras_gates.surgeon.rules.elementwise import Elementwise
 from keras_gates.surgeon.rules.elementwise import mixing_flow
 from keras_gates.surgeon.rules.elementwise import rerun
@@ -97,7 +98,9 @@ class Normalizing(PerChannel):
         return [Known(found, guess=True) if same else None]
 
     def reading(self, call: Call) -> Reading:
-        return STATISTICS
+        # A model that is written out would not hand a mask on.
+        masks = self.writes_out(call) and masked.is_near(call)
+        return ALL if masks else STATISTICS
 
     def absorbed(
         self,
