@@ -28,12 +28,12 @@ from keras_gates.surgeon.expected.varying import Output
 from keras_gates.surgeon.expected.varying import outputs_of
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes.decide import absorbable_by_layer
-from keras_gates.surgeon.passes.worth import poor
 from keras_gates.surgeon.passes.decision import AbsorbableInputs
 from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.passes.decision import Decision
 from keras_gates.surgeon.passes.label import constants
 from keras_gates.surgeon.passes.label import label
+from keras_gates.surgeon.passes.worth import poor
 from keras_gates.surgeon.rules import modes
 from keras_gates.surgeon.solving.solve import by_layer
 

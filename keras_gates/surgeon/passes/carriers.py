@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.passes.decision import AbsorbableInputs
     from keras_gates.surgeon.passes.label import Labelling
     from keras_gates.surgeon.passes.label import Step
-    from keras_gates.surgeon.rules.known import Signals
 
 # What carries others must not be tiny beside them.
 _SMALL = 1e-2
@@ -140,7 +139,9 @@ def _chosen(
 
 def _largest(sizes: NDArray[np.float64], liked: NDArray[np.bool_]) -> int:
     fit = liked & (sizes >= _SMALL * sizes.max())
-    return int(np.where(fit, sizes, 0.0).argmax() if fit.any() else sizes.argmax())
+    return int(
+        np.where(fit, sizes, 0.0).argmax() if fit.any() else sizes.argmax()
+    )
 
 
 def _weights(
@@ -207,9 +208,7 @@ def _affine(
     return found
 
 
-def _moved(
-    carried: Carried, source: NDArray[np.intp]
-) -> Carried | None:
+def _moved(carried: Carried, source: NDArray[np.intp]) -> Carried | None:
     """The same where coordinates have moved; None if one is there twice.
 
     Which of them is at the place of its carrier would be open then.

@@ -154,8 +154,10 @@ def _writing(decision: Decision, step: Step) -> float:
 
 
 def _saved(decision: Decision, gone: NDArray[np.intp]) -> float:
-    """The multiply-adds of kernels for classes that go; at one position each
-    along axes of unknown sizes."""
+    """The multiply-adds of kernels for classes that go.
+
+    Along axes of unknown sizes, at one position each, as in `_writing`.
+    """
     saved = 0.0
     for step in decision.steps():
         if not step.flow.mixes or step.is_selection:
