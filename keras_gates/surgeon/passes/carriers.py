@@ -20,10 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.passes.decision import Carried
 from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.rule import LINEAR
-from keras_gates.surgeon.rules.rule import STATISTICS
 
 if TYPE_CHECKING:
     import keras
@@ -64,7 +64,8 @@ def find(
     favorites: set[int] = set()
     for step in labelling.steps:
         own = None if step.is_selection else counted.get(step.call.op)
-        if own and step.rule.reading(step.call) == STATISTICS:
+        counts = own and own[0].how is Absorption.STATISTICS
+        if own and counts:
             made = _born(labelling, step, own[0].values, favorites)
             if made is not None:
                 found[step.outputs[0]] = made
@@ -153,7 +154,8 @@ def _weights(
     carriers = shares[:, at]
     if not carriers.any():
         return np.zeros((len(at), len(members)))
-    solved, *_ = np.linalg.lstsq(carriers, shares[:, members], rcond=None)
+    found = np.linalg.lstsq(carriers, shares[:, members], rcond=None)
+    solved: NDArray[np.float64] = found[0].astype("float64")
     return solved if np.isfinite(solved).all() else None
 
 
@@ -177,10 +179,10 @@ def _passed(
         if not isinstance(source, np.ndarray):  # IDENTITY
             source = np.arange(int(np.prod(before))).reshape(before)
         source = lb.stretched(source, labels.shape)
-        moved = _moved(found[tensor], source)
-        if moved is None or affine[number] is None:
+        moved, change = _moved(found[tensor], source), affine[number]
+        if moved is None or change is None:
             continue
-        carried = _rescaled(moved, affine[number])
+        carried = _rescaled(moved, change)
         if (carried.places >= 0).any():
             yield output, carried
 

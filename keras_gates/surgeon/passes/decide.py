@@ -120,26 +120,26 @@ def absorbable_by_layer(
     readings = _readings(labelling, uncut)
     found: IdentityDict[keras.Operation, dict[int, AbsorbableInputs]]
     found = IdentityDict()
-    for op, index, steps in readings:
-        known = [values.get(step.inputs[index]) for step in steps]
+    for op, number, steps in readings:
+        known = [values.get(step.inputs[number]) for step in steps]
         every = [value for value in known if value is not None]
         if len(every) == len(known) and _counts(steps[0]):
-            inputs = _counted_inputs(steps, index, every, exact)
-            found.setdefault(op, {})[index] = inputs
+            inputs = _counted_inputs(steps, number, every, exact)
+            found.setdefault(op, {})[number] = inputs
     shut: Closed = IdentityDict() if closed is None else closed
     carried = carriers.find(labelling, found, shut) if found else {}
-    for op, index, steps in readings:
-        tensors = [step.inputs[index] for step in steps]
+    for op, number, steps in readings:
+        tensors = [step.inputs[number] for step in steps]
         if _counts(steps[0]) or not all(
             tensor in values or tensor in carried for tensor in tensors
         ):
             continue
         known = [values.get(tensor) for tensor in tensors]
-        inputs = _absorbable_inputs(steps, index, known, exact)
+        inputs = _absorbable_inputs(steps, number, known, exact)
         if any(tensor in carried for tensor in tensors):
             through = [carried.get(tensor) for tensor in tensors]
             inputs = _with_carried(inputs, steps[0], through)
-        found.setdefault(op, {})[index] = inputs
+        found.setdefault(op, {})[number] = inputs
     return found
 
 
@@ -148,12 +148,12 @@ class _Reading(NamedTuple):
 
     Attributes:
         op: the layer.
-        index: the number of the input.
+        number: that of the input.
         steps: one for each call.
     """
 
     op: keras.Operation
-    index: int
+    number: int
     steps: list[Step]
 
 
@@ -213,7 +213,8 @@ def _absorbable_inputs(
     """What the calls of one layer can do without, given what each reads."""
     rule, call = steps[0].rule, steps[0].call
     # A layer has one kernel, so all of its calls must read the same constant.
-    agreed = _agreed(steps[0], index, [v and v.values for v in known])
+    arrays = [None if value is None else value.values for value in known]
+    agreed = _agreed(steps[0], index, arrays)
     border = any(value is not None and value.border for value in known)
     if not border and all(s.rule.reading(s.call) == BIAS for s in steps):
         return AbsorbableInputs(agreed, Absorption.BIAS)

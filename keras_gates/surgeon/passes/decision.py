@@ -88,10 +88,10 @@ class AbsorbableInputs:
 
     def needed(self) -> NDArray[np.bool_]:
         """Which channels have to be read, `(channels,)`."""
-        needed = np.isnan(self.values)
-        if self.carried is None:
-            return needed
-        return needed & (self.carried.places[0] < 0)
+        needed: NDArray[np.bool_] = np.isnan(self.values)
+        if self.carried is not None:
+            needed &= self.carried.places[0] < 0
+        return needed
 
 
 class Read(NamedTuple):
