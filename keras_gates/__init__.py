@@ -16,6 +16,8 @@ from keras_gates import transforms
 from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import FilterGate
+from keras_gates.layers import GatedAttention
+from keras_gates.layers import HeadGate
 from keras_gates.layers import LayerGate
 from keras_gates.layers import ResConv
 from keras_gates.layers import StripConv
@@ -44,6 +46,8 @@ __all__ = [
     "BranchGate",
     "Budget",
     "FilterGate",
+    "HeadGate",
+    "GatedAttention",
     "LayerGate",
     "Quantile",
     "ResConv",

@@ -46,6 +46,10 @@ class FilterGate(Gate):
         regularizer: Regularizer of the factors. Defaults to `None`.
         activity_regularizer: Regularizer of the output. Defaults to `None`.
         constraint: Constraint of the factors. Defaults to `None`.
+        stochastic: Whether the factors are random in training, of the hard
+            concrete distribution: see `Gate`. Defaults to `False`.
+        seed: Of a stochastic gate, an integer or a
+            `keras.random.SeedGenerator`. Defaults to `None`.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Input shape:
@@ -86,6 +90,8 @@ class FilterGate(Gate):
         regularizer: Regularizer = None,
         activity_regularizer: Regularizer = None,
         constraint: Constraint = None,
+        stochastic: bool = False,
+        seed: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -93,14 +99,16 @@ class FilterGate(Gate):
             regularizer=regularizer,
             activity_regularizer=activity_regularizer,
             constraint=constraint,
+            stochastic=stochastic,
+            seed=seed,
             **kwargs,
         )
         if not _is_integer(axis) or axis == 0:
             raise ValueError(
-                f"FilterGate '{self.name}' cannot gate this axis. Received: "
-                f"axis={axis!r}. Expected: an integer other than 0, the batch "
-                "axis. Pass axis=-1 for channels last, axis=1 for channels "
-                "first."
+                f"{type(self).__name__} '{self.name}' cannot gate this "
+                f"axis. Received: axis={axis!r}. Expected: an integer other "
+                "than 0, the batch axis. Pass axis=-1 for channels last, "
+                "axis=1 for channels first."
             )
         self.axis = int(axis)
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
@@ -120,27 +128,29 @@ class FilterGate(Gate):
         size = input_shape[self._positive_axis(input_shape)]
         if size is None:
             raise ValueError(
-                f"FilterGate '{self.name}' cannot be built: the size of axis "
-                f"{self.axis} is unknown. Received: input_shape="
-                f"{tuple(input_shape)}. Expected: a known number of channels. "
-                "Give that size in keras.Input, or choose another axis."
+                f"{type(self).__name__} '{self.name}' cannot be built: "
+                f"the size of axis {self.axis} is unknown. Received: "
+                f"input_shape={tuple(input_shape)}. Expected: a known number "
+                "of channels. Give that size in keras.Input, or choose "
+                "another axis."
             )
         return (size,)
 
-    def _broadcastable_factor(self, input_shape: Shape) -> Any:
+    def _broadcastable(self, factor: Any, input_shape: Shape) -> Any:
         later_axes = len(input_shape) - 1 - self._positive_axis(input_shape)
-        return ops.reshape(self.factor, (-1,) + (1,) * later_axes)
+        return ops.reshape(factor, (-1,) + (1,) * later_axes)
 
     def _positive_axis(self, input_shape: Shape) -> int:
         rank = len(input_shape)
         axis = self.axis + rank if self.axis < 0 else self.axis
         if not 0 < axis < rank:
             raise ValueError(
-                f"FilterGate '{self.name}' cannot be built: axis {self.axis} "
-                "is the batch axis, or no axis, of the input. Received: "
-                f"input_shape={tuple(input_shape)}. Expected: an input of rank "
-                f">= 2 and an axis from 1 to {rank - 1}, or from {1 - rank} to "
-                "-1. Pass the channel axis as `axis`."
+                f"{type(self).__name__} '{self.name}' cannot be built: "
+                f"axis {self.axis} is the batch axis, or no axis, of the "
+                f"input. Received: input_shape={tuple(input_shape)}. "
+                "Expected: an input of rank >= 2 and an axis from 1 to "
+                f"{rank - 1}, or from {1 - rank} to -1. Pass the channel axis "
+                "as `axis`."
             )
         return axis
 

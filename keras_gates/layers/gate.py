@@ -1,4 +1,4 @@
-"""What every gate shares: one float32 weight, multiplied onto the input."""
+"""What every gate shares: one float32 weight, and a factor made of it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from typing import Any
 import keras
 from keras import ops
 
+from keras_gates.layers.factor_layer import FactorLayer
+
 if TYPE_CHECKING:
     from keras_gates.layers.arguments import Constraint
     from keras_gates.layers.arguments import Initializer
@@ -15,16 +17,34 @@ if TYPE_CHECKING:
     from keras_gates.layers.arguments import Shape
 
 
-class Gate(keras.layers.Layer):
+class Gate(FactorLayer):
     """Base class of the gates: `outputs = factor * inputs`, one scalar factor.
 
-    Use `FilterGate`, `LayerGate`, `BranchGate` or `BlockGate`. They differ in
-    `kind`, the granularity that thresholds and reports speak of, and in the
-    shape of `factor`.
+    Use `FilterGate`, `HeadGate`, `LayerGate`, `BranchGate` or `BlockGate`. They
+    differ in `kind`, the granularity that thresholds and reports speak of, and
+    in the shape of `factor`.
 
     The factor is float32 whatever the dtype policy: steps of 1e-5 that an L1
     penalty makes vanish in float16 and bfloat16. It is cast to the compute
     dtype only for the multiplication.
+
+    A stochastic gate learns `log_alpha` in the place of the factor. In
+    training, a factor is drawn of the hard concrete distribution for each
+    batch, and is exactly 0 or 1 more often than not:
+
+    `s = sigmoid((log u - log(1 - u) + log_alpha) / (2/3))`, u uniform,
+    `factor = clip(1.2 * s - 0.1, 0, 1)`
+
+    In inference it is `clip(1.2 * sigmoid(log_alpha) - 0.1, 0, 1)`, which is
+    what `factor`, thresholds, plans and `verify` speak of. The regularizer is
+    applied to the chance that the factor is not 0,
+    `sigmoid(log_alpha - 2/3 * log(0.1 / 1.1))`, so that `L1` is the expected
+    number of open gates.
+
+    Reference:
+
+    - [Louizos et al., 2018, Learning Sparse Neural Networks through L0
+      Regularization](https://arxiv.org/abs/1712.01312), equations 10 to 13
 
     Args:
         initializer: Start of the factor. `"ones"` leaves the model's function
@@ -37,16 +57,16 @@ class Gate(keras.layers.Layer):
         activity_regularizer: Regularizer of the layer's output.
         constraint: Constraint of the factor, such as
             `keras_gates.constraints.UnitInterval()`.
+        stochastic: Whether the factor is random in training. Defaults to
+            `False`.
+        seed: Of a stochastic gate, an integer or a
+            `keras.random.SeedGenerator`. Defaults to `None`: a new one.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If the input is not one tensor.
+        ValueError: If the input is not one tensor, or a stochastic gate has a
+            constraint.
     """
-
-    kind: str | None = None
-    # Whether the `Add` after the gate, and the shortcut that ends in it, were
-    # added for the gate. `insert_gates` sets it, and the config keeps it.
-    added_shortcut = False
 
     def __init__(
         self,
@@ -54,35 +74,30 @@ class Gate(keras.layers.Layer):
         regularizer: Regularizer = None,
         activity_regularizer: Regularizer = None,
         constraint: Constraint = None,
+        stochastic: bool = False,
+        seed: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        if isinstance(initializer, str) and initializer == "uniform":
-            initializer = keras.initializers.RandomUniform(0.0, 1.0)
-        self.initializer = keras.initializers.get(initializer)
-        self.regularizer = keras.regularizers.get(regularizer)
-        self.constraint = keras.constraints.get(constraint)
-        self.supports_masking = True
+        super().__init__(
+            initializer=initializer,
+            regularizer=regularizer,
+            activity_regularizer=activity_regularizer,
+            constraint=constraint,
+            stochastic=stochastic,
+            seed=seed,
+            **kwargs,
+        )
         self.input_spec = keras.layers.InputSpec(min_ndim=1)
 
     def build(self, input_shape: Shape) -> None:
         self._check_is_one_tensor(input_shape)
-        # autocast=False: Keras would otherwise hand out a half precision copy
-        # to whatever reads the factor inside `call`.
-        self.factor = self.add_weight(
-            name="factor",
-            shape=self._factor_shape(input_shape),
-            dtype="float32",
-            autocast=False,
-            initializer=self.initializer,
-            regularizer=self.regularizer,
-            constraint=self.constraint,
-        )
+        self._add_factor(self._factor_shape(input_shape))
 
-    def call(self, inputs: Any) -> Any:
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         # Densified because TensorFlow's sparse multiply does not broadcast.
         inputs = ops.convert_to_tensor(inputs, sparse=False)
-        factor = self._broadcastable_factor(inputs.shape)
+        factor = self.factor_in(training)
+        factor = self._broadcastable(factor, inputs.shape)
         return ops.multiply(
             ops.cast(inputs, self.compute_dtype),
             ops.cast(factor, self.compute_dtype),
@@ -91,32 +106,11 @@ class Gate(keras.layers.Layer):
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
 
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Gate:
-        config = dict(config)
-        added_shortcut = config.pop("added_shortcut", False)
-        gate: Gate = super().from_config(config)
-        gate.added_shortcut = added_shortcut
-        return gate
-
-    def get_config(self) -> dict[str, Any]:
-        added = {"added_shortcut": True} if self.added_shortcut else {}
-        return {
-            **super().get_config(),
-            **added,
-            "initializer": keras.initializers.serialize(self.initializer),
-            "regularizer": keras.regularizers.serialize(self.regularizer),
-            "activity_regularizer": keras.regularizers.serialize(
-                self.activity_regularizer
-            ),
-            "constraint": keras.constraints.serialize(self.constraint),
-        }
-
     def _factor_shape(self, input_shape: Shape) -> tuple[int, ...]:
         return ()
 
-    def _broadcastable_factor(self, input_shape: Shape) -> Any:
-        return self.factor
+    def _broadcastable(self, factor: Any, input_shape: Shape) -> Any:
+        return factor
 
     def _check_is_one_tensor(self, input_shape: Shape) -> None:
         # A list that holds one tensor passes Keras' own input check, and a

@@ -131,7 +131,8 @@ def cuts_of(
                 cuts.setdefault(id(weight), cut)
             continue
         # In a gate's place there may be a Rescaling of its name.
-        if type(new) is not type(layer) and not step.rule.holds(new):
+        same = type(new) is type(step.rule.base(layer))
+        if not same and not step.rule.holds(new):
             continue
         for weight, cut in _cuts(step, decision, folds, new):
             cuts.setdefault(id(weight), cut)

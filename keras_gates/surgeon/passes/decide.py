@@ -185,7 +185,8 @@ def _agreed(
     step: Step, index: int, arrays: Sequence[NDArray[np.float64] | None]
 ) -> NDArray[np.float64]:
     """What all calls of a layer read alike, NaN elsewhere; `(channels,)`."""
-    ids, axis = step.flow.read(index), step.rule.axis(step.call)
+    ids = step.flow.read(index)
+    axis = step.rule.axis_read(step.call, step.flow)
     unknown = np.full(0 if ids is None else len(ids), np.nan)
     each = np.stack(
         [
@@ -232,7 +233,7 @@ def _with_carried(
     """The same with the channels that others stand for, in all calls alike."""
     if not step.rule.merges(step.call) or any(c is None for c in carried):
         return inputs
-    axis = step.rule.axis(step.call)
+    axis = step.rule.axis_read(step.call, step.flow)
     every = [each.along(axis) for each in carried if each is not None]
     if any(each is None for each in every):
         return inputs

@@ -11,10 +11,13 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.layers import hard_concrete
 from keras_gates.layers.block_gate import BlockGate
 from keras_gates.layers.branch_gate import BranchGate
 from keras_gates.layers.filter_gate import FilterGate
+from keras_gates.layers.head_gate import HeadGate
 from keras_gates.layers.layer_gate import LayerGate
+from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.per_channel import PerChannel
@@ -25,6 +28,7 @@ from keras_gates.surgeon.rules.source import Source
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
+    from keras_gates.layers.factor_layer import FactorLayer
     from keras_gates.surgeon.labels import Units
 
 
@@ -41,12 +45,20 @@ class GateRule(PerChannel):
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
-        if call.op.kind != "filter":
+        rank = len(call.inputs[0].shape)
+        along = lb.varying(lb.collapse(inputs[0]))
+        elsewhere = along and self.axis(call) % rank not in along
+        if not self.along_axis(call) or elsewhere:
+            # Factors for what holds no channels bear on none of them.
             return Flow([inputs[0]], [[IDENTITY]])
         return super().flow(call, inputs, units)
 
+    def along_axis(self, call: Call) -> bool:
+        """Whether it has a factor for each channel, or head, of an axis."""
+        return call.op.kind in ("filter", "head")
+
     def source(self, call: Call) -> Source | None:
-        return Source(call.op, call.op.kind, call.op.factor)
+        return source_of(call.op)
 
     def missing(self, call: Call) -> list[str]:
         return []
@@ -57,7 +69,7 @@ class GateRule(PerChannel):
         """The gate's factors, or an array like them, shaped for `rank`."""
         if factor is None:
             factor = np.asarray(keras.ops.convert_to_numpy(call.op.factor))
-        if call.op.kind != "filter":
+        if not self.along_axis(call):
             return factor.reshape((1,) * rank)
         shape = [1] * rank
         shape[call.op.axis] = -1
@@ -73,7 +85,7 @@ class GateRule(PerChannel):
         factors = self.factors(call, x.ndim).astype("float64")
         shape = flow.labels[0].shape
         if np.broadcast_shapes(x.shape, factors.shape, shape) != shape:
-            return [known(np.zeros(shape)) if not x.any() else None]
+            return [known(np.where(x == 0, 0.0, np.nan))]
         return [known(np.broadcast_to(x * factors, shape), border)]
 
     def shut(
@@ -95,7 +107,7 @@ class GateRule(PerChannel):
 
     def opened_by(self, call: Call, flow: Flow) -> NDArray[np.intp] | None:
         shape = flow.labels[0].shape
-        places = np.arange(int(np.prod(call.op.factor.shape)))
+        places = np.arange(int(np.prod(call.op.weight.shape)))
         places = self.factors(call, len(shape), places)
         pairs = zip(places.shape, shape, strict=True)
         if any(own not in (1, extent) for own, extent in pairs):
@@ -105,11 +117,25 @@ class GateRule(PerChannel):
         return np.broadcast_to(places, shape)[..., None]
 
 
+def source_of(gate: FactorLayer) -> Source:
+    """The `Source` of a layer whose factors are gates."""
+    if not gate.stochastic:
+        return Source(gate, gate.kind or "", gate.factor)
+    return Source(
+        gate,
+        gate.kind or "",
+        gate.weight,
+        closed=hard_concrete.CLOSED,
+        opened=hard_concrete.OPEN,
+        factors=hard_concrete.factor_of,
+    )
+
+
 GATE = GateRule(axis=lambda call: getattr(call.op, "axis", -1))
 # What a gate computes rests on these; a subclass that has its own is unknown.
 OF_FACTOR = (
     *("__call__", "call", "symbolic_call", "build", "kind", "factor"),
     *("compute_mask", "compute_output_shape", "compute_output_spec"),
-    *("_factor_shape", "_broadcastable_factor", "_positive_axis", "axis"),
+    *("_factor_shape", "_broadcastable", "_positive_axis", "axis"),
 )
-GATES = (FilterGate, LayerGate, BranchGate, BlockGate)
+GATES = (FilterGate, HeadGate, LayerGate, BranchGate, BlockGate)

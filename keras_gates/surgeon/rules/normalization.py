@@ -117,15 +117,6 @@ class Normalizing(PerChannel):
     def writes_out(self, call: Call) -> bool:
         return True
 
-    def written_macs(self, call: Call, sizes: Sizes) -> int:
-        """Only a beta without a gamma is counted; see `written_norm`."""
-        op = call.op
-        if op.gamma is not None or op.beta is None:
-            return 0
-        own = [self.axis(call)]
-        axes = norm_axes(op, len(sizes)) if len(op.beta.shape) > 1 else own
-        return int(np.prod([sizes[axis] for axis in axes]))
-
     def signals(
         self, call: Call, constants: NDArray[np.float64]
     ) -> Signals | None:

@@ -122,8 +122,8 @@ class Bars:
         found[classes[lb.FIXED]] = True
         whole = [ids for s, ids in self.decision.reads if self._whole(s)]
         pinned = [pin.ids for pin in self.labelling.pinned]
-        recalls = [ids for _, ids in self.decision.recalls]
-        for ids in whole + pinned + recalls:
+        recalls = [s for s in self.decision.recalls if s.step.rule.feeds_back]
+        for ids in whole + pinned + [ids for _, ids in recalls]:
             found[classes[ids]] = True
         return found
 
@@ -185,7 +185,9 @@ class Bars:
     def _of_recalls(self, wanted: NDArray[np.intp]) -> Iterator[Bar]:
         for number in self._recalled.holding(wanted):
             step = self.decision.recalls[number][0]
-            yield _bar(step, "feeds them back into itself", Cause.FEEDBACK)
+            back = step.rule.feeds_back
+            cause = Cause.FEEDBACK if back else Cause.OPEN
+            yield _bar(step, recalling(step), cause)
 
     def _of_reads(self, wanted: NDArray[np.intp]) -> Iterator[Bar]:
         for step in self.readers(wanted):
@@ -242,6 +244,13 @@ def _whole(call: Call, reason: str) -> Bar:
 
 def _bar(step: Step, reason: str, cause: Cause) -> Bar:
     return Bar(step.path, type(step.call.op).__name__, reason, cause)
+
+
+def recalling(step: Step) -> str:
+    """How a step holds units inside it, in words."""
+    if step.rule.feeds_back:
+        return "feeds them back into itself"
+    return "keeps those that are open, and one at least"
 
 
 def sizes(labelling: Labelling) -> NDArray[np.float64]:

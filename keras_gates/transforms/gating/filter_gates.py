@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import keras
@@ -14,12 +15,14 @@ from keras_gates import regularizers
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers import FilterGate
+from keras_gates.layers import HeadGate
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules.rule import common_channel_axis
 from keras_gates.surgeon.solving.bars import few
 from keras_gates.transforms.finding.channels import behind
 from keras_gates.transforms.finding.channels import find_channels
 from keras_gates.transforms.finding.channels import keeps_class
+from keras_gates.transforms.finding.heads import find_heads
 from keras_gates.transforms.gating.piece_gates import dtype_of
 from keras_gates.transforms.gating.weighing import COSTS
 from keras_gates.transforms.gating.weighing import Shares
@@ -30,8 +33,13 @@ if TYPE_CHECKING:
     from keras_gates.graphs.rewrite import Recall
     from keras_gates.surgeon.passes.label import Labelling
     from keras_gates.transforms.finding.channels import Channels
+    from keras_gates.transforms.finding.heads import Heads
     from keras_gates.transforms.gating.spec import GateSpec
     from keras_gates.transforms.gating.weighing import Shapes
+
+_CLASSES: dict[str, type[FilterGate]] = {
+    gate.kind: gate for gate in (FilterGate, HeadGate)
+}
 
 
 def chosen_channels(
@@ -63,6 +71,39 @@ def chosen_channels(
     return found, chosen, labelling
 
 
+def chosen_heads(
+    graph: Graph, spec: GateSpec, written_out: bool
+) -> tuple[list[Heads], list[Heads], Labelling]:
+    """What the head gates of a model are for, as `chosen_channels`."""
+    labelling = label(graph)
+    found = find_heads(graph, labelling)
+    for heads in found:
+        if heads.approximate and spec.include is None:
+            heads.reason = heads.reason or heads.approximate
+        if not written_out:
+            heads.reason = heads.reason or keeps_class(heads.gated)
+    chosen = [h for h in found if not h.reason and spec.wants(h.calls)]
+    return found, chosen, labelling
+
+
+def insert_heads(
+    graph: Graph, spec: GateSpec, written_out: bool, shapes: Shapes
+) -> keras.Model:
+    """A new model with gates on the heads of its attentions.
+
+    Args:
+        graph: the `Graph` of a model.
+        spec: the `GateSpec`.
+        written_out: as in `insert_gates`.
+        shapes: `{Tensor: shape}`; read for `spec.weigh` alone.
+    """
+    _, chosen, labelling = chosen_heads(graph, spec, written_out)
+    names = Names.from_graph(graph)
+    return _inserted(
+        graph, _places(graph, chosen, labelling, spec, shapes, names), {}
+    )
+
+
 def insert_filters(
     graph: Graph,
     spec: GateSpec,
@@ -83,6 +124,20 @@ def insert_filters(
     if not chosen and not spec.inputs:
         _warn_of_none(found)
     names = Names.from_graph(graph)
+    places = _places(graph, chosen, labelling, spec, shapes, names)
+    inputs = _input_gates(graph, spec, names, places)
+    return _inserted(graph, places, inputs)
+
+
+def _places(
+    graph: Graph,
+    chosen: Sequence[Channels],
+    labelling: Labelling,
+    spec: GateSpec,
+    shapes: Shapes,
+    names: Names,
+) -> dict[Site, FilterGate]:
+    """The sites that gates go behind."""
     places: dict[Site, FilterGate] = {}
     cost = None
     if spec.weigh in COSTS:
@@ -93,7 +148,15 @@ def insert_filters(
         gate = _gate(channels, spec, cost, names)
         for call in channels.gated:
             places[behind(call)] = gate
-    inputs = _input_gates(graph, spec, names, places)
+    return places
+
+
+def _inserted(
+    graph: Graph,
+    places: dict[Site, FilterGate],
+    inputs: dict[int, FilterGate],
+) -> keras.Model:
+    """A new model with gates behind some sites, and on some inputs."""
 
     def edit(recall: Recall) -> keras.KerasTensor | None:
         gate = places.get(recall.site)
@@ -140,7 +203,7 @@ def _gate(
         own = cost[channels.classes].tolist()
         return regularizers.CostL1(strength, own)
 
-    return FilterGate(
+    return _CLASSES[channels.kind](
         axis=channels.axis,
         name=names.free(channels.gate_name),
         dtype=dtype_of(channels.calls),
