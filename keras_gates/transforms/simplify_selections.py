@@ -14,7 +14,7 @@ from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.graphs.variables import values_of
 from keras_gates.surgeon.gates import see_through
-from keras_gates.surgeon.passes.decide import GATHERING
+from keras_gates.surgeon.passes.worth import GATHERING
 from keras_gates.surgeon.rules.rule import channel_axis
 
 if TYPE_CHECKING:

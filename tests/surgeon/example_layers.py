@@ -6,6 +6,7 @@ from keras import layers as L
 
 import keras_gates as kg
 from tests.surgeon.examples import AID
+from tests.surgeon.examples import COUNTS
 from tests.surgeon.examples import FEEDS_BACK
 from tests.surgeon.examples import FIRST
 from tests.surgeon.examples import HAS_CHANNELS_FIRST
@@ -25,7 +26,7 @@ from tests.surgeon.examples import front
 from tests.surgeon.examples import layer
 
 SPACES = (1, 2, 3)
-NORM = {"shrinks": STAYS, "why": TOGETHER}
+NORM = {"why": COUNTS}
 ATTENDS = {"shrinks": STAYS, "why": "products over all channels"}
 
 
@@ -229,7 +230,8 @@ def normalizations():
     yield layer("RMSNormalization", **NORM)
     yield layer("GroupNormalization", groups=-1)
     yield layer("GroupNormalization", groups=8, shape=IMAGE)
-    yield layer("GroupNormalization", groups=2, shrinks=STAYS, why="a group's")
+    yield layer("GroupNormalization", groups=2, **NORM)
+    yield layer("GroupNormalization", groups=1, center=False, **NORM)
     yield layer("UnitNormalization")
     yield layer(
         "Normalization",

@@ -74,6 +74,14 @@ class View:
         """The labels of what goes in."""
         return [self.decision.labelling.labels[t] for t in self.step.inputs]
 
+    @property
+    def exact(self) -> bool:
+        return self.decision.exact
+
+    def removed(self, index: int) -> NDArray[np.float64] | None:
+        """The constants that go of an input; NaN for those that stay."""
+        return self.decision.removed(self.step, index)
+
     def masks(self, labels: NDArray[np.int64]) -> list[NDArray[np.bool_]]:
         """For each axis of a label array, which coordinates are kept."""
         return self.decision.masks(labels)

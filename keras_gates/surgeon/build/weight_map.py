@@ -132,7 +132,8 @@ def cuts_of(
                 cuts.setdefault(id(weight), cut)
             continue
         # In a gate's place there may be a Rescaling of its name.
-        if type(new) is not type(step.rule.base(layer)):
+        same = type(new) is type(step.rule.base(layer))
+        if not same and not step.rule.holds(new):
             continue
         for weight, cut in _cuts(step, decision, folds, new):
             cuts.setdefault(id(weight), cut)
@@ -300,6 +301,7 @@ def _cuts_of_part(
     news = named_weights(after, axes)
     if len(olds) != len(news):  # A bias was added: their names tell.
         olds = [(name, dict(olds).get(name)) for name, _ in news]
+    numbers = step.rule.rescaled(decision.removed(step, 0))
     found = []
     for (name, old), (_, new) in zip(olds, news, strict=True):
         if old is None:
@@ -315,5 +317,10 @@ def _cuts_of_part(
             kept = vector[index[role]].astype("float64")
             axis = rank - len(roles) + roles.index(role)
             factors[axis] = kept * factors.get(axis, 1.0)
-        found.append((new, Cut(old, positions, factors)))
+        number = numbers.get(name)
+        if number is not None:
+            along = np.full(len(positions.get(0, range(old.shape[0]))), number)
+            factors[0] = along * factors.get(0, 1.0)
+        cut = Cut(old, positions, factors)
+        found.append((new, _reshaped(cut, old, new)))
     return found

@@ -129,6 +129,9 @@ class Weights:
                 kept = along_role(kept, role, roles, array.ndim)
                 array *= kept.astype(array.dtype)
             arrays[name] = array
+        numbers = step.rule.rescaled(self.decision.removed(step, 0))
+        for name in numbers.keys() & arrays.keys():
+            arrays[name] *= np.asarray(numbers[name], arrays[name].dtype)
 
     # Constants -----------------------------------------------------------
 
@@ -154,7 +157,34 @@ class Weights:
                     added = step.rule.absorbed(step.call, part, role, gone)
                 for name, bias in added.items():
                     changes.update(self._add_bias(step, arrays, name, bias))
+        for index in step.flow.reads:
+            self._carry(step, arrays, index)
         return changes
+
+    def _carry(self, step: Step, arrays: Arrays, index: int) -> None:
+        """Give inputs that stand for others the kernel slices of these."""
+        carried = self.decision.carried(step, index)
+        if carried is None:
+            return
+        role = step.flow.reads[index]
+        for name, roles in step.rule.axes_of(step.call).items():
+            if role not in roles or name not in arrays:
+                continue
+            array = np.array(arrays[name])
+            # (inputs, ...): a view, so that `array` is written to.
+            slices = np.moveaxis(
+                array, array.ndim - len(roles) + roles.index(role), 0
+            )
+            for places, factors in zip(
+                carried.places, carried.factors, strict=True
+            ):
+                for place in np.unique(places[places >= 0]):
+                    own = np.flatnonzero(places == place)
+                    added = np.tensordot(
+                        factors[own], slices[own].astype("float64"), 1
+                    )
+                    slices[place] = slices[place] + added
+            arrays[name] = array
 
     def _merges(self, step: Step, index: int) -> bool:
         """Whether the constants of an input merge into one that stays."""
@@ -295,7 +325,7 @@ def _assign(old: keras.Layer, part: keras.Layer, arrays: Arrays) -> None:
     weights = dict(named_weights(part, arrays)) if arrays else {}
     for name, array in arrays.items():
         weight = weights.get(name)
-        if weight is None or tuple(weight.shape) != array.shape:
+        if weight is None or not _alike(tuple(weight.shape), array.shape):
             raise ValueError(
                 f"Weight '{name}' of layer '{old.name}' (of type "
                 f"{type(old).__name__}) should have the shape {array.shape} "
@@ -305,7 +335,16 @@ def _assign(old: keras.Layer, part: keras.Layer, arrays: Arrays) -> None:
                 "constructor, and its rule must name the config keys that "
                 "hold widths."
             )
-        weight.assign(array)
+        weight.assign(array.reshape(weight.shape))
+
+
+def _alike(shape: tuple[int, ...], other: tuple[int, ...]) -> bool:
+    """Whether two shapes are one but for axes of a single position.
+
+    What is written out has a weight of its own form.
+    """
+    left, right = ([size for size in x if size != 1] for x in (shape, other))
+    return left == right
 
 
 def kept_positions(decision: Decision, step: Step) -> Positions:

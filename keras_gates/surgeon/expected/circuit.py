@@ -28,13 +28,13 @@ from keras_gates.surgeon.expected.varying import Output
 from keras_gates.surgeon.expected.varying import outputs_of
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes.decide import absorbable_by_layer
-from keras_gates.surgeon.passes.decide import poor_selections
 from keras_gates.surgeon.passes.decision import AbsorbableInputs
 from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.passes.decision import Decision
 from keras_gates.surgeon.passes.label import constants
 from keras_gates.surgeon.passes.label import label
-from keras_gates.surgeon.rules.rule import ALL
+from keras_gates.surgeon.passes.worth import poor
+from keras_gates.surgeon.rules import modes
 from keras_gates.surgeon.solving.solve import by_layer
 
 if TYPE_CHECKING:
@@ -185,7 +185,7 @@ class Circuit:
             reads=(),
             recalls=(),
         )
-        return poor_selections(decision) - self.uncut
+        return poor(decision) - self.uncut
 
     def _forwards(self, xp: Any, factors: Any) -> dict[Tensor, Any]:
         labels = self.labelling.labels
@@ -463,7 +463,8 @@ def _reading(
     else:
         ids = labels.ravel()
         always = np.ones(ids.shape, bool)
-        some = not beside and step.rule.reading(step.call) != ALL
+        reading = modes.Reading(step.rule.reading(step.call))
+        some = not beside and reading.drops_zeros
         if some and value is not None:
             zero = lb.stretched(value.plain(), labels.shape) == 0
             always = ~zero.ravel()

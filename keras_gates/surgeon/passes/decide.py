@@ -9,7 +9,8 @@ computes all of it again, from what was kept in the round before.
 from __future__ import annotations
 
 import dataclasses
-import math
+from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import NamedTuple
 
@@ -18,34 +19,33 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.passes import carriers
 from keras_gates.surgeon.passes.decision import AbsorbableInputs
 from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.passes.decision import Candidate
 from keras_gates.surgeon.passes.decision import Read
 from keras_gates.surgeon.passes.label import picks
 from keras_gates.surgeon.passes.liveness import backward
-from keras_gates.surgeon.rules import costs
 from keras_gates.surgeon.rules.known import channel_values
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import BIAS
+from keras_gates.surgeon.rules.rule import STATISTICS
 
 if TYPE_CHECKING:
     import keras
 
     from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.passes.decision import Carried
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.label import Labelling
     from keras_gates.surgeon.passes.label import Step
     from keras_gates.surgeon.passes.label import StepKey
     from keras_gates.surgeon.rules.known import Known
 
+    Closed = IdentityDict[keras.Operation, NDArray[np.bool_]]
+
 # A constant that others merge into must not be tiny beside them.
 _SMALL = 1e-3
-# What it costs to gather one value, in multiply-adds: 8 to 22 on a CPU (JAX,
-# float32, 64 to 256 channels), and more where kernels run faster than memory.
-GATHERING = 16
-# Where sizes are unknown: the share of its channels it must save its reader.
-_WORTH = 1 / 8
 
 
 class MergeTarget(NamedTuple):
@@ -74,17 +74,20 @@ def decide(
         values: what `label.constants` found for it.
         exact: whether only exact removals are made.
         closed: as in `label.constants`.
-        uncut: as in `label.label`.
+        uncut: as in `Candidate`.
 
     Returns a `Decision` whose `kept` marks the classes that stay.
     """
+    shut: Closed = IdentityDict() if closed is None else closed
     everything = Candidate(
         labelling=labelling,
         values=values,
         exact=exact,
-        closed=IdentityDict() if closed is None else closed,
+        closed=shut,
         uncut=uncut,
-        absorbable_by_layer=absorbable_by_layer(labelling, values, exact),
+        absorbable_by_layer=absorbable_by_layer(
+            labelling, values, exact, uncut, shut
+        ),
         kept=np.ones(len(labelling.classes), bool),
     )
     # No tensor may be left empty, and constants need one to merge into.
@@ -99,9 +102,64 @@ def decide(
 
 
 def absorbable_by_layer(
-    labelling: Labelling, values: dict[Tensor, Known], exact: bool
+    labelling: Labelling,
+    values: Mapping[Tensor, Known],
+    exact: bool,
+    uncut: frozenset[StepKey] = frozenset(),
+    closed: Closed | None = None,
 ) -> IdentityDict[keras.Operation, dict[int, AbsorbableInputs]]:
-    """For each layer that mixes inputs: which known ones may go, and how."""
+    """For each layer that mixes inputs: which of them may go, and how.
+
+    Args:
+        labelling: the `Labelling`.
+        values: what is known of each tensor.
+        exact: whether only exact removals are made.
+        uncut: as in `Candidate`.
+        closed: as in `label.constants`.
+    """
+    readings = _readings(labelling, uncut)
+    found: IdentityDict[keras.Operation, dict[int, AbsorbableInputs]]
+    found = IdentityDict()
+    for op, number, steps in readings:
+        known = [values.get(step.inputs[number]) for step in steps]
+        every = [value for value in known if value is not None]
+        if len(every) == len(known) and _counts(steps[0]):
+            inputs = _counted_inputs(steps, number, every, exact)
+            found.setdefault(op, {})[number] = inputs
+    shut: Closed = IdentityDict() if closed is None else closed
+    carried = carriers.find(labelling, found, shut) if found else {}
+    for op, number, steps in readings:
+        tensors = [step.inputs[number] for step in steps]
+        if _counts(steps[0]) or not all(
+            tensor in values or tensor in carried for tensor in tensors
+        ):
+            continue
+        known = [values.get(tensor) for tensor in tensors]
+        inputs = _absorbable_inputs(steps, number, known, exact)
+        if any(tensor in carried for tensor in tensors):
+            through = [carried.get(tensor) for tensor in tensors]
+            inputs = _with_carried(inputs, steps[0], through)
+        found.setdefault(op, {})[number] = inputs
+    return found
+
+
+class _Reading(NamedTuple):
+    """All steps in which a layer reads one of its inputs, and not as a whole.
+
+    Attributes:
+        op: the layer.
+        number: that of the input.
+        steps: one for each call.
+    """
+
+    op: keras.Operation
+    number: int
+    steps: list[Step]
+
+
+def _readings(
+    labelling: Labelling, uncut: frozenset[StepKey]
+) -> list[_Reading]:
     steps_of: IdentityDict[keras.Operation, dict[int, list[Step]]]
     steps_of = IdentityDict()
     for step in labelling.steps:
@@ -109,29 +167,56 @@ def absorbable_by_layer(
             if step.flow.read(index) is not None:
                 by_index = steps_of.setdefault(step.call.op, {})
                 by_index.setdefault(index, []).append(step)
-    found: IdentityDict[keras.Operation, dict[int, AbsorbableInputs]]
-    found = IdentityDict()
-    for op, by_index in steps_of.items():
-        for index, steps in by_index.items():
-            known = [values.get(step.inputs[index]) for step in steps]
-            every = [value for value in known if value is not None]
-            reads_all = steps[0].rule.reading(steps[0].call) == ALL
-            if len(every) == len(known) and not reads_all:
-                inputs = _absorbable_inputs(steps, every, exact)
-                found.setdefault(op, {})[index] = inputs
-    return found
+    return [
+        _Reading(op, index, steps)
+        for op, by_index in steps_of.items()
+        for index, steps in by_index.items()
+        if steps[0].rule.reading(steps[0].call) != ALL
+        and not any(step.key in uncut for step in steps)
+    ]
+
+
+def _counts(step: Step) -> bool:
+    """Whether a step counts the constants that go of what it reads."""
+    return step.rule.reading(step.call) == STATISTICS
+
+
+def _agreed(
+    step: Step, index: int, arrays: Sequence[NDArray[np.float64] | None]
+) -> NDArray[np.float64]:
+    """What all calls of a layer read alike, NaN elsewhere; `(channels,)`."""
+    ids = step.flow.read(index)
+    axis = step.rule.axis_read(step.call, step.flow)
+    unknown = np.full(0 if ids is None else len(ids), np.nan)
+    each = np.stack(
+        [
+            unknown if array is None else channel_values(array, axis)
+            for array in arrays
+        ]
+    )
+    return np.where((each == each[0]).all(axis=0), each[0], np.nan)
+
+
+def _counted_inputs(
+    steps: list[Step], index: int, known: list[Known], exact: bool
+) -> AbsorbableInputs:
+    """What the calls of a normalization can do without."""
+    rule, call = steps[0].rule, steps[0].call
+    agreed = _agreed(steps[0], index, [value.plain() for value in known])
+    loose = not exact and rule.approximates(call) and rule.writes_out(call)
+    how = Absorption.APPROXIMATE if loose else Absorption.STATISTICS
+    return AbsorbableInputs(agreed, how)
 
 
 def _absorbable_inputs(
-    steps: list[Step], known: list[Known], exact: bool
+    steps: list[Step], index: int, known: list[Known | None], exact: bool
 ) -> AbsorbableInputs:
     """What the calls of one layer can do without, given what each reads."""
     rule, call = steps[0].rule, steps[0].call
-    axis = rule.axis_read(call, steps[0].flow)
-    each = np.stack([channel_values(value.values, axis) for value in known])
     # A layer has one kernel, so all of its calls must read the same constant.
-    agreed = np.where((each == each[0]).all(axis=0), each[0], np.nan)
-    border = any(value.border for value in known)
+    arrays = [None if value is None else value.values for value in known]
+    agreed = _agreed(steps[0], index, arrays)
+    border = any(value is not None and value.border for value in known)
     if not border and all(s.rule.reading(s.call) == BIAS for s in steps):
         return AbsorbableInputs(agreed, Absorption.BIAS)
     if not exact and rule.approximates(call):
@@ -140,6 +225,30 @@ def _absorbable_inputs(
         return AbsorbableInputs(agreed, Absorption.MERGE)
     zeros = np.where(agreed == 0, 0.0, np.nan)
     return AbsorbableInputs(zeros, Absorption.NOTHING)
+
+
+def _with_carried(
+    inputs: AbsorbableInputs, step: Step, carried: list[Carried | None]
+) -> AbsorbableInputs:
+    """The same with the channels that others stand for, in all calls alike."""
+    if not step.rule.merges(step.call) or any(c is None for c in carried):
+        return inputs
+    axis = step.rule.axis_read(step.call, step.flow)
+    every = [each.along(axis) for each in carried if each is not None]
+    if any(each is None for each in every):
+        return inputs
+    first, *rest = [each for each in every if each is not None]
+    fit = np.ones(len(first.offset), bool)
+    for other in rest:
+        fit &= (first.places == other.places).all(axis=0)
+        fit &= (first.factors == other.factors).all(axis=0)
+        fit &= first.offset == other.offset
+    if inputs.how is not Absorption.BIAS:
+        fit &= first.offset == 0
+    places = np.where(fit, first.places, -1)
+    return dataclasses.replace(
+        inputs, carried=dataclasses.replace(first, places=places)
+    )
 
 
 def _check_progress(decision: Decision, missing: list[Read]) -> None:
@@ -252,71 +361,3 @@ def merge_target(
         else int(np.where(kept, 0.0, size).argmax())
     )
     return MergeTarget(ids[position : position + 1], position)
-
-
-def poor_selections(decision: Decision) -> set[StepKey]:
-    """Keys of gathers that cost more than they save their readers.
-
-    Without one, a closed channel goes on to the kernels that read it, which
-    take it for the constant that it is.
-    """
-    poor, prices = set(), None
-    for step in decision.steps():
-        if not step.is_selection:
-            continue
-        labels = decision.labelling.labels[step.inputs[0]]
-        if not lb.varying(labels):
-            continue
-        before = int(decision.mask(labels).sum())
-        after = int(decision.mask(step.flow.labels[0]).sum())
-        if before > after:
-            prices = _reading_prices(decision) if prices is None else prices
-            if before - after < _worth(decision, step, after, prices):
-                poor.add(step.key)
-    return poor
-
-
-def _worth(
-    decision: Decision,
-    selection: Step,
-    after: int,
-    prices: NDArray[np.float64],
-) -> float:
-    """How many channels a gather of `after` must save to pay."""
-    channels = selection.flow.labels[0]
-    saved = float(prices[decision.labelling.classes[channels]].mean())
-    shape = selection.inputs[0].shape[1:]
-    sizes = [size for size in shape if size is not None]
-    if len(sizes) < len(shape) or math.isnan(saved) or not saved:
-        return _WORTH * after
-    places = math.prod(sizes) / channels.size
-    return GATHERING * places * after / saved
-
-
-def _reading_prices(decision: Decision) -> NDArray[np.float64]:
-    """For each class, the multiply-adds of all kernels that read it.
-
-    NaN where they depend on sizes that are unknown.
-    """
-    classes = decision.labelling.classes
-    prices = np.zeros(len(classes))
-    for step in decision.steps():
-        if step.flow.mixes and "in" in step.flow.roles:
-            own = classes[step.flow.roles["in"]]
-            np.add.at(prices, own, _price(decision, step))
-    return prices
-
-
-def _price(decision: Decision, step: Step) -> float:
-    """The multiply-adds of a call for one channel that it reads."""
-    call, rule = step.call, step.rule
-    kept = {
-        role: int(decision.mask(ids).sum())
-        for role, ids in step.flow.roles.items()
-    }
-    shapes = costs.cut_weight_shapes(call, rule, {**kept, "in": 1})
-    try:
-        macs = costs.call_macs(call, rule, shapes, costs.recorded(call))
-    except ValueError:
-        return math.nan
-    return macs or 0

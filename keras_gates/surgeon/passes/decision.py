@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import functools
 from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -33,6 +34,40 @@ class Absorption(enum.Enum):
     MERGE = "merge"  # one of them stays, with the kernel slices of all
     APPROXIMATE = "approximate"  # a bias, which a zero border makes inexact
     NOTHING = "nothing"  # they are zeros, which add nothing
+    STATISTICS = "statistics"  # what is left of the operation counts them
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Carried:
+    """Coordinates that are combinations of others of the same tensor.
+
+    That is `sum of factors * carriers + offset`, of one or two carriers,
+    whatever the model's inputs are.
+
+    Attributes:
+        places: the carriers of each coordinate, by their flat places; int,
+            `(2, ...)`, -1 where there is none.
+        factors: what they are multiplied by; float64, `(2, ...)`.
+        offset: what is added; float64, `(...)`.
+    """
+
+    places: NDArray[np.intp]
+    factors: NDArray[np.float64]
+    offset: NDArray[np.float64]
+
+    def along(self, axis: int) -> Carried | None:
+        """The same along one axis, by the positions along it, if that is all.
+
+        None where the coordinates vary along others.
+        """
+        shape = self.offset.shape
+        if shape[axis] != self.offset.size:
+            return None
+        return Carried(
+            self.places.reshape(2, -1),
+            self.factors.reshape(2, -1),
+            self.offset.reshape(-1),
+        )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -43,10 +78,20 @@ class AbsorbableInputs:
         values: the constant of each channel along the axis that a kernel
             reads, NaN where it has to be read; float, `(channels,)`.
         how: what becomes of the constants that go.
+        carried: channels that may go since others stay, of which they are
+            combinations; or None.
     """
 
     values: NDArray[np.float64]
     how: Absorption
+    carried: Carried | None = None
+
+    def needed(self) -> NDArray[np.bool_]:
+        """Which channels have to be read, `(channels,)`."""
+        needed: NDArray[np.bool_] = np.isnan(self.values)
+        if self.carried is not None:
+            needed &= self.carried.places[0] < 0
+        return needed
 
 
 class Read(NamedTuple):
@@ -72,7 +117,8 @@ class Candidate:
         closed: layer -> what is closed of it; bool, shaped like its factors,
             or like its `Rule.inner_units`, one role after the other.
         uncut: keys of the selections that are left out, since a gather would
-            cost more than it saves.
+            cost more than it saves; and of what would be written out to count
+            what goes, for as much.
         absorbable_by_layer: layer -> number of an input that a kernel of it
             reads -> what of it may go. See `absorbable`.
         kept: whether the units of each class are kept; bool, `(classes,)`.
@@ -115,6 +161,26 @@ class Candidate:
         of_layer = self.absorbable_by_layer.get(step.call.op)
         return None if of_layer is None else of_layer.get(index)
 
+    def removed(self, step: Step, index: int) -> NDArray[np.float64] | None:
+        """The constants that go of an input that a kernel reads.
+
+        Returns:
+            `(channels,)`, NaN for those that stay; None where nothing goes
+            that is known.
+        """
+        absorbable, ids = self.absorbable(step, index), step.flow.read(index)
+        if absorbable is None or ids is None or self.mask(ids).all():
+            return None
+        values = np.nan_to_num(absorbable.values)
+        return np.where(self.mask(ids), np.nan, values)
+
+    def written_out(self, step: Step) -> bool:
+        """Whether a step becomes other operations, to count what goes."""
+        absorbable = self.absorbable(step, 0)
+        exactly = absorbable and absorbable.how is Absorption.STATISTICS
+        gone = self.removed(step, 0) is not None
+        return bool(exactly and gone and step.rule.writes_out(step.call))
+
     def absorbed(self, step: Step) -> dict[int, NDArray[np.float64]]:
         """The constants that a layer loses, by input.
 
@@ -130,9 +196,28 @@ class Candidate:
         ids = step.flow.read(index)
         if absorbable is None or ids is None:
             return None
-        values = absorbable.values
-        gone = np.where(self.mask(ids) | np.isnan(values), 0.0, values)
+        values, kept = absorbable.values, self.mask(ids)
+        gone = np.where(kept | np.isnan(values), 0.0, values)
+        carried = self.carried(step, index)
+        if carried is not None:
+            gone = gone + np.where(carried.places[0] < 0, 0.0, carried.offset)
         return gone if gone.any() else None
+
+    def carried(self, step: Step, index: int) -> Carried | None:
+        """What a layer loses that others stand for; see `Carried`.
+
+        Returns:
+            With -1 for all that stays, or that is a constant; None where
+            there is nothing else.
+        """
+        absorbable, ids = self.absorbable(step, index), step.flow.read(index)
+        if absorbable is None or absorbable.carried is None or ids is None:
+            return None
+        found = absorbable.carried
+        lost = (found.places[0] >= 0) & np.isnan(absorbable.values)
+        lost &= ~self.mask(ids)
+        places = np.where(lost, found.places, -1)
+        return dataclasses.replace(found, places=places) if lost.any() else None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -159,6 +244,19 @@ class Decision(Candidate):
     demand: Mapping[Tensor, NDArray[np.bool_]]
     reads: tuple[Read, ...]
     recalls: tuple[Read, ...]
+
+    @functools.cached_property
+    def carriers(self) -> NDArray[np.bool_]:
+        """Marks the classes that carry what others are, which have gone."""
+        classes = self.labelling.classes
+        found = np.zeros(len(classes), bool)
+        for step in self.steps():
+            for index in step.flow.reads if step.flow.mixes else ():
+                carried, ids = self.carried(step, index), step.flow.read(index)
+                if carried is not None and ids is not None:
+                    places = carried.places[carried.places >= 0]
+                    found[classes[ids[places]]] = True
+        return found
 
     def steps(self) -> Iterator[Step]:
         """The steps that are still there, in order."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.passes.decision import Decision
 from keras_gates.surgeon.passes.decision import Read
+from keras_gates.surgeon.rules.modes import Reading
 from keras_gates.surgeon.rules.rule import ALL
 
 if TYPE_CHECKING:
@@ -223,18 +224,22 @@ class _Walk:
         absorbable = candidate.absorbable(step, index)
         read = step.flow.read(index)
         beside = index > 0 and index not in step.flow.reads
-        if beside or value is None:
+        if beside:
             ids = labels.ravel()
         elif absorbable is not None and read is not None:
-            ids = read[np.isnan(absorbable.values)]
+            ids = read[absorbable.needed()]
+        elif value is None:
+            ids = labels.ravel()
         elif step.rule.reading(step.call) == ALL:
             guessed = not candidate.exact and step.rule.approximates(step.call)
             ids = (
                 labels[~candidate.known(tensor)] if guessed else labels.ravel()
             )
-        else:
+        elif Reading(step.rule.reading(step.call)).drops_zeros:
             zero = lb.stretched(value.plain(), labels.shape) == 0
             ids = labels[~zero]
+        else:
+            ids = labels.ravel()
         self.reads.append(Read(step, ids))
 
 

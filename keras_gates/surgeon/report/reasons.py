@@ -15,6 +15,7 @@ from keras_gates.surgeon.passes import liveness
 from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.passes.label import StepKey
 from keras_gates.surgeon.rules.rule import ALL
+from keras_gates.surgeon.rules.rule import STATISTICS
 from keras_gates.surgeon.solving import bars
 from keras_gates.surgeon.solving.bars import Holders
 
@@ -83,6 +84,7 @@ class Reasons:
                 + ("and go" if left > 1 else "and go; it is passed over")
             )
         lines += self._absorbs(step)
+        lines += self._counts(step)
         if self.approximate(step):
             lines.append(self._approximate[step.call.op])
         lines += self._selects(step)
@@ -153,6 +155,8 @@ class Reasons:
         pinned = self._pinned.holding(wanted)
         if pinned.size:
             return self.labelling.pinned[int(pinned[0])].reason
+        if self.decision.carriers[wanted].all():
+            return "they carry what the others are behind a normalization"
         readers: dict[str, str] = {}
         for number in self._read.holding(wanted):
             step, _ = self.decision.reads[number]
@@ -186,6 +190,9 @@ class Reasons:
             return "selects them"
         if step.flow.mixes and step.rule.reading(step.call) == ALL:
             return f"({step.rule.kind}) reads all channels together"
+        counts = step.rule.reading(step.call) == STATISTICS
+        if step.flow.mixes and counts:
+            return f"({step.rule.kind}) takes its statistics of them"
         return "reads them where they are open or not constant"
 
     # Constants -----------------------------------------------------------
@@ -194,11 +201,41 @@ class Reasons:
         """What becomes of the constants that a layer loses."""
         lines = []
         for index, gone in self.decision.absorbed(step).items():
+            if step.rule.reading(step.call) == STATISTICS:
+                continue
+            carried = self.decision.carried(step, index)
+            if carried is not None:
+                lines.append(_carried(carried.places))
+                known = np.isnan(self._constants(step, index))
+                gone = np.where(known, 0.0, gone)
+                if not gone.any():
+                    continue
             how = "into its bias"
             if self._absorption(step, index) is Absorption.MERGE:
                 how = "into one that stays, for the zero border"
             lines.append(f"{np.count_nonzero(gone)} constant inputs go {how}")
         return list(dict.fromkeys(lines))
+
+    def _counts(self, step: Step) -> list[str]:
+        """What becomes of statistics over channels that go."""
+        if step.key in self.decision.uncut:
+            return [
+                "reads all channels: to count what goes it would be written "
+                "out, which costs more than it saves"
+            ]
+        gone = self.decision.removed(step, 0)
+        exactly = self._absorption(step, 0) is Absorption.STATISTICS
+        if gone is None or not exactly:
+            return []
+        count = int((~np.isnan(gone)).sum())
+        how = "its statistics count"
+        if self.decision.written_out(step):
+            how = "written out: its statistics count"
+        return [f"{how} the {count} channels that go"]
+
+    def _constants(self, step: Step, index: int) -> NDArray[np.float64]:
+        absorbable = self.decision.absorbable(step, index)
+        return np.zeros(1) if absorbable is None else absorbable.values
 
     def _absorption(self, step: Step, index: int) -> Absorption | None:
         """What becomes of the constants of an input, if any may go."""
@@ -222,7 +259,8 @@ class Reasons:
             value = self.decision.values.get(step.outputs[0])
             guessed = value is not None and value.guess
             return "not exact: it counts as constant" if guessed else None
-        if any(
+        counts = step.rule.reading(step.call) == STATISTICS
+        if not counts and any(
             self._absorption(step, index) is Absorption.APPROXIMATE
             for index in self.decision.absorbed(step)
         ):
@@ -232,7 +270,8 @@ class Reasons:
         if units is not None and not self.decision.mask(units).all():
             return "not exact: units go that it fed back into itself"
         whole = step.flow.mixes and step.rule.reading(step.call) == ALL
-        mixes = whole and step.rule.approximates(step.call)
+        loose = self._absorption(step, 0) is Absorption.APPROXIMATE
+        mixes = (whole or loose) and step.rule.approximates(step.call)
         if mixes and not self.decision.mask(step.flow.labels[0]).all():
             return "not exact: channels go that it read together with others"
         return None
@@ -258,7 +297,11 @@ class Reasons:
 
     def notes(self) -> list[str]:
         """Lines about the whole plan."""
-        return [*self._not_zero(), *self._cut_approximately()]
+        return [
+            *self._not_zero(),
+            *self._cut_approximately(),
+            *self._written_out(),
+        ]
 
     def _not_zero(self) -> list[str]:
         """A closed gate that is not at 0 yet still does something."""
@@ -286,3 +329,28 @@ class Reasons:
         paths = dict.fromkeys(step.path for step in steps)
         names = ", ".join(f"'{path}'" for path in paths)
         return [f"cut approximately (exact=False): {names}"]
+
+    def _written_out(self) -> list[str]:
+        """The layers that become stock operations to count what goes."""
+        steps = filter(self.decision.written_out, self.decision.steps())
+        paths = list(dict.fromkeys(step.path for step in steps))
+        if not paths:
+            return []
+        more = len(paths) - _MOST
+        tail = f" and {more} more" if more > 0 else ""
+        names = ", ".join(f"'{path}'" for path in paths[:_MOST])
+        return [
+            f"{names}{tail}: written out, each as a model of that name made "
+            "of stock operations, whose statistics count the channels that "
+            "go. It is slower than the layer where nothing compiles it"
+        ]
+
+
+def _carried(places: NDArray[np.intp]) -> str:
+    """What becomes of inputs that others stand for."""
+    count = int((places >= 0).any(axis=0).sum())
+    carriers = np.unique(places[places >= 0]).size
+    return (
+        f"{count} inputs go into {carriers} that "
+        f"{'stays' if carriers == 1 else 'stay'}, of which they are multiples"
+    )

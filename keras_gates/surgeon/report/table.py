@@ -277,6 +277,10 @@ def _macs(
             if rule.counts is not None:
                 left = _cut_tensors(step, shapes, decision)
             after = costs.call_macs(call, rule, cut, left)
+            if decision.written_out(step):
+                cut_down = _cut_tensors(step, shapes, decision)
+                sizes = cut_down[call.inputs[0]]
+                after = (after or 0) + rule.written_macs(call, sizes)
     except ValueError:
         return None
     return None if before is None or after is None else Pair(before, after)

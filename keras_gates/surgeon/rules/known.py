@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -33,6 +34,25 @@ class Known:
         if not self.border:
             return self.values
         return np.where(self.values == 0, 0.0, np.nan)
+
+
+class Signals(NamedTuple):
+    """Channels that are combinations of two signals, which nobody knows.
+
+    Constants that go into a normalization come out as
+    `gamma * (c / sigma - mu / sigma) + beta`.
+
+    Attributes:
+        parts: a number for each channel: those of one have their two signals
+            in common; int, `(channels,)`.
+        shares: of each signal, how much there is in each channel; float64,
+            `(2, channels)`, NaN for channels that are no such combination.
+        offset: what is added; float64, `(channels,)`.
+    """
+
+    parts: NDArray[np.intp]
+    shares: NDArray[np.float64]
+    offset: NDArray[np.float64]
 
 
 def known(

@@ -99,22 +99,26 @@ BATCH_NORM = pc.BatchNorm(
 LAYER_NORM = nm.Normalizing(
     "layer normalization",
     _AFFINE,
+    scales={"out": {"gamma": "channel", "beta": "channel"}},
     axis=nm.single_axis,
     spans=nm.norm_axes,
-    note="channels are removed under exact=False only",
+    note="written out where channels go, to count them; not so under "
+    "exact=False",
 )
-RMS_NORM = nm.Normalizing(
+RMS_NORM = nm.RMSNorm(
     "RMS normalization",
     {"scale": ("channel",)},
+    scales={"out": {"scale": "channel"}},
     axis=nm.single_axis,
     spans=nm.norm_axes,
-    note="channels are removed under exact=False only",
 )
 GROUP_NORM = nm.GroupNorm(
     "group normalization",
     _AFFINE,
+    scales={"out": {"gamma": "channel", "beta": "channel"}},
     axis=lambda call: call.op.axis,
-    note="kept whole, unless each group is one channel",
+    spans=nm.all_axes,
+    note="written out where channels go, unless each group is one channel",
 )
 UNIT_NORM = nm.Mixing(
     "unit normalization",

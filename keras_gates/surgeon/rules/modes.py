@@ -18,6 +18,14 @@ class Reading(str, enum.Enum):
     """Where the value is zero, as by a convolution with a zero border."""
     BIAS = "bias"
     """Whatever the value is: it becomes a bias, as in a `Dense`."""
+    STATISTICS = "statistics"
+    """Whatever the value is, if it is the same in all calls: what is left of
+    the operation counts it, as in a `LayerNormalization`."""
+
+    @property
+    def drops_zeros(self) -> bool:
+        """Whether a zero may go without any change to what reads it."""
+        return self in (Reading.ZERO, Reading.BIAS)
 
 
 class Scaling(str, enum.Enum):

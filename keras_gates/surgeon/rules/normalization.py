@@ -6,24 +6,32 @@ import dataclasses
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules import masked
 from keras_gates.surgeon.rules.elementwise import Elementwise
 from keras_gates.surgeon.rules.elementwise import mixing_flow
 from keras_gates.surgeon.rules.elementwise import rerun
 from keras_gates.surgeon.rules.known import Known
+from keras_gates.surgeon.rules.known import Signals
+from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.per_channel import PerChannel
 from keras_gates.surgeon.rules.per_channel import alike
 from keras_gates.surgeon.rules.rule import ALL
+from keras_gates.surgeon.rules.rule import STATISTICS
 from keras_gates.surgeon.rules.rule import ZERO
 from keras_gates.surgeon.rules.rule import axes_among
-from keras_gates.surgeon.rules.rule import barrier
 from keras_gates.surgeon.rules.rule import weight
+from keras_gates.surgeon.rules.written_norm import Held
+from keras_gates.surgeon.rules.written_norm import Left
+from keras_gates.surgeon.rules.written_norm import is_written_out
+from keras_gates.surgeon.rules.written_norm import written_out
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
@@ -32,6 +40,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.modes import Scaling
     from keras_gates.surgeon.rules.rule import Flow
     from keras_gates.surgeon.rules.rule import Revision
+    from keras_gates.surgeon.rules.rule import Sizes
     from keras_gates.surgeon.rules.view import View
 
     # The axes that statistics are taken over, of a tensor of some rank.
@@ -40,12 +49,15 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Normalizing(PerChannel):
-    """Statistics over `spans(op, rank)`: channels there are all read."""
+    """Statistics over `spans(op, rank)`, which count constants that go.
+
+    Attributes:
+        spans: the axes that statistics are taken over.
+    """
 
     kind: str = "normalization"
     spans: Spans = lambda op, rank: (-1,)
     cuts: bool = False
-    absorbs: Reading = ALL
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
@@ -55,6 +67,12 @@ class Normalizing(PerChannel):
             spans = self.spans(call.op, len(call.inputs[0].shape))
             mixed = mixing_flow(call, inputs, units, spans)
             flow = dataclasses.replace(flow, mixes=mixed.mixes)
+        if flow.mixes and "channel" in flow.roles:
+            # By another name, since there is no kernel to it.
+            roles = {**flow.roles, "statistics": flow.roles["channel"]}
+            flow = dataclasses.replace(
+                flow, roles=roles, reads={0: "statistics"}
+            )
         return flow
 
     def value(
@@ -80,33 +98,142 @@ class Normalizing(PerChannel):
         return [Known(found, guess=True) if same else None]
 
     def reading(self, call: Call) -> Reading:
-        return self.absorbs
+        # A model that is written out would not hand a mask on.
+        masks = self.writes_out(call) and masked.is_near(call)
+        return ALL if masks else STATISTICS
+
+    def absorbed(
+        self,
+        call: Call,
+        part: keras.Layer,
+        role: str,
+        values: NDArray[np.float64],
+    ) -> dict[str, NDArray[np.float64]]:
+        return {}
 
     def approximates(self, call: Call) -> bool:
-        return self.absorbs == ALL
+        return True
+
+    def writes_out(self, call: Call) -> bool:
+        return True
+
+    def signals(
+        self, call: Call, constants: NDArray[np.float64]
+    ) -> Signals | None:
+        """`gamma * (c / sigma - mu / sigma) + beta`."""
+        gamma, beta = weight(call.op, "gamma"), weight(call.op, "beta")
+        ones = np.ones(len(constants))
+        gamma = ones if gamma is None else gamma
+        beta = 0 * ones if beta is None else beta
+        if gamma.shape != ones.shape or beta.shape != ones.shape:
+            return None
+        # An old option divides and does not center.
+        centers = not getattr(call.op, "rms_scaling", False)
+        by_mean = gamma if centers else 0 * gamma
+        parts = np.zeros(len(constants), np.intp)
+        return Signals(parts, np.stack([gamma * constants, by_mean]), beta)
+
+    def replaced(
+        self, call: Call, flow: Flow, view: View
+    ) -> keras.Operation | None:
+        removed = view.removed(0)
+        loose = not view.exact and self.approximates(call)
+        if removed is None or loose or not self.writes_out(call):
+            return None
+        rank = len(call.inputs[0].shape)
+        spans = [axis % rank for axis in self.spans(call.op, rank)]
+        return written_out(self._left(call, view, removed), sorted(spans))
+
+    def _left(
+        self, call: Call, view: View, removed: NDArray[np.float64]
+    ) -> Left:
+        tensor = call.inputs[0]
+        # It may be called on other sizes elsewhere.
+        shape = view.shape(tensor, view.inputs[0])
+        axis = self.axis(call) % len(shape)
+        return Left(call.op, shape, tensor.dtype or "float32", axis, removed)
+
+    def holds(self, layer: keras.Layer | None) -> bool:
+        return is_written_out(layer)
+
+    def parts(self, op: keras.Operation) -> list[Any]:
+        return [Held(op)] if is_written_out(op) else [op]
+
+
+@dataclasses.dataclass(frozen=True)
+class RMSNorm(Normalizing):
+    """Stays what it is: the mean of squares takes constants as an epsilon.
+
+    With k of n channels gone, the mean of the squares of all is
+    `(n - k) / n * mean(x^2) + sum(c^2) / n`.
+    """
+
+    kind: str = "RMS normalization"
+
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
+        """Zeros stay; all other constants are divided by what varies."""
+        if values[0] is None:
+            return [None]
+        return [known(np.where(values[0].plain() == 0, 0.0, np.nan))]
+
+    def guess(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
+        return [None]
+
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
+        removed = view.removed(0)
+        if removed is None:
+            return {}, call.args, call.kwargs
+        squares = float(np.nansum(removed**2)) / removed.size
+        left = float(np.isnan(removed).mean())
+        epsilon = (call.op.epsilon + squares) / left
+        return {"epsilon": epsilon}, call.args, call.kwargs
+
+    def rescaled(self, removed: NDArray[np.float64] | None) -> dict[str, float]:
+        if removed is None:
+            return {}
+        return {"scale": float(1 / np.sqrt(np.isnan(removed).mean()))}
+
+    def writes_out(self, call: Call) -> bool:
+        return False
+
+    def signals(
+        self, call: Call, constants: NDArray[np.float64]
+    ) -> Signals | None:
+        scale = as_float64(call.op.scale)
+        if scale.shape != constants.shape:
+            return None
+        zeros = np.zeros(len(constants))
+        parts = np.zeros(len(constants), np.intp)
+        return Signals(parts, np.stack([scale * constants, zeros]), zeros)
 
 
 @dataclasses.dataclass(frozen=True)
 class GroupNorm(Normalizing):
-    """Cut only where each group is one channel (instance normalisation)."""
+    """Statistics of each group; where a group is one channel, of it alone."""
 
     kind: str = "group normalization"
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
+        if self._alone(call):
+            return PerChannel.flow(self, call, inputs, units)
+        return super().flow(call, inputs, units)
+
+    def _alone(self, call: Call) -> bool:
+        """Whether each group is one channel (instance normalization)."""
         axis = call.op.axis % len(call.inputs[0].shape)
-        channels = call.inputs[0].shape[axis]
-        if call.op.groups not in (channels, -1):
-            why = "a group's statistics read all of its channels"
-            return barrier(call, inputs, units, why)
-        return PerChannel.flow(self, call, inputs, units)
+        return call.op.groups in (call.inputs[0].shape[axis], -1)
 
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
         """A constant is its own mean: the shift alone comes out."""
-        if values[0] is None:
+        if values[0] is None or flow.mixes:
             return [None]
         x = values[0].plain()
         shift = weight(call.op, "beta")
@@ -120,10 +247,44 @@ class GroupNorm(Normalizing):
         return [known(np.where(np.isnan(x), np.nan, shift))]
 
     def revise(self, call: Call, flow: Flow, view: View) -> Revision:
-        if "channel" not in view.index or call.op.groups == -1:
+        alone = "channel" in view.index and not flow.mixes
+        if not alone or call.op.groups == -1:
             return {}, call.args, call.kwargs
         groups = len(view.index["channel"])
         return {"groups": groups}, call.args, call.kwargs
+
+    def guess(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
+        return [None]
+
+    def approximates(self, call: Call) -> bool:
+        return False
+
+    def writes_out(self, call: Call) -> bool:
+        return not self._alone(call)
+
+    def written_macs(self, call: Call, sizes: Sizes) -> int:
+        """Channels are gathered into groups twice, but for one group."""
+        groups = call.op.groups if call.op.groups > 1 else 0
+        gathers = 2 * sizes[call.op.axis] * groups
+        return int(super().written_macs(call, sizes) + gathers)
+
+    def signals(
+        self, call: Call, constants: NDArray[np.float64]
+    ) -> Signals | None:
+        found = super().signals(call, constants)
+        if found is None:
+            return None
+        count = len(constants)
+        parts = np.arange(count) // (count // call.op.groups)
+        return found._replace(parts=parts)
+
+    def _left(
+        self, call: Call, view: View, removed: NDArray[np.float64]
+    ) -> Left:
+        left = super()._left(call, view, removed)
+        return dataclasses.replace(left, groups=call.op.groups)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -184,6 +345,11 @@ class Mixing(Elementwise):
 def norm_axes(op: keras.Operation, rank: int) -> list[int]:
     """The axes of a normalisation as a list."""
     return axes_among(op.axis, rank)
+
+
+def all_axes(op: keras.Operation, rank: int) -> list[int]:
+    """All axes but that of the batch."""
+    return list(range(1, rank))
 
 
 def single_axis(call: Call) -> int:

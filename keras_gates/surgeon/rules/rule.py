@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.composite import Composite
     from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.known import Signals
     from keras_gates.surgeon.rules.packing import Packing
     from keras_gates.surgeon.rules.source import Source
     from keras_gates.surgeon.rules.view import View
@@ -59,6 +60,7 @@ Sizes = tuple[Any, ...]
 ALL = Reading.ALL
 ZERO = Reading.ZERO
 BIAS = Reading.BIAS
+STATISTICS = Reading.STATISTICS
 IDENTITY = Identity.IDENTITY
 LINEAR = Scaling.LINEAR
 POSITIVE = Scaling.POSITIVE
@@ -305,7 +307,7 @@ class Rule:
         return None
 
     def reading(self, call: Call) -> Reading:
-        """How inputs with known values may be removed: ALL, ZERO or BIAS.
+        """How inputs with known values may be removed.
 
         Asked of calls that mix (`Flow.mixes`).
         """
@@ -479,6 +481,13 @@ class Rule:
         """
         return None
 
+    def holds(self, layer: keras.Layer | None) -> bool:
+        """Whether another layer may be what one of this rule became.
+
+        It holds its weights then; `parts` tells how.
+        """
+        return False
+
     def sized(self, call: Call) -> bool:
         """Whether the operation itself has a size, for all of its calls."""
         return bool(self.axes_of(call) or self.config)
@@ -565,6 +574,47 @@ class Rule:
         It gets the arguments that `revise` gives.
         """
         return None
+
+    def writes_out(self, call: Call) -> bool:
+        """Whether it becomes other operations, to count what goes.
+
+        Asked of rules whose `reading` is STATISTICS.
+        """
+        return False
+
+    def signals(
+        self, call: Call, constants: NDArray[np.float64]
+    ) -> Signals | None:
+        """What becomes of constants that it counts, or None.
+
+        Asked of rules whose `reading` is STATISTICS.
+
+        Args:
+            call: the `Call`.
+            constants: those of its input; float64, `(channels,)`, NaN for
+                what varies.
+        """
+        return None
+
+    def written_macs(self, call: Call, sizes: Sizes) -> int:
+        """The multiply-adds of what it becomes where it is written out.
+
+        Args:
+            call: the `Call`.
+            sizes: the shape of what it reads after the cut.
+        """
+        return 0
+
+    def rescaled(self, removed: NDArray[np.float64] | None) -> dict[str, float]:
+        """What weights are multiplied by, to count what goes.
+
+        Args:
+            removed: as `View.removed` gives it of the first input.
+
+        Returns:
+            `{weight: number}`.
+        """
+        return {}
 
     def along_axis(self, call: Call) -> bool:
         """Whether a gate has a factor for each channel of an axis."""

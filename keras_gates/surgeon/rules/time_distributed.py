@@ -32,6 +32,8 @@ from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.moves import nowhere
 from keras_gates.surgeon.rules.recurrent import wrapped
 from keras_gates.surgeon.rules.registry import rule_of
+from keras_gates.surgeon.rules.rule import ALL
+from keras_gates.surgeon.rules.rule import STATISTICS
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Origin
@@ -41,6 +43,7 @@ from keras_gates.surgeon.rules.rule import unknown
 
 if TYPE_CHECKING:
     from keras_gates.surgeon.labels import Units
+    from keras_gates.surgeon.rules.modes import Reading
     from keras_gates.surgeon.rules.rule import Counts
     from keras_gates.surgeon.rules.rule import Revision
     from keras_gates.surgeon.rules.rule import Sizes
@@ -70,6 +73,12 @@ OWN = {
     "guess": "known values have an axis more",
     "revise": "the layer inside is an entry of the config",
     "with_bias": "the layer inside is an entry of the config",
+    "writes_out": "what is written out is no layer inside",
+    "written_macs": "what is written out is no layer inside",
+    "signals": "what is written out is no layer inside",
+    "holds": "what is written out is no layer inside",
+    "reading": "what is written out is no layer inside",
+    "rescaled": "what is written out is no layer inside",
     "replaced": "what takes the place of a layer inside is no layer",
     "reaches": "the arguments are those of TimeDistributed",
     "as_function": "a TimeDistributed is no activation function",
@@ -263,6 +272,13 @@ class _StepView:
         return self.whole.index
 
     @property
+    def exact(self) -> bool:
+        return self.whole.exact
+
+    def removed(self, index: int) -> NDArray[np.float64] | None:
+        return self.whole.removed(index)
+
+    @property
     def inputs(self) -> list[NDArray[np.intp]]:
         return [_without_time(labels) for labels in self.whole.inputs[:1]]
 
@@ -306,6 +322,10 @@ class TimeDistributed(Rule):
             counts=None if inner.counts is None else _each_step(inner),
             **handed_on,
         )
+
+    def reading(self, call: Call) -> Reading:
+        found = self.inner.reading(inside(call))
+        return ALL if found == STATISTICS else found
 
     def positions(
         self,

@@ -23,6 +23,17 @@ class View(Protocol):
     def inputs(self) -> list[NDArray[np.intp]]:
         """The labels of the inputs."""
 
+    @property
+    def exact(self) -> bool:
+        """Whether only exact removals are made."""
+
+    def removed(self, index: int) -> NDArray[np.float64] | None:
+        """The constants that go of an input that a kernel reads.
+
+        Returns:
+            `(channels,)`, NaN for those that stay; None where nothing goes.
+        """
+
     def masks(self, labels: NDArray[np.intp]) -> list[NDArray[np.bool_]]:
         """Which positions are kept, one mask for each axis of `labels`.
 

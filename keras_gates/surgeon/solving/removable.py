@@ -68,8 +68,8 @@ class FactorPlaces(NamedTuple):
 def in_vain(solution: Solution) -> Masks:
     """The closed factors of each vector of factors that remove nothing.
 
-    A channel that stays as the constant of those that went does not count:
-    it is what the others cost.
+    A channel that stays as the constant of those that went, or to carry what
+    they are behind a normalization, does not count: it is what they cost.
 
     Returns:
         `{name: mask}` of the gates and groups in `solution.closed` whose
@@ -99,7 +99,7 @@ def _useful(decision: Decision) -> NDArray[np.bool_]:
         held[classes[pin.ids]] = True
     for _, ids in decision.reads + decision.recalls:
         held[classes[ids]] = True
-    useful = ~decision.kept | ~held
+    useful = ~decision.kept | ~held | decision.carriers
     # After a gather a channel has a class of its own.
     gathers = [step for step in labelling.steps if step.is_selection]
     links = zip(gathers, round_to.selections(labelling), strict=True)

@@ -14,6 +14,7 @@ from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes import decide
 from keras_gates.surgeon.passes import fold
 from keras_gates.surgeon.passes import influence
+from keras_gates.surgeon.passes import worth
 from keras_gates.surgeon.passes.label import constants
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules import inner_units as iu
@@ -104,7 +105,7 @@ def _settle(
     exact: bool,
     check: bool = True,
 ) -> Decision:
-    """Decide, and do without the gathers that are not worth it."""
+    """Decide, and do without what is not worth its cost."""
     uncut: frozenset[StepKey] = frozenset()
     gates = gates_of(graph)
     while True:
@@ -114,7 +115,7 @@ def _settle(
         if check and not uncut:
             _check_outputs(labelling, values, by_op)
         decision = decide.decide(labelling, values, exact, by_op, uncut)
-        poor = decide.poor_selections(decision) - uncut
+        poor = worth.poor(decision) - uncut
         if not poor:
             return decision
         uncut |= poor

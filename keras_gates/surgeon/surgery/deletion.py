@@ -26,6 +26,7 @@ from keras_gates.surgeon.passes.label import OUTPUT
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules.activations import why_not
 from keras_gates.surgeon.rules.rule import ALL
+from keras_gates.surgeon.rules.rule import STATISTICS
 
 if TYPE_CHECKING:
     from keras_gates.surgeon.passes.label import Labelling
@@ -189,7 +190,8 @@ def _check_readers(
     if gone[classes[lb.FIXED]]:
         reasons.append("they are combined with what has all its channels")
     for step in labelling.steps:
-        whole = step.rule.reading(step.call) == ALL and step.flow.mixes
+        whole = step.rule.reading(step.call) in (ALL, STATISTICS)
+        whole = whole and step.flow.mixes
         if not whole or step.rule.approximates(step.call):
             continue
         if any(gone[classes[labelling.labels[t]]].any() for t in step.inputs):

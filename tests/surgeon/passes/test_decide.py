@@ -9,6 +9,7 @@ from keras import layers as L
 
 import keras_gates as kg
 from keras_gates.surgeon.passes import decide
+from keras_gates.surgeon.passes import worth
 from keras_gates.surgeon.passes.decision import Absorption
 from tests.surgeon.passes.hand_made import chain
 from tests.surgeon.passes.hand_made import decided
@@ -172,7 +173,7 @@ def gathered(width, closed):
     heads = [L.Dense(4, name="a")(gated), L.Dense(2, name="b")(h)]
     mask = np.arange(width) < closed
     decision = decided(keras.Model(x, heads), gate=mask)
-    return [key.site.name for key in decide.poor_selections(decision)]
+    return [key.site.name for key in worth.poor_selections(decision)]
 
 
 @pytest.mark.parametrize("closed, poor", [(6, ["gate"]), (7, [])])
@@ -181,5 +182,5 @@ def test_a_gather_pays_if_it_saves_more_than_it_costs(closed, poor):
 
     Of 8, 6 that go save 24 and the 2 that stay cost 32; 7 save 28 for 16.
     """
-    assert decide.GATHERING == 16
+    assert worth.GATHERING == 16
     assert gathered(8, closed) == poor
