@@ -321,6 +321,7 @@ def _cuts_of_part(
         if number is not None:
             along = np.full(len(positions.get(0, range(old.shape[0]))), number)
             factors[0] = along * factors.get(0, 1.0)
-        cut = Cut(old, positions, factors)
-        found.append((new, _reshaped(cut, old, new)))
+        cut = _reshaped(Cut(old, positions, factors), old, new)
+        if cut is not None:
+            found.append((new, cut))
     return found
