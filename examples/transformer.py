@@ -50,6 +50,7 @@ def main(argv=None):
 
 
 def load(args):
+    """The data of the task."""
     if args.task == "images":
         return training.load(
             "mnist", args.data_dir, args.count, args.smoke, halve=True

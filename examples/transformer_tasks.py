@@ -84,6 +84,7 @@ def words(count):
     return training.Data(*sentences(count, 0), *test)
 
 
+@keras.saving.register_keras_serializable("transformer_tasks")
 class Positions(layers.Layer):
     """Adds a learned vector to each position."""
 
