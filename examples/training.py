@@ -140,8 +140,21 @@ def recipe_of(args, recipes, **smoke):
     return dataclasses.replace(recipe, **given)
 
 
-def fit(model, data, folder, *, name, epochs, rate, batch_size=128, seed=0):
-    """Train with SGD and a rate that falls to 0; goes on after a cut.
+def fit(
+    model,
+    data,
+    folder,
+    *,
+    name,
+    epochs,
+    rate,
+    batch_size=128,
+    seed=0,
+    optimizer="sgd",
+    loss=None,
+    callbacks=(),
+):
+    """Train at a rate that falls to 0; goes on after a cut.
 
     Args:
         model: a model that returns logits; it is compiled here.
@@ -152,22 +165,32 @@ def fit(model, data, folder, *, name, epochs, rate, batch_size=128, seed=0):
         rate: the learning rate at the start.
         batch_size: images in a batch.
         seed: of the order of the images, and what is done to them.
+        optimizer: "sgd", with Nesterov's momentum, or "adamw".
+        loss: by default the cross-entropy of the logits.
+        callbacks: more of them.
     """
     batches = Batches(data, min(batch_size, len(data.x_train)), seed)
     schedule = keras.optimizers.schedules.CosineDecay(
         rate, max(1, epochs * len(batches))
     )
+    cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    made = {
+        "sgd": lambda: keras.optimizers.SGD(
+            schedule, momentum=0.9, nesterov=True
+        ),
+        "adamw": lambda: keras.optimizers.AdamW(schedule, weight_decay=0.01),
+    }
     model.compile(
-        keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        made[optimizer](),
+        cross_entropy if loss is None else loss,
+        metrics=["accuracy"] if loss is None else None,
         jit_compile=keras.backend.backend() == "jax",
     )
     state = keras.callbacks.BackupAndRestore(str(folder))
     model.fit(
         batches,
         epochs=epochs,
-        callbacks=[state, Progress(name)],
+        callbacks=[state, *callbacks, Progress(name)],
         verbose=0,
     )
     return model
