@@ -16,6 +16,7 @@ from keras_gates import transforms
 from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import FilterGate
+from keras_gates.layers import GatedRecurrent
 from keras_gates.layers import LayerGate
 from keras_gates.layers import ResConv
 from keras_gates.layers import StripConv
@@ -44,6 +45,7 @@ __all__ = [
     "BranchGate",
     "Budget",
     "FilterGate",
+    "GatedRecurrent",
     "LayerGate",
     "Quantile",
     "ResConv",

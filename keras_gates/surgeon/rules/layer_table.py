@@ -19,6 +19,7 @@ from keras_gates.surgeon.rules import moves as mv
 from keras_gates.surgeon.rules import normalization as nm
 from keras_gates.surgeon.rules import per_channel as pc
 from keras_gates.surgeon.rules import product as pr
+from keras_gates.surgeon.rules import cells as ce
 from keras_gates.surgeon.rules import recurrent as rc
 from keras_gates.surgeon.rules import spatial as sp
 from keras_gates.surgeon.rules import time_distributed as td
@@ -173,7 +174,6 @@ def _recurrent(gates: int, rule: type[rc.Recurrent] = rc.Recurrent) -> Rule:
 
 
 CONV_LSTM = _recurrent(4, rc.ConvRecurrent)
-_CELL = "a cell may use its state in any way"
 _ALL = "attention takes products over all channels"
 ATTENTION = pr.Attention(costs=None, why=_ALL, note=_ALL, counts=ct.attention)
 _BOTH_SIDES = "a product over the channels needs both sides alike"
@@ -276,12 +276,7 @@ LAYERS = {
     "LSTM": _recurrent(4),
     "Bidirectional": rc.Bidirectional(scales=_SEQUENCE),
     "TimeDistributed": td.TimeDistributed(),
-    "RNN": rc.Cells(
-        why=_CELL,
-        note=f"{_CELL}; SimpleRNN, GRU and LSTM layers, one after the other, "
-        "are cut",
-        counts=ct.cells,
-    ),
+    "RNN": ce.Cells(note="as the layers, round cells of Keras; " + ce.OWN),
     **{f"ConvLSTM{n}D": CONV_LSTM for n in (1, 2, 3)},
 }
 

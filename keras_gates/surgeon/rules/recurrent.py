@@ -41,26 +41,6 @@ _STATEFUL = "it keeps its state between batches"
 
 
 @dataclasses.dataclass(frozen=True)
-class Cells(Barrier):
-    """`RNN`: of its cells nothing is known; those of Keras have layers."""
-
-    def pick(self, call: Call) -> Rule:
-        kinds = [type(cell) for cell in counts.cells_of(call.op)]
-        if not all(kind in counts.LAYER_OF_CELL for kind in kinds):
-            return self
-        names = [counts.LAYER_OF_CELL[kind].__name__ for kind in kinds]
-        layers = f"keras.layers.{names[0]}"
-        if names[1:]:
-            layers = f"the layers {', '.join(names)}, one after the other,"
-        why = (
-            f"cells in an RNN are not cut; put {layers} in its place, with the "
-            "same weights: what it reads can go then, and units that scores "
-            "close"
-        )
-        return dataclasses.replace(self, why=why)
-
-
-@dataclasses.dataclass(frozen=True)
 class Recurrent(Linear):
     """SimpleRNN, LSTM and GRU: one kernel for the data, one for the state.
 

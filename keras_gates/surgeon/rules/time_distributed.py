@@ -77,6 +77,7 @@ OWN = {
     "factors": _FACTORS,
     "opened_by": _FACTORS,
     "packing": _FACTORS,
+    "composite_of": "a layer inside is not written out",
     "moves": _INSERTING,
     "pointwise": _INSERTING,
     "puts_rim": _INSERTING,

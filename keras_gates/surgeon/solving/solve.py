@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates import loops
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes import decide
 from keras_gates.surgeon.passes import fold
@@ -131,6 +132,10 @@ def by_layer(
         if name not in graph.groups
     )
     own.update(groups.masks(graph, closed))
+    for layer, gate in loops.gated(graph).items():
+        if gate in own:
+            before = own.get(layer, np.False_)
+            own[layer] = own[gate] | before
     return own
 
 

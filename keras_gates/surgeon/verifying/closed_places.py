@@ -27,9 +27,11 @@ from numpy.typing import NDArray
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs import private
 from keras_gates.graphs.variables import values_of
+from keras_gates.layers import recurrence
 from keras_gates.layers.gate import Gate
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates import loops
 from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.gates.added_shortcuts import added
 from keras_gates.surgeon.gates.find import gates_of
@@ -147,6 +149,9 @@ class _Places:
         sites = {c.site for c in self.graph.calls if c.op is source.layer}
         own = self.own_sources.get(name)
         factors = np.where(mask, 0.0, 1.0)
+        if rule_of(call).closes_loop:
+            self._close_in_loop(source.layer, sites, mask, own)
+            return
         if rule_of(call).is_gate:
             each = Mask(factors, source.layer.axis if mask.ndim else None)
             behind = all(self.trace.origin(site, 0) for site in sites)
@@ -162,6 +167,37 @@ class _Places:
         for site in sites:
             for stand_in in self._stand_ins(site):
                 _assign(stand_in.values, source.variable, mask, 0.0)
+
+    def _close_in_loop(
+        self,
+        gate: keras.Layer,
+        sites: set[Site],
+        mask: NDArray[np.bool_],
+        own: Source | None,
+    ) -> None:
+        """Close factors that are inside the loop of a recurrent layer.
+
+        The user's layer has a variable for them. Of its parts it is the rows
+        of the recurrent kernel, and what comes out.
+        """
+        if own is not None:
+            _assign(self.closing.values, own.variable, mask, 0.0)
+        inside = [] if own is not None else [*map(self._stand_ins, sites)]
+        values = [each.values for some in inside for each in some]
+        every = values if own is None else [self.closing.values]
+        looped = {id(gate): op for op, gate in loops.gated(self.graph).items()}
+        call = next(c for c in self.graph.calls if c.op is looped[id(gate)])
+        for part in recurrence.cells(call.op):
+            for each in every:
+                _assign(each, part.recurrent_kernel, mask[:, None], 0.0)
+        for site in sites:
+            shape = site.node.outputs[0].shape
+            repeats = (shape[gate.axis] or mask.size) // mask.size
+            factors = np.tile(np.where(mask, 0.0, 1.0), repeats)
+            if own is None:
+                self._mask(site, 0, Mask(factors, gate.axis))
+            else:
+                self._gates.append((site, Mask(factors, gate.axis)))
 
     def _stand_ins(self, site: Site) -> list[StandIn]:
         """What is run in the place of the layer that a site is part of."""

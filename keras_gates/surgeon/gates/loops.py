@@ -1,0 +1,47 @@
+"""Recurrent layers with a gate that closes their units inside the loop."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from keras_gates.graphs.identity import IdentityDict
+from keras_gates.surgeon.rules import rule_of
+from keras_gates.surgeon.rules.virtual import VirtualGate
+
+if TYPE_CHECKING:
+    import keras
+
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Graph
+
+
+def gated(graph: Graph) -> IdentityDict[keras.Operation, keras.Operation]:
+    """By each such layer, its gate.
+
+    Args:
+        graph: a `Graph` with its composite layers written out.
+    """
+    found: IdentityDict[keras.Operation, keras.Operation] = IdentityDict()
+    for call in graph.calls:
+        if rule_of(call).closes_loop:
+            maker = _maker(call)
+            if not rule_of(maker).recalling:
+                raise ValueError(
+                    f"Gate '{call.path}' is in the loop of '{maker.path}' (of "
+                    f"type {type(maker.op).__name__}), whose loop is not that "
+                    "of its class: its activation has weights, say, or its "
+                    "`call` is another one. Gate a layer as Keras has it."
+                )
+            found[maker.op] = call.op
+    return found
+
+
+def _maker(gate: Call) -> Call:
+    """The call of the layer that a gate is right behind."""
+    maker = gate.inputs[0].producer
+    # What scores close may stand between.
+    while maker is not None and isinstance(maker.op, VirtualGate):
+        maker = maker.inputs[0].producer
+    if maker is None:
+        raise ValueError(f"'{gate.path}' is a gate behind no layer.")
+    return maker
