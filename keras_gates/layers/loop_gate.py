@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 class LoopGate(FilterGate):
     """A `FilterGate` whose closed channels are closed in the loop before it.
 
-    The surgeon makes it, in a model that no user sees.
+    The surgeon makes it, in a model that no user sees. All that comes out of
+    the loop goes through it; with `raw=True` as it is.
 
     Args:
         repeats: how often the units stand along the axis, as those of two
@@ -34,6 +35,9 @@ class LoopGate(FilterGate):
         super().build(input_shape)
         # A state has another rank than the output, and may be narrower.
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
+
+    def call(self, inputs: Any, raw: bool = False) -> Any:
+        return inputs if raw else super().call(inputs)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "repeats": self.repeats}

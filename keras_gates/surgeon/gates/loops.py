@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keras_gates.graphs.identity import IdentityDict
+from keras_gates.layers import recurrence
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.virtual import VirtualGate
 
@@ -34,6 +35,29 @@ def gated(graph: Graph) -> IdentityDict[keras.Operation, keras.Operation]:
                 )
             found[maker.op] = call.op
     return found
+
+
+def takes_gate(call: Call) -> bool:
+    """Whether a call is of a layer that a `GatedRecurrent` may be put round."""
+    return rule_of(call).recalling and recurrence.why_not(call.op) is None
+
+
+def states_read_elsewhere(call: Call) -> tuple[int, ...]:
+    """The states `h` of a recurrent layer, if others than such layers read any.
+
+    Args:
+        call: a call of the layer.
+
+    Returns:
+        The numbers of all of these outputs, or nothing.
+    """
+    kinds = recurrence.outputs(call.op)
+    numbers = tuple(
+        n for n, kind in enumerate(kinds) if kind.hidden and kind.state
+    )
+    readers = [r for n in numbers for r in call.outputs[n].consumers]
+    others = any(not rule_of(reader).recalling for reader in readers)
+    return numbers if others else ()
 
 
 def _maker(gate: Call) -> Call:

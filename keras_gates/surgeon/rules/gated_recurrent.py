@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class LoopGateRule(GateRule):
-    """A gate whose factors may each be for more than one channel."""
+    """A gate whose factors may each be for more than one channel.
+
+    What goes through it raw is closed in the loop, and nowhere else.
+    """
 
     closes_loop = True
 
@@ -47,9 +50,19 @@ class LoopGateRule(GateRule):
     ) -> NDArray[Any]:
         if factor is None:
             factor = np.asarray(keras.ops.convert_to_numpy(call.op.factor))
+            factor = np.ones_like(factor) if _is_raw(call) else factor
+        elif _is_raw(call):
+            factor = np.zeros_like(factor)
         size = call.inputs[0].shape[call.op.axis] or factor.size
         factor = np.tile(factor.reshape(-1), size // factor.size)
         return super().factors(call, rank, factor)
+
+    def opened_by(self, call: Call, flow: Flow) -> NDArray[np.intp] | None:
+        return None if _is_raw(call) else super().opened_by(call, flow)
+
+
+def _is_raw(call: Call) -> bool:
+    return bool(call.argument("raw", default=False))
 
 
 def expand(layer: GatedRecurrent, *given: Any, **kwargs: Any) -> Any:
@@ -72,7 +85,7 @@ def expand(layer: GatedRecurrent, *given: Any, **kwargs: Any) -> Any:
     flat = keras.tree.flatten(found)
     kinds = recurrence.outputs(layer.layer)
     gated = [
-        made["gate"](tensor) if layer.gates(kind) else tensor
+        made["gate"](tensor, raw=not layer.gates(kind))
         for tensor, kind in zip(flat, kinds, strict=True)
     ]
     if first:
@@ -114,6 +127,7 @@ GATED_RECURRENT = Composite(
     expand=expand,
     shares=True,
     gate=lambda layer: ("filter", layer.factor),
+    why="its units have a gate already",
     note="the stock layer; its units go with their feedback",
 )
-LOOP_GATE = LoopGateRule(axis=lambda call: call.op.axis)
+LOOP_GATE = LoopGateRule(axis=lambda call: call.op.axis, cuts=False)

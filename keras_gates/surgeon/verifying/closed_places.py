@@ -191,6 +191,8 @@ class _Places:
             for each in every:
                 _assign(each, part.recurrent_kernel, mask[:, None], 0.0)
         for site in sites:
+            if site.node.arguments.kwargs.get("raw"):
+                continue
             shape = site.node.outputs[0].shape
             repeats = (shape[gate.axis] or mask.size) // mask.size
             factors = np.tile(np.where(mask, 0.0, 1.0), repeats)
