@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.expected import feedback
 from keras_gates.surgeon.expected.arithmetic import any_of
 from keras_gates.surgeon.expected.arithmetic import constant
 from keras_gates.surgeon.expected.arithmetic import either
@@ -142,6 +143,7 @@ class Circuit:
             )
             for step in steps
         }
+        self._feedback = feedback.find(graph, self.labelling, first, self.count)
         self._pinned = _pinned(self.labelling)
         # What is read is told in the same order every time.
         self._read: NDArray[np.intp] | None = None
@@ -217,16 +219,16 @@ class Circuit:
             steps[step] = live
             if not each:
                 continue
-            self._hand_on(xp, step, demand, live, values, wanted)
+            looped = self._feedback.get(step)
+            fed = looped and looped.read(xp, demand, live, factors)
+            self._hand_on(xp, step, demand, live, values, wanted, fed)
             for reading in self._readings[step]:
                 always = constant(xp, reading.always)
                 own = picked(xp, values[reading.tensor], reading.places)
                 own = own + (1 - own) * always
                 read.append((reading.classes, live[..., None] * own))
-            recalled = self._recalled(step)
-            if recalled is not None:
-                own = constant(xp, np.ones(recalled.size))
-                read.append((recalled, live[..., None] * own))
+            if looped is not None:
+                read.append((looped.classes, fed))
         return steps, read
 
     def _hand_on(
@@ -237,11 +239,16 @@ class Circuit:
         live: Any,
         values: dict[Tensor, Any],
         wanted: dict[Tensor, list[Any]],
+        fed: Any,
     ) -> None:
         """Pass the demand on the outputs of a step to its inputs."""
         if step.flow.mixes:
+            states = {} if fed is None else self._feedback[step].states
             for tensor in step.inputs:
-                own = live[..., None] * values[tensor]
+                own = live[..., None]
+                if tensor in states:
+                    own = picked(xp, fed, states[tensor])
+                own = own * values[tensor]
                 wanted.setdefault(tensor, []).append(own)
             return
         for output in self._outputs[step]:
@@ -251,14 +258,6 @@ class Circuit:
                 own = picked(xp, demand[output.tensor], origin.readers)
                 own = own * values[origin.tensor]
                 wanted.setdefault(origin.tensor, []).append(own)
-
-    def _recalled(self, step: Step) -> NDArray[np.intp] | None:
-        """The classes of its own outputs that a step reads, or None."""
-        if not step.rule.recalling:
-            return None
-        demanded = [np.ones(x.shape, bool) for x in step.flow.labels]
-        ids = step.rule.recalls(step.call, step.flow, demanded, None)
-        return None if ids is None else self.labelling.classes[ids].ravel()
 
     def _classes(
         self,

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Tensor
 
 
 def gated(graph: Graph) -> IdentityDict[keras.Operation, keras.Operation]:
@@ -55,9 +56,20 @@ def states_read_elsewhere(call: Call) -> tuple[int, ...]:
     numbers = tuple(
         n for n, kind in enumerate(kinds) if kind.hidden and kind.state
     )
-    readers = [r for n in numbers for r in call.outputs[n].consumers]
-    others = any(not rule_of(reader).recalling for reader in readers)
-    return numbers if others else ()
+    elsewhere = any(_is_read_elsewhere(call.outputs[n]) for n in numbers)
+    return numbers if elsewhere else ()
+
+
+def _is_read_elsewhere(state: Tensor) -> bool:
+    """Whether it is more than the initial state of recurrent layers."""
+    for reader in state.consumers:
+        rule = rule_of(reader)
+        starts = rule.recalling and reader.inputs[0] is not state
+        if not starts and not rule.moves:
+            return True
+        if not starts and any(map(_is_read_elsewhere, reader.outputs)):
+            return True
+    return False
 
 
 def _maker(gate: Call) -> Call:

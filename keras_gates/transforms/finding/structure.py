@@ -141,7 +141,7 @@ def _described(found: Channels | Piece) -> tuple[str, str]:
     if isinstance(found, Channels):
         ends = [place[-1] for place in found.places]
         path = _path_in if found.looped else _path_behind
-        where = ", ".join(path(call) for call in ends)
+        where = ", ".join(dict.fromkeys(path(call) for call in ends))
     elif found.last is None:
         joins = dict.fromkeys(call.path for call, _ in found.operands)
         where = f"in front of {', '.join(joins)}"
