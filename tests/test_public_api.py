@@ -22,8 +22,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 NAMES = {
     "": """
-        BlockGate BranchGate Budget FilterGate LayerGate Quantile ResConv
-        StripConv binarize callbacks constraints find_thresholds functional
+        BlockGate BranchGate Budget FilterGate GatedRecurrent LayerGate Quantile
+        ResConv StripConv binarize callbacks constraints find_thresholds functional
         fuse insert_gates interop regularizers separate_shortcuts slim stats
         surgeon thresholds to_dense to_resconv to_stripconv transforms zoo
     """,
@@ -87,6 +87,10 @@ ARGUMENTS = {
     "regularizers.ExpectedCost.bind": "self model kinds",
     "FilterGate": (
         "axis initializer regularizer activity_regularizer constraint **kwargs"
+    ),
+    "GatedRecurrent": (
+        "layer initializer regularizer activity_regularizer constraint "
+        "gate_states name **kwargs"
     ),
     "LayerGate": (
         "initializer regularizer activity_regularizer constraint **kwargs"
@@ -192,6 +196,7 @@ def test_arguments(path):
 # What saved models name: to rename one is to make them unreadable.
 SAVED = {
     "keras_gates>FilterGate": "FilterGate",
+    "keras_gates>GatedRecurrent": "GatedRecurrent",
     "keras_gates>LayerGate": "LayerGate",
     "keras_gates>BranchGate": "BranchGate",
     "keras_gates>BlockGate": "BlockGate",

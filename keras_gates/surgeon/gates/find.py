@@ -12,6 +12,7 @@ from keras_gates.graphs import private
 from keras_gates.graphs import time_axis
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.layers.gate import Gate
+from keras_gates.layers.gated_recurrent import GatedRecurrent
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.thresholds import Factors
 
@@ -53,7 +54,8 @@ def unknown_gates(graph: Graph) -> str:
     found = {  # as keys, since a gate may be called twice
         f"'{call.path}' (of type {type(call.op).__name__})": None
         for call in graph.calls
-        if isinstance(call.op, Gate) and rule_of(call).source(call) is None
+        if isinstance(call.op, (Gate, GatedRecurrent))
+        and rule_of(call).source(call) is None
     }
     if not found:
         return ""
@@ -79,7 +81,7 @@ def _check_no_gate_inside(call: Call, graph: Graph) -> None:
         "model, or call a functional model directly instead of wrapping it.",
     )
     for part in private.sublayers(call.op):
-        if isinstance(part, Gate):
+        if isinstance(part, (Gate, GatedRecurrent)):
             raise ValueError(
                 f"Gate '{part.name}' is inside '{call.path}' (of type "
                 f"{type(call.op).__name__}), {why}"

@@ -7,9 +7,7 @@ the page "Layers of your own" of the docs.
 from keras_gates.graphs import time_axis as _time_axis
 from keras_gates.graphs.graph import Call
 from keras_gates.graphs.graph import Tensor
-from keras_gates.layers.gated_recurrent import (
-    GatedRecurrent as _GatedRecurrent,
-)
+from keras_gates.layers.gated_recurrent import GatedRecurrent as _GatedRecurrent
 from keras_gates.layers.loop_gate import LoopGate as _LoopGate
 from keras_gates.layers.resconv.res_conv import ResConv as _ResConv
 from keras_gates.layers.stripconv.strip_conv import StripConv as _StripConv

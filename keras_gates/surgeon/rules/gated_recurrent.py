@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -15,14 +16,18 @@ from keras_gates.graphs.variables import copy_state
 from keras_gates.graphs.variables import values_of
 from keras_gates.layers import recurrence
 from keras_gates.layers.loop_gate import LoopGate
+from keras_gates.surgeon.rules import counts
 from keras_gates.surgeon.rules.composite import Composite
 from keras_gates.surgeon.rules.gates import GateRule
+from keras_gates.surgeon.rules.registry import rule_of
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.layers.gated_recurrent import GatedRecurrent
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.rule import Flow
+    from keras_gates.surgeon.rules.rule import Sizes
+    from keras_gates.surgeon.rules.rule import Weights
 
 
 @dataclasses.dataclass(frozen=True)
@@ -123,10 +128,24 @@ def _set_weights(
         cell.recurrent_kernel.assign(scaled.astype(kernel.dtype))
 
 
+def _counts(
+    call: Call,
+    weights: Weights,
+    inputs: Sequence[Sizes],
+    outputs: Sequence[Sizes],
+) -> int | None:
+    """The multiply-adds of the layer inside."""
+    site = dataclasses.replace(call.site, op=call.op.layer)
+    one = dataclasses.replace(call, site=site)
+    rule = rule_of(one)
+    return counts.multiply_adds(one, rule, weights, inputs, outputs)
+
+
 GATED_RECURRENT = Composite(
     expand=expand,
     shares=True,
     gate=lambda layer: ("filter", layer.factor),
+    counts=_counts,
     why="its units have a gate already",
     note="the stock layer; its units go with their feedback",
 )

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from keras_gates.surgeon.rules import attention as at
+from keras_gates.surgeon.rules import cells as ce
 from keras_gates.surgeon.rules import convolution as cv
 from keras_gates.surgeon.rules import counts as ct
 from keras_gates.surgeon.rules import einsum as en
@@ -19,7 +20,6 @@ from keras_gates.surgeon.rules import moves as mv
 from keras_gates.surgeon.rules import normalization as nm
 from keras_gates.surgeon.rules import per_channel as pc
 from keras_gates.surgeon.rules import product as pr
-from keras_gates.surgeon.rules import cells as ce
 from keras_gates.surgeon.rules import recurrent as rc
 from keras_gates.surgeon.rules import spatial as sp
 from keras_gates.surgeon.rules import time_distributed as td

@@ -316,7 +316,11 @@ class _Places:
                 continue
             layer, values = self._own_layer(step)
             for part in step.rule.parts(layer):
-                _assign(values, part.recurrent_kernel, rows[:, None], 0.0)
+                # Rows that a gate inside the loop has closed stay closed.
+                known = {**self.closing.values, **values}
+                kernel = part.recurrent_kernel
+                _assign(known, kernel, rows[:, None], 0.0)
+                values[id(kernel)] = known[id(kernel)]
 
     def _own_layer(self, step: Step) -> tuple[keras.Layer, Values]:
         """The user's layer, or a part of it, and where its values go."""
