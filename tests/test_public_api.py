@@ -23,9 +23,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 NAMES = {
     "": """
         BlockGate BranchGate Budget FilterGate GatedRecurrent LayerGate Quantile
-        ResConv StripConv binarize callbacks constraints find_thresholds functional
-        fuse insert_gates interop regularizers separate_shortcuts slim stats
-        surgeon thresholds to_dense to_resconv to_stripconv transforms zoo
+        ResConv StripConv binarize callbacks constraints find_thresholds
+        functional fuse insert_gates interop regularizers separate_shortcuts
+        slim stats surgeon thresholds to_dense to_resconv to_stripconv
+        transforms zoo
     """,
     "callbacks": "BindSoftThreshold ClosedGates ReachBudget",
     "constraints": "HardThreshold KeepSign SoftThreshold UnitInterval",
