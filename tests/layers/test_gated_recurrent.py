@@ -33,6 +33,7 @@ def stock():
     yield L.LSTM(UNITS, unroll=True, activation="relu")
     for cell in (L.SimpleRNNCell, L.GRUCell, L.LSTMCell):
         yield L.RNN(cell(UNITS), return_state=True)
+    yield L.Bidirectional(L.RNN(L.GRUCell(UNITS), return_state=True))
     for mode in MODES:
         yield L.Bidirectional(L.LSTM(UNITS, return_state=True), mode)
         yield L.Bidirectional(L.GRU(UNITS, return_sequences=True), mode)

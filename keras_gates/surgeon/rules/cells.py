@@ -20,10 +20,7 @@ from keras_gates.surgeon.rules.rule import Barrier
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
-    from keras_gates.surgeon.rules.rule import Flow
-    from keras_gates.surgeon.rules.rule import Revision
     from keras_gates.surgeon.rules.rule import Rule
-    from keras_gates.surgeon.rules.view import View
 
 OWN = "a cell may use its state in any way"
 _STATEFUL = "it keeps its states between batches"
@@ -81,12 +78,8 @@ class Cells(Recurrent):
     def size(self, op: keras.Layer) -> int:
         return int(op.cell.units)
 
-    def with_bias(self, call: Call) -> dict[str, Any]:
-        return {"cell": wrapped({"use_bias": True})}
-
-    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
-        changes = wrapped({"units": len(view.index["out"])})
-        return {"cell": changes}, call.args, call.kwargs
+    def changed(self, **changes: Any) -> dict[str, Any]:
+        return {"cell": wrapped(changes)}
 
 
 def _is_stock(op: Any) -> bool:

@@ -18,7 +18,6 @@ from keras_gates.surgeon.rules.convolution import conv_reading
 from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.registry import rule_of
-from keras_gates.surgeon.rules.registry import rule_of_class
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import one_axis
@@ -56,6 +55,9 @@ class Recurrent(Linear):
     kind: str = "recurrent"
     width: str = "units"
     gates: int = 1
+
+    spatial = False
+    """Whether the units are filters of a convolution."""
 
     def parts(self, op: keras.Layer) -> list[keras.Layer]:
         return [op.cell]
@@ -140,6 +142,17 @@ class Recurrent(Linear):
         # The second row belongs to the recurrent kernel.
         return np.stack([added, np.zeros_like(added)])
 
+    def changed(self, **changes: Any) -> dict[str, Any]:
+        """The changes to a config that are these to what it says of cells."""
+        return changes
+
+    def with_bias(self, call: Call) -> dict[str, Any]:
+        return self.changed(use_bias=True)
+
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
+        size = len(view.index["out"])
+        return self.changed(**{self.width: size}), call.args, call.kwargs
+
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
@@ -193,6 +206,8 @@ class ConvRecurrent(Recurrent):
     kind: str = "recurrent convolution"
     width: str = "filters"
 
+    spatial = True
+
     def last_axis(self, op: keras.Layer) -> int:
         return -1 if op.data_format == "channels_last" else -1 - op.cell.rank
 
@@ -211,6 +226,12 @@ def wrapped(config: dict[str, Any]) -> dict[str, Any]:
     return {"config": config, "build_config": None}
 
 
+def _way(call: Call, way: keras.Layer) -> Call:
+    """The call as one of the layer of one direction."""
+    site = dataclasses.replace(call.site, op=way)
+    return dataclasses.replace(call, site=site)
+
+
 def _both_ways(
     call: Call,
     weights: Sequence[tuple[str, tuple[int, ...]]],
@@ -220,8 +241,7 @@ def _both_ways(
     """The multiply-adds of two layers of any kind."""
     total = 0
     for way in (call.op.forward_layer, call.op.backward_layer):
-        site = dataclasses.replace(call.site, op=way)
-        one = dataclasses.replace(call, site=site)
+        one = _way(call, way)
         shapes = [(w.name, tuple(w.shape)) for w in way.weights]
         found = counts.multiply_adds(one, rule_of(one), shapes, inputs, outputs)
         if found is None:
@@ -239,26 +259,35 @@ class Bidirectional(Recurrent):
 
     kind: str = "bidirectional"
     note: str = "both directions are cut alike"
+    inner: Recurrent | None = None
 
     def pick(self, call: Call) -> Rule:
         ways = (call.op.forward_layer, call.op.backward_layer)
-        first = rule_of_class(type(ways[0]))
-        alike = type(ways[0]) is type(ways[1])
-        if not isinstance(first, Recurrent) or not alike:
+        first = rule_of(_way(call, ways[0]))
+        alike = type(ways[0]) is type(ways[1]) and first == rule_of(
+            _way(call, ways[1])
+        )
+        if not isinstance(first, Recurrent) or not alike or first.spatial:
             why = "it is cut only round two SimpleRNN, two GRU or two LSTM"
             return Barrier(why=why, counts=_both_ways)
-        if ways[0].units != ways[1].units:
+        if first.size(ways[0]) != first.size(ways[1]):
             why = "its two directions have different widths"
             return Barrier(why=why, counts=_both_ways)
         return dataclasses.replace(
-            self, axes=first.axes, costs=first.costs, gates=first.gates
+            self,
+            axes=first.axes,
+            costs=first.costs,
+            gates=first.gates,
+            inner=first,
         )
 
     def parts(self, op: keras.Layer) -> list[keras.Layer]:
         return [op.forward_layer.cell, op.backward_layer.cell]
 
     def size(self, op: keras.Layer) -> int:
-        return int(op.forward_layer.units)
+        if self.inner is None:
+            raise self._lacking("size", "`pick` tells the layer inside")
+        return self.inner.size(op.forward_layer)
 
     def outputs(
         self, call: Call, out: NDArray[np.intp]
@@ -269,11 +298,8 @@ class Bidirectional(Recurrent):
             found[0] = lb.vector(both, len(call.outputs[0].shape), -1)
         return found
 
-    def with_bias(self, call: Call) -> dict[str, Any]:
-        changes = wrapped({"use_bias": True})
-        return {"layer": changes, "backward_layer": changes}
-
-    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
-        changes = wrapped({"units": len(view.index["out"])})
-        both = {"layer": changes, "backward_layer": changes}
-        return both, call.args, call.kwargs
+    def changed(self, **changes: Any) -> dict[str, Any]:
+        if self.inner is None:
+            raise self._lacking("changed", "`pick` tells the layer inside")
+        each = wrapped(self.inner.changed(**changes))
+        return {"layer": each, "backward_layer": each}

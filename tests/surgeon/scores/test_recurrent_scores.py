@@ -684,6 +684,34 @@ def test_an_rnn_round_a_cell_starts_with_states_and_finds_masks():
     assert max(kg.surgeon.verify(model, small, plan).values()) < 1e-5
 
 
+@pytest.mark.parametrize("mode", ["concat", "mul", None])
+def test_both_directions_of_a_cell(mode):
+    x = keras.Input((STEPS, FEATURES))
+    start = L.Dense(UNITS, name="start")
+    inner = L.RNN(L.GRUCell(UNITS), return_sequences=True)
+    layer = L.Bidirectional(inner, merge_mode=mode, name="both")
+    found = keras.tree.flatten(layer(start(x)))
+    heads = [L.Dense(2) for _ in found]
+    model = keras.Model(x, [h(y) for h, y in zip(heads, found, strict=True)])
+    helpers.randomize(model)
+    plan, small = prune(model, "both", "start")
+    cut = small.get_layer("both")
+    assert cut.forward_layer.cell.units == cut.backward_layer.cell.units == 4
+    cells = [layer.forward_layer.cell, layer.backward_layer.cell]
+    kernels = [*loops(layer), *(c.kernel for c in cells)]
+    check(model, small, sequence(), *kernels, *(h.kernel for h in heads))
+    assert max(kg.surgeon.verify(model, small, plan).values()) < 1e-5
+
+
+def test_a_convolution_both_ways_is_kept_whole():
+    x = keras.Input((3, 6, 6, 2))
+    y = L.Bidirectional(L.ConvLSTM2D(4, 3), name="both")(x)
+    model = keras.Model(x, L.Dense(2)(L.Conv2D(3, 3, name="next")(y)))
+    assert set(kg.surgeon.score(model, "l2")) == {"next"}
+    with pytest.raises(ValueError, match="only round two SimpleRNN"):
+        kg.surgeon.plan(model, 0.5, scores={"both": np.ones(4)})
+
+
 @pytest.mark.parametrize("backwards", [False, True])
 @pytest.mark.parametrize("state", [False, True])
 def test_several_cells_become_one_rnn_for_each(backwards, state):
