@@ -168,8 +168,9 @@ def _recurrent(gates: int, rule: type[rc.Recurrent] = rc.Recurrent) -> Rule:
         costs=_EACH_STEP,
         scales=_SEQUENCE,
         gates=gates,
-        note="units go that scores close; those that gates close do where "
-        "none reads them, and under exact=False",
+        note="units go that scores or gates inside the loop close; those "
+        "that gates behind close do where none reads them, and under "
+        "exact=False",
     )
 
 
