@@ -77,7 +77,7 @@ class GatedRecurrent(keras.layers.Wrapper):
     >>> y = kg.GatedRecurrent(lstm, regularizer=kg.regularizers.L1(1e-4))(x)
     >>> model = keras.Model(x, keras.layers.Dense(2)(y))
     >>> gate = model.get_layer("lstm_gate")
-    >>> gate.factor.assign([1, 1, 0.7, 1, 0, 0, 0, 0])  # as training might
+    >>> _ = gate.factor.assign([1, 1, 0.7, 1, 0, 0, 0, 0])  # as training might
     >>> small = kg.surgeon.prune(model, thresholds=0.05)
     >>> small.get_layer("lstm").units
     4

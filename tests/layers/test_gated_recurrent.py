@@ -87,6 +87,8 @@ def check(got, expected):
 @pytest.mark.parametrize("states", [False, True])
 def test_factors_act_inside_and_behind(states):
     for layer in stock():
+        if states and not layer.return_state:
+            continue
         gate = kg.GatedRecurrent(layer, gate_states=states)
         inputs = keras.Input((STEPS, FEATURES))
         model = keras.Model(inputs, gate(inputs))
