@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from keras_gates._checks import nonnegative_number
 
-__all__ = ["CostL1", "L1", "MeanL1"]
+__all__ = ["CostL1", "L1", "MeanL1", "Polarization"]
 
 
 @keras.saving.register_keras_serializable(package="keras_gates")
@@ -143,6 +143,57 @@ class CostL1(keras.regularizers.Regularizer):
 
     def get_config(self) -> dict[str, Any]:
         return {"l1": self.l1, "cost": self.cost}
+
+
+@keras.saving.register_keras_serializable(package="keras_gates")
+class Polarization(keras.regularizers.Regularizer):
+    """Parts the factors of a gate into two heaps: at 0, and at one value.
+
+    `loss = strength * (t * sum(abs(g)) - sum(abs(g - mean(g))))`
+
+    L1 alone pulls all factors alike, so that useful ones shrink, too, and a
+    threshold has to be found among them. Here the second term pushes factors
+    away from their mean. The share that ends at 0 grows with `t`: at 1 or
+    less, about half of the factors of a gate; at 2 or more, all of them.
+
+    Factors need a range, or the heap above wanders off: use
+    `constraints.UnitInterval`, which `insert_gates` gives them. A scalar gate
+    is its own mean, and is left with `t * abs(g)`.
+
+    Reference:
+
+    - [Zhuang et al., 2020, Neuron-level Structured Pruning using Polarization
+      Regularizer](https://papers.nips.cc/paper/2020/hash/703957b6dd9e3a7980e040bee50ded65-Abstract.html),
+      equation 3
+
+    Args:
+        strength: Number >= 0, in units of loss per unit of factor.
+        t: Number, the weight of the L1 term. Defaults to 1.2.
+
+    Raises:
+        ValueError: If `strength` or `t` is negative, NaN or not a number.
+
+    Example:
+    >>> import keras_gates as kg
+    >>> penalty = kg.regularizers.Polarization(1.0, t=1.0)
+    >>> float(penalty(keras.ops.array([0.0, 0.0, 1.0, 1.0])))
+    0.0
+    >>> float(penalty(keras.ops.array([0.5, 0.5, 0.5, 0.5])))
+    2.0
+    """
+
+    def __init__(self, strength: float, t: float = 1.2) -> None:
+        name = type(self).__name__
+        self.strength = nonnegative_number(strength, "strength", name)
+        self.t = nonnegative_number(t, "t", name)
+
+    def __call__(self, x: Any) -> Any:
+        pull = ops.multiply(ops.sum(magnitude(x)), self.t)
+        apart = ops.sum(magnitude(ops.subtract(x, ops.mean(x))))
+        return ops.multiply(ops.subtract(pull, apart), self.strength)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"strength": self.strength, "t": self.t}
 
 
 def magnitude(x: Any) -> Any:

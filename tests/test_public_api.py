@@ -28,9 +28,9 @@ NAMES = {
         slim stats surgeon thresholds to_dense to_resconv to_stripconv
         transforms zoo
     """,
-    "callbacks": "BindSoftThreshold ClosedGates ReachBudget",
+    "callbacks": "BindSoftThreshold ClosedGates GrowDecay ReachBudget",
     "constraints": "HardThreshold KeepSign SoftThreshold UnitInterval",
-    "regularizers": "CostL1 ExpectedCost L1 MeanL1",
+    "regularizers": ("CostL1 ExpectedCost GroupLasso L1 MeanL1 Polarization"),
     "interop": "from_tf_keras to_tf_keras",
     "search": "FoundThresholds Trial find_thresholds",
     "stats": "Comparison Count compare count draw_stripes stripe_shares",
@@ -81,24 +81,32 @@ ARGUMENTS = {
     "Budget": (
         "macs params latency keep_essential normalize batch_size sizes measure"
     ),
+    "callbacks.GrowDecay": "thresholds scores **options",
+    "callbacks.GrowDecay.start": "self model steps",
+    "callbacks.GrowDecay.step": "self",
     "callbacks.ReachBudget": "budgets * macs params backup_dir",
     "callbacks.ReachBudget.start": "self model steps",
     "callbacks.ReachBudget.step": "self",
     "regularizers.ExpectedCost": "strength of sizes",
     "regularizers.ExpectedCost.bind": "self model kinds",
+    "regularizers.GroupLasso": "strength",
+    "regularizers.GroupLasso.bind": "self model",
+    "regularizers.Polarization": "strength t",
     "FilterGate": (
-        "axis initializer regularizer activity_regularizer constraint **kwargs"
+        "axis initializer regularizer activity_regularizer constraint "
+        "stochastic seed **kwargs"
     ),
     "GatedRecurrent": (
         "layer initializer regularizer activity_regularizer constraint "
         "gate_states name **kwargs"
     ),
     "LayerGate": (
-        "initializer regularizer activity_regularizer constraint **kwargs"
+        "initializer regularizer activity_regularizer constraint stochastic "
+        "seed **kwargs"
     ),
     "transforms.GateSpec": (
-        "* strength regularizer weigh initializer constraint include exclude "
-        "pieces position inputs"
+        "* strength regularizer weigh initializer constraint stochastic "
+        "include exclude pieces position inputs"
     ),
     "surgeon.plan": (
         "model thresholds * scores keep_at_least round_to exact "
@@ -207,6 +215,8 @@ SAVED = {
     "keras_gates>MeanL1": "regularizers.MeanL1",
     "keras_gates>CostL1": "regularizers.CostL1",
     "keras_gates>ExpectedCost": "regularizers.ExpectedCost",
+    "keras_gates>GroupLasso": "regularizers.GroupLasso",
+    "keras_gates>Polarization": "regularizers.Polarization",
     "keras_gates>UnitInterval": "constraints.UnitInterval",
     "keras_gates>KeepSign": "constraints.KeepSign",
     "keras_gates>HardThreshold": "constraints.HardThreshold",

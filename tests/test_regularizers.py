@@ -10,6 +10,7 @@ from keras_gates.layers import LayerGate
 from keras_gates.regularizers import L1
 from keras_gates.regularizers import CostL1
 from keras_gates.regularizers import MeanL1
+from keras_gates.regularizers import Polarization
 
 # Keras hands tensors and variables to np.array, which NumPy 2 deprecates for
 # objects whose __array__ takes no `copy` (torch tensors, Keras variables).
@@ -28,6 +29,11 @@ CASES = [
     (CostL1(0.5, 3.0), 1.5 * 2.75, 1.5 * np.sign(FACTOR)),
     (CostL1(0.5, [1, 0, 3, 2]), 0.5, 0.5 * COST * np.sign(FACTOR)),
     (CostL1(0.5, COST), 0.5, 0.5 * COST * np.sign(FACTOR)),
+    (
+        Polarization(0.5, t=1.5),
+        0.5 * (1.5 * 2.75 - 3.375),
+        0.5 * (1.5 * np.sign(FACTOR) - ([1, -1, 1, 1] - np.mean([1, 1]) / 2)),
+    ),
 ]
 
 

@@ -28,6 +28,10 @@ class BranchGate(Gate):
         regularizer: Regularizer of the factor. Defaults to `None`.
         activity_regularizer: Regularizer of the output. Defaults to `None`.
         constraint: Constraint of the factor. Defaults to `None`.
+        stochastic: Whether the factor is random in training, of the hard
+            concrete distribution. Defaults to `False`.
+        seed: Of a stochastic gate, an integer or a
+            `keras.random.SeedGenerator`. Defaults to `None`.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Input shape:

@@ -46,6 +46,10 @@ class FilterGate(Gate):
         regularizer: Regularizer of the factors. Defaults to `None`.
         activity_regularizer: Regularizer of the output. Defaults to `None`.
         constraint: Constraint of the factors. Defaults to `None`.
+        stochastic: Whether the factors are random in training, of the hard
+            concrete distribution: see `Gate`. Defaults to `False`.
+        seed: Of a stochastic gate, an integer or a
+            `keras.random.SeedGenerator`. Defaults to `None`.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Input shape:
@@ -86,6 +90,8 @@ class FilterGate(Gate):
         regularizer: Regularizer = None,
         activity_regularizer: Regularizer = None,
         constraint: Constraint = None,
+        stochastic: bool = False,
+        seed: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(
@@ -93,6 +99,8 @@ class FilterGate(Gate):
             regularizer=regularizer,
             activity_regularizer=activity_regularizer,
             constraint=constraint,
+            stochastic=stochastic,
+            seed=seed,
             **kwargs,
         )
         if not _is_integer(axis) or axis == 0:
@@ -127,9 +135,9 @@ class FilterGate(Gate):
             )
         return (size,)
 
-    def _broadcastable_factor(self, input_shape: Shape) -> Any:
+    def _broadcastable(self, factor: Any, input_shape: Shape) -> Any:
         later_axes = len(input_shape) - 1 - self._positive_axis(input_shape)
-        return ops.reshape(self.factor, (-1,) + (1,) * later_axes)
+        return ops.reshape(factor, (-1,) + (1,) * later_axes)
 
     def _positive_axis(self, input_shape: Shape) -> int:
         rank = len(input_shape)

@@ -1,4 +1,4 @@
-"""What every gate shares: one float32 weight, multiplied onto the input."""
+"""What every gate shares: one float32 weight, and a factor made of it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Any
 
 import keras
 from keras import ops
+
+from keras_gates.layers import hard_concrete
 
 if TYPE_CHECKING:
     from keras_gates.layers.arguments import Constraint
@@ -26,6 +28,24 @@ class Gate(keras.layers.Layer):
     penalty makes vanish in float16 and bfloat16. It is cast to the compute
     dtype only for the multiplication.
 
+    A stochastic gate learns `log_alpha` in the place of the factor. In
+    training, a factor is drawn of the hard concrete distribution for each
+    batch, and is exactly 0 or 1 more often than not:
+
+    `s = sigmoid((log u - log(1 - u) + log_alpha) / (2/3))`, u uniform,
+    `factor = clip(1.2 * s - 0.1, 0, 1)`
+
+    In inference it is `clip(1.2 * sigmoid(log_alpha) - 0.1, 0, 1)`, which is
+    what `factor`, thresholds, plans and `verify` speak of. The regularizer is
+    applied to the chance that the factor is not 0,
+    `sigmoid(log_alpha - 2/3 * log(0.1 / 1.1))`, so that `L1` is the expected
+    number of open gates.
+
+    Reference:
+
+    - [Louizos et al., 2018, Learning Sparse Neural Networks through L0
+      Regularization](https://arxiv.org/abs/1712.01312), equations 10 to 13
+
     Args:
         initializer: Start of the factor. `"ones"` leaves the model's function
             as it is. `"uniform"` is uniform in (0, 1), the start of the paper,
@@ -37,10 +57,15 @@ class Gate(keras.layers.Layer):
         activity_regularizer: Regularizer of the layer's output.
         constraint: Constraint of the factor, such as
             `keras_gates.constraints.UnitInterval()`.
+        stochastic: Whether the factor is random in training. Defaults to
+            `False`.
+        seed: Of a stochastic gate, an integer or a
+            `keras.random.SeedGenerator`. Defaults to `None`: a new one.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If the input is not one tensor.
+        ValueError: If the input is not one tensor, or a stochastic gate has a
+            constraint.
     """
 
     kind: str | None = None
@@ -54,9 +79,26 @@ class Gate(keras.layers.Layer):
         regularizer: Regularizer = None,
         activity_regularizer: Regularizer = None,
         constraint: Constraint = None,
+        stochastic: bool = False,
+        seed: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(activity_regularizer=activity_regularizer, **kwargs)
+        if stochastic and constraint is not None:
+            raise ValueError(
+                f"{type(self).__name__} '{self.name}' takes no constraint. "
+                f"Received: stochastic=True, constraint={constraint!r}. "
+                "Expected: constraint=None. The factor of a stochastic gate "
+                "is between 0 and 1 whatever its weight is."
+            )
+        self.stochastic = bool(stochastic)
+        self.seed = seed
+        if self.stochastic:
+            self.seed_generator = (
+                seed
+                if isinstance(seed, keras.random.SeedGenerator)
+                else keras.random.SeedGenerator(seed)
+            )
         if isinstance(initializer, str) and initializer == "uniform":
             initializer = keras.initializers.RandomUniform(0.0, 1.0)
         self.initializer = keras.initializers.get(initializer)
@@ -67,22 +109,41 @@ class Gate(keras.layers.Layer):
 
     def build(self, input_shape: Shape) -> None:
         self._check_is_one_tensor(input_shape)
+        initializer, regularizer = self.initializer, self.regularizer
+        if self.stochastic:
+            initializer = hard_concrete.OfFactor(initializer)
+            if regularizer is not None:
+                regularizer = hard_concrete.OfOpenness(regularizer)
         # autocast=False: Keras would otherwise hand out a half precision copy
         # to whatever reads the factor inside `call`.
-        self.factor = self.add_weight(
-            name="factor",
+        self.weight = self.add_weight(
+            name="log_alpha" if self.stochastic else "factor",
             shape=self._factor_shape(input_shape),
             dtype="float32",
             autocast=False,
-            initializer=self.initializer,
-            regularizer=self.regularizer,
+            initializer=initializer,
+            regularizer=regularizer,
             constraint=self.constraint,
         )
 
-    def call(self, inputs: Any) -> Any:
+    @property
+    def factor(self) -> Any:
+        """What a gate multiplies by in inference: its variable, or a tensor.
+
+        A tensor is that of a stochastic gate, whose variable is `weight`.
+        """
+        if not self.stochastic:
+            return self.weight
+        return hard_concrete.factor_of(ops.convert_to_tensor(self.weight))
+
+    def call(self, inputs: Any, training: bool | None = None) -> Any:
         # Densified because TensorFlow's sparse multiply does not broadcast.
         inputs = ops.convert_to_tensor(inputs, sparse=False)
-        factor = self._broadcastable_factor(inputs.shape)
+        factor = self.factor
+        if self.stochastic and training:
+            log_alpha = ops.convert_to_tensor(self.weight)
+            factor = hard_concrete.drawn(log_alpha, self.seed_generator)
+        factor = self._broadcastable(factor, inputs.shape)
         return ops.multiply(
             ops.cast(inputs, self.compute_dtype),
             ops.cast(factor, self.compute_dtype),
@@ -94,6 +155,10 @@ class Gate(keras.layers.Layer):
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Gate:
         config = dict(config)
+        if isinstance(config.get("seed"), dict):
+            config["seed"] = keras.saving.deserialize_keras_object(
+                config["seed"]
+            )
         added_shortcut = config.pop("added_shortcut", False)
         gate: Gate = super().from_config(config)
         gate.added_shortcut = added_shortcut
@@ -104,6 +169,7 @@ class Gate(keras.layers.Layer):
         return {
             **super().get_config(),
             **added,
+            **self._random_config(),
             "initializer": keras.initializers.serialize(self.initializer),
             "regularizer": keras.regularizers.serialize(self.regularizer),
             "activity_regularizer": keras.regularizers.serialize(
@@ -112,11 +178,20 @@ class Gate(keras.layers.Layer):
             "constraint": keras.constraints.serialize(self.constraint),
         }
 
+    def _random_config(self) -> dict[str, Any]:
+        """What a stochastic gate has in its config, and others have not."""
+        if not self.stochastic:
+            return {}
+        seed = self.seed
+        if isinstance(seed, keras.random.SeedGenerator):
+            seed = keras.saving.serialize_keras_object(seed)
+        return {"stochastic": True, "seed": seed}
+
     def _factor_shape(self, input_shape: Shape) -> tuple[int, ...]:
         return ()
 
-    def _broadcastable_factor(self, input_shape: Shape) -> Any:
-        return self.factor
+    def _broadcastable(self, factor: Any, input_shape: Shape) -> Any:
+        return factor
 
     def _check_is_one_tensor(self, input_shape: Shape) -> None:
         # A list that holds one tensor passes Keras' own input check, and a

@@ -88,7 +88,8 @@ def binarize(
     for name, source in gates_of(graph).items():
         if name in masks:
             variable = variables.get(id(source.variable), source.variable)
-            variable.assign(np.where(masks[name], 0.0, 1.0))
+            closed = 0.0 if source.closed is None else source.closed
+            variable.assign(np.where(masks[name], closed, source.opened))
             own[source.layer].trainable = False
     return copy
 

@@ -196,8 +196,8 @@ class Squared(kg.FilterGate):
 
 
 class OfOtherShape(kg.FilterGate):
-    def _broadcastable_factor(self, input_shape):
-        return 2.0 * super()._broadcastable_factor(input_shape)
+    def _broadcastable(self, factor, input_shape):
+        return 2.0 * super()._broadcastable(factor, input_shape)
 
 
 def test_a_subclass_of_a_gate_is_a_gate():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -11,6 +12,7 @@ from keras import ops
 
 from keras_gates._checks import nonnegative_number
 from keras_gates.graphs import graph as gr
+from keras_gates.layers import hard_concrete
 from keras_gates.penalties import magnitude
 from keras_gates.surgeon.expected.model_cost import RESOURCES
 from keras_gates.surgeon.expected.model_cost import ModelCost
@@ -20,6 +22,7 @@ from keras_gates.surgeon.gates.find import unknown_gates
 from keras_gates.thresholds.rule import NAMED
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from collections.abc import Sequence
 
     from keras_gates.surgeon.rules.source import Source
@@ -48,6 +51,9 @@ class ExpectedCost(keras.regularizers.Regularizer):
     gated.compile(...)
     gated.fit(...)
     ```
+
+    Of stochastic gates, how far they are open is the chance that they are not
+    closed.
 
     In a loop of your own, add `penalty()` to the loss. Copies, clones and
     saved models keep the strength, never the model: bind it again.
@@ -99,7 +105,7 @@ class ExpectedCost(keras.regularizers.Regularizer):
         self.of, self.sizes = of, sizes
         self._cost: ModelCost | None = None
         self._variables: list[keras.Variable] = []
-        self._scales: list[float] = []
+        self._openings: list[Callable[[Any], Any]] = []
         self._whole = 1.0
 
     def bind(
@@ -138,7 +144,7 @@ class ExpectedCost(keras.regularizers.Regularizer):
             )
         self._cost, self._whole = cost, whole
         self._variables = [source.variable for source in live.values()]
-        self._scales = [_scale(source) for source in live.values()]
+        self._openings = [_opening(source) for source in live.values()]
         free = [v for v in self._variables if v.regularizer is None]
         if not free:
             raise ValueError(
@@ -157,9 +163,9 @@ class ExpectedCost(keras.regularizers.Regularizer):
                 "again for one that was loaded."
             )
         each = [
-            ops.reshape(_openness(variable, scale), (-1,))
-            for variable, scale in zip(
-                self._variables, self._scales, strict=True
+            ops.reshape(opening(ops.convert_to_tensor(variable)), (-1,))
+            for variable, opening in zip(
+                self._variables, self._openings, strict=True
             )
         ]
         cost = self._cost.of(ops, ops.concatenate(each), self.of)
@@ -179,6 +185,13 @@ def _is_asked(source: Source, kinds: Sequence[str] | None) -> bool:
     return source.kind in kinds
 
 
+def _opening(source: Source) -> Callable[[Any], Any]:
+    """How far open a gate is, from 0 to 1, of its variable's values."""
+    if source.factors is not None:  # random: the chance that it is not closed
+        return hard_concrete.openness
+    return functools.partial(_openness, _scale(source))
+
+
 def _scale(source: Source) -> float:
     """What an open factor is about: 1 for gates, whatever they are now."""
     if source.kind not in NAMED:
@@ -186,7 +199,7 @@ def _scale(source: Source) -> float:
     return float(np.abs(source.values()).mean()) or 1.0
 
 
-def _openness(variable: keras.Variable, scale: float) -> Any:
+def _openness(scale: float, factors: Any) -> Any:
     """From 0 to 1; the gradient goes on above."""
-    size = magnitude(ops.convert_to_tensor(variable)) / scale
+    size = magnitude(factors) / scale
     return size - ops.stop_gradient(ops.maximum(size - 1.0, 0.0))

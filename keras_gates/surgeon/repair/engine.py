@@ -47,6 +47,8 @@ if TYPE_CHECKING:
 # Rows for each input of a layer, and at least for any layer.
 _ROWS_PER_INPUT = 6
 _ROWS = 8192
+# How many of them are made at a time.
+_BLOCK = 2048
 # What the tensors round a layer may take, over all samples, in float32.
 _BYTES = 2**30
 # About how many tensors of a size are held at a time, of both models.
@@ -268,12 +270,14 @@ class Engine:
         batch = target.sample.batch
         x = new.form.laid_out(raw, new.form.axis_in)
         sizes = new.sizes(raw.shape)
-        places = Places.drawn(len(x), sizes, most, self.rng)
-        rows = new.form.rows(x, places, sizes)
-        wanted = target.at(places)
         held_out = np.repeat(batch.held_out, len(x) // batch.size)
-        shaped = wanted.reshape(len(wanted), len(rows), -1)
-        sums.add(rows, shaped.transpose(1, 0, 2), held_out[places.sample])
+        every = Places.drawn(len(x), sizes, most, self.rng)
+        # A window's rows are many times as large as the tensor they are of.
+        for places in every.blocks(_BLOCK):
+            rows = new.form.rows(x, places, sizes)
+            wanted = target.at(places)
+            shaped = wanted.reshape(len(wanted), len(rows), -1)
+            sums.add(rows, shaped.transpose(1, 0, 2), held_out[places.sample])
 
     def _inputs(
         self, sample: Sample, matches: list[Match]

@@ -135,7 +135,24 @@ def _as_input(kt: keras.KerasTensor, array: Any) -> Any:
     x = keras.ops.convert_to_tensor(array, dtype=kt.dtype)
     rank = len(kt.shape)
     if len(x.shape) == rank + 1 and x.shape[-1] == 1:
-        return keras.ops.squeeze(x, -1)
-    if len(x.shape) == rank - 1 and kt.shape[-1] == 1:
-        return keras.ops.expand_dims(x, -1)
-    return x
+        x = keras.ops.squeeze(x, -1)
+    elif len(x.shape) == rank - 1 and kt.shape[-1] == 1:
+        x = keras.ops.expand_dims(x, -1)
+    return _on_all_devices(x)
+
+
+def _on_all_devices(x: Any) -> Any:
+    """The samples of a batch, spread as the distribution in force spreads them.
+
+    What is computed of them is then computed on all devices. A batch that
+    can't be shared out evenly is left where it is.
+    """
+    distribution = keras.distribution.distribution()
+    if distribution is None or not x.shape:
+        return x
+    mesh = distribution.device_mesh
+    along = mesh.axis_names.index(distribution.batch_dim_name)
+    if x.shape[0] % mesh.shape[along]:
+        return x
+    layout = distribution.get_data_layout(tuple(x.shape))
+    return keras.distribution.distribute_tensor(x, layout)

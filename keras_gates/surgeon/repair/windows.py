@@ -41,6 +41,12 @@ class Places(NamedTuple):
         shape = (len(sizes), len(sample))
         return cls(sample, np.array(at, np.intp).reshape(shape))
 
+    def blocks(self, size: int) -> Iterator[Places]:
+        """The same places, so many at a time."""
+        for start in range(0, len(self.sample), size):
+            some = slice(start, start + size)
+            yield Places(self.sample[some], self.at[:, some])
+
 
 @dataclasses.dataclass(frozen=True)
 class Window:

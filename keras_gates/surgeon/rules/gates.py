@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.layers import hard_concrete
 from keras_gates.layers.block_gate import BlockGate
 from keras_gates.layers.branch_gate import BranchGate
 from keras_gates.layers.filter_gate import FilterGate
@@ -46,7 +47,17 @@ class GateRule(PerChannel):
         return super().flow(call, inputs, units)
 
     def source(self, call: Call) -> Source | None:
-        return Source(call.op, call.op.kind, call.op.factor)
+        gate = call.op
+        if not gate.stochastic:
+            return Source(gate, gate.kind, gate.factor)
+        return Source(
+            gate,
+            gate.kind,
+            gate.weight,
+            closed=hard_concrete.CLOSED,
+            opened=hard_concrete.OPEN,
+            factors=hard_concrete.factor_of,
+        )
 
     def missing(self, call: Call) -> list[str]:
         return []
@@ -95,7 +106,7 @@ class GateRule(PerChannel):
 
     def opened_by(self, call: Call, flow: Flow) -> NDArray[np.intp] | None:
         shape = flow.labels[0].shape
-        places = np.arange(int(np.prod(call.op.factor.shape)))
+        places = np.arange(int(np.prod(call.op.weight.shape)))
         places = self.factors(call, len(shape), places)
         pairs = zip(places.shape, shape, strict=True)
         if any(own not in (1, extent) for own, extent in pairs):
@@ -110,6 +121,6 @@ GATE = GateRule(axis=lambda call: getattr(call.op, "axis", -1))
 OF_FACTOR = (
     *("__call__", "call", "symbolic_call", "build", "kind", "factor"),
     *("compute_mask", "compute_output_shape", "compute_output_spec"),
-    *("_factor_shape", "_broadcastable_factor", "_positive_axis", "axis"),
+    *("_factor_shape", "_broadcastable", "_positive_axis", "axis"),
 )
 GATES = (FilterGate, LayerGate, BranchGate, BlockGate)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -17,11 +18,15 @@ class Source:
     Attributes:
         layer: the layer.
         kind: the kind that thresholds speak of.
-        variable: the variable that holds the factors.
+        variable: the variable that holds the factors, or what they are made
+            of.
         zeroed: the weights of the layer, with the role of their axis, that
             are zero where a closed factor stays; a gate leaves none.
         closed: the value of `variable` at which its factor is zero, or None
             where the rule does not say whether they are the same.
+        opened: the value of `variable` at which its factor is 1.
+        factors: the factors of the variable's values, as a tensor; None where
+            they are its values.
         scores: what thresholds compare in the place of the factors, or None.
     """
 
@@ -30,6 +35,8 @@ class Source:
     variable: keras.Variable
     zeroed: dict[str, str] = dataclasses.field(default_factory=dict)
     closed: float | None = 0.0
+    opened: float = 1.0
+    factors: Callable[[Any], Any] | None = None
     scores: NDArray[np.float64] | None = None
 
     @property
@@ -40,4 +47,7 @@ class Source:
         """What thresholds compare: the scores, or the factors as they are."""
         if self.scores is not None:
             return self.scores
-        return np.array(keras.ops.convert_to_numpy(self.variable))
+        factors = self.variable
+        if self.factors is not None:
+            factors = self.factors(keras.ops.convert_to_tensor(factors))
+        return np.array(keras.ops.convert_to_numpy(factors))

@@ -54,7 +54,9 @@ class GateSpec:
             is; `"uniform"`, in (0, 1), is the paper's.
         constraint: Constraint of the factors. Defaults to
             `constraints.UnitInterval()`: the paper's range, in which L1 gives
-            exact zeros. `None` for none.
+            exact zeros. `None` for none. Stochastic gates have none.
+        stochastic: Whether the factors are random in training (hard concrete
+            gates); the penalty is then on the chance that they are not 0.
         include: What to gate: one or a list of layer names (`*` stands for
             anything), layers and layer classes. Defaults to `None`: all that
             is found.
@@ -91,6 +93,7 @@ class GateSpec:
     constraint: Any = dataclasses.field(
         default_factory=constraints.UnitInterval
     )
+    stochastic: bool = False
     include: Patterns = None
     exclude: Patterns = None
     pieces: Sequence[tuple[str, str]] | None = None
@@ -104,6 +107,7 @@ class GateSpec:
         patterns.check(self.include, "include")
         patterns.check(self.exclude, "exclude")
         check_one_of(self.inputs, (True, False), "inputs")
+        check_one_of(self.stochastic, (True, False), "stochastic")
         for name, get in _GETTERS.items():
             _check_known(name, getattr(self, name), get)
         _check_pieces(self.pieces)
@@ -135,11 +139,11 @@ class GateSpec:
         regularizer = copy.deepcopy(keras.regularizers.get(self.regularizer))
         if self.strength is not None:
             regularizer = penalty(self.strength)
-        return {
-            "regularizer": regularizer,
-            "initializer": self.initializer,
-            "constraint": copy.deepcopy(keras.constraints.get(self.constraint)),
-        }
+        made = {"regularizer": regularizer, "initializer": self.initializer}
+        if self.stochastic:
+            return {**made, "stochastic": True}
+        constraint = copy.deepcopy(keras.constraints.get(self.constraint))
+        return {**made, "constraint": constraint}
 
 
 def parse(value: Any, kind: str) -> GateSpec | None:
