@@ -98,7 +98,7 @@ ARGUMENTS = {
     ),
     "GatedRecurrent": (
         "layer initializer regularizer activity_regularizer constraint "
-        "gate_states name **kwargs"
+        "stochastic seed gate_states name **kwargs"
     ),
     "LayerGate": (
         "initializer regularizer activity_regularizer constraint stochastic "

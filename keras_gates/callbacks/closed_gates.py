@@ -16,7 +16,6 @@ from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import FilterGate
 from keras_gates.layers import Gate
-from keras_gates.layers import GatedRecurrent
 from keras_gates.layers import LayerGate
 
 _KINDS = tuple(
@@ -97,10 +96,9 @@ class ClosedGates(keras.callbacks.Callback):
                 shares[name] = closed[kind] / total[kind]
         return shares
 
-    def _counted_gates(self) -> Iterator[tuple[str, Gate | GatedRecurrent]]:
+    def _counted_gates(self) -> Iterator[tuple[str, Gate]]:
         for layer in _all_layers(self.model):
-            gate = isinstance(layer, (Gate, GatedRecurrent))
-            if not gate or not layer.built:
+            if not isinstance(layer, Gate) or not layer.built:
                 continue
             kind = layer.kind
             if kind is not None and kind in self.thresholds:

@@ -9,6 +9,7 @@ import keras
 from keras import ops
 
 from keras_gates.layers import recurrence
+from keras_gates.layers.filter_gate import FilterGate
 from keras_gates.layers.other_weights import call_with
 
 if TYPE_CHECKING:
@@ -48,6 +49,11 @@ class GatedRecurrent(keras.layers.Wrapper):
         regularizer: Regularizer of the factors.
         activity_regularizer: Regularizer of the output.
         constraint: Constraint of the factors.
+        stochastic: Whether the factors are random in training, as those of
+            other gates: see `Gate`. One is drawn for each unit and batch.
+            Defaults to `False`.
+        seed: Of a stochastic gate, an integer or a
+            `keras.random.SeedGenerator`. Defaults to `None`.
         gate_states: Whether the states `h` that come out are multiplied by
             the factors, too. Defaults to `False`. Choose `True` where `h` is
             read by a layer other than a recurrent one that starts with it,
@@ -83,8 +89,6 @@ class GatedRecurrent(keras.layers.Wrapper):
     4
     """
 
-    kind = "filter"
-
     def __init__(
         self,
         layer: keras.Layer,
@@ -92,6 +96,8 @@ class GatedRecurrent(keras.layers.Wrapper):
         regularizer: Regularizer = None,
         activity_regularizer: Regularizer = None,
         constraint: Constraint = None,
+        stochastic: bool = False,
+        seed: Any = None,
         gate_states: bool = False,
         name: str | None = None,
         **kwargs: Any,
@@ -107,14 +113,24 @@ class GatedRecurrent(keras.layers.Wrapper):
             )
         name = f"{layer.name}_gate" if name is None else name
         super().__init__(layer, name=name, **kwargs)
-        if isinstance(initializer, str) and initializer == "uniform":
-            initializer = keras.initializers.RandomUniform(0.0, 1.0)
         self.activity_regularizer = keras.regularizers.get(activity_regularizer)
-        self.initializer = keras.initializers.get(initializer)
-        self.regularizer = keras.regularizers.get(regularizer)
-        self.constraint = keras.constraints.get(constraint)
+        # It holds the factors, in float32 as ever.
+        self.gate = FilterGate(
+            initializer=initializer,
+            regularizer=regularizer,
+            constraint=constraint,
+            stochastic=stochastic,
+            seed=seed,
+            dtype="float32",
+            name=self.name,
+        )
         self.gate_states = bool(gate_states)
         self.supports_masking = True
+
+    @property
+    def factor(self) -> Any:
+        """The factors, as those of a `FilterGate`."""
+        return self.gate.factor
 
     @property
     def return_sequences(self) -> bool:
@@ -131,16 +147,7 @@ class GatedRecurrent(keras.layers.Wrapper):
         if not self.layer.built:
             self.layer.build(sequences_shape)
             self.layer.built = True
-        # autocast=False: in float32 inside `call` as well, as gates are.
-        self.factor = self.add_weight(
-            name="factor",
-            shape=(recurrence.units(self.layer),),
-            dtype="float32",
-            autocast=False,
-            initializer=self.initializer,
-            regularizer=self.regularizer,
-            constraint=self.constraint,
-        )
+        self.gate.build((None, recurrence.units(self.layer)))
         self.built = True
 
     def call(
@@ -150,7 +157,10 @@ class GatedRecurrent(keras.layers.Wrapper):
         mask: Any = None,
         training: bool | None = None,
     ) -> Any:
-        rows = ops.expand_dims(self.factor, -1)
+        ones = ops.ones((1, recurrence.units(self.layer)), "float32")
+        # Of a stochastic gate, drawn once for the loop and for what comes out.
+        factor = ops.reshape(self.gate(ones, training=training), (-1,))
+        rows = ops.expand_dims(factor, -1)
         kernels = [
             (cell.recurrent_kernel, ops.multiply(rows, cell.recurrent_kernel))
             for cell in recurrence.cells(self.layer)
@@ -166,7 +176,9 @@ class GatedRecurrent(keras.layers.Wrapper):
         flat = keras.tree.flatten(found)
         kinds = recurrence.outputs(self.layer)
         gated = [
-            self._gated(tensor, kind.repeats) if self.gates(kind) else tensor
+            self._gated(tensor, ops.tile(factor, (kind.repeats,)))
+            if self.gates(kind)
+            else tensor
             for tensor, kind in zip(flat, kinds, strict=True)
         ]
         return keras.tree.pack_sequence_as(found, gated)
@@ -175,9 +187,8 @@ class GatedRecurrent(keras.layers.Wrapper):
         """Whether one of the outputs is multiplied by the factors."""
         return output.hidden and (self.gate_states or not output.state)
 
-    def _gated(self, tensor: Any, repeats: int) -> Any:
+    def _gated(self, tensor: Any, factor: Any) -> Any:
         axis = recurrence.channel_axis(self.layer)
-        factor = ops.tile(self.factor, (repeats,))
         factor = ops.reshape(factor, (-1,) + (1,) * (-1 - axis))
         return ops.multiply(tensor, ops.cast(factor, tensor.dtype))
 
@@ -190,16 +201,30 @@ class GatedRecurrent(keras.layers.Wrapper):
         return self.layer.compute_output_shape(sequences_shape)
 
     def get_config(self) -> dict[str, Any]:
+        gate = self.gate.get_config()
+        shared = ("initializer", "regularizer", "constraint")
+        random = ("stochastic", "seed")
         return {
             **super().get_config(),
-            "initializer": keras.initializers.serialize(self.initializer),
-            "regularizer": keras.regularizers.serialize(self.regularizer),
+            **{key: gate[key] for key in shared},
+            **{key: gate[key] for key in random if key in gate},
             "activity_regularizer": keras.regularizers.serialize(
                 self.activity_regularizer
             ),
-            "constraint": keras.constraints.serialize(self.constraint),
             "gate_states": self.gate_states,
         }
+
+    @classmethod
+    def from_config(
+        cls, config: dict[str, Any], custom_objects: Any = None
+    ) -> GatedRecurrent:
+        config = dict(config)
+        if isinstance(config.get("seed"), dict):
+            config["seed"] = keras.saving.deserialize_keras_object(
+                config["seed"]
+            )
+        made: GatedRecurrent = super().from_config(config, custom_objects)
+        return made
 
     def _check_states(self, shape: Any) -> None:
         """Refuse initial states of another width, where the call is made."""

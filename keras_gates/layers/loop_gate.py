@@ -36,8 +36,10 @@ class LoopGate(FilterGate):
         # A state has another rank than the output, and may be narrower.
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
 
-    def call(self, inputs: Any, raw: bool = False) -> Any:
-        return inputs if raw else super().call(inputs)
+    def call(
+        self, inputs: Any, training: bool | None = None, raw: bool = False
+    ) -> Any:
+        return inputs if raw else super().call(inputs, training)
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "repeats": self.repeats}
@@ -46,8 +48,7 @@ class LoopGate(FilterGate):
         (size,) = super()._factor_shape(input_shape)
         return (size // self.repeats,)
 
-    def _broadcastable_factor(self, input_shape: Shape) -> Any:
-        axis = self._positive_axis(input_shape)
-        size = input_shape[axis] or self.factor.shape[0]
-        factor = ops.tile(self.factor, (size // self.factor.shape[0],))
-        return ops.reshape(factor, (-1,) + (1,) * (len(input_shape) - 1 - axis))
+    def _broadcastable(self, factor: Any, input_shape: Shape) -> Any:
+        size = input_shape[self._positive_axis(input_shape)]
+        repeats = (size or factor.shape[0]) // factor.shape[0]
+        return super()._broadcastable(ops.tile(factor, (repeats,)), input_shape)

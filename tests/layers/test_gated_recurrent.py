@@ -200,6 +200,15 @@ def test_it_trains_and_is_saved(tmp_path):
     assert again.get_layer("gru_gate").factor.dtype == "float32"
 
 
+def test_stochastic_gates_are_saved():
+    gate = kg.GatedRecurrent(L.GRU(UNITS), stochastic=True, seed=3)
+    gate(sequence())
+    again = kg.GatedRecurrent.from_config(gate.get_config())
+    assert again.gate.stochastic and again.gate.seed == 3
+    with pytest.raises(ValueError, match="takes no constraint"):
+        kg.GatedRecurrent(L.GRU(UNITS), stochastic=True, constraint="non_neg")
+
+
 def test_half_precision_leaves_the_factors_whole():
     gate = kg.GatedRecurrent(
         L.LSTM(UNITS, dtype="mixed_float16"), dtype="mixed_float16"

@@ -81,7 +81,7 @@ def _check_no_gate_inside(call: Call, graph: Graph) -> None:
         "model, or call a functional model directly instead of wrapping it.",
     )
     for part in private.sublayers(call.op):
-        if isinstance(part, (Gate, GatedRecurrent)):
+        if isinstance(part, Gate):
             raise ValueError(
                 f"Gate '{part.name}' is inside '{call.path}' (of type "
                 f"{type(call.op).__name__}), {why}"

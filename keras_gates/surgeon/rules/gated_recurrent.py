@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.graphs.variables import copy_state
 from keras_gates.graphs.variables import values_of
+from keras_gates.layers import hard_concrete
 from keras_gates.layers import recurrence
 from keras_gates.layers.loop_gate import LoopGate
 from keras_gates.surgeon.rules import counts
@@ -119,7 +120,7 @@ def _set_weights(
     layer: GatedRecurrent, stock: keras.Layer, gate: LoopGate
 ) -> None:
     """Give the new layers their weights, once they are built."""
-    factor = values_of(layer.factor)
+    factor = np.array(keras.ops.convert_to_numpy(layer.factor))
     gate.factor.assign(factor)
     copy_state(layer.layer, stock)
     for cell in recurrence.cells(stock):
@@ -144,7 +145,11 @@ def _counts(
 GATED_RECURRENT = Composite(
     expand=expand,
     shares=True,
-    gate=lambda layer: ("filter", layer.factor),
+    gate=lambda layer: (
+        "filter",
+        layer.gate.weight,
+        hard_concrete.CLOSED if layer.gate.stochastic else 0.0,
+    ),
     counts=_counts,
     why="its units have a gate already",
     note="the stock layer; its units go with their feedback",

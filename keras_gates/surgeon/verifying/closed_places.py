@@ -150,6 +150,9 @@ class _Places:
         own = self.own_sources.get(name)
         factors = np.where(mask, 0.0, 1.0)
         if rule_of(call).closes_loop:
+            if own is not None:
+                value = closing_value(name, own, source.values())
+                _assign(self.closing.values, own.variable, mask, value)
             self._close_in_loop(source.layer, sites, mask, own)
             return
         if rule_of(call).is_gate:
@@ -180,8 +183,6 @@ class _Places:
         The user's layer has a variable for them. Of its parts it is the rows
         of the recurrent kernel, and what comes out.
         """
-        if own is not None:
-            _assign(self.closing.values, own.variable, mask, 0.0)
         inside = [] if own is not None else [*map(self._stand_ins, sites)]
         values = [each.values for some in inside for each in some]
         every = values if own is None else [self.closing.values]

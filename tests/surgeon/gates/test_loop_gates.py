@@ -181,9 +181,9 @@ def test_insert_gates_gates_inside_the_loop_and_units_go(name):
     expected, got = helpers.run(model, x), helpers.run(gated, x)
     assert max(helpers.differences(expected, got)) < helpers.RTOL
     looped = [
-        gate
-        for gate in helpers.gates_of(gated)
-        if isinstance(gate, kg.GatedRecurrent)
+        layer
+        for layer in helpers.layers_of(gated)
+        if isinstance(layer, kg.GatedRecurrent)
     ]
     one_way = ("forward_", "backward_")
     recurrent = [
@@ -206,6 +206,29 @@ def test_insert_gates_gates_inside_the_loop_and_units_go(name):
     widths = units_of(small)
     for layer, width in units_of(model).items():
         assert widths[layer] == width * (UNITS - len(CLOSED)) // UNITS
+
+
+def test_stochastic_factors_inside_a_loop():
+    model = helpers.randomize(residual())
+    spec = kg.transforms.GateSpec(strength=1e-2, stochastic=True)
+    gated = kg.insert_gates(model, filters=spec)
+    x = helpers.inputs_for(model)
+    far = helpers.differences(helpers.run(model, x), helpers.run(gated, x))
+    assert max(far) < helpers.RTOL
+    gate = gated.get_layer("cells_filter_gate")
+    assert gate.gate.stochastic
+    # What is drawn is not the same twice.
+    gate.gate.weight.assign(np.zeros(UNITS))
+    y = [helpers.numpy_of(gated(x, training=True)) for _ in range(2)]
+    assert np.abs(y[0] - y[1]).max() > 1e-4
+    log_alpha = np.linspace(-1.0, 2.0, UNITS)
+    log_alpha[CLOSED] = -2.2  # a factor of 0.02
+    for each in helpers.gates_of(gated):
+        each.weight.assign(log_alpha)
+    plan = kg.surgeon.plan(gated, 0.05)
+    small = plan.apply()
+    assert units_of(small) == {"cells": UNITS - len(CLOSED)}
+    assert max(plan.verify(small).values()) < 1e-5
 
 
 def test_open_factors_are_in_the_kernel_and_in_the_reader():
