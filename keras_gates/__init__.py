@@ -16,7 +16,9 @@ from keras_gates import transforms
 from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import FilterGate
+from keras_gates.layers import GatedAttention
 from keras_gates.layers import GatedRecurrent
+from keras_gates.layers import HeadGate
 from keras_gates.layers import LayerGate
 from keras_gates.layers import ResConv
 from keras_gates.layers import StripConv
@@ -45,7 +47,9 @@ __all__ = [
     "BranchGate",
     "Budget",
     "FilterGate",
+    "GatedAttention",
     "GatedRecurrent",
+    "HeadGate",
     "LayerGate",
     "Quantile",
     "ResConv",

@@ -32,7 +32,7 @@ ARROWS = {
     "graphs": [],
     "constraints": ["_checks", "graphs"],
     "penalties": ["_checks"],
-    "layers": ["_checks", "constraints", "penalties"],
+    "layers": ["_checks", "constraints", "graphs", "penalties"],
     "thresholds": ["_checks", "layers"],
     "surgeon.faults": ["graphs"],
     "surgeon.labels": ["graphs"],

@@ -22,11 +22,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 NAMES = {
     "": """
-        BlockGate BranchGate Budget FilterGate GatedRecurrent LayerGate Quantile
-        ResConv StripConv binarize callbacks constraints find_thresholds
-        functional fuse insert_gates interop regularizers separate_shortcuts
-        slim stats surgeon thresholds to_dense to_resconv to_stripconv
-        transforms zoo
+        BlockGate BranchGate Budget FilterGate GatedAttention GatedRecurrent
+        HeadGate LayerGate Quantile ResConv StripConv binarize callbacks
+        constraints find_thresholds functional fuse insert_gates interop
+        regularizers separate_shortcuts slim stats surgeon thresholds to_dense
+        to_resconv to_stripconv transforms zoo
     """,
     "callbacks": "BindSoftThreshold ClosedGates GrowDecay ReachBudget",
     "constraints": "HardThreshold KeepSign SoftThreshold UnitInterval",
@@ -57,8 +57,8 @@ RULES = "Composite register rule_of table"
 # The order of arguments; those after * are given by name only.
 ARGUMENTS = {
     "insert_gates": (
-        "model filters layers branches blocks * mismatch start tied sizes "
-        "written_out"
+        "model filters layers branches blocks * heads mismatch start tied "
+        "sizes written_out"
     ),
     "to_resconv": (
         "model strength * m_regularizer start include exclude **arguments"
@@ -94,6 +94,10 @@ ARGUMENTS = {
     "regularizers.Polarization": "strength t",
     "FilterGate": (
         "axis initializer regularizer activity_regularizer constraint "
+        "stochastic seed **kwargs"
+    ),
+    "GatedAttention": (
+        "layer initializer regularizer activity_regularizer constraint "
         "stochastic seed **kwargs"
     ),
     "GatedRecurrent": (
@@ -205,9 +209,11 @@ def test_arguments(path):
 # What saved models name: to rename one is to make them unreadable.
 SAVED = {
     "keras_gates>FilterGate": "FilterGate",
+    "keras_gates>GatedAttention": "GatedAttention",
     "keras_gates>GatedRecurrent": "GatedRecurrent",
     "keras_gates>LayerGate": "LayerGate",
     "keras_gates>BranchGate": "BranchGate",
+    "keras_gates>HeadGate": "HeadGate",
     "keras_gates>BlockGate": "BlockGate",
     "keras_gates>ResConv": "ResConv",
     "keras_gates>StripConv": "StripConv",

@@ -255,7 +255,7 @@ BAD = [
     ({"gate": -1}, ValueError, r"`thresholds\['gate'\]`"),
     ({"gate": False}, TypeError, r"`thresholds\['gate'\]`"),
     ({"gate": {"filter": 1}}, TypeError, r"`thresholds\['gate'\]`"),
-    ({"filters": 1}, ValueError, "'filters'.*filter, layer.*model: gate"),
+    ({"filters": 1}, ValueError, "'filters'.*filter, head.*model: gate"),
     ({3: 1}, ValueError, "key 3"),
     (Wrong([[True]]), ValueError, r"Wrong.close\(\).*shape \(1,\)"),
     (Wrong([[0.0] * 7]), ValueError, "float64.*'gate'"),
@@ -376,7 +376,8 @@ def test_a_budget_is_parted_from_other_thresholds(thresholds, fixed, members):
 def test_kinds_are_those_of_the_gates():
     import keras_gates as kg
 
-    gates = (kg.FilterGate, kg.LayerGate, kg.BranchGate, kg.BlockGate)
+    channels = (kg.FilterGate, kg.GatedAttention)
+    gates = (*channels, kg.LayerGate, kg.BranchGate, kg.BlockGate)
     # The others are no gate layers: gammas, stripes, coupled channels.
     others = ("batch_norm", "stripe", "group")
     assert (*(gate.kind for gate in gates), *others) == KINDS

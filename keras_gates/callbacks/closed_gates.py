@@ -15,11 +15,13 @@ from keras_gates.graphs import private
 from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import FilterGate
-from keras_gates.layers import Gate
+from keras_gates.layers import HeadGate
 from keras_gates.layers import LayerGate
+from keras_gates.layers.factor_layer import FactorLayer
 
 _KINDS = tuple(
-    gate.kind for gate in (FilterGate, LayerGate, BranchGate, BlockGate)
+    gate.kind
+    for gate in (FilterGate, HeadGate, LayerGate, BranchGate, BlockGate)
 )
 
 
@@ -96,9 +98,9 @@ class ClosedGates(keras.callbacks.Callback):
                 shares[name] = closed[kind] / total[kind]
         return shares
 
-    def _counted_gates(self) -> Iterator[tuple[str, Gate]]:
+    def _counted_gates(self) -> Iterator[tuple[str, FactorLayer]]:
         for layer in _all_layers(self.model):
-            if not isinstance(layer, Gate) or not layer.built:
+            if not isinstance(layer, FactorLayer) or not layer.built:
                 continue
             kind = layer.kind
             if kind is not None and kind in self.thresholds:

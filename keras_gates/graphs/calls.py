@@ -145,9 +145,9 @@ class Graph:
         bounds: for a nested model, the tensors that go into each of its calls.
         groups: channels with scores, by name.
         scores: by the name of a gate, scores that stand for its factors.
-        loops: by a layer that reads its own output, the place of
-            each of its units among those of all groups, -1 for none; integers
-            of shape `(units,)`.
+        loops: by a layer with units inside, such as one that reads its own
+            output, the place of each among those of all groups, -1 for none;
+            integers of shape `(units,)`.
         unread: by the id of a model inside that is taken for a layer, why it
             is.
         masking: the nested graphs in which a layer finds a mask.

@@ -19,6 +19,7 @@ import keras
 
 from keras_gates.graphs import create
 from keras_gates.graphs import forgotten
+from keras_gates.graphs import origins
 from keras_gates.graphs import private
 from keras_gates.graphs.functional import has_own_call
 from keras_gates.graphs.twins import Twins
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 
 _OF_GRAPHS = ("inputs", "outputs")
 # What says something of this very model, and not of one made of it.
-_OF_ONE_MODEL = {"repair_report"}
+_OF_ONE_MODEL = {"repair_report", origins.NAME}
 _OF_CHAINS = ("layers",)
 
 
@@ -38,7 +39,12 @@ def functional(
 ) -> keras.Model:
     """A functional model of the class of `old`, if it can be."""
     if isinstance(old, keras.Sequential) or not _is_kept(old, _OF_GRAPHS):
-        return keras.Model(inputs, outputs, name=name)
+        new = keras.Model(inputs, outputs, name=name)
+        if is_made_otherwise(old):
+            origins.remember(old, new)
+        else:
+            origins.hand_on(old, new)
+        return new
     new = keras.Model.__new__(type(old))
     private.init_functional(new, inputs, outputs, name)
     return new

@@ -58,6 +58,7 @@ class Opened:
             `Place` that has its values in `model`.
         fixed: why the model can't stand in the layer's place, or "" if it
             can: it holds for certain sizes only, say, or in inference only.
+        sized: whether it holds for the sizes only that it was made at.
     """
 
     layer: keras.Layer
@@ -65,6 +66,7 @@ class Opened:
     model: keras.Model
     bare: tuple[tuple[keras.Variable, Place], ...]
     fixed: str = ""
+    sized: bool = False
 
     def originals(self) -> IdentityDict[keras.Layer, keras.Layer]:
         """For the twin and each layer in it, what it is a copy of."""

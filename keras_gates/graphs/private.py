@@ -382,6 +382,29 @@ def attention_projection(layer: keras.Layer, name: str) -> keras.Layer | None:
     return getattr(layer, f"_{name}_dense", None)
 
 
+@contextlib.contextmanager
+def overheard(
+    layer: keras.Layer, hear: Callable[[Any, Any], None]
+) -> Iterator[None]:
+    """Within, `hear` is told what a layer is called on, and what it returns.
+
+    Assumes: a call of a layer asks the instance for `call`.
+
+    Args:
+        layer: a layer of one argument.
+        hear: `(inputs, outputs) -> None`.
+    """
+    call = layer.call
+
+    def told(inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        outputs = call(inputs, *args, **kwargs)
+        hear(inputs, outputs)
+        return outputs
+
+    with _set_on(layer, "call", told):
+        yield
+
+
 def rebuild_at_init(layer: keras.Layer) -> None:
     """Build a layer as its constructor does, where it needs no shape.
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 # For axes of unknown size, what is tried: small, and with many divisors.
 _SIZES = (6, 8, 12, 16, 32)
 # By the outputs' scale; other operations may round in another way.
+_NEAR = 1e-4
 _ALIKE = {"float16": 0.05, "bfloat16": 0.2}
 
 
@@ -48,6 +49,7 @@ def compared(
     model: keras.Model,
     inputs: list[keras.KerasTensor],
     some_size: bool = False,
+    near: float = _NEAR,
 ) -> bool | None:
     """Whether both give the same; None where there was nothing to compare.
 
@@ -57,6 +59,8 @@ def compared(
         model: as in `agree`.
         inputs: what the tensors among the arguments are like.
         some_size: whether the model may take inputs of one size only.
+        near: how far both may be apart, by the scale of the outputs, unless
+            these have half the precision.
     """
     inside, _ = structures(model)
     for size in _SIZES:
@@ -78,7 +82,9 @@ def compared(
                 if some_size:
                     continue
                 return False
-        return len(expected) == len(got) and all(map(_alike, expected, got))
+        return len(expected) == len(got) and all(
+            _alike(a, b, near) for a, b in zip(expected, got, strict=True)
+        )
     return None
 
 
@@ -173,10 +179,12 @@ def _flat(outputs: Any) -> list[NDArray[np.float64]]:
     ]
 
 
-def _alike(expected: NDArray[Any], got: NDArray[Any]) -> bool:
+def _alike(
+    expected: NDArray[Any], got: NDArray[Any], near: float = _NEAR
+) -> bool:
     if (expected.shape, expected.dtype) != (got.shape, got.dtype):
         return False
-    near = _ALIKE.get(expected.dtype.name, 1e-4)
+    near = _ALIKE.get(expected.dtype.name, near)
     expected, got = expected.astype("float64"), got.astype("float64")
     scale = np.abs(expected[np.isfinite(expected)]).max(initial=1e-6)
     return bool(

@@ -45,11 +45,42 @@ class Sizes:
     samples: int | None
     others: int | None
 
-    def of(self, shape: Shape) -> Shape:
-        """A shape with these sizes in it."""
+    def of(self, shape: Shape, number: int = 0) -> Shape:
+        """The shape of an input with these sizes in it.
+
+        Args:
+            shape: as the model has it.
+            number: that of the input.
+        """
         first = self.samples if shape[0] is None else shape[0]
         rest = (self.others if size is None else size for size in shape[1:])
         return (first, *rest)
+
+    def in_writing(self, fixed: bool) -> Sizes:
+        """Those of the model that is made of a run.
+
+        Args:
+            fixed: whether the calls hold for the sizes of the run only.
+        """
+        return Sizes(None, self.others if fixed else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class Given(Sizes):
+    """Sizes for each input by itself.
+
+    Attributes:
+        shapes: those of the inputs, of which the first axis does not matter.
+    """
+
+    shapes: tuple[Shape, ...] = ()
+
+    def of(self, shape: Shape, number: int = 0) -> Shape:
+        first = self.samples if shape[0] is None else shape[0]
+        return (first, *self.shapes[number][1:])
+
+    def in_writing(self, fixed: bool) -> Sizes:
+        return self
 
 
 def tried(shapes: list[Shape]) -> Iterator[tuple[Sizes, Sizes, Sizes]]:

@@ -34,6 +34,7 @@ from keras_gates.graphs.arguments import each_in_place
 from keras_gates.graphs.opened import Opaque
 from keras_gates.graphs.opened import Opened
 from keras_gates.graphs.opened import Place
+from keras_gates.graphs.several_sizes import Given
 from keras_gates.graphs.several_sizes import Recorded
 from keras_gates.graphs.several_sizes import Revision
 from keras_gates.graphs.several_sizes import Sizes
@@ -105,6 +106,23 @@ def at_size(node: Node, twin: keras.Layer, size: int) -> Opened | Opaque:
             return known
         found = known
     return found
+
+
+def at_shapes(
+    node: Node, twin: keras.Layer, shapes: Sequence[tuple[int | None, ...]]
+) -> Iterator[Opened]:
+    """What a layer is made of for inputs of these shapes, in one or two ways.
+
+    Args:
+        node: the recorded call.
+        twin: a copy of its layer, which may be called.
+        shapes: those of its inputs; the number of samples may be open.
+    """
+    for samples in (None, 2):
+        given = Given(samples, None, tuple(shapes))
+        found = _attempt(_Trace(node, twin, sizes=[given]))
+        if isinstance(found, Opened):
+            yield found
 
 
 def _attempt(each: _Trace) -> Opened | Opaque:
@@ -299,10 +317,10 @@ class _Trace:
             fixed = fixed or "it has a regularizer of its activity"
         fixed = fixed or _other_weights(bare)
         fixed = fixed or self._other_masks(model)
-        if self._revision(run).fixed:
-            fixed = fixed or _SIZED
+        sized = self._revision(run).fixed
+        fixed = fixed or _SIZED * sized
         layer = self.node.operation
-        return Opened(layer, self.twin, model, bare, fixed)
+        return Opened(layer, self.twin, model, bare, fixed, sized)
 
     def _written_out(self, run: _Run, stripped: bool) -> Any:
         ends = run.outputs, run.weights
@@ -311,7 +329,7 @@ class _Trace:
                 self.twin, self.inputs, *ends, stripped
             )
         revision = self._revision(run)
-        sizes = Sizes(None, self.sizes.others if revision.fixed else None)
+        sizes = self.sizes.in_writing(revision.fixed)
         again = _Trace(self.node, self.twin, self.names, [sizes])
         again.arguments()
         return bare_weights.written_out(
@@ -358,7 +376,9 @@ class _Trace:
         self.inputs = []
         for number, x in enumerate(self.node.input_tensors):
             name = self.names[number] if self.names else f"input_{number}"
-            shape = x.shape if self.sizes is None else self.sizes.of(x.shape)
+            shape = x.shape
+            if self.sizes is not None:
+                shape = self.sizes.of(shape, number)
             fresh = keras.Input(batch_shape=shape, dtype=x.dtype, name=name)
             self.inputs.append(fresh)
             made.setdefault(id(x), []).append(fresh)

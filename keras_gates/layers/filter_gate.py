@@ -105,10 +105,10 @@ class FilterGate(Gate):
         )
         if not _is_integer(axis) or axis == 0:
             raise ValueError(
-                f"FilterGate '{self.name}' cannot gate this axis. Received: "
-                f"axis={axis!r}. Expected: an integer other than 0, the batch "
-                "axis. Pass axis=-1 for channels last, axis=1 for channels "
-                "first."
+                f"{type(self).__name__} '{self.name}' cannot gate this "
+                f"axis. Received: axis={axis!r}. Expected: an integer other "
+                "than 0, the batch axis. Pass axis=-1 for channels last, "
+                "axis=1 for channels first."
             )
         self.axis = int(axis)
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
@@ -128,10 +128,11 @@ class FilterGate(Gate):
         size = input_shape[self._positive_axis(input_shape)]
         if size is None:
             raise ValueError(
-                f"FilterGate '{self.name}' cannot be built: the size of axis "
-                f"{self.axis} is unknown. Received: input_shape="
-                f"{tuple(input_shape)}. Expected: a known number of channels. "
-                "Give that size in keras.Input, or choose another axis."
+                f"{type(self).__name__} '{self.name}' cannot be built: "
+                f"the size of axis {self.axis} is unknown. Received: "
+                f"input_shape={tuple(input_shape)}. Expected: a known number "
+                "of channels. Give that size in keras.Input, or choose "
+                "another axis."
             )
         return (size,)
 
@@ -144,11 +145,12 @@ class FilterGate(Gate):
         axis = self.axis + rank if self.axis < 0 else self.axis
         if not 0 < axis < rank:
             raise ValueError(
-                f"FilterGate '{self.name}' cannot be built: axis {self.axis} "
-                "is the batch axis, or no axis, of the input. Received: "
-                f"input_shape={tuple(input_shape)}. Expected: an input of rank "
-                f">= 2 and an axis from 1 to {rank - 1}, or from {1 - rank} to "
-                "-1. Pass the channel axis as `axis`."
+                f"{type(self).__name__} '{self.name}' cannot be built: "
+                f"axis {self.axis} is the batch axis, or no axis, of the "
+                f"input. Received: input_shape={tuple(input_shape)}. "
+                "Expected: an input of rank >= 2 and an axis from 1 to "
+                f"{rank - 1}, or from {1 - rank} to -1. Pass the channel axis "
+                "as `axis`."
             )
         return axis
 

@@ -8,7 +8,7 @@ from typing import Any
 import keras
 from keras import ops
 
-from keras_gates.layers import hard_concrete
+from keras_gates.layers.factor_layer import FactorLayer
 
 if TYPE_CHECKING:
     from keras_gates.layers.arguments import Constraint
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
     from keras_gates.layers.arguments import Shape
 
 
-class Gate(keras.layers.Layer):
+class Gate(FactorLayer):
     """Base class of the gates: `outputs = factor * inputs`, one scalar factor.
 
-    Use `FilterGate`, `LayerGate`, `BranchGate` or `BlockGate`. They differ in
-    `kind`, the granularity that thresholds and reports speak of, and in the
-    shape of `factor`.
+    Use `FilterGate`, `HeadGate`, `LayerGate`, `BranchGate` or `BlockGate`. They
+    differ in `kind`, the granularity that thresholds and reports speak of, and
+    in the shape of `factor`.
 
     The factor is float32 whatever the dtype policy: steps of 1e-5 that an L1
     penalty makes vanish in float16 and bfloat16. It is cast to the compute
@@ -68,11 +68,6 @@ class Gate(keras.layers.Layer):
             constraint.
     """
 
-    kind: str | None = None
-    # Whether the `Add` after the gate, and the shortcut that ends in it, were
-    # added for the gate. `insert_gates` sets it, and the config keeps it.
-    added_shortcut = False
-
     def __init__(
         self,
         initializer: Initializer = "ones",
@@ -83,66 +78,25 @@ class Gate(keras.layers.Layer):
         seed: Any = None,
         **kwargs: Any,
     ) -> None:
-        super().__init__(activity_regularizer=activity_regularizer, **kwargs)
-        if stochastic and constraint is not None:
-            raise ValueError(
-                f"{type(self).__name__} '{self.name}' takes no constraint. "
-                f"Received: stochastic=True, constraint={constraint!r}. "
-                "Expected: constraint=None. The factor of a stochastic gate "
-                "is between 0 and 1 whatever its weight is."
-            )
-        self.stochastic = bool(stochastic)
-        self.seed = seed
-        if self.stochastic:
-            self.seed_generator = (
-                seed
-                if isinstance(seed, keras.random.SeedGenerator)
-                else keras.random.SeedGenerator(seed)
-            )
-        if isinstance(initializer, str) and initializer == "uniform":
-            initializer = keras.initializers.RandomUniform(0.0, 1.0)
-        self.initializer = keras.initializers.get(initializer)
-        self.regularizer = keras.regularizers.get(regularizer)
-        self.constraint = keras.constraints.get(constraint)
-        self.supports_masking = True
+        super().__init__(
+            initializer=initializer,
+            regularizer=regularizer,
+            activity_regularizer=activity_regularizer,
+            constraint=constraint,
+            stochastic=stochastic,
+            seed=seed,
+            **kwargs,
+        )
         self.input_spec = keras.layers.InputSpec(min_ndim=1)
 
     def build(self, input_shape: Shape) -> None:
         self._check_is_one_tensor(input_shape)
-        initializer, regularizer = self.initializer, self.regularizer
-        if self.stochastic:
-            initializer = hard_concrete.OfFactor(initializer)
-            if regularizer is not None:
-                regularizer = hard_concrete.OfOpenness(regularizer)
-        # autocast=False: Keras would otherwise hand out a half precision copy
-        # to whatever reads the factor inside `call`.
-        self.weight = self.add_weight(
-            name="log_alpha" if self.stochastic else "factor",
-            shape=self._factor_shape(input_shape),
-            dtype="float32",
-            autocast=False,
-            initializer=initializer,
-            regularizer=regularizer,
-            constraint=self.constraint,
-        )
-
-    @property
-    def factor(self) -> Any:
-        """What a gate multiplies by in inference: its variable, or a tensor.
-
-        A tensor is that of a stochastic gate, whose variable is `weight`.
-        """
-        if not self.stochastic:
-            return self.weight
-        return hard_concrete.factor_of(ops.convert_to_tensor(self.weight))
+        self._add_factor(self._factor_shape(input_shape))
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
         # Densified because TensorFlow's sparse multiply does not broadcast.
         inputs = ops.convert_to_tensor(inputs, sparse=False)
-        factor = self.factor
-        if self.stochastic and training:
-            log_alpha = ops.convert_to_tensor(self.weight)
-            factor = hard_concrete.drawn(log_alpha, self.seed_generator)
+        factor = self.factor_in(training)
         factor = self._broadcastable(factor, inputs.shape)
         return ops.multiply(
             ops.cast(inputs, self.compute_dtype),
@@ -151,41 +105,6 @@ class Gate(keras.layers.Layer):
 
     def compute_output_shape(self, input_shape: Shape) -> Shape:
         return tuple(input_shape)
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any]) -> Gate:
-        config = dict(config)
-        if isinstance(config.get("seed"), dict):
-            config["seed"] = keras.saving.deserialize_keras_object(
-                config["seed"]
-            )
-        added_shortcut = config.pop("added_shortcut", False)
-        gate: Gate = super().from_config(config)
-        gate.added_shortcut = added_shortcut
-        return gate
-
-    def get_config(self) -> dict[str, Any]:
-        added = {"added_shortcut": True} if self.added_shortcut else {}
-        return {
-            **super().get_config(),
-            **added,
-            **self._random_config(),
-            "initializer": keras.initializers.serialize(self.initializer),
-            "regularizer": keras.regularizers.serialize(self.regularizer),
-            "activity_regularizer": keras.regularizers.serialize(
-                self.activity_regularizer
-            ),
-            "constraint": keras.constraints.serialize(self.constraint),
-        }
-
-    def _random_config(self) -> dict[str, Any]:
-        """What a stochastic gate has in its config, and others have not."""
-        if not self.stochastic:
-            return {}
-        seed = self.seed
-        if isinstance(seed, keras.random.SeedGenerator):
-            seed = keras.saving.serialize_keras_object(seed)
-        return {"stochastic": True, "seed": seed}
 
     def _factor_shape(self, input_shape: Shape) -> tuple[int, ...]:
         return ()

@@ -33,7 +33,10 @@ if TYPE_CHECKING:
     from keras_gates.thresholds.rule import Factors
 
 # From coarse to fine: the filters of a block that goes need no threshold.
-_ORDER = ("block", "branch", "layer", "filter", "stripe", "batch_norm")
+_ORDER = (
+    *("block", "branch", "layer", "head"),
+    *("filter", "stripe", "batch_norm"),
+)
 
 
 @renamed(keep_at_least="keep_essential")

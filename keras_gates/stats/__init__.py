@@ -2,9 +2,10 @@
 
 One MAC is one multiply-add, for one sample. The multiplications of kernels
 are counted: those of Dense, convolutions (transposed: at each position of
-the input) and recurrent layers (at each time step). Biases, normalization,
-activations, pooling, merges, look-ups and gates are not. Papers that speak
-of FLOPs mean one or two of them by a MAC.
+the input) and recurrent layers (at each time step), and products of tensors:
+attention, matmul, einsum. What works number by number is not, be it a layer
+or written out: biases, normalization, activations, pooling, merges, look-ups
+and gates. Papers that speak of FLOPs mean one or two of them by a MAC.
 """
 
 from keras_gates.stats.comparison import Comparison

@@ -123,8 +123,9 @@ class Count:
 def count(model: keras.Model, input_shape: InputShape = None) -> Count:
     """Count the parameters and multiply-adds of a model, layer by layer.
 
-    The unit is one multiply-add (MAC) of a kernel, for one sample; biases,
-    normalization, activations and gates are not counted. The weights of a
+    The unit is one multiply-add (MAC) of a kernel, for one sample, or of two
+    tensors that are multiplied, as in attention; biases, normalization,
+    activations and gates are not counted. The weights of a
     shared layer count once, its MACs at each call. A layer without a rule
     has unknown MACs: it is named in `unknown`, and not in the sum.
 

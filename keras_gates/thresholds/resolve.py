@@ -59,12 +59,12 @@ def resolve(
 
     Args:
         thresholds: A number (for every gate), a `ThresholdRule`, or a dict of
-            these by kind (`"filter"`, `"layer"`, `"branch"`, `"block"`,
-            `"batch_norm"`, `"stripe"`), by gate name, or by a pattern of
-            names, in which `*` stands for anything. A name goes before a
-            pattern, the first pattern that fits before those after it, and
-            a pattern before a kind; gates that a dict does not speak of stay
-            open.
+            these by kind (`"filter"`, `"head"`, `"layer"`, `"branch"`,
+            `"block"`, `"batch_norm"`, `"stripe"`), by gate name, or by a
+            pattern of names, in which `*` stands for anything. A name goes
+            before a pattern, the first pattern that fits before those after
+            it, and a pattern before a kind; gates that a dict does not
+            speak of stay open.
         gates: A list of `Factors`.
         keep_at_least: How many channels of each filter gate stay open at
             least, those of the largest factors: a number, a share below 1

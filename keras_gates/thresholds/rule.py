@@ -9,9 +9,12 @@ import numbers
 import numpy as np
 from numpy.typing import NDArray
 
-KINDS = ("filter", "layer", "branch", "block", "batch_norm", "stripe", "group")
-# Their factors are a vector, one for each channel.
-VECTORS = ("filter", "batch_norm", "group")
+KINDS = (
+    *("filter", "head", "layer", "branch", "block"),
+    *("batch_norm", "stripe", "group"),
+)
+# Their factors are a vector, one for each channel or head.
+VECTORS = ("filter", "head", "batch_norm", "group")
 # They are gates only where a dict of thresholds says so.
 NAMED = ("batch_norm",)
 

@@ -1,4 +1,4 @@
-"""Gates at four granularities, put into a model by one call."""
+"""Gates at five granularities, put into a model by one call."""
 
 from __future__ import annotations
 
@@ -24,8 +24,12 @@ from keras_gates.transforms.finding.pieces import MISMATCH
 from keras_gates.transforms.finding.pieces import SKIPPED
 from keras_gates.transforms.finding.pieces import Finder
 from keras_gates.transforms.finding.structure import tried_shapes
+from keras_gates.transforms.gating.attention_heads import find_stock_heads
+from keras_gates.transforms.gating.attention_heads import insert_stock_heads
 from keras_gates.transforms.gating.filter_gates import chosen_channels
+from keras_gates.transforms.gating.filter_gates import chosen_heads
 from keras_gates.transforms.gating.filter_gates import insert_filters
+from keras_gates.transforms.gating.filter_gates import insert_heads
 from keras_gates.transforms.gating.piece_gates import insert_pieces
 from keras_gates.transforms.gating.piece_gates import make_gate
 from keras_gates.transforms.gating.spec import check_one_of
@@ -38,6 +42,7 @@ if TYPE_CHECKING:
     from keras_gates.layers import Gate
     from keras_gates.transforms.finding.channels import Channels
     from keras_gates.transforms.finding.pieces import Piece
+    from keras_gates.transforms.gating.attention_heads import StockHeads
     from keras_gates.transforms.gating.spec import GateSpec
     from keras_gates.transforms.gating.weighing import Shapes
 
@@ -54,13 +59,14 @@ def insert_gates(
     branches: Any = None,
     blocks: Any = None,
     *,
+    heads: Any = None,
     mismatch: str = "project",
     start: str = "same",
     tied: str = "share",
     sizes: Any = None,
     written_out: bool = True,
 ) -> keras.Model:
-    """Put gates into a model, at any of four granularities.
+    """Put gates into a model, at any of five granularities.
 
     | argument | what gets a gate | equation |
     | --- | --- | --- |
@@ -68,6 +74,7 @@ def insert_gates(
     | `layers` | each layer, by a shortcut | 4: `h = gate(f(h_in)) + h_in` |
     | `branches` | each branch, in front of its join | 8 |
     | `blocks` | all branches between a fork and a join | 12 |
+    | `heads` | each head of an attention | |
 
     A layer is one with a kernel, with the normalization and activation behind
     it: gates on filters and layers go behind these. The gate on the units of
@@ -80,6 +87,11 @@ def insert_gates(
     there. `print(find_structure(model))` shows beforehand what gets gates, and
     what does not and why.
 
+    A head gate goes behind the weighted sum of the values of an attention that
+    the model writes out. A `GatedAttention` takes the place, and the name, of
+    each attention layer of Keras whose heads get gates. `filters` puts no gate
+    on heads.
+
     Channels that an addition ties together (those of a residual stream) are
     multiplied by one gate, so that what it closes can go.
 
@@ -90,8 +102,8 @@ def insert_gates(
 
     Args:
         model: A built functional or Sequential model. It is not changed.
-        filters: For this and the three below: `None`, no such gates; a
-            number, the strength of `regularizers.L1` on each gate; a
+        filters: For this, the three below, and `heads`: `None`, no such
+            gates; a number, the strength of `regularizers.L1` on each gate; a
             regularizer, as Keras layers take it; `True`, no penalty; a
             `GateSpec` or a dict of its arguments; or a list of what to gate,
             no penalty: layer names (`*` stands for anything), layers and
@@ -99,7 +111,10 @@ def insert_gates(
         layers: As `filters`.
         branches: As `filters`. A list of pairs, `[("first_layer", "join")]`,
             names the branches.
-        blocks: As `branches`.
+        blocks: As `branches`. The name of a layer of your own twice,
+            `[("block_1", "block_1")]`, stands for all that is in it.
+        heads: As `filters`, for `MultiHeadAttention`, `GroupQueryAttention`,
+            and where a model writes attention out.
         mismatch: What a shortcut does where shapes differ. `"project"`: a 1x1
             convolution for another number of channels, an average pooling for
             another size, pooling then 1x1 for both. `"skip"`: there is no
@@ -117,7 +132,8 @@ def insert_gates(
         written_out: Whether gates go inside layers of your own, which are
             written out then: each becomes a functional model of its parts,
             under its name. With `False` such layers keep their class, and
-            gates go beside them only.
+            gates go beside them only: `blocks` finds each that puts out what
+            looks like what it gets.
 
     Returns:
         A new model, not compiled.
@@ -141,6 +157,7 @@ def insert_gates(
         "layers": layers,
         "branches": branches,
         "blocks": blocks,
+        "heads": heads,
     }
     specs = {
         kind: spec
@@ -165,10 +182,20 @@ def insert_gates(
         ]
         graph = see_through.read(insert_pieces(graph, jobs, start), graph)
         shapes = tried_shapes(graph, sizes)
+    if "heads" in specs:
+        spec = specs["heads"]
+        gated = insert_heads(graph, spec, written_out, shapes[0])
+        graph = see_through.read(gated, graph)
+        shapes = tried_shapes(graph, sizes)
     if "filters" in specs:
-        return insert_filters(
+        gated = insert_filters(
             graph, specs["filters"], tied, written_out, shapes[0]
         )
+        graph = see_through.read(gated, graph)
+        shapes = tried_shapes(graph, sizes)
+    if "heads" in specs:
+        _, stock = _stock_heads(graph, spec, written_out)
+        return insert_stock_heads(graph, stock, spec, shapes[0])
     return graph.model
 
 
@@ -176,8 +203,8 @@ def _check(specs: dict[str, GateSpec], **options: str) -> None:
     if not specs:
         raise ValueError(
             "insert_gates has nothing to do. Received: None for all of "
-            "filters, layers, branches and blocks. Pass a strength, such as "
-            "filters=1e-4, or True, for one of them at least."
+            "filters, layers, branches, blocks and heads. Pass a strength, "
+            "such as filters=1e-4, or True, for one of them at least."
         )
     known = {"mismatch": MISMATCH, "start": STARTS, "tied": TIED}
     for argument, value in options.items():
@@ -196,6 +223,11 @@ def _chosen(
     for kind in _PIECES:
         if kind in specs:
             chosen[kind] = _pieces(finder, kind, specs[kind], written_out)
+    if "heads" in specs:
+        spec = specs["heads"]
+        every, some, _ = chosen_heads(graph, spec, written_out)
+        stock, some_stock = _stock_heads(graph, spec, written_out)
+        _check_found("heads", spec, [*every, *stock], [*some, *some_stock])
     if "filters" in specs:
         found, wanted, _ = chosen_channels(
             graph, specs["filters"], tied, written_out
@@ -203,6 +235,14 @@ def _chosen(
         barred = [] if wanted else _barred(graph, found)
         _check_found("filters", specs["filters"], found, wanted, barred)
     return chosen
+
+
+def _stock_heads(
+    graph: Graph, spec: GateSpec, written_out: bool
+) -> tuple[list[StockHeads], list[StockHeads]]:
+    """The attention layers of Keras, and those whose heads get gates."""
+    found = find_stock_heads(graph, written_out)
+    return found, [x for x in found if not x.reason and spec.wants(x.calls)]
 
 
 def _pieces(
@@ -214,7 +254,7 @@ def _pieces(
         _check_once(kind, spec.pieces)
         named = [named_piece(finder, one, pair) for pair in spec.pieces]
         for piece in named if not written_out else ():
-            if inside := keeps_class([piece.end]):
+            if inside := _inside(piece):
                 raise ValueError(
                     f"`{kind}` names a piece that ends at '{piece.end.path}', "
                     f"but {inside}. Pass written_out=True, or leave it out."
@@ -226,11 +266,20 @@ def _pieces(
         "blocks": finder.blocks,
     }
     found = find[kind]()
+    if kind == "blocks" and not written_out:
+        found += finder.whole()
     for piece in found if not written_out else ():
-        piece.reason = piece.reason or keeps_class([piece.end])
+        piece.reason = piece.reason or _inside(piece)
     wanted = [p for p in found if not p.reason and spec.wants(p.calls)]
     _check_found(kind, spec, found, wanted)
     return wanted
+
+
+def _inside(piece: Piece) -> str:
+    """Why a piece gets no gate if layers are to keep their class, or ""."""
+    if piece.whole is not None:
+        return ""
+    return keeps_class([piece.end], in_front=bool(piece.operands))
 
 
 def _check_once(kind: str, pairs: Sequence[Any]) -> None:
@@ -253,8 +302,8 @@ def _barred(graph: Graph, found: Sequence[Channels]) -> list[str]:
 def _check_found(
     kind: str,
     spec: GateSpec,
-    found: Sequence[Channels | Piece],
-    wanted: Sequence[Channels | Piece],
+    found: Sequence[Channels | Piece | StockHeads],
+    wanted: Sequence[Channels | Piece | StockHeads],
     barred: Sequence[str] = (),
 ) -> None:
     spec.check_used(kind, found)

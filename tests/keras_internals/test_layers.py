@@ -87,6 +87,17 @@ def test_attention_projection(name):
     assert private.attention_projection(layer, "nothing") is None
 
 
+def test_overheard():
+    layer, heard = built(), []
+    x = np.ones((2, 3), "float32")
+    with private.overheard(layer, lambda *pair: heard.append(pair)):
+        y = layer(x)
+    layer(x)
+    ((inputs, outputs),) = heard
+    np.testing.assert_array_equal(helpers.numpy_of(inputs), x)
+    assert outputs is y
+
+
 def test_rebuild_at_init():
     """What its constructor builds, a layer whose state is reset can build."""
     layer = L.ReLU()

@@ -8,6 +8,7 @@ from keras import layers as L
 
 import keras_gates as kg
 from keras_gates.layers import loop_gate
+from tests.surgeon.examples import AID
 from tests.surgeon.examples import FEEDS_BACK
 from tests.surgeon.examples import FIRST
 from tests.surgeon.examples import HAS_CHANNELS_FIRST
@@ -88,9 +89,18 @@ def dense():
         name = f"{equation} {bias}"
         made = {"output_shape": shape, "bias_axes": bias}
         yield Example("EinsumDense", einsum(equation, **made), note=name)
+    for equation, shape, bias in (
+        ("abc,cde->abde", (8, 4, 2), "de"),
+        ("abc,cde->abde", (8, 4, 2), None),
+        ("abc,cde->adbe", (4, 8, 2), "de"),
+    ):
+        made = {"output_shape": shape, "bias_axes": bias}
+        yield Example(
+            "EinsumDense", heads(equation, **made), note=f"{equation} {bias}"
+        )
     for equation, shape, bias, why in (
-        ("abc,cde->abde", (None, 2, 4), "de", "one letter of the input"),
-        ("abc,bcd->abd", (8, 8), "d", "one letter of the input"),
+        ("abc,bcd->abd", (8, 8), "d", "letters of the input"),
+        ("abc,cde->abde", (8, 2, 4), "e", "no value for each"),
         ("abc,cd->abd", (8, 8), "b", "no value for each"),
     ):
         yield layer(
@@ -147,6 +157,23 @@ def einsum(equation, **options):
             x = aid("Swapaxes", x, axis1=1, axis2=2)
         y = L.EinsumDense(equation, **options)(x)
         return keras.Model(inputs, behind(y, axis))
+
+    return build
+
+
+def heads(equation, **options):
+    """EinsumDense that makes heads, and one that reads them."""
+    axis = equation.index("d", equation.index(">")) - equation.index(">") - 1
+
+    def build():
+        inputs = keras.Input(SIGNAL)
+        y = L.EinsumDense(equation, **options)(front(inputs))
+        y = kg.HeadGate(axis)(y)
+        back = equation.partition(">")[2]
+        y = L.EinsumDense(f"{back},dez->abz", (8, 8), bias_axes="z", name=AID)(
+            y
+        )
+        return keras.Model(inputs, behind(y))
 
     return build
 
@@ -391,6 +418,19 @@ def attention():
     yield Example(
         "GroupQueryAttention",
         around(lambda x: find("GroupQueryAttention")(4, 4, 2)(x, x)),
+    )
+    yield Example(
+        "GatedAttention",
+        around(lambda x: kg.GatedAttention(L.MultiHeadAttention(8, 2))(x, x)),
+    )
+    yield Example(
+        "GatedAttention",
+        around(
+            lambda x: kg.GatedAttention(find("GroupQueryAttention")(2, 8, 4))(
+                x, x
+            )
+        ),
+        note="grouped",
     )
     yield Example(
         "Attention", around(lambda x: L.Attention()([x, x])), **ATTENDS

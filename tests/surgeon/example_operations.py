@@ -278,16 +278,17 @@ def merges():
     yield op2("numpy.Concatenate", lambda a, b: ops.concatenate([a, b], 1), "1")
     yield op2("numpy.Stack", lambda a, b: ops.stack([a, b], 1))
     yield op2("numpy.Stack", lambda a, b: ops.stack([a, b], -1), "last", out=2)
-    yield op2("Dot", lambda a, b: L.Dot(2)([a, b]), **PRODUCT)
+    yield op2("Dot", lambda a, b: L.Dot(2)([a, b]), shrinks=IN)
+    yield op2("Dot", lambda a, b: L.Dot(2, True)([a, b]), "scaled", **PRODUCT)
     yield op2(
         "numpy.Matmul",
         lambda a, b: ops.matmul(a, ops.swapaxes(b, 1, 2)),
-        **PRODUCT,
+        shrinks=IN,
     )
     yield op2(
         "numpy.Einsum",
         lambda a, b: ops.einsum("abc,adc->abd", a, b),
-        **PRODUCT,
+        shrinks=IN,
     )
     yield op(
         "numpy.Tensordot",
@@ -316,10 +317,17 @@ def merges():
 
 def attention():
     def heads(a, b):
-        a, b = (ops.reshape(x, (-1, 8, 2, 4)) for x in (a, b))
-        return ops.reshape(ops.dot_product_attention(a, b, a), (-1, 8, 8))
+        a, b = (ops.reshape(x, (-1, 8, 4, 2)) for x in (a, b))
+        y = kg.HeadGate()(ops.dot_product_attention(a, b, a))
+        return ops.reshape(y, (-1, 8, 8))
 
-    yield op2("nn.DotProductAttention", heads, shape=(8, 8), **PRODUCT)
+    yield op2("nn.DotProductAttention", heads, shape=(8, 8))
+
+    def alone(a, b):
+        a, b = (x[:, :, None] for x in (a, b))
+        return ops.dot_product_attention(a, b, a)[:, :, 0]
+
+    yield op2("nn.DotProductAttention", alone, "one head", shape=(8, 8))
 
 
 def shape_only():
@@ -380,6 +388,7 @@ def gates():
         around(lambda x: kg.FilterGate(axis=1)(x), IMAGE, axis=1),
         note="axis=1",
     )
+    yield Example("HeadGate", around(lambda x: kg.HeadGate(-1)(x)))
     for name in ("LayerGate", "BranchGate", "BlockGate"):
         yield Example(name, around(lambda x, n=name: getattr(kg, n)()(x)))
 

@@ -9,9 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from keras_gates.graphs import classes
+from keras_gates.graphs import origins
+from keras_gates.graphs.trace import told
+from keras_gates.surgeon.build import original_class
 from keras_gates.surgeon.build.kept_class import KeptClasses
 from keras_gates.surgeon.build.kept_class import NotKept
 from keras_gates.surgeon.build.kept_class import edited
@@ -24,6 +28,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Site
     from keras_gates.graphs.graph import Tensor
+    from keras_gates.graphs.origins import Origin
     from keras_gates.surgeon.solving.solve import Solution
 
 
@@ -72,10 +77,12 @@ class _Search:
         """Writes out all layers, for a trial."""
         return self._builder()
 
-    def _builder(self) -> Builder:
+    def _builder(self, returns: Iterable[Return] = ()) -> Builder:
         solution = self.solution
         masking = solution.graph.masking
-        return Builder(solution.decision, solution.folds, masking, trial=True)
+        return Builder(
+            solution.decision, solution.folds, masking, returns, trial=True
+        )
 
     @functools.cached_property
     def configs(self) -> KeptClasses:
@@ -101,13 +108,19 @@ class _Search:
             here = (*path, site.name)
             if site.opened is None or self._is_open(site, here):
                 self.graph(site.child, site.child.bounds[0], here)
+        origin = origins.origin_of(graph.model)
+        if origin is not None and self.written_out is not True:
+            name = "/".join(path) or graph.model.name
+            self._return_to(origin, graph, bound, name)
 
     def _keeps_model(
         self, graph: Graph, bound: list[Tensor], path: tuple[str, ...]
     ) -> bool:
         """Whether a class whose constructor makes its layers is kept."""
         model, name = graph.model, "/".join(path) or graph.model.name
-        if self.written_out is True or not classes.is_made_otherwise(model):
+        if self.written_out is True:
+            return False
+        if not classes.is_made_otherwise(model):
             return False
         builder = self._builder()
         try:
@@ -122,9 +135,29 @@ class _Search:
                 Return(model, name, How.WRITTEN_OUT, {}, str(error))
             )
             return False
-        told = edited(model, edits)
-        self.returns.append(Return(model, name, How.CLASS, told))
+        changes = edited(model, edits)
+        self.returns.append(Return(model, name, How.CLASS, changes))
         return True
+
+    def _return_to(
+        self, origin: Origin, graph: Graph, bound: list[Tensor], name: str
+    ) -> None:
+        """Look whether a model can be of the class that it was of.
+
+        The layers in it that keep their class do so for the trial, too.
+        """
+        model, cls = graph.model, origin.cls
+        try:
+            new = self._builder(self.returns).model(graph, bound)
+            edits = original_class.edits(origin, new)
+        except Exception as error:
+            why = str(error) if isinstance(error, NotKept) else told(error)
+            self.returns.append(
+                Return(model, name, How.WRITTEN_OUT, {}, why, cls)
+            )
+            return
+        changed = original_class.changed(origin, edits)
+        self.returns.append(Return(model, name, How.CLASS, changed, "", cls))
 
     def _is_open(self, site: Site, path: tuple[str, ...]) -> bool:
         """Whether what is inside a layer is to be looked at by itself."""
@@ -143,8 +176,8 @@ class _Search:
             except (NoPlace, NotKept) as error:
                 why = str(error)
             else:
-                told = edited(layer, edits)
-                self.returns.append(Return(layer, name, How.CLASS, told))
+                changes = edited(layer, edits)
+                self.returns.append(Return(layer, name, How.CLASS, changes))
                 return False
         if barred:
             self.whole[name] = _whole(fixed, why)

@@ -162,12 +162,12 @@ class KeptClasses:
         """
         told = _told(edits)
         new = self.made(smaller, edits)
-        if not _same(new, smaller):
+        if not same(new, smaller):
             raise NotKept(f"{told} it computes something else")
         if edits and cs.own_config(smaller.layer) is not None:
             self._check_reloaded(new, smaller, told)
-        with _other_weights(new, smaller.weights):
-            if not _same(new, smaller):
+        with other_weights(new, smaller.weights):
+            if not same(new, smaller):
                 raise NotKept(
                     f"{told} it computes something else where its weights are "
                     "others"
@@ -186,7 +186,7 @@ class KeptClasses:
             raise NotKept(
                 f"{told} a {name} can't be made from the config that it tells"
             ) from error
-        if not _same(again, smaller):
+        if not same(again, smaller):
             raise NotKept(
                 f"{told} the config of a {name} does not tell all that it "
                 "computes"
@@ -302,8 +302,9 @@ class _Search:
         self.trials += 1
         if self.trials > _TRIALS:
             return None
-        changes = cs.changes(self.config, edits)
         try:
+            # A config may hold layers, of which not every one can be copied.
+            changes = cs.changes(self.config, edits)
             with _known_classes(self.layer):
                 (new,) = configs.from_configs(self.layer, changes)
                 _build(new, self.smaller)
@@ -401,16 +402,24 @@ def _assign(new: keras.Layer, weights: Mapping[Path, Wanted]) -> None:
         found[path].assign(wanted.values())
 
 
-def _same(new: keras.Layer, smaller: Smaller) -> bool:
-    """Whether both have been run, and have put out the same."""
+def same(new: keras.Layer, smaller: Smaller, near: float | None = None) -> bool:
+    """Whether both have been run, and have put out the same.
+
+    Args:
+        new: the layer or model.
+        smaller: what it is to be.
+        near: as in `sampled.compared`.
+    """
     given = smaller.args, smaller.kwargs
     inputs = smaller.model.inputs
     some = isinstance(smaller.layer, keras.Model)
-    return sampled.compared(new, given, smaller.model, inputs, some) is True
+    how = {} if near is None else {"near": near}
+    told = sampled.compared(new, given, smaller.model, inputs, some, **how)
+    return told is True
 
 
 @contextlib.contextmanager
-def _other_weights(
+def other_weights(
     new: keras.Layer, weights: Mapping[Path, Wanted]
 ) -> Iterator[None]:
     """Within, a layer and the parts that it stands for have other weights.

@@ -10,9 +10,11 @@ from typing import Any
 
 import keras
 
+from keras_gates.graphs import carried
 from keras_gates.graphs import classes
 from keras_gates.graphs import create
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import origins
 from keras_gates.graphs import private
 from keras_gates.graphs import time_axis
 from keras_gates.graphs.arguments import mapped
@@ -23,6 +25,7 @@ from keras_gates.graphs.opened import unpacked
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.build import original_class
 from keras_gates.surgeon.build.changes import Changes
 from keras_gates.surgeon.build.kept_class import KeptClasses
 from keras_gates.surgeon.build.kept_class import Smaller
@@ -95,6 +98,8 @@ class Builder:
         self.wrappers: IdentityDict[keras.Layer, keras.Layer] = IdentityDict()
         # Of those, the ones that a class of the user's has made.
         self.made_again: IdentityDict[keras.Model, keras.Model] = IdentityDict()
+        # Those that put out what they get, by the numbers of their inputs.
+        self.empty: IdentityDict[keras.Model, list[int]] = IdentityDict()
         self.masking = masking
         self.trial = trial
         self.kept: IdentityDict[keras.Layer, Return] = IdentityDict(
@@ -143,8 +148,12 @@ class Builder:
         if kept is None:
             return new
         edits = {path: value for path, (_, value) in kept.edits.items()}
-        classes_of = KeptClasses(self.pieces.copies)
-        made = classes_of.made(self.smaller_model(graph, new), edits)
+        origin = origins.origin_of(graph.model)
+        if origin is None:
+            classes_of = KeptClasses(self.pieces.copies)
+            made = classes_of.made(self.smaller_model(graph, new), edits)
+        else:
+            made = original_class.made(origin, new, edits)
         self.made_again[graph.model] = made
         return made
 
@@ -229,6 +238,7 @@ class Builder:
             elif StepKey(site, None) in self.steps:
                 self._site(site, tensors)
         inputs_of = {id(tensors[id(kt)]): kt for kt in graph.functional.inputs}
+        self._note_empty(graph, tensors)
 
         def made(kt: keras.KerasTensor) -> keras.KerasTensor:
             new = tensors[id(kt)]
@@ -244,6 +254,15 @@ class Builder:
         return classes.functional(
             graph.model, inputs, outputs, graph.model.name
         )
+
+    def _note_empty(
+        self, graph: Graph, tensors: dict[int, keras.KerasTensor]
+    ) -> None:
+        """Note it if nothing is left in a model."""
+        inputs = [id(tensors[id(kt)]) for kt in graph.functional.inputs]
+        outputs = [id(tensors[id(kt)]) for kt in graph.functional.outputs]
+        if graph.sites and set(outputs) <= set(inputs):
+            self.empty[graph.model] = [inputs.index(x) for x in outputs]
 
     def _sequential(
         self, graph: Graph, tensors: dict[int, keras.KerasTensor]
@@ -304,6 +323,8 @@ class Builder:
         """Call the new one of a nested model, if it is still called."""
         if site not in self.called:
             return
+        if self._passes(site, child, tensors):
+            return
         if site.opened is not None:
             self._opened(site, child, tensors)
             return
@@ -311,6 +332,27 @@ class Builder:
         found: dict[int, Any] = {id(kt): None for kt in site.node.input_tensors}
         args, kwargs = recorded(site.node, {**found, **tensors})
         _bind(site.node, self._inner(site, child)(*args, **kwargs), tensors)
+
+    def _passes(
+        self,
+        site: Site,
+        child: Graph,
+        tensors: dict[int, keras.KerasTensor],
+    ) -> bool:
+        """Leave out a model in which nothing is left, or such a layer."""
+        if site.folds or not self.changes.inside(child):
+            return False
+        if site.opened is not None and site.op in self.kept:
+            return False
+        self.model(child, child.bounds[0])
+        left = self.empty.get(child.model)
+        if left is None or child.model in self.made_again:
+            return False
+        node, opened = site.node, site.opened is not None
+        given = node.input_tensors if opened else carried.data(node)
+        outputs = [tensors[id(given[number])] for number in left]
+        _bind(site.node, outputs, tensors)
+        return True
 
     def _opened(
         self,

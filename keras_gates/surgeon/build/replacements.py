@@ -152,14 +152,14 @@ class Pieces:
         new = self.operations.get(step.call.op)
         if isinstance(step.call.op, keras.Layer) and new is not None:
             self.weights.finish(step.call.op, new)
-            self.copies.finish(step.call.op, new)
+            self.copies.finish(step.rule.base(step.call.op), new)
 
     def _main(self, step: Step, gone: tuple[int, ...]) -> Piece:
         """The operation itself, at its final size."""
         call, old = step.call, step.call.op
         config: dict[str, Any] = {}
         args, kwargs, other = call.args, call.kwargs, None
-        if self._touched(step):
+        if self._touched(step) or step.rule.dissolved:
             index = kept_positions(self.decision, step)
             view = View(self.decision, step, index)
             with faults.of_rule(call, step.rule):
@@ -180,7 +180,7 @@ class Pieces:
 
     def _copied(self, step: Step, config: dict[str, Any]) -> keras.Operation:
         """The new operation of a step: as it is if nothing has to change."""
-        old = step.call.op
+        old = step.rule.base(step.call.op)
         if config or self._resized(step):
             return self.copies.make(old, config)
         plain = self.copies.plain(old, {})
@@ -200,8 +200,13 @@ class Pieces:
         return self._touched(step) or not whole
 
     def _touched(self, step: Step) -> bool:
-        """Whether anything that the operation reads or puts out is cut."""
+        """Whether anything that the operation reads, holds or puts out is cut.
+
+        What it holds besides weights along what it reads and puts out.
+        """
         labels = [self.labels[t] for t in step.inputs] + step.flow.labels
+        inner = step.rule.inner_units(step.call)
+        labels += [step.flow.roles[each.role] for each in inner]
         return not all(self.decision.mask(x).all() for x in labels)
 
     def _spec(self, step: Step) -> keras.KerasTensor | None:

@@ -131,7 +131,7 @@ def cuts_of(
                 cuts.setdefault(id(weight), cut)
             continue
         # In a gate's place there may be a Rescaling of its name.
-        if type(new) is not type(layer):
+        if type(new) is not type(step.rule.base(layer)):
             continue
         for weight, cut in _cuts(step, decision, folds, new):
             cuts.setdefault(id(weight), cut)

@@ -23,6 +23,7 @@ from keras_gates.surgeon.passes.decide import merge_target
 from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.rules.per_channel import batch_norm_axis
 from keras_gates.surgeon.rules.rule import LINEAR
+from keras_gates.surgeon.rules.rule import along_role
 from keras_gates.surgeon.rules.rule import named_weights
 
 if TYPE_CHECKING:
@@ -100,7 +101,8 @@ class Weights:
             for part in parts
         ]
         self._left[layer] = None
-        if sum(map(len, named)) != len(layer.weights):
+        held = sum(map(len, named)) + len(step.rule.dissolved)
+        if held != len(layer.weights):
             return CutLayer({}, {})
         self._left[layer] = step.rule, named
         config: dict[str, Any] = {}
@@ -285,7 +287,7 @@ class Weights:
         rule, named = left
         for part, arrays in zip(rule.parts(new), named, strict=True):
             _assign(old, part, arrays)
-        copy_seeds(old, new)
+        copy_seeds(rule.base(old), new)
 
 
 def _assign(old: keras.Layer, part: keras.Layer, arrays: Arrays) -> None:
@@ -312,22 +314,6 @@ def kept_positions(decision: Decision, step: Step) -> Positions:
         role: np.flatnonzero(decision.mask(ids))
         for role, ids in step.flow.roles.items()
     }
-
-
-def along_role(
-    vector: NDArray[np.float64], role: str, roles: Roles, rank: int
-) -> NDArray[np.float64]:
-    """A vector as an array that varies along the axis of a role.
-
-    Args:
-        vector: `(size,)`.
-        role: the role of its axis.
-        roles: those of the last axes of a weight, in order.
-        rank: the number of the weight's axes.
-    """
-    shape = [1] * rank
-    shape[rank - len(roles) + roles.index(role)] = -1
-    return vector.reshape(shape)
 
 
 def cut(

@@ -102,10 +102,10 @@ def _closed(
     if not gates:
         raise ValueError(
             f"Model '{model.name}' has no gates, so there is nothing to "
-            "close. Put FilterGate, LayerGate, BranchGate or BlockGate "
-            "layers into it before training; or take the gammas of its batch "
-            'normalisations for gates: thresholds={"batch_norm": ...}; or '
-            "pass scores=keras_gates.surgeon.score(model, ...)."
+            "close. Put FilterGate, HeadGate, LayerGate, BranchGate or "
+            "BlockGate layers into it before training; or take the gammas of "
+            'its batch normalisations for gates: thresholds={"batch_norm": '
+            "...}; or pass scores=keras_gates.surgeon.score(model, ...)."
             f"{unknown_gates(graph)}{_kept_whole(options)}"
         )
     closed, notes = close(graph, gates, thresholds, keep_at_least, options)

@@ -65,6 +65,8 @@ class Reading:
         always: 1 where a constant is read, too; float, `(things,)`.
         merged: the things whose constants merge into one that stays, the
             largest first; int, empty where none do.
+        factors: what the things are multiplied with, one by one: where that
+            is zero, they are not read.
     """
 
     step: Step
@@ -73,6 +75,7 @@ class Reading:
     classes: NDArray[np.intp]
     always: NDArray[np.float64]
     merged: NDArray[np.intp]
+    factors: tuple[Reading, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -223,12 +226,18 @@ class Circuit:
             fed = looped and looped.read(xp, demand, live, factors)
             self._hand_on(xp, step, demand, live, values, wanted, fed)
             for reading in self._readings[step]:
-                always = constant(xp, reading.always)
-                own = picked(xp, values[reading.tensor], reading.places)
-                own = own + (1 - own) * always
-                read.append((reading.classes, live[..., None] * own))
+                own = live[..., None] * _there(xp, reading, values)
+                for factor in reading.factors:
+                    own = own * _there(xp, factor, values)
+                read.append((reading.classes, own))
             if looped is not None:
                 read.append((looped.classes, fed))
+                continue
+            for recalled, numbers in self._recalled(step):
+                own = constant(xp, np.ones(recalled.size))
+                if numbers is not None:
+                    own = xp.take(factors, numbers, axis=-1)
+                read.append((recalled, live[..., None] * own))
         return steps, read
 
     def _hand_on(
@@ -258,6 +267,33 @@ class Circuit:
                 own = picked(xp, demand[output.tensor], origin.readers)
                 own = own * values[origin.tensor]
                 wanted.setdefault(origin.tensor, []).append(own)
+
+    def _recalled(
+        self, step: Step
+    ) -> list[tuple[NDArray[np.intp], NDArray[np.intp] | None]]:
+        """The classes inside a step that it reads itself.
+
+        With the numbers of the factors that open them, where a gate inside
+        the layer has some.
+        """
+        inner = step.rule.inner_units(step.call)
+        if not inner:
+            return []
+        demanded = [np.ones(x.shape, bool) for x in step.flow.labels]
+        ids = step.rule.recalls(step.call, step.flow, demanded, None)
+        if ids is None:
+            return []
+        classes = self.labelling.classes
+        start = self.start_of(step.call.op)
+        if start is None:
+            return [(classes[ids].ravel(), None)]
+        gated = step.flow.roles[inner[0].role]
+        numbers = np.flatnonzero(np.isin(gated, ids))
+        rest = ids[~np.isin(ids, gated)]
+        return [
+            (classes[gated[numbers]].ravel(), numbers + start),
+            (classes[rest].ravel(), None),
+        ]
 
     def _classes(
         self,
@@ -350,6 +386,13 @@ def _pinned(labelling: Labelling) -> NDArray[np.intp]:
     return np.unique(labelling.classes[np.concatenate(ids)])
 
 
+def _there(xp: Any, reading: Reading, values: Mapping[Tensor, Any]) -> Any:
+    """How far each thing that is read varies, or is a constant but 0."""
+    always = constant(xp, reading.always)
+    own = picked(xp, values[reading.tensor], reading.places)
+    return own + (1 - own) * always
+
+
 def _readings(
     step: Step,
     labelling: Labelling,
@@ -359,11 +402,51 @@ def _readings(
     """What a step reads of its inputs; nothing, unless it mixes."""
     if not step.flow.mixes:
         return []
-    return [
-        _reading(step, index, labelling, values, absorbed.get(index))
-        for index in range(len(step.inputs))
-        if index not in step.flow.states
+    multiplied = [
+        _factor(step, index, labelling, values)
+        for index in step.flow.multiplied
     ]
+    return [
+        *_as_factors(multiplied),
+        *(
+            _reading(step, index, labelling, values, absorbed.get(index))
+            for index in range(len(step.inputs))
+            if index not in (*step.flow.states, *step.flow.multiplied)
+        ),
+    ]
+
+
+def _as_factors(multiplied: list[Reading]) -> list[Reading]:
+    """Inputs that are multiplied with each other, each with the others."""
+    return [
+        dataclasses.replace(
+            one, factors=tuple(x for x in multiplied if x is not one)
+        )
+        for one in multiplied
+    ]
+
+
+def _factor(
+    step: Step, index: int, labelling: Labelling, values: Mapping[Tensor, Known]
+) -> Reading:
+    """What a product of tensors reads of an input, along what it sums over."""
+    tensor = step.inputs[index]
+    labels = labelling.labels[tensor]
+    (axis,) = lb.varying(lb.collapse(labels))
+    numbers = np.arange(labels.size).reshape(labels.shape)
+    places = np.moveaxis(numbers, axis, -1).reshape(-1, labels.shape[axis]).T
+    known = values.get(tensor)
+    zero = np.zeros(labels.size, bool)
+    if known is not None:
+        zero = (lb.stretched(known.plain(), labels.shape) == 0).ravel()
+    return Reading(
+        step,
+        tensor,
+        places,
+        labelling.classes[labels.ravel()[places[:, 0]]],
+        (~zero[places].all(axis=1)).astype("float64"),
+        np.zeros(0, np.intp),
+    )
 
 
 def _reading(
@@ -381,7 +464,7 @@ def _reading(
     merged = np.zeros(0, np.intp)
     beside = index > 0 and index not in flow.reads
     if not beside and value is not None and absorbed and ids is not None:
-        axis = step.rule.axis(step.call)
+        axis = step.rule.axis_read(step.call, flow)
         places = np.moveaxis(places.reshape(labels.shape), axis, -1)
         places = places.reshape(-1, len(ids)).T
         always = np.isnan(absorbed.values)

@@ -85,7 +85,7 @@ def find(
     gates = loops.gated(graph)
     found = {}
     for step in labelling.steps:
-        if not step.rule.recalling:
+        if not step.rule.feeds_back:
             continue
         every = [np.ones(x.shape, bool) for x in step.flow.labels]
         if step.rule.recalls(step.call, step.flow, every, None) is not None:

@@ -142,28 +142,20 @@ def _of_step(circuit: Circuit, step: Step, shapes: Shapes) -> Price | None:
             macs(rule.packing.packed_shapes(call, {}, None), shapes) or 0
         )
         return _of_stripes(circuit, (step,), whole, 0.0)
-    if rule.counts is not None and not own:
-        axes = _axes(circuit.labelling, step)
-        keys = list(axes)
-
-        def of_axes(kept: Sequence[int]) -> float:
-            tensors = {t: list(shape) for t, shape in shapes.items()}
-            for (tensor, axis), size in zip(keys, kept, strict=True):
-                tensors[tensor][axis] = size
-            return float(
-                macs(own, {t: tuple(s) for t, s in tensors.items()}) or 0
-            )
-
-        return _priced((step,), list(axes.values()), of_axes)
     roles = _roles(circuit, step)
+    axes = {} if rule.counts is None else _axes(circuit.labelling, step)
 
-    def of_roles(kept: Sequence[int]) -> float:
-        by_role = dict(zip(roles, kept, strict=True))
-        return float(
-            macs(costs.cut_weight_shapes(call, rule, by_role), shapes) or 0
-        )
+    def of_sizes(kept: Sequence[int]) -> float:
+        by_role = dict(zip(roles, kept, strict=False))
+        weights = costs.cut_weight_shapes(call, rule, by_role)
+        tensors = {t: list(shapes[t]) for t in (*call.inputs, *call.outputs)}
+        tensors.update((t, list(shapes[t])) for t in call.times)
+        for (tensor, axis), size in zip(axes, kept[len(roles) :], strict=True):
+            tensors[tensor][axis] = size
+        left = {t: tuple(sizes) for t, sizes in tensors.items()}
+        return float(macs(weights, left) or 0)
 
-    return _priced((step,), list(roles.values()), of_roles)
+    return _priced((step,), [*roles.values(), *axes.values()], of_sizes)
 
 
 def _of_layer(circuit: Circuit, steps: list[Step]) -> Price:

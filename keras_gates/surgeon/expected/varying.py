@@ -142,9 +142,7 @@ def outputs_of(
             if source is not None and not flow.mixes:
                 given = labels[step.inputs[index]].shape
                 zero = _is_zero(values.get(step.inputs[index]), given)
-                origins.append(
-                    _origin(step, step.inputs[index], source, own, zero)
-                )
+                origins.append(_origin(step, index, source, own, zero))
         if start is not None and number == 0:
             opened = step.rule.opened_by(step.call, flow)
             if opened is not None:
@@ -181,7 +179,7 @@ def _is_zero(known: Known | None, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 
 def _origin(
     step: Step,
-    tensor: Tensor,
+    index: int,
     source: Any,
     own: NDArray[np.intp],
     zero: NDArray[np.bool_],
@@ -194,6 +192,8 @@ def _origin(
     places = np.where(there, source, size)
     readers = grouped(source[there], np.flatnonzero(there), size, own.size)
     decides = np.zeros(own.size)
-    if step.rule.merging and step.rule.one_takes_all(step.call):
+    call, rule = step.call, step.rule
+    if rule.one_takes_all(call) and rule.carries(call, index) is not None:
         decides = np.append(zero.ravel(), False)[places].astype("float64")
+    tensor = step.inputs[index]
     return Origin(tensor, places[:, None], readers, decides)

@@ -11,6 +11,7 @@ import numpy as np
 from keras_gates.graphs import private
 from keras_gates.graphs import time_axis
 from keras_gates.graphs.identity import IdentityDict
+from keras_gates.layers.factor_layer import FactorLayer
 from keras_gates.layers.gate import Gate
 from keras_gates.layers.gated_recurrent import GatedRecurrent
 from keras_gates.surgeon.rules import rule_of
@@ -81,7 +82,7 @@ def _check_no_gate_inside(call: Call, graph: Graph) -> None:
         "model, or call a functional model directly instead of wrapping it.",
     )
     for part in private.sublayers(call.op):
-        if isinstance(part, Gate):
+        if isinstance(part, FactorLayer):
             raise ValueError(
                 f"Gate '{part.name}' is inside '{call.path}' (of type "
                 f"{type(call.op).__name__}), {why}"

@@ -2,7 +2,8 @@
 
 A *unit* is a class of tied channels: one of a convolution, with its place in
 the normalization after it and in all kernels that read it; along a residual
-stream, one in each layer that writes to it. A *group* holds the units of one
+stream, one in each layer that writes to it. Units inside a layer, such as the
+heads of attention, are a group of their own. A *group* holds the units of one
 layer that no group before it has.
 """
 
@@ -10,7 +11,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable
+from collections.abc import Iterator
 from collections.abc import Mapping
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import NamedTuple
 from typing import TypeVar
@@ -27,6 +30,7 @@ from keras_gates.graphs.time_axis import is_fold
 from keras_gates.layers import recurrence
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.passes.label import label
+from keras_gates.surgeon.rules.inner_units import all_of
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.source import Source
 from keras_gates.surgeon.rules.virtual import VirtualGate
@@ -36,6 +40,8 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.passes.label import Labelling
+    from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.rules.inner_units import InnerUnits
 
 SomeSource = TypeVar("SomeSource", bound=Source)
 
@@ -50,11 +56,13 @@ class Group(Source):
         channels: the first channel of the layer that each unit is; int,
             `(units,)`.
         start: where its units begin among those of all groups.
+        main: whether `score` offers it unasked.
     """
 
     units: NDArray[np.intp]
     channels: NDArray[np.intp]
     start: int
+    main: bool = True
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -113,21 +121,57 @@ def find(graph: Graph, exact: bool = True) -> Groups:
     groups: dict[str, Group] = {}
     kept: dict[str, str] = {}
     for step in labelling.steps:
-        ids = step.flow.roles.get("out")
-        if ids is None or step.path in groups:
-            continue
-        classes = labelling.classes[ids].ravel()
-        # Each class once, and the first channel that it is.
-        own, first = np.unique(classes, return_index=True)
-        if not free[own].any():
-            kept[step.path] = _why(labelling, own)
-        channels = np.sort(first[free[own] & ~taken[own]])
-        units = classes[channels]
-        if units.size:
-            taken[units] = True
-            groups[step.path] = _group(units, channels, start)
-            start += units.size
+        for made in _made(step):
+            if made.name in groups:
+                continue
+            classes = labelling.classes[made.ids].ravel()
+            # Each class once, and the first channel that it is.
+            own, first = np.unique(classes, return_index=True)
+            if not free[own].any():
+                kept[made.name] = _why(labelling, own)
+            channels = np.sort(first[free[own] & ~taken[own]])
+            units = classes[channels]
+            if units.size:
+                taken[units] = True
+                group = _group(units, channels, start)
+                groups[made.name] = dataclasses.replace(
+                    group, kind=made.kind, main=made.main
+                )
+                start += units.size
     return Groups(labelling, groups, places, kept)
+
+
+class _Made(NamedTuple):
+    """Units that a step makes, or that are inside its layer.
+
+    Attributes:
+        name: that of their group.
+        ids: the units.
+        kind: the kind that thresholds speak of.
+        main: as in `Group`.
+    """
+
+    name: str
+    ids: NDArray[np.intp]
+    kind: str = "group"
+    main: bool = True
+
+
+def _made(step: Step) -> Iterator[_Made]:
+    """What a step has units of: its channels, and what is inside."""
+    roles = step.flow.roles
+    if roles.get("out") is not None:
+        yield _Made(step.path, roles["out"])
+    for each in _inside(step):
+        name = f"{step.path}/{each.name}"
+        yield _Made(name, roles[each.role], each.kind, each.main)
+
+
+def _inside(step: Step) -> list[InnerUnits]:
+    """The units inside a step that do not come out of it."""
+    if step.is_selection:
+        return []
+    return [each for each in step.rule.inner_units(step.call) if each.name]
 
 
 def _group(
@@ -159,12 +203,14 @@ def _places(
     places: dict[Tensor, int] = {}
     read = np.zeros(len(classes), bool)
     for step in labelling.steps:
+        for each in _inside(step):
+            read[classes[step.flow.roles[each.role]]] = True
         if not step.flow.mixes or not step.inputs:
             continue
         whole = step.rule.reading(step.call) == ALL
         if whole and not exact:
             whole = not step.rule.approximates(step.call)
-        for index in sorted({0, *step.flow.reads, *step.flow.states}):
+        for index in _read_inputs(step):
             tensor = _before_folds(step.inputs[index])
             own = classes[labelling.labels[tensor]]
             axis, _ = lb.sole_axis(own)
@@ -174,6 +220,13 @@ def _places(
             places[tensor] = axis
             read[own] = True
     return places, read & ~pinned
+
+
+def _read_inputs(step: Step) -> list[int]:
+    """The numbers of the inputs that a step reads units of."""
+    flow = step.flow
+    first = flow.multiplied or (0,)
+    return sorted({*first, *flow.reads, *flow.states})
 
 
 def _before_folds(tensor: Tensor) -> Tensor:
@@ -279,17 +332,45 @@ def _add_calls(graph: Graph, after: dict[Call | None, list[Call]]) -> None:
 def _loops(
     labelling: Labelling, place: NDArray[np.intp]
 ) -> IdentityDict[keras.Operation, NDArray[np.intp]]:
-    """The units of the layers that read their own outputs.
+    """The units inside layers, one role after the other.
 
-    What is closed after such a layer would still be there inside: each unit
-    that a score closes is zero for its layer, too.
+    What is closed after a recurrent layer would still be there inside: each
+    unit that a score closes is zero for its layer, too. Heads of attention are
+    nowhere else.
     """
     found: IdentityDict[keras.Operation, NDArray[np.intp]] = IdentityDict()
     for step in labelling.steps:
-        nothing = [np.zeros(x.shape, bool) for x in step.flow.labels]
-        if step.rule.recalls(step.call, step.flow, nothing) is not None:
-            units = labelling.classes[step.flow.roles["out"]]
-            found[step.call.op] = place[units]
+        inner = step.rule.inner_units(step.call)
+        if inner and not step.is_selection:
+            units = all_of(inner, step.flow.roles)
+            found[step.call.op] = place[labelling.classes[units]]
+    return found
+
+
+def inner_places(
+    graph: Graph, step: Step, classes: NDArray[np.intp], names: Sequence[str]
+) -> list[tuple[str, NDArray[np.intp], NDArray[np.intp]]]:
+    """Where groups have units inside a layer that do not come out of it.
+
+    Args:
+        graph: the `Graph`.
+        step: a step of it.
+        classes: those of the labelling that the step is of.
+        names: the groups in question.
+
+    Returns:
+        `(name, places among the units of the group, their classes)`.
+    """
+    places = graph.loops.get(step.call.op)
+    inner = step.rule.inner_units(step.call)
+    if places is None or step.is_selection or not all(e.name for e in inner):
+        return []
+    units = classes[all_of(inner, step.flow.roles)]
+    found = []
+    for name in names:
+        at, own = members(graph.groups[name], places)
+        if own.any():
+            found.append((name, at[own], units[own]))
     return found
 
 
@@ -378,14 +459,14 @@ def places(
         return []
     found = []
     for name, group in graph.groups.items():
-        at, own = inside(group, op.units)
+        at, own = members(group, op.units)
         if own.any() and name in closed:
             scores = np.abs(group.scores)
             found.append(ClosedGroup(name, scores, classes[own], at[own]))
     return found
 
 
-class Inside(NamedTuple):
+class Members(NamedTuple):
     """Which of a virtual gate's channels are in a group.
 
     Attributes:
@@ -398,10 +479,10 @@ class Inside(NamedTuple):
     mask: NDArray[np.bool_]
 
 
-def inside(group: Group, units: NDArray[np.intp]) -> Inside:
+def members(group: Group, units: NDArray[np.intp]) -> Members:
     """Where a virtual gate's units are in a group."""
     at = units - group.start
-    return Inside(at, (units >= 0) & (at >= 0) & (at < group.units.size))
+    return Members(at, (units >= 0) & (at >= 0) & (at < group.units.size))
 
 
 def size(graph: Graph) -> int:

@@ -27,7 +27,7 @@ def gated(graph: Graph) -> IdentityDict[keras.Operation, keras.Operation]:
     for call in graph.calls:
         if rule_of(call).closes_loop:
             maker = _maker(call)
-            if not rule_of(maker).recalling:
+            if not rule_of(maker).feeds_back:
                 raise ValueError(
                     f"Gate '{call.path}' is in the loop of '{maker.path}' (of "
                     f"type {type(maker.op).__name__}), whose loop is not that "
@@ -40,7 +40,7 @@ def gated(graph: Graph) -> IdentityDict[keras.Operation, keras.Operation]:
 
 def takes_gate(call: Call) -> bool:
     """Whether a call is of a layer that a `GatedRecurrent` may be put round."""
-    return rule_of(call).recalling and recurrence.why_not(call.op) is None
+    return rule_of(call).feeds_back and recurrence.why_not(call.op) is None
 
 
 def states_read_elsewhere(call: Call) -> tuple[int, ...]:
@@ -64,7 +64,7 @@ def _is_read_elsewhere(state: Tensor) -> bool:
     """Whether it is more than the initial state of recurrent layers."""
     for reader in state.consumers:
         rule = rule_of(reader)
-        starts = rule.recalling and reader.inputs[0] is not state
+        starts = rule.feeds_back and reader.inputs[0] is not state
         if not starts and not rule.moves:
             return True
         if not starts and any(map(_is_read_elsewhere, reader.outputs)):

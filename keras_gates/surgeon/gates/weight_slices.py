@@ -65,6 +65,9 @@ def slices_of(graph: Graph, found: Groups) -> Iterator[WeightSlices]:
 def _of_step(step: Step, classes: NDArray[np.intp]) -> Iterator[WeightSlices]:
     axes, flow = step.rule.axes_of(step.call), step.flow
     reads = set(flow.reads.values()) if flow.mixes else set()
+    # What stays inside a layer, as a head, is read where it is closed.
+    inner = [e for e in step.rule.inner_units(step.call) if e.name]
+    closing = {pair for each in inner for pair in each.zeroed}
     for part in step.rule.parts(step.call.op):
         for name, weight in named_weights(part, axes):
             roles, shape = axes.get(name, ()), tuple(weight.shape)
@@ -75,8 +78,9 @@ def _of_step(step: Step, classes: NDArray[np.intp]) -> Iterator[WeightSlices]:
                     continue
                 if ids.ndim != 1 or len(ids) != shape[axis]:
                     continue
+                read = role in reads or (name, role) in closing
                 own = WeightSlices(
-                    weight, shape, axis, role, role in reads, classes[ids]
+                    weight, shape, axis, role, read, classes[ids]
                 )
                 if role == "gates":
                     # A recurrent unit has a column in each gate's part.

@@ -127,7 +127,7 @@ def _absorbable_inputs(
 ) -> AbsorbableInputs:
     """What the calls of one layer can do without, given what each reads."""
     rule, call = steps[0].rule, steps[0].call
-    axis = rule.axis(call)
+    axis = rule.axis_read(call, steps[0].flow)
     each = np.stack([channel_values(value.values, axis) for value in known])
     # A layer has one kernel, so all of its calls must read the same constant.
     agreed = np.where((each == each[0]).all(axis=0), each[0], np.nan)

@@ -70,7 +70,7 @@ class Candidate:
         values: tensor -> its known values, for those that have any.
         exact: whether only exact removals are made.
         closed: layer -> what is closed of it; bool, shaped like its factors,
-            or `(units,)` for a layer that reads its own output.
+            or like its `Rule.inner_units`, one role after the other.
         uncut: keys of the selections that are left out, since a gather would
             cost more than it saves.
         absorbable_by_layer: layer -> number of an input that a kernel of it
@@ -149,8 +149,8 @@ class Decision(Candidate):
             coordinates; bool, shaped like its labels.
         reads: for each step, the units that it needs of its inputs. With
             `recalls` and what is pinned, they are all that is kept.
-        recalls: units of its own outputs that a step needs, as a recurrent
-            layer does.
+        recalls: units inside it that a step needs, as a recurrent layer its
+            state, and attention its heads.
     """
 
     present: frozenset[Step]

@@ -99,7 +99,7 @@ class Folds:
 
 def fold(decision: Decision) -> Folds:
     """Find the `Folds` of all gates that are still there."""
-    search, places = _Search(decision), _zeroed(decision)
+    search, places = _Search(decision), _inside(decision)
     scales: dict[StepKey, NDArray[np.float64]] = {}
     calls_of: IdentityDict[keras.Operation, dict[StepKey, Step]]
     calls_of = IdentityDict()
@@ -134,18 +134,32 @@ def _by_weight(
     return found
 
 
-def _zeroed(decision: Decision) -> list[Place]:
-    """The closed factors that are weights of layers that stay."""
+def _inside(decision: Decision) -> list[Place]:
+    """What is multiplied by factors that are in layers that stay."""
     found: IdentityDict[keras.Operation, list[Place]] = IdentityDict()
     for step in decision.steps():
-        shut = decision.closed.get(step.call.op)
-        if not step.is_selection and shut is not None and shut.any():
-            factors = np.where(shut, 0.0, 1.0)
+        if not step.is_selection:
             found[step.call.op] = [
                 Place(step, weight, RoleFactors(role, factors))
-                for weight, role in step.rule.zeroed(step.call).items()
+                for weight, role, factors in _own_factors(decision, step)
             ]
     return [place for places in found.values() for place in places]
+
+
+def _own_factors(
+    decision: Decision, step: Step
+) -> list[tuple[str, str, NDArray[np.float64]]]:
+    """`(weight, role, factors)` for what is closed inside a layer."""
+    rule, call = step.rule, step.call
+    shut = decision.closed.get(call.op)
+    if rule.inner_units(call):
+        roles = step.flow.roles.items()
+        kept = {role: decision.mask(ids) for role, ids in roles}
+        return rule.inner_factors(call, step.flow, kept, shut)
+    if shut is None or not shut.any():
+        return []
+    factors = np.where(shut, 0.0, 1.0)
+    return [(name, role, factors) for name, role in rule.zeroed(call).items()]
 
 
 def _factors(decision: Decision, step: Step) -> GateFactors:
@@ -317,6 +331,8 @@ class _Search:
             source = step.flow.sources[number][index]
             if index in gone or source is None:
                 continue
+            if one_of and step.rule.carries(step.call, index) is None:
+                continue
             units = self.labels[before] if step.rule.blends else None
             shape = self.labels[before].shape
             back = _back(factors, source, shape, units)
@@ -397,8 +413,13 @@ def _vector(
     axes = lb.varying(labels)
     if not axes:
         return np.broadcast_to(factors.ravel(), ids.shape)
-    vector = lb.along(factors, axes[-1])
-    return vector if vector is not None and len(vector) == len(ids) else None
+    # Along other axes there may be what goes as one, as that of a head.
+    for axis in reversed(axes):
+        vector = lb.along(factors, axis)
+        own = lb.along(labels, axis)
+        if vector is not None and own is not None and len(own) == len(ids):
+            return vector
+    return None
 
 
 def _back(

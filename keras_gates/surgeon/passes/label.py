@@ -239,7 +239,7 @@ class _Labeller:
         if any(each in masking for each in scopes):
             # A gather hands on no mask.
             return None
-        fresh = rule.is_gate and call.op.kind == "filter"
+        fresh = rule.is_gate and rule.along_axis(call)
         if len(axes) == 1 and shared:
             axis = axes[0]
             source = np.arange(labels.size).reshape(labels.shape)
@@ -369,7 +369,7 @@ def constants(
     Args:
         labelling: a `Labelling`.
         closed: layer -> what is closed of it, shaped like its factors, or
-            like its units for one that reads its own output.
+            like its `Rule.inner_units`, one role after the other.
         exact: whether what varies a little may not count as constant.
     """
     values: dict[Tensor, Known] = {}

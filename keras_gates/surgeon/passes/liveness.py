@@ -144,7 +144,7 @@ class _Walk:
             for tensor in step.outputs
         )
         ids: NDArray[np.intp] | None = None
-        if self.candidate.exact:
+        if self.candidate.exact or not step.rule.feeds_back:
             ids = recalled(step, self.demand, self.candidate.closed)
             if ids is not None:
                 self.recalls.append(Read(step, ids))
@@ -162,7 +162,8 @@ class _Walk:
             self._demand(tensor, wanted)
             if index in flow.untied:
                 self._read_untied(step, index)
-            if flow.mixes and live and index not in flow.states:
+            apart = index in flow.states or index in flow.multiplied
+            if flow.mixes and live and not apart:
                 self._read_all(step, index)
         return used
 
@@ -170,6 +171,8 @@ class _Walk:
         self, step: Step, index: int, live: bool
     ) -> NDArray[np.bool_] | np.bool_:
         """What the demand on a step's outputs means for one of its inputs."""
+        if step.rule.multiplies:
+            return self._of_product(step, index)
         shape = self.labelling.labels[step.inputs[index]].shape
         wanted: NDArray[np.bool_] | np.bool_ = np.bool_(
             step.flow.mixes and live
@@ -180,6 +183,28 @@ class _Walk:
             if source is not None and demand is not None:
                 wanted = wanted | _scatter(demand, source, shape)
         return wanted
+
+    def _of_product(self, step: Step, index: int) -> NDArray[np.bool_]:
+        """The same for a product of tensors."""
+        labels = self.labelling.labels
+        zeros = [self._zero(tensor) for tensor in step.inputs]
+        wanted = [
+            self.demand.get(tensor, np.zeros(labels[tensor].shape, bool))
+            for tensor in step.outputs
+        ]
+        asked = step.rule.demanded(step.call, step.flow, index, wanted, zeros)
+        if index in step.flow.multiplied:
+            ids = labels[step.inputs[index]][asked & ~zeros[index]]
+            self.reads.append(Read(step, ids))
+        return asked
+
+    def _zero(self, tensor: Tensor) -> NDArray[np.bool_]:
+        """Which coordinates are zero, like the labels."""
+        value = self.candidate.values.get(tensor)
+        shape = self.labelling.labels[tensor].shape
+        if value is None:
+            return np.zeros(shape, bool)
+        return np.asarray(lb.stretched(value.plain(), shape) == 0)
 
     def _read_untied(self, step: Step, index: int) -> None:
         """What an output holds, its source must hold: but not for its own sake.
@@ -225,17 +250,17 @@ def recalled(
     demand: Mapping[Tensor, NDArray[np.bool_]],
     closed: IdentityDict[keras.Operation, NDArray[np.bool_]],
 ) -> NDArray[np.intp] | None:
-    """Units of a step's outputs that it reads itself, None if it has none.
+    """Units inside a step that it reads itself, None if it has none.
 
-    A recurrent layer reads its own state, whatever gates come after it; what
-    a score closes is zero for the layer itself, too.
+    A recurrent layer reads its own state, whatever gates come after it, and
+    attention its heads; what is closed inside is zero there.
 
     Args:
         step: the step.
         demand: what is demanded of each tensor, as in `Decision`.
         closed: what is closed of each layer, as in `Decision`.
     """
-    if not step.rule.recalling:
+    if not step.rule.inner_units(step.call):
         return None
     demanded = [
         demand.get(tensor, np.zeros(labels.shape, bool))

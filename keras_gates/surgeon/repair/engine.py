@@ -29,6 +29,8 @@ from keras_gates.surgeon.repair.norms import shift_behind
 from keras_gates.surgeon.repair.readers import Reader
 from keras_gates.surgeon.repair.readers import readers_of
 from keras_gates.surgeon.repair.report import Row
+from keras_gates.surgeon.repair.rooms import Match
+from keras_gates.surgeon.repair.rooms import Rooms
 from keras_gates.surgeon.repair.streams import Stream
 from keras_gates.surgeon.repair.streams import stream_of
 from keras_gates.surgeon.repair.walk import Walk
@@ -49,10 +51,6 @@ _ROWS_PER_INPUT = 6
 _ROWS = 8192
 # How many of them are made at a time.
 _BLOCK = 2048
-# What the tensors round a layer may take, over all samples, in float32.
-_BYTES = 2**30
-# About how many tensors of a size are held at a time, of both models.
-_HELD = 3
 # A kernel is read rightly where its product is what its layer computes.
 _ALIKE = 1e-3
 
@@ -67,18 +65,6 @@ class Method(enum.Enum):
     KERNELS = "kernels"
     BIAS = "bias"
     STATISTICS = "statistics"
-
-
-class Match(NamedTuple):
-    """A kernel in a call, and what it was in the original.
-
-    Attributes:
-        new: the reader in the smaller model.
-        old: that in the original.
-    """
-
-    new: Reader
-    old: Reader
 
 
 class Sample(NamedTuple):
@@ -110,6 +96,7 @@ class Engine:
             Sample(b, Walk(pairs.old, b.x), Walk(pairs.new, b.x))
             for b in batches
         ]
+        self.rooms = Rooms(pairs, batches[0])
 
     def jobs(self) -> list[Callable[[], Row]]:
         """What there is to fit, in the order of the calls."""
@@ -296,27 +283,18 @@ class Engine:
     def _enough(self, matches: list[Match], wanted: int) -> list[Sample]:
         """As many batches as memory allows, and the fit needs.
 
-        Those that are left out are not run so far: the tensors of later
-        layers are smaller, as a rule.
+        Those that are left out let go of what they hold, and begin again from
+        their inputs if a later layer has room for them.
         """
-        first = self.samples[0]
-        reader = matches[0]
-        each = 0
-        for walk, source in (
-            (first.old, reader.old.source),
-            (first.new, reader.new.source),
-        ):
-            shape = walk.value(source).shape
-            each += 4 * math.prod(shape) // first.batch.size
-        raw = tuple(_source(reader.new, first.new).shape)
-        places = math.prod(reader.new.sizes(raw))
-        most = max(_BYTES // (_HELD * each), 2 * wanted // max(places, 1))
+        most = self.rooms.of(matches, wanted)
         found: list[Sample] = []
         for sample in self.samples:
             count = sum(s.batch.size for s in found)
             if count >= most and any(s.batch.held_out.any() for s in found):
-                break
-            found.append(sample)
+                sample.old.forget()
+                sample.new.forget()
+            else:
+                found.append(sample)
         return found
 
 

@@ -32,11 +32,13 @@ class Form(abc.ABC):
         axis_out: the axis of the channels in the output.
         folded: whether the first axis after that of samples belongs to it, as
             time does in TimeDistributed.
+        joined: how many axes of the input a kernel sums over, `axis_in` last.
     """
 
     axis_in: int = -1
     axis_out: int = -1
     folded: bool = False
+    joined: int = 1
     # Whether inputs of one channel follow each other in a row; otherwise each
     # tap has all channels, one tap after the other.
     repeats: ClassVar[bool] = False
@@ -79,11 +81,9 @@ class Product(Form):
     """A matrix product over an axis, at any place along the others.
 
     Attributes:
-        joined: how many axes of the input a kernel sums over, `axis_in` last.
         turned: whether the kernel is `(out, in)`.
     """
 
-    joined: int = 1
     turned: bool = False
 
     def places(self, x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:

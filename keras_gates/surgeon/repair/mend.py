@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs import private
+from keras_gates.graphs.without_gradients import without_gradients
 from keras_gates.surgeon.repair import samples
 from keras_gates.surgeon.repair.engine import Engine
 from keras_gates.surgeon.repair.engine import Method
@@ -167,7 +168,7 @@ def _run(model: keras.Model, flat: list[Any]) -> list[NDArray[Any]]:
     """The flat outputs of a model in inference, in float64."""
     structure, _ = gr.structures(model)
     x = keras.tree.pack_sequence_as(structure, flat)
-    with keras.StatelessScope():
+    with without_gradients(), keras.StatelessScope():
         outputs = keras.tree.flatten(model(x, training=False))
     stopped = map(keras.ops.stop_gradient, outputs)
     return [

@@ -186,12 +186,17 @@ def _einsum(call: Call, op: keras.Layer) -> list[Reader]:
         spec = einsum.read(op.equation)
     except ValueError:
         return []
-    form = forms.Product(
-        axis_in=spec.axis_in,
-        axis_out=spec.axis_out,
-        turned=spec.kernel[0] == spec.new,
-    )
-    return _one(call, op, form)
+    if len(spec.kernel) == 2:
+        turned = spec.kernel[0] == spec.new
+        form = forms.Product(
+            axis_in=spec.axis_in, axis_out=spec.axis_out, turned=turned
+        )
+        return _one(call, op, form)
+    # Heads side by side, with what they hold, as if they were one axis.
+    last = spec.x.endswith(spec.old) and spec.y.endswith(spec.new)
+    if spec.kernel != spec.old + spec.new or len(spec.new) > 1 or not last:
+        return []
+    return _one(call, op, forms.Product(joined=len(spec.old)))
 
 
 def _convolution(call: Call, op: keras.Layer) -> list[Reader]:

@@ -14,6 +14,7 @@ from keras_gates.graphs import graph as gr
 from keras_gates.graphs import time_axis
 from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.calls import Tensor
+from keras_gates.graphs.without_gradients import without_gradients
 from keras_gates.surgeon.rules.virtual import VirtualGate
 
 if TYPE_CHECKING:
@@ -33,6 +34,9 @@ class Walk:
     Args:
         graph: the `Graph` of the model.
         x: flat list of its inputs.
+
+    Attributes:
+        shapes: those of all tensors that were made.
     """
 
     def __init__(self, graph: Graph, x: list[Any]) -> None:
@@ -42,6 +46,7 @@ class Walk:
         self._order = {call: n for n, call in enumerate(graph.calls)}
         self._values: dict[Tensor, Any] = {}
         self._made: set[Call] = set()
+        self.shapes = {t: _shape(a) for t, a in self._given.items()}
 
     def value(self, tensor: Tensor) -> Any:
         """A tensor of the model, as one of the backend."""
@@ -58,6 +63,11 @@ class Walk:
             return [self.value(tensor) for tensor in tensors]
         finally:
             self._values, self._made = values, made
+
+    def forget(self) -> None:
+        """Let go of all tensors; what is asked for next is made again."""
+        self._values.clear()
+        self._made.clear()
 
     def _get(self, tensor: Tensor) -> Any:
         known = self._values if tensor in self._values else self._given
@@ -79,6 +89,8 @@ class Walk:
     def _make(self, call: Call, wanted: set[Call], asked: Tensor) -> None:
         outputs = run(call, self._get)
         self._values.update(zip(call.outputs, outputs, strict=True))
+        shapes = map(_shape, outputs)
+        self.shapes.update(zip(call.outputs, shapes, strict=True))
         self._made.add(call)
         for tensor in {*call.inputs}:
             read = all(
@@ -108,9 +120,14 @@ def run(
     if kwargs.get("training") is None and _takes_training(op):
         kwargs = {**kwargs, "training": False}
     function = op.call if time_axis.is_fold(op) else op
-    with keras.StatelessScope(state_mapping=values):
+    with without_gradients(), keras.StatelessScope(state_mapping=values):
         outputs = function(*args, **kwargs)
     return [_detached(y) for y in keras.tree.flatten(outputs)]
+
+
+def _shape(y: Any) -> tuple[int, ...]:
+    """That of a tensor; () for what is none."""
+    return tuple(getattr(y, "shape", ()))
 
 
 def _detached(y: Any) -> Any:

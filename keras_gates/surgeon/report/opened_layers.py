@@ -23,7 +23,7 @@ def notes(solution: Solution) -> list[str]:
     found = [f"{listed(paths)} {told}" for told, paths in alike.items()]
     # What loads where depends on all of them.
     own = {
-        type(each.layer).__name__: None
+        each.of.__name__: None
         for each in solution.returns
         if each.how is How.CLASS and not _is_stock(each)
     }
@@ -37,13 +37,15 @@ def notes(solution: Solution) -> list[str]:
 
 
 def _told(each: Return) -> str:
-    name = type(each.layer).__name__
+    name = each.of.__name__
     if each.how is How.CLASS:
         edits = ", ".join(
             f"{'.'.join(map(str, path))} {old} -> {new}"
             for path, (old, new) in each.edits.items()
         )
         with_ = f"with {edits}" if edits else "with the config that it has"
+        if each.cls is not None:
+            return f"is of its class {name} again, {with_}"
         return f"(of type {name}) keeps its class, {with_}"
     why = f": its class can't be kept, since {each.reason}" * bool(each.reason)
     made = "written out as a model of its parts"
@@ -53,4 +55,4 @@ def _told(each: Return) -> str:
 
 
 def _is_stock(each: Return) -> bool:
-    return create.is_of(type(each.layer), keras.__name__)
+    return create.is_of(each.of, keras.__name__)

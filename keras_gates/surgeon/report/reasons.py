@@ -15,6 +15,7 @@ from keras_gates.surgeon.passes import liveness
 from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.passes.label import StepKey
 from keras_gates.surgeon.rules.rule import ALL
+from keras_gates.surgeon.solving import bars
 from keras_gates.surgeon.solving.bars import Holders
 
 if TYPE_CHECKING:
@@ -69,8 +70,9 @@ class Reasons:
         lines = []
         if step.rule.packing is not None:
             lines += self._packed(step, step.rule.packing)
-        elif self._holds_factors(step):
-            lines += self._gate(step)
+        else:
+            lines += self._gate(step) if self._holds_factors(step) else []
+            lines += self._inside(step)
         if step.flow.reason is not None:
             lines.append(f"kept whole: {step.flow.reason}")
         if self.decision.dropped.get(step.key) and step.rule.merging:
@@ -102,15 +104,40 @@ class Reasons:
         group = self.solution.graph.groups.get(step.path)
         if group is not None:
             ids = step.flow.roles["out"][group.channels]
+        inner = [e for e in step.rule.inner_units(step.call) if e.name]
+        what = "channels"
+        if group is None and inner:
+            what, ids = inner[0].name, step.flow.roles[inner[0].role]
         if shut is None or not shut.any():
             return lines
         if ids is None:
             return lines + ["closed"]
+        return lines + self._closed(shut, ids, what)
+
+    def _closed(
+        self, shut: NDArray[np.bool_], ids: NDArray[np.intp], what: str
+    ) -> list[str]:
+        """How many of some units are closed, and why some of them stay."""
         stays = shut & self.decision.mask(ids)
-        lines.append(f"{int(shut.sum())} of {shut.size} channels closed")
+        lines = [f"{int(shut.sum())} of {shut.size} {what} closed"]
         if stays.any():
             why = self._why(ids[stays])
             lines.append(f"{int(stays.sum())} of them stay: {why}")
+        return lines
+
+    def _inside(self, step: Step) -> list[str]:
+        """What is closed of groups inside a layer, as of its heads."""
+        lines = []
+        for each in step.rule.inner_units(step.call):
+            name = f"{step.path}/{each.name}"
+            group = self.solution.graph.groups.get(name)
+            shut = self.solution.closed.get(name)
+            if each.name and group is not None and shut is not None:
+                ids = step.flow.roles[each.role][group.channels]
+                if shut.any():
+                    head = each.kind == "head"
+                    what = each.name if head else f"places of {each.name}"
+                    lines += self._closed(shut, ids, what)
         return lines
 
     def _packed(self, step: Step, packing: Packing) -> list[str]:
@@ -132,7 +159,7 @@ class Reasons:
             readers.setdefault(step.path, self._reading(step))
         for step, read in self.decision.recalls:
             if np.isin(classes[read], wanted).any():
-                readers[step.path] = "feeds them back into itself"
+                readers[step.path] = bars.recalling(step)
         if not readers:
             return "one channel has to stay, as the constant of the others"
         told = [f"'{p}' {how}" for p, how in readers.items()]
@@ -238,7 +265,8 @@ class Reasons:
         left = [np.zeros(0)]
         for name, source in gates_of(self.solution.graph).items():
             shut = self.solution.closed.get(name)
-            if shut is not None and source.kind != "group":
+            scored = name in self.solution.graph.groups
+            if shut is not None and not scored:
                 left.append(np.abs(source.values()[shut]))
         sizes = np.concatenate(left)
         count = int((sizes > 0).sum())

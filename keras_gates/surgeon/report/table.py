@@ -274,7 +274,7 @@ def _macs(
         after: int | None = 0
         if before is not None and cut is not None:
             left = shapes
-            if rule.counts is not None and not own:
+            if rule.counts is not None:
                 left = _cut_tensors(step, shapes, decision)
             after = costs.call_macs(call, rule, cut, left)
     except ValueError:

@@ -7,6 +7,7 @@ the page "Layers of your own" of the docs.
 from keras_gates.graphs import time_axis as _time_axis
 from keras_gates.graphs.graph import Call
 from keras_gates.graphs.graph import Tensor
+from keras_gates.layers.gated_attention import GatedAttention as _GatedAttention
 from keras_gates.layers.gated_recurrent import GatedRecurrent as _GatedRecurrent
 from keras_gates.layers.loop_gate import LoopGate as _LoopGate
 from keras_gates.layers.resconv.res_conv import ResConv as _ResConv
@@ -16,6 +17,7 @@ from keras_gates.surgeon.labels import along
 from keras_gates.surgeon.labels import fixed
 from keras_gates.surgeon.labels import varying
 from keras_gates.surgeon.labels import vector
+from keras_gates.surgeon.rules import gated_attention as _gated_attention
 from keras_gates.surgeon.rules import gated_recurrent as _gated_recurrent
 from keras_gates.surgeon.rules import gates as _gates
 from keras_gates.surgeon.rules import strip_conv as _strip_conv
@@ -66,6 +68,7 @@ _tables.fill()
 for _gate in _gates.GATES:
     register(_gate, _gates.GATE)
     include_subclasses(_gate, _gates.OF_FACTOR)
+register(_GatedAttention, _gated_attention.GATED_ATTENTION)
 register(_StripConv, _strip_conv.STRIP_CONV)
 register(
     _ResConv,

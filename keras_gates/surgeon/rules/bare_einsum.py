@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
 from keras_gates.surgeon.rules import counts
+from keras_gates.surgeon.rules.ahead import axis_ahead
 from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.linear import built_in
@@ -146,34 +147,54 @@ SCALE = EinsumScale(
 
 @dataclasses.dataclass(frozen=True)
 class EinsumSource(Linear):
-    """The kernel for each sample; the last axis holds the channels."""
+    """The kernel for each sample.
+
+    What reads it says which axis holds the channels: those of heads in a bias
+    of attention. Where nothing does, it is the last one.
+    """
 
     kind: str = "einsum source"
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
-        units.pin(inputs[0], "it is a number for each sample")
-        out = units.mint(id(call.op), self.size(call.op))
+        if (inputs[0] != lb.FIXED).any():
+            units.pin(inputs[0], "it is a number for each sample")
+        axis = self.axis_out(call)
+        # Calls may have it along different axes, and then keep it whole.
+        key = (id(call.op), axis)
+        out = units.mint(key, int(call.op.kernel.shape[axis]))
         reason = activations.why_not(call.op.activation)
         if reason is not None:
             units.pin(out, reason)
-        labels = lb.vector(out, len(call.outputs[0].shape), -1)
+        labels = lb.vector(out, len(call.outputs[0].shape), axis)
         return Flow([labels], [[None]], {"out": out}, mixes=True)
 
-    def size(self, op: keras.Layer) -> int:
-        return int(op.kernel.shape[-1])
-
     def axis_out(self, call: Call) -> int:
-        return -1
+        """The axis of the channels, counted from the end."""
+        output = call.outputs[0]
+        rank = len(output.shape)
+        sizes = {
+            axis: size
+            for axis, size in enumerate(call.op.kernel.shape)
+            if axis and size > 1
+        }
+        ahead = axis_ahead(output, sizes) if len(sizes) > 1 else None
+        return -1 if ahead is None else ahead - rank
 
     def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:
-        kernel: tuple[str | None, ...] = (None, "out")
-        op = call.op
+        op, axis = call.op, self.axis_out(call)
+        roles: list[str | None] = [None] * len(op.kernel.shape)
+        roles[axis] = "out"
+        kernel = tuple(roles)
         if op.bias is None:
             return {"kernel": kernel}
-        last = terms_of(op.equation).y[-1] in op.bias_axes
-        return {"kernel": kernel, "bias": ("out" if last else None,)}
+        # Keras gives the bias the axes of the output from its first letter.
+        letters = terms_of(op.equation).y
+        if letters[axis] not in op.bias_axes:
+            roles[axis] = None
+        bias = tuple(roles[-len(op.bias.shape) :])
+        return {"kernel": kernel, "bias": bias}
 
     def reading(self, call: Call) -> Reading:
         return ALL
@@ -191,12 +212,11 @@ class EinsumSource(Linear):
 
     def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         shape = list(call.op.partial_output_shape)
-        shape[-1] = len(view.index["out"])
+        shape[self.axis_out(call)] = len(view.index["out"])
         return {"output_shape": shape}, call.args, call.kwargs
 
 
 SOURCE = EinsumSource(
     scales={"out": {"kernel": "out", "bias": "out"}},
-    counts=counts.einsum_dense,
-    costs=None,
+    costs={},  # what it multiplies is 1
 )

@@ -16,6 +16,7 @@ from keras_gates.graphs.graph import Tensor
 from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.merge import Merge
+from keras_gates.surgeon.rules.per_channel import alike
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import operands
 
@@ -58,8 +59,12 @@ class Combined(Merge):
 
         args, kwargs = mapped(swap, call.args, call.kwargs)
         result = as_float64(call.op.call(*args, **kwargs))
-        result = np.broadcast_to(result, shape)
-        return [known(np.where(gone, np.nan, result))]
+        lacking = (1,) * (len(shape) - result.ndim)
+        # An array may vary along axes without channels, as a mask does.
+        same = alike(result.reshape(lacking + result.shape), shape)
+        if same is None:
+            return [None]
+        return [known(np.where(gone, np.nan, same))]
 
     def _unknown(
         self,
@@ -94,10 +99,18 @@ class Choice(Combined):
         shape: tuple[int, ...],
     ) -> NDArray[np.bool_]:
         condition, left, right = (
-            arrays[x]
-            if isinstance(x, Tensor)
-            else np.broadcast_to(keras.ops.convert_to_numpy(x), shape)
+            arrays[x] if isinstance(x, Tensor) else _chosen(x, shape)
             for x in (call.argument(n) for n in ("condition", "x1", "x2"))
         )
         chosen = np.where(condition != 0, np.isnan(left), np.isnan(right))
         return np.isnan(condition) | chosen
+
+
+def _chosen(constant: Any, shape: tuple[int, ...]) -> NDArray[np.float64]:
+    """A constant like labels; NaN along axes without channels if it varies."""
+    array = as_float64(constant)
+    lacking = (1,) * (len(shape) - array.ndim)
+    array = array.reshape(lacking + array.shape)
+    wide = np.broadcast_shapes(array.shape, shape)
+    same = alike(np.broadcast_to(array, wide), shape)
+    return np.full(shape, np.nan) if same is None else same

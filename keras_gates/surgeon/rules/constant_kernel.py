@@ -42,15 +42,19 @@ class ConstantKernel(Rule):
     Attributes:
         argument: the name of the array among the arguments of the call.
         rank: how many axes it must have; None for two more than positions.
+        products: the rule for a product of two tensors, if it is another.
     """
 
     kind: str = "product with an array"
     costs: Mapping[str, str | None] | None = None
     argument: str = "x2"
     rank: int | None = 2
+    products: Rule | None = None
 
     def pick(self, call: Call) -> Rule:
         kernel = self._kernel(call)
+        if kernel is None and self.products is not None:
+            return self.products.pick(call)
         if kernel is None:
             return self._whole()
         rank = len(call.inputs[0].shape)

@@ -76,8 +76,8 @@ def call_macs(
         call: the `Call`; only the layout of its layer is read.
         rule: its `Rule`.
         weights: `[(name, shape)]` of the weights.
-        shapes: `{Tensor: shape}`, batch axis included, of what goes in and
-            comes out.
+        shapes: `{Tensor: shape}`, as `shapes_of` gives them, of what goes in
+            and comes out.
 
     Returns:
         An integer, or None if the rule does not know what the call costs.
@@ -92,7 +92,8 @@ def call_macs(
     )
     try:
         once = counts.multiply_adds(call, rule, weights, inputs, outputs)
-        each: int = math.prod(steps)
+        rows = outputs[0][0] if outputs and outputs[0] else None
+        each: int = math.prod(steps) * (1 if rows is None else rows)
         return None if once is None else once * each
     except TypeError as error:
         if not any(None in s[1:] for s in (*inputs, *outputs, (0, *steps))):
@@ -108,5 +109,6 @@ def call_macs(
 
 
 def recorded(call: Call) -> dict[Tensor, tuple[int | None, ...]]:
-    """`{Tensor: shape}` of a call, as the model has them."""
-    return {t: t.shape for t in (*call.inputs, *call.outputs)}
+    """`{Tensor: shape}` of a call, as the model has them, for one row."""
+    tensors = (*call.inputs, *call.outputs)
+    return {t: (None, *t.shape[1:]) for t in tensors}

@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -200,9 +201,13 @@ def einsum(
     outputs: Sequence[Sizes],
 ) -> int | None:
     """`ops.einsum` of any number of operands, of which some are arrays."""
-    shapes = [_shape(call, inputs, x) for x in call.args]
-    batched = [isinstance(x, Tensor) for x in call.args]
-    return _contracted(call.op.subscripts, shapes, batched)
+    found = []
+    for x in call.args:
+        batched = isinstance(x, Tensor)
+        shape = _shape(call, inputs, x)
+        whole = x.shape if batched else shape
+        found.append(_Operand(shape, whole, batched, exact=batched))
+    return _contracted(call.op.subscripts, found)
 
 
 def einsum_dense(
@@ -213,13 +218,30 @@ def einsum_dense(
 ) -> int | None:
     """`EinsumDense` with any equation."""
     kernel = dict(weights)["kernel"]
-    shapes = [inputs[0], kernel]
-    return _contracted(call.op.equation, shapes, [True, False])
+    x = _Operand(inputs[0], call.inputs[0].shape, True, exact=False)
+    whole = tuple(call.op.kernel.shape)
+    # What it reads may have been selected from what there is.
+    y = _Operand(kernel, whole, False, exact=True)
+    return _contracted(call.op.equation, [x, y])
 
 
-def _contracted(
-    equation: str, shapes: Sequence[Sizes], batched: list[bool]
-) -> int:
+class _Operand(NamedTuple):
+    """One of what an `einsum` multiplies.
+
+    Attributes:
+        shape: after a cut, or before it.
+        whole: its shape before any cut.
+        batched: whether its first axis is the batch's.
+        exact: whether `shape` tells of a cut.
+    """
+
+    shape: Sizes
+    whole: Sizes
+    batched: bool
+    exact: bool
+
+
+def _contracted(equation: str, given: Sequence[_Operand]) -> int:
     """The products that are summed, for one sample.
 
     More than two operands are contracted pair by pair, in the order that
@@ -227,23 +249,18 @@ def _contracted(
 
     Args:
         equation: as `einsum` takes it.
-        shapes: of its operands.
-        batched: for each, whether its first axis is the batch's.
+        given: its operands.
     """
     left, arrow, result = equation.replace(" ", "").partition("->")
     if not arrow:
         once = [x for x in sorted(left) if x.isalpha() and left.count(x) == 1]
         result = "".join(["..."] * ("..." in left) + once)
     operands = [
-        _spelled(letters, len(shape))
-        for letters, shape in zip(left.split(","), shapes, strict=True)
+        _spelled(letters, len(operand.shape))
+        for letters, operand in zip(left.split(","), given, strict=True)
     ]
-    first = [x[0] for x, own in zip(operands, batched, strict=True) if own]
-    sizes: dict[str | int, int] = dict.fromkeys(first, 1)
-    for letters, shape in zip(operands, shapes, strict=True):
-        for letter, size in zip(letters, shape, strict=True):
-            if letter not in first:
-                sizes[letter] = max(size, sizes.get(letter, 1))
+    pairs = [*zip(operands, given, strict=True)]
+    sizes = _sizes(pairs)
     wanted = {*result, *(x for x in sizes if not isinstance(x, str))}
     terms = [frozenset(letters) for letters in operands]
     total = 0
@@ -255,6 +272,26 @@ def _contracted(
             total += math.prod(sizes[letter] for letter in own)
         terms.append(rest)
     return total
+
+
+def _sizes(
+    operands: Sequence[tuple[list[str | int], _Operand]],
+) -> dict[str | int, int]:
+    """The size of each axis by its name; that of the batch is 1.
+
+    Where operands differ, a size of 1 is spread, and a cut is told by some.
+    """
+    sizes: dict[str | int, int] = {
+        names[0]: 1 for names, operand in operands if operand.batched
+    }
+    exact = [pair for pair in operands if pair[1].exact]
+    rest = [pair for pair in operands if not pair[1].exact]
+    spread: dict[str | int, int] = {}
+    for names, operand in (*exact, *rest):
+        triples = zip(names, operand.shape, operand.whole, strict=True)
+        for name, size, whole in triples:
+            (spread if whole == 1 else sizes).setdefault(name, size)
+    return {**spread, **sizes}
 
 
 def _order(

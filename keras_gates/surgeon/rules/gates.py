@@ -15,7 +15,9 @@ from keras_gates.layers import hard_concrete
 from keras_gates.layers.block_gate import BlockGate
 from keras_gates.layers.branch_gate import BranchGate
 from keras_gates.layers.filter_gate import FilterGate
+from keras_gates.layers.head_gate import HeadGate
 from keras_gates.layers.layer_gate import LayerGate
+from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.per_channel import PerChannel
@@ -26,6 +28,7 @@ from keras_gates.surgeon.rules.source import Source
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
+    from keras_gates.layers.factor_layer import FactorLayer
     from keras_gates.surgeon.labels import Units
 
 
@@ -42,22 +45,20 @@ class GateRule(PerChannel):
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
-        if call.op.kind != "filter":
+        rank = len(call.inputs[0].shape)
+        along = lb.varying(lb.collapse(inputs[0]))
+        elsewhere = along and self.axis(call) % rank not in along
+        if not self.along_axis(call) or elsewhere:
+            # Factors for what holds no channels bear on none of them.
             return Flow([inputs[0]], [[IDENTITY]])
         return super().flow(call, inputs, units)
 
+    def along_axis(self, call: Call) -> bool:
+        """Whether it has a factor for each channel, or head, of an axis."""
+        return call.op.kind in ("filter", "head")
+
     def source(self, call: Call) -> Source | None:
-        gate = call.op
-        if not gate.stochastic:
-            return Source(gate, gate.kind, gate.factor)
-        return Source(
-            gate,
-            gate.kind,
-            gate.weight,
-            closed=hard_concrete.CLOSED,
-            opened=hard_concrete.OPEN,
-            factors=hard_concrete.factor_of,
-        )
+        return source_of(call.op)
 
     def missing(self, call: Call) -> list[str]:
         return []
@@ -68,7 +69,7 @@ class GateRule(PerChannel):
         """The gate's factors, or an array like them, shaped for `rank`."""
         if factor is None:
             factor = np.asarray(keras.ops.convert_to_numpy(call.op.factor))
-        if call.op.kind != "filter":
+        if not self.along_axis(call):
             return factor.reshape((1,) * rank)
         shape = [1] * rank
         shape[call.op.axis] = -1
@@ -84,7 +85,7 @@ class GateRule(PerChannel):
         factors = self.factors(call, x.ndim).astype("float64")
         shape = flow.labels[0].shape
         if np.broadcast_shapes(x.shape, factors.shape, shape) != shape:
-            return [known(np.zeros(shape)) if not x.any() else None]
+            return [known(np.where(x == 0, 0.0, np.nan))]
         return [known(np.broadcast_to(x * factors, shape), border)]
 
     def shut(
@@ -116,6 +117,20 @@ class GateRule(PerChannel):
         return np.broadcast_to(places, shape)[..., None]
 
 
+def source_of(gate: FactorLayer) -> Source:
+    """The `Source` of a layer whose factors are gates."""
+    if not gate.stochastic:
+        return Source(gate, gate.kind or "", gate.factor)
+    return Source(
+        gate,
+        gate.kind or "",
+        gate.weight,
+        closed=hard_concrete.CLOSED,
+        opened=hard_concrete.OPEN,
+        factors=hard_concrete.factor_of,
+    )
+
+
 GATE = GateRule(axis=lambda call: getattr(call.op, "axis", -1))
 # What a gate computes rests on these; a subclass that has its own is unknown.
 OF_FACTOR = (
@@ -123,4 +138,4 @@ OF_FACTOR = (
     *("compute_mask", "compute_output_shape", "compute_output_spec"),
     *("_factor_shape", "_broadcastable", "_positive_axis", "axis"),
 )
-GATES = (FilterGate, LayerGate, BranchGate, BlockGate)
+GATES = (FilterGate, HeadGate, LayerGate, BranchGate, BlockGate)

@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules.ahead import axis_ahead
 from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import known
-from keras_gates.surgeon.rules.registry import rule_of
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
@@ -31,8 +31,6 @@ if TYPE_CHECKING:
 
     Moved = Numbers | list[Numbers] | tuple[Numbers, ...]
     Move = Callable[[Call, list[Numbers]], Moved]
-    # For each axis, the numbers of its positions in a tensor.
-    Places = dict[int, Numbers]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -85,6 +83,9 @@ class Index(Rule):
             for origins, tensor in zip(moved, call.outputs, strict=True)
         ]
         return Flow(outputs, [_split(origins, inputs) for origins in moved])
+
+    def looks_along(self, call: Call) -> list[int] | None:
+        return self.along(call)
 
     def moved(self, call: Call, numbers: list[Numbers]) -> list[Numbers]:
         """The numbers in each output; extents of 1 where they don't vary."""
@@ -160,17 +161,19 @@ def _rectangular(
 ) -> NDArray[np.intp]:
     """Tie units so that what is kept is a box: only one axis may be cut.
 
-    It is the axis that the next kernel takes for its channels. Where none is
-    in sight, it is the one along which the numbers in `moved` are nearest to
-    each other: there, neighbours were channels of one tensor before.
-    Elsewhere they may be groups of channels, or different tensors.
+    It is the axis that the next kernel takes for its channels, or that of the
+    heads in the next product of tensors. Where none is in sight, it is the one
+    along which the numbers in `moved` are nearest to each other: there,
+    neighbours were channels of one tensor before. Elsewhere they may be groups
+    of channels, or different tensors.
     """
     axes = lb.varying(labels)
     axes = [a for a in axes if (labels != labels.take([0], a)).any()]
     if len(axes) < 2:
         return labels
     steps = {a: int(np.abs(np.diff(moved, axis=a)).max()) for a in axes}
-    free = _axis_read(tensor, labels.shape, axes)
+    sizes = {axis: labels.shape[axis] for axis in axes}
+    free = axis_ahead(tensor, sizes)
     if free is None:
         free = min(reversed(axes), key=steps.__getitem__)
     first = labels
@@ -179,54 +182,3 @@ def _rectangular(
             first = first.take([0], axis)
     units.tie(labels, first)
     return np.broadcast_to(first, labels.shape)
-
-
-def _axis_read(
-    tensor: Tensor, shape: tuple[int, ...], axes: list[int]
-) -> int | None:
-    """Which of the axes the first kernel behind a tensor reads as channels.
-
-    Returns:
-        The axis, or None: no kernel is in sight, or it reads several at once.
-    """
-    places = {
-        axis: lb.vector(np.arange(shape[axis]), len(shape), axis)
-        for axis in axes
-    }
-    todo, seen = [(tensor, places)], set()
-    while todo:
-        tensor, places = todo.pop(0)
-        for call in tensor.consumers:
-            if call in seen:
-                continue
-            seen.add(call)
-            rule = rule_of(call)
-            if rule.linear and call.inputs[0] is tensor:
-                axis = rule.axis(call) % len(tensor.shape)
-                read = [
-                    before
-                    for before, array in places.items()
-                    if lb.varying(array) == [axis]
-                ]
-                return read[0] if len(read) == 1 else None
-            todo += _behind(call, rule, tensor, places)
-    return None
-
-
-def _behind(
-    call: Call, rule: Rule, tensor: Tensor, places: Places
-) -> list[tuple[Tensor, Places]]:
-    """`(output, places)` of a call that moves them, or treats each alone."""
-    if isinstance(rule, Index) and call.inputs == [tensor]:
-        outputs: list[Places] = [{} for _ in call.outputs]
-        for axis, array in places.items():
-            whole = lb.spread(array, tensor.shape, rule.along(call))
-            try:
-                moved = rule.moved(call, [whole])
-            except Exception:  # what can't be followed is not in sight
-                return []
-            for output, numbers in zip(outputs, moved, strict=True):
-                output[axis] = numbers
-        return list(zip(call.outputs, outputs, strict=True))
-    alike = [t for t in call.outputs if t.shape == tensor.shape]
-    return [(t, places) for t in alike]

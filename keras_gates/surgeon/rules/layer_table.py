@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 from keras_gates.surgeon.rules import attention as at
 from keras_gates.surgeon.rules import cells as ce
+from keras_gates.surgeon.rules import contraction as tr
 from keras_gates.surgeon.rules import convolution as cv
 from keras_gates.surgeon.rules import counts as ct
 from keras_gates.surgeon.rules import einsum as en
 from keras_gates.surgeon.rules import elementwise as ew
 from keras_gates.surgeon.rules import index as ix
+from keras_gates.surgeon.rules import letters as lr
 from keras_gates.surgeon.rules import linear as ln
 from keras_gates.surgeon.rules import masked as mk
 from keras_gates.surgeon.rules import merge as mg
@@ -266,9 +268,9 @@ LAYERS = {
     "Average": mg.AVERAGE,
     "Maximum": mk.MAXIMUM,
     "Minimum": mk.MINIMUM,
-    "Dot": product(ct.dot_layer),
+    "Dot": tr.Contraction(terms=lr.dot_terms, counts=ct.dot_layer),
     "MultiHeadAttention": at.Attention(counts=ct.multi_head),
-    "GroupQueryAttention": at.Attention(counts=ct.multi_head, shaped=False),
+    "GroupQueryAttention": at.Grouped(counts=ct.multi_head),
     "Attention": ATTENTION,
     "AdditiveAttention": ATTENTION,
     "Masking": _barrier("its mask looks at all features", costs={}),

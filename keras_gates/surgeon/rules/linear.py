@@ -60,18 +60,13 @@ class Linear(Rule):
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
-        axis, op = self.axis(call), call.op
-        shape = call.inputs[0].shape
-        roles = {}
-        ids = one_axis(inputs[0], axis, shape)
+        op, roles = call.op, {}
+        role, ids = self.reads_of(call, inputs[0], units)
         if ids is not None:
-            roles["in"] = ids
-        elif lb.varying(inputs[0]):
-            why = f"it reads axis {axis}, which is not the channels'"
-            units.pin(inputs[0], why)
+            roles[role] = ids
         for labels in inputs[1:]:
             units.pin(labels, "an input beside the data is read whole")
-        out = units.mint(id(op), self.size(op))
+        out = self.minted(call, units)
         roles["out"] = out
         reason = activations.why_not(getattr(op, "activation", None))
         if reason is not None:
@@ -79,7 +74,23 @@ class Linear(Rule):
         self.couple(call, roles, units)
         rank = len(call.outputs[0].shape)
         labels = lb.vector(out, rank, self.axis_out(call))
-        return Flow([labels], [[None] * len(inputs)], roles, mixes=True)
+        sources = [[None] * len(inputs)]
+        return Flow([labels], sources, roles, mixes=True, reads={0: role})
+
+    def reads_of(
+        self, call: Call, labels: NDArray[np.intp], units: Units
+    ) -> tuple[str, NDArray[np.intp] | None]:
+        """The role of what the kernel reads, and its units, if they may go."""
+        axis = self.axis(call)
+        ids = one_axis(labels, axis, call.inputs[0].shape)
+        if ids is None and lb.varying(labels):
+            why = f"it reads axis {axis}, which is not the channels'"
+            units.pin(labels, why)
+        return "in", ids
+
+    def minted(self, call: Call, units: Units) -> NDArray[np.intp]:
+        """The units of the output, the same in all calls of a layer."""
+        return units.mint(id(call.op), self.size(call.op))
 
     def size(self, op: keras.Layer) -> int:
         """The number of output channels."""

@@ -18,6 +18,7 @@ from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.graph import Tensor
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.modes import Scaling
+from keras_gates.surgeon.rules.per_channel import alike
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import Rule
@@ -113,10 +114,14 @@ class Merge(Rule):
         return [np.asarray(keras.ops.convert_to_numpy(x)) for x in rest]
 
     def _fits(self, constant: NDArray[Any], extents: tuple[int, ...]) -> bool:
-        """Whether a constant varies only where the labels do."""
+        """Whether a constant has a value for each channel, or one for all.
+
+        Along axes without channels it may vary as a causal mask does.
+        """
         tail = extents[len(extents) - constant.ndim :]
         return all(
-            c == 1 or c == e for c, e in zip(constant.shape, tail, strict=True)
+            c == 1 or e in (1, c)
+            for c, e in zip(constant.shape, tail, strict=True)
         )
 
     def value(
@@ -130,6 +135,7 @@ class Merge(Rule):
                 index += 1
             else:
                 x = np.asarray(keras.ops.convert_to_numpy(operand), "float64")
+                x = _at_channels(x, flow.labels[0].shape)
             arrays.append(x)
         with np.errstate(all="ignore"):
             result = self.function(arrays)
@@ -180,6 +186,17 @@ class Merge(Rule):
 
         args, kwargs = mapped(cut, call.args, call.kwargs)
         return {}, args, kwargs
+
+
+def _at_channels(
+    constant: NDArray[np.float64], shape: tuple[int, ...]
+) -> NDArray[np.float64]:
+    """A constant with the extents of labels; NaN where it varies otherwise."""
+    tail = shape[len(shape) - constant.ndim :]
+    pairs = zip(constant.shape, tail, strict=True)
+    wide = tuple(1 if e == 1 else c for c, e in pairs)
+    found = alike(constant, wide)
+    return np.full(wide, np.nan) if found is None else found
 
 
 def _is_whole(

@@ -13,22 +13,25 @@ import keras
 from keras_gates.surgeon.rules import blocks as bl
 from keras_gates.surgeon.rules import combined as cm
 from keras_gates.surgeon.rules import constant_kernel as ck
+from keras_gates.surgeon.rules import contraction as tr
 from keras_gates.surgeon.rules import counts as ct
+from keras_gates.surgeon.rules import dot_product_attention as dp
 from keras_gates.surgeon.rules import elementwise as ew
 from keras_gates.surgeon.rules import index as ix
 from keras_gates.surgeon.rules import layer_table as lt
+from keras_gates.surgeon.rules import letters as lr
 from keras_gates.surgeon.rules import merge as mg
 from keras_gates.surgeon.rules import moves as mv
 from keras_gates.surgeon.rules import normalization as nm
 from keras_gates.surgeon.rules import padding as pd
 from keras_gates.surgeon.rules import reduction as rd
+from keras_gates.surgeon.rules import shape_only as so
 from keras_gates.surgeon.rules import spatial as sp
 from keras_gates.surgeon.rules.activations import ACTIVATIONS
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import POSITIVE
 from keras_gates.surgeon.rules.rule import PRESERVES_ZERO
 from keras_gates.surgeon.rules.rule import ZERO
-from keras_gates.surgeon.rules.shape_only import SHAPE_ONLY
 
 if TYPE_CHECKING:
     from keras_gates.surgeon.rules.activations import Twin
@@ -120,7 +123,9 @@ OPERATIONS = {
     "numpy.Abs": _elementwise(POSITIVE),
     "numpy.Fabs": _elementwise(POSITIVE),
     "numpy.Copy": lt.SAME,
-    **{f"numpy.{name}Like": SHAPE_ONLY for name in ("Zeros", "Ones", "Full")},
+    **{
+        f"numpy.{name}Like": so.SHAPE_ONLY for name in ("Zeros", "Ones", "Full")
+    },
     "math.Rsqrt": _elementwise(None),
     "math.Erf": _elementwise(PRESERVES_ZERO),
     "math.Erfc": _elementwise(None),
@@ -255,19 +260,22 @@ OPERATIONS = {
     "numpy.Take": ix.Index(
         "take", move=mv.take, along=mv.own_axis, rewrite=mv.taken
     ),
-    "numpy.GetItem": ix.Index(
-        "slice",
+    "numpy.GetItem": so.Slice(
         move=mv.get_item,
         along=mv.nowhere,
         rewrite=mv.sliced,
         other=mv.as_take,
     ),
-    "numpy.Matmul": ck.ConstantKernel(counts=ct.product),
+    "numpy.Matmul": ck.ConstantKernel(
+        counts=ct.product, products=tr.Contraction(counts=ct.product)
+    ),
     "numpy.Dot": ck.ConstantKernel(counts=ct.product),
     "nn.Conv": ck.ConstantKernel(
         argument="kernel", rank=None, counts=ct.convolution
     ),
-    "numpy.Einsum": lt.product(ct.einsum),
+    "numpy.Einsum": tr.Contraction(terms=lr.einsum_terms, counts=ct.einsum),
     "numpy.Tensordot": lt.product(ct.tensordot),
-    "nn.DotProductAttention": lt.product(ct.dot_product_attention),
+    "nn.DotProductAttention": dp.DotProductAttention(
+        counts=ct.dot_product_attention
+    ),
 }

@@ -15,6 +15,7 @@ from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
 from keras_gates.surgeon.rules import counts
 from keras_gates.surgeon.rules.convolution import conv_reading
+from keras_gates.surgeon.rules.inner_units import InnerUnits
 from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.registry import rule_of
@@ -37,6 +38,8 @@ _STATE = (
     "and no rule cuts both yet"
 )
 _STATEFUL = "it keeps its state between batches"
+# A unit that is zero inside the loop is one that no unit reads.
+_UNITS = (InnerUnits("out", (("recurrent_kernel", "out"),)),)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,6 +59,7 @@ class Recurrent(Linear):
     width: str = "units"
     gates: int = 1
 
+    feeds_back = True
     spatial = False
     """Whether the units are filters of a convolution."""
 
@@ -183,8 +187,8 @@ class Recurrent(Linear):
                 return out[read]
             read = more
 
-    def zeroed(self, call: Call) -> dict[str, str]:
-        return {"recurrent_kernel": "out"}
+    def inner_units(self, call: Call) -> tuple[InnerUnits, ...]:
+        return _UNITS
 
     def _leads(self, op: keras.Layer) -> NDArray[np.bool_]:
         """Whether unit i has a part in what unit j becomes: `(i, j)`."""

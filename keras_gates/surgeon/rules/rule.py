@@ -15,12 +15,14 @@ from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import TypeVar
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules import inner_units as iu
 from keras_gates.surgeon.rules import reach
 from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.modes import Identity
@@ -43,6 +45,7 @@ Revision = tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]
 Counts = Callable[
     ["Call", "Weights", Sequence["Sizes"], Sequence["Sizes"]], int | None
 ]
+Entry = TypeVar("Entry", bound=np.generic)
 # Name of a weight -> the roles of its axes; see `Rule.axes`.
 Axes = Mapping[str, tuple[str | None, ...]]
 # Pairs and no dictionary: a layer made of layers may have a name twice.
@@ -87,6 +90,10 @@ class Flow:
             outputs, and that it reads where those are kept.
         reason: why the inputs are kept whole, if they are.
         reads: input that is read by a kernel -> the role of its units.
+        multiplied: inputs that are multiplied with each other and summed up:
+            a unit of one is read only where none of the others is zero.
+        idle: role of units inside the layer -> whether its weights make each
+            of them count for nothing; see `Rule.inner_units`.
     """
 
     labels: list[NDArray[np.intp]]
@@ -97,6 +104,8 @@ class Flow:
     states: tuple[int, ...] = ()
     reason: str | None = None
     reads: dict[int, str] = dataclasses.field(default_factory=lambda: {0: "in"})
+    multiplied: tuple[int, ...] = ()
+    idle: dict[str, NDArray[np.bool_]] = dataclasses.field(default_factory=dict)
 
     def read(self, index: int) -> NDArray[np.intp] | None:
         """The units that a kernel reads of an input, or None."""
@@ -156,6 +165,9 @@ class Rule:
     """Whether it treats each value alone, as activation functions do."""
     linear = False
     """Whether it is `act(kernel . x + bias)`, and mints what it puts out."""
+    multiplies = False
+    """Whether it multiplies tensors axis by axis; `demanded` says of which
+    coordinates something depends."""
     is_gate = False
     """Whether it multiplies by factors that the surgeon takes out of the
     model."""
@@ -163,6 +175,9 @@ class Rule:
     """Whether what it closes is zero for the recurrent layer before it, too."""
     keeps_whole = False
     """Whether its layer stays as it is, whatever is cut around it."""
+    feeds_back = False
+    """Whether what comes out of it is read inside it, whatever is closed
+    behind; `exact=False` lets such units go."""
 
     def composite_of(
         self, op: keras.Operation, calls: Sequence[Call] = ()
@@ -174,6 +189,14 @@ class Rule:
             calls: its calls at one place, as far as they are known.
         """
         return None
+
+    @property
+    def dissolved(self) -> tuple[str, ...]:
+        """The factors in a layer that other weights take in any case.
+
+        What is left is its `base`.
+        """
+        return ()
 
     @property
     def packing(self) -> Packing | None:
@@ -237,6 +260,57 @@ class Rule:
         """
         return reach.by_argument(call, known)
 
+    def demanded(
+        self,
+        call: Call,
+        flow: Flow,
+        index: int,
+        wanted: Sequence[NDArray[np.bool_]],
+        zeros: Sequence[NDArray[np.bool_]],
+    ) -> NDArray[np.bool_]:
+        """On which coordinates of an input the outputs depend.
+
+        Asked of rules that are `multiplies`; of others, `Flow` says it.
+
+        Args:
+            call: the `Call`.
+            flow: its `Flow`.
+            index: the number of the input.
+            wanted: for each output, which coordinates are demanded; like its
+                labels.
+            zeros: for each input, which coordinates are zero; like its labels.
+        """
+        raise self._lacking("demanded", "it is `multiplies`")
+
+    def axes_read(self, call: Call) -> list[int]:
+        """The axes of the input that a kernel of it sums over."""
+        return [self.axis(call)]
+
+    def looks_along(self, call: Call) -> list[int] | None:
+        """The axes that a move looks at, None for all of them."""
+        return None
+
+    def moved(
+        self, call: Call, numbers: list[NDArray[np.intp]]
+    ) -> list[NDArray[np.intp]]:
+        """Where a move puts the numbers of coordinates, for each output."""
+        raise self._lacking("moved", "it is `moves`")
+
+    def shared_axes(self, call: Call, index: int) -> list[int]:
+        """The axes that an input, others and the output have, as of heads."""
+        return []
+
+    def carried_axes(self, call: Call, index: int) -> dict[int, int]:
+        """The axes of an input that the output has, and where it has them."""
+        return {}
+
+    def head_axis(self, call: Call, flow: Flow) -> int | None:
+        """The axis of the output along which there are heads, or None.
+
+        Asked of rules that are `multiplies`.
+        """
+        return None
+
     def reading(self, call: Call) -> Reading:
         """How inputs with known values may be removed: ALL, ZERO or BIAS.
 
@@ -247,6 +321,10 @@ class Rule:
     def axis(self, call: Call) -> int:
         """The axis of the channels that the role "in" stands for."""
         return channel_axis(call.op, len(call.inputs[0].shape))
+
+    def axis_read(self, call: Call, flow: Flow) -> int:
+        """The axis of the input along which a kernel reads its units."""
+        return self.axis(call)
 
     def contribution(
         self, part: keras.Layer, values: NDArray[np.float64]
@@ -298,11 +376,6 @@ class Rule:
             f"{type(self).__name__} ('{self.kind}') must define `{method}`: "
             f"{why}."
         )
-
-    @property
-    def recalling(self) -> bool:
-        """Whether it reads its own outputs; `recalls` says which."""
-        return type(self).recalls is not Rule.recalls
 
     def merges(self, call: Call) -> bool:
         """Whether known inputs can merge into one of them.
@@ -416,17 +489,53 @@ class Rule:
         demanded: list[NDArray[np.bool_]],
         closed: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.intp] | None:
-        """The units of its outputs that the operation itself reads, or None.
+        """The units inside that the operation itself reads, or None.
+
+        Asked of rules with `inner_units`.
 
         Args:
             call: the `Call`.
             flow: its `Flow`.
             demanded: for each output, which of its coordinates (an array
                 like its labels) something that varies depends on.
-            closed: which of the layer's units are zero for itself as well,
-                a boolean array, or None.
+            closed: which of the `inner_units` are zero inside, one role after
+                the other; a boolean array, or None.
         """
         return None
+
+    def inner_units(self, call: Call) -> tuple[iu.InnerUnits, ...]:
+        """The units that are closed inside the layer, if it has any."""
+        return ()
+
+    def inner_factors(
+        self,
+        call: Call,
+        flow: Flow,
+        kept: Mapping[str, NDArray[np.bool_]],
+        closed: NDArray[np.bool_] | None,
+    ) -> list[tuple[str, str, NDArray[np.float64]]]:
+        """What weights are multiplied by for what is closed inside.
+
+        Args:
+            call: the `Call`.
+            flow: its `Flow`.
+            kept: role -> which units along it are kept.
+            closed: as in `recalls`.
+
+        Returns:
+            `(weight, role of its axis, factors)`, all units before the cut.
+        """
+        inner = self.inner_units(call)
+        shut = iu.split(inner, flow.roles, closed)
+        found = []
+        for each in inner:
+            if shut[each.role].any():
+                for name, role in each.zeroed:
+                    mask = iu.along(
+                        flow.roles, each.role, shut[each.role], role
+                    )
+                    found.append((name, role, np.where(mask, 0.0, 1.0)))
+        return found
 
     def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         """`(config, args, kwargs)` at the final size.
@@ -455,6 +564,17 @@ class Rule:
         It gets the arguments that `revise` gives.
         """
         return None
+
+    def along_axis(self, call: Call) -> bool:
+        """Whether a gate has a factor for each channel of an axis."""
+        return False
+
+    def base(self, op: keras.Operation) -> keras.Operation:
+        """What is made again at its final size: the operation itself.
+
+        Or a layer inside it, where what is round that goes in any case.
+        """
+        return op
 
     def source(self, call: Call) -> Source | None:
         """The `Source` of factors that thresholds may close, or None."""
@@ -515,6 +635,22 @@ def named_weights(
         (w.name if w.name in names else attributes.get(id(w), w.name), w)
         for w in part.weights
     ]
+
+
+def along_role(
+    vector: NDArray[Entry], role: str, roles: Sequence[str | None], rank: int
+) -> NDArray[Entry]:
+    """A vector as an array that varies along the axis of a role.
+
+    Args:
+        vector: `(size,)`.
+        role: the role of its axis.
+        roles: those of the last axes of a weight, in order.
+        rank: the number of the weight's axes.
+    """
+    shape = [1] * rank
+    shape[rank - len(roles) + roles.index(role)] = -1
+    return vector.reshape(shape)
 
 
 def barrier(

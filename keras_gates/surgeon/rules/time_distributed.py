@@ -52,6 +52,7 @@ _GATE = "a gate inside TimeDistributed is not seen; gates take any rank"
 
 # What the rule of the layer inside is not simply asked, and why.
 _FACTORS = "factors inside are not closed"
+_ALONE = "no layer of one input multiplies tensors"
 _INSERTING = "gates are put around each TimeDistributed, as around any layer"
 OWN = {
     "kind": "it names both",
@@ -75,9 +76,21 @@ OWN = {
     "source": _FACTORS,
     "shut": _FACTORS,
     "factors": _FACTORS,
+    "along_axis": _FACTORS,
     "opened_by": _FACTORS,
     "packing": _FACTORS,
     "composite_of": "a layer inside is not written out",
+    "multiplies": _ALONE,
+    "demanded": _ALONE,
+    "shared_axes": _ALONE,
+    "head_axis": _ALONE,
+    "carried_axes": _ALONE,
+    "axes_read": "an axis further on",
+    "axis_read": "an axis further on",
+    "looks_along": _INSERTING,
+    "moved": _INSERTING,
+    "dissolved": _FACTORS,
+    "base": "it is made again round the layer inside",
     "moves": _INSERTING,
     "pointwise": _INSERTING,
     "puts_rim": _INSERTING,
@@ -189,7 +202,7 @@ _INSIDE: dict[str, Callable[[Any], Any]] = {
     "demanded": _masks_inside,
 }
 _AS_IT_IS = {
-    *("part", "values", "role", "side", "index", "closed"),
+    *("part", "values", "role", "side", "index", "closed", "kept"),
     *("constants", "count"),
 }
 

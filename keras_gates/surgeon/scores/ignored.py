@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs import patterns
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules.inner_units import all_of
 
 if TYPE_CHECKING:
     from keras_gates.graphs.patterns import Patterns
@@ -47,6 +48,8 @@ def _classes(ignore: Patterns, labelling: Labelling) -> NDArray[np.intp]:
             found += [classes[labels].ravel() for labels in step.flow.labels]
             made = step.flow.roles.get("out")
             found += [] if made is None else [classes[made].ravel()]
+            inner = step.rule.inner_units(step.call)
+            found.append(classes[all_of(inner, step.flow.roles)])
     ids = np.unique(np.concatenate(found))
     found_ids: NDArray[np.intp] = ids[ids != classes[lb.FIXED]]
     return found_ids

@@ -14,22 +14,29 @@ https://arxiv.org/abs/2208.11580).
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs import private
 from keras_gates.surgeon.repair.moments import Moments
 from keras_gates.surgeon.repair.readers import readers_of
 from keras_gates.surgeon.repair.walk import Walk
+from keras_gates.surgeon.repair.walk import run
 from keras_gates.surgeon.repair.windows import Places
+from keras_gates.surgeon.rules.known import as_float64
+from keras_gates.surgeon.scores import inside
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.surgeon.gates.groups import Group
     from keras_gates.surgeon.passes.label import Labelling
+    from keras_gates.surgeon.passes.label import Step
     from keras_gates.surgeon.repair.forms import Array
     from keras_gates.surgeon.repair.readers import Reader
     from keras_gates.surgeon.scores.batches import Batch
@@ -108,7 +115,15 @@ def unit_scores(
         _reading(reader, sums[reader], labelling, shares) for reader in mixing
     ]
     known = [reading for reading in readings if reading is not None]
-    return {name: _costs(group.units, known) for name, group in groups.items()}
+    for step, axes in inside.output_axes(graph, labelling):
+        known += _inside(graph, step, axes, labelling, batches, shares)
+    costs = {name: _costs(group.units, known) for name, group in groups.items()}
+    # What no linear reader reads, as the dimensions of keys.
+    read = np.concatenate([np.zeros(0, int), *(r.units for r in known)])
+    for name, group in groups.items():
+        if not group.main and not np.isin(group.units, read).any():
+            costs[name] = np.full(group.units.size, np.nan)
+    return costs
 
 
 def _sums(
@@ -131,6 +146,57 @@ def _sums(
     return found
 
 
+def _inside(
+    graph: Graph,
+    step: Step,
+    axes: list[tuple[int, NDArray[np.intp]]],
+    labelling: Labelling,
+    batches: Iterable[Batch],
+    shares: NDArray[np.float64] | None,
+) -> list[_Reading]:
+    """What the kernel of the output of attention reads of units inside it."""
+    kernel = as_float64(step.rule.parts(step.call.op)[0].output_kernel)
+    inputs = math.prod(kernel.shape[:2])
+    matrix = kernel.reshape(inputs, -1)
+    sums = _sums_inside(graph, step, inputs, batches)
+    share = np.ones(matrix.shape[1])
+    if shares is not None:
+        ids = step.flow.roles.get("out")
+        own = np.zeros(0) if ids is None else shares[labelling.classes[ids]]
+        share = own / (shares.sum() or 1.0) if own.any() else share / len(share)
+    found = []
+    for axis, classes in axes:
+        # (heads, dimensions): the class of each input of the kernel.
+        along = [1, 1]
+        along[axis] = -1
+        each = np.broadcast_to(classes.reshape(along), kernel.shape[:2])
+        found.append(_made(matrix, sums, each.ravel(), share))
+    return found
+
+
+def _sums_inside(
+    graph: Graph, step: Step, width: int, batches: Iterable[Batch]
+) -> Moments:
+    """The moments of what the kernel of the output of attention reads."""
+    found = Moments.empty(1, width, 0)
+    calls = [call for call in graph.calls if call.op is step.call.op]
+    dense = private.attention_projection(step.rule.base(step.call.op), "output")
+
+    def hear(inputs: Any, outputs: Any) -> None:
+        rows = np.asarray(keras.ops.convert_to_numpy(inputs), "float64")
+        rows = rows.reshape(1, -1, width)
+        found.add(rows, np.zeros((*rows.shape[:2], 0)))
+
+    for batch in batches:
+        walk = Walk(graph, keras.tree.flatten(batch.x))
+        for call in calls:
+            for tensor in call.inputs:
+                walk.value(tensor)
+            with private.overheard(dense, hear):
+                run(call, walk.value)
+    return found
+
+
 def _reading(
     reader: Reader,
     sums: Moments,
@@ -144,6 +210,16 @@ def _reading(
     matrix = reader.matrix()[0]
     each = np.repeat if reader.form.repeats else np.tile
     units = each(units, len(matrix) // len(units))
+    share = np.ones(matrix.shape[1])
+    if shares is not None:
+        share = _shares(reader, labelling, shares, matrix.shape[1])
+    return _made(matrix, sums, units, share)
+
+
+def _made(
+    matrix: Array, sums: Moments, units: NDArray[np.intp], share: Array
+) -> _Reading:
+    """The `_Reading` of a kernel, by the moments of its inputs."""
     means = sums.inputs[0, :-1, -1] / max(sums.count, 1)
     inputs = sums.inputs[0, :-1, :-1] / max(sums.count, 1)
     inputs = inputs - np.outer(means, means)
@@ -152,9 +228,6 @@ def _reading(
     regular = inputs + _RIDGE * scale * np.eye(len(inputs))
     inverse = np.asarray(np.linalg.inv(regular), "float64")
     deviation = np.sqrt(np.maximum(variance, 1e-12 * variance.max(initial=0.0)))
-    share = np.ones(len(variance))
-    if shares is not None:
-        share = _shares(reader, labelling, shares, len(variance))
     used = np.where(deviation > 0, deviation, 1.0)
     return _Reading(inverse, matrix / used * np.sqrt(share), units)
 
@@ -189,6 +262,8 @@ def _units(
     if axis > 0 and form.folded:
         return None
     size = tensor.shape[axis]
+    if inputs and form.joined > 1:
+        return _joined(labelling.classes[labels], tensor.shape, form.joined)
     # Where a Dense layer is reshaped to a map, the units of a channel are as
     # many as it has places, and one class.
     along = np.moveaxis(labelling.classes[labels], axis, -1)
@@ -196,6 +271,17 @@ def _units(
     if size is None or (rows != rows[:1]).any():
         return None
     return np.broadcast_to(rows[0], (size,))
+
+
+def _joined(
+    classes: NDArray[np.intp], shape: tuple[int | None, ...], count: int
+) -> NDArray[np.intp] | None:
+    """The classes along the last axes of a tensor, as if they were one."""
+    sizes = [size for size in shape[-count:] if size is not None]
+    rows = classes.reshape(-1, *classes.shape[-count:])
+    if len(sizes) < count or (rows != rows[:1]).any():
+        return None
+    return np.broadcast_to(rows[0], sizes).reshape(-1)
 
 
 def _costs(units: NDArray[np.intp], known: list[_Reading]) -> Array:

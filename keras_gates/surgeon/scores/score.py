@@ -50,6 +50,18 @@ _NORMALIZE: dict[str | None, Callable[[NDArray[np.float64]], Any]] = {
 # What scores that are equal may differ by, in sums of float32.
 _ROUNDING = 1e-6
 _MOST = 5
+_LOOKED_AT = {"batch_norm": "gamma", "obs": "linear reader"}
+# Where there is nothing of the kind that is asked for.
+_NONE = {
+    "groups": (
+        "Of '{}' nothing but dimensions of attention heads can be removed. "
+        'Pass of="dims" to score these.'
+    ),
+    "dims": (
+        "'{}' has no attention whose heads can do with fewer dimensions. Pass "
+        'of="groups" for channels and heads.'
+    ),
+}
 # What to do where all scores of a group are equal.
 _REMEDIES = {
     "apoz": (
@@ -107,8 +119,9 @@ def score(
             inputs; anything else is an iterable of batches of these (a
             `tf.data.Dataset`, a `keras.utils.PyDataset`, a PyTorch
             `DataLoader`, a generator, a list), which is read once.
-        of: `"groups"` of coupled channels, or the model's `"gates"`
-            (`"taylor"` and `"random"` only).
+        of: `"groups"` of coupled channels, the heads of attention among
+            them; the `"dims"` that all heads of a layer have; or the model's
+            `"gates"` (`"taylor"` and `"random"` only).
         normalize: What the scores of each group are divided by, so that
             layers compare: their `"mean"`, `"max"`, `"sum"`, or None.
         ignore: What stays whole: one or a list of layer names (`*` stands for
@@ -173,7 +186,7 @@ def score(
     if of == "gates":
         scores = _gate_scores(graph, request)
     else:
-        scores = _group_scores(graph, model, request)
+        scores = _group_scores(graph, model, request, of)
     _check_scores(scores, criterion, of)
     return {
         name: values / (_NORMALIZE[normalize](values) or 1.0)
@@ -208,8 +221,10 @@ def _check(criterion: str, of: str, normalize: str | None) -> None:
             f"Unknown criterion {criterion!r}. Expected one of "
             f"{', '.join(map(repr, CRITERIA))}."
         )
-    if of not in ("groups", "gates"):
-        raise ValueError(f'`of` must be "groups" or "gates". Received: {of!r}.')
+    if of not in ("groups", "dims", "gates"):
+        raise ValueError(
+            f'`of` must be "groups", "dims" or "gates". Received: {of!r}.'
+        )
     if of == "gates" and criterion not in ("taylor", "random"):
         raise ValueError(
             'Gates are scored by "taylor" or "random"; by their size they are '
@@ -223,10 +238,14 @@ def _check(criterion: str, of: str, normalize: str | None) -> None:
 
 
 def _group_scores(
-    graph: Graph, model: keras.Model, request: _Request
+    graph: Graph, model: keras.Model, request: _Request, of: str
 ) -> dict[str, NDArray[np.float64]]:
     offered = removable.offered(graph, request.exact)
-    found = offered.groups
+    main = of == "groups"
+    found = {n: g for n, g in offered.groups.items() if g.main == main}
+    if not found:
+        raise ValueError(_NONE[of].format(graph.model.name))
+    offered = dataclasses.replace(offered, groups=found)
     out = ignored.group_names(request.ignore, offered)
     names = _left(found, out, "groups")
     if request.criterion in _WEIGHTS:
@@ -242,7 +261,9 @@ def _group_scores(
     every = groups.find(graph, request.exact)
     groups.insert(graph, groups.without(every, every.groups.keys() - found))
     if request.objective is not None:
-        flat = taylor.unit_scores(graph, request.batches, request.objective)
+        flat = taylor.unit_scores(
+            graph, every.labelling, request.batches, request.objective
+        )
     if request.criterion == "obs":
         shares = None
         if request.objective is not None:
@@ -250,9 +271,11 @@ def _group_scores(
             for name in found:
                 group = every.groups[name]
                 shares[group.units] = flat[group.start : group.stop]
-        return _costs(model, names, request, shares)
+        costs = _costs(model, names, request, shares)
+        return _known(costs, request.criterion)
     if request.objective is None:
-        flat = _DATA[request.criterion](graph, request.batches)
+        measure = _DATA[request.criterion]
+        flat = measure(graph, every.labelling, request.batches)
     return {n: flat[found[n].start :][: found[n].units.size] for n in names}
 
 
@@ -305,7 +328,7 @@ def _known(
     """The groups that have a score by their weights; the others stay whole."""
     lost = [name for name, values in scores.items() if np.isnan(values).all()]
     part = [n for n, values in scores.items() if np.isnan(values).any()]
-    what = "gamma" if criterion == "batch_norm" else "kernel"
+    what = _LOOKED_AT.get(criterion, "kernel")
     if len(part) == len(scores):
         raise ValueError(
             f"No group has a {what} for each channel, which {criterion!r} "

@@ -15,16 +15,19 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.gates.materialize import with_gates
 from keras_gates.surgeon.rules import rule_of
+from keras_gates.surgeon.scores import inside
 from keras_gates.surgeon.scores.probes import Nudge
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.rewrite import Recall
+    from keras_gates.surgeon.passes.label import Labelling
     from keras_gates.surgeon.rules.virtual import VirtualGate
     from keras_gates.surgeon.scores.batches import Batch
     from keras_gates.surgeon.scores.objective import Objective
@@ -38,12 +41,16 @@ _RANDOM = (
 
 
 def unit_scores(
-    graph: Graph, batches: Iterable[Batch], objective: Objective
+    graph: Graph,
+    labelling: Labelling,
+    batches: Iterable[Batch],
+    objective: Objective,
 ) -> NDArray[np.float64]:
     """`sum |a * dL/da|` over batches of each unit, and over its places.
 
     Args:
         graph: the `Graph` with its virtual gates.
+        labelling: the `Labelling` that its groups are of.
         batches: `Batch`es; read once.
         objective: the `Objective`.
     """
@@ -54,12 +61,24 @@ def unit_scores(
         nudges.append((gate, nudge))
         return nudge(x)
 
-    model = with_gates(graph, nudged, _without_noise)
-    sizes = objective.gradients(model, [n for _, n in nudges], batches)
+    within = inside.find(graph, labelling)
+    probes: list[tuple[NDArray[np.intp], Nudge | inside.InsideNudge]] = []
+    made: IdentityDict[keras.Operation, inside.InsideNudge] = IdentityDict()
+
+    def edit(recall: Recall) -> Any:
+        units = within.get(recall.op)
+        if units is None:
+            return _without_noise(recall)
+        return inside.probed(recall, made, units, inside.InsideNudge)
+
+    model = with_gates(graph, nudged, edit)
+    probes = [(gate.units, nudge) for gate, nudge in nudges]
+    probes += [(within[op].places, probe) for op, probe in made.items()]
+    sizes = objective.gradients(model, [n for _, n in probes], batches)
     sums = np.zeros(groups.size(graph))
-    for (gate, _), values in zip(nudges, sizes, strict=True):
-        inside = gate.units >= 0
-        np.add.at(sums, gate.units[inside], values[inside])
+    for (units, _), values in zip(probes, sizes, strict=True):
+        own = units >= 0
+        np.add.at(sums, units[own], values[own])
     return sums
 
 
@@ -69,11 +88,13 @@ def gate_scores(
     """`{path: sum |a * dL/da|}` over batches, of the factors of each gate."""
     # By id: a gate of the user's class may compare by value.
     first_calls: dict[int, Call] = {}
-    nudges: dict[str, Nudge] = {}
+    nudges: dict[str, Nudge | inside.InsideNudge] = {}
     for call in graph.calls:
         if rule_of(call).is_gate:
             first_calls.setdefault(id(call.op), call)
-    if not first_calls:
+    within, paths = inside.of_gates(graph)
+    made: IdentityDict[keras.Operation, inside.InsideNudge] = IdentityDict()
+    if not first_calls and not within:
         raise ValueError(
             f"Model '{graph.model.name}' has no gates to score. Put some into "
             'it with keras_gates.insert_gates, or score of="groups".'
@@ -81,6 +102,11 @@ def gate_scores(
 
     def nudged(recall: Recall) -> Any:
         call = first_calls.get(id(recall.op))
+        units = within.get(recall.op)
+        if units is not None:
+            outputs = inside.probed(recall, made, units, inside.InsideNudge)
+            nudges[paths[recall.op]] = made[recall.op]
+            return outputs
         if call is None:
             return _without_noise(recall)
         if call.path not in nudges:

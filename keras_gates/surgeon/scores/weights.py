@@ -34,13 +34,13 @@ Criterion: TypeAlias = "Callable[[Groups], NDArray[np.float64]]"
 class Kernel(NamedTuple):
     """A kernel, along one of the axes that channels are on.
 
-    `role` is "out" for the axis of what it makes, else one of what it reads;
+    `made` says whether it makes what is along the axis, and does not read it;
     `units` are those along that axis.
     """
 
     array: NDArray[Any]
     axis: int
-    role: str
+    made: bool
     units: NDArray[np.integer[Any]]
 
 
@@ -58,7 +58,7 @@ def geometric_median(found: Groups) -> NDArray[np.float64]:
     """The sum of distances to the other filters of a layer (FPGM)."""
     total = _Mean(found.labelling)
     for kernel in _kernels(found):
-        if kernel.role == "out":
+        if kernel.made:
             rows = np.moveaxis(kernel.array, kernel.axis, 0).astype("float64")
             distances = _distances(rows.reshape(len(rows), -1))
             total.add(kernel.units, distances)
@@ -104,17 +104,35 @@ def _kernels(found: Groups) -> Iterator[Kernel]:
                 if len(weight.shape) < 2:
                     continue
                 array = create.array_of(weight)
-                kernels = {"out", *step.flow.reads.values()}
-                for role in sorted(kernels & set(own) & set(step.flow.roles)):
+                for role, made in _roles(step, own):
                     axis = array.ndim - len(own) + own.index(role)
                     ids = step.flow.roles[role]
                     if len(ids) == array.shape[axis]:
-                        yield Kernel(array, axis, role, ids)
+                        yield Kernel(array, axis, made, ids)
                 if "gates" in own and "gates" in step.flow.roles:
                     # A recurrent unit has a column in each gate's part.
                     ids = step.flow.roles["out"]
                     columns = array.reshape(*array.shape[:-1], -1, len(ids))
-                    yield Kernel(columns, columns.ndim - 1, "out", ids)
+                    yield Kernel(columns, columns.ndim - 1, True, ids)
+
+
+def _roles(
+    step: Step, own: tuple[str | None, ...]
+) -> Iterator[tuple[str, bool]]:
+    """The roles of a kernel's axes that hold units, and whether it makes them.
+
+    What a kernel that reads tensors has along its other axes, it makes; so
+    with the heads of attention. A bias that has these axes is no kernel.
+    """
+    reads = set(step.flow.reads.values())
+    inner = [e for e in step.rule.inner_units(step.call) if e.name]
+    inside = {r for e in inner for r in (e.role, *(r for _, r in e.zeroed))}
+    if len(own) < 3 and inside.issuperset(set(own) - {None}):
+        return
+    for role in sorted(({"out"} | reads | inside) & set(step.flow.roles)):
+        if role in own:
+            made = role not in reads and not reads.isdisjoint(own)
+            yield role, made or role == "out"
 
 
 def _distances(rows: NDArray[np.float64]) -> NDArray[np.float64]:

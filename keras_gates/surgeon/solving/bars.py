@@ -126,7 +126,9 @@ class Bars:
         # A gate inside a loop may close more.
         gated = loops.gated(self.labelling.graph)
         recalls = [
-            ids for s, ids in self.decision.recalls if s.call.op not in gated
+            ids
+            for step, ids in self.decision.recalls
+            if step.rule.feeds_back and step.call.op not in gated
         ]
         for ids in whole + pinned + recalls:
             found[classes[ids]] = True
@@ -193,7 +195,9 @@ class Bars:
             step = self.decision.recalls[number][0]
             if step.call.op in gated:
                 continue  # what is open there is read elsewhere, too
-            yield _bar(step, "feeds them back into itself", Cause.FEEDBACK)
+            back = step.rule.feeds_back
+            cause = Cause.FEEDBACK if back else Cause.OPEN
+            yield _bar(step, recalling(step), cause)
 
     def _of_reads(self, wanted: NDArray[np.intp]) -> Iterator[Bar]:
         for step in self.readers(wanted):
@@ -250,6 +254,13 @@ def _whole(call: Call, reason: str) -> Bar:
 
 def _bar(step: Step, reason: str, cause: Cause) -> Bar:
     return Bar(step.path, type(step.call.op).__name__, reason, cause)
+
+
+def recalling(step: Step) -> str:
+    """How a step holds units inside it, in words."""
+    if step.rule.feeds_back:
+        return "feeds them back into itself"
+    return "keeps those that are open, and one at least"
 
 
 def sizes(labelling: Labelling) -> NDArray[np.float64]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from keras_gates.surgeon.rules.rule import ALL
-from keras_gates.surgeon.rules.rule import Rule
 
 if TYPE_CHECKING:
     from keras_gates.surgeon.passes.label import Labelling
@@ -39,7 +38,7 @@ def _is_plain(step: Step, exact: bool) -> bool:
     trained = call.kwargs.get("training") is True
     if inside or trained or step.is_gate or flow.reason is not None:
         return False
-    if flow.untied or flow.states or type(rule).recalls is not Rule.recalls:
+    if flow.untied or flow.states or rule.inner_units(call):
         return False
     if not flow.mixes:
         return True

@@ -132,11 +132,14 @@ def places(solution: Solution) -> Iterator[FactorPlaces]:
     grouped = [name for name in graph.groups if name in solution.closed]
     holder = _holders(graph, grouped)
     for step in labelling.steps:
+        if step.is_selection:
+            continue
+        gate = names.get(step.call.op)
+        yield from _inside(solution, step, gate, grouped)
         ids = step.flow.roles.get("channel")
-        if ids is None or step.is_selection:
+        if ids is None:
             continue
         own = labelling.classes[ids]
-        gate = names.get(step.call.op)
         if gate is not None and own.size == solution.closed[gate].size:
             yield FactorPlaces(gate, step, np.arange(own.size), own)
         if not isinstance(step.call.op, VirtualGate):
@@ -147,6 +150,21 @@ def places(solution: Solution) -> Iterator[FactorPlaces]:
             here, name = holders == number, grouped[number]
             at = units[here] - graph.groups[name].start
             yield FactorPlaces(name, step, at, own[here])
+
+
+def _inside(
+    solution: Solution, step: Step, gate: str | None, grouped: list[str]
+) -> Iterator[FactorPlaces]:
+    """The `FactorPlaces` of what is closed inside a layer, as heads are."""
+    classes, roles = solution.labelling.classes, step.flow.roles
+    inner = step.rule.inner_units(step.call)
+    if gate is not None and inner:
+        own = classes[roles[inner[0].role]]
+        yield FactorPlaces(gate, step, np.arange(own.size), own)
+    for name, at, own in groups.inner_places(
+        solution.graph, step, classes, grouped
+    ):
+        yield FactorPlaces(name, step, at, own)
 
 
 def _holders(graph: Graph, names: list[str]) -> NDArray[np.intp]:

@@ -29,6 +29,8 @@ class Return:
             key -> `(old value, new value)`.
         reason: where it is written out, why its class could not be kept, a
             clause; "" if nobody asked for that.
+        cls: the class that a model was of, before gates were put into it;
+            None for any other.
     """
 
     layer: keras.Layer
@@ -38,3 +40,9 @@ class Return:
         default_factory=dict
     )
     reason: str = ""
+    cls: type[keras.Model] | None = None
+
+    @property
+    def of(self) -> type[keras.Layer]:
+        """Its class, or that which it was of."""
+        return type(self.layer) if self.cls is None else self.cls

@@ -17,6 +17,7 @@ from keras_gates.surgeon.passes import fold
 from keras_gates.surgeon.passes import influence
 from keras_gates.surgeon.passes.label import constants
 from keras_gates.surgeon.passes.label import label
+from keras_gates.surgeon.rules import inner_units as iu
 from keras_gates.surgeon.rules.reach import VALUES
 from keras_gates.surgeon.solving.round_to import reopened
 
@@ -131,7 +132,12 @@ def by_layer(
         for name, mask in closed.items()
         if name not in graph.groups
     )
-    own.update(groups.masks(graph, closed))
+    for op, mask in groups.masks(graph, closed).items():
+        before = own.get(op)
+        if before is not None:
+            # Factors of a gate inside a layer, and scores of other units.
+            mask[: before.size] |= before.reshape(-1)
+        own[op] = mask
     for layer, gate in loops.gated(graph).items():
         if gate in own:
             before = own.get(layer, np.False_)
@@ -166,7 +172,10 @@ def _check_outputs(
         gates = _culprits(labelling, varying, tensor, closed)
         name = graph.functional.output_names[number]
         # Scalar gates have no channels to keep.
-        floor = any("channel" in step.flow.roles for step in gates.values())
+        floor = any(
+            "channel" in step.flow.roles or step.rule.inner_units(step.call)
+            for step in gates.values()
+        )
         remedy = "pass keep_at_least=1 or more, " if floor else ""
         raise ValueError(
             f"With these thresholds output {number} ('{name}') no longer "
@@ -188,6 +197,16 @@ def _what(now: dict[Tensor, NDArray[np.int64]], tensor: Tensor) -> str:
     return "the model's inputs"
 
 
+def _names(graph: Graph, step: Step, shut: NDArray[np.bool_]) -> list[str]:
+    """What closes a step: a gate, or groups of units inside it."""
+    inner = step.rule.inner_units(step.call)
+    each = iu.split(inner, step.flow.roles, shut)
+    names = [
+        f"{step.path}/{units.name}" for units in inner if each[units.role].all()
+    ]
+    return [name for name in names if name in graph.groups] or [step.path]
+
+
 def _culprits(
     labelling: Labelling,
     varying: set[Tensor],
@@ -205,7 +224,8 @@ def _culprits(
         seen.add(tensor)
         shut = closed.get(step.call.op) if step.position is None else None
         if shut is not None and shut.any() and step.inputs[0] in varying:
-            found[step.path] = step
+            for name in _names(labelling.graph, step, shut):
+                found[name] = step
             continue
         todo.extend(step.inputs)
     return found

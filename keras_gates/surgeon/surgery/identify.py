@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike
 from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs.without_gradients import without_gradients
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.surgeon.rules.rule import channel_axis
 from keras_gates.surgeon.scores.batches import batches_of
@@ -78,7 +79,8 @@ def get_apoz(
     axis = channel_axis(own[0].op, len(tensors[0].shape))
     totals, samples = np.zeros(()), 0
     for batch in batches_of(model, x_val, "apoz", 32):
-        outputs = watched(batch.x, training=False)
+        with without_gradients():
+            outputs = watched(batch.x, training=False)
         zeros = [_zeros(y, axis) for y in keras.tree.flatten(outputs)]
         totals = totals + np.mean(zeros, axis=0) * batch.size
         samples += batch.size

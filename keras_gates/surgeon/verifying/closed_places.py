@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs import private
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.variables import values_of
 from keras_gates.layers import recurrence
 from keras_gates.layers.gate import Gate
@@ -35,7 +36,9 @@ from keras_gates.surgeon.gates import loops
 from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.gates.added_shortcuts import added
 from keras_gates.surgeon.gates.find import gates_of
+from keras_gates.surgeon.rules import inner_units as iu
 from keras_gates.surgeon.rules import rule_of
+from keras_gates.surgeon.rules.rule import along_role
 from keras_gates.surgeon.verifying import masked_run
 from keras_gates.surgeon.verifying.masked_run import Closing
 from keras_gates.surgeon.verifying.masked_run import Mask
@@ -300,28 +303,41 @@ class _Places:
     def close_loops(
         self, found: Groups, masks: dict[str, NDArray[np.bool_]]
     ) -> None:
-        """Close units of recurrent layers for the layers themselves.
+        """Close units inside layers, by zeros in the layers' own weights.
 
-        A unit that is zero inside the loop is one that no unit reads: its
-        rows of the recurrent kernel are zero.
+        A unit that is zero inside a loop is one that no unit reads: its rows
+        of the recurrent kernel are zero. A head of attention has rows in the
+        kernel of the output.
         """
         labelling = found.labelling
-        closed = np.zeros(len(labelling.classes), bool)
+        shut = np.zeros(len(labelling.classes), bool)
         for name, mask in masks.items():
-            closed[found.groups[name].units[mask]] = True
+            shut[found.groups[name].units[mask]] = True
+        seen: IdentityDict[keras.Operation, None] = IdentityDict()
         for step in labelling.steps:
-            if step.call.op not in self.graph.loops:
+            if step.is_selection or step.call.op in seen:
                 continue
-            rows = closed[labelling.classes[step.flow.roles["out"]]]
-            if not rows.any():
-                continue
-            layer, values = self._own_layer(step)
-            for part in step.rule.parts(layer):
-                # Rows that a gate inside the loop has closed stay closed.
-                known = {**self.closing.values, **values}
-                kernel = part.recurrent_kernel
-                _assign(known, kernel, rows[:, None], 0.0)
-                values[id(kernel)] = known[id(kernel)]
+            seen[step.call.op] = None
+            for each in step.rule.inner_units(step.call):
+                for weight, role in each.zeroed:
+                    own = shut[labelling.classes[step.flow.roles[each.role]]]
+                    rows = iu.along(step.flow.roles, each.role, own, role)
+                    if rows.any():
+                        self._close_inside(step, weight, role, rows)
+
+    def _close_inside(
+        self, step: Step, name: str, role: str, closed: NDArray[np.bool_]
+    ) -> None:
+        """Close a weight of a layer where a role of its axes is closed."""
+        layer, values = self._own_layer(step)
+        roles = step.rule.axes_of(step.call)[name]
+        for part in step.rule.parts(layer):
+            weight = getattr(part, name)
+            mask = along_role(closed, role, roles, len(weight.shape))
+            # Rows that a gate inside a loop has closed stay closed.
+            known = {**self.closing.values, **values}
+            _assign(known, weight, mask, 0.0)
+            values[id(weight)] = known[id(weight)]
 
     def _own_layer(self, step: Step) -> tuple[keras.Layer, Values]:
         """The user's layer, or a part of it, and where its values go."""

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.arguments import recorded
+from keras_gates.graphs.without_gradients import without_gradients
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -159,15 +160,12 @@ def _run(
     model: keras.Model, x: Any, closing: Closing | None
 ) -> list[NDArray[Any]]:
     closing_values = {} if closing is None else closing.values
-    # No gradient is asked for: torch would keep what it needs for one.
-    values = [
-        (v, keras.ops.stop_gradient(v.value)) for v in model.trainable_variables
-    ]
-    values += closing_values.values()
+    values = list(closing_values.values())
     loop: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if closing is not None:
         loop = _Loop(closing).within(model)
-    with loop, keras.StatelessScope(state_mapping=values):
+    state = keras.StatelessScope(state_mapping=values)
+    with without_gradients(), loop, state:
         found = keras.tree.flatten(model(x, training=False))
         return [keras.ops.convert_to_numpy(y) for y in found]
 

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.passes.label import Labelling
 
+_HEADS = "it makes the heads of an attention, which `heads` gates"
+
 
 @dataclasses.dataclass(eq=False)
 class Channels:
@@ -65,6 +67,8 @@ class Channels:
     looped: bool = False
     states: tuple[int, ...] = ()
 
+    kind = "filter"
+
     @property
     def name(self) -> str:
         return self.places[0][0].path
@@ -80,7 +84,7 @@ class Channels:
 
     @property
     def gate_name(self) -> str:
-        return f"{self.places[0][0].op.name}_filter_gate"
+        return f"{self.places[0][0].op.name}_{self.kind}_gate"
 
     @property
     def sites(self) -> list[Site]:
@@ -114,13 +118,17 @@ def behind(call: Call) -> Site:
     return site
 
 
-def keeps_class(calls: Iterable[Call]) -> str:
+def keeps_class(calls: Iterable[Call], in_front: bool = False) -> str:
     """Why no gate goes behind some calls if layers are to keep their class.
 
     A clause; "" if none of them is inside a layer.
+
+    Args:
+        calls: the calls.
+        in_front: whether the gates go in front of them instead.
     """
     for call in calls:
-        site = behind(call)
+        site = call.site if in_front else behind(call)
         for scope in call.scopes:
             if scope.site is site:
                 break
@@ -177,20 +185,35 @@ def find_channels(
             start = chains.chain(graph, step.call, position)
             for chain in _behind_norms(graph, start, position):
                 places.setdefault(chain[-1].site, chain)
-    pinned = _pinned(labelling)
+    pinned = pinned_classes(labelling)
+    heads = classes_of_heads(labelling)
     found = []
     for chain in places.values():
         looped = loops.takes_gate(chain[-1])
         if not looped:
             chain = _behind_moves(graph, labelling, chain, position)
-        channels = _channels(labelling, chain, pinned)
-        found.append(_looped(labelling, channels) if looped else channels)
-    result = _shared(found)
-    _mark_futile(graph, [one for one in result if not one.reason])
+        one = _channels(labelling, chain, pinned)
+        if looped:
+            one = _looped(labelling, one)
+        if heads & {*one.classes.tolist()}:
+            one.reason = _HEADS
+        found.append(one)
+    result = shared(found)
+    mark_futile(graph, [one for one in result if not one.reason])
     return result
 
 
-def _mark_futile(graph: Graph, found: list[Channels]) -> None:
+def classes_of_heads(labelling: Labelling) -> set[int]:
+    """The classes of units that products of tensors have side by side."""
+    found: set[int] = set()
+    for step in labelling.steps:
+        if step.rule.multiplies and step.rule.head_axis(step.call, step.flow):
+            labels = step.flow.labels[0]
+            found |= {*np.unique(labelling.classes[labels]).tolist()}
+    return found - {int(labelling.classes[lb.FIXED])}
+
+
+def mark_futile(graph: Graph, found: list[Channels]) -> None:
     """Find those whose closing removes nothing, by trial solutions."""
     why = _futile(graph, found, exact=True)
     loose = _futile(graph, found, exact=False) if why else {}
@@ -267,7 +290,7 @@ def _passes_factors(call: Call) -> bool:
     return rule_of(call).scaling_but_bias(call) in (LINEAR, POSITIVE)
 
 
-def _pinned(labelling: Labelling) -> dict[int, str]:
+def pinned_classes(labelling: Labelling) -> dict[int, str]:
     """Class -> why its units must stay."""
     classes = labelling.classes
     found: dict[int, str] = {}
@@ -315,11 +338,11 @@ def _moved_or_treated(graph: Graph, call: Call) -> Call | None:
 
 def _has_factor_each(labelling: Labelling, call: Call) -> bool:
     """Whether an axis of what a call puts out has each channel just once."""
-    along = _along_one_axis(labelling, call.outputs[0])
+    along = along_one_axis(labelling, call.outputs[0])
     return along is not None and len(np.unique(along[1])) == len(along[1])
 
 
-def _along_one_axis(
+def along_one_axis(
     labelling: Labelling, tensor: Tensor
 ) -> tuple[int, NDArray[np.int64]] | None:
     """`(axis, classes)` of a tensor's channels; None: of several axes."""
@@ -335,7 +358,7 @@ def _channels(
     """The `Channels` of one place, with the reason if it gets no gate."""
     tensor = chain[-1].outputs[0]
     found = Channels([chain])
-    along = _along_one_axis(labelling, tensor)
+    along = along_one_axis(labelling, tensor)
     if along is None:
         found.reason = _barred(labelling, chain)
         return found
@@ -377,6 +400,8 @@ def _only_scales(tensor: Tensor) -> bool:
     """Whether it is the smaller side of a product, as in a squeeze."""
     while len(tensor.consumers) == 1:
         (call,) = tensor.consumers
+        if rule_of(call).multiplies:
+            return False
         if rule_of(call).one_takes_all(call) and len(call.inputs) > 1:
             return tensor.shape[1:] != call.outputs[0].shape[1:]
         if len(call.inputs) > 1 or len(call.outputs) > 1 or has_kernel(call):
@@ -385,7 +410,7 @@ def _only_scales(tensor: Tensor) -> bool:
     return False
 
 
-def _shared(found: list[Channels]) -> list[Channels]:
+def shared(found: list[Channels]) -> list[Channels]:
     """Put together what holds the same channels; mark what is tied."""
     barred = {id(c.places[0][0].op): c.reason for c in found if c.reason}
     for one in found:

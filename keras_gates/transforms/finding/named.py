@@ -27,8 +27,11 @@ def named_piece(finder: Finder, kind: str, pair: Sequence[str]) -> Piece:
         ValueError: a name is that of no layer, the piece has more than one
             way in or out, or no shortcut can be shaped for it.
     """
-    first, last = (_call(finder.graph, name, kind) for name in pair)
     what = f"The {kind} {tuple(pair)!r}"
+    for piece in finder.whole(kind) if pair[0] == pair[1] else ():
+        if pair[0] in (piece.path, piece.path.rpartition("/")[2]):
+            return _unless_barred(piece, what)
+    first, last = (_call(finder.graph, name, kind) for name in pair)
     if len(set(first.inputs)) != 1:
         raise ValueError(
             f"{what} can't begin at '{first.path}', which reads "
@@ -57,6 +60,10 @@ def named_piece(finder: Finder, kind: str, pair: Sequence[str]) -> Piece:
         finder.checked(piece)
     else:
         finder.add_shortcut(piece)
+    return _unless_barred(piece, what)
+
+
+def _unless_barred(piece: Piece, what: str) -> Piece:
     if piece.reason:
         raise ValueError(
             f"{what} can't get a gate: {piece.reason}. Name another, or "

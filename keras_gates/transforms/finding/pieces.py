@@ -41,6 +41,8 @@ class Piece:
         entry: such a pair: where the input of the piece is read.
         shortcut: the `Shortcut` to be added; None if there is one.
         reason: why it gets no gate; "" if it gets one.
+        whole: the layer that it is, of a class that is seen through; the gate
+            goes beside it, and it stays as it is.
     """
 
     kind: str
@@ -52,14 +54,26 @@ class Piece:
     entry: tuple[gr.Call, int] | None = None
     shortcut: shortcuts.Shortcut | None = None
     reason: str = ""
+    whole: gr.Scope | None = None
 
     @property
     def name(self) -> str:
         """The path of its first layer; of its last for a block."""
+        if self.whole is not None:
+            return self.path
         if self.kind == "block":
             return self.end.path
         kernels = [c for c in self.calls if regions.has_kernel(c)]
         return (kernels or self.calls)[0].path
+
+    @property
+    def path(self) -> str:
+        """The path of the layer that it is, or ends in."""
+        call, scope = self.calls[0], self.whole
+        if scope is None:
+            return self.end.path
+        names = [each.site.name for each in call.scopes]
+        return "/".join(names[: call.scopes.index(scope) + 1])
 
     @property
     def end(self) -> Call:
@@ -68,6 +82,8 @@ class Piece:
 
     @property
     def gate_name(self) -> str:
+        if self.whole is not None:
+            return f"{self.whole.site.name}_{self.kind}_gate"
         own = self.end if self.kind == "block" else None
         kernels = [c for c in self.calls if regions.has_kernel(c)]
         call = own or (kernels or self.calls)[0]
@@ -150,8 +166,57 @@ class Finder:
                 block.reason = "it is inside another block"
         return found
 
+    def whole(self, kind: str = "block") -> list[Piece]:
+        """Each layer that is seen through and could as well be left out.
+
+        It puts out what looks like what it gets.
+        """
+        pieces = [
+            Piece(kind, [call], call.outputs[0].producer, entry=(call, 0))
+            for call in self.graph.calls
+            if call.site.opaque and len(call.outputs) == 1
+        ]
+        calls: dict[gr.Site, list[Call]] = {}
+        scopes: dict[gr.Site, gr.Scope] = {}
+        for call in self.graph.calls:
+            opened = (s for s in call.scopes if s.site.opened is not None)
+            scope = next(opened, None)
+            if scope is not None:
+                first = scopes.setdefault(scope.site, scope)
+                calls.setdefault(scope.site, []).extend(
+                    [call] * (first is scope)
+                )
+        pieces += [
+            Piece(kind, calls[site], scope.outputs[0].producer, whole=scope)
+            for site, scope in scopes.items()
+            if len(scope.outputs) == 1
+            and scope.outputs[0].producer in calls[site]
+        ]
+        return [p for p in pieces if self._goes_round(p)]
+
+    def _goes_round(self, piece: Piece) -> bool:
+        """Find the way round a layer; whether there is one."""
+        scope, output = piece.whole, piece.end.outputs[0]
+        inputs = piece.calls[0].inputs if scope is None else scope.inputs
+        alike = [
+            n
+            for n, x in enumerate(inputs)
+            if x.dtype == output.dtype
+            and all(shapes[x] == shapes[output] for shapes in self.shapes)
+        ]
+        if not alike:
+            return False
+        piece.entry = (piece.calls[0], alike[0])
+        piece.shortcut = shortcuts.Shortcut(-1, len(output.shape))
+        readers = output.consumers
+        if output in self.graph.outputs:
+            piece.reason = "it makes an output of the model"
+        elif any(self._is_gate(c, piece.kind) for c in readers):
+            piece.reason = "it has a gate already"
+        return True
+
     def _block(self, join: regions.Join) -> Piece:
-        calls, _ = regions.calls_between(join.fork, join.call.outputs[0])
+        calls = regions.calls_from(join.fork, join.call.outputs[0])
         calls.sort(key=self.order.__getitem__)
         piece = Piece("block", calls)
         if join.shortcut is None and not join.adds:

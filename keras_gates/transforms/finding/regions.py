@@ -106,6 +106,19 @@ def calls_between(
     return list(calls), strays
 
 
+def calls_from(fork: Tensor, tensor: Tensor) -> list[Call]:
+    """The calls on the way to `tensor` that depend on `fork`, in no order."""
+    calls, _ = calls_between(fork, tensor)
+    between, found = set(calls), dict[gr.Call, None]()
+    todo = [fork]
+    while todo:
+        for call in todo.pop().consumers:
+            if call in between and call not in found:
+                found[call] = None
+                todo.extend(call.outputs)
+    return list(found)
+
+
 def leak(
     graph: Graph,
     calls: Sequence[Call],
@@ -191,15 +204,47 @@ def find_joins(graph: Graph) -> list[Join]:
     for call in graph.calls:
         if not is_join(call) or call.site in found:
             continue
-        fork = dominators.common(call.inputs)
-        if fork is None or len(set(call.inputs)) < len(call.inputs):
+        if len(set(call.inputs)) < len(call.inputs):
             continue
-        operands = [
-            _operand(graph, dominators, fork, call, index)
-            for index in range(len(call.inputs))
-        ]
+        fork = dominators.common(call.inputs)
+        if fork is not None:
+            operands = [
+                _operand(graph, dominators, fork, call, index)
+                for index in range(len(call.inputs))
+            ]
+        else:
+            fork = _fork_past_masks(call)
+            if fork is None:
+                continue
+            operands = [
+                _operand_past_masks(graph, fork, call, index)
+                for index in range(len(call.inputs))
+            ]
         found[call.site] = Join(call, fork, operands, rule_of(call))
     return list(found.values())
+
+
+def _fork_past_masks(join: Call) -> Tensor | None:
+    """The operand that all others start from, with more ways into them.
+
+    Attention gets its mask from elsewhere, say.
+    """
+    for fork in join.inputs:
+        rest = [tensor for tensor in join.inputs if tensor is not fork]
+        if all(calls_from(fork, tensor) for tensor in rest):
+            return fork
+    return None
+
+
+def _operand_past_masks(
+    graph: Graph, fork: Tensor, join: Call, index: int
+) -> Operand:
+    """What of an operand depends on the fork; all that can be closed."""
+    tensor = join.inputs[index]
+    calls = calls_from(fork, tensor)
+    weight = sum(map(has_kernel, calls))
+    closed = leak(graph, calls, tensor, join) is None
+    return Operand(index, fork, calls, weight, closed)
 
 
 def _operand(

@@ -15,8 +15,12 @@ from keras_gates.transforms.finding.chains import POSITIONS
 from keras_gates.transforms.finding.channels import Channels
 from keras_gates.transforms.finding.channels import behind
 from keras_gates.transforms.finding.channels import find_channels
+from keras_gates.transforms.finding.heads import Heads
+from keras_gates.transforms.finding.heads import find_heads
 from keras_gates.transforms.finding.pieces import MISMATCH
 from keras_gates.transforms.finding.pieces import Finder
+from keras_gates.transforms.gating.attention_heads import StockHeads
+from keras_gates.transforms.gating.attention_heads import find_stock_heads
 from keras_gates.transforms.gating.spec import check_one_of
 
 if TYPE_CHECKING:
@@ -40,6 +44,8 @@ class Structure:
         layers: a `Piece` for each layer with a kernel.
         branches: a `Piece` for each branch between a fork and a join.
         blocks: a `Piece` for each fork and join with all between them.
+        heads: the `Heads` that stay or go together, and `StockHeads` for each
+            attention layer of Keras.
     """
 
     model: str
@@ -47,11 +53,12 @@ class Structure:
     layers: list[Piece]
     branches: list[Piece]
     blocks: list[Piece]
+    heads: list[Heads | StockHeads] = dataclasses.field(default_factory=list)
 
     def __str__(self) -> str:
         rows = [
             (kind, x.name, *_described(x))
-            for kind in ("filters", "layers", "branches", "blocks")
+            for kind in ("filters", "layers", "branches", "blocks", "heads")
             for x in getattr(self, kind)
         ]
         head = ("kind", "name", "where the gate goes", "not gated because")
@@ -61,7 +68,7 @@ class Structure:
 def find_structure(
     model: keras.Model, mismatch: str = "project", position: str = "activation"
 ) -> Structure:
-    """Find the filters, layers, branches and blocks that can get gates.
+    """Find the filters, layers, branches, blocks and heads for gates.
 
     By the graph alone: a branch is what lies between a fork and a join
     (an addition or a concatenation) and is read nowhere else; a block is a
@@ -95,6 +102,7 @@ def find_structure(
         finder.layers(position),
         finder.branches(),
         finder.blocks(),
+        [*find_heads(graph), *find_stock_heads(graph)],
     )
 
 
@@ -136,8 +144,10 @@ def _path_behind(call: Call) -> str:
     return "/".join(names[: depth + 1])
 
 
-def _described(found: Channels | Piece) -> tuple[str, str]:
+def _described(found: Channels | Piece | StockHeads) -> tuple[str, str]:
     """The columns of the table for one row."""
+    if isinstance(found, StockHeads):
+        return f"round {found.name}", found.reason
     if isinstance(found, Channels):
         ends = [place[-1] for place in found.places]
         path = _path_in if found.looped else _path_behind

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -18,10 +19,12 @@ from keras_gates.graphs.rewrite import rewrite
 from keras_gates.graphs.variables import copy_state
 from keras_gates.layers import FilterGate
 from keras_gates.layers import GatedRecurrent
+from keras_gates.layers import HeadGate
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules.rule import common_channel_axis
 from keras_gates.surgeon.solving.bars import few
 from keras_gates.transforms.finding.channels import find_channels
+from keras_gates.transforms.finding.heads import find_heads
 from keras_gates.transforms.gating.piece_gates import dtype_of
 from keras_gates.transforms.gating.weighing import COSTS
 from keras_gates.transforms.gating.weighing import Shares
@@ -32,8 +35,13 @@ if TYPE_CHECKING:
     from keras_gates.graphs.rewrite import Recall
     from keras_gates.surgeon.passes.label import Labelling
     from keras_gates.transforms.finding.channels import Channels
+    from keras_gates.transforms.finding.heads import Heads
     from keras_gates.transforms.gating.spec import GateSpec
     from keras_gates.transforms.gating.weighing import Shapes
+
+_CLASSES: dict[str, type[FilterGate]] = {
+    gate.kind: gate for gate in (FilterGate, HeadGate)
+}
 
 
 def chosen_channels(
@@ -65,6 +73,39 @@ def chosen_channels(
     return found, chosen, labelling
 
 
+def chosen_heads(
+    graph: Graph, spec: GateSpec, written_out: bool
+) -> tuple[list[Heads], list[Heads], Labelling]:
+    """What the head gates of a model are for, as `chosen_channels`."""
+    labelling = label(graph)
+    found = find_heads(graph, labelling)
+    for heads in found:
+        if heads.approximate and spec.include is None:
+            heads.reason = heads.reason or heads.approximate
+        if not written_out:
+            heads.reason = heads.reason or heads.inside
+    chosen = [h for h in found if not h.reason and spec.wants(h.calls)]
+    return found, chosen, labelling
+
+
+def insert_heads(
+    graph: Graph, spec: GateSpec, written_out: bool, shapes: Shapes
+) -> keras.Model:
+    """A new model with gates on the heads of its attentions.
+
+    Args:
+        graph: the `Graph` of a model.
+        spec: the `GateSpec`.
+        written_out: as in `insert_gates`.
+        shapes: `{Tensor: shape}`; read for `spec.weigh` alone.
+    """
+    _, chosen, labelling = chosen_heads(graph, spec, written_out)
+    names = Names.from_graph(graph)
+    return _inserted(
+        graph, _places(graph, chosen, labelling, spec, shapes, names), {}
+    )
+
+
 def insert_filters(
     graph: Graph,
     spec: GateSpec,
@@ -85,6 +126,20 @@ def insert_filters(
     if not chosen and not spec.inputs:
         _warn_of_none(found)
     names = Names.from_graph(graph)
+    places = _places(graph, chosen, labelling, spec, shapes, names)
+    inputs = _input_gates(graph, spec, names, places)
+    return _inserted(graph, places, inputs)
+
+
+def _places(
+    graph: Graph,
+    chosen: Sequence[Channels],
+    labelling: Labelling,
+    spec: GateSpec,
+    shapes: Shapes,
+    names: Names,
+) -> dict[Site, FilterGate | Round]:
+    """The sites that gates go behind, or round."""
     places: dict[Site, FilterGate | Round] = {}
     cost = None
     if spec.weigh in COSTS:
@@ -94,7 +149,15 @@ def insert_filters(
     for channels in chosen:
         gate = _gate(channels, spec, cost, names)
         places |= dict.fromkeys(channels.sites, gate)
-    inputs = _input_gates(graph, spec, names, places)
+    return places
+
+
+def _inserted(
+    graph: Graph,
+    places: dict[Site, FilterGate | Round],
+    inputs: dict[int, FilterGate],
+) -> keras.Model:
+    """A new model with gates at some sites, and on some inputs."""
 
     def edit(recall: Recall) -> keras.KerasTensor | None:
         gate = places.get(recall.site)
@@ -172,7 +235,7 @@ def _gate(
     }
     if channels.looped:
         return Round({**arguments, "gate_states": bool(channels.states)})
-    return FilterGate(axis=channels.axis, **arguments)
+    return _CLASSES[channels.kind](axis=channels.axis, **arguments)
 
 
 def _input_gates(

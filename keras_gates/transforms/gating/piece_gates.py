@@ -38,7 +38,9 @@ def insert_pieces(
         for call, index in piece.operands:
             kt = call.site.node.input_tensors[index]
             before.setdefault(call.site, []).append((kt, gate))
-        if piece.last is not None:
+        if piece.whole is not None:
+            behind.setdefault(piece.whole.site, []).append((piece, gate))
+        elif piece.last is not None:
             behind.setdefault(piece.last.site, []).append((piece, gate))
 
     def edit(recall: Recall) -> Any:
@@ -51,7 +53,8 @@ def insert_pieces(
             if piece.entry is None or piece.shortcut is None:
                 continue  # A piece with a `last` has both.
             call, index = piece.entry
-            entry = recall.tensor(call.site.node.input_tensors[index])
+            site = call.site if piece.whole is None else recall.site
+            entry = recall.tensor(site.node.input_tensors[index])
             way = piece.shortcut(entry, gate.name, gate.dtype_policy)
             outputs = shortcuts.bypass(gate, outputs, way, start)
         return outputs

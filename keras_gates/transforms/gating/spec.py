@@ -152,7 +152,7 @@ def parse(value: Any, kind: str) -> GateSpec | None:
     Args:
         value: a number, a regularizer, True, a `GateSpec`, a dict of its
             arguments, or a list: of names and classes, or of pairs.
-        kind: "filters", "layers", "branches" or "blocks".
+        kind: "filters", "layers", "branches", "blocks" or "heads".
 
     Returns:
         A `GateSpec`, or None for None and False.

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import costs
 from keras_gates.surgeon.rules import rule_of
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.calls import Tensor
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.passes.label import Labelling
+    from keras_gates.surgeon.passes.label import Step
 
     Shapes = dict[Tensor, Shape]
 
@@ -51,16 +53,46 @@ class Shares:
     def of_classes(self, labelling: Labelling) -> NDArray[np.float64]:
         """For each class, the share that goes when it alone is removed."""
         found = np.zeros(len(labelling.classes))
-        flows = {s.call: s.flow for s in labelling.steps if s.position is None}
-        for call in self._once(flows):
+        steps = {s.call: s for s in labelling.steps if s.position is None}
+        for call in self._once(steps):
             whole = self._of(call, {})
-            for role, ids in flows[call].roles.items() if whole else ():
+            for role, ids in steps[call].flow.roles.items() if whole else ():
                 saved = whole - self._of(call, {role: len(ids) - 1})
                 np.add.at(found, labelling.classes[ids], saved)
+            if whole and self.unit == "macs" and rule_of(call).counts:
+                self._add_tensors(labelling, steps[call], whole, found)
         for above, below in _picked(labelling):
             found[above] += found[below]
         shares: NDArray[np.float64] = found / self.total
         return shares
+
+    def _add_tensors(
+        self,
+        labelling: Labelling,
+        step: Step,
+        whole: int,
+        found: NDArray[np.float64],
+    ) -> None:
+        """Add what goes with the channels of tensors that are multiplied.
+
+        A slice of a tensor is shared out among the classes in it, and what
+        has classes along several axes among these.
+        """
+        call = step.call
+        tensors = dict(zip(call.inputs, step.inputs, strict=True))
+        tensors.update(zip(call.outputs, step.outputs, strict=True))
+        known = {x: self.shapes[x] for x in (*tensors, *call.times)}
+        for tensor, labelled in tensors.items():
+            labels = labelling.labels[labelled]
+            axes = lb.varying(labels)
+            for axis in axes:
+                shape = list(known[tensor])
+                shape[axis] = labels.shape[axis] - 1
+                cut = {**known, tensor: tuple(shape)}
+                saved = (whole - self._of(call, {}, cut)) / len(axes)
+                for row in np.moveaxis(labels, axis, 0):
+                    own = np.unique(labelling.classes[row])
+                    found[own] += saved / len(own)
 
     def warn_of(self, gates: Iterable[tuple[str, Any]]) -> None:
         """Name the gates whose share is 0: nothing would hold them down.
@@ -91,14 +123,18 @@ class Shares:
     def _cost(self, calls: Iterable[Call]) -> int:
         return sum(self._of(call, {}) for call in self._once(calls))
 
-    def _of(self, call: Call, kept: dict[str, int]) -> int:
+    def _of(
+        self, call: Call, kept: dict[str, int], shapes: Shapes | None = None
+    ) -> int:
         """The cost of a call with so many positions left along some roles."""
         rule = rule_of(call)
         weights = costs.cut_weight_shapes(call, rule, kept)
         if self.unit == "params":
             return costs.parameters(weights)
         try:
-            found = costs.call_macs(call, rule, weights, self.shapes)
+            found = costs.call_macs(
+                call, rule, weights, self.shapes if shapes is None else shapes
+            )
         except ValueError:
             found = None
         if found is None:

@@ -10,6 +10,7 @@ from numpy.testing import assert_array_equal
 import keras_gates as kg
 from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.build import weights as wt
+from keras_gates.surgeon.rules.rule import along_role
 from keras_gates.surgeon.solving import solve
 
 SHUT_MIDDLE = np.array([False, True, False])
@@ -97,7 +98,7 @@ def test_a_large_kernel_is_cut_some_rows_at_a_time(monkeypatch, at_once):
 
 def test_a_vector_along_the_axis_of_its_role():
     vector = np.array([1.0, 2.0])
-    got = wt.along_role(vector, "in", ("in", "out"), 3)
+    got = along_role(vector, "in", ("in", "out"), 3)
     assert_array_equal(got, [[[1.0], [2.0]]])
 
 

@@ -10,6 +10,7 @@ import keras_gates as kg
 from keras_gates.surgeon.expected.model_cost import ModelCost
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates.find import factors_of
+from tests import depth_models
 from tests.helpers import randomize
 
 
@@ -60,6 +61,23 @@ def loops():
     return gated(keras.Model([x, y], layers.Dense(2)(z)), filters=True)
 
 
+def written_out():
+    """Attention of operations, the hidden units and branches of which close."""
+    x = inputs = keras.Input((6, 5))
+    x = layers.Dense(8)(x)
+    for _ in range(2):
+        q, k, v = (
+            ops.reshape(layers.Dense(8)(x), (-1, 6, 2, 4)) for _ in "qkv"
+        )
+        y = ops.softmax(ops.einsum("bqhd,bkhd->bhqk", q, k))
+        y = ops.reshape(ops.einsum("bhqk,bkhd->bqhd", y, v), (-1, 6, 8))
+        x = layers.Add()([x, kg.BranchGate()(layers.Dense(8)(y))])
+        y = kg.FilterGate()(layers.Dense(12, "relu")(x))
+        x = layers.Add()([x, kg.BranchGate()(layers.Dense(8)(y))])
+    x = layers.GlobalAveragePooling1D()(x)
+    return keras.Model(inputs, layers.Dense(3)(x))
+
+
 def gated(model, **kinds):
     return kg.insert_gates(model, **kinds)
 
@@ -80,6 +98,10 @@ MODELS = {
     "resconv": lambda: kg.to_resconv(small_resnet()),
     "gammas": lambda: kg.slim(small_resnet(), 0.0),
     "transformer": transformer,
+    "written out": written_out,
+    "own blocks": lambda: gated(
+        depth_models.stack(2), filters=["*/wide"], branches=True
+    ),
     "joined": joined,
     "recurrent": recurrent,
     "loops": loops,

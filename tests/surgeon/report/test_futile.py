@@ -341,7 +341,8 @@ def test_every_group_that_is_offered_removes_something(exact):
                 found.params[1]
                 < plan(model, 0.0, scores=scores, exact=exact).params[1]
             )
-            assert fewer == (name in offered), (name, make)
+            # Dimensions of heads are offered where they are asked for.
+            assert fewer == (name in offered or not group.main), (name, make)
             checked += 1
     assert checked > 100
 

@@ -156,7 +156,7 @@ def test_scores_offer_the_channels_around_attention(tmp_path):
     model = keras.Model(inputs, L.Dense(2)(y))
     helpers.randomize(model, closed="none")
     scores = kg.surgeon.score(model, "l2")
-    assert set(scores) == {"before", "attention"}
+    assert set(scores) == {"before", "attention", "attention/heads"}
     rule = kg.Quantile(0.5, scope="gate")
     plan = kg.surgeon.plan(model, rule, scores=scores)
     small = plan.apply()

@@ -52,14 +52,29 @@ def test_an_equation_of_a_dense_layer(equation, axis_in, axis_out):
 
 
 @pytest.mark.parametrize(
+    "equation, old, new",
+    [
+        ("abc,cde->abde", "c", "de"),
+        ("abc,cde->adbe", "c", "de"),
+        ("abcd,cde->abe", "cd", "e"),
+        ("abcd,dec->abe", "cd", "e"),
+        ("...cd,cdef->...ef", "cd", "ef"),
+    ],
+)
+def test_an_equation_of_heads(equation, old, new):
+    found = einsum.read(equation)
+    assert (found.old, found.new) == (old, new)
+
+
+@pytest.mark.parametrize(
     "equation",
     [
-        "abc,cde->abde",  # two new letters
         "abc,bc->a",  # two letters of the input, none new
+        "abc,bcd->abd",  # a letter that is not summed over
         "abb,bc->acc",  # a letter twice
         "ab,ac->cb",  # the batch axis is read
     ],
 )
 def test_other_equations_are_refused_with_the_reason(equation):
-    with pytest.raises(ValueError, match="one letter of the input and one new"):
+    with pytest.raises(ValueError, match="the kernel has letters of the input"):
         einsum.read(equation)

@@ -75,6 +75,7 @@ ARGUMENTS = {
     "values": np.zeros(3),
     "part": None,
     "closed": None,
+    "kept": {},
     "constants": {},
     "count": 2,
 }
@@ -117,7 +118,7 @@ def test_the_rule_inside_is_asked_for_one_step(name):
 def test_attributes_are_those_of_the_rule_inside():
     rule, _ = dense_at_each_step()
     assert rule.kind == "time distributed dense"
-    assert rule.linear and not rule.merging and not rule.recalling
+    assert rule.linear and not rule.merging and not rule.feeds_back
     assert (
         rule.axes
         == rule.inner.axes

@@ -306,7 +306,7 @@ def test_what_scores_close_is_cut():
         ({"criterion": "l3"}, "'l3'.*'l1', 'l2', 'fpgm'"),
         ({"criterion": "taylor"}, "needs data"),
         ({"criterion": "apoz"}, "needs data"),
-        ({"of": "layers"}, '"groups" or "gates"'),
+        ({"of": "layers"}, '"groups", "dims" or "gates"'),
         ({"of": "gates"}, "are without scores"),
         ({"normalize": "most"}, "`normalize` must be"),
         ({"ignore": ("nowhere",)}, "'nowhere'.*'first'.*'second'"),

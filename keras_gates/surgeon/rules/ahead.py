@@ -1,0 +1,146 @@
+"""Which axis of a tensor what reads it takes for its channels.
+
+Of a tensor whose channels are along several axes one can be cut. Heads are one
+thing, and what they hold another: a product of tensors tells them apart.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.rules.registry import rule_of
+
+if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Call
+    from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.rules.moves import Numbers
+    from keras_gates.surgeon.rules.rule import Rule
+
+    # For each axis, the numbers of its positions in a tensor.
+    Places = dict[int, Numbers]
+
+
+def axis_ahead(tensor: Tensor, sizes: Mapping[int, int]) -> int | None:
+    """Which of some axes the first that reads a tensor takes for channels.
+
+    A kernel reads one axis, and a gate closes one. Of a product of tensors it
+    is the axis that both and the outcome have, as of heads, unless a gate on
+    the outcome is for another; else the one of these that it has.
+
+    Args:
+        tensor: the tensor.
+        sizes: of each axis in question its size.
+
+    Returns:
+        The axis, or None: nothing of the kind is in sight, or it reads
+        several at once.
+    """
+    rank = len(tensor.shape)
+    places = {
+        axis: lb.vector(np.arange(size), rank, axis)
+        for axis, size in sizes.items()
+    }
+    todo, seen = [(tensor, places)], set()
+    while todo:
+        tensor, places = todo.pop(0)
+        for call in tensor.consumers:
+            if call in seen:
+                continue
+            seen.add(call)
+            rule = rule_of(call)
+            read = _read(call, rule, tensor)
+            if read is not None:
+                return _sole(places, read, within=rule.multiplies)
+            todo += _behind(call, rule, tensor, places)
+    return None
+
+
+def _read(call: Call, rule: Rule, tensor: Tensor) -> list[int] | None:
+    """The axes of a tensor that a call takes for channels, None for any.
+
+    The first of them that holds what is asked for is meant.
+    """
+    rank = len(tensor.shape)
+    if rule.linear and call.inputs[0] is tensor:
+        return rule.axes_read(call)
+    if rule.is_gate and rule.along_axis(call):
+        return [rule.axis(call) % rank]
+    if rule.multiplies:
+        index = call.inputs.index(tensor)
+        first = [*_gated(call, rule, index), *rule.shared_axes(call, index)]
+        return [*first, *(a for a in range(1, rank) if a not in first)]
+    return None
+
+
+def _gated(call: Call, rule: Rule, index: int) -> list[int]:
+    """The axes of an input of a product that a gate after it closes."""
+    after = rule.carried_axes(call, index)
+    output = call.outputs[0]
+    gates = {
+        rule_of(reader).axis(reader) % len(output.shape)
+        for reader in output.consumers
+        if rule_of(reader).is_gate and rule_of(reader).along_axis(reader)
+    }
+    return [axis for axis, own in after.items() if own in gates]
+
+
+def _sole(places: Places, read: list[int], within: bool) -> int | None:
+    """The axis whose positions are along the first of some axes there.
+
+    Args:
+        places: where the positions of each axis are.
+        read: the axes there.
+        within: whether they may be along others as well, as query heads are
+            that are apart by the head of keys that they share.
+    """
+    for axis in read:
+        found = [
+            before
+            for before, array in places.items()
+            if axis % array.ndim in (along := lb.varying(array))
+            and (within or len(along) == 1)
+        ]
+        if found:
+            return found[0] if len(found) == 1 else None
+    return None
+
+
+def _behind(
+    call: Call, rule: Rule, tensor: Tensor, places: Places
+) -> list[tuple[Tensor, Places]]:
+    """`(output, places)` of a call that moves them, or treats each alone."""
+    if rule.moves:
+        outputs: list[Places] = [{} for _ in call.outputs]
+        for axis, array in places.items():
+            try:
+                moved = _moved(call, rule, tensor, array)
+            except Exception:  # what can't be followed is not in sight
+                return []
+            for output, numbers in zip(outputs, moved, strict=True):
+                output[axis] = numbers
+        return list(zip(call.outputs, outputs, strict=True))
+    alike = [t for t in call.outputs if _same(t, tensor, places)]
+    return [(t, places) for t in alike]
+
+
+def _moved(
+    call: Call, rule: Rule, tensor: Tensor, array: Numbers
+) -> list[Numbers]:
+    """Where the positions along an axis are after a move."""
+    given = []
+    for each in call.inputs:
+        own = array if each is tensor else np.zeros((1,) * len(each.shape), int)
+        given.append(lb.spread(own, each.shape, rule.looks_along(call)))
+    return rule.moved(call, given)
+
+
+def _same(output: Tensor, tensor: Tensor, places: Places) -> bool:
+    """Whether an output is like a tensor where the positions are."""
+    if len(output.shape) != len(tensor.shape):
+        return False
+    axes = {axis for array in places.values() for axis in lb.varying(array)}
+    return all(output.shape[axis] == tensor.shape[axis] for axis in axes)
