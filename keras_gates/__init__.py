@@ -17,6 +17,7 @@ from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import FilterGate
 from keras_gates.layers import GatedAttention
+from keras_gates.layers import GatedRecurrent
 from keras_gates.layers import HeadGate
 from keras_gates.layers import LayerGate
 from keras_gates.layers import ResConv
@@ -46,8 +47,9 @@ __all__ = [
     "BranchGate",
     "Budget",
     "FilterGate",
-    "HeadGate",
     "GatedAttention",
+    "GatedRecurrent",
+    "HeadGate",
     "LayerGate",
     "Quantile",
     "ResConv",

@@ -22,11 +22,11 @@ ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 NAMES = {
     "": """
-        BlockGate BranchGate Budget FilterGate GatedAttention HeadGate
-        LayerGate Quantile ResConv StripConv binarize callbacks constraints
-        find_thresholds functional fuse insert_gates interop regularizers
-        separate_shortcuts slim stats surgeon thresholds to_dense to_resconv
-        to_stripconv transforms zoo
+        BlockGate BranchGate Budget FilterGate GatedAttention GatedRecurrent
+        HeadGate LayerGate Quantile ResConv StripConv binarize callbacks
+        constraints find_thresholds functional fuse insert_gates interop
+        regularizers separate_shortcuts slim stats surgeon thresholds to_dense
+        to_resconv to_stripconv transforms zoo
     """,
     "callbacks": "BindSoftThreshold ClosedGates GrowDecay ReachBudget",
     "constraints": "HardThreshold KeepSign SoftThreshold UnitInterval",
@@ -99,6 +99,10 @@ ARGUMENTS = {
     "GatedAttention": (
         "layer initializer regularizer activity_regularizer constraint "
         "stochastic seed **kwargs"
+    ),
+    "GatedRecurrent": (
+        "layer initializer regularizer activity_regularizer constraint "
+        "stochastic seed gate_states name **kwargs"
     ),
     "LayerGate": (
         "initializer regularizer activity_regularizer constraint stochastic "
@@ -206,6 +210,7 @@ def test_arguments(path):
 SAVED = {
     "keras_gates>FilterGate": "FilterGate",
     "keras_gates>GatedAttention": "GatedAttention",
+    "keras_gates>GatedRecurrent": "GatedRecurrent",
     "keras_gates>LayerGate": "LayerGate",
     "keras_gates>BranchGate": "BranchGate",
     "keras_gates>HeadGate": "HeadGate",

@@ -77,7 +77,8 @@ def insert_gates(
     | `heads` | each head of an attention | |
 
     A layer is one with a kernel, with the normalization and activation behind
-    it: gates on filters and layers go behind these.
+    it: gates on filters and layers go behind these. The gate on the units of
+    a recurrent layer is inside its loop: a `GatedRecurrent` round it.
 
     The weights are kept, and so is the function: gates start at one, and so
     that a shortcut which has to be added, round a layer or a block without

@@ -1,10 +1,13 @@
 """Examples of layers that hold weights: at least one for each rule."""
 
+import functools
+
 import keras
 import numpy as np
 from keras import layers as L
 
 import keras_gates as kg
+from keras_gates.layers import loop_gate
 from tests.surgeon.examples import AID
 from tests.surgeon.examples import COUNTS
 from tests.surgeon.examples import FEEDS_BACK
@@ -268,18 +271,56 @@ def recurrent():
     yield Example(
         "LSTM", stateful, IN, "keeps its state between", note="stateful"
     )
-    yield Example(
-        "RNN",
-        around(lambda x: L.RNN(L.LSTMCell(8))(x)),
-        STAYS,
-        "cells in an RNN are not cut; put keras.layers.LSTM in its place",
-    )
+    for cell in (L.SimpleRNNCell, L.GRUCell, L.LSTMCell):
+        yield of_cell(lambda cell=cell: cell(8), cell.__name__)
+    yield of_cell(lambda: L.GRUCell(8, reset_after=False), "reset before")
+    yield of_cell(lambda: L.LSTMCell(8, use_bias=False), "no bias")
+    yield Example("LoopGate", unread("LSTM", loop_gate.LoopGate), note="gate")
     for n in SPACES:
         shape = (3, *SPACE[n])
         name, more = f"ConvLSTM{n}D", {"shape": shape, "shrinks": IN}
         yield layer(name, 8, 3, why=FEEDS_BACK, **more)
         yield layer(name, 8, 3, padding="same", return_sequences=True, **more)
         yield layer(name, 8, 3, strides=2, use_bias=False, **more)
+
+
+def of_cell(make, note):
+    def middle(x):
+        return L.RNN(make(), return_sequences=True)(x)
+
+    return Example("RNN", around(middle), IN, FEEDS_BACK, note)
+
+
+def in_loop():
+    """Stock layers with a gate inside their loop, which then goes."""
+    makes = {
+        "LSTM": lambda: L.LSTM(8),
+        "sequence": lambda: L.GRU(8, return_sequences=True, use_bias=False),
+        "reset before": lambda: L.GRU(8, reset_after=False),
+        "states": lambda: L.LSTM(8, return_state=True, go_backwards=True),
+        "cell": lambda: L.RNN(L.SimpleRNNCell(8, activation="relu")),
+        "concat": lambda: L.Bidirectional(L.GRU(8)),
+        "sum": lambda: L.Bidirectional(L.LSTM(8), merge_mode="sum"),
+        "mul": lambda: L.Bidirectional(L.GRU(8), merge_mode="mul"),
+        "two": lambda: L.Bidirectional(L.SimpleRNN(8), merge_mode=None),
+        "dropout": lambda: L.LSTM(8, dropout=0.2, recurrent_dropout=0.2),
+        "unroll": lambda: L.LSTM(8, unroll=True),
+    }
+    for note, make in makes.items():
+        yield gated(make, note)
+    yield gated(makes["states"], "states gated", gate_states=True)
+    for n in SPACES:
+        name, shape = f"ConvLSTM{n}D", (3, *SPACE[n])
+        for config in ({}, {"padding": "same", "return_sequences": True}):
+            make = functools.partial(getattr(L, name), 8, 3, **config)
+            yield gated(make, f"{name} {config}", shape)
+
+
+def gated(make, note, shape=SIGNAL, **config):
+    def middle(x):
+        return kg.GatedRecurrent(make(), **config)(x)
+
+    return Example("GatedRecurrent", around(middle, shape), note=note)
 
 
 def masked(name):
@@ -320,13 +361,15 @@ def given_state(name):
     return build
 
 
-def unread(name):
+def unread(name, gate=None):
     """Units that closed gates end, and that no other unit reads."""
 
     def build():
         inputs = keras.Input(SIGNAL)
         subject = getattr(L, name)(8)
-        model = keras.Model(inputs, behind(subject(front(inputs))))
+        y = subject(front(inputs))
+        y = y if gate is None else gate()(y)
+        model = keras.Model(inputs, behind(y))
         model.keep_zero = lambda: zero_rows(subject.cell.recurrent_kernel)
         return model
 
@@ -457,6 +500,7 @@ EXAMPLES = [
         embedding,
         normalizations,
         recurrent,
+        in_loop,
         bidirectional,
         distributed,
         attention,

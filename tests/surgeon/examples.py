@@ -16,6 +16,7 @@ from keras import ops
 import keras_gates as kg
 from keras_gates.graphs.graph import layer_class
 from keras_gates.graphs.graph import operation
+from keras_gates.layers import loop_gate
 
 WIDTH = 8
 # In the names of what is no subject.
@@ -68,7 +69,8 @@ def find(name):
         return layer_class(name)
     if "." in name:
         return operation(name)
-    return getattr(L, name, None) or getattr(kg, name, None)
+    ours = getattr(kg, name, None) or getattr(loop_gate, name, None)
+    return getattr(L, name, None) or ours
 
 
 def aid(name, x, *args, **config):

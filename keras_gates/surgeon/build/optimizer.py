@@ -163,7 +163,12 @@ def _written_out(model: keras.Model, graph: Graph) -> list[str]:
     if graph.model is model:
         return []
     rules = [(x, rule_of_class(type(x))) for x in private.sublayers(model)]
-    return [x.name for x, rule in rules if rule and rule.composite]
+    there = {(type(call.op), call.op.name) for call in graph.calls}
+    return [
+        x.name
+        for x, rule in rules
+        if rule and rule.composite_of(x) and (type(x), x.name) not in there
+    ]
 
 
 def _pairs(

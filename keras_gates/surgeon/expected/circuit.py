@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.expected import feedback
 from keras_gates.surgeon.expected.arithmetic import any_of
 from keras_gates.surgeon.expected.arithmetic import constant
 from keras_gates.surgeon.expected.arithmetic import either
@@ -145,6 +146,7 @@ class Circuit:
             )
             for step in steps
         }
+        self._feedback = feedback.find(graph, self.labelling, first, self.count)
         self._pinned = _pinned(self.labelling)
         # What is read is told in the same order every time.
         self._read: NDArray[np.intp] | None = None
@@ -220,12 +222,17 @@ class Circuit:
             steps[step] = live
             if not each:
                 continue
-            self._hand_on(xp, step, demand, live, values, wanted)
+            looped = self._feedback.get(step)
+            fed = looped and looped.read(xp, demand, live, factors)
+            self._hand_on(xp, step, demand, live, values, wanted, fed)
             for reading in self._readings[step]:
                 own = live[..., None] * _there(xp, reading, values)
                 for factor in reading.factors:
                     own = own * _there(xp, factor, values)
                 read.append((reading.classes, own))
+            if looped is not None:
+                read.append((looped.classes, fed))
+                continue
             for recalled, numbers in self._recalled(step):
                 own = constant(xp, np.ones(recalled.size))
                 if numbers is not None:
@@ -241,11 +248,16 @@ class Circuit:
         live: Any,
         values: dict[Tensor, Any],
         wanted: dict[Tensor, list[Any]],
+        fed: Any,
     ) -> None:
         """Pass the demand on the outputs of a step to its inputs."""
         if step.flow.mixes:
+            states = {} if fed is None else self._feedback[step].states
             for tensor in step.inputs:
-                own = live[..., None] * values[tensor]
+                own = live[..., None]
+                if tensor in states:
+                    own = picked(xp, fed, states[tensor])
+                own = own * values[tensor]
                 wanted.setdefault(tensor, []).append(own)
             return
         for output in self._outputs[step]:

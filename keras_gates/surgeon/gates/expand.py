@@ -228,7 +228,7 @@ def _rule(site: Site) -> Composite | None:
     if gr.has_own_call(site.op):
         return None
     rule = rule_of_class(type(site.op))
-    return None if rule is None else rule.composite
+    return None if rule is None else rule.composite_of(site.op, site.calls)
 
 
 def _written_out(made: Made, recall: Recall) -> Any:

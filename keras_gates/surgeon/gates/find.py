@@ -13,6 +13,7 @@ from keras_gates.graphs import time_axis
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.layers.factor_layer import FactorLayer
 from keras_gates.layers.gate import Gate
+from keras_gates.layers.gated_recurrent import GatedRecurrent
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.thresholds import Factors
 
@@ -54,7 +55,8 @@ def unknown_gates(graph: Graph) -> str:
     found = {  # as keys, since a gate may be called twice
         f"'{call.path}' (of type {type(call.op).__name__})": None
         for call in graph.calls
-        if isinstance(call.op, Gate) and rule_of(call).source(call) is None
+        if isinstance(call.op, (Gate, GatedRecurrent))
+        and rule_of(call).source(call) is None
     }
     if not found:
         return ""

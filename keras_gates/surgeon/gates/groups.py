@@ -27,6 +27,7 @@ from keras_gates._checks import suggestion
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.time_axis import is_fold
+from keras_gates.layers import recurrence
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules.inner_units import all_of
@@ -286,7 +287,9 @@ def without(found: Groups, names: Iterable[str]) -> Groups:
 
 
 def insert_gates(
-    graph: Graph, gates: Mapping[str, Iterable[tuple[Tensor, int]]]
+    graph: Graph,
+    gates: Mapping[str, Iterable[tuple[Tensor, int]]],
+    looped: Mapping[str, keras.Operation] | None = None,
 ) -> None:
     """Put virtual gates on tensors, for a trial; changes the graph.
 
@@ -294,19 +297,26 @@ def insert_gates(
         graph: the `Graph`, freshly read.
         gates: `{name: [(tensor, axis), ...]}`: where the channels of each
             gate are, in the same order at each place.
+        looped: `{name: layer}` of those that close the units of a recurrent
+            layer inside its loop.
     """
+    looped = looped or {}
     found: dict[str, Group] = {}
     after: dict[Call | None, list[Call]] = {}
     start = 0
     for name, places_of_one in gates.items():
         size = 0
         for tensor, axis in places_of_one:
-            size = tensor.shape[axis] or 0
-            units = np.arange(start, start + size)
+            count = size = tensor.shape[axis] or 0
+            if name in looped:
+                size = recurrence.units(looped[name])
+            units = np.resize(np.arange(start, start + size), count)
             call = _gate(graph, tensor, axis, units)
             after.setdefault(tensor.producer, []).append(call)
         channels = np.arange(size)
         found[name] = _group(channels, channels, start, np.ones(size))
+        if name in looped:
+            graph.loops[looped[name]] = start + channels
         start += size
     _add_calls(graph, after)
     graph.groups = found

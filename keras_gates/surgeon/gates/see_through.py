@@ -18,6 +18,7 @@ from keras_gates.graphs.rewrite import new_copies
 from keras_gates.graphs.trace import trace
 from keras_gates.graphs.trace import way
 from keras_gates.layers.gate import Gate
+from keras_gates.layers.gated_recurrent import GatedRecurrent
 from keras_gates.surgeon.rules.registry import rule_of_class
 from keras_gates.surgeon.rules.registry import why_none
 
@@ -130,7 +131,7 @@ def is_unknown(op: keras.Operation) -> bool:
     """Whether an operation is a layer that no rule speaks of."""
     if not isinstance(op, keras.Layer) or gr.has_own_call(op):
         return False
-    if isinstance(op, Gate):  # of the user's class: what it closes isn't known
-        return False
+    if isinstance(op, (Gate, GatedRecurrent)):
+        return False  # of the user's class: what it closes isn't known
     cls = type(op)
     return rule_of_class(cls) is None and why_none(cls) is None

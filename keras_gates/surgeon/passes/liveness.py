@@ -144,6 +144,7 @@ class _Walk:
             tensor in self.demand and self.demand[tensor].any()
             for tensor in step.outputs
         )
+        ids: NDArray[np.intp] | None = None
         if self.candidate.exact or not step.rule.feeds_back:
             ids = recalled(step, self.demand, self.candidate.closed)
             if ids is not None:
@@ -153,7 +154,13 @@ class _Walk:
             if index in dropped:
                 continue
             used.append(tensor)
-            self._demand(tensor, self._wanted(step, index, live))
+            wanted = self._wanted(step, index, live)
+            if ids is not None and index in flow.states:
+                # A unit that the layer has no use for starts with any state.
+                classes = self.labelling.classes
+                own = classes[self.labelling.labels[tensor]]
+                wanted = np.isin(own, classes[ids])
+            self._demand(tensor, wanted)
             if index in flow.untied:
                 self._read_untied(step, index)
             apart = index in flow.states or index in flow.multiplied

@@ -28,12 +28,17 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.passes.label import Step
     from keras_gates.surgeon.solving.solve import Solution
 
-_BY_SCORES = (
-    "Close its units by scores instead (keras_gates.surgeon.score): those go "
-    "with their feedback."
+_IN_LOOP = (
+    "A gate behind the layer does not stop the feedback. Put it inside the "
+    "loop, as insert_gates does (keras_gates.GatedRecurrent), or close units "
+    "by scores (keras_gates.surgeon.score): those go with their feedback."
 )
 _NO_FEEDBACK = (
     "A gate behind the layer does not stop the feedback: gate other layers."
+)
+_STATES = (
+    "Its states are read as they are: read its output in their place, or pass "
+    "gate_states=True to GatedRecurrent where it is the state h."
 )
 
 _WHOLE = "what the gate is on is kept whole"
@@ -111,7 +116,7 @@ class Finder:
         if Cause.FEEDBACK in causes and name not in self.solution.graph.groups:
             names = {b.layer for b in bars if b.cause == Cause.FEEDBACK}
             if names & self._scorable:
-                hints.insert(0, _BY_SCORES)
+                hints.insert(0, _IN_LOOP)
             elif not loose:
                 hints.append(_NO_FEEDBACK)
         why = few([str(bar) for bar in bars], "; ")
@@ -168,6 +173,8 @@ class Finder:
             tie = (
                 "they are tied to" if join is None else f"'{join}' ties them to"
             )
+            if gates and self._in_loop([name, *gates]):
+                return Answer(f"{tie} {what}", "Close the same channels there.")
             both = "Close the same channels there, or put" if gates else "Put"
             place = "on all of them" if join is None else f"after '{join}'"
             return Answer(f"{tie} {what}", f"{both} one gate {place} instead.")
@@ -192,10 +199,20 @@ class Finder:
             return Answer(
                 why, "Pass exact=False, or put the gate right before it."
             )
+        if self._in_loop([name]):
+            return Answer(why, _STATES)
         uncut = self.decision.uncut
         if any(StepKey(s.site, 0) in uncut for s in self.steps[name]):
             why += "; a gather of the others would cost more than it saves"
         return Answer(why, "Put the gate before all that reads the channels.")
+
+    def _in_loop(self, names: list[str]) -> bool:
+        """Whether any of some gates is inside a loop."""
+        return any(
+            step.rule.closes_loop
+            for step in self.labelling.steps
+            if step.path in names
+        )
 
     def _picking(self, classes: NDArray[np.intp]) -> str:
         """Which gathers need the channels that they do not pick as well."""

@@ -8,6 +8,8 @@ from keras_gates.graphs import time_axis as _time_axis
 from keras_gates.graphs.graph import Call
 from keras_gates.graphs.graph import Tensor
 from keras_gates.layers.gated_attention import GatedAttention as _GatedAttention
+from keras_gates.layers.gated_recurrent import GatedRecurrent as _GatedRecurrent
+from keras_gates.layers.loop_gate import LoopGate as _LoopGate
 from keras_gates.layers.resconv.res_conv import ResConv as _ResConv
 from keras_gates.layers.stripconv.strip_conv import StripConv as _StripConv
 from keras_gates.surgeon.labels import Units
@@ -16,6 +18,7 @@ from keras_gates.surgeon.labels import fixed
 from keras_gates.surgeon.labels import varying
 from keras_gates.surgeon.labels import vector
 from keras_gates.surgeon.rules import gated_attention as _gated_attention
+from keras_gates.surgeon.rules import gated_recurrent as _gated_recurrent
 from keras_gates.surgeon.rules import gates as _gates
 from keras_gates.surgeon.rules import strip_conv as _strip_conv
 from keras_gates.surgeon.rules import tables as _tables
@@ -75,6 +78,8 @@ register(
         gate=lambda layer: ("layer", layer.m),
     ),
 )
+register(_GatedRecurrent, _gated_recurrent.GATED_RECURRENT)
+register(_LoopGate, _gated_recurrent.LOOP_GATE)
 register(_virtual.VirtualGate, _virtual.VIRTUAL)
 register(_time_axis.FoldTime, _time_distributed.FOLD)
 register(_time_axis.UnfoldTime, _time_distributed.UNFOLD)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -47,8 +48,9 @@ class Composite(Barrier):
     shares: bool = False
     gate: Callable[[keras.Layer], tuple[Any, ...] | None] = lambda layer: None
 
-    @property
-    def composite(self) -> Composite:
+    def composite_of(
+        self, op: keras.Operation, calls: Sequence[Call] = ()
+    ) -> Composite:
         return self
 
     def source(self, call: Call) -> Source | None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from keras_gates.surgeon.rules import attention as at
+from keras_gates.surgeon.rules import cells as ce
 from keras_gates.surgeon.rules import contraction as tr
 from keras_gates.surgeon.rules import convolution as cv
 from keras_gates.surgeon.rules import counts as ct
@@ -184,13 +185,13 @@ def _recurrent(gates: int, rule: type[rc.Recurrent] = rc.Recurrent) -> Rule:
         costs=_EACH_STEP,
         scales=_SEQUENCE,
         gates=gates,
-        note="units go that scores close; those that gates close do where "
-        "none reads them, and under exact=False",
+        note="units go that scores or gates inside the loop close; those "
+        "that gates behind close do where none reads them, and under "
+        "exact=False",
     )
 
 
 CONV_LSTM = _recurrent(4, rc.ConvRecurrent)
-_CELL = "a cell may use its state in any way"
 _ALL = "attention takes products over all channels"
 ATTENTION = pr.Attention(costs=None, why=_ALL, note=_ALL, counts=ct.attention)
 _BOTH_SIDES = "a product over the channels needs both sides alike"
@@ -294,12 +295,7 @@ LAYERS = {
     "LSTM": _recurrent(4),
     "Bidirectional": rc.Bidirectional(scales=_SEQUENCE),
     "TimeDistributed": td.TimeDistributed(),
-    "RNN": rc.Cells(
-        why=_CELL,
-        note=f"{_CELL}; SimpleRNN, GRU and LSTM layers, one after the other, "
-        "are cut",
-        counts=ct.cells,
-    ),
+    "RNN": ce.Cells(note="as the layers, round cells of Keras; " + ce.OWN),
     **{f"ConvLSTM{n}D": CONV_LSTM for n in (1, 2, 3)},
 }
 

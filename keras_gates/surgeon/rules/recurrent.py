@@ -19,7 +19,6 @@ from keras_gates.surgeon.rules.inner_units import InnerUnits
 from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.registry import rule_of
-from keras_gates.surgeon.rules.registry import rule_of_class
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import one_axis
@@ -44,26 +43,6 @@ _UNITS = (InnerUnits("out", (("recurrent_kernel", "out"),)),)
 
 
 @dataclasses.dataclass(frozen=True)
-class Cells(Barrier):
-    """`RNN`: of its cells nothing is known; those of Keras have layers."""
-
-    def pick(self, call: Call) -> Rule:
-        kinds = [type(cell) for cell in counts.cells_of(call.op)]
-        if not all(kind in counts.LAYER_OF_CELL for kind in kinds):
-            return self
-        names = [counts.LAYER_OF_CELL[kind].__name__ for kind in kinds]
-        layers = f"keras.layers.{names[0]}"
-        if names[1:]:
-            layers = f"the layers {', '.join(names)}, one after the other,"
-        why = (
-            f"cells in an RNN are not cut; put {layers} in its place, with the "
-            "same weights: what it reads can go then, and units that scores "
-            "close"
-        )
-        return dataclasses.replace(self, why=why)
-
-
-@dataclasses.dataclass(frozen=True)
 class Recurrent(Linear):
     """SimpleRNN, LSTM and GRU: one kernel for the data, one for the state.
 
@@ -81,6 +60,8 @@ class Recurrent(Linear):
     gates: int = 1
 
     feeds_back = True
+    spatial = False
+    """Whether the units are filters of a convolution."""
 
     def parts(self, op: keras.Layer) -> list[keras.Layer]:
         return [op.cell]
@@ -165,6 +146,17 @@ class Recurrent(Linear):
         # The second row belongs to the recurrent kernel.
         return np.stack([added, np.zeros_like(added)])
 
+    def changed(self, **changes: Any) -> dict[str, Any]:
+        """The changes to a config that are these to what it says of cells."""
+        return changes
+
+    def with_bias(self, call: Call) -> dict[str, Any]:
+        return self.changed(use_bias=True)
+
+    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
+        size = len(view.index["out"])
+        return self.changed(**{self.width: size}), call.args, call.kwargs
+
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
@@ -218,6 +210,8 @@ class ConvRecurrent(Recurrent):
     kind: str = "recurrent convolution"
     width: str = "filters"
 
+    spatial = True
+
     def last_axis(self, op: keras.Layer) -> int:
         return -1 if op.data_format == "channels_last" else -1 - op.cell.rank
 
@@ -236,6 +230,12 @@ def wrapped(config: dict[str, Any]) -> dict[str, Any]:
     return {"config": config, "build_config": None}
 
 
+def _way(call: Call, way: keras.Layer) -> Call:
+    """The call as one of the layer of one direction."""
+    site = dataclasses.replace(call.site, op=way)
+    return dataclasses.replace(call, site=site)
+
+
 def _both_ways(
     call: Call,
     weights: Sequence[tuple[str, tuple[int, ...]]],
@@ -245,8 +245,7 @@ def _both_ways(
     """The multiply-adds of two layers of any kind."""
     total = 0
     for way in (call.op.forward_layer, call.op.backward_layer):
-        site = dataclasses.replace(call.site, op=way)
-        one = dataclasses.replace(call, site=site)
+        one = _way(call, way)
         shapes = [(w.name, tuple(w.shape)) for w in way.weights]
         found = counts.multiply_adds(one, rule_of(one), shapes, inputs, outputs)
         if found is None:
@@ -264,26 +263,35 @@ class Bidirectional(Recurrent):
 
     kind: str = "bidirectional"
     note: str = "both directions are cut alike"
+    inner: Recurrent | None = None
 
     def pick(self, call: Call) -> Rule:
         ways = (call.op.forward_layer, call.op.backward_layer)
-        first = rule_of_class(type(ways[0]))
-        alike = type(ways[0]) is type(ways[1])
-        if not isinstance(first, Recurrent) or not alike:
+        first = rule_of(_way(call, ways[0]))
+        alike = type(ways[0]) is type(ways[1]) and first == rule_of(
+            _way(call, ways[1])
+        )
+        if not isinstance(first, Recurrent) or not alike or first.spatial:
             why = "it is cut only round two SimpleRNN, two GRU or two LSTM"
             return Barrier(why=why, counts=_both_ways)
-        if ways[0].units != ways[1].units:
+        if first.size(ways[0]) != first.size(ways[1]):
             why = "its two directions have different widths"
             return Barrier(why=why, counts=_both_ways)
         return dataclasses.replace(
-            self, axes=first.axes, costs=first.costs, gates=first.gates
+            self,
+            axes=first.axes,
+            costs=first.costs,
+            gates=first.gates,
+            inner=first,
         )
 
     def parts(self, op: keras.Layer) -> list[keras.Layer]:
         return [op.forward_layer.cell, op.backward_layer.cell]
 
     def size(self, op: keras.Layer) -> int:
-        return int(op.forward_layer.units)
+        if self.inner is None:
+            raise self._lacking("size", "`pick` tells the layer inside")
+        return self.inner.size(op.forward_layer)
 
     def outputs(
         self, call: Call, out: NDArray[np.intp]
@@ -294,11 +302,8 @@ class Bidirectional(Recurrent):
             found[0] = lb.vector(both, len(call.outputs[0].shape), -1)
         return found
 
-    def with_bias(self, call: Call) -> dict[str, Any]:
-        changes = wrapped({"use_bias": True})
-        return {"layer": changes, "backward_layer": changes}
-
-    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
-        changes = wrapped({"units": len(view.index["out"])})
-        both = {"layer": changes, "backward_layer": changes}
-        return both, call.args, call.kwargs
+    def changed(self, **changes: Any) -> dict[str, Any]:
+        if self.inner is None:
+            raise self._lacking("changed", "`pick` tells the layer inside")
+        each = wrapped(self.inner.changed(**changes))
+        return {"layer": each, "backward_layer": each}

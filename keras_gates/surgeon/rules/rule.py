@@ -174,15 +174,23 @@ class Rule:
     is_gate = False
     """Whether it multiplies by factors that the surgeon takes out of the
     model."""
+    closes_loop = False
+    """Whether what it closes is zero for the recurrent layer before it, too."""
     keeps_whole = False
     """Whether its layer stays as it is, whatever is cut around it."""
     feeds_back = False
     """Whether what comes out of it is read inside it, whatever is closed
     behind; `exact=False` lets such units go."""
 
-    @property
-    def composite(self) -> Composite | None:
-        """The rule itself, if its layer is written out before all else."""
+    def composite_of(
+        self, op: keras.Operation, calls: Sequence[Call] = ()
+    ) -> Composite | None:
+        """How a layer is written out before all else, or None.
+
+        Args:
+            op: the layer.
+            calls: its calls at one place, as far as they are known.
+        """
         return None
 
     @property

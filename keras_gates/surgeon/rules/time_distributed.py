@@ -88,6 +88,7 @@ OWN = {
     "along_axis": _FACTORS,
     "opened_by": _FACTORS,
     "packing": _FACTORS,
+    "composite_of": "a layer inside is not written out",
     "multiplies": _ALONE,
     "demanded": _ALONE,
     "shared_axes": _ALONE,

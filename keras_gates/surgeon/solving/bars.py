@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon import labels as lb
+from keras_gates.surgeon.gates import loops
 from keras_gates.surgeon.passes.label import OUTPUT
 from keras_gates.surgeon.passes.label import picks
 from keras_gates.surgeon.rules.rule import ALL
@@ -122,8 +123,14 @@ class Bars:
         found[classes[lb.FIXED]] = True
         whole = [ids for s, ids in self.decision.reads if self._whole(s)]
         pinned = [pin.ids for pin in self.labelling.pinned]
-        recalls = [s for s in self.decision.recalls if s.step.rule.feeds_back]
-        for ids in whole + pinned + [ids for _, ids in recalls]:
+        # A gate inside a loop may close more.
+        gated = loops.gated(self.labelling.graph)
+        recalls = [
+            ids
+            for step, ids in self.decision.recalls
+            if step.rule.feeds_back and step.call.op not in gated
+        ]
+        for ids in whole + pinned + recalls:
             found[classes[ids]] = True
         return found
 
@@ -183,8 +190,11 @@ class Bars:
                 yield _whole(step.call, reason)
 
     def _of_recalls(self, wanted: NDArray[np.intp]) -> Iterator[Bar]:
+        gated = loops.gated(self.labelling.graph)
         for number in self._recalled.holding(wanted):
             step = self.decision.recalls[number][0]
+            if step.call.op in gated:
+                continue  # what is open there is read elsewhere, too
             back = step.rule.feeds_back
             cause = Cause.FEEDBACK if back else Cause.OPEN
             yield _bar(step, recalling(step), cause)

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates import loops
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes import decide
 from keras_gates.surgeon.passes import fold
@@ -138,6 +139,10 @@ def by_layer(
             # Factors of a gate inside a layer, and scores of other units.
             mask[: before.size] |= before.reshape(-1)
         own[op] = mask
+    for layer, gate in loops.gated(graph).items():
+        if gate in own:
+            before = own.get(layer, np.False_)
+            own[layer] = own[gate] | before
     return own
 
 

@@ -29,9 +29,11 @@ from keras_gates.graphs import graph as gr
 from keras_gates.graphs import private
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.variables import values_of
+from keras_gates.layers import recurrence
 from keras_gates.layers.gate import Gate
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates import loops
 from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.gates.added_shortcuts import added
 from keras_gates.surgeon.gates.find import gates_of
@@ -151,6 +153,12 @@ class _Places:
         sites = {c.site for c in self.graph.calls if c.op is source.layer}
         own = self.own_sources.get(name)
         factors = np.where(mask, 0.0, 1.0)
+        if rule_of(call).closes_loop:
+            if own is not None:
+                value = closing_value(name, own, source.values())
+                _assign(self.closing.values, own.variable, mask, value)
+            self._close_in_loop(source.layer, sites, mask, own)
+            return
         if rule_of(call).is_gate:
             each = Mask(factors, source.layer.axis if mask.ndim else None)
             behind = all(self.trace.origin(site, 0) for site in sites)
@@ -166,6 +174,37 @@ class _Places:
         for site in sites:
             for stand_in in self._stand_ins(site):
                 _assign(stand_in.values, source.variable, mask, 0.0)
+
+    def _close_in_loop(
+        self,
+        gate: keras.Layer,
+        sites: set[Site],
+        mask: NDArray[np.bool_],
+        own: Source | None,
+    ) -> None:
+        """Close factors that are inside the loop of a recurrent layer.
+
+        The user's layer has a variable for them. Of its parts it is the rows
+        of the recurrent kernel, and what comes out.
+        """
+        inside = [] if own is not None else [*map(self._stand_ins, sites)]
+        values = [each.values for some in inside for each in some]
+        every = values if own is None else [self.closing.values]
+        looped = {id(gate): op for op, gate in loops.gated(self.graph).items()}
+        call = next(c for c in self.graph.calls if c.op is looped[id(gate)])
+        for part in recurrence.cells(call.op):
+            for each in every:
+                _assign(each, part.recurrent_kernel, mask[:, None], 0.0)
+        for site in sites:
+            if site.node.arguments.kwargs.get("raw"):
+                continue
+            shape = site.node.outputs[0].shape
+            repeats = (shape[gate.axis] or mask.size) // mask.size
+            factors = np.tile(np.where(mask, 0.0, 1.0), repeats)
+            if own is None:
+                self._mask(site, 0, Mask(factors, gate.axis))
+            else:
+                self._gates.append((site, Mask(factors, gate.axis)))
 
     def _stand_ins(self, site: Site) -> list[StandIn]:
         """What is run in the place of the layer that a site is part of."""
@@ -296,7 +335,10 @@ class _Places:
         for part in step.rule.parts(layer):
             weight = getattr(part, name)
             mask = along_role(closed, role, roles, len(weight.shape))
-            _assign(values, weight, mask, 0.0)
+            # Rows that a gate inside a loop has closed stay closed.
+            known = {**self.closing.values, **values}
+            _assign(known, weight, mask, 0.0)
+            values[id(weight)] = known[id(weight)]
 
     def _own_layer(self, step: Step) -> tuple[keras.Layer, Values]:
         """The user's layer, or a part of it, and where its values go."""

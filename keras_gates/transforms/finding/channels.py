@@ -12,8 +12,10 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs.readers import sole_successor
 from keras_gates.layers import FilterGate
+from keras_gates.layers import recurrence
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates import loops
 from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules import rule_of
@@ -26,6 +28,7 @@ from keras_gates.transforms.finding.regions import has_kernel
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Graph
+    from keras_gates.graphs.graph import Scope
     from keras_gates.graphs.graph import Site
     from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.passes.label import Labelling
@@ -48,6 +51,9 @@ class Channels:
         reason: why they get no gate; "" if they get one.
         approximate: why they get one only if they are asked for by name:
             what closing them does to the function with `exact=False`.
+        looped: whether they are the units of a recurrent layer, whose gate is
+            inside its loop.
+        states: the outputs of it but the first that the gate is on, too.
     """
 
     places: list[list[Call]]
@@ -58,6 +64,8 @@ class Channels:
     tied: bool = False
     reason: str = ""
     approximate: str = ""
+    looped: bool = False
+    states: tuple[int, ...] = ()
 
     kind = "filter"
 
@@ -77,6 +85,21 @@ class Channels:
     @property
     def gate_name(self) -> str:
         return f"{self.places[0][0].op.name}_{self.kind}_gate"
+
+    @property
+    def sites(self) -> list[Site]:
+        """Where the gate is called, or what it is put round."""
+        at = [call.site if self.looped else behind(call) for call in self.gated]
+        return list(dict.fromkeys(at))
+
+    @property
+    def inside(self) -> str:
+        """Why it gets no gate if layers are to keep their class, or ""."""
+        for call in self.gated if self.looped else ():
+            for scope in call.scopes:
+                if scope.site.opened is not None:
+                    return _inside(scope)
+        return "" if self.looped else keeps_class(self.gated)
 
 
 def behind(call: Call) -> Site:
@@ -110,11 +133,15 @@ def keeps_class(calls: Iterable[Call], in_front: bool = False) -> str:
             if scope.site is site:
                 break
             if scope.site.opened is not None:
-                return (
-                    f"the gate would be inside '{scope.site.name}', which "
-                    "keeps its class (written_out=False)"
-                )
+                return _inside(scope)
     return ""
+
+
+def _inside(scope: Scope) -> str:
+    return (
+        f"the gate would be inside '{scope.site.name}', which keeps its class "
+        "(written_out=False)"
+    )
 
 
 def find_channels(
@@ -131,6 +158,8 @@ def find_channels(
 
     Each call of a shared layer is a place for the same gate: what stays open
     behind one of them keeps its channels for all.
+
+    The gate of a recurrent layer is inside its loop, and not behind it.
 
     Args:
         graph: the `Graph` of a model.
@@ -150,6 +179,9 @@ def find_channels(
             continue
         if made or id(step.call.op) in makers:
             makers.add(id(step.call.op))
+            if loops.takes_gate(step.call):
+                places.setdefault(step.site, [step.call])
+                continue
             start = chains.chain(graph, step.call, position)
             for chain in _behind_norms(graph, start, position):
                 places.setdefault(chain[-1].site, chain)
@@ -157,8 +189,12 @@ def find_channels(
     heads = classes_of_heads(labelling)
     found = []
     for chain in places.values():
-        chain = _behind_moves(graph, labelling, chain, position)
+        looped = loops.takes_gate(chain[-1])
+        if not looped:
+            chain = _behind_moves(graph, labelling, chain, position)
         one = _channels(labelling, chain, pinned)
+        if looped:
+            one = _looped(labelling, one)
         if heads & {*one.classes.tolist()}:
             one.reason = _HEADS
         found.append(one)
@@ -197,11 +233,18 @@ def _futile(graph: Graph, found: list[Channels], exact: bool) -> dict[int, str]:
     # A gate in a model that is called twice is there in both calls.
     gates = {
         str(number): [
-            (twin[call].outputs[0], channels.axis) for call in channels.gated
+            (twin[call].outputs[output], channels.axis)
+            for call in channels.gated
+            for output in (0, *channels.states)
         ]
         for number, channels in enumerate(found)
     }
-    groups.insert_gates(trial, gates)
+    looped = {
+        str(number): channels.gated[0].op
+        for number, channels in enumerate(found)
+        if channels.looped
+    }
+    groups.insert_gates(trial, gates, looped)
     vain = removable.never(trial, set(gates), exact=exact, wholly=True)
     names = [name for name, mask in vain.items() if mask.all()]
     return {
@@ -332,6 +375,18 @@ def _channels(
     return found
 
 
+def _looped(labelling: Labelling, channels: Channels) -> Channels:
+    """The same for the units of a recurrent layer."""
+    (call,) = channels.places[0]
+    step = next(s for s in labelling.steps if s.call is call)
+    units = labelling.classes[step.flow.roles["out"]]
+    states = loops.states_read_elsewhere(call)
+    axis = recurrence.channel_axis(call.op)
+    return dataclasses.replace(
+        channels, classes=units, axis=axis, looped=True, states=states
+    )
+
+
 def _barred(labelling: Labelling, chain: list[Call]) -> str:
     """Why what comes out of a chain has no channels that a gate could close."""
     for step in labelling.steps:
@@ -367,6 +422,9 @@ def shared(found: list[Channels]) -> list[Channels]:
         key: object = id(one)
         if not one.reason:
             key = (one.axis, one.classes.tobytes())
+        if not one.reason and one.looped:
+            # It is round the layer, for all of its calls and no other's.
+            key = id(one.places[0][0].op), "loop"
         if key in alike:
             alike[key].places += one.places
         else:

@@ -130,6 +130,10 @@ def _filled(shape: Shape, size: int) -> tuple[int, ...]:
     return tuple(size if s is None else s for s in shape[1:])
 
 
+def _path_in(call: Call) -> str:
+    return f"in the loop of {call.path}"
+
+
 def _path_behind(call: Call) -> str:
     """The path of the call, or layer round it, that the gate goes behind."""
     site = behind(call)
@@ -146,7 +150,8 @@ def _described(found: Channels | Piece | StockHeads) -> tuple[str, str]:
         return f"round {found.name}", found.reason
     if isinstance(found, Channels):
         ends = [place[-1] for place in found.places]
-        where = ", ".join(_path_behind(call) for call in ends)
+        path = _path_in if found.looped else _path_behind
+        where = ", ".join(dict.fromkeys(path(call) for call in ends))
     elif found.last is None:
         joins = dict.fromkeys(call.path for call, _ in found.operands)
         where = f"in front of {', '.join(joins)}"

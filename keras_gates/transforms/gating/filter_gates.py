@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
@@ -14,14 +16,14 @@ from numpy.typing import NDArray
 from keras_gates import regularizers
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import rewrite
+from keras_gates.graphs.variables import copy_state
 from keras_gates.layers import FilterGate
+from keras_gates.layers import GatedRecurrent
 from keras_gates.layers import HeadGate
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules.rule import common_channel_axis
 from keras_gates.surgeon.solving.bars import few
-from keras_gates.transforms.finding.channels import behind
 from keras_gates.transforms.finding.channels import find_channels
-from keras_gates.transforms.finding.channels import keeps_class
 from keras_gates.transforms.finding.heads import find_heads
 from keras_gates.transforms.gating.piece_gates import dtype_of
 from keras_gates.transforms.gating.weighing import COSTS
@@ -66,7 +68,7 @@ def chosen_channels(
         if channels.approximate and spec.include is None:
             channels.reason = channels.reason or channels.approximate
         if not written_out:
-            channels.reason = channels.reason or keeps_class(channels.gated)
+            channels.reason = channels.reason or channels.inside
     chosen = [c for c in found if not c.reason and spec.wants(c.calls)]
     return found, chosen, labelling
 
@@ -81,7 +83,7 @@ def chosen_heads(
         if heads.approximate and spec.include is None:
             heads.reason = heads.reason or heads.approximate
         if not written_out:
-            heads.reason = heads.reason or keeps_class(heads.gated)
+            heads.reason = heads.reason or heads.inside
     chosen = [h for h in found if not h.reason and spec.wants(h.calls)]
     return found, chosen, labelling
 
@@ -136,9 +138,9 @@ def _places(
     spec: GateSpec,
     shapes: Shapes,
     names: Names,
-) -> dict[Site, FilterGate]:
-    """The sites that gates go behind."""
-    places: dict[Site, FilterGate] = {}
+) -> dict[Site, FilterGate | Round]:
+    """The sites that gates go behind, or round."""
+    places: dict[Site, FilterGate | Round] = {}
     cost = None
     if spec.weigh in COSTS:
         shares = Shares(graph.calls, shapes, spec.weigh)
@@ -146,22 +148,23 @@ def _places(
         shares.warn_of([(c.gate_name, cost[c.classes]) for c in chosen])
     for channels in chosen:
         gate = _gate(channels, spec, cost, names)
-        for call in channels.gated:
-            places[behind(call)] = gate
+        places |= dict.fromkeys(channels.sites, gate)
     return places
 
 
 def _inserted(
     graph: Graph,
-    places: dict[Site, FilterGate],
+    places: dict[Site, FilterGate | Round],
     inputs: dict[int, FilterGate],
 ) -> keras.Model:
-    """A new model with gates behind some sites, and on some inputs."""
+    """A new model with gates at some sites, and on some inputs."""
 
     def edit(recall: Recall) -> keras.KerasTensor | None:
         gate = places.get(recall.site)
         if gate is None:
             return None
+        if isinstance(gate, Round):
+            return gate(recall)
         # Recurrent layers may return their states behind the data.
         outputs = recall()
         flat = keras.tree.flatten(outputs)
@@ -175,6 +178,28 @@ def _inserted(
         return new if gate is None else gate(new)
 
     return rewrite(graph, edit, edit_input)
+
+
+@dataclasses.dataclass(eq=False)
+class Round:
+    """A `GatedRecurrent` to be put round a layer, at all of its calls.
+
+    Attributes:
+        arguments: those of the gate.
+        made: the gate, once it is.
+    """
+
+    arguments: dict[str, Any]
+    made: GatedRecurrent | None = None
+
+    def __call__(self, recall: Recall) -> Any:
+        first = self.made is None
+        if self.made is None:
+            self.made = GatedRecurrent(recall.copy(), **self.arguments)
+        outputs = self.made(*recall.args, **recall.kwargs)
+        if first:
+            copy_state(recall.op, self.made.layer)
+        return outputs
 
 
 def _warn_of_none(found: list[Channels]) -> None:
@@ -192,7 +217,7 @@ def _gate(
     spec: GateSpec,
     cost: NDArray[np.float64] | None,
     names: Names,
-) -> FilterGate:
+) -> FilterGate | Round:
     """One gate for all places of some channels."""
 
     def penalty(strength: float) -> keras.regularizers.Regularizer:
@@ -203,16 +228,21 @@ def _gate(
         own = cost[channels.classes].tolist()
         return regularizers.CostL1(strength, own)
 
-    return _CLASSES[channels.kind](
-        axis=channels.axis,
-        name=names.free(channels.gate_name),
-        dtype=dtype_of(channels.calls),
+    arguments = {
+        "name": names.free(channels.gate_name),
+        "dtype": dtype_of(channels.calls),
         **spec.arguments(penalty),
-    )
+    }
+    if channels.looped:
+        return Round({**arguments, "gate_states": bool(channels.states)})
+    return _CLASSES[channels.kind](axis=channels.axis, **arguments)
 
 
 def _input_gates(
-    graph: Graph, spec: GateSpec, names: Names, places: dict[Site, FilterGate]
+    graph: Graph,
+    spec: GateSpec,
+    names: Names,
+    places: dict[Site, FilterGate | Round],
 ) -> dict[int, FilterGate]:
     """`{id of an input: its gate}`, if inputs are to be gated.
 

@@ -49,6 +49,18 @@ def recurrent():
     return keras.Model(inputs, layers.Dense(2)(layers.GRU(4)(x)))
 
 
+def loops():
+    """Gates inside the loops of an encoder and of what starts with it."""
+    x, y = keras.Input((4, 3)), keras.Input((4, 3))
+    encoder = layers.Bidirectional(layers.GRU(3, return_state=True))
+    whole, *states = encoder(x)
+    start = layers.Concatenate()(states)
+    z = layers.GRU(6, return_sequences=True)(y, initial_state=start)
+    z = layers.LSTM(4)(layers.BatchNormalization()(z))
+    z = layers.Concatenate()([z, layers.Dense(3)(whole)])
+    return gated(keras.Model([x, y], layers.Dense(2)(z)), filters=True)
+
+
 def written_out():
     """Attention of operations, the hidden units and branches of which close."""
     x = inputs = keras.Input((6, 5))
@@ -92,6 +104,7 @@ MODELS = {
     ),
     "joined": joined,
     "recurrent": recurrent,
+    "loops": loops,
 }
 
 

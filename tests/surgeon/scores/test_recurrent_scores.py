@@ -635,21 +635,177 @@ def test_the_multiply_adds_of_a_recurrent_convolution():
     assert kg.stats.count(model).macs == places * 9 * 20 * (2 + 5)
 
 
-@pytest.mark.parametrize("kinds", [["LSTM"], ["GRU"], ["GRU", "SimpleRNN"]])
-def test_layers_that_stand_for_an_rnn_of_cells(kinds):
-    """As the plan advises: they take its weights, and their units go."""
-    cells = [getattr(L, f"{kind}Cell")(UNITS) for kind in kinds]
+# Cells in an RNN -----------------------------------------------------------
+
+
+def of_cells():
+    for kind in ("SimpleRNN", "GRU", "LSTM"):
+        yield kind, {}
+        yield kind, {"use_bias": False}
+        yield kind, {"activation": "relu"}
+    yield "GRU", {"reset_after": False}
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_an_rnn_round_a_cell_is_cut_as_the_layer(exact):
+    for kind, config in of_cells():
+        x = keras.Input((STEPS, FEATURES))
+        start = L.Dense(UNITS, name="start")
+        cell = getattr(L, f"{kind}Cell")(UNITS, **config)
+        layer = L.RNN(cell, return_sequences=True, name="cells")
+        head = L.Dense(2)
+        model = keras.Model(x, head(layer(start(x))))
+        helpers.randomize(model)
+        plan, small = prune(model, "cells", "start", exact=exact)
+        cut = small.get_layer("cells")
+        assert type(cut) is L.RNN and type(cut.cell) is type(cell)
+        assert cut.cell.units == len(OPEN) == small.get_layer("start").units
+        kernels = [cell.recurrent_kernel, cell.kernel, head.kernel]
+        check(model, small, sequence(), *kernels)
+        assert max(kg.surgeon.verify(model, small, plan).values()) < 1e-5
+
+
+def test_an_rnn_round_a_cell_starts_with_states_and_finds_masks():
+    source, target = (keras.Input((STEPS, FEATURES)) for _ in range(2))
+    masked = L.Masking()(source)
+    encoder = L.RNN(L.LSTMCell(UNITS), return_state=True, name="encoder")
+    _, *states = encoder(masked)
+    decoder = L.RNN(L.LSTMCell(UNITS), return_sequences=True, name="decoder")
+    head = L.Dense(2)
+    model = keras.Model(
+        [source, target], head(decoder(target, initial_state=states))
+    )
+    helpers.randomize(model)
+    plan, small = prune(model, "encoder")
+    assert small.get_layer("decoder").cell.units == len(OPEN)
+    x = [sequence(), sequence(1)]
+    x[0][:, 2] = 0
+    check(model, small, x, *loops(encoder, decoder), head.kernel)
+    assert max(kg.surgeon.verify(model, small, plan).values()) < 1e-5
+
+
+@pytest.mark.parametrize("mode", ["concat", "mul", None])
+def test_both_directions_of_a_cell(mode):
     x = keras.Input((STEPS, FEATURES))
-    y = L.RNN(cells if kinds[1:] else cells[0], name="cells")(x)
-    model = helpers.randomize(keras.Model(x, L.Dense(2)(y)))
-    with pytest.raises(ValueError, match=f"{kinds[0]}.* in its place"):
-        kg.surgeon.score(model)
-    y = x
-    for number, kind in enumerate(kinds):
-        layer, last = getattr(L, kind), kind is kinds[-1]
-        y = layer(UNITS, return_sequences=not last, name=f"r{number}")(y)
-    other = keras.Model(x, L.Dense(2)(y))
-    other.set_weights(model.get_weights())
-    data = sequence()
-    close_to(helpers.run(other, data)[0], helpers.run(model, data)[0])
-    assert list(kg.surgeon.score(other)) == [f"r{n}" for n in range(len(kinds))]
+    start = L.Dense(UNITS, name="start")
+    inner = L.RNN(L.GRUCell(UNITS), return_sequences=True)
+    layer = L.Bidirectional(inner, merge_mode=mode, name="both")
+    found = keras.tree.flatten(layer(start(x)))
+    heads = [L.Dense(2) for _ in found]
+    model = keras.Model(x, [h(y) for h, y in zip(heads, found, strict=True)])
+    helpers.randomize(model)
+    plan, small = prune(model, "both", "start")
+    cut = small.get_layer("both")
+    assert cut.forward_layer.cell.units == cut.backward_layer.cell.units == 4
+    cells = [layer.forward_layer.cell, layer.backward_layer.cell]
+    kernels = [*loops(layer), *(c.kernel for c in cells)]
+    check(model, small, sequence(), *kernels, *(h.kernel for h in heads))
+    assert max(kg.surgeon.verify(model, small, plan).values()) < 1e-5
+
+
+def test_a_convolution_both_ways_is_kept_whole():
+    x = keras.Input((3, 6, 6, 2))
+    y = L.Bidirectional(L.ConvLSTM2D(4, 3), name="both")(x)
+    model = keras.Model(x, L.Dense(2)(L.Conv2D(3, 3, name="next")(y)))
+    assert set(kg.surgeon.score(model, "l2")) == {"next"}
+    with pytest.raises(ValueError, match="only round two SimpleRNN"):
+        kg.surgeon.plan(model, 0.5, scores={"both": np.ones(4)})
+
+
+@pytest.mark.parametrize("backwards", [False, True])
+@pytest.mark.parametrize("state", [False, True])
+def test_several_cells_become_one_rnn_for_each(backwards, state):
+    x = keras.Input((STEPS, FEATURES))
+    cells = [
+        L.LSTMCell(UNITS, name="a"),
+        L.GRUCell(UNITS, name="b"),
+        L.SimpleRNNCell(UNITS, use_bias=False, name="c"),
+    ]
+    layer = L.RNN(
+        cells,
+        return_sequences=True,
+        return_state=state,
+        go_backwards=backwards,
+        name="cells",
+    )
+    found = keras.tree.flatten(layer(x))
+    heads = [L.Dense(2) for _ in found]
+    model = keras.Model(x, [h(y) for h, y in zip(heads, found, strict=True)])
+    helpers.randomize(model)
+    names = ["cells_a", "cells_b", "cells"]
+    assert list(kg.surgeon.score(model, "l2")) == names
+    plan, small = prune(model, *names)
+    for name, cell in zip(names, cells, strict=True):
+        cut = small.get_layer(name)
+        assert type(cut.cell) is type(cell)
+        assert cut.cell.units == len(OPEN)
+    kernels = [cell.recurrent_kernel for cell in cells]
+    kernels += [cell.kernel for cell in cells[1:]]
+    kernels += [head.kernel for head in heads]
+    check(model, small, sequence(), *kernels)
+    assert max(kg.surgeon.verify(model, small, plan).values()) < 1e-5
+
+
+def test_several_cells_start_with_the_states_of_several():
+    source, target = (keras.Input((STEPS, FEATURES)) for _ in range(2))
+
+    def cells():
+        return [L.LSTMCell(UNITS), L.GRUCell(UNITS)]
+
+    encoder = L.RNN(cells(), return_state=True, name="encoder")
+    decoder = L.RNN(cells(), return_sequences=True, name="decoder")
+    _, *states = encoder(source)
+    head = L.Dense(2)
+    model = keras.Model(
+        [source, target], head(decoder(target, initial_state=states))
+    )
+    helpers.randomize(model)
+    names = list(kg.surgeon.score(model, "l2"))
+    assert len(names) == 2  # the decoder's are tied to the encoder's
+    plan, small = prune(model, *names)
+    assert max(kg.surgeon.verify(model, small, plan).values()) < 1e-5
+    pairs = zip(encoder.cell.cells, decoder.cell.cells, strict=True)
+    every = [cell for pair in pairs for cell in pair]
+    kernels = [cell.recurrent_kernel for cell in every]
+    kernels += [every[2].kernel, every[3].kernel, head.kernel]
+    check(model, small, [sequence(), sequence(1)], *kernels)
+
+
+class Repeating(L.Layer):
+    """A cell of one's own."""
+
+    state_size = UNITS
+
+    def call(self, inputs, states):
+        return inputs, [inputs]
+
+
+def masked_cells(x, inputs):
+    cells = [L.GRUCell(UNITS), L.LSTMCell(UNITS)]
+    there = keras.ops.any(keras.ops.not_equal(inputs, 0), axis=-1)
+    return L.RNN(cells, name="cells")(x, mask=there)
+
+
+WHOLE = {
+    "one RNN for each of them does not": masked_cells,
+    "use its state in any way": lambda x, _: L.RNN(Repeating())(x),
+}
+
+
+@pytest.mark.parametrize("why", WHOLE)
+def test_cells_that_are_kept_whole_say_why(why):
+    x = keras.Input((STEPS, FEATURES))
+    y = L.Dense(UNITS, name="before")(x)
+    model = keras.Model(x, L.Dense(2)(L.Dense(3)(WHOLE[why](y, x))))
+    scores = {"before": np.ones(UNITS)}
+    with pytest.raises(ValueError, match=why):
+        kg.surgeon.plan(model, 0.5, scores=scores)
+
+
+def test_several_cells_that_keep_their_state_say_why():
+    x = keras.Input(batch_shape=(4, STEPS, FEATURES))
+    cells = [L.GRUCell(UNITS), L.LSTMCell(UNITS)]
+    y = L.RNN(cells, stateful=True, name="cells")(L.Dense(3, name="d")(x))
+    model = keras.Model(x, L.Dense(2)(y))
+    with pytest.raises(ValueError, match="keeps its states between batches"):
+        kg.surgeon.plan(model, 0.5, scores={"d": np.ones(3)})
