@@ -141,8 +141,9 @@ def by_layer(
         own[op] = mask
     for layer, gate in loops.gated(graph).items():
         if gate in own:
-            before = own.get(layer, np.False_)
-            own[layer] = own[gate] | before
+            before = own.get(layer)
+            mask = own[gate]
+            own[layer] = mask if before is None else mask | before
     return own
 
 
