@@ -254,3 +254,23 @@ class TestPenalty:
             kg.regularizers.ExpectedCost(1.0).bind(
                 gated(kg.zoo.mlp(), filters=1e-3)
             )
+
+
+class Positions(layers.Layer):
+    """Adds a weight to each position, which needs a number for each sample."""
+
+    def build(self, shape):
+        self.table = self.add_weight(shape=shape[1:], name="table")
+
+    def call(self, x):
+        return x + self.table
+
+
+def test_a_layer_of_ones_own_has_tensors_without_values():
+    x = inputs = keras.Input((4, 3))
+    x = Positions()(layers.Dense(6)(x))
+    x = layers.Dense(5, activation="relu")(x)
+    model = keras.Model(inputs, layers.Dense(2)(x))
+    gated = kg.insert_gates(model, filters=True)
+    penalty = kg.regularizers.ExpectedCost(1.0).bind(gated)
+    assert keras.ops.convert_to_numpy(penalty()) == pytest.approx(1.0)
