@@ -47,7 +47,10 @@ def picked(xp: Any, values: Any, places: NDArray[np.intp]) -> Any:
     Returns:
         `(..., count)`.
     """
-    padded = xp.concatenate([values, xp.zeros_like(values[..., :1])], axis=-1)
+    nothing = xp.zeros_like(values[..., :1])
+    if not values.shape[-1]:  # of a tensor that is empty
+        nothing = xp.sum(values, axis=-1, keepdims=True)
+    padded = xp.concatenate([values, nothing], axis=-1)
     if places.shape[1] == 1:
         return xp.take(padded, places[:, 0], axis=-1)
     return any_of(xp, xp.take(padded, places, axis=-1))
