@@ -204,8 +204,11 @@ class GatedRecurrent(keras.layers.Wrapper):
         gate = self.gate.get_config()
         shared = ("initializer", "regularizer", "constraint")
         random = ("stochastic", "seed")
+        # As `binarize` sets it; the layer inside goes on training.
+        frozen = {} if self.gate.trainable else {"gate_trainable": False}
         return {
             **super().get_config(),
+            **frozen,
             **{key: gate[key] for key in shared},
             **{key: gate[key] for key in random if key in gate},
             "activity_regularizer": keras.regularizers.serialize(
@@ -223,7 +226,10 @@ class GatedRecurrent(keras.layers.Wrapper):
             config["seed"] = keras.saving.deserialize_keras_object(
                 config["seed"]
             )
+        trainable = config.pop("gate_trainable", True)
         made: GatedRecurrent = super().from_config(config, custom_objects)
+        if not trainable:
+            made.gate.trainable = False
         return made
 
     def _check_states(self, shape: Any) -> None:

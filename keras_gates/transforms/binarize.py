@@ -13,6 +13,7 @@ from keras_gates.graphs import graph as gr
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.layers.gate import Gate
+from keras_gates.layers.gated_recurrent import GatedRecurrent
 from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.plan import Plan
@@ -90,8 +91,17 @@ def binarize(
             variable = variables.get(id(source.variable), source.variable)
             closed = 0.0 if source.closed is None else source.closed
             variable.assign(np.where(masks[name], closed, source.opened))
-            own[source.layer].trainable = False
+            frozen = _gate_of(own[source.layer])
+            if frozen is not None:
+                frozen.trainable = False
     return copy
+
+
+def _gate_of(layer: keras.Operation) -> Gate | None:
+    """The gate that a layer is, or that it has inside its loop."""
+    if isinstance(layer, GatedRecurrent):
+        return layer.gate
+    return layer if isinstance(layer, Gate) else None
 
 
 def _check(
@@ -101,7 +111,7 @@ def _check(
     strangers = [
         name
         for name in masks
-        if name not in sources or not isinstance(sources[name].layer, Gate)
+        if name not in sources or _gate_of(sources[name].layer) is None
     ]
     if strangers:
         raise ValueError(

@@ -128,3 +128,27 @@ def test_a_plan_has_its_options():
     model = sm.chain()
     with pytest.raises(TypeError, match="options already.*round_to"):
         kg.binarize(model, kg.surgeon.plan(model, T), round_to=4)
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_a_gate_inside_a_loop_alone_is_frozen(stochastic):
+    x = keras.Input((3, 4))
+    gate = kg.GatedRecurrent(
+        keras.layers.LSTM(4, name="lstm"), stochastic=stochastic, seed=0
+    )
+    model = keras.Model(x, keras.layers.Dense(2)(gate(x)))
+    closed, opened = (-9.0, 9.0) if stochastic else (0.0, 0.7)
+    gate.gate.weight.assign([opened, closed, opened, closed])
+    copy = kg.binarize(model, T)
+    for one in (copy, keras.Model.from_config(copy.get_config())):
+        twin = one.get_layer("lstm_gate")
+        assert not twin.gate.trainable
+        assert len(twin.trainable_weights) == 3
+    twin = copy.get_layer("lstm_gate")
+    factor = keras.ops.convert_to_numpy(twin.factor)
+    np.testing.assert_array_equal(factor, [1, 0, 1, 0])
+    small = kg.surgeon.prune(copy, 0.5)
+    x = helpers.inputs_for(copy)
+    far = helpers.differences(helpers.run(copy, x), helpers.run(small, x))
+    assert max(far) < 1e-6
+    assert small.get_layer("lstm").units == 2

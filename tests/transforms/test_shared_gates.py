@@ -15,7 +15,9 @@ OPEN = np.arange(16) % 2
 
 def gates(model):
     kinds = (kg.FilterGate, kg.GatedRecurrent)
-    return [x for x in helpers.layers_of(model) if isinstance(x, kinds)]
+    found = [x for x in helpers.layers_of(model) if isinstance(x, kinds)]
+    inside = [x.gate for x in found if isinstance(x, kg.GatedRecurrent)]
+    return [x for x in found if all(x is not gate for gate in inside)]
 
 
 def inserted(model, **spec):

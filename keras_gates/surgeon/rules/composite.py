@@ -38,8 +38,9 @@ class Composite(Barrier):
         gate: `layer -> (kind, variable)`: the factors in the layer that the
             gate of that name has, or None for a layer without. Where the
             factors are a function of the variable, `(kind, variable, value)`
-            with the value at which they are zero; thresholds and plans speak
-            of the factors, and never of the variable.
+            with the value at which they are zero, and behind it that at which
+            they are one, unless it is 1; thresholds and plans speak of the
+            factors, and never of the variable.
     """
 
     kind: str = "composite"
@@ -57,5 +58,7 @@ class Composite(Barrier):
         found = self.gate(call.op)
         if found is None:
             return None
-        kind, variable, *closed = found
-        return Source(call.op, kind, variable, closed=(*closed, None)[0])
+        kind, variable, *ends = found
+        closed = ends[0] if ends else None
+        opened = ends[1] if ends[1:] else 1.0
+        return Source(call.op, kind, variable, closed=closed, opened=opened)

@@ -148,7 +148,11 @@ GATED_RECURRENT = Composite(
     gate=lambda layer: (
         "filter",
         layer.gate.weight,
-        hard_concrete.CLOSED if layer.gate.stochastic else 0.0,
+        *(
+            (hard_concrete.CLOSED, hard_concrete.OPEN)
+            if layer.gate.stochastic
+            else (0.0, 1.0)
+        ),
     ),
     counts=_counts,
     why="its units have a gate already",
