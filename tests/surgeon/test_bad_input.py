@@ -102,7 +102,7 @@ class NoConfig(L.Layer):
 
     def __init__(self, setting, **kwargs):
         super().__init__(**kwargs)
-        self.setting = setting
+        self.held = [setting]  # under another name than the argument's
 
     def call(self, x):
         return 2 * x

@@ -259,45 +259,20 @@ MESSAGES = {
         score(lambda: plain(L.ReLU())),
         ["No channel of 'net'", "none of its layers"],
     ),
-    "normalization": (
-        score(
-            lambda: plain(
-                L.Dense(8), L.LayerNormalization(name="ln"), L.Dense(2)
-            )
-        ),
-        ["'ln' (LayerNormalization)", "all channels together"],
+    "softmax": (
+        score(lambda: plain(L.Dense(8), L.Softmax(name="s"), L.Dense(2))),
+        ["'s' (Softmax)", "all channels together"],
     ),
-    "RNN of cells": (
-        score(
-            lambda: plain(
-                L.Dense(8),
-                L.RNN(L.LSTMCell(8), name="r"),
-                L.Dense(2),
-                shape=(5, 4),
-            )
-        ),
-        ["'r' (RNN)", "cells", "keras.layers.LSTM in its place"],
-    ),
-    "RNN of several cells": (
-        score(
-            lambda: plain(
-                L.RNN([L.GRUCell(4), L.SimpleRNNCell(8)], name="r"),
-                L.Dense(2),
-                shape=(5, 4),
-            )
-        ),
-        ["'r' (RNN)", "GRU, SimpleRNN, one after the other", "scores"],
-    ),
-    "gates on an RNN of cells": (
+    "gates on an RNN of a cell of one's own": (
         lambda: insert_gates(
             plain(
-                L.RNN(L.LSTMCell(8), name="r"),
+                L.RNN(OwnCell(8), name="r"),
                 L.Dense(2, name="o"),
                 shape=(5, 4),
             ),
             filters=True,
         ),
-        ["'r' (RNN)", "keras.layers.LSTM in its place", "'o': it is an output"],
+        ["'r' (RNN)", "a cell may use its state", "'o': it is an output"],
     ),
     "gates on a custom layer": (
         lambda: insert_gates(

@@ -459,11 +459,25 @@ class Truth:
         self.features.add("groups closed")
         for name in scored:
             channels = np.asarray(found[name].channels)[plan.closed[name]]
+            attention = _attention_of(name, by_path)
+            if attention is not None:
+                self._cut_heads(attention, channels)
+                continue
             op = _layer_of(name, by_path)
             places = tied_channels._channels(op, int(channels.max()) + 1)
             self.rows += [(id(op), int(places[c])) for c in channels]
         self.masks = ties.closed_at(self.rows)
         self._cut_loops(ties)
+
+    def _cut_heads(self, attention, units):
+        """Closed heads add nothing to what attention puts out."""
+        kernel = attention._output_dense.kernel
+        shared = getattr(attention, "num_key_value_heads", kernel.shape[0])
+        # One head of keys and values goes with all that it serves.
+        each = 1 if shared == 1 else kernel.shape[0] // shared
+        heads = (units[:, None] * each + np.arange(each)).ravel()
+        self.loops.append((kernel, np.asarray, heads))
+        self.features.add("closed heads")
 
     def _cut_loops(self, ties):
         """Closed units of recurrent layers do not feed themselves."""
@@ -513,6 +527,17 @@ def _layer_of(name, by_path):
     return by_path.get(outer if last and part == "w" else name)
 
 
+def _attention_of(name, by_path):
+    """The user's attention layer whose heads a group has, or None."""
+    outer, _, part = name.rpartition("/")
+    layer = by_path.get(outer)
+    attention = (
+        keras.layers.MultiHeadAttention,
+        keras.layers.GroupQueryAttention,
+    )
+    return layer if part == "heads" and isinstance(layer, attention) else None
+
+
 def _judged(case, scores):
     """The scores of what the judge can close: nothing inside other layers."""
     by_path = {e.path: e.op for e in walker.events_of(case.model, case.x)}
@@ -520,6 +545,7 @@ def _judged(case, scores):
         name: values
         for name, values in scores.items()
         if _layer_of(name, by_path) is not None
+        or _attention_of(name, by_path) is not None
     }
 
 

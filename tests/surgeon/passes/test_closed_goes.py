@@ -55,6 +55,9 @@ TIED = (
     *("Add three", "Average three", "Multiply three", "BranchGate closed"),
     # A weight is added to them.
     *("EinsumDense source (1, 8)", "EinsumDense source (8, 8)"),
+    # Tensors that are multiplied: heads go whole, and a constant other than
+    # zero is read as long as what it is multiplied with varies.
+    *("Dot", "numpy.Einsum", "nn.DotProductAttention"),
 )
 # A constant that met a zero border differs from place to place, and only one
 # whole kernel could read the sum of all. A product with an array has no bias.

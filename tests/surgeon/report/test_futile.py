@@ -152,7 +152,7 @@ NOTES = {
     ),
     "normalization": (
         before(L.LayerNormalization(name="ln")),
-        ["'ln' (LayerNormalization)", "reads all channels", "exact=False"],
+        ["'ln' (LayerNormalization)", "can't take over", "exact=False"],
     ),
     "custom": (
         before(Strange(name="odd")),

@@ -199,10 +199,8 @@ def test_what_has_the_shape_of_channels_goes_with_them():
         lambda x: ops.where(THERE > 0, x, 0.7),
     ],
 )
-def test_what_varies_along_space_keeps_the_channels(between):
-    model, *_ = halves(between, "conv")
-    with pytest.raises(ValueError, match="'cells'.*varies in space"):
-        scored.prune(model, "cells")
+def test_what_varies_along_space_is_no_channel_of_its_own(between):
+    check(*halves(between, "conv"), IS_OPEN)
 
 
 def test_a_gate_closes_no_more_than_what_it_is_on():
