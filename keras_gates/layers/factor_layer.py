@@ -96,6 +96,10 @@ class FactorLayer(keras.layers.Layer):
             return self.weight
         return hard_concrete.factor_of(ops.convert_to_tensor(self.weight))
 
+    def freeze_factor(self) -> None:
+        """Take the factors out of training, as `binarize` does."""
+        self.trainable = False
+
     def factor_in(self, training: bool | None) -> Any:
         """What a call multiplies by: in training, a stochastic gate draws."""
         if not self.stochastic or not training:

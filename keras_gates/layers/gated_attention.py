@@ -106,6 +106,8 @@ class GatedAttention(AroundAttention, FactorLayer):
             **kwargs,
         )
         self.layer = layer
+        # Whether the factors are made to train, if the layer is.
+        self.gate_trainable = True
 
     @property
     def attention_axes(self) -> Any:
@@ -120,6 +122,12 @@ class GatedAttention(AroundAttention, FactorLayer):
     ) -> None:
         super().build(query_shape, value_shape, key_shape)
         self._add_factor((head_count(self.layer),))
+        if not self.gate_trainable:
+            self.weight.trainable = False
+
+    def freeze_factor(self) -> None:
+        """The layer inside goes on training."""
+        self.weight.trainable = False
 
     def other_values(
         self, training: bool | None
@@ -134,11 +142,18 @@ class GatedAttention(AroundAttention, FactorLayer):
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> GatedAttention:
+        config = dict(config)
+        trainable = config.pop("gate_trainable", True)
         layer = keras.saving.deserialize_keras_object(config["layer"])
         gate = super().from_config({**config, "layer": layer})
         assert isinstance(gate, cls)
+        gate.gate_trainable = trainable
         return gate
 
     def get_config(self) -> dict[str, Any]:
         layer = keras.saving.serialize_keras_object(self.layer)
-        return {**super().get_config(), "layer": layer}
+        # Where the factors alone are frozen.
+        trains = self.weight.trainable if self.built else self.gate_trainable
+        frozen = self.trainable and not trains
+        added = {"gate_trainable": False} if frozen else {}
+        return {**super().get_config(), **added, "layer": layer}

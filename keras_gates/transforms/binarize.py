@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import rewrite
-from keras_gates.layers.gate import Gate
+from keras_gates.layers.factor_layer import FactorLayer
 from keras_gates.layers.gated_recurrent import GatedRecurrent
 from keras_gates.surgeon.gates import see_through
 from keras_gates.surgeon.gates.find import gates_of
@@ -48,7 +48,8 @@ def binarize(
 
     Returns:
         A new model, not compiled. Its gates are not trainable, and their
-        penalties are gone from the loss.
+        penalties are gone from the loss. What is gated inside a
+        `GatedAttention` or a `GatedRecurrent` goes on training.
 
     Raises:
         TypeError: If `thresholds` is a `Plan` and options are given.
@@ -91,17 +92,17 @@ def binarize(
             variable = variables.get(id(source.variable), source.variable)
             closed = 0.0 if source.closed is None else source.closed
             variable.assign(np.where(masks[name], closed, source.opened))
-            frozen = _gate_of(own[source.layer])
-            if frozen is not None:
-                frozen.trainable = False
+            gate = _gate_of(own[source.layer])
+            if gate is not None:
+                gate.freeze_factor()
     return copy
 
 
-def _gate_of(layer: keras.Operation) -> Gate | None:
+def _gate_of(layer: keras.Operation) -> FactorLayer | None:
     """The gate that a layer is, or that it has inside its loop."""
     if isinstance(layer, GatedRecurrent):
         return layer.gate
-    return layer if isinstance(layer, Gate) else None
+    return layer if isinstance(layer, FactorLayer) else None
 
 
 def _check(

@@ -266,3 +266,58 @@ def test_models_without_heads_to_gate():
         kg.insert_gates(model, heads=1e-3)
     with pytest.raises(ValueError, match="nothing"):
         kg.insert_gates(MODELS["cross"](), heads=["nothing"])
+
+
+def between(layer):
+    """A gated layer between others, whose every channel could go."""
+    x = keras.Input((5, 6))
+    y = L.Dense(8, name="before")(x)
+    y = kg.GatedAttention(layer)(y, y)
+    return drawn(keras.Model(x, L.Dense(2)(y)))
+
+
+BETWEEN = {
+    "att": lambda: L.MultiHeadAttention(4, 3, name="att"),
+    "grouped": lambda: GROUPED(3, 4, 2, name="att"),
+}
+
+
+@pytest.mark.parametrize("make", BETWEEN.values(), ids=BETWEEN)
+def test_channels_behind_a_gate_have_a_name_of_their_own(make):
+    model = between(make())
+    scores = kg.surgeon.score(model)
+    assert scores.pop("att/heads").shape == gate_of(model).factor.shape
+    assert scores.keys() - {"att/channels"} == {"before"}
+    assert all(v.ndim == 1 for v in scores.values())
+    gate = gate_of(model)
+    half = np.arange(gate.factor.shape[0]) % 2
+    gate.factor.assign(half * 0.7 + 0.01)
+    group = {"group": kg.Quantile(0.5)}
+    for given, thresholds, closes in (
+        ({**scores, "att/heads": half}, {**group, "head": 0.5}, "att/heads"),
+        (scores, {**group, "att": 0.05}, "att"),
+    ):
+        plan = kg.surgeon.plan(model, thresholds, scores=given)
+        assert set(plan.closed) == {*scores, closes}
+        assert plan.closed[closes] == np.flatnonzero(half == 0).tolist()
+        plan = kg.surgeon.Plan.from_json(plan.to_json(), model)
+        small = plan.apply()
+        assert max(plan.verify(small).values()) < 1e-5
+        row = next(r for r in plan.rows if r.layer == "att")
+        assert "heads closed" in "; ".join(row.why)
+        if "att/channels" in scores:
+            count = len(plan.closed["att/channels"])
+            assert small.get_layer("att").output.shape[-1] == 8 - count
+            assert 0 < count < 8 and f"{count} of 8 channels closed" in row.why
+    again = {"att": np.arange(len(half)) + 0.0}
+    plan = kg.surgeon.plan(model, {"att": 0.5}, scores={**scores, **again})
+    assert plan.closed["att"] == [0]
+
+
+def test_the_names_of_channels_without_such_a_gate():
+    x = keras.Input((5, 6))
+    y = L.Dense(8, name="before")(x)
+    y = L.MultiHeadAttention(4, 3, name="att")(y, y)
+    model = drawn(keras.Model(x, L.Dense(2)(y)))
+    names = set(kg.surgeon.score(model))
+    assert names == {"before", "att", "att/heads"}

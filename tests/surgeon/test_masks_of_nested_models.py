@@ -255,7 +255,7 @@ def test_a_gate_along_another_axis_says_that_it_removes_nothing():
 
 @pytest.mark.parametrize("stored", [False, True])
 def test_scores_of_a_layer_of_stripes_that_heads_a_group(stored):
-    """A vector of scores is for the group, although there is a gate, too."""
+    """The group has a name beside that of the gate."""
     x = keras.Input((8, 8, 3))
     y = L.Conv2D(8, 3, padding="same", use_bias=False, name="conv")(x)
     y = L.ReLU()(L.BatchNormalization(name="norm")(y))
@@ -263,14 +263,24 @@ def test_scores_of_a_layer_of_stripes_that_heads_a_group(stored):
     model = kg.to_stripconv(model)
     data = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype("float32")
     helpers.randomize(model, 0, data, "none")
-    scores = {"conv": np.arange(8.0)}
-    plan = kg.surgeon.plan(model, kg.Quantile(0.5), scores=scores)
-    if stored:
-        plan = kg.surgeon.Plan.from_json(plan.to_json(), model)
-    pruned = plan.apply()
-    assert pruned.get_layer("norm").gamma.shape == (4,)
-    found = kg.surgeon.verify(model, pruned, plan, x=data)
-    assert max(found.values()) < 2e-5
+    assert list(kg.surgeon.score(model)) == ["conv/channels"]
+    scores = {"conv/channels": np.arange(8.0)}
+    for thresholds in (kg.Quantile(0.5), {"group": 3.5, "conv": 0.3}):
+        plan = kg.surgeon.plan(model, thresholds, scores=scores)
+        assert ("conv" in plan.closed) is isinstance(thresholds, dict)
+        if stored:
+            plan = kg.surgeon.Plan.from_json(plan.to_json(), model)
+        assert "4 of 8 channels closed" in plan.rows[0].why
+        pruned = plan.apply()
+        assert pruned.get_layer("norm").gamma.shape == (4,)
+        found = kg.surgeon.verify(model, pruned, plan, x=data)
+        assert max(found.values()) < 2e-5
+    # As it was stored while the group had the name of the gate.
+    text = plan.to_json().replace("conv/channels", "conv")
+    with pytest.raises(ValueError, match="'conv' is no gate"):
+        kg.surgeon.Plan.from_json(text, model)
+    with pytest.raises(ValueError, match=r"'conv'.*shape \(3, 3, 8\)"):
+        kg.surgeon.plan(model, 0.5, scores={"conv": np.arange(8.0)})
 
 
 @pytest.mark.parametrize("seed", [322, 425, 1126, 1893, 3529, 3552, 3586, 3885])

@@ -524,7 +524,9 @@ def _layer_of(name, by_path):
     """
     outer, _, part = name.rpartition("/")
     last = isinstance(by_path.get(outer), random_layers.Unnamed)
-    return by_path.get(outer if last and part == "w" else name)
+    # A layer with factors of its own has its name for these.
+    inside = (last and part == "w") or part == "channels"
+    return by_path.get(outer if inside else name)
 
 
 def _attention_of(name, by_path):

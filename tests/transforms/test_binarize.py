@@ -152,3 +152,48 @@ def test_a_gate_inside_a_loop_alone_is_frozen(stochastic):
     far = helpers.differences(helpers.run(copy, x), helpers.run(small, x))
     assert max(far) < 1e-6
     assert small.get_layer("lstm").units == 2
+
+
+@pytest.mark.parametrize("stochastic", [False, True])
+def test_the_factors_of_heads_alone_are_frozen(stochastic):
+    x = keras.Input((3, 4))
+    gate = kg.GatedAttention(
+        keras.layers.MultiHeadAttention(
+            4, 2, kernel_regularizer="l2", name="att"
+        ),
+        regularizer=kg.regularizers.L1(0.1),
+        stochastic=stochastic,
+        seed=0,
+    )
+    model = keras.Model(x, keras.layers.Dense(2)(gate(x, x)))
+    penalties = len(model.losses)
+    closed, opened = (-9.0, 9.0) if stochastic else (0.0, 0.7)
+    gate.weight.assign([opened, closed, opened, closed])
+    before = helpers.fingerprint(model)
+    copy = kg.binarize(model, T)
+    assert helpers.fingerprint(model) == before and gate.weight.trainable
+    twin = copy.get_layer("att")
+    assert keras.ops.convert_to_numpy(twin.factor).tolist() == [1, 0, 1, 0]
+    again = keras.Model.from_config(copy.get_config())
+    again.set_weights(copy.get_weights())
+    data = helpers.inputs_for(copy)
+    for one in (copy, again, kg.binarize(copy, T)):
+        twin = one.get_layer("att")
+        assert twin.trainable and not twin.weight.trainable
+        assert len(twin.trainable_weights) == 8
+        assert len(one.losses) == penalties - 1
+        assert len(one.trainable_weights) == 10
+        small = kg.surgeon.prune(one, 0.5)
+        far = helpers.differences(
+            helpers.run(one, data), helpers.run(small, data)
+        )
+        assert max(far) < 1e-6
+        left = small.get_layer("att")
+        assert left.num_heads == 2 and len(left.trainable_weights) == 8
+    copy.compile(optimizer="sgd", loss="mse")
+    kernel = copy.get_layer("att").layer._output_dense.kernel
+    old = helpers.numpy_of(kernel)
+    copy.fit(np.ones((8, 3, 4)), np.ones((8, 3, 2)), verbose=0)
+    factor = keras.ops.convert_to_numpy(copy.get_layer("att").factor)
+    assert factor.tolist() == [1, 0, 1, 0]
+    assert (helpers.numpy_of(kernel) != old).any()

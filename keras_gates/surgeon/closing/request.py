@@ -199,8 +199,13 @@ def factor_shapes(
         options: those of the plan.
     """
     names = list(names)
-    sources = gates_of(read(like.model, names, options, like))
-    return {n: sources[n].shape for n in names if n in sources}
+    graph = read(like.model, names, options, like)
+    # A gate may now have the name that a group had for an older version.
+    others = set(options.groups or ()) - graph.groups.keys()
+    sources = gates_of(graph)
+    return {
+        n: sources[n].shape for n in names if n in sources and n not in others
+    }
 
 
 def read(
@@ -215,16 +220,16 @@ def read(
         model: the model.
         names: those of gates and groups.
         options: the `Options`. If its `groups` are None, all names are those
-            of groups that are none of gates. A layer of stripes may have both.
+            of groups that are none of gates.
         like: as in `see_through.read`.
     """
     graph = expand.read(model, like=like, whole=options.whole)
-    own, scored = gates_of(graph), options.groups
+    scored = options.groups
     if scored is None:
+        own = gates_of(graph)
         scored = tuple(name for name in names if name not in own)
     if scored:
-        found = groups.find(graph, options.exact)
-        groups.insert(graph, groups.without(found, own.keys() - set(scored)))
+        groups.insert(graph, groups.find(graph, options.exact))
     return graph
 
 
@@ -244,8 +249,7 @@ def _score(graph: Graph, scores: Scores, exact: bool) -> None:
     rest = {}
     for name, values in scores.items():
         gate = own.get(name)
-        # A layer of stripes may also head a group: a vector is for that.
-        if gate is not None and np.ndim(values) == len(gate.shape):
+        if gate is not None:
             graph.scores[name] = groups.scored(name, gate, values).values()
         else:
             rest[name] = values

@@ -4,12 +4,15 @@ A *unit* is a class of tied channels: one of a convolution, with its place in
 the normalization after it and in all kernels that read it; along a residual
 stream, one in each layer that writes to it. Units inside a layer, such as the
 heads of attention, are a group of their own. A *group* holds the units of one
-layer that no group before it has.
+layer that no group before it has. It has the name of the layer; where that is
+the name of a gate, since the layer has factors itself, the name is that of
+what comes out of it: `attention/channels`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Container
 from collections.abc import Iterable
 from collections.abc import Iterator
 from collections.abc import Mapping
@@ -44,6 +47,8 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.inner_units import InnerUnits
 
 SomeSource = TypeVar("SomeSource", bound=Source)
+# After the name of a layer with factors of its own: what comes out of it.
+_CHANNELS = "/channels"
 
 
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
@@ -80,9 +85,10 @@ class Groups:
 
     Attributes:
         labelling: a `Labelling` without selections.
-        groups: `{path of the first layer that produces it: Group}`.
+        groups: `{name: Group}`; the name is `channels_of` the first layer
+            that produces it, or that of units inside a layer.
         places: `{tensor: axis}` of all that layers read units from.
-        kept: `{path: reason}` of layers none of whose channels can go.
+        kept: `{name: reason}` of layers none of whose channels can go.
     """
 
     labelling: Labelling
@@ -117,11 +123,12 @@ def find(graph: Graph, exact: bool = True) -> Groups:
     """
     labelling = label(graph, selections=False)
     places, free = _places(labelling, exact)
+    gates = _gate_paths(labelling)
     taken, start = np.zeros(len(free), bool), 0
     groups: dict[str, Group] = {}
     kept: dict[str, str] = {}
     for step in labelling.steps:
-        for made in _made(step):
+        for made in _made(step, gates):
             if made.name in groups:
                 continue
             classes = labelling.classes[made.ids].ravel()
@@ -157,14 +164,40 @@ class _Made(NamedTuple):
     main: bool = True
 
 
-def _made(step: Step) -> Iterator[_Made]:
-    """What a step has units of: its channels, and what is inside."""
+def _gate_paths(labelling: Labelling) -> set[str]:
+    """The names that thresholds know gates by."""
+    return {
+        step.path
+        for step in labelling.steps
+        if step.rule.source(step.call) is not None
+    }
+
+
+def _made(step: Step, gates: set[str]) -> Iterator[_Made]:
+    """What a step has units of: its channels, and what is inside.
+
+    Args:
+        step: a step.
+        gates: the names that gates have.
+    """
     roles = step.flow.roles
     if roles.get("out") is not None:
-        yield _Made(step.path, roles["out"])
+        name = f"{step.path}{_CHANNELS}" if step.path in gates else step.path
+        yield _Made(name, roles["out"])
     for each in _inside(step):
         name = f"{step.path}/{each.name}"
         yield _Made(name, roles[each.role], each.kind, each.main)
+
+
+def channels_of(path: str, names: Container[str]) -> str:
+    """The name of the group of the channels that come out of a layer.
+
+    Args:
+        path: that of the layer.
+        names: those of the groups there are.
+    """
+    name = f"{path}{_CHANNELS}"
+    return name if name in names else path
 
 
 def _inside(step: Step) -> list[InnerUnits]:

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon.build.weights import kept_positions
+from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes import liveness
 from keras_gates.surgeon.passes.decision import Absorption
@@ -71,8 +72,11 @@ class Reasons:
         lines = []
         if step.rule.packing is not None:
             lines += self._packed(step, step.rule.packing)
-        else:
-            lines += self._gate(step) if self._holds_factors(step) else []
+        elif self._holds_factors(step):
+            lines += self._gate(step)
+        if step.position is None:
+            lines += self._channels(step)
+        if step.rule.packing is None:
             lines += self._inside(step)
         if step.flow.reason is not None:
             lines.append(f"kept whole: {step.flow.reason}")
@@ -97,24 +101,31 @@ class Reasons:
         return step.is_gate or (named and step.position is None)
 
     def _gate(self, step: Step) -> list[str]:
-        """What is closed of a gate, or of a group, and what of that stays."""
+        """What is closed of a gate, and what of that stays."""
         lines = []
         if step.key in self.solution.folds.scales:
             lines.append("a Rescaling stays: no neighbour can take its factors")
         shut = self.solution.closed.get(step.path)
+        scored = step.path in self.solution.graph.groups
+        if scored or shut is None or not shut.any():
+            return lines
         ids = step.flow.roles.get("channel")
-        group = self.solution.graph.groups.get(step.path)
-        if group is not None:
-            ids = step.flow.roles["out"][group.channels]
         inner = [e for e in step.rule.inner_units(step.call) if e.name]
         what = "channels"
-        if group is None and inner:
+        if inner:
             what, ids = inner[0].name, step.flow.roles[inner[0].role]
-        if shut is None or not shut.any():
-            return lines
         if ids is None:
             return lines + ["closed"]
         return lines + self._closed(shut, ids, what)
+
+    def _channels(self, step: Step) -> list[str]:
+        """What is closed of the group that a layer puts out."""
+        found = self.solution.graph.groups
+        name = groups.channels_of(step.path, found)
+        shut, ids = self.solution.closed.get(name), step.flow.roles.get("out")
+        if name not in found or shut is None or ids is None or not shut.any():
+            return []
+        return self._closed(shut, ids[found[name].channels], "channels")
 
     def _closed(
         self, shut: NDArray[np.bool_], ids: NDArray[np.intp], what: str

@@ -139,7 +139,8 @@ def score(
 
     Returns:
         A dict from the name of each group (the first layer that produces
-        its channels) or gate to an array, one score a channel.
+        its channels, or `"name/channels"` where a gate has that name) or
+        gate to an array, one score a channel.
 
     Raises:
         TypeError: `data` or `ignore` is of no known form.

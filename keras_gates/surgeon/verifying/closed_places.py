@@ -91,8 +91,7 @@ def find(
         scored = [name for name in masks if name not in sources]
     by_scores: dict[str, NDArray[np.bool_]] = {}
     if scored:
-        every = groups.find(places.graph, exact)
-        found = groups.without(every, sources.keys() - set(scored))
+        found = groups.find(places.graph, exact)
         groups.insert(places.graph, found)
         inserted = places.graph.groups
         by_scores = {n: m for n, m in masks.items() if n in inserted}
@@ -353,7 +352,8 @@ class _Places:
         second = self.closing.copy()
         senses: dict[str, Hashable] = {}
         for call in self.graph.calls:
-            mask = masks.get(call.path)
+            name = groups.channels_of(call.path, self.graph.groups)
+            mask = masks.get(name)
             if mask is None or not isinstance(call.op, keras.Layer):
                 continue
             sense = rule_of(call).sense(call)
@@ -361,7 +361,7 @@ class _Places:
                 continue  # it puts out something else than channels of its own
             shape = call.outputs[0].shape
             axis = rule_of(call).channels(call, "out", len(shape))
-            at = self.graph.groups[call.path].channels[mask]
+            at = self.graph.groups[name].channels[mask]
             width = shape[axis] or 0
             if at.max(initial=0) >= width:
                 continue
