@@ -44,7 +44,6 @@ IN_PLACE = (
 )
 # Without weights of their own, and yet they read and make channels.
 READERS = (L.Attention, L.AdditiveAttention)
-RECURRENT = (L.LSTM, L.GRU, L.SimpleRNN)
 ROUNDS, AGAIN = 8, 3
 SMALL = 1e-5
 # The label of a place that is no channel's.
@@ -96,11 +95,14 @@ def _masks_of(event):
 
 
 def recurrent_cells(op):
-    """The cells of a recurrent layer, both ways of a bidirectional one."""
+    """The cells whose units a recurrent layer puts out, both ways of two."""
     if isinstance(op, L.Bidirectional):
         ways = [op.forward_layer, op.backward_layer]
         return [c for way in ways for c in recurrent_cells(way)]
-    return [op.cell] if isinstance(op, RECURRENT) else []
+    if not isinstance(op, L.RNN):
+        return []
+    # Of several cells, the last one's units come out.
+    return [getattr(op.cell, "cells", [op.cell])[-1]]
 
 
 def _channels(op, size):

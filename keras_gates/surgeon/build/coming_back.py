@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Site
     from keras_gates.graphs.graph import Tensor
     from keras_gates.graphs.origins import Origin
+    from keras_gates.surgeon.build.kept_class import Smaller
     from keras_gates.surgeon.solving.solve import Solution
 
 
@@ -203,7 +204,7 @@ class _Search:
         barred = bool(fixed) or self.written_out is False
         if self.written_out is not True:
             try:
-                smaller, *others = map(builder.smaller, ways)
+                smaller, *others = [_tried(builder, each) for each in ways]
                 edits = self.configs.edits(smaller, recorded=barred)
                 for other in others:
                     self.configs.check(other, edits, recorded=barred)
@@ -218,6 +219,22 @@ class _Search:
             return False
         self.returns.append(Return(layer, name, How.WRITTEN_OUT, {}, why))
         return True
+
+
+def _tried(builder: Builder, site: Site) -> Smaller:
+    """What a layer is to be, of parts that are put together for a trial.
+
+    Raises:
+        NoPlace: a weight of it is in no part.
+        NotKept: its parts can't be put together, since what they are made
+            of is for single sizes.
+    """
+    try:
+        return builder.smaller(site)
+    except (NoPlace, NotKept):
+        raise
+    except Exception as error:
+        raise NotKept(f"its parts can't be tried: {told(error)}") from error
 
 
 def _whole(fixed: str, why: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+from collections.abc import Collection
 from collections.abc import Iterable
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -63,28 +65,101 @@ def from_thresholds(
     """Close what thresholds say; arguments and errors as those of `plan`.
 
     A layer that was seen through, and can't come back smaller, is kept whole
-    after all: then what is closed is told again, without what is inside it.
+    after all: then what is closed is told again, without what is inside it,
+    or without those groups in it that are in the way.
     """
     _check_drop(options.drop_shortcuts, scores)
+    request = Asked(thresholds, scores, keep_at_least)
     while True:
-        graph = expand.read(model, whole=options.whole)
-        if options.whole:
-            left = _names(graph, options.exact)
-            scores, thresholds, keep_at_least = (
-                _fitting(x, left) for x in (scores, thresholds, keep_at_least)
-            )
-        outcome = _closed(
-            model, graph, thresholds, scores, keep_at_least, options
+        outcome, whole = _tried(model, request, options)
+        if not whole:
+            return outcome
+        again = _with_some_open(model, request, options, whole)
+        if again is not None:
+            return again
+        options = dataclasses.replace(
+            outcome.options, whole={**options.whole, **whole}
         )
-        options = outcome.options
-        found = coming_back.find(outcome.solution, options.written_out)
-        if not found.whole:
-            solution = dataclasses.replace(
-                outcome.solution, returns=found.returns
+
+
+class Asked(NamedTuple):
+    """What is asked for: as the arguments of `plan`."""
+
+    thresholds: Thresholds
+    scores: Scores | None
+    keep_at_least: Floors
+
+    def without(self, names: Collection[str]) -> Asked:
+        """The same for all groups but some."""
+        if self.scores is None:
+            return self
+        left = {n: v for n, v in self.scores.items() if n not in names}
+        others = (
+            _fitting(each, {*left})
+            for each in (self.thresholds, self.keep_at_least)
+        )
+        thresholds, keep_at_least = others
+        return Asked(thresholds, left, keep_at_least)
+
+
+def _tried(
+    model: keras.Model, request: Asked, options: Options
+) -> tuple[Outcome, dict[str, str]]:
+    """What comes of it, and which layers can't come back with that."""
+    graph = expand.read(model, whole=options.whole)
+    if options.whole:
+        left = _names(graph, options.exact)
+        request = Asked(*(_fitting(each, left) for each in request))
+    outcome = _closed(model, graph, *request, options)
+    found = coming_back.find(outcome.solution, options.written_out)
+    solution = dataclasses.replace(outcome.solution, returns=found.returns)
+    return outcome._replace(solution=solution), found.whole
+
+
+def _with_some_open(
+    model: keras.Model,
+    request: Asked,
+    options: Options,
+    whole: dict[str, str],
+) -> Outcome | None:
+    """What comes of it if some groups inside of layers are left alone.
+
+    A class may take fewer hidden units, say, and not fewer heads. Groups of
+    one name are tried together, in all layers that can't come back otherwise.
+
+    Args:
+        model: the model.
+        request: what is asked for.
+        options: the options.
+        whole: path of a layer that can't come back -> why.
+    """
+    inside: dict[str, list[str]] = {}
+    for name in request.scores or ():
+        if any(name.startswith(f"{path}/") for path in whole):
+            # Without the number that makes the name of a layer its own.
+            part = re.sub(r"_\d+$", "", name.rpartition("/")[-1])
+            inside.setdefault(part, []).append(name)
+    for names in inside.values() if len(inside) > 1 else ():
+        try:
+            outcome, again = _tried(model, request.without(names), options)
+        except ValueError:  # the budget is out of reach without them
+            continue
+        if not again:
+            why = next(iter(whole.values()))
+            return outcome._replace(
+                notes=[*outcome.notes, _left_alone(names, why)]
             )
-            return outcome._replace(solution=solution)
-        whole = {**options.whole, **found.whole}
-        options = dataclasses.replace(options, whole=whole)
+    return None
+
+
+def _left_alone(names: list[str], why: str) -> str:
+    """A note on groups that stay whole for the sake of the others."""
+    told = ", ".join(f"'{name}'" for name in names[:3])
+    more = f" and {len(names) - 3} more" if names[3:] else ""
+    return (
+        f"all channels of {told}{more} stay: if any went, their layers could "
+        f"not come back: {why}"
+    )
 
 
 def _closed(
