@@ -16,7 +16,7 @@ LACKED_LAYERS = set(
     """
     AdaptiveMaxPooling1D AdaptiveMaxPooling2D AdaptiveMaxPooling3D
     AdaptiveAveragePooling1D AdaptiveAveragePooling2D AdaptiveAveragePooling3D
-    RandomElasticTransform
+    RandomElasticTransform ReversibleEmbedding
     """.split()
 )
 LACKED_OPERATIONS = set(
