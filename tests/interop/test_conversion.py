@@ -23,6 +23,7 @@ RTOL = 1e-5
 # What Keras 2 has no layer for that could hold the weights.
 REFUSED = {
     "RMSNormalization": "no counterpart in tf_keras",
+    "ReversibleEmbedding": "no counterpart in tf_keras",
     "GroupQueryAttention": "no counterpart in tf_keras",
     "applications.convnext.LayerScale": "no counterpart in tf_keras",
     "StripConv": "no counterpart in tf_keras",

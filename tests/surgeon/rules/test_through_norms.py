@@ -391,6 +391,7 @@ def test_a_mask_of_time_steps_goes_along(free):
     assert small.get_layer("up").units == 8
 
 
+@pytest.mark.filterwarnings("ignore:`verify` can't tell:UserWarning")
 @pytest.mark.parametrize(
     "policy", ["mixed_float16", "float16", "mixed_bfloat16", "bfloat16"]
 )
