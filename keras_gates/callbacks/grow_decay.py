@@ -11,6 +11,7 @@ import numpy as np
 from keras import ops
 from numpy.typing import NDArray
 
+from keras_gates.graphs.variables import synchronize
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.gates.weight_slices import WeightSlices
@@ -175,7 +176,7 @@ class GrowDecay(keras.callbacks.Callback):
 
     def _fade(self, allowed: float) -> None:
         """Scale slices down to a share of what they were at the start."""
-        self._synchronize()
+        synchronize(self._model)
         for slices, closed, norms in self._fading:
             values = ops.reshape(slices.variable, slices.shape)
             rest = [a for a in range(len(slices.shape)) if a != slices.axis]
@@ -193,18 +194,13 @@ class GrowDecay(keras.callbacks.Callback):
 
     def _left(self) -> float:
         """The sum of the sizes of what fades."""
-        self._synchronize()
+        synchronize(self._model)
         total = 0.0
         for slices, closed, _ in self._fading:
             values = ops.convert_to_numpy(slices.variable)
             along = np.moveaxis(values.reshape(slices.shape), slices.axis, 0)
             total += float(np.abs(along[closed]).sum())
         return total
-
-    def _synchronize(self) -> None:
-        """On JAX, variables hold nothing while `fit` runs, until asked to."""
-        if keras.backend.backend() == "jax":
-            self._model.jax_state_sync()
 
 
 def _read_by(

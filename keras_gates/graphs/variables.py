@@ -11,6 +11,12 @@ from numpy.typing import NDArray
 from keras_gates.graphs.create import seed_states
 
 
+def synchronize(model: keras.Model) -> None:
+    """On JAX, variables hold nothing while `fit` runs, until asked to."""
+    if keras.backend.backend() == "jax":
+        model.jax_state_sync()
+
+
 def copy_state(old: keras.Layer, new: keras.Layer) -> None:
     """Give a recreated layer all that the old one has learnt.
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -58,7 +60,11 @@ class AroundAttention(keras.layers.Layer):
         self, training: bool | None
     ) -> Sequence[tuple[keras.Variable, Any]]:
         """Pairs of a weight of the layer and what is in its place."""
-        raise NotImplementedError
+        return ()
+
+    def around(self) -> AbstractContextManager[Any]:
+        """What the call of the layer is made within."""
+        return contextlib.nullcontext()
 
     def build(
         self,
@@ -83,20 +89,21 @@ class AroundAttention(keras.layers.Layer):
         use_causal_mask: bool = False,
     ) -> Any:
         training = False if self.inference else training
-        return call_with(
-            self.layer,
-            self.other_values(training),
-            query,
-            value,
-            key=key,
-            query_mask=query_mask,
-            value_mask=value_mask,
-            key_mask=key_mask,
-            attention_mask=attention_mask,
-            return_attention_scores=return_attention_scores,
-            training=training,
-            use_causal_mask=use_causal_mask,
-        )
+        with self.around():
+            return call_with(
+                self.layer,
+                self.other_values(training),
+                query,
+                value,
+                key=key,
+                query_mask=query_mask,
+                value_mask=value_mask,
+                key_mask=key_mask,
+                attention_mask=attention_mask,
+                return_attention_scores=return_attention_scores,
+                training=training,
+                use_causal_mask=use_causal_mask,
+            )
 
     def compute_output_spec(self, *args: Any, **kwargs: Any) -> Any:
         return self.layer.compute_output_spec(*args, **kwargs)

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from keras_gates.constraints import KeepSign
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs.variables import synchronize
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.gates.find import unknown_gates
 from keras_gates.thresholds import Factors
@@ -78,7 +79,7 @@ class LiveFactors:
 
     def read(self) -> NDArray[np.float64]:
         """All factors, as they are."""
-        self._synchronize()
+        synchronize(self._model)
         each = [ops.convert_to_numpy(v).ravel() for v in self._variables]
         return np.concatenate(each).astype("float64")
 
@@ -100,7 +101,7 @@ class LiveFactors:
 
     def hold(self, closed: NDArray[np.bool_]) -> None:
         """Set factors to 0 without reading them: nothing waits for it."""
-        self._synchronize()
+        synchronize(self._model)
         if not self._masks:
             self._masks = [
                 ops.convert_to_tensor(~mask, variable.dtype)
@@ -138,11 +139,6 @@ class LiveFactors:
     def flat(self, arrays: Iterable[NDArray[Any]]) -> NDArray[Any]:
         """One vector of an array for each gate."""
         return np.concatenate([np.ravel(array) for array in arrays])
-
-    def _synchronize(self) -> None:
-        """On JAX, variables hold nothing while `fit` runs, until asked to."""
-        if keras.backend.backend() == "jax":
-            self._model.jax_state_sync()
 
 
 def _is_asked(source: Source) -> bool:

@@ -1,11 +1,9 @@
 """Training to a budget on two virtual devices."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import pytest
+
+from tests.two_devices import run
 
 # In a process of its own: the number of devices is fixed at the start.
 TRAINING = """
@@ -93,18 +91,6 @@ keras.distribution.set_distribution(
     )
 )
 """
-
-
-def run(script):
-    flags = "--xla_force_host_platform_device_count=2"
-    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        env=env,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.skipif(

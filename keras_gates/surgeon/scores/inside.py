@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 from collections.abc import Callable
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeVar
@@ -270,26 +271,9 @@ class InsideMeter(_Probe):
     def _axes(self) -> list[ScaledAxis]:
         return [a for a in self.inside.axes if a.weight in _MEASURED]
 
-    def other_values(
-        self, training: bool | None
-    ) -> list[tuple[keras.Variable, Any]]:
-        return []
-
-    def call(
-        self,
-        query: Any,
-        value: Any,
-        key: Any = None,
-        query_mask: Any = None,
-        value_mask: Any = None,
-        key_mask: Any = None,
-        attention_mask: Any = None,
-        return_attention_scores: bool = False,
-        training: bool | None = None,
-        use_causal_mask: bool = False,
-    ) -> Any:
-        given = (query, value, key, query_mask, value_mask, key_mask)
-        rest = (attention_mask, return_attention_scores, training)
+    @contextlib.contextmanager
+    def around(self) -> Iterator[None]:
+        """All projections are heard."""
         base = self.inside.rule.base(self.layer)
         with contextlib.ExitStack() as stack:
             for each in self._axes():
@@ -297,7 +281,7 @@ class InsideMeter(_Probe):
                 dense = private.attention_projection(base, name)
                 hear = functools.partial(self._add, each, outputs)
                 stack.enter_context(private.overheard(dense, hear))
-            return super().call(*given, *rest, use_causal_mask)
+            yield
 
     def _add(
         self, each: ScaledAxis, outputs: bool, before: Any, after: Any

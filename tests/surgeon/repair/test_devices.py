@@ -1,11 +1,9 @@
 """A repair on two virtual devices is the repair on one."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import pytest
+
+from tests.two_devices import run
 
 # In a process of its own: the number of devices is fixed at the start.
 REPAIR = """
@@ -84,18 +82,6 @@ check(one, repaired())
 assert seen == {2}, seen
 """
 )
-
-
-def run(script):
-    flags = "--xla_force_host_platform_device_count=2"
-    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", script],
-        env=env,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
 
 
 @pytest.mark.skipif(
