@@ -92,7 +92,7 @@ class GroupLasso(keras.regularizers.Regularizer):
     ... )
     >>> penalty = kg.regularizers.GroupLasso(1.0).bind(model)
     >>> hidden.set_weights([keras.ops.array([[3.0, 0.0]])])
-    >>> model.layers[1].kernel.assign([[4.0], [1.0]])
+    >>> _ = model.layers[1].kernel.assign([[4.0], [1.0]])
     >>> # sqrt(2) * sqrt(9 + 16) + sqrt(2) * sqrt(0 + 1)
     >>> round(float(keras.ops.convert_to_numpy(penalty())), 3)
     8.485
