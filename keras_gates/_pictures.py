@@ -1,0 +1,58 @@
+"""Matplotlib, for all that draws: imported when it is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# What stays, what goes, and what divides them.
+STAYS, GOES, LIMIT = "#3b82c4", "#b9bec6", "#c43b4b"
+
+
+def axes(ax: Any = None, size: tuple[float, float] = (6.4, 4.8)) -> Any:
+    """Axes to draw on: those that were passed, or new ones.
+
+    Args:
+        ax: axes of matplotlib, or None.
+        size: width and height of a new figure, in inches.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    if ax is not None:
+        return ax
+    return grid(1, 1, size).flat[0]
+
+
+def grid(rows: int, columns: int, size: tuple[float, float]) -> Any:
+    """An array of axes of a new figure, `(rows, columns)`.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise ImportError(
+            "Pictures need matplotlib, which is not installed. Run: "
+            "pip install 'keras_gates[report]'."
+        ) from error
+    figure, found = pyplot.subplots(
+        rows, columns, figsize=size, layout="constrained", squeeze=False
+    )
+    for ax in found.flat:
+        ax.spines[["top", "right"]].set_visible(False)
+    return found
+
+
+def before_and_after(
+    ax: Any, names: list[str], before: list[int], after: list[int]
+) -> None:
+    """Draw a bar for each name: what was there, and over it what stays."""
+    ax.barh(names, before, color=GOES, label="before")
+    ax.barh(names, after, color=STAYS, label="after")
+    for at, (old, new) in enumerate(zip(before, after, strict=True)):
+        told = f"{old:,}" if old == new else f"{old:,} → {new:,}"
+        ax.text(max(old, new), at, f" {told}", va="center", fontsize="small")
+    ax.invert_yaxis()
+    ax.set_xlim(0, max([*before, *after, 1]) * 1.3)
+    ax.legend(frameon=False, loc="lower right")
