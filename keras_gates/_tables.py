@@ -57,9 +57,7 @@ def lines(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[str]:
 
 def markdown(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
     """The same as a table of Markdown."""
-    rule = [
-        "---:" if number else "---" for number in _numbers(head, rows)
-    ]
+    rule = ["---:" if number else "---" for number in _numbers(head, rows)]
     cells = [list(head), rule, *([_cell(x) for x in row] for row in rows)]
     escaped = ([cell.replace("|", "\\|") for cell in row] for row in cells)
     return "\n".join(f"| {' | '.join(row)} |" for row in escaped)
@@ -100,7 +98,7 @@ def _html_cell(value: Cell) -> str:
         f'<rect width="{_BAR * (size or 0) / value.most:.1f}" height="5" '
         f'fill="{fill}"/>'
         for size, fill in [
-            (value.before, "currentColor\" fill-opacity=\".2"),
+            (value.before, 'currentColor" fill-opacity=".2'),
             (value.after, "#3b82c4"),
         ]
     )
@@ -110,9 +108,7 @@ def _html_cell(value: Cell) -> str:
     )
 
 
-def _numbers(
-    head: Sequence[str], rows: Sequence[Sequence[Cell]]
-) -> list[bool]:
+def _numbers(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[bool]:
     """Which columns are those of numbers."""
     return [
         any(isinstance(row[i], int) for row in rows) for i in range(len(head))

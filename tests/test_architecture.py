@@ -11,7 +11,8 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / "keras_gates"
 # Who may import whom: a row for each package, from low to high, and what it may
 # import besides itself. No other arrow is allowed.
 GATES = ["constraints", "penalties", "layers"]
-LOW = ["_checks", "_tables", "graphs", *GATES, "thresholds"]
+PLAIN = ["_checks", "_tables", "_files", "_pictures", "_documents"]
+LOW = [*PLAIN, "graphs", *GATES, "thresholds"]
 PASSES = ["surgeon.faults", "surgeon.labels", "surgeon.rules", "surgeon.passes"]
 SOLVING = [*PASSES, "surgeon.gates", "surgeon.solving"]
 CLOSING = [*SOLVING, "surgeon.build", "surgeon.report", "surgeon.closing"]
@@ -29,6 +30,9 @@ SURGEON = [
 ARROWS = {
     "_checks": [],
     "_tables": [],
+    "_files": [],
+    "_pictures": [],
+    "_documents": ["_tables"],
     "graphs": [],
     "constraints": ["_checks", "graphs"],
     "penalties": ["_checks"],
@@ -65,16 +69,18 @@ ARROWS = {
     "reaching": [*LOW, *SURGEON, "surgeon.expected"],
     "callbacks": [*LOW, *SURGEON, "reaching"],
     "stats": [
-        *("_checks", "_tables", "graphs", "layers", "surgeon.rules"),
-        "surgeon.gates",
+        *LOW,
+        *("surgeon.rules", "surgeon.gates"),
     ],
     "search": [*LOW, *SURGEON],
     "transforms": [*LOW, *SURGEON, "stats", "regularizers"],
     "interop": ["graphs", "surgeon.gates"],
     "zoo": [],
 }
-# The top module re-exports what users type.
+# The top module re-exports what users type; the command line types it.
 ARROWS["__init__"] = list(ARROWS)
+ARROWS["cli"] = list(ARROWS)
+ARROWS["__main__"] = ["cli"]
 
 KERAS_INTERNALS = "keras" + ".src"
 # The one module that may know what Keras does not document.

@@ -235,6 +235,4 @@ def _news(plan: PlanLike) -> Section:
     gone = [row.layer for row in plan.rows if reasons.GOES in row.why]
     if gone:
         lines.append((", ".join(gone), reasons.GOES))
-    return Section(
-        "What happens to each layer", head=("layer", ""), rows=lines
-    )
+    return Section("What happens to each layer", head=("layer", ""), rows=lines)
