@@ -64,7 +64,8 @@ def page(document: Document) -> str:
 
 def fragment(document: Document) -> str:
     """A document as HTML to stand in a page."""
-    out = [f"<h1>{_tables.escape(document.title)}</h1>", _listed(document.lead)]
+    out = [f"<h1>{_tables.escape(document.title)}</h1>"]
+    out += [_listed(document.lead)] * bool(document.lead)
     for section in document.sections:
         out += [f"<h2>{_tables.escape(section.title)}</h2>"] * bool(
             section.title

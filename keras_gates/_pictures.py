@@ -9,7 +9,7 @@ STAYS, GOES, LIMIT = "#3b82c4", "#b9bec6", "#c43b4b"
 
 
 def axes(ax: Any = None, size: tuple[float, float] = (6.4, 4.8)) -> Any:
-    """Axes to draw on: those that were passed, or new ones.
+    """Axes to draw on: those that were passed, or new ones of pyplot.
 
     Args:
         ax: axes of matplotlib, or None.
@@ -20,28 +20,43 @@ def axes(ax: Any = None, size: tuple[float, float] = (6.4, 4.8)) -> Any:
     """
     if ax is not None:
         return ax
-    return grid(1, 1, size).flat[0]
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise _missing() from error
+    return _plain(pyplot.subplots(figsize=size, layout="constrained")[1])
 
 
 def grid(rows: int, columns: int, size: tuple[float, float]) -> Any:
     """An array of axes of a new figure, `(rows, columns)`.
 
+    Of a figure that pyplot does not know: a notebook that gets it would show
+    it twice.
+
     Raises:
         ImportError: matplotlib is not installed.
     """
     try:
-        from matplotlib import pyplot
+        from matplotlib.figure import Figure
     except ImportError as error:
-        raise ImportError(
-            "Pictures need matplotlib, which is not installed. Run: "
-            "pip install 'keras_gates[report]'."
-        ) from error
-    figure, found = pyplot.subplots(
-        rows, columns, figsize=size, layout="constrained", squeeze=False
-    )
+        raise _missing() from error
+    figure = Figure(figsize=size, layout="constrained")
+    found = figure.subplots(rows, columns, squeeze=False)
     for ax in found.flat:
-        ax.spines[["top", "right"]].set_visible(False)
+        _plain(ax)
     return found
+
+
+def _plain(ax: Any) -> Any:
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def _missing() -> ImportError:
+    return ImportError(
+        "Pictures need matplotlib, which is not installed. Run: "
+        "pip install 'keras_gates[report]'."
+    )
 
 
 def before_and_after(

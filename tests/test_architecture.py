@@ -17,13 +17,18 @@ PASSES = ["surgeon.faults", "surgeon.labels", "surgeon.rules", "surgeon.passes"]
 SOLVING = [*PASSES, "surgeon.gates", "surgeon.solving"]
 CLOSING = [*SOLVING, "surgeon.build", "surgeon.report", "surgeon.closing"]
 # The parts of scores that read data, which a repair does as well.
-DATA = ["surgeon.scores.inputs", "surgeon.scores.batches"]
+DATA = [
+    "surgeon.scores.inputs",
+    "surgeon.scores.batches",
+    "surgeon.scores.accuracy",
+]
 REPAIR = [*CLOSING, "surgeon.verifying", *DATA]
 UNDER_PLAN = [*REPAIR, "surgeon.plan_json", "surgeon.repair"]
 PLAN = [*UNDER_PLAN, "surgeon.plan"]
 SURGEON = [
     *PLAN,
     "surgeon.scores",
+    "surgeon.sensitivity",
     "surgeon.verify",
     "surgeon.repair.repair",
 ]
@@ -51,11 +56,13 @@ ARROWS = {
     "surgeon.verifying": [*LOW, *SOLVING],
     "surgeon.scores.inputs": ["graphs"],
     "surgeon.scores.batches": ["graphs", "surgeon.scores.inputs"],
+    "surgeon.scores.accuracy": [],
     "surgeon.repair": [*LOW, *REPAIR],
     "surgeon.plan_json": [*LOW, *CLOSING],
     "surgeon.plan": [*LOW, *UNDER_PLAN],
     "surgeon.scores": [*LOW, *REPAIR, "surgeon.repair"],
     "surgeon.repair.repair": [*LOW, *PLAN],
+    "surgeon.sensitivity": [*LOW, *REPAIR],
     "surgeon.verify": [*LOW, *PLAN],
     "surgeon.surgery": [*LOW, *SURGEON],
     "surgeon.iterative": [*LOW, *SURGEON],

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from keras_gates import _checks
 from keras_gates.cli.exits import Failure
+from keras_gates.surgeon.scores.accuracy import accuracy as share_told
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _COLORS = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -211,19 +212,7 @@ def _places(count: int, most: int) -> NDArray[np.intp]:
 
 
 def accuracy(model: keras.Model, data: Data | None) -> float | None:
-    """The share of samples whose class a model tells; None where none is.
-
-    Labels are the numbers of classes, or one-hot.
-    """
+    """The share of samples whose class a model tells; None where none is."""
     if data is None or data.y is None or len(model.outputs) != 1:
         return None
-    y = data.y.reshape(-1) if data.y.shape[1:] == (1,) else data.y
-    classes = model.outputs[0].shape[-1]
-    if len(model.outputs[0].shape) != 2 or classes in (None, 1):
-        return None
-    if y.shape[1:] == (classes,):
-        y = y.argmax(-1)
-    if y.ndim != 1 or not np.issubdtype(y.dtype, np.integer):
-        return None
-    told = model.predict(data.x, verbose=0)
-    return float((np.asarray(told).argmax(-1) == y).mean())
+    return share_told(data.y, model.predict(data.x, verbose=0))

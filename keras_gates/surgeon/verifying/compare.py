@@ -150,6 +150,7 @@ def _coarsest(model: keras.Model) -> float:
 
 
 def output_names(model: keras.Model) -> list[str]:
+    """The names of a model's outputs, each made its own by a number."""
     names: list[str] = []
     seen: dict[str, int] = {}
     functional: Any = gr.functional_of(model)
