@@ -136,7 +136,7 @@ def _told(error: BaseException) -> int:
         _error(error)
         return int(error.code)
     if isinstance(error, KeyboardInterrupt):
-        _error("interrupted; nothing was written")
+        _error("interrupted")
         return int(Exit.INTERRUPTED)
     if isinstance(error, SystemExit):
         return int(error.code or 0)

@@ -8,6 +8,7 @@ model was trained with, or with --scores of channels without gates. Without
 from __future__ import annotations
 
 import argparse
+import contextlib
 import pathlib
 from typing import Any
 
@@ -309,7 +310,7 @@ def _verify(
     x = None if data is None else data.first(_CHECKED)
     far = plan.verify(small, x)
     result["difference"] = far
-    if not plan.exact:
+    if not plan.exact and given.tolerance is None:
         return ""
     return verdict.too_far(far, plan.model, given.tolerance)
 
@@ -337,13 +338,19 @@ def _write(
     repair: surgeon.Repair | None,
     metrics: dict[str, tuple[float, float]],
 ) -> None:
-    if given.report is not None:
-        plan.report(given.report, repair=repair, metrics=metrics)
-    if given.plan is not None and _asked(given):
-        _files.write_text(given.plan, plan.to_json())
-    if small is not None:
-        with _files.replacing(given.output) as new:
-            small.save(new)
+    """Write all that was asked for, or, where one fails, nothing."""
+    with contextlib.ExitStack() as stack:
+
+        def beside(path: pathlib.Path) -> pathlib.Path:
+            return stack.enter_context(_files.replacing(path))
+
+        if given.report is not None:
+            path = beside(given.report)
+            plan.report(path, repair=repair, metrics=metrics)
+        if given.plan is not None and _asked(given):
+            beside(given.plan).write_text(plan.to_json(), "utf-8")
+        if small is not None:
+            small.save(beside(given.output))
 
 
 # What is told ------------------------------------------------------------
