@@ -74,7 +74,7 @@ ARROWS = {
     ],
     "regularizers": ["penalties", "surgeon.expected"],
     "reaching": [*LOW, *SURGEON, "surgeon.expected"],
-    "callbacks": [*LOW, *SURGEON, "reaching"],
+    "callbacks": [*LOW, *SURGEON, "reaching", "surgeon.expected"],
     "stats": [
         *LOW,
         *("surgeon.rules", "surgeon.gates"),
