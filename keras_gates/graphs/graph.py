@@ -25,6 +25,7 @@ from keras_gates.graphs.functional import structures
 from keras_gates.graphs.opened import Opaque
 from keras_gates.graphs.opened import Opened
 from keras_gates.graphs.opened import SeeThrough
+from keras_gates.graphs.opened import Whole
 from keras_gates.graphs.own_variables import own_variables
 from keras_gates.graphs.private import layer_class
 from keras_gates.graphs.private import nodes_of
@@ -44,6 +45,7 @@ __all__ = [
     "Scope",
     "Site",
     "Tensor",
+    "Whole",
     "carry_mask",
     "finds",
     "functional_of",

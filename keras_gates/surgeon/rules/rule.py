@@ -178,6 +178,9 @@ class Rule:
     """Whether what it closes is zero for the recurrent layer before it, too."""
     keeps_whole = False
     """Whether its layer stays as it is, whatever is cut around it."""
+    writes_again = False
+    """Whether it is written out already, so that to write it again costs
+    nothing."""
     feeds_back = False
     """Whether what comes out of it is read inside it, whatever is closed
     behind; `exact=False` lets such units go."""
