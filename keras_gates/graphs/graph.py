@@ -14,11 +14,13 @@ from keras_gates.graphs.calls import Site
 from keras_gates.graphs.calls import Tensor
 from keras_gates.graphs.calls import replace
 from keras_gates.graphs.functional import carry_mask
+from keras_gates.graphs.functional import finds_mask
 from keras_gates.graphs.functional import functional_of
 from keras_gates.graphs.functional import has_own_call
 from keras_gates.graphs.functional import input_layer
 from keras_gates.graphs.functional import is_functional
 from keras_gates.graphs.functional import maker
+from keras_gates.graphs.functional import masked_outputs
 from keras_gates.graphs.functional import own_weights
 from keras_gates.graphs.functional import struct_of
 from keras_gates.graphs.functional import structures
@@ -48,12 +50,14 @@ __all__ = [
     "Whole",
     "carry_mask",
     "finds",
+    "finds_mask",
     "functional_of",
     "has_own_call",
     "input_layer",
     "is_functional",
     "layer_class",
     "maker",
+    "masked_outputs",
     "nodes_of",
     "operation",
     "operation_of",

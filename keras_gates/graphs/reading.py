@@ -93,6 +93,8 @@ def read(model: keras.Model, see_through: SeeThrough | None = None) -> Graph:
         reading = _Reading(unread, graph.masking)
         place = _Place()
         graph.outputs = reading.expand(graph, graph.inputs, graph.calls, place)
+        for tensor in graph.outputs:
+            tensor.put_out = True
         if len(unread) == before and not _torn(graph):
             return graph
 

@@ -129,9 +129,23 @@ class Seeing:
         if others and self._writing:
             return gr.Opaque(_SEVERAL)
         found = trace(node, new_copies(), owned, others)
+        if isinstance(found, gr.Opened) and not found.fixed:
+            found = _as_one(found)
         if self._writing and isinstance(found, gr.Opened) and found.fixed:
             return gr.Opaque(found.fixed)
         return found
+
+
+def _as_one(opened: gr.Opened) -> gr.Opened:
+    """The same; where all of it has one rule, the model of one part."""
+    if rule_of_model(opened.model) is None:
+        return opened
+    x = keras.Input(
+        batch_shape=opened.model.inputs[0].shape,
+        dtype=opened.model.inputs[0].dtype,
+    )
+    model = keras.Model(x, opened.model(x), name=opened.model.name)
+    return dataclasses.replace(opened, model=model)
 
 
 def is_unknown(op: keras.Operation) -> bool:

@@ -101,9 +101,25 @@ class Normalizing(PerChannel):
         return [Known(found, guess=True) if same else None]
 
     def reading(self, call: Call) -> Reading:
-        # A model that is written out would not hand a mask on.
-        masks = self.writes_out(call) and masked.is_near(call)
-        return ALL if masks else STATISTICS
+        return ALL if self._hands_mask(call) else STATISTICS
+
+    def reads_all(self, call: Call) -> str:
+        told, finds = super().reads_all(call), self._hands_mask(call)
+        if not finds:
+            return told
+        return (
+            f"{told}: written out, it would hand on no mask of time steps, "
+            f"which {finds} finds with what comes out of it"
+        )
+
+    def _hands_mask(self, call: Call) -> str:
+        """Who would miss the mask that goes along with what it puts out.
+
+        What is written out would not hand it on.
+        """
+        layer = self.writes_out(call) and not self.writes_again
+        near = layer and masked.is_near(call)
+        return masked.finder(call) if near else ""
 
     def absorbed(
         self,

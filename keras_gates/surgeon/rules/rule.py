@@ -324,6 +324,10 @@ class Rule:
         """
         return ZERO
 
+    def reads_all(self, call: Call) -> str:
+        """How it reads all of its inputs, where its `reading` is ALL."""
+        return "reads all channels together"
+
     def axis(self, call: Call) -> int:
         """The axis of the channels that the role "in" stands for."""
         return channel_axis(call.op, len(call.inputs[0].shape))
