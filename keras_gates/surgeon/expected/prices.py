@@ -180,7 +180,8 @@ def _of_step(circuit: Circuit, step: Step, shapes: Shapes) -> Price | None:
         )
         return _of_stripes(circuit, (step,), whole, 0.0)
     roles = _roles(circuit, step)
-    axes = {} if rule.counts is None else _axes(circuit.labelling, step)
+    whole = rule.counts is None and step.flow.mixes
+    axes = {} if whole else _axes(circuit.labelling, step)
 
     def of_sizes(kept: Sequence[int]) -> float:
         by_role = dict(zip(roles, kept, strict=False))
