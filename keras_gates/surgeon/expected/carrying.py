@@ -51,9 +51,7 @@ class Carrying:
             for step in labelling.steps
             if not step.is_selection and _counts(known, step)
         ]
-        found = (
-            carriers.find(labelling, known, closed) if self.counting else {}
-        )
+        found = carriers.find(labelling, known, closed) if self.counting else {}
         # Of each tensor that has any, the step that puts it out.
         self._steps: list[tuple[Step, int]] = [
             (step, number)

@@ -60,9 +60,7 @@ def _refusing(
 ) -> gr.SeeThrough:
     """The same, but for some layers."""
 
-    def see(
-        node: Node, owned: bool
-    ) -> gr.Opened | gr.Opaque | gr.Whole | None:
+    def see(node: Node, owned: bool) -> gr.Opened | gr.Opaque | gr.Whole | None:
         why = refused.get(node.operation)
         return seeing(node, owned) if why is None else gr.Opaque(why)
 

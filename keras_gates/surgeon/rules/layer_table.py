@@ -17,7 +17,6 @@ from keras_gates.surgeon.rules import elementwise as ew
 from keras_gates.surgeon.rules import embedding as em
 from keras_gates.surgeon.rules import index as ix
 from keras_gates.surgeon.rules import letters as lr
-from keras_gates.surgeon.rules import linear as ln
 from keras_gates.surgeon.rules import masked as mk
 from keras_gates.surgeon.rules import merge as mg
 from keras_gates.surgeon.rules import moves as mv

@@ -90,7 +90,8 @@ def finder(call: Call) -> str:
     goes along with a tensor is lost where other operations make that tensor.
 
     Returns:
-        A path, or "the loss of the model" for a mask that an output has; "" for nobody.
+        A path, or "the loss of the model" for a mask that an output has; ""
+        for nobody.
     """
     todo, seen = list(call.outputs), set()
     while todo:

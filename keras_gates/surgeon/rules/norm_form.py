@@ -207,9 +207,7 @@ class _Walk:
         if group_of is None:
             group_of = np.zeros(size, np.intp)
         spans = tuple(sorted(self.spans))
-        return Form(
-            statistics, axis, spans, group_of, found.gamma, found.beta
-        )
+        return Form(statistics, axis, spans, group_of, found.gamma, found.beta)
 
     def _axis(self, found: _Scaled) -> int | None:
         """The axis of the channels: of several, that of the weights."""
@@ -271,7 +269,9 @@ class _Walk:
                 axes, tensor.weight.variable.shape, strict=True
             )
         )
-        return dataclasses.replace(tensor.weight, axes=(*axes,)) if fit else None
+        return (
+            dataclasses.replace(tensor.weight, axes=(*axes,)) if fit else None
+        )
 
     def divide(self, node: Any, args: list[Any]) -> _Any:
         a, b = map(self.operand, args)
@@ -304,7 +304,9 @@ class _Walk:
         if dims != tuple(range(len(self.shape))):
             return None
         axes = tuple(axes_among(op.axis, len(dims)))
-        if 0 in axes or (self.spans and not self.grouped and axes != self.spans):
+        if 0 in axes or (
+            self.spans and not self.grouped and axes != self.spans
+        ):
             return None
         left: tuple[int | None, ...] = tuple(
             None if axis in axes else axis
@@ -433,9 +435,9 @@ class _Walk:
         if row is None or row.passes != LINEAR or op.lora_enabled:
             return None
         if isinstance(args[0], _Ones) and bare_einsum.sources(op):
-            if op.bias is not None or tuple(node.input_tensors[0].shape[1:]) != (
-                1,
-            ):
+            if op.bias is not None or tuple(
+                node.input_tensors[0].shape[1:]
+            ) != (1,):
                 return None
             axes = (None,) * len(op.kernel.shape)
             dims = (-1, *range(1, len(axes)))

@@ -142,9 +142,7 @@ def from_polynomials(
         return None
     if (np.abs(squared) > small)[pull == 0].any():
         return None
-    center = np.where(
-        pull > 0, shift - _ratio(linear, 2 * pull * share), 0.0
-    )
+    center = np.where(pull > 0, shift - _ratio(linear, 2 * pull * share), 0.0)
     rest = rest - pull * (shift - center) ** 2
     if not (rest >= 0).all():
         return None

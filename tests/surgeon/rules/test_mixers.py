@@ -71,7 +71,9 @@ MIXERS = {
 def test_a_mixer_loses_channels_by_scores(name):
     model = MIXERS[name]()
     for width in (6, 3):
-        model = check(kg.surgeon.plan(model, 0.5, scores=half(model)), samples())
+        model = check(
+            kg.surgeon.plan(model, 0.5, scores=half(model)), samples()
+        )
         assert model.get_layer("made").units == width
 
 

@@ -549,7 +549,9 @@ def test_a_stream_can_be_cut_again_and_again(name, pre, free, tmp_path):
     """The statistics are those of all channels that there ever were."""
     model = start = stream(NORMS[name], pre)
     for width in (8, 5, 3):
-        model = check(kg.surgeon.plan(model, 0.5, scores=third(model)), samples())
+        model = check(
+            kg.surgeon.plan(model, 0.5, scores=third(model)), samples()
+        )
         assert model.get_layer("made").units == width
         assert len(model.layers) == len(start.layers)
         model.save(tmp_path / "small.keras")
