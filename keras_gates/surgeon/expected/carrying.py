@@ -94,8 +94,8 @@ class Carrying:
         absorbable = self.known.get(step.call.op, {}).get(index)
         if absorbable is None or absorbable.carried is None:
             return None
-        carried = absorbable.carried.places[0] >= 0
-        return (~carried).astype("float64")
+        stays: NDArray[np.bool_] = absorbable.carried.places[0] < 0
+        return stays.astype("float64")
 
 
 def _counts(known: Absorbable, step: Step) -> bool:

@@ -123,7 +123,7 @@ def _read(model: keras.Model) -> Form | None:
     if not single or not 4 <= len(nodes) <= _MOST:
         return None
     walk = _Walk(model.inputs[0], nodes)
-    values = {id(model.inputs[0]): walk.x()}
+    values: dict[int, Any] = {id(model.inputs[0]): walk.x()}
     for node in nodes:
         found = walk.call(node, values)
         if found is None:
@@ -364,7 +364,8 @@ class _Walk:
 
     def cast(self, node: Any, args: list[Any]) -> _Any:
         floats = keras.backend.is_float_dtype(node.outputs[0].dtype)
-        return args[0] if floats else None
+        found: _Any = args[0]
+        return found if floats else None
 
     # Groups --------------------------------------------------------------
 
@@ -427,7 +428,7 @@ class _Walk:
         return _Ones() if args[0] is not None else None
 
     def item(self, node: Any, args: list[Any]) -> _Any:
-        return args[0] if isinstance(args[0], _Ones) else None
+        return _Ones() if isinstance(args[0], _Ones) else None
 
     def einsum(self, node: Any, args: list[Any]) -> _Any:
         op = node.operation

@@ -321,7 +321,8 @@ class GroupNorm(Normalizing):
     def parts_of(self, call: Call) -> NDArray[np.intp]:
         count, groups = len(super().parts_of(call)), call.op.groups
         size = max(1, count // max(1, groups))
-        return np.arange(count) // size
+        found: NDArray[np.intp] = np.arange(count) // size
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
