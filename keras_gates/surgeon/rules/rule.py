@@ -178,6 +178,9 @@ class Rule:
     """Whether what it closes is zero for the recurrent layer before it, too."""
     keeps_whole = False
     """Whether its layer stays as it is, whatever is cut around it."""
+    writes_again = False
+    """Whether it is written out already, so that to write it again costs
+    nothing."""
     feeds_back = False
     """Whether what comes out of it is read inside it, whatever is closed
     behind; `exact=False` lets such units go."""
@@ -320,6 +323,10 @@ class Rule:
         Asked of calls that mix (`Flow.mixes`).
         """
         return ZERO
+
+    def reads_all(self, call: Call) -> str:
+        """How it reads all of its inputs, where its `reading` is ALL."""
+        return "reads all channels together"
 
     def axis(self, call: Call) -> int:
         """The axis of the channels that the role "in" stands for."""

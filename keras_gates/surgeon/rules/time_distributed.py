@@ -78,6 +78,8 @@ OWN = {
     "signals": "what is written out is no layer inside",
     "holds": "what is written out is no layer inside",
     "reading": "what is written out is no layer inside",
+    "reads_all": "what is written out is no layer inside",
+    "writes_again": "what is written out is no layer inside",
     "rescaled": "what is written out is no layer inside",
     "replaced": "what takes the place of a layer inside is no layer",
     "reaches": "the arguments are those of TimeDistributed",
