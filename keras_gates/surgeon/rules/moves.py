@@ -146,7 +146,9 @@ def array_split(call: Call, arrays: list[Numbers]) -> list[Numbers]:
 
 def unstack(call: Call, arrays: list[Numbers]) -> list[Numbers]:
     parts = np.moveaxis(arrays[0], call.op.axis, 0)
-    return [parts[index] for index in range(len(call.outputs))]
+    # Where nothing varies along it, one part stands for all.
+    last = len(parts) - 1
+    return [parts[min(i, last)] for i in range(len(call.outputs))]
 
 
 def split_axis(call: Call) -> int:

@@ -289,6 +289,13 @@ class Rule:
         """The axes of the input that a kernel of it sums over."""
         return [self.axis(call)]
 
+    def compared_axes(self, call: Call) -> list[int]:
+        """The axes whose positions it compares, as a softmax over keys does.
+
+        What is along them are no channels, which it would keep whole.
+        """
+        return []
+
     def looks_along(self, call: Call) -> list[int] | None:
         """The axes that a move looks at, None for all of them."""
         return None
