@@ -241,8 +241,11 @@ class _Search:
             for pair in zip(self.before.get(path, ()), shape, strict=False)
         ]
         self.resized = [(a, b) for a, b in dict.fromkeys(pairs) if a != b]
-        # Of weights that change, those that do not.
-        self.steady = [a for a, b in dict.fromkeys(pairs) if a == b]
+        # Of weights that change, those that do not, and parts of those that do.
+        steady = [a for a, b in pairs if a == b]
+        counts = {n for n in self.numbers.values() if type(n) is int and n > 1}
+        parts = [a // n for a, _ in self.resized for n in counts if a % n == 0]
+        self.steady = [*dict.fromkeys(steady + parts)]
         self.trials = 0
         self.nearest: set[tuple[Path, int]] | None = None
 
@@ -479,6 +482,7 @@ def other_weights(
             draws = random.random((2, *values.shape))
             other = values * (1 + 0.2 * draws[0]) + 0.1 * draws[1]
             wanted.variable.assign(other.astype(values.dtype))
+            wanted.settle()
             found[path].assign(wanted.values())
         yield
     finally:

@@ -81,9 +81,10 @@ def flatten(call: Call, arrays: list[Numbers]) -> Numbers:
 def reshape(call: Call, arrays: list[Numbers]) -> Numbers:
     """Reshape; positions without channels may join the batch, or leave it.
 
-    All that varies has to be on axes that make up one block at the end, as
-    long before as after: what is in front of it counts blocks, however many
-    of them there are. Or it is in a block at the beginning of each sample.
+    All that varies has to be on axes that make up one block at the end, and
+    some of these make up one after it: what is in front of it counts blocks,
+    however many of them there are. Or it is in a block at the beginning of
+    each sample.
     """
     x, shape = arrays[0], call.outputs[0].shape
     before = call.inputs[0].shape
@@ -96,10 +97,10 @@ def reshape(call: Call, arrays: list[Numbers]) -> Numbers:
     first, last = axes[0], axes[-1] + 1
     block = before[first:]
     for axis in range(len(shape) - 1, 0, -1):
-        end = _alike(block, shape[axis:])
-        if end is not None:
-            kept: Numbers = x[(0,) * first].reshape(end)
-            return kept.reshape((1,) * axis + end)
+        times = _times(block, shape[axis:])
+        if times:
+            kept: Numbers = np.tile(x[(0,) * first].ravel(), times)
+            return kept.reshape((1,) * axis + shape[axis:])
     whole = isinstance(call.op, keras.Layer)  # it leaves the batch alone
     if whole and before[1:last] == shape[1:last] and None not in shape[1:last]:
         kept = x[(slice(None),) * last + (0,) * (x.ndim - last)]
@@ -108,6 +109,18 @@ def reshape(call: Call, arrays: list[Numbers]) -> Numbers:
         "channels change places with positions that go into the batch, or "
         "whose number is unknown"
     )
+
+
+def _times(
+    before: tuple[int | None, ...], after: tuple[int | None, ...]
+) -> int:
+    """How many blocks `before` make one `after`; 0 if that can't be said."""
+    old = [s for s in before if s is not None]
+    new = [s for s in after if s is not None]
+    if len(old) < len(before) or len(new) < len(after) or not math.prod(old):
+        return 0
+    times, rest = divmod(math.prod(new), math.prod(old))
+    return 0 if rest else times
 
 
 def _alike(
@@ -136,10 +149,15 @@ def reshaped(call: Call, flow: Flow, view: View) -> Revision:
 
 
 def split(call: Call, arrays: list[Numbers]) -> list[Numbers]:
-    return np.split(arrays[0], call.op.indices_or_sections, split_axis(call))
+    axis = split_axis(call)
+    if arrays[0].shape[axis] == 1:
+        return [arrays[0]] * len(call.outputs)
+    return np.split(arrays[0], call.op.indices_or_sections, axis)
 
 
 def array_split(call: Call, arrays: list[Numbers]) -> list[Numbers]:
+    if arrays[0].shape[call.op.axis] == 1:
+        return [arrays[0]] * len(call.outputs)
     parts = call.op.indices_or_sections
     return np.array_split(arrays[0], parts, call.op.axis)
 
