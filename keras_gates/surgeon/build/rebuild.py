@@ -450,9 +450,12 @@ class Builder:
             for each in self.ways(site)
             if each.opened is not None and each.child is not None
         ]
-        with private.any_call_recorded():  # they are but compared, and read
+        # They are but compared, and read.
+        trial, self.trial = self.trial, True
+        with private.any_call_recorded():
             for _, child in ways:
                 self.model(child, child.bounds[0])
+        self.trial = trial
         weights = self._weights().of_ways(ways)
         model = self.models[site.child.model]
         given = site.node.arguments

@@ -176,6 +176,9 @@ class Rule:
     model."""
     closes_loop = False
     """Whether what it closes is zero for the recurrent layer before it, too."""
+    opens = False
+    """Whether its layer is seen through first, and the rule is for where it
+    can't be: what it is made of says more."""
     keeps_whole = False
     """Whether its layer stays as it is, whatever is cut around it."""
     feeds_back = False

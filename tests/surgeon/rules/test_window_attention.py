@@ -18,7 +18,16 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+QUICK = "plain", "split"
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        case if case in QUICK else pytest.param(case, marks=pytest.mark.slow)
+        for case in CASES
+    ],
+)
 def test_heads_go_exactly(case, tmp_path):
     """Truth: the rows of the output kernel of a closed head are zero."""
     model = wa.model_of(**CASES[case])
@@ -47,7 +56,7 @@ def test_heads_go_exactly(case, tmp_path):
     )
 
 
-@pytest.mark.parametrize("shift", [0, 2])
+@pytest.mark.parametrize("shift", [2, pytest.param(0, marks=pytest.mark.slow)])
 def test_what_no_config_makes_is_written_out(shift, tmp_path):
     model = wa.model_of(shift=shift, told=False)
     name, plan = wa.closing(model)
