@@ -196,8 +196,8 @@ class EinsumSource(Linear):
         op, axis = call.op, self._channels(call)
         roles: list[str | None] = [None] * len(op.kernel.shape)
         if axis is None:
-            bias = () if op.bias is None else (None,) * len(op.bias.shape)
-            return {"kernel": tuple(roles), "bias": bias}
+            count = 0 if op.bias is None else len(op.bias.shape)
+            return {"kernel": tuple(roles), "bias": tuple(roles[:count])}
         roles[axis] = "out"
         kernel = tuple(roles)
         if op.bias is None:

@@ -97,10 +97,12 @@ def reshape(call: Call, arrays: list[Numbers]) -> Numbers:
     first, last = axes[0], axes[-1] + 1
     block = before[first:]
     for axis in range(len(shape) - 1, 0, -1):
-        times = _times(block, shape[axis:])
-        if times:
+        end = _blocks(block, shape[axis:])
+        if end is not None:
+            size = math.prod(s for s in block if s is not None)
+            times = math.prod(end) // size
             kept: Numbers = np.tile(x[(0,) * first].ravel(), times)
-            return kept.reshape((1,) * axis + shape[axis:])
+            return kept.reshape((1,) * axis + end)
     whole = isinstance(call.op, keras.Layer)  # it leaves the batch alone
     if whole and before[1:last] == shape[1:last] and None not in shape[1:last]:
         kept = x[(slice(None),) * last + (0,) * (x.ndim - last)]
@@ -111,16 +113,16 @@ def reshape(call: Call, arrays: list[Numbers]) -> Numbers:
     )
 
 
-def _times(
+def _blocks(
     before: tuple[int | None, ...], after: tuple[int | None, ...]
-) -> int:
-    """How many blocks `before` make one `after`; 0 if that can't be said."""
+) -> tuple[int, ...] | None:
+    """The sizes `after`, if all are known and blocks `before` fill them."""
     old = [s for s in before if s is not None]
-    new = [s for s in after if s is not None]
-    if len(old) < len(before) or len(new) < len(after) or not math.prod(old):
-        return 0
-    times, rest = divmod(math.prod(new), math.prod(old))
-    return 0 if rest else times
+    new = tuple(s for s in after if s is not None)
+    known = len(old) == len(before) and len(new) == len(after)
+    if not known or not math.prod(old) or math.prod(new) % math.prod(old):
+        return None
+    return new if math.prod(new) else None
 
 
 def _alike(

@@ -30,7 +30,8 @@ class Product(Barrier):
 class Attention(Barrier):
     """`Attention` of `[query, value, key]` that can't be seen through.
 
-    With masks beside them. Where all values are the same, nothing else but a mask gets through.
+    Masks are beside them. Where all values are the same, nothing but a mask
+    gets through.
     """
 
     opens = True
