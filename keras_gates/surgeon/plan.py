@@ -354,7 +354,7 @@ def plan(
             least: a number, a share below 1 of the gate's own, or a dict of
             these by gate name. The plan's notes tell where it applied.
         round_to: Keep the channels of cut layers at a multiple of this, by
-            opening the largest closed gates again.
+            opening the largest closed gates again. Heads are not rounded.
         exact: Whether to make only removals that leave the function as it
             is, to float rounding. With `False`, constants are absorbed
             across zero padding and channels are removed under layer

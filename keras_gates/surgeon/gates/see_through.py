@@ -147,10 +147,13 @@ def _as_one(opened: gr.Opened) -> gr.Opened:
 
 
 def is_unknown(op: keras.Operation) -> bool:
-    """Whether an operation is a layer that no rule speaks of."""
+    """Whether an operation is a layer that no rule speaks of, or would see."""
     if not isinstance(op, keras.Layer) or gr.has_own_call(op):
         return False
     if isinstance(op, (Gate, GatedRecurrent)):
         return False  # of the user's class: what it closes isn't known
     cls = type(op)
-    return rule_of_class(cls) is None and why_none(cls) is None
+    rule = rule_of_class(cls)
+    if rule is not None:
+        return rule.opens
+    return why_none(cls) is None

@@ -97,6 +97,8 @@ OWN = {
     "head_axis": _ALONE,
     "carried_axes": _ALONE,
     "axes_read": "an axis further on",
+    "compared_axes": "what is inside takes no weights of attention",
+    "opens": "a layer inside is not seen through",
     "axis_read": "an axis further on",
     "looks_along": _INSERTING,
     "moved": _INSERTING,
