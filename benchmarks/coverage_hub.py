@@ -7,6 +7,7 @@ import coverage_texts as texts
 import coverage_zoo
 
 CASES = ("inside", "width", "depth", "gates")
+TITLE = "## KerasHub"
 KINDS = ("heads", "hidden", "width")
 read = coverage_zoo.read
 
@@ -54,7 +55,7 @@ def section(results, backends, table, small):
     intro = texts.HUB.format(
         rounding=coverage_zoo.ROUNDING, factor=coverage_zoo.FACTOR
     )
-    lines = ["## KerasHub", "", intro, "", _summary(found, backends, table), ""]
+    lines = [TITLE, "", intro, "", _summary(found, backends, table), ""]
     first = next(iter(found.values()))
     lines += [
         _networks(first, found, table, small),
