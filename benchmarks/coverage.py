@@ -1,6 +1,6 @@
 """Networks that others designed, pruned and compared with the truth.
 
-    KERAS_BACKEND=torch python benchmarks/coverage.py [--suite beyond] [NAME ...]
+    KERAS_BACKEND=torch python benchmarks/coverage.py [--suite S] [NAME ...]
 
 Prunes each network in four ways, compares it with its gated original, and
 adds a row to benchmarks/results/coverage-SUITE-BACKEND.json after each, so that
