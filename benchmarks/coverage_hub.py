@@ -24,7 +24,8 @@ def verdict(row, case):
     found = row[case]
     if "error" in found:
         return "hung" if found["error"].startswith("TooLong") else "refused"
-    if "nothing" in found:
+    closed = found.get("closed", {"gates": [1, 1]})
+    if "nothing" in found or not any(n for n, _ in closed.values()):
         return "nothing"
     limit = max(
         coverage_zoo.ROUNDING, coverage_zoo.FACTOR * row["conditioning"]

@@ -101,11 +101,12 @@ def depth(network, model, x, rng):
     except ValueError:
         gated = kg.insert_gates(model, branches=1e-4)
     gates = helpers.gates_of(gated)
-    for gate in gates[1::2]:
+    shut = gates[1::2] or gates
+    for gate in shut:
         gate.factor.assign(np.zeros(gate.factor.shape))
     row = _by_gates(gated, model, x)
-    shut = len(gates[1::2])
-    return {**row, "closed": {type(gates[0]).__name__: [shut, len(gates)]}}
+    counts = [len(shut), len(gates)]
+    return {**row, "closed": {type(gates[0]).__name__: counts}}
 
 
 def gates(network, model, x, rng):
@@ -287,6 +288,8 @@ def main():
     options = parser.parse_args()
     if options.packages is not None:
         sys.path.append(str(options.packages))
+    import keras_hub  # noqa: F401  once for all processes that are forked
+
     path = options.to or zoo.RESULTS / f"hub-{keras.backend.backend()}.jsonl"
     path.parent.mkdir(exist_ok=True)
     rows = coverage_hub.read(path)

@@ -130,14 +130,19 @@ def their_side(name, torch_pruning, torchvision, timm):
     def cut(own, importance):
         last = [m for m in own.modules() if isinstance(m, torch.nn.Linear)][-1]
         heads = surgery_twins.heads_of(own, timm)
-        options = {"num_heads": heads, "head_pruning_ratio": 0.5}
+        options = {
+            "num_heads": heads,
+            "head_pruning_ratio": 0.5,
+            "prune_num_heads": True,
+            "prune_head_dims": False,
+        }
         pruner = torch_pruning.pruner.BasePruner(
             own,
             x.to(next(own.parameters()).dtype),
             importance=importance,
             pruning_ratio=0.5,
             ignored_layers=[last],
-            **({**options, "prune_num_heads": True} if heads else {}),
+            **(options if heads else {}),
         )
         pruner.step()
         surgery_twins.tell_heads(own, pruner, timm)
