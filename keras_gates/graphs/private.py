@@ -21,6 +21,7 @@ from typing import Any
 from typing import Protocol
 
 import keras
+from keras.src.activations import activations as _activations
 from keras.src.backend import compute_output_spec
 from keras.src.backend.common import global_state
 from keras.src.backend.common.masking import get_keras_mask
@@ -60,9 +61,12 @@ def layer_class(path: str) -> type[Any] | None:
 def operation(name: str) -> type[Any] | None:
     """The class behind an operation of `keras.ops`, such as "numpy.Add".
 
-    Assumes: it is in the module `keras.src.ops.numpy`; None if it is not.
+    Assumes: it is in the module `keras.src.ops.numpy`, that of an activation
+    which is no such operation in "activations"; None if it is not.
     """
     module, _, cls = name.rpartition(".")
+    if module == _activations.__name__.rpartition(".")[2]:
+        return getattr(_activations, cls, None)
     found = importlib.import_module(f"{_OPERATIONS}.{module}")
     return getattr(found, cls, None)
 
@@ -661,6 +665,63 @@ def any_call_recorded(
             stack.callback(setattr, holder, name, getattr(holder, name))
             setattr(holder, name, value)
         yield refused
+
+
+@contextlib.contextmanager
+def symbolic_call_set(
+    cls: type[Any], call: Callable[..., Any]
+) -> Iterator[None]:
+    """Within, what an operation of a class does with symbolic tensors.
+
+    Assumes: a call of it on those is one of its `symbolic_call`.
+    """
+    own = vars(cls).get("symbolic_call")
+    cls.symbolic_call = call
+    try:
+        yield
+    finally:
+        if own is None:
+            del cls.symbolic_call
+        else:
+            cls.symbolic_call = own
+
+
+class _Passing:
+    """A module of Keras whose conversion lets symbolic tensors pass."""
+
+    def __init__(self, module: types.ModuleType) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def convert_to_tensor(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(x, keras.KerasTensor):
+            return x
+        return self._module.convert_to_tensor(x, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def any_activation_recorded() -> Iterator[None]:
+    """Within, functions of `keras.activations` are recorded, whichever it is.
+
+    Assumes: those that refuse symbolic tensors convert them first, by the
+    `backend` of their module; `mish` asks its class then.
+    """
+    mish: Any = getattr(_activations, "Mish", None)
+    with contextlib.ExitStack() as stack:
+        backend = _activations.backend
+        stack.callback(setattr, _activations, "backend", backend)
+        _activations.backend = _Passing(backend)
+        if mish is not None:
+            direct = mish.static_call
+            stack.callback(setattr, mish, "static_call", staticmethod(direct))
+            mish.static_call = staticmethod(
+                lambda x: (
+                    mish()(x) if isinstance(x, keras.KerasTensor) else direct(x)
+                )
+            )
+        yield
 
 
 @contextlib.contextmanager

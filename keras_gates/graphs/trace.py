@@ -179,9 +179,20 @@ def _attempt(each: CallTrace) -> Opened | Opaque:
 
 def _opened(each: CallTrace, failed: list[keras.Layer]) -> Opened:
     # It warns, or Keras does, where the layer itself is called.
-    recorded = private.any_call_recorded(each.inlined, failed)
-    with recorded as refused, private.any_key_recorded(), _silent():
+    with contextlib.ExitStack() as stack:
+        refused = stack.enter_context(
+            private.any_call_recorded(each.inlined, failed)
+        )
+        stack.enter_context(private.any_key_recorded())
+        stack.enter_context(private.any_activation_recorded())
+        stack.enter_context(_silent())
         found = each.opened()
+    if len(each.twin.variables) > len(each.node.operation.variables):
+        # What is called past Keras, as in TimeDistributed, is built late.
+        raise SideEffect(
+            "it has not made all of its weights yet; call the model on a batch "
+            "first"
+        )
     names = [op.name for op in _called(found.model) if op in refused]
     if names and not found.fixed:
         fixed = f"it calls '{names[0]}' as no functional model can"

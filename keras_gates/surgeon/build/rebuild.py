@@ -322,8 +322,27 @@ class Builder:
         """What is called in the place of a nested model, or of its wrapper."""
         model = self.model(child, child.bounds[0])
         if site.op not in self.wrappers:
-            self.wrappers[site.op] = time_axis.again(site.op, model)
+            step = model if site.opened is None else self._step(site, child)
+            self.wrappers[site.op] = (
+                model if step is None else time_axis.again(site.op, step)
+            )
         return self.wrappers[site.op]
+
+    def _step(self, site: Site, child: Graph) -> keras.Model | None:
+        """What a TimeDistributed that was seen through calls at each step.
+
+        None for another layer, and where that is more than one layer.
+        """
+        calls = [
+            node
+            for node in private.nodes_of(self.models[child.model])
+            if isinstance(node.operation, keras.Layer) and not node.is_input
+        ]
+        if not time_axis.distributes(site.op) or len(calls) != 1:
+            return None
+        ((x,), layer) = calls[0].input_tensors, calls[0].operation
+        step = keras.Input(batch_shape=x.shape, dtype=x.dtype)
+        return keras.Model(step, layer(step), name=f"{layer.name}_step")
 
     def _nested(
         self,

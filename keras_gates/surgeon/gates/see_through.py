@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import keras
 
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import time_axis
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.graphs.trace import trace
@@ -152,6 +153,8 @@ def is_unknown(op: keras.Operation) -> bool:
         return False
     if isinstance(op, (Gate, GatedRecurrent)):
         return False  # of the user's class: what it closes isn't known
+    if time_axis.distributes(op):
+        return not gr.is_functional(op.layer) and is_unknown(op.layer)
     cls = type(op)
     rule = rule_of_class(cls)
     if rule is not None:

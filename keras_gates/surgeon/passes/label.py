@@ -69,6 +69,21 @@ def picks(flow: Flow) -> NDArray[np.intp]:
     return source
 
 
+def blends(step: Step, number: int, index: int, labelling: Labelling) -> bool:
+    """Whether more coordinates of an input than the sources make an output.
+
+    Those of a unit that lie along an axis which is reduced: a sum over what
+    was stacked. One of them stands for all in `Flow.sources`.
+    """
+    source = step.flow.sources[number][index]
+    if step.is_selection or not step.rule.blends:
+        return False
+    if not isinstance(source, np.ndarray):  # IDENTITY, or no part in it
+        return False
+    size = labelling.labels[step.inputs[index]].size
+    return bool(np.unique(source[source >= 0]).size < size)
+
+
 class StepKey(NamedTuple):
     """What the steps of one recorded call have in common.
 

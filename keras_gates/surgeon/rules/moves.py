@@ -142,9 +142,10 @@ def reshaped(call: Call, flow: Flow, view: View) -> Revision:
         target = [-1 if s is None else s for s in shape[1:]]
         return {"target_shape": target}, call.args, call.kwargs
     given = np.atleast_1d(np.array(call.op.newshape, object)).tolist()
-    # A size that was left to Keras is left to it still.
+    # A size that was left to Keras is left to it still. One that is open in
+    # the model, and not here, is that of a layer which was traced at it.
     target = [
-        -1 if size is None or before in (None, -1) else size
+        -1 if before in (None, -1) else before if size is None else size
         for size, before in zip(shape, given, strict=True)
     ]
     return {"newshape": target}, call.args, call.kwargs

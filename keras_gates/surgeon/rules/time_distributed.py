@@ -120,6 +120,7 @@ def inside(call: Call) -> Call:
     x = step(call.inputs[0])
     y = [step(tensor) for tensor in call.outputs]
     site = Site(call.op.layer, call.site.node, call.site.name)
+    site.opaque = call.site.opaque
     return Call(site, (x,), {}, [x], y, call.path)
 
 
