@@ -334,10 +334,11 @@ class ReachBudget(keras.callbacks.Callback):
             controller.settle()
             self._looked = True
         state = controller.state
-        if state is not None and state.fixed:
-            controller.hold()
-        elif done is not None and done % self._every == 0:
+        fixed = state is not None and state.fixed
+        if not fixed and done is not None and done % self._every == 0:
             controller.advance(done / max(1, self._total))
+        else:
+            controller.hold()
 
     def _told(self) -> dict[str, float]:
         controller, of = self._running(), self.budgets[0].resource
