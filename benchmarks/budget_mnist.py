@@ -23,7 +23,7 @@ from keras_gates.surgeon.gates.find import factors_of
 from keras_gates.transforms import GateSpec
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent.parent / "examples"))
-import training  # noqa: E402
+import training
 
 BUDGETS = {"mlp": {"params": 1 / 26}, "lenet5": {"macs": 116_000}}
 EPOCHS = {"mlp": 40, "lenet5": 20}

@@ -1,4 +1,4 @@
-"""Closed factors, kept where they are from one step of the optimizer to the next.
+"""Closed factors, put back after each step of the optimizer.
 
 An optimizer moves a closed factor like any other: Adam by its rate, however
 small the gradient is. A few such steps are enough for a network to live on what

@@ -1,8 +1,8 @@
 """Weights that are joined with the channels of a layer: positions, tokens.
 
 A table of positions is added to a stream whatever a gate on the stream does:
-closed before that, a channel still is what the table has there. So the gate goes
-behind the join, where it is on both.
+closed before that, a channel still is what the table has there. So the gate
+goes behind the join, where it is on both.
 """
 
 from __future__ import annotations
