@@ -38,8 +38,8 @@ class ReachBudget(keras.callbacks.Callback):
     There is nothing to tune. In a first tenth of the training nothing is
     closed. Then the budget of the moment falls until half of the training is
     over. Factors are ranked by their size times the norms of the weights round
-    them, and the smallest close, as many as it takes; what closes next sinks
-    towards 0 before it does. A closed factor that the optimizer would have
+    them, beside the larger ones of their gate, and the smallest close, as many
+    as it takes; what closes next sinks towards 0 before it does. A closed factor that the optimizer would have
     moved further than an open one is takes its place. In the last tenth the
     set that `Budget` has chosen is fixed: closed factors are exactly 0, so
     that the cut changes nothing, and the weights settle without them.

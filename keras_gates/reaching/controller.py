@@ -1,14 +1,14 @@
 """Which factors sink, close and open again as a training goes on.
 
-Between two batches, factors are ranked by size times the norms of the weights
-round them, and the smallest close, as many as the budget of the moment takes;
+Between two batches, factors are ranked (`Ranks`) by size and the norms of the
+weights round them, and the smallest close, as many as the budget of the moment takes;
 the budget falls along a `Course`. The next ones in the ranking sink towards 0,
 so that each has come down by the time it closes, and all factors are pulled a
 little, so that those that the data hold up part from those that nothing holds.
 
-A closed factor is 0 but for what the optimizer moves it between two of these
-steps. What it has moved, less the pull, is its size in the ranking: where it
-outgrows an open one, the two change places. Nothing of this depends on the
+A closed factor is put back to 0 after each step of the optimizer (`Held`). What
+that has moved it, less the pull, is its size in the ranking: where it outgrows
+an open one, the two change places. Nothing of this depends on the
 loss or the optimizer, whose steps are only watched.
 """
 
@@ -177,9 +177,8 @@ class Controller:
             course.goal(progress, state.start, 0.0),
             course.goal(progress + course.descent, state.start, 0.0),
         )
-        pull = course.pulled(state.progress, progress) * _spread(sizes, state)
-        pull = pull * self.live.pulls(values)
-        sizes = np.maximum(sizes - pull, 0.0)
+        way = course.pulled(state.progress, progress) * _spread(sizes, state)
+        sizes = np.maximum(sizes - way * self.live.pulls(values), 0.0)
         # What closes next sinks so fast that it is down by then.
         sinking = order[count:later]
         wait = np.arange(1, len(sinking) + 1) / max(1, len(sinking))
