@@ -39,10 +39,11 @@ class ReachBudget(keras.callbacks.Callback):
     closed. Then the budget of the moment falls until half of the training is
     over. Factors are ranked by their size times the norms of the weights round
     them, beside the larger ones of their gate, and the smallest close, as many
-    as it takes; what closes next sinks towards 0 before it does. A closed factor that the optimizer would have
-    moved further than an open one is takes its place. In the last tenth the
-    set that `Budget` has chosen is fixed: closed factors are exactly 0, so
-    that the cut changes nothing, and the weights settle without them.
+    as it takes; what closes next sinks towards 0 before it does. A closed
+    factor that the optimizer would have moved further than an open one is
+    takes its place. In the last tenth the set that `Budget` has chosen is
+    fixed: closed factors are exactly 0, so that the cut changes nothing, and
+    the weights settle without them.
 
     The steps are taken between batches, on the factors alone. The loss stays
     as it is, and so it makes no difference which optimizer trains the model,

@@ -1,15 +1,16 @@
 """Which factors sink, close and open again as a training goes on.
 
 Between two batches, factors are ranked (`Ranks`) by size and the norms of the
-weights round them, and the smallest close, as many as the budget of the moment takes;
-the budget falls along a `Course`. The next ones in the ranking sink towards 0,
-so that each has come down by the time it closes, and all factors are pulled a
-little, so that those that the data hold up part from those that nothing holds.
+weights round them, and the smallest close, as many as the budget of the moment
+takes; the budget falls along a `Course`. The next ones in the ranking sink
+towards 0, so that each has come down by the time it closes, and all factors are
+pulled a little, so that those that the data hold up part from those that
+nothing holds.
 
 A closed factor is put back to 0 after each step of the optimizer (`Held`). What
 that has moved it, less the pull, is its size in the ranking: where it outgrows
-an open one, the two change places. Nothing of this depends on the
-loss or the optimizer, whose steps are only watched.
+an open one, the two change places. Nothing of this depends on the loss or the
+optimizer, whose steps are only watched.
 """
 
 from __future__ import annotations
