@@ -205,17 +205,42 @@ def never(
     shapes = {name: sources[name].shape for name in names}
     vectors = {n: s for n, s in shapes.items() if len(s) == 1 and s[0] > 1}
     found = {name: np.ones(shape, bool) for name, shape in vectors.items()}
-    for masks in _trials(graph, vectors, closed or {}, exact):
+    trials = _trials(graph, vectors, closed or {}, exact)
+    for number, masks in enumerate(trials):
         every = {**(closed or {}), **masks}
         solution = solve.solve(graph, every, exact=exact, check=False)
         for name, vain in in_vain(solution).items():
-            if name in found:
+            if name not in found or not found[name].any():
+                continue
+            if number < _ALONE or _goes_by(graph, every, name, solution):
                 found[name] &= vain | ~masks[name]
         # Further trials can only clear more factors.
         settled = np.all if wholly else np.any
         if not any(settled(vain) for vain in found.values()):
             break
     return found
+
+
+def _goes_by(
+    graph: Graph,
+    closed: Mapping[str, NDArray[np.bool_]],
+    name: str,
+    solution: Solution,
+) -> bool:
+    """Whether a gate removes anything where all others are closed as well.
+
+    There, all of a branch may go, whatever this gate does.
+    """
+    opened = {**closed, name: np.zeros_like(closed[name])}
+    other = solve.solve(
+        graph, opened, exact=solution.decision.exact, check=False
+    )
+    least = parameters(solution.decision)
+    return parameters(other.decision) > least
+
+
+# Before this trial one factor of each gate is open.
+_ALONE = 2
 
 
 def _trials(
