@@ -31,15 +31,15 @@ if TYPE_CHECKING:
     from keras_gates import transforms
     from keras_gates import zoo
     from keras_gates.search import find_thresholds
-    from keras_gates.transforms import binarize
-    from keras_gates.transforms import functional
-    from keras_gates.transforms import fuse
-    from keras_gates.transforms import insert_gates
-    from keras_gates.transforms import separate_shortcuts
-    from keras_gates.transforms import slim
-    from keras_gates.transforms import to_dense
-    from keras_gates.transforms import to_resconv
-    from keras_gates.transforms import to_stripconv
+    from keras_gates.transforms.binarize import binarize
+    from keras_gates.transforms.functional import functional
+    from keras_gates.transforms.fuse import fuse
+    from keras_gates.transforms.insert_gates import insert_gates
+    from keras_gates.transforms.separate_shortcuts import separate_shortcuts
+    from keras_gates.transforms.slim import slim
+    from keras_gates.transforms.to_dense import to_dense
+    from keras_gates.transforms.to_resconv import to_resconv
+    from keras_gates.transforms.to_stripconv import to_stripconv
 
 __version__ = "0.2.0"
 

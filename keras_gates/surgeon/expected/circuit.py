@@ -36,7 +36,7 @@ from keras_gates.surgeon.passes.label import constants
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.passes.worth import poor
 from keras_gates.surgeon.rules import modes
-from keras_gates.surgeon.solving.solve import by_layer
+from keras_gates.surgeon.solving.trials import Trials
 
 if TYPE_CHECKING:
     import keras
@@ -130,7 +130,7 @@ class Circuit:
         self.starts = dict(zip(self.names, [0, *ends[:-1]], strict=False))
         self.count = sum(sizes)
         every = {n: np.ones(s, bool) for n, s in self.shapes.items()}
-        closed = by_layer(graph, sources, every)
+        closed = Trials(graph).by_layer(every)
         values = constants(self.labelling, closed, exact)
         first = {id(sources[n].layer): self.starts[n] for n in self.names}
         self._first = first
