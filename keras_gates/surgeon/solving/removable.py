@@ -419,6 +419,7 @@ def spared(
     names: Collection[str],
     once: bool = False,
     trials: Trials | None = None,
+    solution: Solution | None = None,
     **options: Any,
 ) -> Masks:
     """Closed factors that may as well stay open: nothing more is left then.
@@ -433,6 +434,7 @@ def spared(
         once: whether to leave it at what is in vain now; else also what is
             once that is open.
         trials: what remembers other trials of the graph, for a search.
+        solution: that of `closed`, if it is known.
         **options: as in `solve`.
 
     Returns:
@@ -448,10 +450,12 @@ def spared(
 
     while tries:
         opened = _without(closed, spare)
-        solution = solved(opened)
+        if solution is None:
+            solution = solved(opened)
         vain = in_vain(solution)
         found = {n: vain[n] for n in names if n in vain and vain[n].any()}
         least, todo = parameters(solution.decision), [found]
+        solution = None
         more: Masks = {}
         while found and todo and tries:
             part, tries = todo.pop(), tries - 1

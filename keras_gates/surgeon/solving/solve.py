@@ -46,12 +46,14 @@ class Solution:
         decision: what stays.
         returns: how layers that were seen through come back; those that are
             not named are written out.
+        trials: what it was solved with, for trials of others.
     """
 
     graph: Graph
     closed: dict[str, NDArray[np.bool_]]
     decision: Decision
     returns: tuple[Return, ...] = ()
+    trials: Trials | None = None
 
     @functools.cached_property
     def folds(self) -> Folds:
@@ -98,7 +100,7 @@ def solve(
             break
         closed = opened
         decision = _settle(trials, closed, exact, check)
-    return Solution(graph, closed, decision)
+    return Solution(graph, closed, decision, trials=trials)
 
 
 def _settle(
