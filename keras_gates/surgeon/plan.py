@@ -22,6 +22,7 @@ from keras_gates.surgeon.closing.request import from_thresholds
 from keras_gates.surgeon.repair.mend import Request as RepairRequest
 from keras_gates.surgeon.repair.mend import mend
 from keras_gates.surgeon.repair.pairs import Pairs
+from keras_gates.surgeon.repair.report import notes_on
 from keras_gates.surgeon.repair.report import refuse
 from keras_gates.surgeon.report import futile
 from keras_gates.surgeon.report import table
@@ -349,7 +350,7 @@ def _solved(
 
     def describe() -> tuple[list[Row], list[str]]:
         rows, told = table.describe(solution, options.sizes)
-        return rows, told + notes
+        return rows, told + notes + notes_on(model)
 
     closed = {
         name: np.flatnonzero(mask.reshape(-1)).tolist()

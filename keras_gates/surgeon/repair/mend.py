@@ -116,6 +116,8 @@ def mend(pairs: Pairs, batches: list[Batch], request: Request) -> Repair:
     if not after <= before:
         for variable, values in weights:
             variable.assign(values)
+        for layer in engine.given:
+            private.drop_bias(layer)
         rows = [_taken_back(row) for row in rows]
         after = before
     report = Repair(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING
+from typing import Any
 
 from keras_gates import _tables
 from keras_gates.surgeon.repair.fit import Errors
@@ -69,6 +70,25 @@ class Repair:
         """The layers that have other weights than the cut gave them."""
         return [row.layer for row in self.rows if row.changed]
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it but the model, in types that JSON has."""
+        return {
+            "model": self.model.name,
+            "method": self.method,
+            "approximate": bool(self.changed),
+            "samples": self.samples,
+            "held_out": self.held_out,
+            "seconds": self.seconds,
+            "total": self.total._asdict(),
+            "layers": [
+                {
+                    **dataclasses.asdict(row),
+                    "errors": row.errors and row.errors._asdict(),
+                }
+                for row in self.rows
+            ],
+        }
+
     def mark(self) -> None:
         """Note with the model that it was repaired."""
         setattr(self.model, _MARK, self)
@@ -115,6 +135,19 @@ def report_of(model: keras.Model) -> Repair | None:
     """What was done to a model, where it was repaired."""
     report = getattr(model, _MARK, None)
     return report if isinstance(report, Repair) else None
+
+
+def notes_on(model: keras.Model) -> list[str]:
+    """What a plan for a model that was repaired says of it."""
+    report = report_of(model)
+    if report is None or not report.changed:
+        return []
+    _, after = _errors(report.total)
+    return [
+        f"'{model.name}' was repaired on {report.samples} samples: it computes "
+        f"about what its original did (relative error {after} on samples held "
+        "out). This plan is for what it computes now."
+    ]
 
 
 def refuse(model: keras.Model, exact: bool) -> None:

@@ -81,7 +81,18 @@ def _held_out(samples: int, seed: int) -> NDArray[np.bool_]:
 def _numpy(array: Any) -> NDArray[Any]:
     if isinstance(array, np.ndarray):
         return array
-    return np.array(keras.ops.convert_to_numpy(array))
+    # Tensors of PyTorch, which other backends don't read on a device.
+    if hasattr(array, "detach") and hasattr(array, "cpu"):
+        array = array.detach()
+    try:
+        array = array.cpu() if hasattr(array, "cpu") else array
+        return np.array(keras.ops.convert_to_numpy(array))
+    except Exception as error:
+        raise ValueError(
+            f"The data to repair on can't be read as an array: {error} "
+            f"Received: {type(array).__name__}. Pass NumPy arrays, or tensors "
+            f"of the backend in use ({keras.backend.backend()})."
+        ) from error
 
 
 def _check_finite(arrays: list[Any]) -> None:

@@ -82,6 +82,15 @@ class Window:
             transposed,
         )
 
+    def outputs(self, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        """The sizes of the output for an input; not for a transposed one."""
+        found = []
+        for axis, length in enumerate(lengths):
+            span = (self.size[axis] - 1) * self.dilation[axis]
+            whole = length - span if self.padding == "valid" else length
+            found.append(-(-whole // self.strides[axis]))
+        return tuple(found)
+
     def taps(
         self, x: NDArray[np.float64], places: Places, sizes: tuple[int, ...]
     ) -> Iterator[NDArray[np.float64]]:

@@ -1,5 +1,7 @@
 """Repair, compared with what it must come to: NumPy, and the original."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -112,6 +114,38 @@ def residual():
     return keras.Model(x, L.Dense(2)(L.Add()([stream, y])))
 
 
+@keras.saving.register_keras_serializable("repair")
+class Hidden(L.Layer):
+    """A layer that is seen through: a Dense, and a weight in a product."""
+
+    def __init__(self, units=4, width=3, **options):
+        super().__init__(**options)
+        self.units, self.width = units, width
+        self.first = L.Dense(units, activation="tanh")
+
+    def build(self, shape):
+        self.first.build(shape)
+        self.last = self.add_weight(shape=(self.units, self.width), name="last")
+
+    def call(self, x):
+        return keras.ops.matmul(self.first(x), self.last)
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], self.width)
+
+    def get_config(self):
+        own = {"units": self.units, "width": self.width}
+        return {**super().get_config(), **own}
+
+
+def hidden_twice():
+    """The same layer at two places: one fit of its weights over both."""
+    x = keras.Input((6,))
+    source, hidden = L.Dense(8, name="source"), Hidden()
+    halved = L.Rescaling(0.5, 0.1)(x)
+    return keras.Model(x, [hidden(source(x)), hidden(source(halved))])
+
+
 # Whatever reads the channels: with what goes a sum of what stays, a reader
 # has all that it had.
 READERS = {
@@ -138,6 +172,18 @@ READERS = {
     "several readers": several,
     "nested": nested,
     "residual": residual,
+    "no bias": lambda: image(
+        L.Conv2D(4, 3, use_bias=False), L.ReLU(), L.Flatten(), L.Dense(2)
+    ),
+    "no bias at the end": lambda: vector(L.Dense(3, use_bias=False)),
+    "EinsumDense without bias": lambda: sequence(
+        L.EinsumDense("abc,cd->abd", (None, 3))
+    ),
+    "ConvLSTM1D": lambda: volume(
+        L.Reshape((4, 12, 8)), L.ConvLSTM1D(3, 3, strides=2)
+    ),
+    "ConvLSTM2D": lambda: volume(L.ConvLSTM2D(3, 2, return_sequences=True)),
+    "seen through": lambda: vector(Hidden(), L.Dense(2)),
     "pooled": lambda: image(L.AveragePooling2D(2), L.Flatten(), L.Dense(3)),
 }
 
@@ -157,9 +203,11 @@ def test_what_depends_on_what_stays_is_not_lost(name):
     fresh = data(model, seed=5)
     assert far(model, report.model, fresh) < CLOSE, str(report)
     assert report.total.after < 1e-3 < report.total.before
-    for weight, other in zip(cut.weights, report.model.weights, strict=True):
-        assert tuple(weight.shape) == tuple(other.shape)
-        assert weight.path == other.path or weight.name == other.name
+    others = {w.path: tuple(w.shape) for w in report.model.weights}
+    for weight in cut.weights:
+        assert others.pop(weight.path) == tuple(weight.shape)
+    # What is more is a bias where there was none.
+    assert all(path.endswith("/bias") for path in others)
     after = [numpy_of(w) for w in model.weights]
     assert all(map(np.array_equal, before, after))
 
@@ -177,7 +225,6 @@ BORDERS = {
     "transposed, whole": lambda: sequence(L.Conv1DTranspose(3, 3, strides=2)),
     "separable": lambda: image(L.SeparableConv2D(3, 3, padding="same")),
     "groups": lambda: image(L.Conv2D(6, 3, groups=2)),
-    "no bias": lambda: sequence(L.EinsumDense("abc,cd->abd", (None, 3))),
     "depthwise": lambda: image(L.DepthwiseConv2D(3), L.Conv2D(3, 1)),
 }
 
@@ -452,8 +499,15 @@ def test_it_says_what_it_did_and_is_not_taken_for_exact():
             check()
     loose = kg.surgeon.verify(model, small, x=x[:4], exact=False, **options)
     assert max(loose.values()) > 1e-4
-    # What is made of it exactly is exact.
+    told = json.loads(json.dumps(report.to_dict()))
+    assert told["approximate"] and told["total"]["after"] == report.total.after
+    assert [row["layer"] for row in told["layers"]] == ["source", "reader"]
+    # What is made of it exactly is exact, and its plan tells where it is from.
     again = {"thresholds": 0.5, "scores": {"source": np.array([1, 0.1, 1, 1])}}
+    next_plan = kg.surgeon.plan(small, **again)
+    assert "was repaired on 96 samples" in str(next_plan)
+    assert "was repaired on 96 samples" in next_plan.to_json()
+    assert "was repaired" not in str(plan)
     smaller = kg.surgeon.prune(small, **again)
     far_off = kg.surgeon.verify(small, smaller, x=x[:4], **again)
     assert max(far_off.values()) < 1e-5
@@ -475,6 +529,74 @@ def test_bad_input_is_refused_by_name(name):
     plan = kg.surgeon.plan(model, 0.5, scores=scores("source"))
     with pytest.raises(ValueError, match=message):
         kg.surgeon.repair(plan, change(data(model)), **options)
+
+
+def test_tensors_of_another_framework():
+    """They are taken where they can be read, and refused by name if not."""
+    torch = pytest.importorskip("torch")
+    keras.utils.set_random_seed(16)
+    model = vector(L.Dense(3))
+    plan = kg.surgeon.plan(model, 0.5, scores=scores("source"))
+    x = data(model)
+    of_arrays = kg.surgeon.repair(plan, x)
+    taken = torch.tensor(x, requires_grad=True)
+    assert kg.surgeon.repair(plan, taken).rows == of_arrays.rows
+    nowhere = torch.empty(x.shape, device="meta")
+    with pytest.raises(ValueError, match="can't be read as an array"):
+        kg.surgeon.repair(plan, nowhere)
+
+
+def test_a_bias_is_added_where_it_helps_alone():
+    keras.utils.set_random_seed(17)
+    model = vector(L.Dense(3, use_bias=False, name="reader"), L.ReLU())
+    make_dependent(model)
+    x = data(model)
+    plan = kg.surgeon.plan(model, 0.5, scores=scores("source"))
+    for method in ("kernels", "bias"):
+        report = kg.surgeon.repair(plan, x, method=method)
+        reader = report.model.get_layer("reader")
+        assert type(reader) is L.Dense and reader.get_config()["use_bias"]
+        assert "with a bias added" in str(report)
+        assert not model.get_layer("reader").use_bias
+    # Nothing goes: nothing is added.
+    whole = kg.surgeon.plan(model, 0.0, scores=scores("source"))
+    report = kg.surgeon.repair(whole, x)
+    assert report.model.get_layer("reader").bias is None
+
+
+def test_a_seen_through_layer_at_two_places_is_fitted_once():
+    keras.utils.set_random_seed(18)
+    model = hidden_twice()
+    make_dependent(model)
+    x = data(model)
+    report = kg.surgeon.repair(
+        kg.surgeon.plan(model, 0.5, scores=scores("source")), x
+    )
+    layer = next(n for n in report.model.layers if isinstance(n, Hidden))
+    assert layer.first.units == 4 and len(report.model.outputs) == 2
+    assert report.total.after < 1e-3 < report.total.before, str(report)
+
+
+def test_heads_that_went_are_made_up_for():
+    """Two heads that look alike: the one that stays can stand for both."""
+    keras.utils.set_random_seed(19)
+    x = keras.Input((5, 6))
+    attention = L.MultiHeadAttention(2, 3, name="mha")
+    model = keras.Model(x, attention(x, x))
+    for name in ("query", "key", "value"):
+        dense = getattr(attention, f"{name}_dense")
+        kernel = np.array(numpy_of(dense.kernel))
+        kernel[:, 1] = kernel[:, 0]
+        dense.kernel.assign(kernel)
+    plan = kg.surgeon.plan(model, 0.5, scores={"mha/heads": [1.0, 0.1]})
+    report = kg.surgeon.repair(plan, data(model))
+    (small,) = (
+        n for n in report.model.layers if isinstance(n, L.MultiHeadAttention)
+    )
+    assert small.num_heads == 1
+    fresh = data(model, seed=5)
+    assert far(model, plan.apply(), fresh) > 0.1
+    assert far(model, report.model, fresh) < CLOSE, str(report)
 
 
 def test_models_that_do_not_belong_together_are_refused():
