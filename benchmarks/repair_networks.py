@@ -250,8 +250,8 @@ class Mtcnn(Faces):
 
     def labels(self, x):
         """Boxes and marks as they are, which count for nothing; classes."""
-        *rest, _ = self.model.predict(x, verbose=0, batch_size=200)
-        return [*rest, self.classes(self.model, x)]
+        *rest, last = self.model.predict(x, verbose=0, batch_size=200)
+        return [*rest, last.argmax(-1)]
 
     @property
     def loss(self):
