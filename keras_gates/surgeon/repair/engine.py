@@ -57,7 +57,7 @@ _ALIKE = 1e-3
 
 
 _NOT_FINITE = "what it reads, or should compute, is not finite"
-_NOT_BETTER = "as it was cut: nothing else is better on held-out samples"
+_NOT_BETTER = "as it was cut: nothing else is better on other samples"
 
 
 class Method(enum.Enum):
@@ -160,9 +160,10 @@ class Engine:
                 for w, c in ((own, call), (walk, before))
             )
             places = Places.drawn(len(x), x.shape[1:-1], most, self.rng)
+            places = places.where(~batch.judging[places.sample])
             at = (places.sample, *places.at)
             wanted = old(y[at])[:, kept] * factor
-            parts.append((x[at], wanted, batch.held_out[places.sample]))
+            parts.append((x[at], wanted, batch.choosing[places.sample]))
         return Readings(*map(np.concatenate, zip(*parts, strict=True)))
 
     def fit(self, readers: list[Reader]) -> Row:
@@ -291,14 +292,18 @@ class Engine:
         batch = target.sample.batch
         x = new.form.laid_out(raw, new.form.axis_in)
         sizes = new.sizes(raw.shape)
-        held_out = np.repeat(batch.held_out, len(x) // batch.size)
+        choosing, judging = (
+            np.repeat(mask, len(x) // batch.size)
+            for mask in (batch.choosing, batch.judging)
+        )
         every = Places.drawn(len(x), sizes, most, self.rng)
+        every = every.where(~judging[every.sample])
         # A window's rows are many times as large as the tensor they are of.
         for places in every.blocks(_BLOCK):
             rows = new.form.rows(x, places, sizes)
             wanted = target.at(places)
             shaped = wanted.reshape(len(wanted), len(rows), -1)
-            sums.add(rows, shaped.transpose(1, 0, 2), held_out[places.sample])
+            sums.add(rows, shaped.transpose(1, 0, 2), choosing[places.sample])
 
     def _inputs(
         self, sample: Sample, matches: list[Match]
@@ -324,7 +329,7 @@ class Engine:
         found: list[Sample] = []
         for sample in self.samples:
             count = sum(s.batch.size for s in found)
-            if count >= most and any(s.batch.held_out.any() for s in found):
+            if count >= most and any(s.batch.choosing.any() for s in found):
                 sample.old.forget()
                 sample.new.forget()
             else:

@@ -17,7 +17,7 @@ RIDGES = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
 
 
 class Errors(NamedTuple):
-    """Relative errors on held-out samples: of the cut layer, and after."""
+    """Relative errors of what was cut, and after the fit."""
 
     before: float
     after: float

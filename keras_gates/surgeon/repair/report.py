@@ -20,7 +20,8 @@ class Row:
     Attributes:
         layer: path of the layer, and the kernel in it if it has several.
         errors: how far what it puts out was off, and is: relative errors on
-            held-out samples. None where it was not looked at.
+            samples that the fit was chosen by. None where it was not looked
+            at.
         rows: how many places of its output, over all samples, it was fitted
             on; 0 where it was not.
         inputs: how many numbers it reads at each of them.
@@ -49,10 +50,10 @@ class Repair:
     Attributes:
         model: the repaired model.
         rows: one `Row` a layer that could be fitted.
-        total: the relative errors of the model's outputs on held-out
-            samples, before and after.
-        samples: how many samples there were, those held out included.
-        held_out: how many of them.
+        total: the relative errors of the model's outputs, before and after,
+            on samples that no fit has looked at.
+        samples: how many samples there were, these included.
+        held_out: how many of them no fit has looked at.
         seconds: how long it took.
         method: as in `repair`.
     """

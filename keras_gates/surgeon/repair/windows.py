@@ -41,6 +41,10 @@ class Places(NamedTuple):
         shape = (len(sizes), len(sample))
         return cls(sample, np.array(at, np.intp).reshape(shape))
 
+    def where(self, mask: NDArray[np.bool_]) -> Places:
+        """Some of these places."""
+        return Places(self.sample[mask], self.at[:, mask])
+
     def blocks(self, size: int) -> Iterator[Places]:
         """The same places, so many at a time."""
         for start in range(0, len(self.sample), size):

@@ -270,6 +270,7 @@ def test_a_dense_layer_is_as_numpy_fits_it():
     model = vector(L.ReLU(), L.Dense(3, name="reader"))
     x = data(model, 400)
     small = kg.surgeon.prune(model, 0.5, scores=scores("source"), repair=x)
+    x = x[np.random.default_rng(0).permutation(400)[40:]]  # not judged by
     source = keras.Model(model.inputs[0], model.get_layer("source").output)
     hidden = np.maximum(outputs(source, x), 0)
     kept = hidden[:, KEPT].astype("float64")
@@ -516,7 +517,7 @@ def test_it_says_what_it_did_and_is_not_taken_for_exact():
 BAD = {
     "shape": (lambda x: x[:, :4], {}, "do not fit model"),
     "NaN": (lambda x: np.where(x > 2, np.nan, x), {}, "NaN or infinity"),
-    "one sample": (lambda x: x[:1], {}, "at least two samples"),
+    "two samples": (lambda x: x[:2], {}, "at least three samples"),
     "method": (lambda x: x, {"method": "magic"}, "`method` must be one of"),
     "no samples": (lambda x: x, {"max_samples": 0}, "`max_samples` must be"),
 }
@@ -577,6 +578,19 @@ def test_a_seen_through_layer_at_two_places_is_fitted_once():
     assert report.total.after < 1e-3 < report.total.before, str(report)
 
 
+def test_in_steps_through_a_layer_that_is_seen_through():
+    keras.utils.set_random_seed(20)
+    model = vector(L.ReLU(), Hidden(8), L.Dense(2))
+    x = data(model)
+    small = kg.surgeon.prune_iteratively(
+        model, kg.Quantile(0.5), steps=2, repair=x
+    )
+    report = small.repair_report
+    assert len(report.changed) > 1, str(report)
+    assert all(row.errors is not None for row in report.rows), str(report)
+    assert report.total.after < report.total.before
+
+
 def test_heads_that_went_are_made_up_for():
     """Two heads that look alike: the one that stays can stand for both."""
     keras.utils.set_random_seed(19)
@@ -617,8 +631,31 @@ def test_few_samples_are_said():
     with pytest.warns(UserWarning, match="are few for .*'reader'"):
         report = kg.surgeon.repair(plan, data(model, 24))
     (row,) = (row for row in report.rows if row.layer == "reader")
-    assert row.rows == 24 < row.inputs
+    # Two of them are for judging the whole.
+    assert row.rows == 22 < row.inputs
     assert row.ridge is None or row.ridge >= 1e-3
+
+
+def test_no_fit_looks_at_the_samples_that_it_is_judged_by():
+    """What they are changes what is said of the result, and not the result."""
+    keras.utils.set_random_seed(21)
+    model = image(
+        L.ReLU(),
+        L.Conv2D(4, 3),
+        L.BatchNormalization(),
+        L.Flatten(),
+        L.Dense(2),
+    )
+    plan = kg.surgeon.plan(model, 0.5, scores=scores("source"))
+    x = data(model, 40)
+    first = kg.surgeon.repair(plan, x)
+    judged = np.random.default_rng(0).permutation(40)[:4]
+    assert first.held_out == 4 and first.samples == 40
+    x[judged] = np.random.default_rng(1).normal(size=x[judged].shape)
+    second = kg.surgeon.repair(plan, x)
+    assert first.rows == second.rows and first.total != second.total
+    pairs = zip(first.model.weights, second.model.weights, strict=True)
+    assert all(np.array_equal(numpy_of(a), numpy_of(b)) for a, b in pairs)
 
 
 def test_a_layer_that_the_samples_never_reach_stays():
