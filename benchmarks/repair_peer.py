@@ -60,7 +60,7 @@ class Twin(nn.Module):
         self.first, *rest = (
             Convolution(*pair)
             for pair in zip(
-                *([n for n in layers if isinstance(n, k)] for k in kinds),
+                *(_made(layers, kind) for kind in kinds),
                 strict=True,
             )
         )
@@ -77,6 +77,12 @@ class Twin(nn.Module):
             y = two(functional.relu(one(x)))
             x = functional.relu(short(x) + y)
         return self.last(x.mean((2, 3)))
+
+
+def _made(layers, kind):
+    """The layers of a class in the order in which they were made."""
+    found = [layer for layer in layers if isinstance(layer, kind)]
+    return sorted(found, key=lambda layer: (len(layer.name), layer.name))
 
 
 def _numpy(variable):

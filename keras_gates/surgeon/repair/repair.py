@@ -41,10 +41,11 @@ def repair(
     over all places of `x`, for `y` of the original. A fifth of the samples is
     left out at first. How much ridge there is, and whether the new values stay
     at all, is decided by the error on these, so that no layer is worse on them
-    than it was cut; then they are fitted, too. A tenth is held out for good,
-    to tell how far the outputs are off. Shapes, names and types of the layers
-    are as they were; a stock layer that lost inputs, and has neither a bias
-    nor a batch normalization after it, is given a bias.
+    than it was cut; then they are fitted, too. A tenth, or of few samples a
+    fifth, is held out for good, to tell how far the outputs are off. Shapes,
+    names and types of the layers are as they were; a stock layer that lost
+    inputs, and has neither a bias nor a batch normalization after it, is given
+    a bias.
 
     A repair is approximate by design: `verify` refuses to compare its result
     as if it were exact.

@@ -14,8 +14,9 @@ from keras_gates.surgeon.scores.batches import batches_of
 
 # The share of samples that each fit is chosen by, and then made of as well.
 _CHOOSING = 0.2
-# The share of which nothing is ever made, to tell how good the whole is.
-_JUDGING = 0.1
+# The share of which nothing is ever made, to tell how good the whole is; and of
+# few samples so many, or as many as may be.
+_JUDGING, _ENOUGH, _MOST = 0.1, 32, 0.2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,7 +83,8 @@ def _masks(samples: int, seed: int) -> list[NDArray[np.bool_]]:
             f"are usual. Received: {samples}."
         )
     order = np.random.default_rng(seed).permutation(samples)
-    first = max(1, round(_JUDGING * samples))
+    enough = max(_JUDGING * samples, min(_ENOUGH, _MOST * samples))
+    first = max(1, round(enough))
     last = first + max(1, round(_CHOOSING * samples))
     masks = [np.zeros(samples, bool) for _ in range(2)]
     for mask, part in zip(

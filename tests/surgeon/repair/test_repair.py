@@ -406,17 +406,19 @@ def test_samples_in_any_form():
     plan = kg.surgeon.plan(model, 0.5, scores=scores("source"))
     rng = np.random.default_rng(0)
     x = {
-        k: rng.normal(size=(64, *t.shape[1:])).astype("float32")
+        k: rng.normal(size=(256, *t.shape[1:])).astype("float32")
         for k, t in inputs.items()
     }
-    batches = [{k: a[i : i + 32] for k, a in x.items()} for i in (0, 32)]
+    batches = [
+        {k: a[i : i + 32] for k, a in x.items()} for i in range(0, 256, 64)
+    ]
     labelled = ((b, np.zeros(32)) for b in batches)
     reports = [
         kg.surgeon.repair(plan, each)
-        for each in (x, (x, np.zeros(64)), batches, iter(batches), labelled)
+        for each in (x, (x, np.zeros(256)), batches, iter(batches), labelled)
     ]
     assert all(r.rows == reports[0].rows for r in reports)
-    assert reports[0].samples == 64 and len(reports[0].changed) == 2
+    assert reports[0].samples == 256 and len(reports[0].changed) == 2
     few = kg.surgeon.repair(plan, x, max_samples=40)
     assert few.samples == 40
 
@@ -427,14 +429,14 @@ def test_tensors_and_batches_of_one_size():
     y = L.Dense(8, "relu", name="source")(inputs)
     model = keras.Model(inputs, L.Dense(2)(y))
     plan = kg.surgeon.plan(model, 0.5, scores=scores("source"))
-    x = data(model)
-    batches = [x[i : i + 16] for i in range(0, SAMPLES, 16)]
+    x = data(model, 256)
+    batches = [x[i : i + 16] for i in range(0, 256, 16)]
     reports = [
         kg.surgeon.repair(plan, each)
         for each in (x, list(map(keras.ops.convert_to_tensor, batches)))
     ]
     assert reports[0].rows == reports[1].rows
-    assert reports[0].changed and reports[0].samples == SAMPLES
+    assert reports[0].changed and reports[0].samples == 256
 
 
 def test_padded_steps_are_left_out():
@@ -631,8 +633,8 @@ def test_few_samples_are_said():
     with pytest.warns(UserWarning, match="are few for .*'reader'"):
         report = kg.surgeon.repair(plan, data(model, 24))
     (row,) = (row for row in report.rows if row.layer == "reader")
-    # Two of them are for judging the whole.
-    assert row.rows == 22 < row.inputs
+    # Five of them are for judging the whole.
+    assert row.rows == 19 < row.inputs
     assert row.ridge is None or row.ridge >= 1e-3
 
 
@@ -647,10 +649,10 @@ def test_no_fit_looks_at_the_samples_that_it_is_judged_by():
         L.Dense(2),
     )
     plan = kg.surgeon.plan(model, 0.5, scores=scores("source"))
-    x = data(model, 40)
+    x = data(model, 200)
     first = kg.surgeon.repair(plan, x)
-    judged = np.random.default_rng(0).permutation(40)[:4]
-    assert first.held_out == 4 and first.samples == 40
+    judged = np.random.default_rng(0).permutation(200)[:32]
+    assert first.held_out == 32 and first.samples == 200
     x[judged] = np.random.default_rng(1).normal(size=x[judged].shape)
     second = kg.surgeon.repair(plan, x)
     assert first.rows == second.rows and first.total != second.total
@@ -681,7 +683,7 @@ def test_a_progress_bar_is_shown_where_it_is_asked_for(capsys):
 def test_in_steps_it_is_fitted_to_the_first_model():
     keras.utils.set_random_seed(13)
     model = image(L.ReLU(), L.Conv2D(6, 3), L.ReLU(), L.Flatten(), L.Dense(2))
-    x = data(model)
+    x = data(model, 256)
     options = {"thresholds": kg.Budget(macs=0.6), "steps": 3}
     small = kg.surgeon.prune_iteratively(
         model, criterion="obs", repair=x, **options
