@@ -198,7 +198,7 @@ class Engine:
         trained = getattr(model, "optimizer", None)
         if not new.may_have_bias or (trained is not None and trained.built):
             return False
-        return new.matrix().shape[1] < old.matrix().shape[1]
+        return bool(new.matrix().shape[1] < old.matrix().shape[1])
 
     def _match(self, reader: Reader) -> Match | None:
         call = self.pairs.calls.get(reader.call)
