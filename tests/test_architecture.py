@@ -74,7 +74,7 @@ ARROWS = {
     ],
     "regularizers": [*LOW, *SOLVING, "penalties", "surgeon.expected"],
     "reaching": [*LOW, *SURGEON, "surgeon.expected"],
-    "callbacks": [*LOW, *SURGEON, "reaching", "surgeon.expected"],
+    "callbacks": [*LOW, *SURGEON, "reaching", "regularizers"],
     "stats": [
         *LOW,
         *("surgeon.rules", "surgeon.gates"),

@@ -1131,6 +1131,46 @@ def batches_of(optimizer: keras.Optimizer) -> keras.Variable:
     return optimizer._iterations
 
 
+def give_bias(layer: keras.Layer, size: int) -> None:
+    """Let a built layer that has no bias add one, of zeros, on its last axis.
+
+    For Dense, EinsumDense and convolutions.
+
+    Assumes: the tracker of a built layer is locked; `call` looks whether there
+    is a bias, and `get_config` tells `use_bias` and `bias_axes`.
+    """
+    tracker = tracker_of(layer)
+    tracker.unlock()
+    try:
+        layer.bias = layer.add_weight(
+            name="bias",
+            shape=(size,),
+            initializer="zeros",
+            regularizer=layer.bias_regularizer,
+            constraint=layer.bias_constraint,
+        )
+    finally:
+        tracker.lock()
+    layer.bias.trainable = layer.trainable
+    if isinstance(layer, keras.layers.EinsumDense):
+        layer.bias_axes = layer.equation[-1]
+    else:
+        layer.use_bias = True
+
+
+def drop_bias(layer: keras.Layer) -> None:
+    """Take back what `give_bias` gave.
+
+    Assumes: `_untrack_variable` makes a layer forget a weight.
+    """
+    layer._untrack_variable(layer.bias)
+    layer.bias = None
+    if isinstance(layer, keras.layers.EinsumDense):
+        layer.bias_axes = None
+    else:
+        layer.use_bias = False
+
+
 def loss_weights_of(model: keras.Model) -> Any:
     """The argument `loss_weights` with which a model was compiled.
 
