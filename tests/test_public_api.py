@@ -28,16 +28,20 @@ NAMES = {
         regularizers separate_shortcuts slim stats surgeon thresholds to_dense
         to_resconv to_stripconv transforms zoo
     """,
-    "callbacks": "BindSoftThreshold ClosedGates GrowDecay ReachBudget",
+    "callbacks": (
+        "BindSoftThreshold ClosedGates GrowDecay LogGates ReachBudget"
+    ),
     "constraints": "HardThreshold KeepSign SoftThreshold UnitInterval",
     "regularizers": ("CostL1 ExpectedCost GroupLasso L1 MeanL1 Polarization"),
     "interop": "from_tf_keras to_tf_keras",
     "search": "FoundThresholds Trial find_thresholds",
-    "stats": "Comparison Count compare count draw_stripes stripe_shares",
+    "stats": """
+        Comparison Count compare count draw_stripes plot_gates stripe_shares
+    """,
     "surgeon": """
-        Plan Repair Surgeon delete_channels delete_layer get_apoz high_apoz
-        insert_layer plan prune prune_iteratively register repair
-        replace_layer score verify
+        Plan Repair Sensitivity Surgeon delete_channels delete_layer get_apoz
+        high_apoz insert_layer plan prune prune_iteratively register repair
+        replace_layer score sensitivity verify
     """,
     "thresholds": "Below Budget Factors Quantile ThresholdRule",
     "transforms": """
@@ -84,6 +88,9 @@ ARGUMENTS = {
     "callbacks.GrowDecay": "thresholds scores **options",
     "callbacks.GrowDecay.start": "self model steps",
     "callbacks.GrowDecay.step": "self",
+    "callbacks.LogGates": "to thresholds * every cost histograms",
+    "callbacks.LogGates.start": "self model",
+    "callbacks.LogGates.log": "self step logs",
     "callbacks.ReachBudget": "budgets * macs params backup_dir",
     "callbacks.ReachBudget.start": "self model steps",
     "callbacks.ReachBudget.step": "self",
@@ -125,6 +132,11 @@ ARGUMENTS = {
         "model criterion data * of normalize ignore loss loss_weights "
         "batch_size exact seed"
     ),
+    "surgeon.sensitivity": (
+        "model scores data * metric loss shares batch_size exact verbose"
+    ),
+    "surgeon.Plan.report": "self path * repair metrics",
+    "surgeon.Plan.plot": "self ax",
     "surgeon.prune_iteratively": (
         "model thresholds * criterion steps on_step keep_at_least repair "
         "**options"
@@ -132,6 +144,7 @@ ARGUMENTS = {
     "surgeon.repair": ("target x * method max_samples batch_size seed verbose"),
     "surgeon.register": "layer_class rule",
     "stats.count": "model input_shape",
+    "stats.plot_gates": "model thresholds * by",
     "stats.compare": "before after input_shape",
 }
 

@@ -16,6 +16,7 @@ import types
 from collections.abc import Callable
 from collections.abc import Container
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 from typing import Protocol
 
@@ -600,15 +601,23 @@ RECORDS_ANY_CALL = hasattr(_layer_module, "Node")
 
 
 @contextlib.contextmanager
-def any_call_recorded() -> Iterator[list[keras.Layer]]:
+def any_call_recorded(
+    inlined: Sequence[keras.Layer] = (),
+    failed: list[keras.Layer] | None = None,
+) -> Iterator[list[keras.Layer]]:
     """Within, layers are called on symbolic tensors that refuse it otherwise.
 
     What returns None among its outputs is recorded without, and what says
     nothing, or an error, of the outputs of a call is run to know them.
 
-    Assumes: a symbolic call of a layer asks its `symbolic_call` for them, and
-    makes a `Node` as the module of `Layer` knows it; `compute_output_spec` of
-    the backend runs a function on tensors without values.
+    Assumes: a symbolic call of a layer asks its `symbolic_call` for them,
+    which makes its `Node` as the module of `Layer` knows it;
+    `compute_output_spec` of the backend runs a function on tensors without
+    values.
+
+    Args:
+        inlined: layers whose calls are not recorded, but what they call.
+        failed: gets the layers that can't be called so either.
 
     Yields:
         The layers that Keras itself would have refused to call.
@@ -620,14 +629,24 @@ def any_call_recorded() -> Iterator[list[keras.Layer]]:
     ask = keras.Layer.symbolic_call
 
     def symbolic_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if any(layer is each for each in inlined):
+            return layer.call(*args, **kwargs)
         try:
             return ask(layer, *args, **kwargs)
         except Exception:
+            pass
+        try:
             found = _specification(layer, args, kwargs)
-            refused.append(layer)
-            return found
+        except Exception:
+            if failed is not None:
+                failed.append(layer)
+            raise
+        refused.append(layer)
+        return found
 
     def node(operation: Any, outputs: Any = None, **kwargs: Any) -> Any:
+        if any(operation is each for each in inlined):
+            return None
         flat = keras.tree.flatten(outputs)
         tensors = [x for x in flat if x is not None]
         if len(tensors) < len(flat):

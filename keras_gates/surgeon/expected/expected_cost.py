@@ -121,6 +121,29 @@ class ExpectedCost(keras.regularizers.Regularizer):
         Returns:
             The penalty itself.
         """
+        self.watch(model, kinds)
+        free = [v for v in self._variables if v.regularizer is None]
+        if not free:
+            raise ValueError(
+                f"All gates of '{model.name}' have a regularizer already. "
+                "Leave that of one of them out, for ExpectedCost to take its "
+                "place."
+            )
+        free[0].regularizer = self
+        return self
+
+    def watch(
+        self, model: keras.Model, kinds: Sequence[str] | None = None
+    ) -> ExpectedCost:
+        """Know a model without penalizing it: to add to a loss, or to log.
+
+        Args:
+            model: As in `bind`.
+            kinds: As in `bind`.
+
+        Returns:
+            The penalty itself.
+        """
         live = {
             name: source
             for name, source in gates_of(gr.read(model)).items()
@@ -145,14 +168,6 @@ class ExpectedCost(keras.regularizers.Regularizer):
         self._cost, self._whole = cost, whole
         self._variables = [source.variable for source in live.values()]
         self._openings = [_opening(source) for source in live.values()]
-        free = [v for v in self._variables if v.regularizer is None]
-        if not free:
-            raise ValueError(
-                f"All gates of '{model.name}' have a regularizer already. "
-                "Leave that of one of them out, for ExpectedCost to take its "
-                "place."
-            )
-        free[0].regularizer = self
         return self
 
     def __call__(self, x: Any = None) -> Any:

@@ -297,6 +297,11 @@ class _Labeller:
             for tensor in ours + theirs:
                 self.units.pin(self.labels[tensor], why)
             return
+        if ("out" in step.flow.roles) != ("out" in other.flow.roles):
+            why = f"'{step.path}' reads channels at some of its calls only"
+            for tensor in ours + theirs:
+                self.units.pin(self.labels[tensor], why)
+            return
         why = f"'{step.path}' is called on differently shaped tensors"
         self._tie_all(ours, theirs, why)
 
