@@ -94,7 +94,8 @@ class Repair:
         """Note with the model that it was repaired."""
         setattr(self.model, _MARK, self)
 
-    def __str__(self) -> str:
+    def table(self) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        """The titles of the table's columns, and its rows."""
         cells = [
             (
                 row.layer,
@@ -106,18 +107,27 @@ class Repair:
             )
             for row in self.rows
         ]
+        return _HEAD, cells
+
+    def summary(self) -> list[str]:
+        """The lines under the table."""
         before, after = _errors(self.total)
+        return [
+            f"relative error of the outputs: {before} -> {after} on "
+            f"{self.held_out} held-out samples",
+            f"samples: {self.samples}; layers changed: "
+            f"{len(self.changed)} of {len(self.rows)}; "
+            f"{self.seconds:.1f} seconds",
+        ]
+
+    def __str__(self) -> str:
         return "\n".join(
             [
                 f"Repair of '{self.model.name}', approximate by design",
                 "",
-                *_tables.lines(_HEAD, cells),
+                _tables.text(*self.table()),
                 "",
-                f"relative error of the outputs: {before} -> {after} on "
-                f"{self.held_out} held-out samples",
-                f"samples: {self.samples}; layers changed: "
-                f"{len(self.changed)} of {len(self.rows)}; "
-                f"{self.seconds:.1f} seconds",
+                *self.summary(),
             ]
         )
 
