@@ -34,7 +34,9 @@ class Held:
             for site in each.sites:
                 if site.opened is not None:
                     for copy, variable in _pairs(site.opened):
-                        self._of[copy] = variable
+                        # A layer in a copy may be its own, without a further.
+                        if copy is not variable:
+                            self._of[copy] = variable
         self._copies: IdentityDict[keras.Variable, list[keras.Variable]]
         self._copies = IdentityDict()
         for copy in self._of:

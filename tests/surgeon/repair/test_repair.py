@@ -401,8 +401,9 @@ def test_samples_in_any_form():
         "b": keras.Input((3,), name="b"),
     }
     y = L.Concatenate()(list(inputs.values()))
-    y = L.Dense(8, "relu", name="source")(y)
+    y = L.Dense(8, name="source")(y)
     model = keras.Model(inputs, {"p": L.Dense(2)(y), "q": L.Dense(3)(y)})
+    make_dependent(model)
     plan = kg.surgeon.plan(model, 0.5, scores=scores("source"))
     rng = np.random.default_rng(0)
     x = {
@@ -410,7 +411,7 @@ def test_samples_in_any_form():
         for k, t in inputs.items()
     }
     batches = [
-        {k: a[i : i + 32] for k, a in x.items()} for i in range(0, 256, 64)
+        {k: a[i : i + 32] for k, a in x.items()} for i in range(0, 256, 32)
     ]
     labelled = ((b, np.zeros(32)) for b in batches)
     reports = [
@@ -426,8 +427,9 @@ def test_samples_in_any_form():
 def test_tensors_and_batches_of_one_size():
     keras.utils.set_random_seed(9)
     inputs = keras.Input(batch_shape=(16, 6))
-    y = L.Dense(8, "relu", name="source")(inputs)
+    y = L.Dense(8, name="source")(inputs)
     model = keras.Model(inputs, L.Dense(2)(y))
+    make_dependent(model)
     plan = kg.surgeon.plan(model, 0.5, scores=scores("source"))
     x = data(model, 256)
     batches = [x[i : i + 16] for i in range(0, 256, 16)]
