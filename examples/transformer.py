@@ -248,17 +248,33 @@ def arguments(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--task", choices=["words", "images"], default="words")
-    add("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    add(
+        "--task",
+        choices=["words", "images"],
+        default="words",
+        help="what is told apart",
+    )
+    add(
+        "--ways",
+        nargs="+",
+        choices=WAYS,
+        default=list(WAYS),
+        help="what is tried",
+    )
     add("--macs", type=float, default=0.5, help="share of MACs that stays")
-    add("--seeds", type=int, nargs="+", default=[0])
+    add("--seeds", type=int, nargs="+", default=[0], help="one run for each")
     add("--epochs", type=int, default=10, help="before anything is pruned")
     add("--more", type=int, default=10, help="epochs that each way has")
     add("--rate", type=float, default=2e-3, help="learning rate at the start")
-    add("--batch-size", type=int, default=64)
+    add("--batch-size", type=int, default=64, help="samples a batch")
     add("--count", type=int, default=20_000, help="train on so many")
     add("--data-dir", help="folder of tensorflow_datasets")
-    add("--output", type=pathlib.Path, default="build/transformer")
+    add(
+        "--output",
+        type=pathlib.Path,
+        default="build/transformer",
+        help="folder of what is written",
+    )
     add("--smoke", action="store_true", help="a few inputs, for CI")
     args = parser.parse_args(argv)
     if args.smoke:

@@ -117,7 +117,7 @@ keras.distribution.set_distribution(
     keras.backend.backend() != "tensorflow",
     reason="MirroredStrategy is TensorFlow's",
 )
-@pytest.mark.slow
+@pytest.mark.once
 def test_mirrored_strategy():
     run(MIRRORED)
 
