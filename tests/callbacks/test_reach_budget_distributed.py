@@ -45,7 +45,8 @@ def check_that_it_goes_on(model, plan):
     small = plan.apply(keep_optimizer=True)
     assert small.get_layer("hidden").units == 12
     own, before = small.optimizer, model.optimizer
-    assert int(own.iterations) == int(before.iterations) == 240
+    for each in (own, before):
+        assert keras.ops.convert_to_numpy(each.iterations) == 240
     moment = keras.ops.convert_to_numpy(own._velocities[0])
     kept = keras.ops.convert_to_numpy(model.layers[1].factor) != 0
     whole = keras.ops.convert_to_numpy(before._velocities[0])
