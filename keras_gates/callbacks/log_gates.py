@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from keras_gates.callbacks.loggers import logger_of
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.variables import synchronize
-from keras_gates.surgeon.expected.expected_cost import ExpectedCost
+from keras_gates.regularizers.expected_cost import ExpectedCost
 from keras_gates.surgeon.gates.find import factors_of
 from keras_gates.thresholds.resolve import asked
 from keras_gates.thresholds.resolve import resolve

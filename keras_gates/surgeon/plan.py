@@ -22,6 +22,7 @@ from keras_gates.surgeon.closing.request import from_thresholds
 from keras_gates.surgeon.repair.mend import Request as RepairRequest
 from keras_gates.surgeon.repair.mend import mend
 from keras_gates.surgeon.repair.pairs import Pairs
+from keras_gates.surgeon.repair.report import notes_on
 from keras_gates.surgeon.repair.report import refuse
 from keras_gates.surgeon.report import document
 from keras_gates.surgeon.report import futile
@@ -354,7 +355,7 @@ def plan(
             least: a number, a share below 1 of the gate's own, or a dict of
             these by gate name. The plan's notes tell where it applied.
         round_to: Keep the channels of cut layers at a multiple of this, by
-            opening the largest closed gates again.
+            opening the largest closed gates again. Heads are not rounded.
         exact: Whether to make only removals that leave the function as it
             is, to float rounding. With `False`, constants are absorbed
             across zero padding and channels are removed under layer
@@ -419,7 +420,8 @@ def _solved(
 
     def describe() -> Described:
         rows, told = table.describe(solution, options.sizes)
-        return rows, told + notes, kept_of.find(solution)
+        told = told + notes + notes_on(model)
+        return rows, told, kept_of.find(solution)
 
     closed = {
         name: np.flatnonzero(mask.reshape(-1)).tolist()

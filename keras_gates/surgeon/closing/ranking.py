@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 _NEAR, _NEAR_TIME = 0.02, 0.1
 # What is measured and not counted is tried in this many steps.
 _STEPS = 64
-# MACs that are this much further down than time are worth a warning.
-FAR_BELOW = 0.5
+# MACs that are this much further down than time are worth a note, or a warning.
+BELOW, FAR_BELOW = 0.8, 0.5
 
 UNITS = {"macs": "MACs", "params": "parameters", "latency": "ms"}
 

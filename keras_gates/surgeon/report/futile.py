@@ -83,6 +83,8 @@ def find(solution: Solution) -> list[Futile]:
             solution.closed,
             list(vain),
             once=True,
+            trials=solution.trials,
+            solution=solution,
             exact=solution.decision.exact,
         )
     if vain:

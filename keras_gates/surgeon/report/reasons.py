@@ -221,7 +221,7 @@ class Reasons:
         if step.position is not None:
             return "selects them"
         if step.flow.mixes and step.rule.reading(step.call) == ALL:
-            return f"({step.rule.kind}) reads all channels together"
+            return f"({step.rule.kind}) {step.rule.reads_all(step.call)}"
         counts = step.rule.reading(step.call) == STATISTICS
         if step.flow.mixes and counts:
             return f"({step.rule.kind}) takes its statistics of them"

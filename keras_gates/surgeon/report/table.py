@@ -274,7 +274,8 @@ def _macs(
         after: int | None = 0
         if before is not None and cut is not None:
             left = shapes
-            if rule.counts is not None:
+            # What mixes nothing may leave out places of what it reads.
+            if rule.counts is not None or not step.flow.mixes:
                 left = _cut_tensors(step, shapes, decision)
             after = costs.call_macs(call, rule, cut, left)
             if decision.written_out(step):

@@ -11,21 +11,18 @@ import numpy as np
 from keras import ops
 
 from keras_gates._checks import nonnegative_number
-from keras_gates.graphs import graph as gr
 from keras_gates.layers import hard_concrete
 from keras_gates.penalties import magnitude
-from keras_gates.surgeon.expected.model_cost import RESOURCES
-from keras_gates.surgeon.expected.model_cost import ModelCost
-from keras_gates.surgeon.gates import expand
-from keras_gates.surgeon.gates.find import gates_of
-from keras_gates.surgeon.gates.find import unknown_gates
 from keras_gates.thresholds.rule import NAMED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Sequence
 
+    from keras_gates.surgeon.expected.model_cost import ModelCost
     from keras_gates.surgeon.rules.source import Source
+
+RESOURCES = ("macs", "params")
 
 
 @keras.saving.register_keras_serializable(package="keras_gates")
@@ -144,6 +141,13 @@ class ExpectedCost(keras.regularizers.Regularizer):
         Returns:
             The penalty itself.
         """
+        # Saved models need this class, and nothing that only `bind` does.
+        from keras_gates.graphs import graph as gr
+        from keras_gates.surgeon.expected.model_cost import ModelCost
+        from keras_gates.surgeon.gates import expand
+        from keras_gates.surgeon.gates.find import gates_of
+        from keras_gates.surgeon.gates.find import unknown_gates
+
         live = {
             name: source
             for name, source in gates_of(gr.read(model)).items()
