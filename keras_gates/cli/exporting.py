@@ -110,7 +110,7 @@ def _reader(path: pathlib.Path, array: NDArray[Any]) -> Any:
     name = session.get_inputs()[0].name
     rows = (batch[0] for batch in _ones(array))
 
-    class Reader(quantization.CalibrationDataReader):  # type: ignore[misc]
+    class Reader(quantization.CalibrationDataReader):
         def get_next(self) -> dict[str, Any] | None:
             row = next(rows, None)
             return None if row is None else {name: row}

@@ -97,13 +97,13 @@ def _tables_of(data: dict[str, Any]) -> list[str]:
         head = ("gate", "kind", "factors", "at zero", "smallest", "largest")
         out.append(_tables.text(head, rows))
     if data["groups"]:
-        head = ("channels that can go together", "kind", "number")
+        titles = ("channels that can go together", "kind", "number")
         out.append(
-            _tables.text(head, [tuple(e.values()) for e in data["groups"]])
+            _tables.text(titles, [tuple(e.values()) for e in data["groups"]])
         )
     if data["barriers"]:
-        head = ("kept whole", "reason")
+        why = ("kept whole", "reason")
         out.append(
-            _tables.text(head, [tuple(e.values()) for e in data["barriers"]])
+            _tables.text(why, [tuple(e.values()) for e in data["barriers"]])
         )
     return out

@@ -43,7 +43,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     _add_closing(parser)
     samples.add_arguments(parser, "for --scores and --repair, and to check on")
     add = parser.add_argument_group("result").add_argument
-    path = {"type": pathlib.Path, "metavar": "FILE"}
+    path: dict[str, Any] = {"type": pathlib.Path, "metavar": "FILE"}
     add("-o", "--output", **path, help="where the smaller model goes (.keras)")
     add(
         "--plan",
@@ -73,7 +73,7 @@ def _add_closing(parser: argparse.ArgumentParser) -> None:
     """The arguments that tell what closes."""
     group = parser.add_argument_group("what closes")
     one = group.add_mutually_exclusive_group()
-    number = {"type": float, "metavar": "N"}
+    number: dict[str, Any] = {"type": float, "metavar": "N"}
     one.add_argument(
         "--macs",
         **number,

@@ -203,7 +203,7 @@ def _stays(plan: PlanLike) -> Section:
         for line in row.why:
             held = reasons.held(line)
             if held is not None:
-                counts[held.why] = counts.get(held.why, 0) + held.count
+                counts[held.why] = counts.get(held.why, 0) + held.closed
                 layers.setdefault(held.why, []).append(row.layer)
     return Section(
         "What stays, and why",

@@ -37,11 +37,11 @@ class Held(NamedTuple):
     """Channels that stay, by what a line says.
 
     Attributes:
-        count: how many of them are closed.
+        closed: how many of them are closed.
         why: the reason.
     """
 
-    count: int
+    closed: int
     why: str
 
 

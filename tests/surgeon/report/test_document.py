@@ -100,7 +100,7 @@ def test_what_stays_is_grouped_by_reason(plan):
     lines = [line for row in plan.rows for line in row.why]
     held = [found for found in map(reasons.held, lines) if found]
     # A channel that the sum ties to an open one, and one before the barrier.
-    assert [found.count for found in held if found.count] == [1, 1]
+    assert [found.closed for found in held if found.closed] == [1, 1]
     assert any(futile.is_note(note) for note in plan.notes)
 
 
