@@ -79,7 +79,20 @@ class CallTrace:
         self.others = [CallTrace(node, twin, names, [x]) for x in sizes[1:]]
         self.inputs: list[keras.KerasTensor] = []
         self.inside: list[keras.Layer] = []
+        self.inlined: list[keras.Layer] = []
+        self.apart = False
         self.asks = False
+
+    def inlines(self, layers: list[keras.Layer]) -> bool:
+        """Note layers inside that can't be called; whether one is new.
+
+        What they call is recorded in their place: on torch and JAX a layer
+        that takes samples apart can't be called on an open number of them.
+        """
+        known = set(map(id, self.inlined))
+        new = [layer for layer in layers if id(layer) not in known]
+        self.inlined = [*self.inlined, *new]
+        return bool(new)
 
     def reads(self, layers: list[keras.Layer]) -> bool:
         """Note layers inside whose weights are read; whether one is new."""
@@ -125,7 +138,12 @@ class CallTrace:
         ends = run.outputs, run.weights
         if self.sizes is None:
             return bare_weights.written_out(
-                self.twin, self.inputs, *ends, stripped, before=self.before
+                self.twin,
+                self.inputs,
+                *ends,
+                stripped,
+                before=self.before,
+                apart=self.apart,
             )
         revision = self._revision(run)
         while True:
@@ -134,7 +152,9 @@ class CallTrace:
             again.arguments()
             args = self.inputs, *ends, stripped, again.inputs, revision
             try:
-                return bare_weights.written_out(self.twin, *args, self.before)
+                return bare_weights.written_out(
+                    self.twin, *args, self.before, self.apart
+                )
             except Exception:
                 if revision.fixed:
                     raise
@@ -171,6 +191,10 @@ class CallTrace:
         like = self.node.input_tensors if self.sizes is None else model.inputs
         given = self.node.arguments.args, self.node.arguments.kwargs
         found = sampled.compared(self.twin, given, model, like)
+        if found is sampled.Likeness.FAILS and self.inlined and not self.apart:
+            # What was inlined may have been called on parts of samples.
+            self.apart = True
+            return self._compared(run, stripped)
         if found is not sampled.Likeness.ALIKE:
             raise SideEffect(_TRIED[found])
         return model, holders

@@ -31,12 +31,14 @@ class Tensor:
         dtype: as Keras names it.
         producer: the call that makes it, None for an input of the model.
         consumers: the calls that read it, once for each time they do.
+        put_out: whether it is an output of the model.
     """
 
     shape: Shape
     dtype: str
     producer: Call | None = None
     consumers: list[Call] = dataclasses.field(default_factory=list)
+    put_out: bool = False
 
 
 @dataclasses.dataclass(eq=False)

@@ -6,6 +6,7 @@ from typing import Any
 
 import keras
 
+from keras_gates.graphs import carried
 from keras_gates.graphs import private
 
 
@@ -54,6 +55,28 @@ def maker(kt: keras.KerasTensor) -> tuple[keras.Operation, int]:
     """`(operation, number of its output)` that a symbolic tensor is."""
     op, _, number = private.origin_of(kt)
     return op, number
+
+
+def finds_mask(node: Any, kt: keras.KerasTensor) -> bool:
+    """Whether a layer finds a mask with a tensor that it is called on.
+
+    That is so where the record of the call has no such mask.
+    """
+    return bool(carried.found(node, {id(kt): carried.UNKNOWN}))
+
+
+def masked_outputs(node: Any, kt: keras.KerasTensor) -> list[bool]:
+    """Which outputs of a recorded call have the mask of one of its inputs.
+
+    None of them, where the mask is an argument in the record: they have it
+    in any case.
+    """
+    given = node.arguments.kwargs.get("mask")
+    if any(mask is not None for mask in keras.tree.flatten(given)):
+        return [False] * len(node.outputs)
+    masks = {id(kt): carried.UNKNOWN}
+    behind = carried.behind(node, masks, lambda mask: None)
+    return [mask is not None for mask in behind]
 
 
 def carry_mask(old: Any, new: Any) -> None:

@@ -14,17 +14,20 @@ from keras_gates.graphs.calls import Site
 from keras_gates.graphs.calls import Tensor
 from keras_gates.graphs.calls import replace
 from keras_gates.graphs.functional import carry_mask
+from keras_gates.graphs.functional import finds_mask
 from keras_gates.graphs.functional import functional_of
 from keras_gates.graphs.functional import has_own_call
 from keras_gates.graphs.functional import input_layer
 from keras_gates.graphs.functional import is_functional
 from keras_gates.graphs.functional import maker
+from keras_gates.graphs.functional import masked_outputs
 from keras_gates.graphs.functional import own_weights
 from keras_gates.graphs.functional import struct_of
 from keras_gates.graphs.functional import structures
 from keras_gates.graphs.opened import Opaque
 from keras_gates.graphs.opened import Opened
 from keras_gates.graphs.opened import SeeThrough
+from keras_gates.graphs.opened import Whole
 from keras_gates.graphs.own_variables import own_variables
 from keras_gates.graphs.private import layer_class
 from keras_gates.graphs.private import nodes_of
@@ -44,14 +47,17 @@ __all__ = [
     "Scope",
     "Site",
     "Tensor",
+    "Whole",
     "carry_mask",
     "finds",
+    "finds_mask",
     "functional_of",
     "has_own_call",
     "input_layer",
     "is_functional",
     "layer_class",
     "maker",
+    "masked_outputs",
     "nodes_of",
     "operation",
     "operation_of",

@@ -31,6 +31,10 @@ class Opaque:
     reason: str
 
 
+class Whole:
+    """A nested model that is taken as one operation."""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Place:
     """Where a weight of a layer is in what the layer is made of.
@@ -100,8 +104,9 @@ class Opened:
 
 
 # Asked of a recorded call: what its layer is made of, or why that can't be
-# said; None if the layer is not to be looked into.
-SeeThrough: TypeAlias = "Callable[[Node, bool], Opened | Opaque | None]"
+# said; None if the layer is not to be looked into. Of a functional model:
+# whether it is one operation.
+SeeThrough: TypeAlias = "Callable[[Node, bool], Opened | Opaque | Whole | None]"
 
 
 def flat_tensors(structure: Any) -> list[keras.KerasTensor]:

@@ -16,6 +16,7 @@ import types
 from collections.abc import Callable
 from collections.abc import Container
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 from typing import Protocol
 
@@ -604,15 +605,23 @@ RECORDS_ANY_CALL = hasattr(_layer_module, "Node")
 
 
 @contextlib.contextmanager
-def any_call_recorded() -> Iterator[list[keras.Layer]]:
+def any_call_recorded(
+    inlined: Sequence[keras.Layer] = (),
+    failed: list[keras.Layer] | None = None,
+) -> Iterator[list[keras.Layer]]:
     """Within, layers are called on symbolic tensors that refuse it otherwise.
 
     What returns None among its outputs is recorded without, and what says
     nothing, or an error, of the outputs of a call is run to know them.
 
-    Assumes: a symbolic call of a layer asks its `symbolic_call` for them, and
-    makes a `Node` as the module of `Layer` knows it; `compute_output_spec` of
-    the backend runs a function on tensors without values.
+    Assumes: a symbolic call of a layer asks its `symbolic_call` for them,
+    which makes its `Node` as the module of `Layer` knows it;
+    `compute_output_spec` of the backend runs a function on tensors without
+    values.
+
+    Args:
+        inlined: layers whose calls are not recorded, but what they call.
+        failed: gets the layers that can't be called so either.
 
     Yields:
         The layers that Keras itself would have refused to call.
@@ -624,14 +633,24 @@ def any_call_recorded() -> Iterator[list[keras.Layer]]:
     ask = keras.Layer.symbolic_call
 
     def symbolic_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if any(layer is each for each in inlined):
+            return layer.call(*args, **kwargs)
         try:
             return ask(layer, *args, **kwargs)
         except Exception:
+            pass
+        try:
             found = _specification(layer, args, kwargs)
-            refused.append(layer)
-            return found
+        except Exception:
+            if failed is not None:
+                failed.append(layer)
+            raise
+        refused.append(layer)
+        return found
 
     def node(operation: Any, outputs: Any = None, **kwargs: Any) -> Any:
+        if any(operation is each for each in inlined):
+            return None
         flat = keras.tree.flatten(outputs)
         tensors = [x for x in flat if x is not None]
         if len(tensors) < len(flat):
@@ -1110,6 +1129,46 @@ def batches_of(optimizer: keras.Optimizer) -> keras.Variable:
     Assumes: `_iterations` counts them, where the public one counts updates.
     """
     return optimizer._iterations
+
+
+def give_bias(layer: keras.Layer, size: int) -> None:
+    """Let a built layer that has no bias add one, of zeros, on its last axis.
+
+    For Dense, EinsumDense and convolutions.
+
+    Assumes: the tracker of a built layer is locked; `call` looks whether there
+    is a bias, and `get_config` tells `use_bias` and `bias_axes`.
+    """
+    tracker = tracker_of(layer)
+    tracker.unlock()
+    try:
+        layer.bias = layer.add_weight(
+            name="bias",
+            shape=(size,),
+            initializer="zeros",
+            regularizer=layer.bias_regularizer,
+            constraint=layer.bias_constraint,
+        )
+    finally:
+        tracker.lock()
+    layer.bias.trainable = layer.trainable
+    if isinstance(layer, keras.layers.EinsumDense):
+        layer.bias_axes = layer.equation[-1]
+    else:
+        layer.use_bias = True
+
+
+def drop_bias(layer: keras.Layer) -> None:
+    """Take back what `give_bias` gave.
+
+    Assumes: `_untrack_variable` makes a layer forget a weight.
+    """
+    layer._untrack_variable(layer.bias)
+    layer.bias = None
+    if isinstance(layer, keras.layers.EinsumDense):
+        layer.bias_axes = None
+    else:
+        layer.use_bias = False
 
 
 def loss_weights_of(model: keras.Model) -> Any:

@@ -26,6 +26,7 @@ from keras_gates.graphs.functional import has_own_call
 from keras_gates.graphs.functional import is_functional
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.opened import Opaque
+from keras_gates.graphs.opened import Whole
 
 if TYPE_CHECKING:
     from keras_gates.graphs.calls import Shape
@@ -92,6 +93,8 @@ def read(model: keras.Model, see_through: SeeThrough | None = None) -> Graph:
         reading = _Reading(unread, graph.masking)
         place = _Place()
         graph.outputs = reading.expand(graph, graph.inputs, graph.calls, place)
+        for tensor in graph.outputs:
+            tensor.put_out = True
         if len(unread) == before and not _torn(graph):
             return graph
 
@@ -126,6 +129,9 @@ def _sites(
         inner, child = time_axis.layer_of(op), None
         folds: tuple[Site, ...] = ()
         readable = is_functional(inner) and not has_own_call(inner)
+        if readable and inner is op and see_through is not None:
+            found = see_through(node, originals is not None)
+            readable = not isinstance(found, Whole)
         if readable and not _plain_call(node, inner):
             unread.setdefault(id(inner), _NOT_PLAIN)
         if readable and id(inner) not in unread:
@@ -137,7 +143,9 @@ def _sites(
         site = Site(op, node, op.name, child, folds=folds, original=original)
         if see_through is not None and not is_functional(inner):
             found = see_through(node, originals is not None)
-            if isinstance(found, Opaque):
+            if isinstance(found, Whole):
+                pass  # it is a functional model
+            elif isinstance(found, Opaque):
                 site.opaque = found.reason
             elif found is not None and id(op) in unread:
                 site.opaque = _FOUND

@@ -159,8 +159,9 @@ def at_shapes(
 def _attempt(each: CallTrace) -> Opened | Opaque:
     first = ""
     while True:
+        failed: list[keras.Layer] = []
         try:
-            return _opened(each)
+            return _opened(each, failed)
         except ReadsInside as error:
             first = first or str(error)
             # Once more, with stand-ins for the weights of layers inside.
@@ -170,13 +171,18 @@ def _attempt(each: CallTrace) -> Opened | Opaque:
             return Opaque(first or str(error))
         except Exception as error:  # whatever the user's code says to symbols
             why = f"its `call` can't be traced: {told(error)}"
-            return Opaque(first or why)
+            first = first or why
+            # Once more, with what the layer inside calls in its place.
+            if not each.inlines(failed):
+                return Opaque(first)
 
 
-def _opened(each: CallTrace) -> Opened:
+def _opened(each: CallTrace, failed: list[keras.Layer]) -> Opened:
     # It warns, or Keras does, where the layer itself is called.
     with contextlib.ExitStack() as stack:
-        refused = stack.enter_context(private.any_call_recorded())
+        refused = stack.enter_context(
+            private.any_call_recorded(each.inlined, failed)
+        )
         stack.enter_context(private.any_key_recorded())
         stack.enter_context(private.any_activation_recorded())
         stack.enter_context(_silent())

@@ -26,6 +26,7 @@ from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.weights import Weights
 from keras_gates.surgeon.build.weights import kept_positions
+from keras_gates.surgeon.rules import masked
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Tensor
@@ -133,7 +134,14 @@ class Pieces:
         gone = self.decision.dropped.get(step.key, ())
         pieces = []
         if len(step.call.inputs) - len(gone) != 1 or not gone:
-            pieces.append(self._main(step, gone))
+            main = self._main(step, gone)
+            if step.rule.writes_out(step.call) and self._hides_mask(step, main):
+                # It has no use for a mask, and Keras would warn of it.
+                pieces.append(
+                    dataclasses.replace(self._unmasked(step), args=main.args)
+                )
+                main = dataclasses.replace(main, args=None)
+            pieces.append(main)
         if gone and step.rule.merging:
             pieces += self._without(step, gone, alone=not pieces)
         if gone and create.gains_mask(step.site.node, gone):
@@ -256,6 +264,12 @@ class Pieces:
             )
         name = step.call.op.name
         return self._affine(step, *rest, name if alone else f"{name}_rest")
+
+    def _hides_mask(self, step: Step, main: Piece) -> bool:
+        """Whether what is written out would get a mask with its input."""
+        made = isinstance(main.op, keras.Model) and main.op is not step.call.op
+        again = step.rule.writes_again
+        return made and not again and masked.is_near(step.call)
 
     def _unmasked(self, step: Step) -> Piece:
         """A copy of the values, which no mask of time steps goes along with."""

@@ -25,6 +25,7 @@ from keras_gates.surgeon.expected.arithmetic import constant
 from keras_gates.surgeon.expected.arithmetic import either
 from keras_gates.surgeon.expected.arithmetic import grouped
 from keras_gates.surgeon.expected.arithmetic import picked
+from keras_gates.surgeon.expected.carrying import Carrying
 from keras_gates.surgeon.expected.varying import Output
 from keras_gates.surgeon.expected.varying import outputs_of
 from keras_gates.surgeon.gates.find import gates_of
@@ -36,7 +37,7 @@ from keras_gates.surgeon.passes.label import constants
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.passes.worth import poor
 from keras_gates.surgeon.rules import modes
-from keras_gates.surgeon.solving.solve import by_layer
+from keras_gates.surgeon.solving.trials import Trials
 
 if TYPE_CHECKING:
     import keras
@@ -63,6 +64,7 @@ class Reading:
             `(things, most)`.
         classes: the class of each; int, `(things,)`.
         always: 1 where a constant is read, too; float, `(things,)`.
+        index: the number of the input.
         merged: the things whose constants merge into one that stays, the
             largest first; int, empty where none do.
         factors: what the things are multiplied with, one by one: where that
@@ -75,6 +77,7 @@ class Reading:
     classes: NDArray[np.intp]
     always: NDArray[np.float64]
     merged: NDArray[np.intp]
+    index: int
     factors: tuple[Reading, ...] = ()
 
 
@@ -103,6 +106,7 @@ class Circuit:
         shapes: those of their factors, by name.
         starts: the number of each gate's first factor, by name.
         count: how many factors there are.
+        counting: the steps that count what goes of their input.
     """
 
     def __init__(
@@ -130,7 +134,9 @@ class Circuit:
         self.starts = dict(zip(self.names, [0, *ends[:-1]], strict=False))
         self.count = sum(sizes)
         every = {n: np.ones(s, bool) for n, s in self.shapes.items()}
-        closed = by_layer(graph, sources, every)
+        self._trials = Trials(graph)
+        closed = self._trials.by_layer(every)
+        self._exact = exact
         values = constants(self.labelling, closed, exact)
         first = {id(sources[n].layer): self.starts[n] for n in self.names}
         self._first = first
@@ -139,7 +145,12 @@ class Circuit:
             step: outputs_of(step, self.labelling, values, first, self.count)
             for step in steps
         }
-        known = absorbable_by_layer(self.labelling, values, exact)
+        known = absorbable_by_layer(
+            self.labelling, values, exact, uncut, closed
+        )
+        # What was closed when it was last asked which channels carry others.
+        self._carrying = Carrying(self.labelling, known, closed)
+        self.counting = self._carrying.counting
         self._readings = {
             step: _readings(
                 step, self.labelling, values, known.get(step.call.op, {})
@@ -156,6 +167,21 @@ class Circuit:
     def start_of(self, op: keras.Operation) -> int | None:
         """The number of a layer's first factor, or None if it has none."""
         return self._first.get(id(op))
+
+    def settle(self, closed: Mapping[str, NDArray[np.bool_]]) -> None:
+        """Find which channels carry others when these factors are closed.
+
+        Args:
+            closed: name of a gate -> its closed factors.
+        """
+        if not self.counting:
+            return
+        shut = self._trials.by_layer(closed)
+        values = constants(self.labelling, shut, self._exact)
+        known = absorbable_by_layer(
+            self.labelling, values, self._exact, self.uncut, shut
+        )
+        self._carrying = Carrying(self.labelling, known, shut)
 
     def kept(self, xp: Any, factors: Any) -> Kept:
         """What is left when factors are open so far.
@@ -178,7 +204,7 @@ class Circuit:
             exact=True,
             closed=IdentityDict(),
             uncut=self.uncut,
-            absorbable_by_layer=IdentityDict(),
+            absorbable_by_layer=self._carrying.known,
             kept=kept.classes > _HALF,
             present=frozenset(s for s, x in kept.steps.items() if x > _HALF),
             called=frozenset(),
@@ -211,6 +237,7 @@ class Circuit:
         steps: dict[Step, Any] = {}
         read: list[tuple[NDArray[np.intp], Any]] = []
         nobody = xp.zeros_like(factors[..., 0])
+        of_its_own = self._carrying.own(xp, values)
         for step in reversed(self.labelling.steps):
             demand = {
                 output.tensor: either(wanted[output.tensor])
@@ -227,6 +254,12 @@ class Circuit:
             self._hand_on(xp, step, demand, live, values, wanted, fed)
             for reading in self._readings[step]:
                 own = live[..., None] * _there(xp, reading, values)
+                stays = self._carrying.read(step, reading.index)
+                if stays is not None and reading.tensor in of_its_own:
+                    more = picked(
+                        xp, of_its_own[reading.tensor], reading.places
+                    )
+                    own = own * (more + (1 - more) * constant(xp, stays))
                 for factor in reading.factors:
                     own = own * _there(xp, factor, values)
                 read.append((reading.classes, own))
@@ -446,6 +479,7 @@ def _factor(
         labelling.classes[labels.ravel()[places[:, 0]]],
         (~zero[places].all(axis=1)).astype("float64"),
         np.zeros(0, np.intp),
+        index,
     )
 
 
@@ -463,7 +497,8 @@ def _reading(
     places = np.arange(labels.size)[:, None]
     merged = np.zeros(0, np.intp)
     beside = index > 0 and index not in flow.reads
-    if not beside and value is not None and absorbed and ids is not None:
+    some = value is not None or (absorbed and absorbed.carried is not None)
+    if not beside and some and absorbed and ids is not None:
         axis = step.rule.axis_read(step.call, flow)
         places = np.moveaxis(places.reshape(labels.shape), axis, -1)
         places = places.reshape(-1, len(ids)).T
@@ -482,5 +517,5 @@ def _reading(
             always = ~zero.ravel()
     classes = labelling.classes[ids]
     return Reading(
-        step, tensor, places, classes, always.astype("float64"), merged
+        step, tensor, places, classes, always.astype("float64"), merged, index
     )

@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.expected.prices import Price
     from keras_gates.surgeon.passes.label import StepKey
 
-RESOURCES = ("macs", "params")
-
 
 class ModelCost:
     """The multiply-adds and parameters that are left.
@@ -74,9 +72,12 @@ class ModelCost:
     def settle(self, closed: Mapping[str, NDArray[np.bool_]]) -> None:
         """Find the gathers that pay when these gates are closed."""
         factors = self.flat(closed)
-        self.circuit = self._circuit(frozenset())
-        while poor := self.circuit.poor(self.circuit.kept(np, factors)):
-            self.circuit = self._circuit(self.circuit.uncut | poor)
+        poor: set[StepKey] | None = None
+        while poor is None or poor:
+            uncut = frozenset() if poor is None else self.circuit.uncut | poor
+            self.circuit = self._circuit(uncut)
+            self.circuit.settle(closed)
+            poor = self.circuit.poor(self.circuit.kept(np, factors))
 
     def at(
         self, closed: Mapping[str, NDArray[np.bool_]], resource: str

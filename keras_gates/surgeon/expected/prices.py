@@ -10,6 +10,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -68,6 +69,11 @@ class Size:
             found = found * sum(own[1:], own[0])
         return xp.sum(found, axis=-1)
 
+    def gone(self, xp: Any, kept: Kept) -> Any:
+        """How far any of those that are kept has gone, `(...)`."""
+        found = picked(xp, kept.classes, self.places)
+        return 1 - xp.prod(found, axis=-1)
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Price:
@@ -77,16 +83,21 @@ class Price:
         steps: those that it is paid for once, if any of them is there.
         sizes: what it depends on.
         terms: `(coefficient, numbers of the sizes that it is multiplied by)`.
+        lacking: units of which one must have gone for it to be paid; None
+            where it is paid in any case.
     """
 
     steps: tuple[Step, ...]
     sizes: tuple[Size, ...]
     terms: tuple[tuple[float, tuple[int, ...]], ...]
+    lacking: Size | None = None
 
     def of(self, xp: Any, kept: Kept) -> Any:
         """What is left of it, `(...)`."""
         sizes = [size.kept(xp, kept) for size in self.sizes]
         there = either([kept.steps[step] for step in self.steps])
+        if self.lacking is not None:
+            there = there * self.lacking.gone(xp, kept)
         total = there * 0
         for factor, numbers in self.terms:
             term = there * factor
@@ -103,7 +114,33 @@ def multiply_adds(circuit: Circuit, shapes: Shapes) -> list[Price]:
         price = _of_step(circuit, step, shapes)
         if price is not None and price.terms:
             found.append(price)
+    for step in circuit.counting:
+        if step.rule.writes_out(step.call):
+            found += _of_writing(circuit, step, shapes)
     return found
+
+
+def _of_writing(
+    circuit: Circuit, step: Step, shapes: Shapes
+) -> Iterator[Price]:
+    """The MACs of what a step is written out as, once channels go."""
+    call, rule, tensor = step.call, step.rule, step.call.inputs[0]
+    sizes = {
+        axis: size
+        for (own, axis), size in _axes(circuit.labelling, step).items()
+        if own is tensor
+    }
+
+    def of_sizes(kept: Sequence[int]) -> float:
+        shape = list(shapes[tensor])
+        for axis, size in zip(sizes, kept, strict=True):
+            shape[axis] = size
+        return float(rule.written_macs(call, tuple(shape)))
+
+    price = _priced((step,), [*sizes.values()], of_sizes)
+    for lacking in sizes.values():
+        if price.terms:
+            yield dataclasses.replace(price, lacking=lacking)
 
 
 def parameters(circuit: Circuit) -> list[Price]:
@@ -143,7 +180,8 @@ def _of_step(circuit: Circuit, step: Step, shapes: Shapes) -> Price | None:
         )
         return _of_stripes(circuit, (step,), whole, 0.0)
     roles = _roles(circuit, step)
-    axes = {} if rule.counts is None else _axes(circuit.labelling, step)
+    whole = rule.counts is None and step.flow.mixes
+    axes = {} if whole else _axes(circuit.labelling, step)
 
     def of_sizes(kept: Sequence[int]) -> float:
         by_role = dict(zip(roles, kept, strict=False))

@@ -22,6 +22,7 @@ from keras_gates.surgeon.expected.arithmetic import either
 from keras_gates.surgeon.expected.arithmetic import grouped
 from keras_gates.surgeon.expected.arithmetic import picked
 from keras_gates.surgeon.passes.label import blends
+from keras_gates.surgeon.rules.rule import STATISTICS
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Tensor
@@ -134,13 +135,18 @@ def outputs_of(
         count: how many factors there are.
     """
     flow, labels = step.flow, labelling.labels
+    counts = not step.is_selection and (
+        step.rule.reading(step.call) == STATISTICS
+    )
     start = None if step.is_selection else starts.get(id(step.call.op))
     found = []
     for number, tensor in enumerate(step.outputs):
         own = labels[tensor]
         origins, gated = [], None
         for index, source in enumerate(flow.sources[number]):
-            if source is not None and not flow.mixes:
+            # What counts its inputs puts out each for what it was.
+            alone = not flow.mixes or counts
+            if source is not None and alone:
                 given = labels[step.inputs[index]].shape
                 zero = _is_zero(values.get(step.inputs[index]), given)
                 units = None

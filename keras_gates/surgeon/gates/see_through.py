@@ -21,6 +21,7 @@ from keras_gates.graphs.trace import way
 from keras_gates.layers.gate import Gate
 from keras_gates.layers.gated_recurrent import GatedRecurrent
 from keras_gates.surgeon.rules.registry import rule_of_class
+from keras_gates.surgeon.rules.registry import rule_of_model
 from keras_gates.surgeon.rules.registry import why_none
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def _refusing(
 ) -> gr.SeeThrough:
     """The same, but for some layers."""
 
-    def see(node: Node, owned: bool) -> gr.Opened | gr.Opaque | None:
+    def see(node: Node, owned: bool) -> gr.Opened | gr.Opaque | gr.Whole | None:
         why = refused.get(node.operation)
         return seeing(node, owned) if why is None else gr.Opaque(why)
 
@@ -92,9 +93,13 @@ class Seeing:
         self._opened: IdentityDict[keras.Layer, dict[str, gr.Opened]]
         self._opened = IdentityDict()
 
-    def __call__(self, node: Node, owned: bool) -> gr.Opened | gr.Opaque | None:
+    def __call__(
+        self, node: Node, owned: bool
+    ) -> gr.Opened | gr.Opaque | gr.Whole | None:
         """What the layer of a recorded call is made of; None for most."""
         layer = node.operation
+        if rule_of_model(layer) is not None:
+            return gr.Whole()
         if not is_unknown(layer):
             return None
         if layer in self._opaque:
@@ -123,13 +128,27 @@ class Seeing:
         if others and self._writing:
             return gr.Opaque(_SEVERAL)
         found = trace(node, new_copies(), owned, others)
+        if isinstance(found, gr.Opened) and not found.fixed:
+            found = _as_one(found)
         if self._writing and isinstance(found, gr.Opened) and found.fixed:
             return gr.Opaque(found.fixed)
         return found
 
 
+def _as_one(opened: gr.Opened) -> gr.Opened:
+    """The same; where all of it has one rule, the model of one part."""
+    if rule_of_model(opened.model) is None:
+        return opened
+    x = keras.Input(
+        batch_shape=opened.model.inputs[0].shape,
+        dtype=opened.model.inputs[0].dtype,
+    )
+    model = keras.Model(x, opened.model(x), name=opened.model.name)
+    return dataclasses.replace(opened, model=model)
+
+
 def is_unknown(op: keras.Operation) -> bool:
-    """Whether an operation is a layer that no rule speaks of."""
+    """Whether an operation is a layer that no rule speaks of, or would see."""
     if not isinstance(op, keras.Layer) or gr.has_own_call(op):
         return False
     if isinstance(op, (Gate, GatedRecurrent)):
@@ -137,4 +156,7 @@ def is_unknown(op: keras.Operation) -> bool:
     if time_axis.distributes(op):
         return not gr.is_functional(op.layer) and is_unknown(op.layer)
     cls = type(op)
-    return rule_of_class(cls) is None and why_none(cls) is None
+    rule = rule_of_class(cls)
+    if rule is not None:
+        return rule.opens
+    return why_none(cls) is None

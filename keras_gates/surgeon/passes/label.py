@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -312,6 +313,11 @@ class _Labeller:
             for tensor in ours + theirs:
                 self.units.pin(self.labels[tensor], why)
             return
+        if ("out" in step.flow.roles) != ("out" in other.flow.roles):
+            why = f"'{step.path}' reads channels at some of its calls only"
+            for tensor in ours + theirs:
+                self.units.pin(self.labels[tensor], why)
+            return
         why = f"'{step.path}' is called on differently shaped tensors"
         self._tie_all(ours, theirs, why)
 
@@ -357,13 +363,20 @@ def _check_weights(call: Call, rule: Rule) -> None:
         )
 
 
-def _outputs(
+def outputs_of(
     step: Step,
     inputs: Sequence[Known | None],
     shut: NDArray[np.bool_] | None,
     exact: bool,
 ) -> list[Known | None]:
-    """What is known of the outputs of one step."""
+    """What is known of the outputs of one step.
+
+    Args:
+        step: the step.
+        inputs: what is known of its inputs.
+        shut: what is closed of its layer, if anything is.
+        exact: as in `constants`.
+    """
     outputs: list[Known | None] = [None] * len(step.outputs)
     if any(v is not None for v in inputs):
         outputs = step.rule.value(step.call, step.flow, inputs)
@@ -380,6 +393,7 @@ def constants(
     labelling: Labelling,
     closed: IdentityDict[keras.Operation, NDArray[np.bool_]],
     exact: bool = True,
+    compute: Callable[..., list[Known | None]] = outputs_of,
 ) -> dict[Tensor, Known]:
     """The known values of each tensor when the `closed` gates are zero.
 
@@ -388,6 +402,7 @@ def constants(
         closed: layer -> what is closed of it, shaped like its factors, or
             like its `Rule.inner_units`, one role after the other.
         exact: whether what varies a little may not count as constant.
+        compute: `outputs_of`, or what remembers it.
     """
     values: dict[Tensor, Known] = {}
     for step in labelling.steps:
@@ -401,7 +416,7 @@ def constants(
         if (trained and step.rule.trains) or step.flow.reason:
             continue
         with faults.of_rule(step.call, step.rule):
-            outputs = _outputs(step, inputs, shut, exact)
+            outputs = compute(step, inputs, shut, exact)
         for tensor, value in zip(step.outputs, outputs, strict=True):
             if value is not None:
                 values[tensor] = value

@@ -148,6 +148,8 @@ def _together(
 
 def _writing(decision: Decision, step: Step) -> float:
     """What a step costs more where it is written out."""
+    if step.rule.writes_again:
+        return 0.0
     masks = decision.masks(step.flow.labels[0])
     shape = lb.cut_shape(step.call.inputs[0].shape, masks)
     return WRITING_OUT * math.prod(size or 1 for size in shape[1:])

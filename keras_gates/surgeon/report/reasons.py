@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -28,6 +30,25 @@ if TYPE_CHECKING:
 
 GOES = "goes: nothing that is left depends on it"
 _MOST = 3
+_HELD = re.compile(r"(?:(\d+) of them stay|kept whole): (.*)", re.DOTALL)
+
+
+class Held(NamedTuple):
+    """Channels that stay, by what a line says.
+
+    Attributes:
+        count: how many of them are closed.
+        why: the reason.
+    """
+
+    count: int
+    why: str
+
+
+def held(line: str) -> Held | None:
+    """What stays, if that is what a line of a row says."""
+    found = _HELD.fullmatch(line)
+    return found and Held(int(found[1] or 0), found[2])
 
 
 class Reasons:
@@ -200,7 +221,7 @@ class Reasons:
         if step.position is not None:
             return "selects them"
         if step.flow.mixes and step.rule.reading(step.call) == ALL:
-            return f"({step.rule.kind}) reads all channels together"
+            return f"({step.rule.kind}) {step.rule.reads_all(step.call)}"
         counts = step.rule.reading(step.call) == STATISTICS
         if step.flow.mixes and counts:
             return f"({step.rule.kind}) takes its statistics of them"

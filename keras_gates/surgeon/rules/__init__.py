@@ -24,6 +24,7 @@ from keras_gates.surgeon.rules import strip_conv as _strip_conv
 from keras_gates.surgeon.rules import tables as _tables
 from keras_gates.surgeon.rules import time_distributed as _time_distributed
 from keras_gates.surgeon.rules import virtual as _virtual
+from keras_gates.surgeon.rules import written_again as _written_again
 from keras_gates.surgeon.rules.composite import Composite
 from keras_gates.surgeon.rules.elementwise import Elementwise
 from keras_gates.surgeon.rules.index import Index
@@ -42,6 +43,7 @@ from keras_gates.surgeon.rules.reach import CHOICE
 from keras_gates.surgeon.rules.reach import NOTHING
 from keras_gates.surgeon.rules.reach import VALUES
 from keras_gates.surgeon.rules.registry import include_subclasses
+from keras_gates.surgeon.rules.registry import recognize as _recognize
 from keras_gates.surgeon.rules.registry import register
 from keras_gates.surgeon.rules.registry import registered
 from keras_gates.surgeon.rules.registry import rule_of
@@ -65,6 +67,7 @@ from keras_gates.surgeon.rules.spatial import Spatial
 from keras_gates.surgeon.rules.view import View
 
 _tables.fill()
+_recognize(_written_again.written)
 for _gate in _gates.GATES:
     register(_gate, _gates.GATE)
     include_subclasses(_gate, _gates.OF_FACTOR)

@@ -11,12 +11,12 @@ from keras_gates.surgeon.rules import cells as ce
 from keras_gates.surgeon.rules import contraction as tr
 from keras_gates.surgeon.rules import convolution as cv
 from keras_gates.surgeon.rules import counts as ct
+from keras_gates.surgeon.rules import dense as dn
 from keras_gates.surgeon.rules import einsum as en
 from keras_gates.surgeon.rules import elementwise as ew
 from keras_gates.surgeon.rules import embedding as em
 from keras_gates.surgeon.rules import index as ix
 from keras_gates.surgeon.rules import letters as lr
-from keras_gates.surgeon.rules import linear as ln
 from keras_gates.surgeon.rules import masked as mk
 from keras_gates.surgeon.rules import merge as mg
 from keras_gates.surgeon.rules import moves as mv
@@ -40,7 +40,7 @@ _KERNEL = {"kernel": ("in", "out"), "bias": ("out",)}
 _SCALES = {"in": {"kernel": "in"}, "out": {"kernel": "out", "bias": "out"}}
 _ONCE = {"kernel": "out"}
 
-DENSE = ln.Linear(
+DENSE = dn.Dense(
     "dense",
     _KERNEL,
     {"units": "out"},
@@ -192,8 +192,13 @@ def _recurrent(gates: int, rule: type[rc.Recurrent] = rc.Recurrent) -> Rule:
 
 
 CONV_LSTM = _recurrent(4, rc.ConvRecurrent)
-_ALL = "attention takes products over all channels"
-ATTENTION = pr.Attention(costs=None, why=_ALL, note=_ALL, counts=ct.attention)
+ATTENTION = pr.Attention(
+    costs=None,
+    why="attention takes products over all channels",
+    note="seen through: channels of the values, and in dot products those of "
+    "queries and keys, which go together",
+    counts=ct.attention,
+)
 _BOTH_SIDES = "a product over the channels needs both sides alike"
 
 

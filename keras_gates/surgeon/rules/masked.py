@@ -7,6 +7,7 @@ as 0; `Maximum` and `Minimum` leave out what a mask hides.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import weakref
 from typing import TYPE_CHECKING
 from typing import Any
@@ -15,6 +16,8 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs.graph import finds_mask
+from keras_gates.graphs.graph import masked_outputs
 from keras_gates.graphs.private import calls_of
 from keras_gates.graphs.private import mask_of
 from keras_gates.graphs.private import origin_of
@@ -78,6 +81,37 @@ def is_near(call: Call) -> bool:
     """Whether what a call reads or puts out may carry a mask."""
     masks = [*carried(call), *map(mask_of, call.site.node.outputs)]
     return any(mask is not None for mask in masks)
+
+
+def finder(call: Call) -> str:
+    """What finds the mask that a call hands on with what it puts out.
+
+    A mask that is an argument in the record is found in any case. One that
+    goes along with a tensor is lost where other operations make that tensor.
+
+    Returns:
+        A path, or "the loss of the model" for a mask that an output has; ""
+        for nobody.
+    """
+    todo, seen = list(call.outputs), set()
+    while todo:
+        tensor = todo.pop()
+        if tensor in seen:
+            continue
+        seen.add(tensor)
+        if tensor.put_out:
+            return "the loss of the model"
+        for reader in tensor.consumers:
+            node = reader.site.node
+            pairs = zip(reader.inputs, node.input_tensors, strict=False)
+            own = [kt for each, kt in pairs if each is tensor]
+            found = any(finds_mask(node, kt) for kt in own)
+            if found or joins_by_masks(reader):
+                return f"'{reader.path}'"
+            for kt in own:
+                hands_on = masked_outputs(node, kt)
+                todo += itertools.compress(reader.outputs, hands_on)
+    return ""
 
 
 def _may_carry(kt: keras.KerasTensor, scopes: tuple[Any, ...]) -> bool:

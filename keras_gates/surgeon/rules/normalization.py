@@ -21,6 +21,9 @@ from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.known import Signals
 from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.known import known
+from keras_gates.surgeon.rules.norm_form import Form
+from keras_gates.surgeon.rules.norm_form import Weight
+from keras_gates.surgeon.rules.norm_statistics import of_layer
 from keras_gates.surgeon.rules.per_channel import PerChannel
 from keras_gates.surgeon.rules.per_channel import alike
 from keras_gates.surgeon.rules.rule import ALL
@@ -98,9 +101,25 @@ class Normalizing(PerChannel):
         return [Known(found, guess=True) if same else None]
 
     def reading(self, call: Call) -> Reading:
-        # A model that is written out would not hand a mask on.
-        masks = self.writes_out(call) and masked.is_near(call)
-        return ALL if masks else STATISTICS
+        return ALL if self._hands_mask(call) else STATISTICS
+
+    def reads_all(self, call: Call) -> str:
+        told, finds = super().reads_all(call), self._hands_mask(call)
+        if not finds:
+            return told
+        return (
+            f"{told}: written out, it would hand on no mask of time steps, "
+            f"which {finds} finds with what comes out of it"
+        )
+
+    def _hands_mask(self, call: Call) -> str:
+        """Who would miss the mask that goes along with what it puts out.
+
+        What is written out would not hand it on.
+        """
+        layer = self.writes_out(call) and not self.writes_again
+        near = layer and masked.is_near(call)
+        return masked.finder(call) if near else ""
 
     def absorbed(
         self,
@@ -121,17 +140,17 @@ class Normalizing(PerChannel):
         self, call: Call, constants: NDArray[np.float64]
     ) -> Signals | None:
         """`gamma * (c / sigma - mu / sigma) + beta`."""
-        gamma, beta = weight(call.op, "gamma"), weight(call.op, "beta")
+        form = self.form(call)
+        gamma, beta = _vector(form.gamma), _vector(form.beta)
         ones = np.ones(len(constants))
         gamma = ones if gamma is None else gamma
         beta = 0 * ones if beta is None else beta
         if gamma.shape != ones.shape or beta.shape != ones.shape:
             return None
-        # An old option divides and does not center.
-        centers = not getattr(call.op, "rms_scaling", False)
+        centers = form.statistics.centers
         by_mean = gamma if centers else 0 * gamma
-        parts = np.zeros(len(constants), np.intp)
-        return Signals(parts, np.stack([gamma * constants, by_mean]), beta)
+        shares = np.stack([gamma * constants, by_mean])
+        return Signals(form.group_of, shares, beta)
 
     def replaced(
         self, call: Call, flow: Flow, view: View
@@ -140,18 +159,47 @@ class Normalizing(PerChannel):
         loose = not view.exact and self.approximates(call)
         if removed is None or loose or not self.writes_out(call):
             return None
-        rank = len(call.inputs[0].shape)
-        spans = [axis % rank for axis in self.spans(call.op, rank)]
-        return written_out(self._left(call, view, removed), sorted(spans))
+        return written_out(self._left(call, view, removed))
+
+    def form(self, call: Call) -> Form:
+        """What the layer computes."""
+        op, rank = call.op, len(call.inputs[0].shape)
+        spans = sorted(axis % rank for axis in self.spans(op, rank))
+        axis = self.axis(call) % rank
+
+        def held(name: str) -> Weight | None:
+            weight = getattr(op, name)
+            if weight is None:
+                return None
+            axes = spans if len(weight.shape) > 1 else [axis]
+            return Weight(op, name, tuple(axes))
+
+        group_of = self.parts_of(call)
+        # An old option divides and does not center.
+        centers = not getattr(op, "rms_scaling", False)
+        groups = int(group_of.max()) + 1
+        return Form(
+            of_layer(op.epsilon, groups, centers),
+            axis,
+            tuple(spans),
+            group_of,
+            held("gamma"),
+            held("beta"),
+        )
+
+    def parts_of(self, call: Call) -> NDArray[np.intp]:
+        """The number of the group that each channel is in."""
+        count = call.inputs[0].shape[self.axis(call)] or 1
+        return np.zeros(count, np.intp)
 
     def _left(
         self, call: Call, view: View, removed: NDArray[np.float64]
     ) -> Left:
-        tensor = call.inputs[0]
+        tensor, op = call.inputs[0], call.op
         # It may be called on other sizes elsewhere.
         shape = view.shape(tensor, view.inputs[0])
-        axis = self.axis(call) % len(shape)
-        return Left(call.op, shape, tensor.dtype or "float32", axis, removed)
+        form, dtype = self.form(call), tensor.dtype or "float32"
+        return Left(op, form, shape, dtype, removed, op.compute_dtype)
 
     def holds(self, layer: keras.Layer | None) -> bool:
         return is_written_out(layer)
@@ -270,21 +318,11 @@ class GroupNorm(Normalizing):
         gathers = 2 * sizes[call.op.axis] * groups
         return int(super().written_macs(call, sizes) + gathers)
 
-    def signals(
-        self, call: Call, constants: NDArray[np.float64]
-    ) -> Signals | None:
-        found = super().signals(call, constants)
-        if found is None:
-            return None
-        count = len(constants)
-        parts = np.arange(count) // (count // call.op.groups)
-        return found._replace(parts=parts)
-
-    def _left(
-        self, call: Call, view: View, removed: NDArray[np.float64]
-    ) -> Left:
-        left = super()._left(call, view, removed)
-        return dataclasses.replace(left, groups=call.op.groups)
+    def parts_of(self, call: Call) -> NDArray[np.intp]:
+        count, groups = len(super().parts_of(call)), call.op.groups
+        size = max(1, count // max(1, groups))
+        found: NDArray[np.intp] = np.arange(count) // size
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,6 +343,11 @@ class Mixing(Elementwise):
     ) -> Flow:
         spans = self.spans(call.op, len(call.inputs[0].shape))
         return mixing_flow(call, inputs, units, spans)
+
+    def compared_axes(self, call: Call) -> list[int]:
+        rank = len(call.inputs[0].shape)
+        spans = self.spans(call.op, rank) if self.absorbs == ALL else ()
+        return [axis % rank for axis in spans]
 
     def as_function(
         self, op: keras.Operation | None
@@ -340,6 +383,15 @@ class Mixing(Elementwise):
 
     def approximates(self, call: Call) -> bool:
         return self.absorbs == ALL
+
+
+def _vector(weight: Weight | None) -> NDArray[np.float64] | None:
+    """The numbers of a weight along its only axis, or as they are."""
+    if weight is None:
+        return None
+    values = as_float64(weight.variable)
+    alone = sum(axis is not None for axis in weight.axes) == 1
+    return values.reshape(-1) if alone else values
 
 
 def norm_axes(op: keras.Operation, rank: int) -> list[int]:

@@ -41,6 +41,7 @@ _MANY = (
 )
 # What Python gives to every class.
 _OF_EVERY_CLASS = frozenset(vars(type("_Empty", (), {})))
+_TELLERS: list[Callable[[keras.Operation], Rule | None]] = []
 # Rules that hold for subclasses, too, unless these change what is named.
 _INHERITED: dict[type[Any], tuple[str, ...]] = {}
 
@@ -180,7 +181,7 @@ def rule_of(call: Call) -> Rule:
     """The rule for a call; a barrier if its class has none."""
     if "call" in vars(call.op):
         return _REPLACED
-    rule = rule_of_class(type(call.op))
+    rule = rule_of_model(call.op) or rule_of_class(type(call.op))
     if rule is None:
         return _REASONS.get(type(call.op), _UNKNOWN)
     rule = rule.pick(call)
@@ -230,6 +231,21 @@ def _adds_nothing(cls: type[Any]) -> bool:
         for name, value in vars(cls).items()
         if name not in _OF_EVERY_CLASS
     )
+
+
+def recognize(tell: Callable[[keras.Operation], Rule | None]) -> None:
+    """Let a function tell the rules of functional models by what they are."""
+    _TELLERS.append(tell)
+
+
+def rule_of_model(op: keras.Operation) -> Rule | None:
+    """The rule of a functional model that is taken as one layer, or None."""
+    if isinstance(op, keras.Model):
+        for tell in _TELLERS:
+            rule = tell(op)
+            if rule is not None:
+                return rule
+    return None
 
 
 def why_none(cls: type[Any]) -> Barrier | None:

@@ -176,8 +176,14 @@ class Rule:
     model."""
     closes_loop = False
     """Whether what it closes is zero for the recurrent layer before it, too."""
+    opens = False
+    """Whether its layer is seen through first, and the rule is for where it
+    can't be: what it is made of says more."""
     keeps_whole = False
     """Whether its layer stays as it is, whatever is cut around it."""
+    writes_again = False
+    """Whether it is written out already, so that to write it again costs
+    nothing."""
     feeds_back = False
     """Whether what comes out of it is read inside it, whatever is closed
     behind; `exact=False` lets such units go."""
@@ -289,6 +295,13 @@ class Rule:
         """The axes of the input that a kernel of it sums over."""
         return [self.axis(call)]
 
+    def compared_axes(self, call: Call) -> list[int]:
+        """The axes whose positions it compares, as a softmax over keys does.
+
+        What is along them are no channels, which it would keep whole.
+        """
+        return []
+
     def looks_along(self, call: Call) -> list[int] | None:
         """The axes that a move looks at, None for all of them."""
         return None
@@ -320,6 +333,10 @@ class Rule:
         Asked of calls that mix (`Flow.mixes`).
         """
         return ZERO
+
+    def reads_all(self, call: Call) -> str:
+        """How it reads all of its inputs, where its `reading` is ALL."""
+        return "reads all channels together"
 
     def axis(self, call: Call) -> int:
         """The axis of the channels that the role "in" stands for."""

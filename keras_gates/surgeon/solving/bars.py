@@ -207,7 +207,7 @@ class Bars:
                 yield from self._after(step, wanted)
                 continue
             if self._whole(step):
-                text = "reads all channels together"
+                text = step.rule.reads_all(step.call)
                 yield _bar(step, text, Cause.TOGETHER)
             elif self._constant(step, wanted):
                 text = "can't take over what is constant there"

@@ -10,6 +10,7 @@ import keras_gates as kg
 from keras_gates.surgeon.expected.model_cost import ModelCost
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates.find import factors_of
+from keras_gates.surgeon.passes import worth
 from tests import depth_models
 from tests.helpers import randomize
 
@@ -76,6 +77,56 @@ def written_out():
         x = layers.Add()([x, kg.BranchGate()(layers.Dense(8)(y))])
     x = layers.GlobalAveragePooling1D()(x)
     return keras.Model(inputs, layers.Dense(3)(x))
+
+
+def stream(norm, attends=True):
+    """A residual stream that a gate closes, behind each sum."""
+    gate = kg.FilterGate(name="stream")
+    inputs = keras.Input((6, 6, 1))
+    x = gate(layers.Reshape((9, 8))(layers.Conv2D(8, 2, 2)(inputs)))
+    for _ in range(2):
+        if attends:
+            y = norm()(x)
+            x = gate(layers.Add()([x, layers.MultiHeadAttention(2, 4)(y, y)]))
+        y = layers.Dense(12, activation="gelu")(norm()(x))
+        y = layers.Dense(8)(kg.FilterGate()(y))
+        x = gate(layers.Add()([x, y]))
+    x = layers.GlobalAveragePooling1D()(norm()(x))
+    model = keras.Model(inputs, layers.Dense(3)(x))
+    return opened(model)
+
+
+def convnext():
+    gate = kg.FilterGate(name="stream")
+    inputs = keras.Input((8, 8, 3))
+    x = gate(layers.Conv2D(8, 2, strides=2)(inputs))
+    for _ in range(2):
+        y = layers.DepthwiseConv2D(3, padding="same")(x)
+        y = layers.LayerNormalization()(y)
+        y = kg.FilterGate()(layers.Dense(16, activation="gelu")(y))
+        y = layers.EinsumDense("abcd,d->abcd", (4, 4, 8))(layers.Dense(8)(y))
+        x = gate(layers.Add()([x, y]))
+    x = layers.Conv2D(12, 2, strides=2)(layers.LayerNormalization()(x))
+    x = layers.GlobalAveragePooling2D()(kg.FilterGate()(x))
+    model = keras.Model(inputs, layers.Dense(4)(layers.LayerNormalization()(x)))
+    return opened(model)
+
+
+def opened(model):
+    """Random weights, all gates open."""
+    randomize(model, closed="none")
+    for layer in model.layers:
+        if isinstance(layer, kg.FilterGate):
+            layer.factor.assign(np.ones(layer.factor.shape))
+    return model
+
+
+STREAMS = {
+    "layers": lambda: stream(layers.LayerNormalization),
+    "squares": lambda: stream(layers.RMSNormalization, attends=False),
+    "groups": lambda: stream(lambda: layers.GroupNormalization(4)),
+    "convnext": convnext,
+}
 
 
 def gated(model, **kinds):
@@ -150,6 +201,18 @@ def corners(model, gates, count, seed=0):
 @pytest.mark.parametrize("name", MODELS)
 def test_at_every_corner_it_is_what_the_plan_counts(name):
     model = MODELS[name]()
+    cost, gates = cost_of(model)
+    for masks, plan in corners(model, gates, 4):
+        assert round(cost.at(masks, "macs")) == plan.macs.after
+        assert round(cost.at(masks, "params")) == plan.params.after
+
+
+@pytest.mark.parametrize("price", [0, 16], ids=["free", "weighed"])
+@pytest.mark.parametrize("name", STREAMS)
+def test_what_is_written_out_is_counted(name, price, monkeypatch):
+    """With the channels that carry others, and what is not worth it."""
+    monkeypatch.setattr(worth, "WRITING_OUT", price)
+    model = STREAMS[name]()
     cost, gates = cost_of(model)
     for masks, plan in corners(model, gates, 4):
         assert round(cost.at(masks, "macs")) == plan.macs.after

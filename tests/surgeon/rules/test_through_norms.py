@@ -10,7 +10,10 @@ import pytest
 from keras import layers as L
 
 import keras_gates as kg
+from keras_gates.graphs import graph as graphs
 from keras_gates.surgeon.passes import worth
+from keras_gates.surgeon.rules import rule_of
+from keras_gates.surgeon.rules.norm_form import form_of
 from keras_gates.surgeon.rules.written_norm import Left
 from keras_gates.surgeon.rules.written_norm import written_out
 from tests import helpers
@@ -141,8 +144,13 @@ def test_what_is_written_out_has_the_statistics_of_all(name, constants):
     axes = [1, 2] if groups > 1 or name in ("one group",) else [2]
     axes = [1, 2] if name.startswith("two axes") else axes
     removed = np.where(gone, x[0, 0], np.nan)
-    left = Left(layer, (None, 5, (~gone).sum()), "float32", 2, removed, groups)
-    model = written_out(left, axes)
+    inputs = keras.Input((5, WIDTH))
+    call = graphs.read(keras.Model(inputs, layer(inputs))).calls[0]
+    form = rule_of(call).form(call)
+    left = Left(
+        layer, form, (None, 5, (~gone).sum()), "float32", removed, "float32"
+    )
+    model = written_out(left)
     for part in model.layers:
         if part.name == "scale":
             part.kernel.assign(helpers.numpy_of(layer.gamma)[..., ~gone])
@@ -154,6 +162,15 @@ def test_what_is_written_out_has_the_statistics_of_all(name, constants):
     expected = normalized(x, layer, axes, groups)[..., ~gone]
     got = model.predict(x[..., ~gone].astype("float32"), verbose=0)
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-5)
+    # What it computes can be told from its operations again.
+    again, told = left.reduced(), form_of(model)
+    assert (told.axis, told.spans) == (again.axis, again.spans)
+    np.testing.assert_array_equal(told.group_of, again.group_of)
+    used = np.unique(told.group_of)
+    for name in ("share", "shift", "weight", "pull", "rest"):
+        one = getattr(told.statistics, name)[used]
+        other = getattr(again.statistics, name)[used]
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-7)
 
 
 # By scores ------------------------------------------------------------------
@@ -375,20 +392,55 @@ def test_a_sequential_stays_one_and_is_saved_and_cut_again(free, tmp_path):
     assert plan.params[1] < plan.params[0]
 
 
-def test_a_mask_of_time_steps_goes_along(free):
-    """A model in the place of a layer would lose it: that norm stays."""
+def tokens():
+    found = np.random.default_rng(0).integers(0, 3, (8, 5))
+    found[:, 0] = 1
+    return found.astype("int32")
+
+
+@pytest.mark.parametrize("name", ["LayerNormalization", "three groups"])
+def test_a_mask_of_time_steps_is_an_argument_of_what_reads(name, free):
+    """So it is in the record: what is written out need not hand it on."""
     inputs = keras.Input((5,), dtype="int32")
     x = L.Embedding(9, WIDTH, mask_zero=True, name="made")(inputs)
-    x = L.Dense(16, activation="relu", name="up")(L.LayerNormalization()(x))
-    x = L.LayerNormalization()(L.Dense(WIDTH)(x))
+    x = L.Dense(16, activation="relu", name="up")(NORMS[name]()(x))
+    x = NORMS[name]()(L.Dense(WIDTH)(x))
     outputs = [L.LSTM(4)(x), L.GlobalAveragePooling1D()(x)]
     model = drawn(keras.Model(inputs, outputs))
-    tokens = np.random.default_rng(0).integers(0, 3, (8, 5))
-    tokens[:, 0] = 1
-    plan = kg.surgeon.plan(model, 0.5, scores=half(model))
-    small = check(plan, tokens.astype("int32"))
-    assert small.get_layer("made").output_dim == WIDTH
-    assert small.get_layer("up").units == 8
+    for width in (6, 3):
+        plan = kg.surgeon.plan(model, 0.5, scores=half(model))
+        model = check(plan, tokens())
+        assert model.get_layer("made").output_dim == width
+
+
+def test_a_mask_that_goes_along_with_a_tensor_keeps_a_norm(free):
+    """A model in the place of a layer would lose it."""
+
+    def kept(last):
+        inputs = keras.Input((5,), dtype="int32")
+        x = L.Embedding(9, WIDTH, mask_zero=True, name="made")(inputs)
+        x = L.Dense(16, activation="relu", name="up")(x)
+        x = kg.FilterGate(name="gate")(L.Dense(WIDTH, name="down")(x))
+        x = L.LayerNormalization(name="norm")(x)
+        model = closed(drawn(keras.Model(inputs, last(x))))
+        plan = kg.surgeon.plan(model, 0.5)
+        check(plan, tokens())
+        (row,) = [row for row in plan.rows if row.layer == "down"]
+        return row.after == WIDTH, str(plan)
+
+    def attention(x):
+        x = L.MultiHeadAttention(2, 4, name="attention")(x, x)
+        return L.Dense(3)(L.GlobalAveragePooling1D()(x))
+
+    stays, text = kept(attention)
+    assert stays
+    assert "no mask of time steps, which 'attention' finds" in text
+    stays, text = kept(L.Dense(3))
+    assert stays
+    assert "which the loss of the model finds" in text
+    stays, text = kept(lambda x: L.Dense(3)(L.GlobalAveragePooling1D()(x)))
+    assert not stays
+    assert "no mask" not in text
 
 
 @pytest.mark.filterwarnings("ignore:`verify` can't tell:UserWarning")
@@ -481,3 +533,177 @@ def test_the_approximate_form_is_the_stock_layer(free):
     kinds = {type(layer) for layer in small.layers}
     assert L.LayerNormalization in kinds
     assert keras.Model not in kinds
+
+
+# Again ----------------------------------------------------------------------
+
+
+def third(model):
+    """One channel in three, of each group."""
+    found = kg.surgeon.score(model, "random")
+    return {name: np.arange(len(s)) % 3 + 0.25 for name, s in found.items()}
+
+
+@pytest.mark.parametrize("pre", [True, False], ids=["pre", "post"])
+@pytest.mark.parametrize("name", SOME)
+def test_a_stream_can_be_cut_again_and_again(name, pre, free, tmp_path):
+    """The statistics are those of all channels that there ever were."""
+    model = start = stream(NORMS[name], pre)
+    for width in (8, 5, 3):
+        model = check(
+            kg.surgeon.plan(model, 0.5, scores=third(model)), samples()
+        )
+        assert model.get_layer("made").units == width
+        assert len(model.layers) == len(start.layers)
+        model.save(tmp_path / "small.keras")
+        model = keras.saving.load_model(tmp_path / "small.keras")
+
+
+def operations(x, written="squares"):
+    """Normalizations that a user may write."""
+    mean = keras.ops.mean(x, axis=-1, keepdims=True)
+    if written == "squares":
+        var = keras.ops.mean(keras.ops.square(x - mean), -1, keepdims=True)
+        return (x - mean) * keras.ops.rsqrt(var + 1e-3)
+    if written == "root":
+        var = keras.ops.var(x, axis=-1, keepdims=True)
+        return (x - mean) / keras.ops.sqrt(var + 1e-3)
+    if written == "difference":
+        var = keras.ops.mean(x * x, axis=-1, keepdims=True) - mean * mean
+        return (x - mean) / (var + 1e-3) ** 0.5
+    if written == "sums":
+        off = x - keras.ops.sum(x, axis=-1, keepdims=True) / x.shape[-1]
+        var = keras.ops.sum(off**2, axis=-1) * (1 / x.shape[-1])
+        root = keras.ops.reciprocal(keras.ops.sqrt(var + 1e-3))
+        return off * keras.ops.expand_dims(root, -1)
+    square = keras.ops.mean(keras.ops.power(x, 2), axis=-1, keepdims=True)
+    return x * keras.ops.rsqrt(square + 1e-5)
+
+
+WRITTEN = ("squares", "root", "difference", "sums", "no mean")
+
+
+class Own(L.Layer):
+    """One of them as a layer."""
+
+    def __init__(self, written, **kwargs):
+        super().__init__(**kwargs)
+        self.written = written
+
+    def build(self, shape):
+        self.scale = self.add_weight(
+            shape=shape[-1:], initializer="ones", name="scale"
+        )
+        self.shift = self.add_weight(shape=shape[-1:], name="shift")
+
+    def call(self, x):
+        return operations(x, self.written) * self.scale + self.shift
+
+    def get_config(self):
+        return {**super().get_config(), "written": self.written}
+
+
+def as_model(written):
+    inputs = keras.Input((5, WIDTH))
+    x = operations(inputs, written)
+    return keras.Model(inputs, L.EinsumDense("abc,c->abc", (5, WIDTH))(x))
+
+
+@pytest.mark.parametrize("kind", [Own, as_model])
+@pytest.mark.parametrize("written", WRITTEN)
+def test_norms_that_users_write(written, kind, free):
+    model = stream(lambda: kind(written))
+    for width in (6, 3):
+        plan = kg.surgeon.plan(model, 0.5, scores=half(model))
+        model = check(plan, samples())
+        assert model.get_layer("made").units == width
+
+
+NOT_NORMS = {
+    "a negative epsilon": lambda x, m, v: (x - m) / keras.ops.sqrt(v - 1e-3),
+    "no variance": lambda x, m, v: (x - m) / keras.ops.sqrt(m * m + 1e-3),
+    "another mean": lambda x, m, v: (
+        (x - keras.ops.mean(keras.ops.abs(x), -1, keepdims=True))
+        / keras.ops.sqrt(v + 1e-3)
+    ),
+    "over time": lambda x, m, v: (
+        (x - keras.ops.mean(x, 1, keepdims=True)) / keras.ops.sqrt(v + 1e-3)
+    ),
+    # There are as many steps as channels.
+    "along the wrong axis": lambda x, m, v: (
+        (x - keras.ops.expand_dims(m[..., 0], 1)) / keras.ops.sqrt(v + 1e-3)
+    ),
+    "no root": lambda x, m, v: (x - m) / (v + 1e-3),
+    "twice": lambda x, m, v: 2 * x - m * keras.ops.rsqrt(v + 1e-3),
+}
+
+
+@pytest.mark.parametrize("name", NOT_NORMS)
+def test_what_is_no_norm_is_not_taken_for_one(name):
+    x = keras.Input((WIDTH, WIDTH))
+    mean = keras.ops.mean(x, axis=-1, keepdims=True)
+    var = keras.ops.var(x, axis=-1, keepdims=True)
+    assert form_of(keras.Model(x, NOT_NORMS[name](x, mean, var))) is None
+
+
+def small_vit(width=16):
+    inputs = keras.Input((8, 8, 3))
+    x = L.Conv2D(width, 4, strides=4, name="made")(inputs)
+    x = L.Reshape((4, width))(x)
+    for _ in range(2):
+        y = L.LayerNormalization()(x)
+        x = L.Add()([x, L.MultiHeadAttention(2, 8)(y, y)])
+        x = block(x, L.LayerNormalization, width)
+    x = L.LayerNormalization()(x)
+    head = L.Dense(4)(L.GlobalAveragePooling1D()(x))
+    return drawn(keras.Model(inputs, head))
+
+
+def small_convnext():
+    inputs = keras.Input((8, 8, 3))
+    x = L.Conv2D(12, 2, strides=2, name="made")(inputs)
+    for _ in range(2):
+        y = L.DepthwiseConv2D(3, padding="same")(x)
+        y = L.LayerNormalization(epsilon=1e-6)(y)
+        y = L.Dense(12)(L.Dense(32, activation="gelu")(y))
+        y = L.EinsumDense("abcd,d->abcd", (4, 4, 12))(y)
+        x = L.Add()([x, y])
+    x = L.LayerNormalization()(L.GlobalAveragePooling2D()(x))
+    return drawn(keras.Model(inputs, L.Dense(4)(x)))
+
+
+@pytest.mark.parametrize("make", [small_vit, small_convnext])
+def test_each_step_narrows_the_stream(make):
+    widths, model = [], make()
+    last = kg.surgeon.prune_iteratively(
+        model,
+        kg.Quantile(0.6, scope="gate"),
+        steps=3,
+        on_step=lambda m, step: widths.append(m.get_layer("made").filters),
+    )
+    assert widths[0] > widths[1] > widths[2]
+    assert last.count_params() < 0.5 * model.count_params()
+
+
+@pytest.mark.parametrize("make", [small_vit, small_convnext])
+def test_repair_of_what_is_written_out(make):
+    model = make()
+    x = np.random.default_rng(0).normal(size=(48, 8, 8, 3)).astype("float32")
+    held = np.random.default_rng(1).normal(size=(48, 8, 8, 3))
+    held = held.astype("float32")
+    scores = kg.surgeon.score(model, "l2")
+    plan = kg.surgeon.plan(model, kg.Quantile(0.4), scores=scores)
+    assert "written out" in str(plan)
+    cut = plan.apply()
+    report = kg.surgeon.repair(plan, x)
+    mended = report.model
+    expected = model.predict(held, verbose=0)
+
+    def off(small):
+        return np.square(small.predict(held, verbose=0) - expected).mean()
+
+    assert off(mended) <= off(cut)
+    assert "dense" in str(report)
+    # And of what was cut before.
+    again = kg.surgeon.score(mended, "l2")
+    kg.surgeon.prune(mended, kg.Quantile(0.2), scores=again, repair=x)
