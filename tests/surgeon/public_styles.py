@@ -154,6 +154,7 @@ class Standardized(L.Conv2D):
     """Its kernel is standardized where it is used."""
 
     def convolution_op(self, inputs, kernel):
+        kernel = ops.convert_to_tensor(kernel)  # JAX takes no variable here
         mean, variance = ops.moments(kernel, (0, 1, 2), keepdims=True)
         kernel = (kernel - mean) / ops.sqrt(variance + 1e-5)
         return super().convolution_op(inputs, kernel)
