@@ -178,16 +178,21 @@ def arguments(argv):
     )
     add = parser.add_argument
     rows = ["baseline", "reach", "random"]
-    add("--rows", nargs="+", choices=rows, default=rows)
+    add("--rows", nargs="+", choices=rows, default=rows, help="what is trained")
     add("--macs", type=float, default=0.5, help="share of MACs that stays")
-    add("--seeds", type=int, nargs="+", default=[0])
+    add("--seeds", type=int, nargs="+", default=[0], help="one run for each")
     add("--images", type=int, help="train on so many")
-    add("--epochs", type=int, default=12)
-    add("--rate", type=float, default=0.3)
-    add("--weight-decay", type=float, default=1e-4)
-    add("--batch-size", type=int, default=256)
+    add("--epochs", type=int, default=12, help="of each training")
+    add("--rate", type=float, default=0.3, help="the learning rate")
+    add("--weight-decay", type=float, default=1e-4, help="of the optimizer")
+    add("--batch-size", type=int, default=256, help="samples a batch")
     add("--data-dir", help="folder of tensorflow_datasets")
-    add("--output", type=pathlib.Path, default="build/cifar10")
+    add(
+        "--output",
+        type=pathlib.Path,
+        default="build/cifar10",
+        help="folder of what is written",
+    )
     add("--smoke", action="store_true", help="a few images, for CI")
     args = parser.parse_args(argv)
     if args.smoke:
