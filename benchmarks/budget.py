@@ -141,7 +141,8 @@ def measure(name, macs, seed, options):
         return make(shape)
 
     def gated():
-        return kg.insert_gates(fresh(), filters=True)
+        heads = True if name == "vit" else None
+        return kg.insert_gates(fresh(), filters=True, heads=heads)
 
     row = {"network": name, "optimizer": optimizer, "macs": macs, "seed": seed}
     row["baseline"] = train(fresh(), data, optimizer, options)

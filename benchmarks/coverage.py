@@ -1,6 +1,6 @@
 """Networks that others designed, pruned and compared with the truth.
 
-    KERAS_BACKEND=torch python benchmarks/coverage.py [--suite hub] [NAME ...]
+    KERAS_BACKEND=torch python benchmarks/coverage.py [--suite S] [NAME ...]
 
 Prunes each network in four ways, compares it with its gated original, and
 adds a row to benchmarks/results/coverage-SUITE-BACKEND.json after each, so that
@@ -112,10 +112,7 @@ def _names(model):
 
 
 def _configs(model, other):
-    """The config of a model; of its layers, if `other` is of another class.
-
-    A backbone of KerasHub becomes a plain functional model.
-    """
+    """The config of a model; of its layers, if `other` is of another class."""
     if type(model) is type(other):
         return model.get_config()
     return [operation.get_config() for operation in model.operations]

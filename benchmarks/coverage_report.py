@@ -1,12 +1,15 @@
-"""Makes docs/coverage.md of what benchmarks/coverage.py found.
+"""Makes docs/coverage.md of what coverage.py, hub.py and zoo.py found.
 
-python benchmarks/coverage_report.py
+    python benchmarks/coverage_report.py
+
+A section of the page without any results in benchmarks/results stays as it is.
 """
 
 import importlib.metadata
 import json
 import pathlib
 
+import coverage_hub
 import coverage_texts as texts
 import coverage_zoo
 
@@ -21,6 +24,7 @@ ROUNDING, PROBE_FACTOR = 1e-5, 20
 TELLS = 1e-3
 # More channels than this, in any layer, than `exact=False` keeps is told.
 FEW = 3
+BEYOND = "## Other kinds of networks"
 
 
 def read(suite):
@@ -214,8 +218,9 @@ def suite_table(found, cases):
     return table(head, rows)
 
 
-def report():
-    apps, beyond, hub = map(read, ("applications", "beyond", "hub"))
+def applications():
+    """The page up to the other suites."""
+    apps = read("applications")
     names = ["keras", "tensorflow", "jax", "torch", "keras-hub"]
     versions = ", ".join(f"{n} {_version(n)}" for n in names if _version(n))
     intro = (
@@ -239,16 +244,43 @@ def report():
         if case == "before":
             parts += [texts.MORE.format(few=FEW), "", surplus(apps), ""]
     parts += ["## Barriers", "", texts.BARRIERS, "", barriers(apps), ""]
-    parts += ["## Other kinds of networks", "", texts.BEYOND, ""]
-    parts += [summary(beyond), "", suite_table(beyond, ["gates"]), ""]
-    parts += [barriers(beyond), "", "## KerasHub", "", texts.HUB, ""]
-    parts += [summary(hub), "", errors(hub), ""]
-    parts += [suite_table(hub, list(texts.CASES)), "", barriers(hub), ""]
-    parts += [*coverage_zoo.section(RESULTS, BACKENDS, table, small), ""]
-    text = "\n".join(parts)
+    return parts if apps else []
+
+
+def beyond():
+    """The section on small networks of other kinds."""
+    found = read("beyond")
+    parts = [BEYOND, "", texts.BEYOND, "", summary(found), ""]
+    parts += [suite_table(found, ["gates"]), "", barriers(found), ""]
+    return parts if found else []
+
+
+def report(page):
+    """The page, with the sections that have results made anew."""
+    shared = RESULTS, BACKENDS, table, small
+    made = {
+        "": applications(),
+        BEYOND: beyond(),
+        coverage_hub.TITLE: coverage_hub.section(*shared),
+        coverage_zoo.TITLE: coverage_zoo.section(*shared),
+    }
+    old = _sections(page, [title for title in made if title])
+    text = "\n".join(
+        "\n".join(made[title]) if made[title] else old.get(title, "")
+        for title in made
+    )
     while "\n\n\n" in text:
         text = text.replace("\n\n\n", "\n\n")
-    return text
+    return text.rstrip() + "\n"
+
+
+def _sections(page, titles):
+    """`{title: text}` of a page; the first has no title."""
+    found, title = {"": []}, ""
+    for line in page.splitlines():
+        title = line if line in titles else title
+        found.setdefault(title, []).append(line)
+    return {title: "\n".join(lines) for title, lines in found.items()}
 
 
 def _version(name):
@@ -259,4 +291,5 @@ def _version(name):
 
 
 if __name__ == "__main__":
-    (ROOT / "docs" / "coverage.md").write_text(report())
+    path = ROOT / "docs" / "coverage.md"
+    path.write_text(report(path.read_text("utf-8")), "utf-8")

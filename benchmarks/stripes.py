@@ -8,6 +8,11 @@
 - network: ResNet-18 at 224x224, all kernels larger than 1x1 thinned out in the
   same way and pruned; what `to_dense(only_slower=True)` makes of it.
 
+"floor" is what the stripes' own way can't come below on this machine: its
+multiply-adds at the rate of the dense layer, and the bytes of its product,
+which is written once and read once, at the bandwidth that a copy of as many has
+in the same run. What it reads of the input and adds up comes on top.
+
 The dense peer is the better of what the backend has: with XLA and without on
 TensorFlow, XLA on JAX, eager on torch. Times are medians of calls in turn, by
 the clock, and in CPU time, which other processes hardly disturb. Rows that
@@ -113,10 +118,28 @@ def bench_layer(key, rounds):
         )
         layer.build(shape)
         functions |= named(method, layer)
+    pixels = batch * size * size
+    count = round(share * 9 * filters)
+    functions["copy"] = copying(pixels * count)
     times = medians(functions, x, rounds)
     # What costs nothing to avoid: a dense layer is the peer itself.
     chosen = "auto" if layer.computes(shape) == "stripes" else "dense"
-    return ratios(times, {"stripes": "stripes", "chosen": chosen})
+    found = ratios(times, {"stripes": "stripes", "chosen": chosen})
+    # A copy reads as much as it writes, as the product is written and read.
+    found["floor"] = (share + times["copy"] / best(times, "dense")).tolist()
+    return found
+
+
+def copying(count):
+    """A function that reads and writes so many numbers, on one core."""
+    source = np.ones(count, "float32")
+    target = np.zeros_like(source)
+
+    def copy(x):
+        np.copyto(target, source)
+        return target[:1]
+
+    return copy
 
 
 def bench_network(key, rounds):
@@ -162,7 +185,11 @@ def keys(options):
     """What is to be measured: one dict a row."""
     shapes = []
     if options.only != "network":
-        shapes += [("layer", shape) for shape in SHAPES]
+        shapes += [
+            ("layer", shape)
+            for shape in SHAPES
+            if options.channels in (None, shape[1])
+        ]
     if options.only != "layers":
         shapes += [("ResNet-18", (224, 3, 1000, 1))]
     for (what, shape), share in itertools.product(shapes, options.shares):
@@ -194,6 +221,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--only", choices=["layers", "network"])
+    parser.add_argument("--channels", type=int, help="only such layers")
     parser.add_argument("--shares", type=float, nargs="+", choices=GOALS)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=pathlib.Path)
@@ -204,7 +232,7 @@ def main():
         row = measured(key, options)
         cells = [
             f"{name} {row[name][0]:.2f} {row[name][1]:.2f}"
-            for name in ("stripes", "chosen", "zeros")
+            for name in ("stripes", "chosen", "zeros", "floor")
             if name in row
         ]
         print(

@@ -2,17 +2,20 @@
 
     KERAS_BACKEND=torch python benchmarks/surgery.py
 
-It needs `pip install --no-deps torch-pruning==1.6.1 torchvision`; a folder
-that was given as `--target` is named by `--peers`.
+It needs `pip install --no-deps torch-pruning==1.6.1 torchvision timm`; a
+folder that was given as `--target` is named by `--peers`.
 
 Both sides score coupled channels by the L1 norm of their weights, group them,
 and take the lower half of each group away: ours `score` and `prune` of the
 network of keras.applications, theirs `BasePruner` with
-`GroupMagnitudeImportance(p=1)` on its twin in torchvision. Theirs cuts in
-place, so it is given a copy that was made beforehand; ours returns a new model.
-Ours leaves ConvNeXt's residual channels alone, which layer normalisation
-reads: its cuts are exact, theirs are not. So the table tells how many
-parameters are left on each side.
+`GroupMagnitudeImportance(p=1)` on its twin in torchvision, or in timm. Theirs
+cuts in place, so it is given a copy that was made beforehand; ours returns a
+new model.
+
+Last, each side's model is compared with the one that it was made of, with what
+went at zero: ours by `verify`, theirs with zeros at the places of the weights
+that Torch-Pruning took away (`surgery_twins`). It never checks this itself: a
+normalization in its models has the statistics of the channels that are left.
 
 A ratio is the median of ours / theirs over runs that alternate, in seconds of
 the processor, which leaves out those of other processes.
@@ -20,6 +23,7 @@ the processor, which leaves out those of other processes.
 
 import argparse
 import copy
+import functools
 import gc
 import importlib.util
 import os
@@ -34,6 +38,7 @@ os.environ.setdefault("KERAS_BACKEND", "torch")
 
 import keras
 import numpy as np
+import surgery_twins
 import torch
 
 import keras_gates as kg
@@ -46,7 +51,11 @@ TWINS = {
     "MobileNetV2": "mobilenet_v2",
     "EfficientNetB0": "efficientnet_b0",
     "ConvNeXtTiny": "convnext_tiny",
+    "ViT-B/16": "vit_base_patch16_224",
 }
+# Networks that keras.applications lacks. The twin is timm's: torchvision's
+# ViT does not run any more once it is cut, since it remembers its width.
+OTHERS = {"ViT-B/16": surgery_twins.vit_b16}
 OPTIONS = {"inception_v3": {"init_weights": False, "aux_logits": False}}
 
 
@@ -70,14 +79,20 @@ def load_peers(folder):
             library.define(f"{name}(Tensor a, Tensor b, float t) -> Tensor")
         # It is forgotten with the object.
         load_peers.library = library
+    import timm
     import torch_pruning
     import torchvision
 
-    return torch_pruning, torchvision
+    return torch_pruning, torchvision, timm
 
 
 def our_side(name):
-    model = getattr(keras.applications, name)(weights=None)
+    build = OTHERS.get(name)
+    if build is None:
+        build = functools.partial(
+            getattr(keras.applications, name), weights=None
+        )
+    model = build()
     rng = np.random.default_rng(0)
     for layer in model.layers:
         if getattr(layer, "gamma", None) is not None:
@@ -90,37 +105,70 @@ def our_side(name):
         small = kg.surgeon.prune(model, middle, scores=scores)
         return small.count_params() / before
 
-    return lambda: run
+    def off():
+        scores = kg.surgeon.score(model, "l1")
+        middle = {name: np.median(values) for name, values in scores.items()}
+        plan = kg.surgeon.plan(model, middle, scores=scores)
+        return max(plan.verify(plan.apply(), samples=2).values())
+
+    return lambda: run, off
 
 
-def their_side(name, torch_pruning, torchvision):
+def their_side(name, torch_pruning, torchvision, timm):
     twin = TWINS[name]
-    model = getattr(torchvision.models, twin)(
-        weights=None, **OPTIONS.get(twin, {})
-    ).eval()
+    if name in OTHERS:
+        model = timm.create_model(twin, pretrained=False).eval()
+    else:
+        model = getattr(torchvision.models, twin)(
+            weights=None, **OPTIONS.get(twin, {})
+        ).eval()
     size = 299 if name == "InceptionV3" else 224
     x = torch.zeros(1, 3, size, size)
     before = sum(p.numel() for p in model.parameters())
+    l1 = torch_pruning.importance.GroupMagnitudeImportance(p=1)
+
+    def cut(own, importance):
+        last = [m for m in own.modules() if isinstance(m, torch.nn.Linear)][-1]
+        heads = surgery_twins.heads_of(own, timm)
+        options = {
+            "num_heads": heads,
+            "head_pruning_ratio": 0.5,
+            "prune_num_heads": True,
+            "prune_head_dims": False,
+        }
+        pruner = torch_pruning.pruner.BasePruner(
+            own,
+            x.to(next(own.parameters()).dtype),
+            importance=importance,
+            pruning_ratio=0.5,
+            ignored_layers=[last],
+            **(options if heads else {}),
+        )
+        pruner.step()
+        surgery_twins.tell_heads(own, pruner, timm)
+        return own
 
     def prepare():
         own = copy.deepcopy(model)
-        last = [m for m in own.modules() if isinstance(m, torch.nn.Linear)][-1]
 
         def run():
-            torch_pruning.pruner.BasePruner(
-                own,
-                x,
-                importance=torch_pruning.importance.GroupMagnitudeImportance(
-                    p=1
-                ),
-                pruning_ratio=0.5,
-                ignored_layers=[last],
-            ).step()
+            cut(own, l1)
             return sum(p.numel() for p in own.parameters()) / before
 
         return run
 
-    return prepare
+    def off():
+        surgery_twins.draw(model)
+        recorded = surgery_twins.Recorded(l1)
+        small = cut(copy.deepcopy(model), recorded)
+        again = surgery_twins.Recorded(l1, recorded.values)
+        kept = cut(surgery_twins.places(model), again)
+        whole = surgery_twins.masked(model, kept)
+        images = torch.randn(2, *x.shape[1:])
+        with torch.no_grad():
+            return surgery_twins.difference(whole(images), small(images))
+
+    return prepare, off
 
 
 def timed(prepare):
@@ -132,7 +180,11 @@ def timed(prepare):
 
 
 def bench(name, rounds, peers):
-    sides = our_side(name), their_side(name, *peers)
+    (ours, our_off), (theirs, their_off) = (
+        our_side(name),
+        their_side(name, *peers),
+    )
+    sides = ours, theirs
     ratios, times, left = [], [], None
     for done in range(rounds + 1):
         # Whichever comes first, a drift of the clock falls on both.
@@ -145,11 +197,13 @@ def bench(name, rounds, peers):
         left = ours[1], theirs[1]
         print(f"\r  round {done}/{rounds}", end="", file=sys.stderr)
     print("\r" + " " * 20 + "\r", end="", file=sys.stderr)
+    # Medians; the differences are found last, and not timed.
     ours, theirs = (statistics.median(t) for t in zip(*times, strict=True))
     print(
         f"{name:<15} {ours:6.3f} s {theirs:6.3f} s "
         f"{statistics.median(ratios):6.2f} ({min(ratios):.2f} to "
-        f"{max(ratios):.2f})   {left[0]:6.1%} {left[1]:6.1%}",
+        f"{max(ratios):.2f})   {left[0]:6.1%} {left[1]:6.1%}"
+        f"   {our_off():.0e} {their_off():.0e}",
         flush=True,
     )
 
@@ -170,6 +224,7 @@ def main():
     )
     print(
         "network           ours    theirs   ratio (range)     parameters left"
+        "   off by"
     )
     for name in options.only or TWINS:
         bench(name, options.rounds, peers)

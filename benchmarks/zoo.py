@@ -48,6 +48,8 @@ CASES = coverage_zoo.CASES
 SAMPLES, STEPS, WORDS = 4, 10, 40
 # Seconds of one case, building aside, on one core.
 LIMIT = 60
+# Times this many seconds by the clock, on a machine busy with other work.
+PATIENCE = 30
 # What a process may hold besides what its parent does, in GiB.
 MEMORY = 8
 
@@ -123,8 +125,8 @@ def by_scores(model, x, rng):
     plan = kg.surgeon.plan(model, rule, scores=scores)
     small = plan.apply()
     return {
-        **_left(model, small),
-        "verify": _largest(plan.verify(small, x)),
+        **left(model, small),
+        "verify": largest(plan.verify(small, x)),
     }
 
 
@@ -141,16 +143,16 @@ def by_gates(model, x, rng):
         shut = rng.permutation(shape[0]) < shape[0] // 2
         gate.factor.assign(np.where(shut, 0.0, rng.uniform(0.7, 1.3, shape)))
     small = kg.surgeon.prune(gated, 0.5)
-    expected, got = (_predicted(m, x) for m in (gated, small))
+    expected, got = (predicted(m, x) for m in (gated, small))
     return {
-        **_left(model, small),
+        **left(model, small),
         "gates": len(helpers.gates_of(gated)),
         "truth": max(helpers.differences(expected, got)),
-        "verify": _largest(kg.surgeon.verify(gated, small, 0.5, x)),
+        "verify": largest(kg.surgeon.verify(gated, small, 0.5, x)),
     }
 
 
-def _left(model, small):
+def left(model, small):
     sizes = _size(model), _size(small)
     return {"left": sizes[1] / sizes[0]}
 
@@ -159,11 +161,11 @@ def _size(model):
     return model.count_params()
 
 
-def _largest(found):
+def largest(found):
     return max(float(value) for value in found.values())
 
 
-def _predicted(model, x):
+def predicted(model, x):
     outputs = keras.tree.flatten(model.predict(x, verbose=0))
     return [np.asarray(y, "float64") for y in outputs]
 
@@ -202,7 +204,7 @@ def _too_long(*_):
     raise TooLong(f"more than {LIMIT} s")
 
 
-def _timed(function, *args):
+def timed(function, *args):
     """The row of a part, with its seconds, or the error in its place."""
     signal.setitimer(signal.ITIMER_PROF, LIMIT)
     start = time.process_time()
@@ -231,18 +233,18 @@ def network(name, cases):
         text = " ".join(str(error).split())
         return {**row, "unbuilt": f"{type(error).__name__}: {text[:300]}"}
     x = inputs(model, rng)
-    before = _predicted(model, x)
-    nudged = _predicted(model, _nudged(x, rng))
+    before = predicted(model, x)
+    nudged = predicted(model, _nudged(x, rng))
     row["params"] = model.count_params()
     row["conditioning"] = max(helpers.differences(before, nudged))
     row["variation"] = min(helpers.variation(before))
     made = {"scores": by_scores, "gates": by_gates}
     for case in cases:
-        row[case] = _timed(made[case], model, x, rng)
-    after = _predicted(model, x)
+        row[case] = timed(made[case], model, x, rng)
+    after = predicted(model, x)
     same = all(np.array_equal(a, b) for a, b in zip(before, after, strict=True))
     row["untouched"] = same
-    row.update(_timed(barriers, model))
+    row.update(timed(barriers, model))
     return row
 
 
@@ -256,14 +258,14 @@ def _nudged(x, rng):
     return keras.tree.map_structure(nudge, x)
 
 
-def _child(name, cases, queue):
+def _child(row_of, name, cases, queue):
     warnings.simplefilter("ignore")
     if keras.backend.backend() == "torch":  # others map far more than they use
         most = _mapped() + MEMORY * 2**30
         resource.setrlimit(resource.RLIMIT_AS, (most, most))
     signal.signal(signal.SIGPROF, _too_long)
     try:
-        queue.put(network(name, cases))
+        queue.put(row_of(name, cases))
     except BaseException as error:
         text = " ".join(str(error).split())
         queue.put({"name": name, "crashed": f"{type(error).__name__}: {text}"})
@@ -275,22 +277,22 @@ def _mapped():
     return int(pages) * resource.getpagesize()
 
 
-def apart(name, cases):
+def apart(name, cases, row_of=network):
     """The row of a network, run in a process of its own."""
     # What torch has not computed yet may be forked, which saves the imports.
     method = "fork" if keras.backend.backend() == "torch" else "spawn"
     context = multiprocessing.get_context(method)
     queue = context.SimpleQueue()
-    process = context.Process(target=_child, args=(name, cases, queue))
+    process = context.Process(target=_child, args=(row_of, name, cases, queue))
     process.start()
-    ends = time.monotonic() + 10 * LIMIT
+    ends = time.monotonic() + PATIENCE * LIMIT
     while queue.empty() and process.is_alive() and time.monotonic() < ends:
         time.sleep(0.05)
     row = {"name": name, "crashed": "the process ended without a word"}
     if not queue.empty():
         row = queue.get()
     elif process.is_alive():
-        row = {"name": name, "crashed": f"hung for {10 * LIMIT} s"}
+        row = {"name": name, "crashed": f"hung for {PATIENCE * LIMIT} s"}
     process.join(5)
     if process.is_alive():
         process.kill()

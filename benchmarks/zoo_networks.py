@@ -59,96 +59,6 @@ KIMM = {
 }
 
 
-def _hub(backbone, **options):
-    def build():
-        import keras_hub
-
-        return getattr(keras_hub.models, f"{backbone}Backbone")(**options)
-
-    return build
-
-
-_TEXT = {
-    "vocabulary_size": 40,
-    "num_layers": 2,
-    "num_heads": 2,
-    "hidden_dim": 16,
-    "intermediate_dim": 64,
-}
-_SHORT = {**_TEXT, "max_sequence_length": 12}
-_QUERIES = {
-    "vocabulary_size": 40,
-    "num_layers": 2,
-    "num_query_heads": 4,
-    "num_key_value_heads": 2,
-    "hidden_dim": 16,
-    "intermediate_dim": 64,
-}
-_PATCHES = {
-    "image_shape": (32, 32, 3),
-    "patch_size": 8,
-    "num_layers": 2,
-    "num_heads": 2,
-    "hidden_dim": 16,
-}
-_HEADS = {k: v for k, v in _TEXT.items() if k != "num_heads"}
-HUB = {
-    "BERT": _hub("Bert", **_SHORT),
-    "RoBERTa": _hub("Roberta", **_SHORT),
-    "DistilBERT": _hub("DistilBert", **_SHORT),
-    "ALBERT": _hub("Albert", **_SHORT, embedding_dim=8),
-    "FNet": _hub("FNet", **{**_HEADS, "max_sequence_length": 12}),
-    "DeBERTaV3": _hub("DebertaV3", **_SHORT, bucket_size=8),
-    "GPT-2": _hub("GPT2", **_SHORT),
-    "GPT-NeoX": _hub("GPTNeoX", **_SHORT),
-    "OPT": _hub("OPT", **_SHORT),
-    "BLOOM": _hub("Bloom", **_TEXT),
-    "Falcon": _hub("Falcon", **_HEADS, num_attention_heads=2),
-    "Llama": _hub("Llama", **_QUERIES),
-    "Mistral": _hub("Mistral", **_QUERIES),
-    "Qwen": _hub("Qwen", **_QUERIES),
-    "Gemma": _hub("Gemma", **_QUERIES, head_dim=4),
-    "T5": _hub("T5", **_TEXT),
-    "BART": _hub("Bart", **_SHORT),
-    "Whisper": _hub(
-        "Whisper",
-        **_TEXT,
-        num_mels=8,
-        max_encoder_sequence_length=16,
-        max_decoder_sequence_length=12,
-    ),
-    "XLNet": _hub("XLNet", **_TEXT),
-    "ViT": _hub("ViT", **_PATCHES, mlp_dim=64),
-    "DeiT": _hub("DeiT", **_PATCHES, intermediate_dim=64),
-    "DINOv2": _hub(
-        "DINOV2",
-        **_PATCHES,
-        intermediate_dim=64,
-        position_embedding_shape=(32, 32, 3),
-    ),
-    "Swin": _hub(
-        "SwinTransformer",
-        image_shape=(32, 32, 3),
-        embed_dim=16,
-        depths=(2, 2),
-        num_heads=(2, 4),
-        window_size=4,
-    ),
-    "MiT": _hub(
-        "MiT",
-        layerwise_depths=[1, 1],
-        num_layers=2,
-        layerwise_num_heads=[1, 2],
-        layerwise_sr_ratios=[2, 1],
-        max_drop_path_rate=0.1,
-        layerwise_patch_sizes=[7, 3],
-        layerwise_strides=[4, 2],
-        image_shape=(32, 32, 3),
-        hidden_dims=[16, 32],
-    ),
-}
-
-
 def _k3im(module, name, *args, **options):
     def build():
         found = importlib.import_module(f"k3im.{module}")
@@ -455,7 +365,6 @@ SEGMODELS = {
 def networks():
     """`{"package/name": builder}` of all networks."""
     suites = {
-        "keras-hub": HUB,
         "kimm": KIMM,
         "k3im": K3IM,
         "medicai": MEDICAI,

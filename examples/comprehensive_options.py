@@ -85,32 +85,53 @@ def arguments(argv, text):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", choices=sorted(RECIPES), default="lenet5")
-    add("--dataset", choices=DATASETS)
+    add(
+        "--model", choices=sorted(RECIPES), default="lenet5", help="the network"
+    )
+    add("--dataset", choices=DATASETS, help="what it is trained on")
     add("--data-dir", help="folder of tensorflow_datasets")
     add("--gates", type=kinds, default=["filter"], help="as filter,layer")
     add("--input-gates", action="store_true", help="on the inputs, too")
     for kind in KINDS:
         add(f"--{kind}-strength", type=float, help="of its gates' penalty")
-    add("--weigh", choices=["count", "macs", "params"], default="count")
-    add("--mismatch", choices=["project", "skip"], default="skip")
+    add(
+        "--weigh",
+        choices=["count", "macs", "params"],
+        default="count",
+        help="what the pull on a gate is weighed by",
+    )
+    add(
+        "--mismatch",
+        choices=["project", "skip"],
+        default="skip",
+        help="what becomes of shortcuts whose shapes differ",
+    )
     add("--l2", type=float, help="of all kernels")
     add("--rate", type=float, help="learning rate at the start")
-    add("--batch", type=int, default=128)
+    add("--batch", type=int, default=128, help="samples a batch")
     add("--shift", type=int, help="move images by up to as many pixels")
     add("--epochs", type=int, help="with gates")
     add("--base-epochs", type=int, help="without; as many unless given")
     add("--passes", type=int, default=1, help="of training and cutting")
-    add("--fine-tune-epochs", type=int, default=10)
+    add("--fine-tune-epochs", type=int, default=10, help="after pruning")
     add("--adam", type=float, help="fine-tune with Adam at this rate")
     add("--held-out", type=int, default=5000, help="training images")
     add("--max-drop", type=float, default=0.005, help="for the search")
     add("--threshold", type=float, help="instead of a search")
     add("--budget", type=float, help="share of MACs, instead of a search")
     add("--drop-shortcuts", action="store_true", help="as the authors do")
-    add("--control", choices=["random"])
-    add("--seed", type=int, default=0)
-    add("--output", type=pathlib.Path)
+    add(
+        "--control",
+        choices=["random"],
+        help="prune at random instead, to compare with",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="of weights, and of the order of the samples",
+    )
+    add("--output", type=pathlib.Path, help="folder of what is written")
     add("--small", action="store_true", help="a few seconds, for CI")
     return completed(parser, parser.parse_args(argv))
 

@@ -226,9 +226,20 @@ def arguments(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--network", choices=sorted(RECIPES), default="mlp")
-    add("--passes", type=int, default=1)
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add("--network", choices=sorted(RECIPES), default="mlp", help="the network")
+    add(
+        "--passes",
+        type=int,
+        default=1,
+        help="how often to prune and train again",
+    )
+    add(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        help="one run for each",
+    )
     add("--epochs", type=int, help="of sparse training, in each pass")
     add("--fine-tune", type=int, help="epochs after each cut")
     add("--strength", type=float, help="of the penalty on gammas")
@@ -238,7 +249,12 @@ def arguments(argv):
     add("--no-zeros", action="store_true", help="L1 without exact zeros")
     add("--images", type=int, help="train on the first so many")
     add("--data-dir", help="folder of tensorflow_datasets")
-    add("--output", type=pathlib.Path, default="build/network_slimming")
+    add(
+        "--output",
+        type=pathlib.Path,
+        default="build/network_slimming",
+        help="folder of what is written",
+    )
     add("--smoke", action="store_true", help="random images, for CI")
     args = parser.parse_args(argv)
     if args.smoke:

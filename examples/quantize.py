@@ -192,7 +192,12 @@ def arguments(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--dataset", choices=sorted(NETWORKS), default="mnist")
+    add(
+        "--dataset",
+        choices=sorted(NETWORKS),
+        default="mnist",
+        help="what it is trained on",
+    )
     add("--data-dir", help="folder of tensorflow_datasets")
     add("--macs", type=float, default=0.2, help="share that is left")
     add("--steps", type=int, default=3, help="of pruning")
@@ -201,8 +206,18 @@ def arguments(argv):
     add("--train-images", type=int, help="the first of them; all by default")
     add("--scored", type=int, default=2048, help="images for the scores")
     add("--images", type=int, default=10_000, help="for each test")
-    add("--output", type=pathlib.Path, default="build/quantize")
-    add("--seed", type=int, default=0)
+    add(
+        "--output",
+        type=pathlib.Path,
+        default="build/quantize",
+        help="folder of what is written",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="of weights, and of the order of the samples",
+    )
     add("--smoke", action="store_true", help="a few seconds, for CI")
     args = parser.parse_args(argv)
     if args.smoke:

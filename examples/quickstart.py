@@ -283,13 +283,28 @@ def arguments(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--dataset", choices=sorted(EPOCHS), default="digits")
+    add(
+        "--dataset",
+        choices=sorted(EPOCHS),
+        default="digits",
+        help="what it is trained on",
+    )
     add("--data-dir", help="folder of tensorflow_datasets, for the others")
     add("--epochs", type=int, help="of training with gates")
-    add("--fine-tune-epochs", type=int, default=10)
+    add("--fine-tune-epochs", type=int, default=10, help="after pruning")
     add("--threshold", type=float, default=0.05, help="closed is below it")
-    add("--output", type=pathlib.Path, default="build/quickstart")
-    add("--seed", type=int, default=0)
+    add(
+        "--output",
+        type=pathlib.Path,
+        default="build/quickstart",
+        help="folder of what is written",
+    )
+    add(
+        "--seed",
+        type=int,
+        default=0,
+        help="of weights, and of the order of the samples",
+    )
     add("--smoke", action="store_true", help="a few seconds, for CI")
     args = parser.parse_args(argv)
     args.epochs = args.epochs or EPOCHS[args.dataset]

@@ -145,7 +145,8 @@ def draw(plan, threshold, path):
         left, right = figure.subfigures(1, 2, width_ratios=(1.55, 1))
         draw_filter_gates(left, plan, threshold)
         upper, lower = right.subplots(2, 1, height_ratios=(4, 1))
-        draw_widths(upper, plan)
+        plan.plot(upper)
+        upper.set_title("Width of each layer", weight="bold", fontsize=10)
         draw_branch_gates(lower, plan, threshold)
         figure.savefig(path, dpi=110)
         plt.close(figure)
@@ -222,26 +223,3 @@ def draw_branch_gates(panel, plan, threshold):
     panel.set_xlim(0, 1.3)
     panel.set_xlabel("factor")
     panel.set_title("Branch gates after training", weight="bold", fontsize=10)
-
-
-def draw_widths(panel, plan):
-    """A bar for each layer with a kernel: its channels before and after."""
-    rows = [row for row in plan.rows if row.kind in ("convolution", "dense")]
-    names = [row.layer for row in rows]
-    before = [row.before for row in rows]
-    panel.barh(names, before, color=GREY, label="before")
-    panel.barh(names, [row.after for row in rows], color=BLUE, label="after")
-    for at, row in enumerate(rows):
-        panel.text(row.before + 1, at, change(row), va="center")
-    panel.invert_yaxis()
-    panel.set_xlim(0, max(before) * 1.25)
-    panel.set_xlabel("channels")
-    panel.set_title("Width of each layer", weight="bold", fontsize=10)
-    panel.legend(frameon=False)
-
-
-def change(row):
-    """The channels of a layer, in words."""
-    if row.after == row.before:
-        return f"{row.before}"
-    return f"{row.before} → {row.after}" if row.after else "gone"

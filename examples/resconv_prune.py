@@ -232,19 +232,35 @@ def arguments(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--network", choices=sorted(NETWORKS), default="resnet20")
+    add(
+        "--network",
+        choices=sorted(NETWORKS),
+        default="resnet20",
+        help="the network",
+    )
     add("--strength", type=float, default=1e-2, help="of the penalty on m")
     add("--start", choices=["same", "residual"], help="g = 0, or g = 1")
     add("--share", type=float, default=0.5, help="of layers to close")
     add("--threshold", type=float, help="close what is below, not a share")
-    add("--seeds", type=int, nargs="+", default=[0])
+    add("--seeds", type=int, nargs="+", default=[0], help="one run for each")
     add("--epochs", type=int, default=300, help="of each of four trainings")
     add("--rate", type=float, default=0.1, help="of learning")
-    add("--batch", type=int, default=256)
+    add("--batch", type=int, default=256, help="samples a batch")
     add("--images", type=int, help="train on the first so many")
-    add("--pixels", type=int, choices=[8, 16, 32], default=32)
+    add(
+        "--pixels",
+        type=int,
+        choices=[8, 16, 32],
+        default=32,
+        help="height and width of the images",
+    )
     add("--data-dir", help="folder of tensorflow_datasets")
-    add("--output", type=pathlib.Path, default="build/resconv_prune")
+    add(
+        "--output",
+        type=pathlib.Path,
+        default="build/resconv_prune",
+        help="folder of what is written",
+    )
     add("--smoke", action="store_true", help="random images, for CI")
     args = parser.parse_args(argv)
     if args.smoke:

@@ -224,12 +224,24 @@ def arguments(argv):
     )
     add = parser.add_argument
     places = ("block", "shortcut", "both", "tied")
-    add("--where", nargs="+", choices=places, default=["both"])
+    add(
+        "--where",
+        nargs="+",
+        choices=places,
+        default=["both"],
+        help="what is pruned",
+    )
     rankings = ("learned", "random", "taylor")
-    add("--score", nargs="+", choices=rankings, default=["learned", "random"])
+    add(
+        "--score",
+        nargs="+",
+        choices=rankings,
+        default=["learned", "random"],
+        help="what channels are ranked by",
+    )
     add("--macs", type=float, default=0.5, help="share of MACs that stays")
-    add("--seeds", type=int, nargs="+", default=[0])
-    add("--depth", type=int, default=20)
+    add("--seeds", type=int, nargs="+", default=[0], help="one run for each")
+    add("--depth", type=int, default=20, help="of the ResNet")
     add("--epochs", type=int, default=160, help="before anything is pruned")
     add("--sparse-epochs", type=int, default=40, help="in front of the cut")
     add("--fine-tune", type=int, default=80, help="epochs behind the cut")
@@ -239,7 +251,12 @@ def arguments(argv):
     add("--images", type=int, help="train on the first so many")
     add("--halve", action="store_true", help="images of 16x16 pixels")
     add("--data-dir", help="folder of tensorflow_datasets")
-    add("--output", type=pathlib.Path, default="build/sspruning")
+    add(
+        "--output",
+        type=pathlib.Path,
+        default="build/sspruning",
+        help="folder of what is written",
+    )
     add("--smoke", action="store_true", help="random images, for CI")
     args = parser.parse_args(argv)
     if args.smoke:

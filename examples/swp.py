@@ -326,9 +326,20 @@ def arguments(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--network", choices=sorted(RECIPES), default="lenet5")
+    add(
+        "--network",
+        choices=sorted(RECIPES),
+        default="lenet5",
+        help="the network",
+    )
     add("--continual", action="store_true", help="filters first, then stripes")
-    add("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    add(
+        "--seeds",
+        type=int,
+        nargs="+",
+        default=[0, 1, 2],
+        help="one run for each",
+    )
     add("--epochs", type=int, help="of each training")
     add("--fine-tune", type=int, help="epochs after each cut")
     add("--skeleton", type=float, help="strength of the L1 on skeletons")
@@ -337,7 +348,12 @@ def arguments(argv):
     add("--shares", type=float, nargs="+", help="of the MACs that may stay")
     add("--images", type=int, help="train on the first so many")
     add("--data-dir", help="folder of tensorflow_datasets")
-    add("--output", type=pathlib.Path, default="build/swp")
+    add(
+        "--output",
+        type=pathlib.Path,
+        default="build/swp",
+        help="folder of what is written",
+    )
     add("--smoke", action="store_true", help="random images, for CI")
     args = parser.parse_args(argv)
     if args.smoke:

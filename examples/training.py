@@ -18,13 +18,22 @@ CIFAR_MEAN, CIFAR_DEVIATION = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
 
 @dataclasses.dataclass
 class Data:
-    """Images, whitened, and the numbers of their classes."""
+    """Images, whitened, and the numbers of their classes.
+
+    Attributes:
+        augment: whether training images are moved and mirrored.
+        shift: by how many pixels at most; None for an eighth of their side.
+        in_turn: whether each is mirrored in every other epoch, and not by
+            chance.
+    """
 
     x_train: np.ndarray
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
     augment: bool = False
+    shift: int | None = None
+    in_turn: bool = False
 
 
 def load(name, folder=None, images=None, smoke=False, halve=False):
@@ -92,7 +101,7 @@ class Batches(keras.utils.PyDataset):
         self.padded = data.x_train
         if data.augment:
             self.side = data.x_train.shape[1]
-            self.most = self.side // 8
+            self.most = self.side // 8 if data.shift is None else data.shift
             pad = ((0, 0), *2 * [2 * [self.most]], (0, 0))
             self.padded = np.pad(data.x_train, pad)
         self.on_epoch_begin()
@@ -114,6 +123,11 @@ class Batches(keras.utils.PyDataset):
         across, down = rng.integers(0, 2 * self.most + 1, (2, len(x), 1))
         side = np.arange(self.side)
         mirrored = rng.integers(0, 2, (len(x), 1)).astype(bool)
+        if self.data.in_turn:
+            first = np.random.default_rng(self.seed).integers(
+                0, 2, len(self.order)
+            )
+            mirrored = ((first[chosen] + self.epoch) % 2 == 0)[:, None]
         columns = across + np.where(mirrored, side[::-1], side)
         rows = (down + side)[:, :, None]
         each = np.arange(len(x))[:, None, None]
@@ -152,6 +166,8 @@ def fit(
     seed=0,
     optimizer="sgd",
     loss=None,
+    weight_decay=None,
+    rise=0.0,
     callbacks=(),
 ):
     """Train at a rate that falls to 0; goes on after a cut.
@@ -167,16 +183,24 @@ def fit(
         seed: of the order of the images, and what is done to them.
         optimizer: "sgd", with Nesterov's momentum, or "adamw".
         loss: by default the cross-entropy of the logits.
+        weight_decay: of SGD.
+        rise: the share of the training in which the rate rises first; it
+            falls in a straight line after that, and not along a cosine.
         callbacks: more of them.
     """
     batches = Batches(data, min(batch_size, len(data.x_train)), seed)
-    schedule = keras.optimizers.schedules.CosineDecay(
-        rate, max(1, epochs * len(batches))
-    )
+    steps = max(1, epochs * len(batches))
+    schedule = keras.optimizers.schedules.CosineDecay(rate, steps)
+    if rise:
+        peak = max(1, int(rise * steps))
+        schedule = keras.optimizers.schedules.PolynomialDecay(
+            rate, steps - peak
+        )
+        schedule = Rising(schedule, rate, peak)
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
     made = {
         "sgd": lambda: keras.optimizers.SGD(
-            schedule, momentum=0.9, nesterov=True
+            schedule, momentum=0.9, nesterov=True, weight_decay=weight_decay
         ),
         "adamw": lambda: keras.optimizers.AdamW(schedule, weight_decay=0.01),
     }
@@ -194,6 +218,22 @@ def fit(
         verbose=0,
     )
     return model
+
+
+class Rising(keras.optimizers.schedules.LearningRateSchedule):
+    """A rate that rises in a straight line, and then goes by another."""
+
+    def __init__(self, after, peak, steps):
+        self.after, self.peak, self.steps = after, peak, steps
+
+    def __call__(self, step):
+        step = keras.ops.cast(step, "float32")
+        rising = self.peak * (step + 1) / self.steps
+        left = keras.ops.maximum(step - self.steps, 0)
+        return keras.ops.where(step < self.steps, rising, self.after(left))
+
+    def get_config(self):
+        return {"after": self.after, "peak": self.peak, "steps": self.steps}
 
 
 class Progress(keras.callbacks.Callback):

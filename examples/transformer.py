@@ -64,7 +64,11 @@ class Runs:
     def __init__(self, args, data, seed):
         self.args, self.data, self.seed = args, data, seed
         self.record = training.Record(args.output / f"{args.task}-seed{seed}")
-        self.base = self.train("base", self.network, args.epochs)
+
+    @property
+    def base(self):
+        """The network that all ways begin with: a new object each time."""
+        return self.train("base", self.network, self.args.epochs)
 
     def network(self):
         """The network before any training."""
@@ -94,13 +98,16 @@ class Runs:
     def pruned(self, way, name):
         """Prune and train; accuracies and sizes."""
         if way == "gates":
-            cut = tuned = self.by_gates(name)
+            tuned = self.by_gates(name)
+            at_cut = training.accuracy(tuned, self.data)
         else:
             cut = self.by_scores(way)
+            # Before `cut` itself is trained.
+            at_cut = training.accuracy(cut, self.data)
             tuned = self.trained_on(way, name, cut)
         size = kg.stats.compare(self.base, tuned)
         return {
-            "cut": training.accuracy(cut, self.data),
+            "cut": at_cut,
             "tuned": training.accuracy(tuned, self.data),
             "macs": 1 - size.macs_removed,
             "params": 1 - size.params_removed,
@@ -137,6 +144,7 @@ class Runs:
 
     def by_scores(self, way):
         """The model at the cut."""
+        base = self.base
         criterion = "mean" if way == "minitron" else way
         inputs = self.data.x_train[:1024]
         samples = {
@@ -145,14 +153,14 @@ class Runs:
         }.get(way)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         scores = kg.surgeon.score(
-            self.base,
+            base,
             criterion,
             samples,
             loss=loss if way == "taylor" else None,
             seed=self.seed,
         )
         budget = kg.Budget(macs=self.args.macs)
-        return kg.surgeon.prune(self.base, budget, scores=scores)
+        return kg.surgeon.prune(base, budget, scores=scores)
 
     def trained_on(self, way, name, cut):
         if way != "minitron":
@@ -240,17 +248,33 @@ def arguments(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--task", choices=["words", "images"], default="words")
-    add("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    add(
+        "--task",
+        choices=["words", "images"],
+        default="words",
+        help="what is told apart",
+    )
+    add(
+        "--ways",
+        nargs="+",
+        choices=WAYS,
+        default=list(WAYS),
+        help="what is tried",
+    )
     add("--macs", type=float, default=0.5, help="share of MACs that stays")
-    add("--seeds", type=int, nargs="+", default=[0])
+    add("--seeds", type=int, nargs="+", default=[0], help="one run for each")
     add("--epochs", type=int, default=10, help="before anything is pruned")
     add("--more", type=int, default=10, help="epochs that each way has")
     add("--rate", type=float, default=2e-3, help="learning rate at the start")
-    add("--batch-size", type=int, default=64)
+    add("--batch-size", type=int, default=64, help="samples a batch")
     add("--count", type=int, default=20_000, help="train on so many")
     add("--data-dir", help="folder of tensorflow_datasets")
-    add("--output", type=pathlib.Path, default="build/transformer")
+    add(
+        "--output",
+        type=pathlib.Path,
+        default="build/transformer",
+        help="folder of what is written",
+    )
     add("--smoke", action="store_true", help="a few inputs, for CI")
     args = parser.parse_args(argv)
     if args.smoke:

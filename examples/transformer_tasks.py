@@ -130,6 +130,8 @@ def word_model(shape, depth=2, width=32, heads=4):
     x = Positions()(x)
     for _ in range(depth):
         x = block(x, heads, width // heads, 4 * width, mask)
-    x = layers.LayerNormalization()(x)
+    # The mean of the words first: behind a normalization, the channels that
+    # gates close could not be told from the others by what reads a mask.
     x = layers.GlobalAveragePooling1D()(x, mask=there)
+    x = layers.LayerNormalization()(x)
     return keras.Model(inputs, layers.Dense(2)(x))

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import importlib
 from typing import TYPE_CHECKING
+from typing import Any
 
-from keras_gates import callbacks
+# What saved models name has to be there at once, and is light.
 from keras_gates import constraints
-from keras_gates import interop
 from keras_gates import regularizers
-from keras_gates import stats
-from keras_gates import surgeon
 from keras_gates import thresholds
-from keras_gates import transforms
 from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
 from keras_gates.layers import FilterGate
@@ -22,23 +19,27 @@ from keras_gates.layers import HeadGate
 from keras_gates.layers import LayerGate
 from keras_gates.layers import ResConv
 from keras_gates.layers import StripConv
-from keras_gates.search import find_thresholds
 from keras_gates.thresholds import Budget
 from keras_gates.thresholds import Quantile
-from keras_gates.transforms import binarize
-from keras_gates.transforms import functional
-from keras_gates.transforms import fuse
-from keras_gates.transforms import insert_gates
-from keras_gates.transforms import separate_shortcuts
-from keras_gates.transforms import slim
-from keras_gates.transforms import to_dense
-from keras_gates.transforms import to_resconv
-from keras_gates.transforms import to_stripconv
 
+# All else is imported when it is asked for.
 if TYPE_CHECKING:
-    from types import ModuleType
-
+    from keras_gates import callbacks
+    from keras_gates import interop
+    from keras_gates import stats
+    from keras_gates import surgeon
+    from keras_gates import transforms
     from keras_gates import zoo
+    from keras_gates.search import find_thresholds
+    from keras_gates.transforms.binarize import binarize
+    from keras_gates.transforms.functional import functional
+    from keras_gates.transforms.fuse import fuse
+    from keras_gates.transforms.insert_gates import insert_gates
+    from keras_gates.transforms.separate_shortcuts import separate_shortcuts
+    from keras_gates.transforms.slim import slim
+    from keras_gates.transforms.to_dense import to_dense
+    from keras_gates.transforms.to_resconv import to_resconv
+    from keras_gates.transforms.to_stripconv import to_stripconv
 
 __version__ = "0.2.0"
 
@@ -76,11 +77,21 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    # Networks to try things on: who prunes their own has no use for them.
-    if name == "zoo":
-        return importlib.import_module("keras_gates.zoo")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+_PACKAGES = (
+    *("callbacks", "interop", "search", "stats", "surgeon", "transforms"),
+    "zoo",
+)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PACKAGES:
+        return importlib.import_module(f"keras_gates.{name}")
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    package = "search" if name == "find_thresholds" else "transforms"
+    value = getattr(importlib.import_module(f"keras_gates.{package}"), name)
+    globals()[name] = value
+    return value
 
 
 def __dir__() -> list[str]:

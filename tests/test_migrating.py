@@ -9,7 +9,7 @@ import pytest
 PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs/migrating.md"
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_the_page_runs(tmp_path):
     text = PAGE.read_text("utf-8")
     # Blocks of other tools are marked "py".

@@ -38,11 +38,12 @@ class ReachBudget(keras.callbacks.Callback):
     There is nothing to tune. In a first tenth of the training nothing is
     closed. Then the budget of the moment falls until half of the training is
     over. Factors are ranked by their size times the norms of the weights round
-    them, and the smallest close, as many as it takes; what closes next sinks
-    towards 0 before it does. A closed factor that the optimizer would have
-    moved further than an open one is takes its place. In the last tenth the
-    set that `Budget` has chosen is fixed: closed factors are exactly 0, so
-    that the cut changes nothing, and the weights settle without them.
+    them, beside the larger ones of their gate, and the smallest close, as many
+    as it takes; what closes next sinks towards 0 before it does. A closed
+    factor that the optimizer would have moved further than an open one is
+    takes its place. In the last tenth the set that `Budget` has chosen is
+    fixed: closed factors are exactly 0, so that the cut changes nothing, and
+    the weights settle without them.
 
     The steps are taken between batches, on the factors alone. The loss stays
     as it is, and so it makes no difference which optimizer trains the model,
@@ -334,10 +335,11 @@ class ReachBudget(keras.callbacks.Callback):
             controller.settle()
             self._looked = True
         state = controller.state
-        if state is not None and state.fixed:
-            controller.hold()
-        elif done is not None and done % self._every == 0:
+        fixed = state is not None and state.fixed
+        if not fixed and done is not None and done % self._every == 0:
             controller.advance(done / max(1, self._total))
+        else:
+            controller.hold()
 
     def _told(self) -> dict[str, float]:
         controller, of = self._running(), self.budgets[0].resource

@@ -53,6 +53,7 @@ def written_out(
     new_inputs: list[keras.KerasTensor] | None = None,
     revision: Revision | None = None,
     before: Holders | None = None,
+    apart: bool = False,
 ) -> tuple[keras.Model, Holders]:
     """A functional model of recorded operations.
 
@@ -66,6 +67,8 @@ def written_out(
             again on other sizes.
         revision: what is otherwise for these sizes.
         before: what holds the weights in another way of calling the layer.
+        apart: whether samples are taken apart inside, as windows of images
+            are, so that a weight is there for each of these.
 
     Returns:
         The model, and what holds the weights in it.
@@ -78,7 +81,7 @@ def written_out(
     first: TwoWays | None = None
     while True:
         replay = Replay(twin, inputs, stripped, revision or Revision(), before)
-        replay.sources, replay.tied = sources, tied
+        replay.sources, replay.tied, replay.apart = sources, tied, apart
         try:
             ends = replay.run(outputs, weights, new_inputs or inputs)
             break
@@ -109,6 +112,7 @@ class Replay:
             used in several ways: a layer has them for its output.
         tied: the ids of variables that are used in several ways, and may be
             tables that are looked up and read back.
+        apart: as in `written_out`.
     """
 
     def __init__(
@@ -125,11 +129,13 @@ class Replay:
         self.revision = revision
         self.sources: set[int] = set()
         self.tied: set[int] = set()
+        self.apart = False
         self._values: dict[int, Any] = {}
         self._weights: dict[int, Weight] = {}
         self._names = Names()
         self.holders = Holders(twin, self._names, before)
-        self._one: keras.KerasTensor | None = None
+        # By the id of the tensor whose samples they are for.
+        self._one: dict[int, keras.KerasTensor] = {}
 
     def run(
         self,
@@ -301,13 +307,24 @@ class Replay:
                     f"{type(node.operation).__name__}, which no stock layer "
                     "does"
                 )
-            return self.tensor(x, rank)
+            return self.tensor(x, rank, like)
 
+        flat = keras.tree.flatten((args, kwargs))
+        data = [x for x in flat if isinstance(x, keras.KerasTensor)]
+        like = data[0] if data and self.apart else None
         args, kwargs = mapped(tensor, args, kwargs)
         return self._again(node, args, kwargs)
 
-    def tensor(self, weight: Weight, rank: int) -> keras.KerasTensor:
-        """A weight as a tensor of `rank` axes, the first for the samples."""
+    def tensor(
+        self, weight: Weight, rank: int, like: keras.KerasTensor | None = None
+    ) -> keras.KerasTensor:
+        """A weight as a tensor of `rank` axes, the first for the samples.
+
+        Args:
+            weight: the weight.
+            rank: how many axes.
+            like: what has these samples; by default, the first input.
+        """
         value = weight.value
         if value.ndim == rank and value.shape[0] == 1:
             value = value[0]
@@ -327,13 +344,14 @@ class Replay:
             output_shape=value.shape,
         )
         return self.holders.called(
-            layer, self._ones(), weight, value[np.newaxis]
+            layer, self._ones(like), weight, value[np.newaxis]
         )
 
-    def _ones(self) -> keras.KerasTensor:
+    def _ones(self, like: keras.KerasTensor | None) -> keras.KerasTensor:
         """A one for each sample, `(batch, 1)`."""
-        if self._one is None:
-            x = self.inputs[0]
+        x = self.inputs[0] if like is None else like
+        if id(x) not in self._one:
+            number = id(x)
             if len(x.shape) < 2:
                 raise SideEffect("its input has no axis but that of samples")
             # Of no channel at all: any may go.
@@ -342,8 +360,9 @@ class Replay:
                 x = keras.ops.sum(x, axis=tuple(range(2, len(x.shape))))
             none = keras.ops.sum(x, axis=1, keepdims=True)
             one = keras.ops.ones_like(none)
-            self._one = keras.ops.cast(one, self.twin.compute_dtype)
-        return self._one
+            self._one[number] = keras.ops.cast(one, self.twin.compute_dtype)
+            return self._one[number]
+        return self._one[id(x)]
 
     def bias_after(self, node: Node, size: int) -> tuple[Node, Weight] | None:
         """A vector that is added to the output of a call, and nowhere else.

@@ -15,8 +15,10 @@ from keras_gates.graphs import bare_weights
 from keras_gates.graphs import private
 from keras_gates.graphs import sampled
 from keras_gates.graphs import several_sizes
+from keras_gates.graphs import step_by_step
 from keras_gates.graphs.arguments import each_in_place
 from keras_gates.graphs.effects import held
+from keras_gates.graphs.effects import no_functions
 from keras_gates.graphs.effects import no_loss
 from keras_gates.graphs.effects import other_values
 from keras_gates.graphs.effects import watched
@@ -77,6 +79,20 @@ class CallTrace:
         self.others = [CallTrace(node, twin, names, [x]) for x in sizes[1:]]
         self.inputs: list[keras.KerasTensor] = []
         self.inside: list[keras.Layer] = []
+        self.inlined: list[keras.Layer] = []
+        self.apart = False
+        self.asks = False
+
+    def inlines(self, layers: list[keras.Layer]) -> bool:
+        """Note layers inside that can't be called; whether one is new.
+
+        What they call is recorded in their place: on torch and JAX a layer
+        that takes samples apart can't be called on an open number of them.
+        """
+        known = set(map(id, self.inlined))
+        new = [layer for layer in layers if id(layer) not in known]
+        self.inlined = [*self.inlined, *new]
+        return bool(new)
 
     def reads(self, layers: list[keras.Layer]) -> bool:
         """Note layers inside whose weights are read; whether one is new."""
@@ -122,32 +138,39 @@ class CallTrace:
         ends = run.outputs, run.weights
         if self.sizes is None:
             return bare_weights.written_out(
-                self.twin, self.inputs, *ends, stripped, before=self.before
+                self.twin,
+                self.inputs,
+                *ends,
+                stripped,
+                before=self.before,
+                apart=self.apart,
             )
         revision = self._revision(run)
-        sizes = self.sizes.in_writing(revision.fixed)
-        again = CallTrace(self.node, self.twin, self.names, [sizes])
-        again.arguments()
-        return bare_weights.written_out(
-            self.twin,
-            self.inputs,
-            *ends,
-            stripped,
-            again.inputs,
-            revision,
-            self.before,
-        )
+        while True:
+            sizes = self.sizes.in_writing(revision.fixed)
+            again = CallTrace(self.node, self.twin, self.names, [sizes])
+            again.arguments()
+            args = self.inputs, *ends, stripped, again.inputs, revision
+            try:
+                return bare_weights.written_out(
+                    self.twin, *args, self.before, self.apart
+                )
+            except Exception:
+                if revision.fixed:
+                    raise
+                # An operation may ask for sizes that need not be known.
+                self.asks = revision.fixed = True
 
     def _revision(self, run: Run) -> Revision:
         """What of a run is otherwise for other sizes."""
         if not self.others:
-            return Revision()
+            return Revision(fixed=self.asks)
         runs = [run]
         for other in self.others:
             args, kwargs = other.arguments()
             runs.append(other.run(args, kwargs, run.training))
         traces = [self, *self.others]
-        return several_sizes.revised(
+        found = several_sizes.revised(
             *(
                 Recorded(
                     private.recorded_before(
@@ -158,6 +181,8 @@ class CallTrace:
                 for trace, each in zip(traces, runs, strict=True)
             )
         )
+        found.fixed |= self.asks
+        return found
 
     def _compared(self, run: Run, stripped: bool) -> Any:
         """The model of a run, compared with the layer in inference."""
@@ -166,6 +191,10 @@ class CallTrace:
         like = self.node.input_tensors if self.sizes is None else model.inputs
         given = self.node.arguments.args, self.node.arguments.kwargs
         found = sampled.compared(self.twin, given, model, like)
+        if found is sampled.Likeness.FAILS and self.inlined and not self.apart:
+            # What was inlined may have been called on parts of samples.
+            self.apart = True
+            return self._compared(run, stripped)
         if found is not sampled.Likeness.ALIKE:
             raise SideEffect(_TRIED[found])
         return model, holders
@@ -230,12 +259,14 @@ class CallTrace:
             before = held(twin)
             with (
                 watched(),
+                no_functions(),
                 in_place(twin, self.inside) as weights,
                 scope,
                 told,
                 silent,
             ):
-                flat = keras.tree.flatten(twin.call(*args, **kwargs))
+                call = step_by_step.call_of(twin)
+                flat = keras.tree.flatten(call(*args, **kwargs))
             names = written(before, held(twin))
         outputs = [self._symbolic(x) for x in flat if x is not None]
         record = recorded(outputs, [*self.inputs, *weights])

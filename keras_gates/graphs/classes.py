@@ -9,6 +9,7 @@ the model is copied instead, with the new model's layers for those of the old.
 
 from __future__ import annotations
 
+import dis
 import inspect
 import warnings
 from collections.abc import Callable
@@ -72,10 +73,13 @@ def is_made_otherwise(old: keras.Model) -> bool:
 
 
 def set_otherwise(old: keras.Model, base: keras.Model) -> list[str]:
-    """The attributes of a model that one from its config has otherwise."""
+    """The attributes of a model that one from its config has otherwise.
+
+    What `compile` sets does not count: what is made of a model is not compiled.
+    """
     held, got = forgotten.attributes(old), forgotten.attributes(base)
     books = private.OF_TRAINING | _private(type(old), public=True)
-    names = (held.keys() & got) - books
+    names = (held.keys() & got) - books - _set_by_compile(type(old))
     return sorted(n for n in names if not forgotten.same(held[n], got[n]))
 
 
@@ -136,6 +140,20 @@ def _private(cls: type[Any], public: bool = False) -> set[str]:
     """
     stock = [c for c in cls.__mro__ if create.is_of(c, keras.__name__)]
     return set().union(*(private.names_in_methods(c, public) for c in stock))
+
+
+def _set_by_compile(cls: type[Any]) -> set[str]:
+    """The attributes that `compile` of a class of the user's sets."""
+    own = [c for c in cls.__mro__ if not create.is_of(c, keras.__name__)]
+    methods = [vars(c)["compile"] for c in own if "compile" in vars(c)]
+    codes = [getattr(inspect.unwrap(m), "__code__", None) for m in methods]
+    return {
+        step.argval
+        for code in codes
+        if code is not None
+        for step in dis.get_instructions(code)
+        if step.opname == "STORE_ATTR"
+    }
 
 
 def _carry(

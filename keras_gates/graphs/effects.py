@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Callable
 from collections.abc import Iterator
 from typing import Any
 
@@ -13,6 +14,22 @@ from keras_gates.graphs import private
 from keras_gates.graphs.stand_ins import ReadsInside
 from keras_gates.graphs.stand_ins import SideEffect
 from keras_gates.graphs.variables import values_of
+
+# Operations that call functions of the user's.
+_CALLING = {
+    cls: function
+    for cls, function in (
+        (private.operation("core.AssociativeScan"), "associative_scan"),
+        (private.operation("core.Cond"), "cond"),
+        (private.operation("core.ForiLoop"), "fori_loop"),
+        (private.operation("core.Map"), "map"),
+        (private.operation("core.Scan"), "scan"),
+        (private.operation("core.Switch"), "switch"),
+        (private.operation("core.VectorizedMap"), "vectorized_map"),
+        (private.operation("core.WhileLoop"), "while_loop"),
+    )
+    if cls is not None
+}
 
 
 @contextlib.contextmanager
@@ -33,6 +50,43 @@ def watched() -> Iterator[None]:
             "none of its attributes holds",
             seen.read,
         )
+
+
+@contextlib.contextmanager
+def no_functions() -> Iterator[None]:
+    """Within, operations that call functions are noticed.
+
+    A function reads what it has from where it was made, tensors and weights of
+    the layer. No record has that.
+    """
+    seen: list[keras.Operation] = []
+
+    def noting(call: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(op: Any, *args: Any, **kwargs: Any) -> Any:
+            seen.append(op)
+            return call(op, *args, **kwargs)
+
+        return noted
+
+    with contextlib.ExitStack() as stack:
+        for cls in _CALLING:
+            call = noting(cls.symbolic_call)
+            stack.enter_context(private.symbolic_call_set(cls, call))
+        try:
+            yield
+        except Exception as error:
+            if not seen:
+                raise
+            raise SideEffect(_calls(seen[0])) from error
+    if seen:
+        raise SideEffect(_calls(seen[0]))
+
+
+def _calls(op: keras.Operation) -> str:
+    return (
+        f"its `call` uses `keras.ops.{_CALLING[type(op)]}`, which calls "
+        "functions whose code is not recorded"
+    )
 
 
 def no_loss(*args: Any, **kwargs: Any) -> None:

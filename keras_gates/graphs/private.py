@@ -16,10 +16,12 @@ import types
 from collections.abc import Callable
 from collections.abc import Container
 from collections.abc import Iterator
+from collections.abc import Sequence
 from typing import Any
 from typing import Protocol
 
 import keras
+from keras.src.activations import activations as _activations
 from keras.src.backend import compute_output_spec
 from keras.src.backend.common import global_state
 from keras.src.backend.common.masking import get_keras_mask
@@ -59,9 +61,12 @@ def layer_class(path: str) -> type[Any] | None:
 def operation(name: str) -> type[Any] | None:
     """The class behind an operation of `keras.ops`, such as "numpy.Add".
 
-    Assumes: it is in the module `keras.src.ops.numpy`; None if it is not.
+    Assumes: it is in the module `keras.src.ops.numpy`, that of an activation
+    which is no such operation in "activations"; None if it is not.
     """
     module, _, cls = name.rpartition(".")
+    if module == _activations.__name__.rpartition(".")[2]:
+        return getattr(_activations, cls, None)
     found = importlib.import_module(f"{_OPERATIONS}.{module}")
     return getattr(found, cls, None)
 
@@ -600,15 +605,23 @@ RECORDS_ANY_CALL = hasattr(_layer_module, "Node")
 
 
 @contextlib.contextmanager
-def any_call_recorded() -> Iterator[list[keras.Layer]]:
+def any_call_recorded(
+    inlined: Sequence[keras.Layer] = (),
+    failed: list[keras.Layer] | None = None,
+) -> Iterator[list[keras.Layer]]:
     """Within, layers are called on symbolic tensors that refuse it otherwise.
 
     What returns None among its outputs is recorded without, and what says
     nothing, or an error, of the outputs of a call is run to know them.
 
-    Assumes: a symbolic call of a layer asks its `symbolic_call` for them, and
-    makes a `Node` as the module of `Layer` knows it; `compute_output_spec` of
-    the backend runs a function on tensors without values.
+    Assumes: a symbolic call of a layer asks its `symbolic_call` for them,
+    which makes its `Node` as the module of `Layer` knows it;
+    `compute_output_spec` of the backend runs a function on tensors without
+    values.
+
+    Args:
+        inlined: layers whose calls are not recorded, but what they call.
+        failed: gets the layers that can't be called so either.
 
     Yields:
         The layers that Keras itself would have refused to call.
@@ -620,14 +633,24 @@ def any_call_recorded() -> Iterator[list[keras.Layer]]:
     ask = keras.Layer.symbolic_call
 
     def symbolic_call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        if any(layer is each for each in inlined):
+            return layer.call(*args, **kwargs)
         try:
             return ask(layer, *args, **kwargs)
         except Exception:
+            pass
+        try:
             found = _specification(layer, args, kwargs)
-            refused.append(layer)
-            return found
+        except Exception:
+            if failed is not None:
+                failed.append(layer)
+            raise
+        refused.append(layer)
+        return found
 
     def node(operation: Any, outputs: Any = None, **kwargs: Any) -> Any:
+        if any(operation is each for each in inlined):
+            return None
         flat = keras.tree.flatten(outputs)
         tensors = [x for x in flat if x is not None]
         if len(tensors) < len(flat):
@@ -642,6 +665,63 @@ def any_call_recorded() -> Iterator[list[keras.Layer]]:
             stack.callback(setattr, holder, name, getattr(holder, name))
             setattr(holder, name, value)
         yield refused
+
+
+@contextlib.contextmanager
+def symbolic_call_set(
+    cls: type[Any], call: Callable[..., Any]
+) -> Iterator[None]:
+    """Within, what an operation of a class does with symbolic tensors.
+
+    Assumes: a call of it on those is one of its `symbolic_call`.
+    """
+    own = vars(cls).get("symbolic_call")
+    cls.symbolic_call = call
+    try:
+        yield
+    finally:
+        if own is None:
+            del cls.symbolic_call
+        else:
+            cls.symbolic_call = own
+
+
+class _Passing:
+    """A module of Keras whose conversion lets symbolic tensors pass."""
+
+    def __init__(self, module: types.ModuleType) -> None:
+        self._module = module
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._module, name)
+
+    def convert_to_tensor(self, x: Any, *args: Any, **kwargs: Any) -> Any:
+        if isinstance(x, keras.KerasTensor):
+            return x
+        return self._module.convert_to_tensor(x, *args, **kwargs)
+
+
+@contextlib.contextmanager
+def any_activation_recorded() -> Iterator[None]:
+    """Within, functions of `keras.activations` are recorded, whichever it is.
+
+    Assumes: those that refuse symbolic tensors convert them first, by the
+    `backend` of their module; `mish` asks its class then.
+    """
+    mish: Any = getattr(_activations, "Mish", None)
+    with contextlib.ExitStack() as stack:
+        backend = _activations.backend
+        stack.callback(setattr, _activations, "backend", backend)
+        _activations.backend = _Passing(backend)
+        if mish is not None:
+            direct = mish.static_call
+            stack.callback(setattr, mish, "static_call", staticmethod(direct))
+            mish.static_call = staticmethod(
+                lambda x: (
+                    mish()(x) if isinstance(x, keras.KerasTensor) else direct(x)
+                )
+            )
+        yield
 
 
 @contextlib.contextmanager
@@ -1049,6 +1129,46 @@ def batches_of(optimizer: keras.Optimizer) -> keras.Variable:
     Assumes: `_iterations` counts them, where the public one counts updates.
     """
     return optimizer._iterations
+
+
+def give_bias(layer: keras.Layer, size: int) -> None:
+    """Let a built layer that has no bias add one, of zeros, on its last axis.
+
+    For Dense, EinsumDense and convolutions.
+
+    Assumes: the tracker of a built layer is locked; `call` looks whether there
+    is a bias, and `get_config` tells `use_bias` and `bias_axes`.
+    """
+    tracker = tracker_of(layer)
+    tracker.unlock()
+    try:
+        layer.bias = layer.add_weight(
+            name="bias",
+            shape=(size,),
+            initializer="zeros",
+            regularizer=layer.bias_regularizer,
+            constraint=layer.bias_constraint,
+        )
+    finally:
+        tracker.lock()
+    layer.bias.trainable = layer.trainable
+    if isinstance(layer, keras.layers.EinsumDense):
+        layer.bias_axes = layer.equation[-1]
+    else:
+        layer.use_bias = True
+
+
+def drop_bias(layer: keras.Layer) -> None:
+    """Take back what `give_bias` gave.
+
+    Assumes: `_untrack_variable` makes a layer forget a weight.
+    """
+    layer._untrack_variable(layer.bias)
+    layer.bias = None
+    if isinstance(layer, keras.layers.EinsumDense):
+        layer.bias_axes = None
+    else:
+        layer.use_bias = False
 
 
 def loss_weights_of(model: keras.Model) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import functools
+import itertools
 import warnings
 from typing import Any
 
@@ -16,6 +17,8 @@ from keras_gates.graphs.functional import structures
 
 # For axes of unknown size, what is tried: small, and with many divisors.
 _SIZES = (6, 8, 12, 16, 32)
+# How many samples: what takes windows for samples puts images together again.
+_SAMPLES = (2, 4, 6, 8, 9, 16, 25, 36, 49, 64)
 # By the outputs' scale; other operations may round in another way.
 _NEAR = 1e-4
 _ALIKE = {"float16": 0.05, "bfloat16": 0.2}
@@ -57,9 +60,11 @@ def compared(
             these have half the precision.
     """
     inside, _ = structures(model)
-    for size in _SIZES:
+    sizes = _SIZES if any(None in kt.shape[1:] for kt in inputs) else _SIZES[:1]
+    counts = _SAMPLES if any(kt.shape[0] is None for kt in inputs) else (2,)
+    for count, size in itertools.product(counts, sizes):
         random = np.random.default_rng(0)
-        arrays = [_drawn(kt, size, random) for kt in inputs]
+        arrays = [_drawn(kt, size, random, count) for kt in inputs]
         with warnings.catch_warnings():
             # What is told of an input here has been told before.
             warnings.simplefilter("ignore")
@@ -117,10 +122,13 @@ def _by_path(outputs: Any) -> dict[Any, NDArray[Any]]:
 
 
 def _drawn(
-    kt: keras.KerasTensor, size: int, random: np.random.Generator
+    kt: keras.KerasTensor,
+    size: int,
+    random: np.random.Generator,
+    count: int = 2,
 ) -> Any:
     shape = [size if x is None else x for x in kt.shape]
-    shape[:1] = [2 if kt.shape[0] is None else kt.shape[0]]
+    shape[:1] = [count if kt.shape[0] is None else kt.shape[0]]
     floats = keras.backend.is_float_dtype(kt.dtype)
     values = (
         random.normal(size=shape) if floats else random.integers(2, size=shape)

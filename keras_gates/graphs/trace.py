@@ -159,8 +159,9 @@ def at_shapes(
 def _attempt(each: CallTrace) -> Opened | Opaque:
     first = ""
     while True:
+        failed: list[keras.Layer] = []
         try:
-            return _opened(each)
+            return _opened(each, failed)
         except ReadsInside as error:
             first = first or str(error)
             # Once more, with stand-ins for the weights of layers inside.
@@ -170,14 +171,28 @@ def _attempt(each: CallTrace) -> Opened | Opaque:
             return Opaque(first or str(error))
         except Exception as error:  # whatever the user's code says to symbols
             why = f"its `call` can't be traced: {told(error)}"
-            return Opaque(first or why)
+            first = first or why
+            # Once more, with what the layer inside calls in its place.
+            if not each.inlines(failed):
+                return Opaque(first)
 
 
-def _opened(each: CallTrace) -> Opened:
+def _opened(each: CallTrace, failed: list[keras.Layer]) -> Opened:
     # It warns, or Keras does, where the layer itself is called.
-    recorded = private.any_call_recorded()
-    with recorded as refused, private.any_key_recorded(), _silent():
+    with contextlib.ExitStack() as stack:
+        refused = stack.enter_context(
+            private.any_call_recorded(each.inlined, failed)
+        )
+        stack.enter_context(private.any_key_recorded())
+        stack.enter_context(private.any_activation_recorded())
+        stack.enter_context(_silent())
         found = each.opened()
+    if len(each.twin.variables) > len(each.node.operation.variables):
+        # What is called past Keras, as in TimeDistributed, is built late.
+        raise SideEffect(
+            "it has not made all of its weights yet; call the model on a batch "
+            "first"
+        )
     names = [op.name for op in _called(found.model) if op in refused]
     if names and not found.fixed:
         fixed = f"it calls '{names[0]}' as no functional model can"

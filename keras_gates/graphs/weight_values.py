@@ -62,14 +62,17 @@ class Weight:
 
     @property
     def part(self) -> NDArray[np.intp] | None:
-        """Where in the variable its numbers are, if it holds some of them."""
+        """Where in the variable its numbers are, if it holds some of them.
+
+        One may be there several times, as in a bias by distance.
+        """
         if not self.derived:
             return None
         own = values_of(self.variable).reshape(-1)
         flat = self.probe.reshape(-1)
         places = flat.astype(np.intp)
         inside = (places == flat) & (places >= 0) & (places < own.size)
-        if not inside.all() or np.unique(places).size < places.size:
+        if not inside.all():
             return None
         same = np.array_equal(own[places], self.value.reshape(-1))
         return places if same else None

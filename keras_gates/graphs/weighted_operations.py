@@ -12,6 +12,7 @@ from typing import TypeAlias
 import keras
 
 from keras_gates.graphs import private
+from keras_gates.graphs import weighted_convolutions as convolutions
 from keras_gates.graphs.weight_values import Weight
 
 if TYPE_CHECKING:
@@ -301,4 +302,8 @@ HANDLERS: dict[type[Any] | None, Handler] = {
     private.operation("numpy.Tensordot"): _dotted,
     private.operation("numpy.Einsum"): _summed,
     private.operation("numpy.Take"): _looked_up,
+    private.operation("nn.Conv"): convolutions.convolved,
+    private.operation("nn.ConvTranspose"): convolutions.transposed,
+    private.operation("nn.DepthwiseConv"): convolutions.depthwise,
+    private.operation("nn.SeparableConv"): convolutions.separable,
 }

@@ -10,12 +10,16 @@ import math
 from typing import Any
 
 import keras
+import numpy as np
 from keras import ops
+from numpy.typing import NDArray
 
 # As in the paper: the temperature, and how far beyond 0 and 1 it is stretched.
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 # Beyond these the factor in inference is exactly 0, or exactly 1.
 CLOSED, OPEN = -2.5, 2.5
+# Here it is 0 in training, too, whatever is drawn.
+NEVER = -30.0
 # Uniform numbers stay this far from 0 and 1, where the logarithm has no end.
 _EDGE = 1e-6
 
@@ -39,6 +43,18 @@ def drawn(log_alpha: Any, seed: Any) -> Any:
 def openness(log_alpha: Any) -> Any:
     """The chance that a factor that is drawn is not 0."""
     return ops.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
+
+
+def chance(log_alpha: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`openness`, of an array of NumPy."""
+    far: NDArray[np.float64] = log_alpha - BETA * math.log(-GAMMA / ZETA)
+    return 1 / (1 + np.exp(-far))
+
+
+def weight_of(factor: float) -> float:
+    """`log_alpha` of a factor between 0 and 1, these excluded."""
+    share = (factor - GAMMA) / (ZETA - GAMMA)
+    return math.log(share) - math.log1p(-share)
 
 
 @keras.saving.register_keras_serializable(package="keras_gates")

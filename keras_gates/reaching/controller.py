@@ -1,15 +1,16 @@
 """Which factors sink, close and open again as a training goes on.
 
-Between two batches, factors are ranked by size times the norms of the weights
-round them, and the smallest close, as many as the budget of the moment takes;
-the budget falls along a `Course`. The next ones in the ranking sink towards 0,
-so that each has come down by the time it closes, and all factors are pulled a
-little, so that those that the data hold up part from those that nothing holds.
+Between two batches, factors are ranked (`Ranks`) by size and the norms of the
+weights round them, and the smallest close, as many as the budget of the moment
+takes; the budget falls along a `Course`. The next ones in the ranking sink
+towards 0, so that each has come down by the time it closes, and all factors are
+pulled a little, so that those that the data hold up part from those that
+nothing holds.
 
-A closed factor is 0 but for what the optimizer moves it between two of these
-steps. What it has moved, less the pull, is its size in the ranking: where it
-outgrows an open one, the two change places. Nothing of this depends on the
-loss or the optimizer, whose steps are only watched.
+A closed factor is put back to 0 after each step of the optimizer (`Held`). What
+that has moved it, less the pull, is its size in the ranking: where it outgrows
+an open one, the two change places. Nothing of this depends on the loss or the
+optimizer, whose steps are only watched.
 """
 
 from __future__ import annotations
@@ -25,14 +26,13 @@ from numpy.typing import NDArray
 from keras_gates.reaching.course import Course
 from keras_gates.reaching.goals import Goals
 from keras_gates.reaching.live_factors import LiveFactors
+from keras_gates.reaching.ranks import Ranks
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from keras_gates.thresholds import Budget
 
-# Open factors end at this share of where they started, at least.
-_LEAST = 1e-3
 # How often in a training what is left is counted exactly.
 _COUNTED = 20
 
@@ -62,16 +62,16 @@ class State:
     @classmethod
     def of(cls, live: LiveFactors, values: NDArray[np.float64]) -> State:
         """The state at the start: what is 0 is closed."""
-        sizes = np.abs(values)
+        sizes = live.sizes(values)
         totals = np.bincount(live.owner, sizes)
         counts = np.bincount(live.owner, sizes > 0)
         means = totals / np.maximum(counts, 1)
         means[means == 0] = 1.0
         return cls(
             means[live.owner],
-            np.where(values < 0, -1.0, 1.0),
+            np.where((values < 0) & ~live.random, -1.0, 1.0),
             np.zeros(live.count),
-            values == 0,
+            sizes == 0,
         )
 
 
@@ -97,6 +97,7 @@ class Controller:
         self.state: State | None = None
         self.left = 1.0
         self._importance = np.ones(self.live.count)
+        self._ranks = Ranks.of(self.live, self.goals.inside())
         self._restored = False
 
     def advance(self, progress: float) -> None:
@@ -118,8 +119,8 @@ class Controller:
 
     def hold(self) -> None:
         """Let closed factors be 0, where the optimizer has moved them."""
-        if self.state is not None and self.state.fixed:
-            self.live.hold(self.state.closed)
+        if self.state is not None:
+            self.live.hold(self.state.closed, self.state.fixed)
 
     def settle(self) -> None:
         """The same at any time, with what has moved taken into account."""
@@ -143,12 +144,7 @@ class Controller:
         """What parts closed from open factors, by kind of gate."""
         if self.state is None:
             return {}
-        least = self.state.scale * _LEAST / 2
-        kinds = np.array(self.live.kinds)[self.live.owner]
-        return {
-            kind: float(least[kinds == kind].min())
-            for kind in dict.fromkeys(self.live.kinds)
-        }
+        return self.live.thresholds(self.state.scale)
 
     def _watched(self, values: NDArray[np.float64]) -> State:
         """The state, with what the optimizer has done to closed factors."""
@@ -158,7 +154,8 @@ class Controller:
             state.start = self.goals.position(state.closed)
             state.fixed = state.start <= 0
             self.left = self.goals.share(state.closed)
-        moved = state.signs * values / state.scale
+        moved = values + self.live.moved()
+        moved = state.signs * moved / state.scale
         if self._restored:
             # The state may be younger than the weights, and know of that.
             moved[:] = 0.0
@@ -173,23 +170,23 @@ class Controller:
     ) -> NDArray[np.float64]:
         """The factors after a step; changes the state."""
         course = self.course
-        sizes = _sizes(values, state)
-        order = self.goals.order(sizes * self._importance)
+        sizes = self._sizes(values, state)
+        ranks = self._ranks(sizes * self._importance, state.closed)
+        order = self.goals.order(ranks)
         count, later = self.goals.counts(
             order,
             course.goal(progress, state.start, 0.0),
             course.goal(progress + course.descent, state.start, 0.0),
         )
-        pull = course.pulled(state.progress, progress) * _spread(sizes, state)
-        sizes = np.maximum(sizes - pull, 0.0)
+        way = course.pulled(state.progress, progress) * _spread(sizes, state)
+        sizes = np.maximum(sizes - way * self.live.pulls(values), 0.0)
         # What closes next sinks so fast that it is down by then.
         sinking = order[count:later]
         wait = np.arange(1, len(sinking) + 1) / max(1, len(sinking))
         step = (progress - state.progress) / course.descent
         sizes[sinking] *= wait / (wait + step)
-        state.signs = np.where(
-            state.closed | (values == 0), state.signs, np.sign(values)
-        )
+        as_it_was = state.closed | (values == 0) | self.live.random
+        state.signs = np.where(as_it_was, state.signs, np.sign(values))
         state.closed = np.zeros(self.live.count, bool)
         state.closed[order[:count]] = True
         state.latent = np.where(state.closed, sizes, 0.0)
@@ -198,8 +195,8 @@ class Controller:
 
     def _fix(self, values: NDArray[np.float64], state: State) -> None:
         """Choose the set that stays closed."""
-        sizes = _sizes(values, state)
-        ranks = sizes * self.goals.importance()
+        sizes = self._sizes(values, state)
+        ranks = self._ranks(sizes * self.goals.importance(), state.closed)
         state.closed, state.fixed = self.goals.chosen(ranks), True
         self.left = self.goals.exact_share(state.closed)
         new = self._held(state.signs * sizes * state.scale, state)
@@ -210,10 +207,19 @@ class Controller:
         self, values: NDArray[np.float64], state: State
     ) -> NDArray[np.float64]:
         """Closed factors at 0, and once the set is fixed no open one near."""
-        least = _LEAST * state.scale
-        low = state.fixed & ~state.closed & (np.abs(values) < least)
+        least = self.live.least(state.scale)
+        low = self.live.sizes(values) < least
+        low &= state.fixed & ~state.closed
         values = np.where(low, state.signs * least, values)
-        return np.where(state.closed, 0.0, values)
+        shut = self.live.shut if state.fixed else 0.0
+        return np.where(state.closed, shut, values)
+
+    def _sizes(
+        self, values: NDArray[np.float64], state: State
+    ) -> NDArray[np.float64]:
+        """How large factors are beside where they started."""
+        open_ones = self.live.sizes(values) / state.scale
+        return np.where(state.closed, state.latent, open_ones)
 
     def _write(
         self, values: NDArray[np.float64], new: NDArray[np.float64]
@@ -265,12 +271,6 @@ class Controller:
         self.left, self._restored = data["left"], True
         self._importance = np.array(data["importance"])
         self.goals.corrections = dict(data["corrections"])
-
-
-def _sizes(values: NDArray[np.float64], state: State) -> NDArray[np.float64]:
-    """What factors are ranked by."""
-    open_ones = np.abs(values) / state.scale
-    return np.where(state.closed, state.latent, open_ones)
 
 
 def _spread(sizes: NDArray[np.float64], state: State) -> float:

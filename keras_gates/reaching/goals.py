@@ -16,6 +16,7 @@ from keras_gates.surgeon.closing.request import from_thresholds
 from keras_gates.surgeon.expected.model_cost import ModelCost
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.report import table
 from keras_gates.surgeon.scores.weights import l2
 from keras_gates.surgeon.solving import essential
@@ -31,6 +32,8 @@ if TYPE_CHECKING:
 # At how many places at a time the cost along a ranking is looked at.
 _COARSE, _FINE = 17, 9
 _ROUNDING = 1e-9
+# At a corner every number is 0 or 1, to rounding.
+_HALF = 0.5
 
 
 class Goals:
@@ -146,6 +149,36 @@ class Goals:
             for name, shape in zip(live.names, live.shapes, strict=True)
         ]
         return live.flat(each)
+
+    def inside(self) -> dict[int, NDArray[np.intp]]:
+        """By the factor of a gate on a whole tensor, those that it closes.
+
+        Factors of channels that do nothing while it is closed, since nothing
+        else reads what they multiply.
+        """
+        live, circuit = self._live, self._cost.circuit
+        wholes = [n for n, shape in enumerate(live.shapes) if not shape]
+        if not wholes:
+            return {}
+        starts = np.searchsorted(live.owner, wholes)
+        factors = np.ones((len(wholes), live.count))
+        factors[np.arange(len(wholes)), starts] = 0.0
+        steps = circuit.kept(np, factors).steps
+        sources = gates_of(self._graph)
+        found: dict[int, NDArray[np.intp]] = {}
+        for number, (name, shape) in enumerate(
+            zip(live.names, live.shapes, strict=True)
+        ):
+            layer = sources[name].layer
+            each = [x for s, x in steps.items() if s.call.op is layer]
+            if not shape or not each:
+                continue
+            own = np.flatnonzero(live.owner == number)
+            for place in np.flatnonzero(np.max(each, axis=0) < _HALF):
+                start = int(starts[place])
+                known = found.get(start, own[:0])
+                found[start] = np.concatenate([known, own])
+        return found
 
     def order(self, sizes: NDArray[np.float64]) -> NDArray[np.intp]:
         """The factors that may close, smallest first."""

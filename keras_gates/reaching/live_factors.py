@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from keras_gates.constraints import KeepSign
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.variables import synchronize
+from keras_gates.layers import hard_concrete
+from keras_gates.reaching.held import Held
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.gates.find import unknown_gates
 from keras_gates.thresholds import Factors
@@ -22,6 +24,11 @@ from keras_gates.thresholds.rule import NAMED
 
 if TYPE_CHECKING:
     from keras_gates.surgeon.rules.source import Source
+
+
+# Open factors end at this share of where they started, at least; random ones,
+# which start at 1, at this.
+LEAST = 1e-3
 
 
 class LiveFactors:
@@ -35,6 +42,8 @@ class LiveFactors:
         kinds: the kind of each.
         shapes: the shape of the factors of each.
         count: how many factors there are.
+        owner: the number of the gate that each is of; int, `(factors,)`.
+        random: which are those of stochastic gates; bool, `(factors,)`.
     """
 
     def __init__(self, model: keras.Model) -> None:
@@ -59,7 +68,11 @@ class LiveFactors:
                 "keras_gates.slim has made ready, or skeletons "
                 f"(keras_gates.to_stripconv).{unknown_gates(graph)}"
             )
-        odd = [n for n, s in sources.items() if s.closed not in (0.0, None)]
+        odd = [
+            name
+            for name, source in sources.items()
+            if source.closed not in (0.0, None) and source.factors is None
+        ]
         if odd:
             raise ValueError(
                 "ReachBudget closes gates by factors of 0. Received: "
@@ -67,21 +80,66 @@ class LiveFactors:
                 "the variable. Leave such gates out, or close them with "
                 "thresholds."
             )
+        found = list(sources.values())
         self.names = list(sources)
-        self.kinds = [source.kind for source in sources.values()]
-        self.shapes = [source.shape for source in sources.values()]
-        self._variables = [source.variable for source in sources.values()]
+        self.kinds = [source.kind for source in found]
+        self.shapes = [source.shape for source in found]
+        self._variables = [source.variable for source in found]
         sizes = [math.prod(shape) for shape in self.shapes]
         self._ends = np.cumsum(sizes)
         self.count = int(sum(sizes))
         self.owner = np.repeat(np.arange(len(sizes)), sizes)
-        self._masks: list[Any] = []
+        self._held: Held | None = None
+        self._fixed = False
+        self._moved = np.zeros(self.count)
+        # Of a random gate the variable is `log_alpha`.
+        self.random = np.repeat([s.factors is not None for s in found], sizes)
+        self._zeros = np.where(self.random, hard_concrete.CLOSED, 0.0)
 
     def read(self) -> NDArray[np.float64]:
-        """All factors, as they are."""
+        """All factors, as they are.
+
+        In the place of a random one, how far `log_alpha` is above where it
+        starts closed.
+        """
         synchronize(self._model)
         each = [ops.convert_to_numpy(v).ravel() for v in self._variables]
-        return np.concatenate(each).astype("float64")
+        return np.concatenate(each).astype("float64") - self._zeros
+
+    def sizes(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How large factors are, of what `read` returns; 0 is closed."""
+        return np.where(self.random, np.maximum(values, 0.0), np.abs(values))
+
+    def pulls(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
+        """How far one pull moves each, of what `read` returns.
+
+        A random factor by the slope of the chance that it is open, the sum
+        of which is the expected L0; at the steepest as far as another one.
+        """
+        chance = hard_concrete.chance(values + self._zeros)
+        return np.where(self.random, 4 * chance * (1 - chance), 1.0)
+
+    def least(self, scale: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What an open factor is at least, once the set is fixed."""
+        random = hard_concrete.weight_of(LEAST) - hard_concrete.CLOSED
+        return np.where(self.random, random, LEAST * scale)
+
+    def thresholds(self, scale: NDArray[np.float64]) -> dict[str, float]:
+        """What parts these from closed factors, by kind of gate."""
+        least = np.where(self.random, LEAST, LEAST * scale) / 2
+        kinds = np.array(self.kinds)[self.owner]
+        return {
+            kind: float(least[kinds == kind].min())
+            for kind in dict.fromkeys(self.kinds)
+        }
+
+    @property
+    def shut(self) -> NDArray[np.float64]:
+        """What closed factors are, once the set is fixed.
+
+        In training, too: random ones are never drawn other than 0.
+        """
+        return np.where(self.random, hard_concrete.NEVER - self._zeros, 0.0)
 
     def write(
         self, values: NDArray[np.float64], changed: NDArray[np.bool_]
@@ -92,6 +150,7 @@ class LiveFactors:
             values: of all factors.
             changed: which of them differ from what is there.
         """
+        values = values + self._zeros
         parts = zip(self.split(values), self.split(changed), strict=True)
         for variable, (part, differs) in zip(
             self._variables, parts, strict=True
@@ -99,21 +158,35 @@ class LiveFactors:
             if differs.any():
                 variable.assign(part.astype(variable.dtype))
 
-    def hold(self, closed: NDArray[np.bool_]) -> None:
-        """Set factors to 0 without reading them: nothing waits for it."""
-        synchronize(self._model)
-        if not self._masks:
-            self._masks = [
-                ops.convert_to_tensor(~mask, variable.dtype)
-                if mask.any()
-                else None
-                for variable, mask in zip(
-                    self._variables, self.split(closed), strict=True
-                )
-            ]
-        for variable, mask in zip(self._variables, self._masks, strict=True):
-            if mask is not None:
-                variable.assign(ops.multiply(variable, mask))
+    def hold(self, closed: NDArray[np.bool_], fixed: bool) -> None:
+        """Put closed factors back to where they rest; reads nothing.
+
+        Args:
+            closed: which they are.
+            fixed: whether they stay so: random ones are 0 in training, too.
+        """
+        parts = self.split(closed)
+        held = self._held
+        if (
+            held is None
+            or self._fixed != fixed
+            or not all(map(np.array_equal, held.closed, parts))
+        ):
+            rests = self._zeros + (self.shut if fixed else 0.0)
+            self._moved = self.moved()
+            held = Held(self._variables, parts, self.split(rests))
+            self._held, self._fixed = held, fixed
+        if held.any:
+            synchronize(self._model)
+            held.hold()
+
+    def moved(self) -> NDArray[np.float64]:
+        """What held factors were moved since this was last asked."""
+        found = self._moved
+        if self._held is not None:
+            found = found + self.flat(self._held.moved())
+        self._moved = np.zeros(self.count)
+        return found
 
     def split(self, values: NDArray[Any]) -> list[NDArray[Any]]:
         """A vector as one array for each gate, shaped like its factors."""

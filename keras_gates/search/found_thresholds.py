@@ -8,6 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates import _documents
+from keras_gates import _pictures
+
 if TYPE_CHECKING:
     from keras_gates.search.trial import Trial
 
@@ -74,10 +77,7 @@ class FoundThresholds(dict[str, float]):
         Raises:
             ImportError: matplotlib is not installed.
         """
-        if ax is None:
-            from matplotlib import pyplot
-
-            _, ax = pyplot.subplots()
+        ax = _pictures.axes(ax)
         params, macs = self.whole
         least = self.trials[0].score - self.max_drop
         for left, whole, chosen, label in [
@@ -100,6 +100,24 @@ class FoundThresholds(dict[str, float]):
 
     def __repr__(self) -> str:
         return f"<FoundThresholds {dict(self)}>"
+
+    def _repr_html_(self) -> str:
+        first, *lead = str(self).splitlines()
+        rows = [
+            (
+                ", ".join(f"{k}: {v:.4g}" for k, v in each.thresholds.items()),
+                f"{each.score:.4g}",
+                int(each.params),
+                int(each.macs),
+                "chosen" if each.thresholds == self.chosen.thresholds else "",
+            )
+            for each in self.trials
+        ]
+        head = ("thresholds", "score", "parameters", "MACs", "")
+        section = _documents.Section("Trials", head, rows)
+        return _documents.fragment(
+            _documents.Document(first.rstrip(":"), lead, [section])
+        )
 
     def __str__(self) -> str:
         first, chosen = self.trials[0], self.chosen

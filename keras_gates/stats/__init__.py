@@ -12,6 +12,7 @@ from keras_gates.stats.comparison import Comparison
 from keras_gates.stats.comparison import compare
 from keras_gates.stats.counting import Count
 from keras_gates.stats.counting import count
+from keras_gates.stats.gates_picture import plot_gates
 from keras_gates.stats.stripes import draw_stripes
 from keras_gates.stats.stripes import stripe_shares
 
@@ -21,5 +22,6 @@ __all__ = [
     "compare",
     "count",
     "draw_stripes",
+    "plot_gates",
     "stripe_shares",
 ]

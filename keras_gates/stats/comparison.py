@@ -6,6 +6,8 @@ import dataclasses
 from typing import TYPE_CHECKING
 from typing import Any
 
+from keras_gates import _documents
+from keras_gates import _pictures
 from keras_gates import _tables
 from keras_gates.stats.counting import NOTE
 from keras_gates.stats.counting import UNIT
@@ -80,6 +82,63 @@ class Comparison:
             "params_removed": self.params_removed,
             "macs_removed": self.macs_removed,
         }
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the multiply-adds of each layer, before and after.
+
+        Where none are known, its parameters.
+
+        Args:
+            ax: Axes of matplotlib to draw on; new ones by default.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        layers = [x for x in self.layers if any(x.macs)]
+        what = "macs" if layers else "params"
+        layers = layers or list(self.layers)
+        pairs = [getattr(x, what) for x in layers]
+        ax = _pictures.axes(ax, (7.5, 1.4 + 0.24 * len(layers)))
+        _pictures.before_and_after(
+            ax,
+            [x.name for x in layers],
+            [before or 0 for before, _ in pairs],
+            [after or 0 for _, after in pairs],
+        )
+        ax.set_xlabel("MACs" if what == "macs" else "parameters")
+        ax.set_title(f"'{self.before.model}' and '{self.after.model}'")
+        return ax
+
+    def _repr_html_(self) -> str:
+        a, b = self.before, self.after
+        most = max((x.params[0] for x in self.layers), default=0)
+        costly = max((x.macs[0] or 0 for x in self.layers), default=0)
+        rows = [
+            (
+                x.name,
+                _tables.Change(*x.params, most),
+                _tables.Change(*x.macs, costly),
+            )
+            for x in self.layers
+        ]
+        total = (
+            "total",
+            _tables.Change(a.params, b.params),
+            _tables.Change(a.macs, b.macs),
+        )
+        share = _percent(self.params_removed), _percent(self.macs_removed)
+        unknown = unknown_macs(dict.fromkeys((*a.unknown, *b.unknown)))
+        section = _documents.Section(
+            "",
+            ("layer", "parameters", "MACs"),
+            [*rows, total, ("removed", *share)],
+            [NOTE, *unknown],
+        )
+        title = f"'{a.model}' and '{b.model}'"
+        return _documents.fragment(_documents.Document(title, [], [section]))
 
     def __str__(self) -> str:
         rows: list[tuple[_tables.Cell, ...]] = [

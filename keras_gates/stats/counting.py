@@ -11,6 +11,7 @@ from typing import TypeAlias
 
 import keras
 
+from keras_gates import _documents
 from keras_gates import _tables
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.shapes import shapes_of
@@ -29,6 +30,7 @@ InputShape: TypeAlias = (
 )
 
 UNIT = "1 MAC = one multiply-add of a kernel, for one sample"
+_HEAD = ("layer", "type", "parameters", "MACs", "")
 NOTE = f"{UNIT}; biases, normalization, activations and gates are not counted."
 
 
@@ -100,23 +102,27 @@ class Count:
             "layers": [dataclasses.asdict(layer) for layer in self.layers],
         }
 
-    def __str__(self) -> str:
-        rows = [
+    def _rows(self) -> list[tuple[_tables.Cell, ...]]:
+        rows: list[tuple[_tables.Cell, ...]] = [
             (x.name, x.type, x.params, x.macs, _times(x.calls))
             for x in self.layers
         ]
-        rows.append(("total", "", self.params, self.macs, ""))
-        table = _tables.text(("layer", "type", "parameters", "MACs", ""), rows)
+        return [*rows, ("total", "", self.params, self.macs, "")]
+
+    def _notes(self) -> list[str]:
+        trainable = f"{self.trainable:,} of the parameters are trainable."
+        return [trainable, NOTE, *unknown_macs(self.unknown)]
+
+    def __str__(self) -> str:
+        table = _tables.text(_HEAD, self._rows())
         return "\n".join(
-            [
-                f"Model '{self.model}'",
-                "",
-                table,
-                "",
-                f"{self.trainable:,} of the parameters are trainable.",
-                NOTE,
-                *unknown_macs(self.unknown),
-            ]
+            [f"Model '{self.model}'", "", table, "", *self._notes()]
+        )
+
+    def _repr_html_(self) -> str:
+        section = _documents.Section("", _HEAD, self._rows(), self._notes())
+        return _documents.fragment(
+            _documents.Document(f"Model '{self.model}'", [], [section])
         )
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import keras
 import numpy as np
 
+from keras_gates import _pictures
 from keras_gates._checks import nonnegative_number
 from keras_gates.layers.stripconv.strip_conv import StripConv
 from keras_gates.surgeon.gates import see_through
@@ -65,8 +66,7 @@ def stripe_shares(
 def draw_stripes(model: keras.Model, threshold: float = 0.0) -> Any:
     """A picture of `stripe_shares`: a column of positions for each layer.
 
-    The positions are numbered row by row, s1 to s9 for a 3x3 kernel. Needs
-    matplotlib, which keras_gates does not install by itself.
+    The positions are numbered row by row, s1 to s9 for a 3x3 kernel.
 
     Reference:
 
@@ -84,19 +84,12 @@ def draw_stripes(model: keras.Model, threshold: float = 0.0) -> Any:
         ImportError: If matplotlib is not installed.
         TypeError, ValueError: As `stripe_shares`.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise ImportError(
-            "`draw_stripes` needs matplotlib: pip install matplotlib. "
-            "`stripe_shares` returns the same as numbers."
-        ) from error
     shares = stripe_shares(model, threshold)
     columns = _columns(shares)
     rows, layers = columns.shape
     size = max(5.0, 0.35 * layers + 2.5), max(3.0, 0.25 * rows + 1.5)
-    figure = Figure(figsize=size, layout="constrained")
-    axes = figure.add_subplot()
+    axes = _pictures.grid(1, 1, size).flat[0]
+    figure = axes.figure
     picture = axes.imshow(
         columns, cmap="viridis", vmin=0, vmax=1, aspect="auto"
     )

@@ -8,6 +8,8 @@ from keras_gates.surgeon.repair.repair import repair
 from keras_gates.surgeon.repair.report import Repair
 from keras_gates.surgeon.rules import register
 from keras_gates.surgeon.scores.score import score
+from keras_gates.surgeon.sensitivity import Sensitivity
+from keras_gates.surgeon.sensitivity import sensitivity
 from keras_gates.surgeon.surgery import Surgeon
 from keras_gates.surgeon.surgery import delete_channels
 from keras_gates.surgeon.surgery import delete_layer
@@ -20,6 +22,7 @@ from keras_gates.surgeon.verify import verify
 __all__ = [
     "Plan",
     "Repair",
+    "Sensitivity",
     "Surgeon",
     "delete_channels",
     "delete_layer",
@@ -33,5 +36,6 @@ __all__ = [
     "repair",
     "replace_layer",
     "score",
+    "sensitivity",
     "verify",
 ]

@@ -22,17 +22,29 @@ from keras_gates.surgeon.closing.request import from_thresholds
 from keras_gates.surgeon.repair.mend import Request as RepairRequest
 from keras_gates.surgeon.repair.mend import mend
 from keras_gates.surgeon.repair.pairs import Pairs
+from keras_gates.surgeon.repair.report import notes_on
 from keras_gates.surgeon.repair.report import refuse
+from keras_gates.surgeon.report import document
 from keras_gates.surgeon.report import futile
+from keras_gates.surgeon.report import kept as kept_of
 from keras_gates.surgeon.report import table
+from keras_gates.surgeon.report.picture import draw_widths
 from keras_gates.surgeon.verifying.compare import compare
 
 if TYPE_CHECKING:
+    import os
+
     from keras_gates.surgeon.closing.options import Floors
     from keras_gates.surgeon.closing.options import Scores
     from keras_gates.surgeon.closing.options import Thresholds
+    from keras_gates.surgeon.repair.report import Repair
+    from keras_gates.surgeon.report.document import Metrics
+    from keras_gates.surgeon.report.kept import Kept
     from keras_gates.surgeon.report.table import Row
     from keras_gates.surgeon.solving.solve import Solution
+
+    # Rows, notes, and what is kept, made when they are first read.
+    Described = tuple[list[Row], list[str], Kept | None]
 
 
 class Plan:
@@ -47,6 +59,10 @@ class Plan:
         rows: one `Row` a layer: channels, parameters and MACs before and
             after, whether that is exact, and why something stays.
         notes: what else there is to say, a line each.
+        kept: which of the original channels stay, by position: `{layer:
+            {"output" or the name of a weight: {axis: positions}}}`. Axes
+            without channels are left out. A layer that goes has no position
+            left.
         params: `(before, after)`.
         macs: `(before, after)`, in multiply-adds for one sample.
         exact: whether nothing in it is approximate.
@@ -65,7 +81,7 @@ class Plan:
         options: Options,
         request: Request | None,
         shapes: Mapping[str, tuple[int, ...]],
-        describe: Callable[[], tuple[list[Row], list[str]]],
+        describe: Callable[[], Described],
     ) -> None:
         """A plan; users get theirs from `plan`.
 
@@ -75,7 +91,8 @@ class Plan:
             options: as the attribute.
             request: as the attribute.
             shapes: those of the factors of the gates in `closed`.
-            describe: makes the rows and notes, when they are first read.
+            describe: makes the rows, the notes, and what is kept, when they
+                are first read.
         """
         self.model = model
         self.closed = closed
@@ -85,7 +102,7 @@ class Plan:
         self._describe = describe
 
     @functools.cached_property
-    def _described(self) -> tuple[list[Row], list[str]]:
+    def _described(self) -> Described:
         found = self._describe()
         del self._describe  # it holds all that was solved
         return found
@@ -99,6 +116,12 @@ class Plan:
     def notes(self) -> list[str]:
         """What else there is to say, a line each."""
         return self._described[1]
+
+    @functools.cached_property
+    def kept(self) -> Kept:
+        """Which channels stay: `{layer: {array: {axis: positions}}}`."""
+        found = self._described[2]
+        return kept_of.find(self.solved()) if found is None else found
 
     @property
     def params(self) -> tuple[int, int]:
@@ -219,6 +242,49 @@ class Plan:
             self.options.whole,
         )
 
+    def report(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        repair: Repair | None = None,
+        metrics: Metrics | None = None,
+    ) -> None:
+        """Write all that the plan says to one file, to be handed on.
+
+        The widths, parameters and multiply-adds of each layer before and
+        after, what stays although it was closed, by reason, and the notes.
+        An HTML file holds all that it shows, and fits light and dark screens.
+
+        Args:
+            path: Where to write. The suffix tells the form: `.html` or `.md`.
+            repair: What `surgeon.repair` returned, or the `repair_report` of
+                what `prune(..., repair=x)` did: its table is in the file, too.
+            metrics: Names and numbers, before and after, that the file is to
+                tell: `{"accuracy": (0.91, 0.9)}`.
+
+        Raises:
+            ValueError: The suffix is another.
+            OSError: The file can't be written.
+        """
+        document.write(document.of_plan(self, repair, metrics), path)
+
+    def plot(self, ax: Any = None) -> Any:
+        """Draw the width of each layer with a kernel, before and after.
+
+        Args:
+            ax: Axes of matplotlib to draw on; new ones by default.
+
+        Returns:
+            The axes.
+
+        Raises:
+            ImportError: matplotlib is not installed.
+        """
+        return draw_widths(self, ax)
+
+    def _repr_html_(self) -> str:
+        return document.fragment(document.of_plan(self, brief=True))
+
     def masks(self) -> dict[str, NDArray[np.bool_]]:
         """The closed factors as boolean arrays, by gate name."""
         masks = {}
@@ -230,7 +296,12 @@ class Plan:
     def to_json(self) -> str:
         """The plan as JSON text, what it was asked for included."""
         content = plan_json.Content(
-            self.closed, self.options, self.request, self.rows, self.notes
+            self.closed,
+            self.options,
+            self.request,
+            self.rows,
+            self.notes,
+            self.kept,
         )
         return plan_json.dump(self.model, content)
 
@@ -252,7 +323,7 @@ class Plan:
             content.options,
             content.request,
             shapes,
-            lambda: (content.rows, content.notes),
+            lambda: (content.rows, content.notes, content.kept),
         )
         _ = found.rows
         return found
@@ -284,7 +355,7 @@ def plan(
             least: a number, a share below 1 of the gate's own, or a dict of
             these by gate name. The plan's notes tell where it applied.
         round_to: Keep the channels of cut layers at a multiple of this, by
-            opening the largest closed gates again.
+            opening the largest closed gates again. Heads are not rounded.
         exact: Whether to make only removals that leave the function as it
             is, to float rounding. With `False`, constants are absorbed
             across zero padding and channels are removed under layer
@@ -347,9 +418,10 @@ def _solved(
         model, thresholds, scores, keep_at_least, options
     )
 
-    def describe() -> tuple[list[Row], list[str]]:
+    def describe() -> Described:
         rows, told = table.describe(solution, options.sizes)
-        return rows, told + notes
+        told = told + notes + notes_on(model)
+        return rows, told, kept_of.find(solution)
 
     closed = {
         name: np.flatnonzero(mask.reshape(-1)).tolist()

@@ -17,10 +17,12 @@ from keras_gates.surgeon.closing.options import Options
 from keras_gates.surgeon.closing.options import Request
 from keras_gates.surgeon.closing.request import factor_shapes
 from keras_gates.surgeon.gates import see_through
+from keras_gates.surgeon.report import kept as kept_of
 from keras_gates.surgeon.report import table
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
+    from keras_gates.surgeon.report.kept import Kept
 
 # Format 1 is that of version 0.1, which holds no request.
 _FORMAT, _FORMATS = 2, (1, 2)
@@ -35,6 +37,7 @@ class Content(NamedTuple):
         request: what it was asked to close; None if that is not known.
         rows: one for each layer.
         notes: what else there is to say.
+        kept: which channels stay; None in plans of older versions.
     """
 
     closed: dict[str, list[int]]
@@ -42,6 +45,7 @@ class Content(NamedTuple):
     request: Request | None
     rows: list[table.Row]
     notes: list[str]
+    kept: Kept | None
 
 
 def dump(model: keras.Model, content: Content) -> str:
@@ -56,6 +60,7 @@ def dump(model: keras.Model, content: Content) -> str:
         "closed": content.closed,
         "rows": [dataclasses.asdict(row) for row in content.rows],
         "notes": content.notes,
+        "kept": content.kept and kept_of.to_json(content.kept),
     }
     return json.dumps(fields, indent=1)
 
@@ -104,6 +109,7 @@ def _read(data: dict[str, Any]) -> tuple[str, str, Content]:
         None if data["format"] == 1 else _request(data["request"]),
         [table.Row.from_dict(row) for row in data["rows"]],
         list(data["notes"]),
+        kept_of.from_json(data["kept"]) if data.get("kept") else None,
     )
     return data["model"], data["fingerprint"], content
 

@@ -24,6 +24,10 @@ if TYPE_CHECKING:
 COSTS = ("macs", "params", "latency")
 
 
+class OutOfReach(ValueError):
+    """No choice of what to close keeps to a budget."""
+
+
 @renamed_arguments(keep_at_least="keep_essential")
 @dataclasses.dataclass(frozen=True)
 class Budget(ThresholdRule):

@@ -11,6 +11,8 @@ from keras import ops
 
 import keras_gates as kg
 from keras_gates.callbacks import ReachBudget
+from keras_gates.layers import hard_concrete
+from keras_gates.reaching.live_factors import LiveFactors
 
 pytestmark = pytest.mark.filterwarnings(
     "ignore:__array__ implementation:DeprecationWarning"
@@ -21,16 +23,16 @@ X = RNG.normal(size=(240, 8)).astype("float32")
 Y = (X @ RNG.normal(size=(8, 3))).argmax(-1)
 
 
-def chain(dtype=None):
+def chain(dtype=None, **gate):
     """Gates behind two layers of units."""
     keras.utils.set_random_seed(0)
     return keras.Sequential(
         [
             keras.Input((8,)),
             layers.Dense(24, activation="relu", dtype=dtype),
-            kg.FilterGate(dtype=dtype, name="first"),
+            kg.FilterGate(dtype=dtype, name="first", **gate),
             layers.Dense(24, activation="relu", dtype=dtype),
-            kg.FilterGate(dtype=dtype, name="second"),
+            kg.FilterGate(dtype=dtype, name="second", **gate),
             layers.Dense(3, dtype="float32"),
         ]
     )
@@ -202,6 +204,61 @@ def test_closed_factors_are_zero_in_the_last_tenth():
     for closed in seen[-2:]:
         np.testing.assert_array_equal(closed, seen[-1])
     assert seen[-1].any() and not seen[0].any()
+
+
+def test_closed_factors_are_zero_at_every_step():
+    """Nothing may come to live on what an optimizer moves them."""
+    optimizer = keras.optimizers.Adam(0.05)
+    model, reach = compiled(chain(), optimizer), ReachBudget(macs=0.5)
+    seen = []
+
+    class Look(keras.callbacks.Callback):
+        def on_train_batch_begin(self, batch, logs=None):
+            if reach.get_state()["controller"]:
+                closed = reach.get_state()["controller"]["closed"]
+                if keras.backend.backend() == "jax":
+                    self.model.jax_state_sync()
+                each = [layer.factor for layer in self.model.layers[1:4:2]]
+                values = np.concatenate([ops.convert_to_numpy(f) for f in each])
+                seen.append(
+                    (len(closed), np.abs(values[closed]).max(initial=0))
+                )
+
+    fit(model, reach, Look(), epochs=20)  # 400 steps, a look at every other
+    counts, largest = map(np.array, zip(*seen, strict=True))
+    assert len(seen) > 390 and counts[-1] > 10 and not largest.any()
+
+
+def test_random_gates_train_to_a_budget():
+    model = compiled(chain(stochastic=True, seed=1))
+    history = fit(model, reach := ReachBudget(macs=0.5))
+    assert_met(model, reach, 0.5)
+    assert np.diff(history["macs_left"]).max() < 0.05
+    gates = model.layers[1], model.layers[3]
+    for gate in gates:
+        closed = ops.convert_to_numpy(gate.factor) == 0
+        assert closed.any() and not closed.all()
+        # Once they are closed, training does not draw them any more.
+        x = np.ones((1, 24), "float32")
+        for _ in range(20):
+            drawn = ops.convert_to_numpy(gate(x, training=True))[0]
+            assert (drawn[closed] == 0).all()
+    # And what is closed stays so.
+    before = [ops.convert_to_numpy(gate.factor) == 0 for gate in gates]
+    fit(model, ReachBudget(macs=0.5), epochs=10)
+    for gate, closed in zip(gates, before, strict=True):
+        assert (ops.convert_to_numpy(gate.factor)[closed] == 0).all()
+
+
+def test_the_pull_on_random_gates_is_the_slope_of_their_expected_number():
+    live = LiveFactors(chain(stochastic=True))
+    values = np.linspace(-1, 6, live.count)
+    numeric = hard_concrete.openness(
+        ops.convert_to_tensor(values[:, None] + [-2.501, -2.499])
+    )
+    slope = np.diff(ops.convert_to_numpy(numeric))[:, 0] / 0.002
+    np.testing.assert_allclose(live.pulls(values), 4 * slope, rtol=1e-2)
+    assert (LiveFactors(chain()).pulls(values) == 1).all()
 
 
 def test_useless_units_close_first():

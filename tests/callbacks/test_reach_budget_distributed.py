@@ -38,6 +38,24 @@ def check(model, reach):
     before = model.predict(x, verbose=0)
     after = plan.apply().predict(x, verbose=0)
     assert np.abs(before - after).max() < 1e-5 * np.abs(before).max()
+    return plan
+
+
+def check_that_it_goes_on(model, plan):
+    small = plan.apply(keep_optimizer=True)
+    assert small.get_layer("hidden").units == 12
+    own, before = small.optimizer, model.optimizer
+    for each in (own, before):
+        assert keras.ops.convert_to_numpy(each.iterations) == 240
+    moment = keras.ops.convert_to_numpy(own._velocities[0])
+    kept = keras.ops.convert_to_numpy(model.layers[1].factor) != 0
+    whole = keras.ops.convert_to_numpy(before._velocities[0])
+    factor = keras.ops.convert_to_numpy(model.layers[1].factor)[kept]
+    expected = whole[:, kept] / factor**2
+    np.testing.assert_allclose(moment, expected, rtol=1e-4)
+    loss = small.evaluate(x, y, verbose=0)
+    small.fit(x, y, batch_size=8, epochs=4, verbose=0)
+    assert small.evaluate(x, y, verbose=0) < loss
 """
 
 MIRRORED = (
@@ -57,7 +75,8 @@ strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])
 assert strategy.num_replicas_in_sync == 2
 with strategy.scope():
     model, reach = trained()
-check(model, reach)
+    plan = check(model, reach)
+    check_that_it_goes_on(model, plan)
 """
 )
 
@@ -73,7 +92,8 @@ DISTRIBUTION
 """
     + TRAINING
     + """
-check(*trained())
+model, reach = trained()
+check_that_it_goes_on(model, check(model, reach))
 """
 )
 DATA = """
@@ -97,7 +117,7 @@ keras.distribution.set_distribution(
     keras.backend.backend() != "tensorflow",
     reason="MirroredStrategy is TensorFlow's",
 )
-@pytest.mark.slow
+@pytest.mark.once
 def test_mirrored_strategy():
     run(MIRRORED)
 

@@ -15,7 +15,7 @@ import pytest
 import keras_gates as kg
 from tests import helpers
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 WARNINGS = ["-W", "error::UserWarning"]
 EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"

@@ -7,7 +7,7 @@ import pytest
 
 from tests.examples.scripts import run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 SCRIPT = "network_slimming.py"
 

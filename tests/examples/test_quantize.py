@@ -7,7 +7,7 @@ import sys
 import keras
 import pytest
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 SCRIPT = ROOT / "examples" / "quantize.py"

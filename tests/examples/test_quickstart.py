@@ -11,7 +11,7 @@ import pytest
 
 from tests.examples import scripts
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 
 @pytest.fixture(scope="module")

@@ -9,7 +9,7 @@ import pytest
 
 from tests.examples.scripts import start
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 SCRIPT = "resconv_prune.py"
 STAGES = ["baseline", "ResConv", "pruned *", "at random *", "retrained"]

@@ -8,7 +8,7 @@ import pytest
 import keras_gates as kg
 from tests.examples import scripts
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 SHARE = 0.3
 

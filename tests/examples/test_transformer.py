@@ -6,7 +6,7 @@ import pytest
 
 from tests.examples.scripts import run
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 SCRIPT = "transformer.py"
 WAYS = ("gates", "taylor", "minitron", "random")

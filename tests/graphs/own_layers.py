@@ -153,5 +153,25 @@ USES = {
         [M],
         "EinsumDense",
     ),
+    "convolution, mixed": (
+        lambda x, w, b: ops.conv(x, w, padding="same") + b,
+        [(3, CHANNELS, 8), (8,)],
+        "Conv1D",
+    ),
+    "depthwise": (
+        lambda x, w: ops.depthwise_conv(x, w, padding="same"),
+        [(3, CHANNELS, 1)],
+        "DepthwiseConv1D",
+    ),
+    "separable, mixed": (
+        lambda x, v, w: ops.separable_conv(x, v, w, padding="same"),
+        [(3, CHANNELS, 1), (1, CHANNELS, 8)],
+        "DepthwiseConv1D Conv1D",
+    ),
+    "transposed convolution, mixed": (
+        lambda x, w: ops.conv_transpose(x, w, padding="same"),
+        [(3, 8, CHANNELS)],
+        "Conv1DTranspose",
+    ),
     "attention, mixed": (attention, [(CHANNELS, 24), (24,)], "Dense"),
 }

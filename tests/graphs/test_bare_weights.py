@@ -100,6 +100,68 @@ def test_channels_first():
     assert_same(layer, found, ops.convert_to_tensor(x, "float32"))
 
 
+CONVOLUTIONS = {
+    "strided": (
+        lambda x, w, b: ops.relu(ops.conv(x, w, strides=2) + b),
+        [(3, 3, 4, 6), (6,)],
+        "Conv2D",
+    ),
+    "dilated": (
+        lambda x, w: same(x, w, dilation_rate=(2, 1)),
+        [(3, 2, 4, 6)],
+        "Conv2D",
+    ),
+    "depthwise, with a bias": (
+        lambda x, w, b: ops.depthwise_conv(x, w, strides=2) + b,
+        [(2, 2, 4, 3), (12,)],
+        "DepthwiseConv2D",
+    ),
+    "separable": (
+        lambda x, v, w, b: ops.separable_conv(x, v, w, padding="same") + b,
+        [(3, 3, 4, 2), (1, 1, 8, 5), (5,)],
+        "DepthwiseConv2D Conv2D",
+    ),
+    "transposed": (
+        lambda x, w: ops.conv_transpose(x, w, 2, "same", output_padding=1),
+        [(3, 3, 5, 4)],
+        "Conv2DTranspose",
+    ),
+    "standardized": (
+        lambda x, w: same(x, w - ops.mean(w, axis=(0, 1, 2), keepdims=True)),
+        [(3, 3, 4, 5)],
+        "Conv2D",
+    ),
+    "a masked kernel": (
+        lambda x, w: same(x, w * np.tri(3, dtype="float32")[..., None, None]),
+        [(3, 3, 4, 5)],
+        "Conv2D",
+    ),
+    "twice": (lambda x, w: same(same(x, w), w), [(3, 3, 4, 4)], "Conv2D"),
+}
+FIRST = {
+    "channels first": (
+        lambda x, w, b: same(x, w, data_format="channels_first") + b,
+        [(3, 3, 4, 6), (6, 1, 1)],
+        "Conv2D EinsumDense",
+    ),
+}
+if keras.backend.backend() != "tensorflow":  # which has none on a CPU
+    CONVOLUTIONS |= FIRST
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+def test_convolutions(name):
+    function, shapes, kind = CONVOLUTIONS[name]
+    shape = (4, 8, 8) if name in FIRST else (8, 8, 4)
+    layer = Weighted(function, *shapes)
+    found = own.looked_into(layer, keras.Input(shape))
+    kinds = {type(place.layer).__name__ for _, place in found.bare}
+    assert kinds == {*kind.split()}
+    assert not found.fixed
+    x = np.random.default_rng(0).normal(size=(2, *shape))
+    assert_same(layer, found, ops.convert_to_tensor(x, "float32"))
+
+
 def test_flags_go_along():
     def function(x, w, v):
         return ops.matmul(x, w) + v
@@ -133,6 +195,10 @@ def test_integers_are_constants():
     assert_same(layer, found, signals())
 
 
+def same(x, w, **options):
+    return ops.conv(x, w, padding="same", **options)
+
+
 MAT = (own.CHANNELS, own.CHANNELS)
 WALLS = {
     "tied matrix": (
@@ -145,10 +211,10 @@ WALLS = {
         [own.C, own.C],
         "combines the variables 'w0' and 'w1'",
     ),
-    "a convolution": (
-        lambda x, w: ops.conv(x, w, padding="same"),
+    "a kernel of two convolutions": (
+        lambda x, w: same(x, w) + same(x, w, dilation_rate=2),
         [(3, own.CHANNELS, 8)],
-        "'w0' of the shape .3, 12, 8. in the operation Conv",
+        "'w0' in two ways",
     ),
 }
 

@@ -197,6 +197,36 @@ def goes_by_condition(self, x):
     return ops.cond(ops.sum(x) > 0, lambda: x * 2.0, lambda: x)
 
 
+def goes_by_condition_later(self, x):
+    x = ops.cond(ops.sum(x) > 0, lambda: x, lambda: -x)
+    return x + 1.0
+
+
+def maps(self, x):
+    return ops.map(lambda row: row * self.w, x)
+
+
+def maps_at_once(self, x):
+    return ops.vectorized_map(lambda row: row * self.w, x)
+
+
+def scans(self, x):
+    def step(state, row):
+        return state + row * self.w, state
+
+    return ops.scan(step, ops.zeros_like(x[0]), x)[1]
+
+
+def repeats(self, x):
+    return ops.fori_loop(0, 2, lambda n, y: y * 0.5, x)
+
+
+def repeats_while(self, x):
+    return ops.while_loop(lambda n, y: n < 2, lambda n, y: (n + 1, y), (0, x))[
+        1
+    ]
+
+
 def is_not_for_symbols(self, x):
     if isinstance(x, keras.KerasTensor):
         raise RuntimeError("no symbols, please")
@@ -269,7 +299,21 @@ WALLS = {
         "has 'noise' train, even in inference",
     ),
     "makes layers": (makes_layers, {}, "something else in another run"),
-    "condition": (goes_by_condition, {}, "not what it computes|can't be"),
+    "condition": (goes_by_condition, {}, "uses `keras.ops.cond`"),
+    "a later condition": (
+        goes_by_condition_later,
+        {},
+        "uses `keras.ops.cond`, which calls functions",
+    ),
+    "maps": (maps, lambda: {"w": variable(12)}, "`keras.ops.map`"),
+    "maps at once": (
+        maps_at_once,
+        lambda: {"w": variable(12)},
+        "`keras.ops.vectorized_map`",
+    ),
+    "scans": (scans, lambda: {"w": variable(12)}, "`keras.ops.scan`"),
+    "repeats": (repeats, {}, "`keras.ops.fori_loop`"),
+    "repeats while": (repeats_while, {}, "`keras.ops.while_loop`"),
     "no symbols": (is_not_for_symbols, {}, "RuntimeError: no symbols"),
 }
 

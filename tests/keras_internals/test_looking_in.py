@@ -253,3 +253,34 @@ def test_books_without():
         if isinstance(kept, list):
             assert not names & {getattr(x, "name", None) for x in kept}
     assert private.books_without(3, names) == 3
+
+
+def test_symbolic_call_set():
+    cls = type(private.origin_of(ops.relu(keras.KerasTensor((2, 3))))[0])
+    asked = []
+    before = cls.symbolic_call
+
+    def noted(op, *args, **kwargs):
+        asked.append(op)
+        return before(op, *args, **kwargs)
+
+    with private.symbolic_call_set(cls, noted):
+        ops.relu(keras.KerasTensor((2, 3)))
+    assert [type(op) for op in asked] == [cls]
+    assert cls.symbolic_call is before
+
+
+@pytest.mark.parametrize("name", ["relu", "mish", "hard_silu", "sparsemax"])
+def test_any_activation_recorded(name):
+    function = getattr(keras.activations, name)
+    x = np.array([[-2.0, -0.5, 0.5, 4.0]], "float32")
+    kt = keras.KerasTensor((None, 4))
+    with private.any_activation_recorded():
+        y = function(kt)
+    op, *_ = private.origin_of(y)
+    expected = function(ops.convert_to_tensor(x))
+    np.testing.assert_allclose(
+        ops.convert_to_numpy(op(ops.convert_to_tensor(x))),
+        ops.convert_to_numpy(expected),
+        rtol=1e-6,
+    )

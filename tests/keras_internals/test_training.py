@@ -78,3 +78,45 @@ def test_loss_weights_of():
     assert private.loss_weights_of(trained("sgd", loss_weights=[3.0])) == [3.0]
     assert private.loss_weights_of(trained("sgd")) is None
     assert private.loss_weights_of(keras.Sequential()) is None
+
+
+BIASED = {
+    "Dense": lambda: L.Dense(4, use_bias=False),
+    "EinsumDense": lambda: L.EinsumDense("abc,cd->abd", (None, 4)),
+    "Conv1D": lambda: L.Conv1D(4, 2, use_bias=False),
+    "Conv1DTranspose": lambda: L.Conv1DTranspose(4, 2, use_bias=False),
+    "SeparableConv1D": lambda: L.SeparableConv1D(4, 2, use_bias=False),
+}
+
+
+def biased(name):
+    """A model of one layer that was given a bias, what it made of x, and x."""
+    model = keras.Sequential([keras.Input((5, 3)), BIASED[name]()])
+    x = np.ones((2, 5, 3), "float32")
+    before = model(x)
+    private.give_bias(model.layers[0], 4)
+    _ = model.layers[0].bias.assign([0.0, 1.0, 2.0, 3.0])
+    return model, before, x
+
+
+@pytest.mark.parametrize("name", BIASED)
+def test_give_bias(name):
+    model, before, x = biased(name)
+    (layer,) = model.layers
+    got = keras.ops.convert_to_numpy(model(x) - before)
+    np.testing.assert_allclose(got, np.broadcast_to(range(4), got.shape), 1e-5)
+    assert any(w is layer.bias for w in model.trainable_variables)
+    again = type(layer).from_config(layer.get_config())
+    again.build((None, 5, 3))
+    assert [w.shape for w in again.weights] == [w.shape for w in layer.weights]
+
+
+@pytest.mark.parametrize("name", BIASED)
+def test_drop_bias(name):
+    model, before, x = biased(name)
+    (layer,) = model.layers
+    private.drop_bias(layer)
+    plain = BIASED[name]().get_config()
+    assert {**layer.get_config(), "name": ""} == {**plain, "name": ""}
+    assert all(w.name != "bias" for w in model.weights)
+    assert not keras.ops.convert_to_numpy(model(x) - before).any()

@@ -292,7 +292,7 @@ def _weights(model, folder):
     return folder / "model.weights.h5"
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_loading_without_keras_gates_says_what_to_do(tmp_path):
     stripes = Stripes(drawn((3, 3), 4)).lists()
     model = keras.Sequential(

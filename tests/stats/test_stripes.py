@@ -90,5 +90,5 @@ def test_without_matplotlib_it_says_what_to_install(monkeypatch):
         return real(name, *args, **kwargs)
 
     monkeypatch.setattr(builtins, "__import__", without)
-    with pytest.raises(ImportError, match="pip install matplotlib"):
+    with pytest.raises(ImportError, match="keras_gates.report"):
         kg.stats.draw_stripes(striped())

@@ -30,7 +30,7 @@ from tests.surgeon.examples import layer
 
 SPACES = (1, 2, 3)
 NORM = {"why": COUNTS}
-ATTENDS = {"shrinks": STAYS, "why": "products over all channels"}
+SUMMED = {"shrinks": STAYS, "why": "it works along axis 3"}
 
 
 def convolutions():
@@ -465,13 +465,22 @@ def attention():
         ),
         note="grouped",
     )
+    yield Example("Attention", around(lambda x: L.Attention()([x, x])))
     yield Example(
-        "Attention", around(lambda x: L.Attention()([x, x])), **ATTENDS
+        "Attention",
+        around(lambda x: L.Attention(use_scale=True)([x, x, x])),
+        note="scaled",
+    )
+    yield Example(
+        "Attention",
+        around(lambda x: L.Attention(score_mode="concat")([x, x])),
+        note="concat",
+        **SUMMED,
     )
     yield Example(
         "AdditiveAttention",
         around(lambda x: L.AdditiveAttention()([x, x])),
-        **ATTENDS,
+        **SUMMED,
     )
 
 

@@ -365,6 +365,11 @@ def elementwise():
         "Squareplus LogSigmoid SparseSigmoid LeakyRelu"
     ).split():
         yield op(f"nn.{name}")
+    relu = keras.activations.relu
+    yield op("activations.ReLU", relu)
+    yield op("activations.ReLU", lambda x: relu(x, 0.1), note="leaky")
+    yield op("activations.ReLU", lambda x: relu(x, 0, 1, 0.2), note="clipped")
+    yield op("activations.Mish")
     yield op("nn.Threshold", lambda x: ops.threshold(x, 0.2, 0.1))
     for name in ("Softmax", "LogSoftmax", "Sparsemax"):
         yield op(f"nn.{name}", **MIXES)

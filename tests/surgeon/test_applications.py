@@ -35,6 +35,12 @@ CUT = {
     "VGG16": "block3_pool",
     "Xception": "block4_pool",
 }
+# Those of which no other repeats the kind of block; the rest is slow.
+QUICK = ("ConvNeXtTiny", "DenseNet121", "MobileNetV2", "ResNet50V2")
+FIRST_BLOCKS = [
+    pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK))
+    for name in CUT
+]
 # Those of which all is taken, too.
 WHOLE = [name for name in CUT if name not in ("InceptionV3", "VGG16")]
 
@@ -86,7 +92,7 @@ def check(name, case, until=None):
 
 
 @pytest.mark.parametrize("case", ["after", "before", "branches"])
-@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("name", FIRST_BLOCKS)
 def test_first_blocks_are_pruned_exactly(name, case):
     check(name, case, CUT[name])
 
@@ -98,7 +104,7 @@ def test_networks_are_pruned_exactly(name, case):
     check(name, case)
 
 
-@pytest.mark.parametrize("name", CUT)
+@pytest.mark.parametrize("name", FIRST_BLOCKS)
 def test_nothing_closed_gives_the_same_network(name):
     model = network(name, CUT[name])
     graph = gr.read(model)

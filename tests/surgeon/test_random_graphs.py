@@ -15,8 +15,8 @@ from tests.surgeon.judge import census
 from tests.surgeon.judge import judge
 
 # JAX compiles each shape of each operation anew, so that a graph takes some
-# ten times as long; TensorFlow runs the slow chunks too.
-CHUNK, QUICK = (10, 2) if keras.backend.backend() == "jax" else (25, 4)
+# ten times as long.
+CHUNK, QUICK = (10, 1) if keras.backend.backend() == "jax" else (25, 1)
 CHUNKS = [
     pytest.param(i, marks=[pytest.mark.slow] * (i >= QUICK), id=f"{i * CHUNK}")
     for i in range(10)

@@ -55,7 +55,7 @@ def pays(stripes: Stripes, window: Window, channels: int) -> bool:
         window: the `Window` on the input.
         channels: the number of input channels.
     """
-    if not _only_cpu():
+    if not only_cpu():
         return False
     by_stripes, dense = shares(stripes, window, channels)
     return by_stripes < _MARGIN * dense
@@ -90,7 +90,8 @@ def shares(
     return float(each / whole) + rates.constant, dense
 
 
-def _only_cpu() -> bool:
+def only_cpu() -> bool:
+    """Whether the backend has no accelerator."""
     if keras.backend.backend() == "torch":
         device: str = keras.ops.zeros(()).device.type
         return device == "cpu"

@@ -52,6 +52,11 @@ def switches(layer: keras.Layer, config: Config) -> dict[Path, Any]:
     return found
 
 
+def unset(config: Config) -> list[Path]:
+    """The keys that are None, which may stand for a size that follows."""
+    return [path for path, value in _leaves(config, ()) if value is None]
+
+
 def _leaves(value: Any, path: Path) -> Iterator[tuple[Path, Any]]:
     if isinstance(value, dict):
         pairs = [(k, v) for k, v in value.items() if k not in _OTHERS]

@@ -235,12 +235,17 @@ class _Search:
         self.wanted = smaller.shapes
         self.before: Shapes = _shapes(smaller.layer)
         pairs = [
-            (old, new)
+            pair
             for path, shape in self.wanted.items()
-            for old, new in zip(self.before.get(path, ()), shape, strict=False)
-            if old != new
+            if shape != self.before.get(path)
+            for pair in zip(self.before.get(path, ()), shape, strict=False)
         ]
-        self.resized = [*dict.fromkeys(pairs)]
+        self.resized = [(a, b) for a, b in dict.fromkeys(pairs) if a != b]
+        # Of weights that change, those that do not, and parts of those that do.
+        steady = [a for a, b in pairs if a == b]
+        counts = {n for n in self.numbers.values() if type(n) is int and n > 1}
+        parts = [a // n for a, _ in self.resized for n in counts if a % n == 0]
+        self.steady = [*dict.fromkeys(steady + parts)]
         self.trials = 0
         self.nearest: set[tuple[Path, int]] | None = None
 
@@ -268,7 +273,24 @@ class _Search:
             found = self._one_by_one(start) if found is None else found
             if found is not None:
                 return found
+        for start in self._settled():
+            found = self._one_by_one(start)
+            if found is not None:
+                return found
         raise NotKept(self._reason())
+
+    def _settled(self) -> Iterator[Edits]:
+        """Sizes that follow from others, told as they are.
+
+        That of a head, say, which is by default the width by the number.
+        """
+        self.trials = 0
+        as_it_is = _differences(self.before, self.wanted)
+        for path in cs.unset(self.config):
+            for size in self.steady:
+                start = {path: size}
+                if self._wrong(start) == as_it_is:
+                    yield start
 
     def _at_once(self, start: Edits) -> Edits | None:
         """Change all numbers that are an old size; leave out what need not."""
@@ -460,6 +482,7 @@ def other_weights(
             draws = random.random((2, *values.shape))
             other = values * (1 + 0.2 * draws[0]) + 0.1 * draws[1]
             wanted.variable.assign(other.astype(values.dtype))
+            wanted.settle()
             found[path].assign(wanted.values())
         yield
     finally:

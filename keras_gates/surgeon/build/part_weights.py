@@ -79,6 +79,12 @@ class Wanted:
         whole[self.rest.held] = values.reshape(-1)
         return whole.reshape(self.shape)
 
+    def settle(self) -> None:
+        """Let `variable` hold each number of the weight once, or alike."""
+        if self.rest is not None:
+            held = self.values().reshape(-1)[self.rest.held]
+            self.variable.assign(held.reshape(self.variable.shape))
+
 
 class PartWeights:
     """Finds where the weights of smaller parts belong in their layer.
@@ -291,7 +297,14 @@ class PartWeights:
             )
         sizes = tuple(map(len, index))
         held = np.searchsorted(left, kept)
-        return Wanted(sizes, new, rest=Rest(variable, index, held))
+        wanted = Wanted(sizes, new, rest=Rest(variable, index, held))
+        found = wanted.values().reshape(-1)[held]
+        if not np.array_equal(found, values_of(new).reshape(-1)):
+            raise NoPlace(
+                f"what it looks up in its variable '{variable.name}' becomes "
+                "different at different places"
+            )
+        return wanted
 
     def _positions(self, place: Place) -> NDArray[np.intp]:
         """Where what is left of a variable was in it, counted flat."""

@@ -28,11 +28,15 @@ from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build import original_class
 from keras_gates.surgeon.build.changes import Changes
 from keras_gates.surgeon.build.kept_class import KeptClasses
+from keras_gates.surgeon.build.kept_class import NotKept
 from keras_gates.surgeon.build.kept_class import Smaller
+from keras_gates.surgeon.build.kept_class import edited
+from keras_gates.surgeon.build.part_weights import NoPlace
 from keras_gates.surgeon.build.part_weights import PartWeights
 from keras_gates.surgeon.build.replacements import Pieces
 from keras_gates.surgeon.passes.label import StepKey
 from keras_gates.surgeon.solving.returns import How
+from keras_gates.surgeon.solving.returns import Return
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
@@ -43,7 +47,6 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.fold import Folds
     from keras_gates.surgeon.passes.label import Step
-    from keras_gates.surgeon.solving.returns import Return
 
 
 def rebuild(
@@ -319,8 +322,27 @@ class Builder:
         """What is called in the place of a nested model, or of its wrapper."""
         model = self.model(child, child.bounds[0])
         if site.op not in self.wrappers:
-            self.wrappers[site.op] = time_axis.again(site.op, model)
+            step = model if site.opened is None else self._step(site, child)
+            self.wrappers[site.op] = (
+                model if step is None else time_axis.again(site.op, step)
+            )
         return self.wrappers[site.op]
+
+    def _step(self, site: Site, child: Graph) -> keras.Model | None:
+        """What a TimeDistributed that was seen through calls at each step.
+
+        None for another layer, and where that is more than one layer.
+        """
+        calls = [
+            node
+            for node in private.nodes_of(self.models[child.model])
+            if isinstance(node.operation, keras.Layer) and not node.is_input
+        ]
+        if not time_axis.distributes(site.op) or len(calls) != 1:
+            return None
+        ((x,), layer) = calls[0].input_tensors, calls[0].operation
+        step = keras.Input(batch_shape=x.shape, dtype=x.dtype)
+        return keras.Model(step, layer(step), name=f"{layer.name}_step")
 
     def _nested(
         self,
@@ -389,6 +411,9 @@ class Builder:
             return self._inner(site, child)
         if not self.changed(site):
             return self.pieces.carried(site.op)
+        if self.trial and site.opened.sized and site.op not in self.kept:
+            # What it is made of can't be called on sizes that are open.
+            self.kept[site.op] = self._tried_in_its_class(site)
         kept = self.kept.get(site.op)
         if kept is None:
             return self._inner(site, child)
@@ -397,6 +422,22 @@ class Builder:
             classes_of = KeptClasses(self.pieces.copies)
             self.wrappers[site.op] = classes_of.made(self.smaller(site), edits)
         return self.wrappers[site.op]
+
+    def _tried_in_its_class(self, site: Site) -> Return:
+        """How a layer whose parts are for single sizes is there in a trial.
+
+        Raises:
+            NoPlace, NotKept: its class can't be kept.
+        """
+        assert site.opened is not None
+        layer = site.opened.layer
+        classes_of = KeptClasses(self.pieces.copies)
+        try:
+            edits = classes_of.edits(self.smaller(site), recorded=True)
+        except (NoPlace, NotKept) as error:
+            what = f"'{site.name}' in it can't come back in its class"
+            raise NotKept(f"{what}: {error}") from error
+        return Return(layer, site.name, How.CLASS, edited(layer, edits))
 
     def changed(self, site: Site) -> bool:
         """Whether anything in a layer that was seen through changes."""
@@ -428,9 +469,12 @@ class Builder:
             for each in self.ways(site)
             if each.opened is not None and each.child is not None
         ]
-        with private.any_call_recorded():  # they are but compared, and read
+        # They are but compared, and read.
+        trial, self.trial = self.trial, True
+        with private.any_call_recorded():
             for _, child in ways:
                 self.model(child, child.bounds[0])
+        self.trial = trial
         weights = self._weights().of_ways(ways)
         model = self.models[site.child.model]
         given = site.node.arguments

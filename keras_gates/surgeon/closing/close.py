@@ -22,6 +22,7 @@ from keras_gates.surgeon.solving import essential
 from keras_gates.surgeon.solving import removable
 from keras_gates.surgeon.solving import solve
 from keras_gates.surgeon.solving.round_to import vectors
+from keras_gates.surgeon.solving.trials import Trials
 from keras_gates.thresholds.resolve import part_budget
 from keras_gates.thresholds.resolve import resolve
 
@@ -76,7 +77,8 @@ def close(
     others = {n: mask for n, mask in closed.items() if n not in names}
     floors = resolve(th.Quantile(1.0), gates, keep_at_least)
     search = _Search(graph, budget, members, others, options)
-    vain = removable.never(graph, names, others, options.exact)
+    trials = search.trials
+    vain = removable.never(graph, names, others, options.exact, trials=trials)
     held = {name: _either(~floors[name], vain.get(name)) for name in names}
     chosen = search.find(held)
     closed |= chosen.closed
@@ -85,13 +87,19 @@ def close(
         for name, mask in chosen.reached.items()
     }
     spared = removable.spared(
-        graph, closed, names, exact=options.exact, round_to=options.round_to
+        graph,
+        closed,
+        names,
+        exact=options.exact,
+        round_to=options.round_to,
+        trials=trials,
     )
     closed |= {name: closed[name] & ~spared[name] for name in spared}
     for name, mask in vain.items():
         spared[name] = _either(mask, spared.get(name))
     which = "keep_at_least or " * bool(keep_at_least) + "keep_essential"
-    return closed, _budget_notes(wanted, closed, spared, which)
+    notes = _budget_notes(wanted, closed, spared, which)
+    return closed, [*search.notes, *notes]
 
 
 def _either(mask: Mask, other: Mask | None) -> Mask:
@@ -129,6 +137,8 @@ class _Search:
         self.others = others
         self.options = options
         self.shapes = shapes_of(graph, budget.sizes)
+        self.trials = Trials(graph)
+        self.notes: list[str] = []  # for the plan, on what was found
 
     def solved(self, masks: Masks) -> Solution:
         """The `Solution` with these closed, too."""
@@ -136,7 +146,13 @@ class _Search:
 
     def _solve(self, closed: Masks) -> Solution:
         options = self.options
-        return solve.solve(self.graph, closed, options.exact, options.round_to)
+        return solve.solve(
+            self.graph,
+            closed,
+            options.exact,
+            options.round_to,
+            trials=self.trials,
+        )
 
     def totals(self, masks: Masks) -> dict[str, tuple[int, int]]:
         return table.totals(self.solved(masks), self.shapes)
@@ -148,7 +164,7 @@ class _Search:
         )
         ask = meet()
         exact = self.options.exact
-        severs = essential.severing(self.graph, exact, self.others)
+        severs = essential.severing(self.graph, exact, self.others, self.trials)
         floor = self.budget.keep_essential
         needed = essential.held_open(self.members, self.others, floor, severs)
         held = {n: _either(mask, needed.get(n)) for n, mask in held.items()}
@@ -208,9 +224,12 @@ class _Search:
             chosen = bg.meet_time(budget, ranking, clock, ratio)
             before, after = self.totals(ranking.closing(chosen))["macs"]
             allowed = budget.limit(clock.whole) / clock.whole
-            if after < bg.FAR_BELOW * min(allowed, 1.0) * before:
-                share = after / before
-                warnings.warn(_more_macs(budget, share, allowed), stacklevel=2)
+            share, less = after / (before or 1), min(allowed, 1.0)
+            told = _more_macs(budget, share, allowed)
+            if share < bg.BELOW * less:
+                self.notes.append(told)
+            if share < bg.FAR_BELOW * less:
+                warnings.warn(told, stacklevel=2)
             return chosen
 
         return ask

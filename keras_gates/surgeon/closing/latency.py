@@ -9,8 +9,10 @@ import numbers
 import statistics
 import time
 from collections.abc import Callable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -18,15 +20,17 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.shapes import shapes_of
+from keras_gates.layers.stripconv.strip_costs import only_cpu
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    # Runs a model once, and returns milliseconds.
-    Run: TypeAlias = Callable[[], float]
+    # Runs a model once.
+    Run: TypeAlias = Callable[[], "Times"]
 
-# Pairs of runs for each model that is measured.
-_PAIRS = 15
+# Pairs of times for each model that is measured; each time is the least of some
+# runs, which take turns, so that what runs beside has to hit all of them.
+_PAIRS, _RUNS = 9, 3
 # A function of the user's may build, convert and time a model, many times
 # over, so it is called less often.
 _CALLS = 5
@@ -34,6 +38,22 @@ _CALLS = 5
 # of their number; and 19 of 20 medians are within two spreads.
 _OF_MEDIAN = 1.25
 _SURE = 2.0
+# Above this spread of a ratio, and above so many times that of the processor's
+# time, the clock tells of what runs beside.
+_DISTURBED, _TIMES = 0.02, 2.0
+
+
+class Times(NamedTuple):
+    """How long a run took, in milliseconds.
+
+    Attributes:
+        clock: by the clock.
+        processor: of the processor, in all threads of this process; None
+            where that does not tell.
+    """
+
+    clock: float
+    processor: float | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,16 +61,17 @@ class Clock:
     """Measures models against one that stays the same.
 
     What a machine does beside changes from minute to minute, so each model
-    is run in turn with the baseline, and what counts is the median of the
-    ratios.
+    is run in turn with the baseline, a few times for each ratio, and what
+    counts is the median of the ratios. Where other processes leave too little
+    of the processor for the clock to tell, it is the time of the processor.
 
     Attributes:
-        runner: a function from a model to a function that runs it once and
-            returns milliseconds.
+        runner: a function from a model to a function that runs it once.
         baseline: that function of the baseline.
         whole: milliseconds of the baseline.
         noise: how far the ratio of the baseline to itself is from 1.
         pairs: how many ratios make a median.
+        runs: how many runs of each there are for a ratio.
     """
 
     runner: Callable[[keras.Model], Run]
@@ -58,12 +79,50 @@ class Clock:
     whole: float
     noise: float
     pairs: int
+    runs: int = 1
 
     def ratio(self, model: keras.Model) -> float:
         """How long a model takes, as a share of the baseline."""
         run = self.runner(model)
-        found = [run() / self.baseline() for _ in range(self.pairs)]
-        return statistics.median(found)
+        times = _in_turn(run, self.baseline, self.pairs, self.runs)
+        return statistics.median(_ratios(times))
+
+
+def _in_turn(
+    run: Run, other: Run, pairs: int, runs: int
+) -> list[tuple[Times, Times]]:
+    """Pairs of the least times of two, which take turns."""
+    found = []
+    for _ in range(pairs):
+        each = [(run(), other()) for _ in range(runs)]
+        first, second = zip(*each, strict=True)
+        found.append((_least(first), _least(second)))
+    return found
+
+
+def _least(every: Sequence[Times]) -> Times:
+    own = [x.processor for x in every if x.processor is not None]
+    return Times(min(x.clock for x in every), min(own) if own else None)
+
+
+def _ratios(pairs: list[tuple[Times, Times]]) -> list[float]:
+    """The ratios of pairs, by the clock or by what tells better."""
+    by_clock = [a.clock / b.clock for a, b in pairs]
+    by_processor = [
+        a.processor / b.processor
+        for a, b in pairs
+        if a.processor and b.processor
+    ]
+    if len(by_processor) < len(by_clock):
+        return by_clock
+    spread, own = _spread(by_clock), _spread(by_processor)
+    disturbed = spread > max(_DISTURBED, _TIMES * own)
+    return by_processor if disturbed else by_clock
+
+
+def _spread(ratios: list[float]) -> float:
+    """That of their median."""
+    return statistics.pstdev(ratios) * _OF_MEDIAN / math.sqrt(len(ratios))
 
 
 def clock(
@@ -86,23 +145,22 @@ def clock(
         ValueError: an input has an unknown size.
     """
     if measure is None:
-        runner, pairs = _predicting(batch_size, input_shape), _PAIRS
+        runner = _predicting(batch_size, input_shape)
+        pairs, runs = _PAIRS, _RUNS
     else:
-        runner, pairs = _measuring(measure), _CALLS
+        runner, pairs, runs = _measuring(measure), _CALLS, 1
     baseline, again = runner(model), runner(model)
-    runs = [(again(), baseline()) for _ in range(pairs)]
-    every = [t for pair in runs for t in pair]
-    noise = _noise([a / b for a, b in runs])
+    times = _in_turn(again, baseline, pairs, runs)
+    whole = statistics.median(t.clock for pair in times for t in pair)
+    noise = _noise(_ratios(times))
     # What never varies is counted, and once will do.
     pairs = pairs if noise else 1
-    return Clock(runner, baseline, statistics.median(every), noise, pairs)
+    return Clock(runner, baseline, whole, noise, pairs, runs)
 
 
 def _noise(ratios: list[float]) -> float:
     """How far a median of such ratios may be from 1, by chance."""
-    middle = statistics.median(ratios)
-    spread = statistics.pstdev(ratios) * _OF_MEDIAN / math.sqrt(len(ratios))
-    return abs(middle - 1) + _SURE * spread
+    return abs(statistics.median(ratios) - 1) + _SURE * _spread(ratios)
 
 
 def _measuring(
@@ -110,7 +168,7 @@ def _measuring(
 ) -> Callable[[keras.Model], Run]:
     """The runner of a function of the user's."""
 
-    def run(model: keras.Model) -> float:
+    def run(model: keras.Model) -> Times:
         found: Any = measure(model)
         if isinstance(found, bool) or not isinstance(found, numbers.Real):
             raise TypeError(
@@ -123,7 +181,7 @@ def _measuring(
                 "`measure` must return a positive number of milliseconds. "
                 f"Received: {found!r} for model '{model.name}'."
             )
-        return float(found)
+        return Times(float(found))
 
     return lambda model: functools.partial(run, model)
 
@@ -136,14 +194,17 @@ def _predicting(
     It is what they take, compiled as Keras compiles it, with the transfer of
     inputs and outputs.
     """
+    alone = only_cpu()  # what an accelerator does is no time of the processor
 
     def runner(model: keras.Model) -> Run:
         x = _zeros(model, batch_size, input_shape)
 
-        def run() -> float:
-            start = time.perf_counter()
+        def run() -> Times:
+            start, own = time.perf_counter(), time.process_time()
             model.predict_on_batch(x)
-            return 1000 * (time.perf_counter() - start)
+            passed = 1000 * (time.perf_counter() - start)
+            spent = 1000 * (time.process_time() - own)
+            return Times(passed, spent if alone else None)
 
         for _ in range(2):  # the first call compiles
             run()

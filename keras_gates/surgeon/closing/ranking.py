@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.surgeon.closing.nearest import nearest
+from keras_gates.thresholds.budget import OutOfReach
 
 if TYPE_CHECKING:
     from keras_gates.surgeon.closing.latency import Clock
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 _NEAR, _NEAR_TIME = 0.02, 0.1
 # What is measured and not counted is tried in this many steps.
 _STEPS = 64
-# MACs that are this much further down than time are worth a warning.
-FAR_BELOW = 0.5
+# MACs that are this much further down than time are worth a note, or a warning.
+BELOW, FAR_BELOW = 0.8, 0.5
 
 UNITS = {"macs": "MACs", "params": "parameters", "latency": "ms"}
 
@@ -156,7 +157,7 @@ def meet(
         The indices of the factors to close.
 
     Raises:
-        ValueError: the budget can't be reached.
+        OutOfReach: the budget can't be reached.
 
     Warns:
         UserWarning: the budget is met, but not nearly.
@@ -166,7 +167,7 @@ def meet(
     if left(order[:0]) <= limit:
         return order[:0]
     if left(order) > limit:
-        raise ValueError(_out_of_reach(budget, limit, left(order), whole))
+        raise OutOfReach(_out_of_reach(budget, limit, left(order), whole))
     together = ranking.units[order], ranking.families[order]
     found = nearest(order, *together, left, (near, limit), trials)
     if left(found) < near:
@@ -209,7 +210,7 @@ def meet_time(
 
     left = _remembered(lambda masks: whole * ratio(masks), ranking)
     if left(order) > limit:
-        raise ValueError(_out_of_reach(budget, limit, left(order), whole))
+        raise OutOfReach(_out_of_reach(budget, limit, left(order), whole))
     step = max(1, -(-order.size // _STEPS))
     counts = [*range(step, order.size, step), order.size]
     number = bisect.bisect_left(

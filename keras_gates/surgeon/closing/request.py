@@ -122,10 +122,11 @@ def _with_some_open(
     options: Options,
     whole: dict[str, str],
 ) -> Outcome | None:
-    """What comes of it if some groups inside of layers are left alone.
+    """What comes of it if some groups of these layers are left alone.
 
-    A class may take fewer hidden units, say, and not fewer heads. Groups of
-    one name are tried together, in all layers that can't come back otherwise.
+    A class may take fewer hidden units, say, and not fewer heads. If no one
+    kind inside the layers is in the way alone, the streams that run through
+    them are left alone, and then, if need be, a kind inside as well.
 
     Args:
         model: the model.
@@ -133,9 +134,34 @@ def _with_some_open(
         options: the options.
         whole: path of a layer that can't come back -> why.
     """
+    found = _without_one_kind(model, request, options, whole)
+    streams = [] if found else _streams(model, request, options, whole)
+    if not streams:
+        return found
+    request = request.without(streams)
+    try:
+        outcome, again = _tried(model, request, options)
+    except ValueError:  # nothing else was asked for
+        return None
+    if again:
+        found = _without_one_kind(model, request, options, again)
+        if found is None:
+            return None
+        outcome = found
+    note = _left_alone(streams, next(iter(whole.values())))
+    return outcome._replace(notes=[*outcome.notes, note])
+
+
+def _without_one_kind(
+    model: keras.Model,
+    request: Asked,
+    options: Options,
+    whole: dict[str, str],
+) -> Outcome | None:
+    """What comes of it without the groups of one name in all these layers."""
     inside: dict[str, list[str]] = {}
     for name in request.scores or ():
-        if any(name.startswith(f"{path}/") for path in whole):
+        if _is_inside(name, whole):
             # Without the number that makes the name of a layer its own.
             part = re.sub(r"_\d+$", "", name.rpartition("/")[-1])
             inside.setdefault(part, []).append(name)
@@ -150,6 +176,23 @@ def _with_some_open(
                 notes=[*outcome.notes, _left_alone(names, why)]
             )
     return None
+
+
+def _streams(
+    model: keras.Model,
+    request: Asked,
+    options: Options,
+    whole: dict[str, str],
+) -> list[str]:
+    """The groups around some layers that these keep, if they stay whole."""
+    kept = expand.read(model, whole={**options.whole, **whole})
+    left = _names(kept, options.exact)
+    names = request.scores or ()
+    return [n for n in names if n not in left and not _is_inside(n, whole)]
+
+
+def _is_inside(name: str, whole: Collection[str]) -> bool:
+    return any(name.startswith(f"{path}/") for path in whole)
 
 
 def _left_alone(names: list[str], why: str) -> str:

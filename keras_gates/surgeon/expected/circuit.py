@@ -37,7 +37,7 @@ from keras_gates.surgeon.passes.label import constants
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.passes.worth import poor
 from keras_gates.surgeon.rules import modes
-from keras_gates.surgeon.solving.solve import by_layer
+from keras_gates.surgeon.solving.trials import Trials
 
 if TYPE_CHECKING:
     import keras
@@ -134,7 +134,8 @@ class Circuit:
         self.starts = dict(zip(self.names, [0, *ends[:-1]], strict=False))
         self.count = sum(sizes)
         every = {n: np.ones(s, bool) for n, s in self.shapes.items()}
-        closed = by_layer(graph, sources, every)
+        self._trials = Trials(graph)
+        closed = self._trials.by_layer(every)
         self._exact = exact
         values = constants(self.labelling, closed, exact)
         first = {id(sources[n].layer): self.starts[n] for n in self.names}
@@ -150,7 +151,6 @@ class Circuit:
         # What was closed when it was last asked which channels carry others.
         self._carrying = Carrying(self.labelling, known, closed)
         self.counting = self._carrying.counting
-        self._gates = graph, sources
         self._readings = {
             step: _readings(
                 step, self.labelling, values, known.get(step.call.op, {})
@@ -176,7 +176,7 @@ class Circuit:
         """
         if not self.counting:
             return
-        shut = by_layer(*self._gates, closed)
+        shut = self._trials.by_layer(closed)
         values = constants(self.labelling, shut, self._exact)
         known = absorbable_by_layer(
             self.labelling, values, self._exact, self.uncut, shut

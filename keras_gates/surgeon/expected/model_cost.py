@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.expected.prices import Price
     from keras_gates.surgeon.passes.label import StepKey
 
-RESOURCES = ("macs", "params")
-
 
 class ModelCost:
     """The multiply-adds and parameters that are left.

@@ -21,6 +21,7 @@ from keras_gates.surgeon.expected.arithmetic import constant
 from keras_gates.surgeon.expected.arithmetic import either
 from keras_gates.surgeon.expected.arithmetic import grouped
 from keras_gates.surgeon.expected.arithmetic import picked
+from keras_gates.surgeon.passes.label import blends
 from keras_gates.surgeon.rules.rule import STATISTICS
 
 if TYPE_CHECKING:
@@ -36,8 +37,8 @@ class Origin:
 
     Attributes:
         tensor: the input.
-        source: for each coordinate of the output, that of the input; its
-            size for none. Int, `(size of the output, 1)`.
+        source: for each coordinate of the output, those of the input; its
+            size for none. Int, `(size of the output, most)`.
         readers: for each coordinate of the input, those of the output; int,
             `(size of the input, most)`.
         decides: 1 where a constant is 0 and makes a product 0, else 0.
@@ -148,7 +149,10 @@ def outputs_of(
             if source is not None and alone:
                 given = labels[step.inputs[index]].shape
                 zero = _is_zero(values.get(step.inputs[index]), given)
-                origins.append(_origin(step, index, source, own, zero))
+                units = None
+                if blends(step, number, index, labelling):
+                    units = labels[step.inputs[index]].ravel()
+                origins.append(_origin(step, index, source, own, zero, units))
         if start is not None and number == 0:
             opened = step.rule.opened_by(step.call, flow)
             if opened is not None:
@@ -189,7 +193,19 @@ def _origin(
     source: Any,
     own: NDArray[np.intp],
     zero: NDArray[np.bool_],
+    units: NDArray[np.intp] | None,
 ) -> Origin:
+    """How an output stems from an input.
+
+    Args:
+        step: the step.
+        index: the number of the input.
+        source: as in `Flow`.
+        own: the labels of the output.
+        zero: where the input is 0 when everything is closed.
+        units: the labels of the input, flat, if all coordinates of a unit make
+            an output; None if it is the source alone.
+    """
     size = zero.size
     if not isinstance(source, np.ndarray):  # IDENTITY
         source = np.arange(size).reshape(zero.shape)
@@ -202,4 +218,24 @@ def _origin(
     if rule.one_takes_all(call) and rule.carries(call, index) is not None:
         decides = np.append(zero.ravel(), False)[places].astype("float64")
     tensor = step.inputs[index]
+    if units is not None:
+        return _blended(tensor, places, units, decides)
     return Origin(tensor, places[:, None], readers, decides)
+
+
+def _blended(
+    tensor: Tensor,
+    places: NDArray[np.intp],
+    units: NDArray[np.intp],
+    decides: NDArray[np.float64],
+) -> Origin:
+    """The same where all coordinates of a unit make an output."""
+    size = len(units)
+    alike = np.append(units, -1)[places][:, None] == units
+    outputs, inputs = np.nonzero(alike)
+    return Origin(
+        tensor,
+        grouped(outputs, inputs, len(places), size),
+        grouped(inputs, outputs, size, len(places)),
+        decides,
+    )

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import keras
 
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import time_axis
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.graphs.trace import trace
@@ -147,10 +148,15 @@ def _as_one(opened: gr.Opened) -> gr.Opened:
 
 
 def is_unknown(op: keras.Operation) -> bool:
-    """Whether an operation is a layer that no rule speaks of."""
+    """Whether an operation is a layer that no rule speaks of, or would see."""
     if not isinstance(op, keras.Layer) or gr.has_own_call(op):
         return False
     if isinstance(op, (Gate, GatedRecurrent)):
         return False  # of the user's class: what it closes isn't known
+    if time_axis.distributes(op):
+        return not gr.is_functional(op.layer) and is_unknown(op.layer)
     cls = type(op)
-    return rule_of_class(cls) is None and why_none(cls) is None
+    rule = rule_of_class(cls)
+    if rule is not None:
+        return rule.opens
+    return why_none(cls) is None

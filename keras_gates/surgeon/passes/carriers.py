@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.passes.decision import Carried
+from keras_gates.surgeon.passes.label import blends
 from keras_gates.surgeon.rules.known import Known
 from keras_gates.surgeon.rules.rule import LINEAR
 
@@ -174,6 +175,8 @@ def _passed(
     before = labelling.labels[tensor].shape
     affine = _affine(step, before, shut)
     for number, output in enumerate(step.outputs):
+        if blends(step, number, 0, labelling):
+            continue
         source = step.flow.sources[number][0]
         labels = step.flow.labels[number]
         if not isinstance(source, np.ndarray):  # IDENTITY

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from collections.abc import Hashable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -67,6 +68,21 @@ def picks(flow: Flow) -> NDArray[np.intp]:
     if not isinstance(source, np.ndarray):
         raise TypeError(f"This is the flow of no selection: {flow!r}.")
     return source
+
+
+def blends(step: Step, number: int, index: int, labelling: Labelling) -> bool:
+    """Whether more coordinates of an input than the sources make an output.
+
+    Those of a unit that lie along an axis which is reduced: a sum over what
+    was stacked. One of them stands for all in `Flow.sources`.
+    """
+    source = step.flow.sources[number][index]
+    if step.is_selection or not step.rule.blends:
+        return False
+    if not isinstance(source, np.ndarray):  # IDENTITY, or no part in it
+        return False
+    size = labelling.labels[step.inputs[index]].size
+    return bool(np.unique(source[source >= 0]).size < size)
 
 
 class StepKey(NamedTuple):
@@ -347,13 +363,20 @@ def _check_weights(call: Call, rule: Rule) -> None:
         )
 
 
-def _outputs(
+def outputs_of(
     step: Step,
     inputs: Sequence[Known | None],
     shut: NDArray[np.bool_] | None,
     exact: bool,
 ) -> list[Known | None]:
-    """What is known of the outputs of one step."""
+    """What is known of the outputs of one step.
+
+    Args:
+        step: the step.
+        inputs: what is known of its inputs.
+        shut: what is closed of its layer, if anything is.
+        exact: as in `constants`.
+    """
     outputs: list[Known | None] = [None] * len(step.outputs)
     if any(v is not None for v in inputs):
         outputs = step.rule.value(step.call, step.flow, inputs)
@@ -370,6 +393,7 @@ def constants(
     labelling: Labelling,
     closed: IdentityDict[keras.Operation, NDArray[np.bool_]],
     exact: bool = True,
+    compute: Callable[..., list[Known | None]] = outputs_of,
 ) -> dict[Tensor, Known]:
     """The known values of each tensor when the `closed` gates are zero.
 
@@ -378,6 +402,7 @@ def constants(
         closed: layer -> what is closed of it, shaped like its factors, or
             like its `Rule.inner_units`, one role after the other.
         exact: whether what varies a little may not count as constant.
+        compute: `outputs_of`, or what remembers it.
     """
     values: dict[Tensor, Known] = {}
     for step in labelling.steps:
@@ -391,7 +416,7 @@ def constants(
         if (trained and step.rule.trains) or step.flow.reason:
             continue
         with faults.of_rule(step.call, step.rule):
-            outputs = _outputs(step, inputs, shut, exact)
+            outputs = compute(step, inputs, shut, exact)
         for tensor, value in zip(step.outputs, outputs, strict=True):
             if value is not None:
                 values[tensor] = value

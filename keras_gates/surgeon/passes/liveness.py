@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.passes.decision import Decision
 from keras_gates.surgeon.passes.decision import Read
+from keras_gates.surgeon.passes.label import blends
 from keras_gates.surgeon.rules.modes import Reading
 from keras_gates.surgeon.rules.rule import ALL
 
@@ -182,7 +183,11 @@ class _Walk:
             source = step.flow.sources[number][index]
             demand = self.demand.get(output)
             if source is not None and demand is not None:
-                wanted = wanted | _scatter(demand, source, shape)
+                asked = _scatter(demand, source, shape)
+                if blends(step, number, index, self.labelling):
+                    units = self.labelling.labels[step.inputs[index]]
+                    asked = np.isin(units, units[asked])
+                wanted = wanted | asked
         return wanted
 
     def _of_product(self, step: Step, index: int) -> NDArray[np.bool_]:

@@ -6,6 +6,7 @@ ever there twice, so that it tells from which position it was taken.
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -13,9 +14,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.build.weight_map import Cut
 from keras_gates.surgeon.gates import expand
+from keras_gates.surgeon.gates import see_through
+from keras_gates.surgeon.repair.held import Held
 from keras_gates.surgeon.repair.pairs import Pairs
 from keras_gates.surgeon.repair.pairs import matched
 from keras_gates.surgeon.repair.readers import readers_of
@@ -36,22 +38,25 @@ def pairs_of(model: keras.Model, small: keras.Model) -> Pairs:
         ValueError: the second was not made of the first, or its kernels were
             trained, or multiplied by the factors of gates.
     """
-    old, new = expand.read(model), gr.read(small)
+    old, new = expand.read(model), see_through.read(small)
+    before, now = holds = Held(old), Held(new)
     calls = matched(old.calls, new)
     cuts: dict[int, Cut] = {}
     lost = []
-    for call, before in calls.items():
-        olds = {reader.name: reader for reader in readers_of(before)}
+    for call, source in calls.items():
+        olds = {reader.name: reader for reader in readers_of(source)}
         for reader in readers_of(call):
             found = olds.get(reader.name)
             cut = None if found is None else _cut(found, reader)
-            if cut is None:
+            if found is None or cut is None:
                 lost.append(reader.path)
-            else:
-                cuts[id(reader.kernel)] = cut
+                continue
+            own = before.original(found.kernel)
+            cut = dataclasses.replace(cut, old=own)
+            cuts[id(now.original(reader.kernel))] = cut
     if not cuts or len(lost) > len(cuts):
         raise ValueError(_misfit(old, new, lost))
-    return Pairs(old, new, calls, cuts)
+    return Pairs(old, new, calls, cuts, holds)
 
 
 def _misfit(old: Graph, new: Graph, lost: list[str]) -> str:

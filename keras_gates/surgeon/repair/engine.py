@@ -16,6 +16,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs import private
 from keras_gates.surgeon.repair import inside
 from keras_gates.surgeon.repair.fit import Errors
 from keras_gates.surgeon.repair.fit import Sums
@@ -56,7 +57,7 @@ _ALIKE = 1e-3
 
 
 _NOT_FINITE = "what it reads, or should compute, is not finite"
-_NOT_BETTER = "as it was cut: nothing else is better on held-out samples"
+_NOT_BETTER = "as it was cut: nothing else is better on other samples"
 
 
 class Method(enum.Enum):
@@ -83,6 +84,9 @@ class Engine:
         batches: what to fit on.
         method: what is fitted.
         seed: of the places that are looked at.
+
+    Attributes:
+        given: the layers that were given a bias.
     """
 
     def __init__(
@@ -97,6 +101,7 @@ class Engine:
             for b in batches
         ]
         self.rooms = Rooms(pairs, batches[0])
+        self.given: list[keras.Layer] = []
 
     def jobs(self) -> list[Callable[[], Row]]:
         """What there is to fit, in the order of the calls."""
@@ -109,7 +114,7 @@ class Engine:
                     found.setdefault(id(call.op), job)
                 continue
             for reader in readers_of(call):
-                key = id(reader.kernel)
+                key = id(self.pairs.holds[1].original(reader.kernel))
                 kernels.setdefault(key, []).append(reader)
                 job = functools.partial(self.fit, kernels[key])
                 found.setdefault(key, job)
@@ -119,9 +124,11 @@ class Engine:
         """Measure the statistics of one normalization again."""
         path, norm = call.path, call.op
         before = self.pairs.calls.get(call)
-        cut = self.pairs.cuts.get(id(norm.moving_mean))
         calls = [c for c in self.pairs.new.calls if c.op is norm]
-        if before is None or cut is None or not is_norm(before):
+        cut = None
+        if before is not None and is_norm(before):
+            cut = self.pairs.cut(norm.moving_mean, before.op.moving_mean)
+        if before is None or cut is None:
             return Row(path, why="it has no counterpart in the original")
         if len(calls) > 1:
             return Row(path, why="it is called at several places")
@@ -130,6 +137,7 @@ class Engine:
         if not np.isfinite(readings.x.sum() + readings.y.sum()):
             return dataclasses.replace(row, why=_NOT_FINITE)
         errors = measure_again(norm, readings)
+        self.pairs.holds[1].spread(norm.weights)
         if errors is None:
             now = readings.error(Affine.of(norm))
             row = dataclasses.replace(row, errors=Errors(now, now))
@@ -142,7 +150,7 @@ class Engine:
         kept = cut.positions.get(0, slice(None))
         factor: Any = 1.0
         if norm.scale:
-            gamma = self.pairs.cuts.get(id(norm.gamma))
+            gamma = self.pairs.cut(norm.gamma, before.op.gamma)
             factor = 1.0 if gamma is None else gamma.factors.get(0, 1.0)
         parts = []
         most = math.ceil(_ROWS / len(self.samples))
@@ -152,9 +160,10 @@ class Engine:
                 for w, c in ((own, call), (walk, before))
             )
             places = Places.drawn(len(x), x.shape[1:-1], most, self.rng)
+            places = places.where(~batch.judging[places.sample])
             at = (places.sample, *places.at)
             wanted = old(y[at])[:, kept] * factor
-            parts.append((x[at], wanted, batch.held_out[places.sample]))
+            parts.append((x[at], wanted, batch.choosing[places.sample]))
         return Readings(*map(np.concatenate, zip(*parts, strict=True)))
 
     def fit(self, readers: list[Reader]) -> Row:
@@ -162,28 +171,41 @@ class Engine:
         path = readers[0].path
         matches = [self._match(reader) for reader in readers]
         known = [match for match in matches if match is not None]
-        cut = self.pairs.cuts.get(id(readers[0].kernel))
-        if len(known) < len(readers) or cut is None:
+        cut = None
+        if len(known) == len(readers):
+            cut = self.pairs.cut(known[0].new.kernel, known[0].old.kernel)
+        if cut is None:
             return Row(path, why="it has no counterpart in the original")
+        if len({(type(r.form), r.matrix().shape) for r in readers}) > 1:
+            return Row(path, why="it is used in several ways")
         if len(known) > 1 and known[0].new.inner:
             return Row(path, why="it is called at several places")
         why = self._why_not(known)
         if why:
             return Row(path, why=why)
         shift = shift_behind(self.pairs.new, readers)
-        centred = readers[0].bias is not None or shift is not None
+        lacks = shift is None and self._may_have_bias(known)
+        centred = readers[0].bias is not None or shift is not None or lacks
         if not self.kernels and not centred:
             return Row(path, why="it has no bias, and nothing stands for one")
         sums = self._sums(known, cut)
-        return self._refit(readers[0], sums, shift, centred)
+        return self._refit(readers[0], sums, shift, centred, lacks)
+
+    def _may_have_bias(self, matches: list[Match]) -> bool:
+        """Whether to add a bias to a layer that has lost inputs."""
+        new, old = matches[0]
+        model = self.pairs.new.model
+        trained = getattr(model, "optimizer", None)
+        if not new.may_have_bias or (trained is not None and trained.built):
+            return False
+        return bool(new.matrix().shape[1] < old.matrix().shape[1])
 
     def _match(self, reader: Reader) -> Match | None:
         call = self.pairs.calls.get(reader.call)
-        cut = self.pairs.cuts.get(id(reader.kernel))
-        if call is None or cut is None:
-            return None
-        for old in readers_of(call):
-            if old.name == reader.name and old.kernel is cut.old:
+        for old in [] if call is None else readers_of(call):
+            if old.name == reader.name and self.pairs.cut(
+                reader.kernel, old.kernel
+            ):
                 return Match(reader, old)
         return None
 
@@ -197,7 +219,12 @@ class Engine:
         return ""
 
     def _refit(
-        self, reader: Reader, sums: Sums, shift: Shift | None, centred: bool
+        self,
+        reader: Reader,
+        sums: Sums,
+        shift: Shift | None,
+        centred: bool,
+        lacks: bool,
     ) -> Row:
         matrix, offset = reader.matrix(), reader.offset()
         groups = len(matrix)
@@ -220,9 +247,17 @@ class Engine:
         if not found.better:
             return dataclasses.replace(row, why=_NOT_BETTER)
         added = found.weights[:, -1].reshape(-1)
+        if lacks:
+            private.give_bias(reader.layer, reader.outputs)
+            self.given.append(reader.layer)
+            reader = dataclasses.replace(reader, bias=reader.layer.bias)
+            row = dataclasses.replace(row, why="fitted, with a bias added")
         reader.assign(found.weights[:, :-1], added)
+        held = self.pairs.holds[1]
+        held.spread([reader.kernel, reader.bias])
         if shift is not None:
             shift.move(added - offset)
+            held.spread([shift.norm.moving_mean])
         return row
 
     # What is fitted -------------------------------------------------------
@@ -235,7 +270,7 @@ class Engine:
         wanted = max(_ROWS, _ROWS_PER_INPUT * inputs)
         samples = self._enough(matches, wanted)
         most = math.ceil(wanted / len(samples) / len(matches))
-        kept = kept_outputs(cut, first)
+        kept = kept_outputs(cut, matches[0].old)
         stream = None
         if len(matches) == 1 and not cut.factors:
             graphs = self.pairs.old, self.pairs.new
@@ -257,14 +292,18 @@ class Engine:
         batch = target.sample.batch
         x = new.form.laid_out(raw, new.form.axis_in)
         sizes = new.sizes(raw.shape)
-        held_out = np.repeat(batch.held_out, len(x) // batch.size)
+        choosing, judging = (
+            np.repeat(mask, len(x) // batch.size)
+            for mask in (batch.choosing, batch.judging)
+        )
         every = Places.drawn(len(x), sizes, most, self.rng)
+        every = every.where(~judging[every.sample])
         # A window's rows are many times as large as the tensor they are of.
         for places in every.blocks(_BLOCK):
             rows = new.form.rows(x, places, sizes)
             wanted = target.at(places)
             shaped = wanted.reshape(len(wanted), len(rows), -1)
-            sums.add(rows, shaped.transpose(1, 0, 2), held_out[places.sample])
+            sums.add(rows, shaped.transpose(1, 0, 2), choosing[places.sample])
 
     def _inputs(
         self, sample: Sample, matches: list[Match]
@@ -290,7 +329,7 @@ class Engine:
         found: list[Sample] = []
         for sample in self.samples:
             count = sum(s.batch.size for s in found)
-            if count >= most and any(s.batch.held_out.any() for s in found):
+            if count >= most and any(s.batch.choosing.any() for s in found):
                 sample.old.forget()
                 sample.new.forget()
             else:
@@ -352,8 +391,8 @@ class Kept:
 
 
 def kept_outputs(cut: Cut, reader: Reader) -> Kept:
-    """What stayed of the outputs of the kernel that a reader's was."""
-    shape = cut.old.shape
+    """What stayed of the outputs of a kernel of the original."""
+    shape = reader.kernel.shape
     axes = reader.form.out_axes(len(shape))
     sizes = [shape[axis] for axis in axes]
     every = [np.arange(size) for size in sizes]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -14,10 +15,12 @@ from keras_gates.surgeon.repair.moments import Moments
 # From hardly any pull to the cut weights to as good as nothing but them, by
 # the mean variance of the inputs. Which one is best the held-out samples say.
 RIDGES = (1e-8, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2, 1e-1, 1.0, 10.0)
+# The one that is tried first.
+_FIRST = 1e-2
 
 
 class Errors(NamedTuple):
-    """Relative errors on held-out samples: of the cut layer, and after."""
+    """Relative errors of what was cut, and after the fit."""
 
     before: float
     after: float
@@ -109,15 +112,35 @@ def fit(sums: Sums, start: Array, centred: bool, kernels: bool) -> Fit:
         if not after < before:
             return Fit(start, Errors(before, before), None, False)
         return Fit(_moved(whole, start), Errors(before, after), None, True)
-    errors = {
-        ridge: sums.relative(sums.fitted.solve(start, ridge, centred))
-        for ridge in RIDGES
-    }
-    best = min(errors, key=errors.__getitem__)
-    if not errors[best] < before:
+
+    def error(ridge: float) -> float:
+        return sums.relative(sums.fitted.solve(start, ridge, centred))
+
+    best, after = _downhill(error)
+    if not after < before:
         return Fit(start, Errors(before, before), None, False)
     found = whole.solve(start, best, centred)
-    return Fit(found, Errors(before, errors[best]), best, True)
+    return Fit(found, Errors(before, after), best, True)
+
+
+def _downhill(error: Callable[[float], float]) -> tuple[float, float]:
+    """The ridge with the least error, and this; a wide layer's takes long.
+
+    With more of a pull the error falls and then rises, so that it is enough to
+    look at the neighbors of the best one so far.
+    """
+    known: dict[float, float] = {}
+    at = RIDGES.index(_FIRST)
+    known[_FIRST] = error(_FIRST)
+    for step in (-1, 1):
+        while 0 <= at + step < len(RIDGES):
+            ridge = RIDGES[at + step]
+            if ridge not in known:
+                known[ridge] = error(ridge)
+            if not known[ridge] < known[RIDGES[at]]:
+                break
+            at += step
+    return RIDGES[at], known[RIDGES[at]]
 
 
 def _moved(moments: Moments, start: Array) -> Array:

@@ -47,7 +47,8 @@ class Form(abc.ABC):
     def places(self, x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:
         """The sizes of the axes of places, of an input and an output.
 
-        Both as `laid_out`: samples first, channels last.
+        Both as `laid_out`: samples first, channels last. The output is () if
+        it is something else than the product.
         """
 
     @abc.abstractmethod
@@ -122,7 +123,7 @@ class Convolution(Form):
     groups: int = 1
 
     def places(self, x: tuple[int, ...], y: tuple[int, ...]) -> tuple[int, ...]:
-        return y[1:-1]
+        return y[1:-1] if y else self.window.outputs(x[1:-1])
 
     def rows(self, x: Array, places: Places, sizes: tuple[int, ...]) -> Array:
         taps = list(self.window.taps(x, places, sizes))

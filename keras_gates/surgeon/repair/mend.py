@@ -116,6 +116,8 @@ def mend(pairs: Pairs, batches: list[Batch], request: Request) -> Repair:
     if not after <= before:
         for variable, values in weights:
             variable.assign(values)
+        for layer in engine.given:
+            private.drop_bias(layer)
         rows = [_taken_back(row) for row in rows]
         after = before
     report = Repair(
@@ -123,7 +125,7 @@ def mend(pairs: Pairs, batches: list[Batch], request: Request) -> Repair:
         tuple(rows),
         Errors(before, after),
         sum(batch.size for batch in batches),
-        sum(int(batch.held_out.sum()) for batch in batches),
+        sum(int(batch.judging.sum()) for batch in batches),
         time.perf_counter() - start,
         request.method,
     )
@@ -133,11 +135,11 @@ def mend(pairs: Pairs, batches: list[Batch], request: Request) -> Repair:
 
 
 class _Judge:
-    """Compares the outputs of two models on what is held out."""
+    """Compares the outputs of two models on samples that no fit looks at."""
 
     def __init__(self, pairs: Pairs, batches: list[Batch]) -> None:
         self.models = (pairs.old.model, pairs.new.model)
-        self.batches = [b for b in batches if b.held_out.any()]
+        self.batches = [b for b in batches if b.judging.any()]
         self.expected = self._outputs(self.models[0])
 
     def error(self) -> float:
@@ -151,12 +153,12 @@ class _Judge:
         return float(np.sqrt(np.mean(squares)))
 
     def _outputs(self, model: keras.Model) -> list[NDArray[Any]]:
-        """What a model puts out for the samples that are held out."""
+        """What a model puts out for the samples that it is judged by."""
         # Some models are made for batches of one size.
         fixed = model.inputs[0].shape[0] is not None
         parts = []
         for batch in self.batches:
-            held = batch.held_out
+            held = batch.judging
             rows = np.ones_like(held) if fixed else held
             flat = [None if a is None else a[rows] for a in batch.x]
             outputs = _run(model, flat)

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING
 
 import keras
 
-from keras_gates.graphs import graph as gr
 from keras_gates.graphs import private
 from keras_gates.surgeon.build.weight_map import Cut
 from keras_gates.surgeon.build.weight_map import cuts_of
+from keras_gates.surgeon.gates import see_through
+from keras_gates.surgeon.repair.held import Held
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
@@ -28,12 +29,14 @@ class Pairs:
         new: that of the smaller one.
         calls: call of a layer in `new` -> the call in `old` that it was.
         cuts: id of a weight of the smaller model -> its `Cut`.
+        holds: whose weights the variables in `old` and in `new` are.
     """
 
     old: Graph
     new: Graph
     calls: dict[Call, Call]
     cuts: dict[int, Cut]
+    holds: tuple[Held, Held]
 
     @classmethod
     def of_solution(cls, solution: Solution, pruned: keras.Model) -> Pairs:
@@ -45,9 +48,25 @@ class Pairs:
             for step in steps
             if step.position is None and step in decision.present
         ]
-        new = gr.read(pruned)
+        new = see_through.read(pruned)
         cuts = cuts_of(decision, solution.folds, pruned)
-        return cls(solution.graph, new, matched(kept, new), cuts)
+        holds = Held(solution.graph), Held(new)
+        return cls(solution.graph, new, matched(kept, new), cuts, holds)
+
+    def cut(self, new: keras.Variable, old: keras.Variable) -> Cut | None:
+        """How a variable in `new` was cut out of one in `old`.
+
+        None if it was not, or not along the axes of `old`.
+        """
+        before, now = self.holds
+        found = self.cuts.get(id(now.original(new)))
+        if found is None or found.old is not before.original(old):
+            return None
+        sizes = [
+            len(found.positions.get(axis, range(size)))
+            for axis, size in enumerate(old.shape)
+        ]
+        return found if sizes == list(new.shape) else None
 
     def after(self, first: Pairs) -> Pairs:
         """From the model that `self.old` was made of, in a cut before.
@@ -76,7 +95,8 @@ class Pairs:
             if id(cut.old) in first.cuts
         }
         cuts = {weight: cut for weight, cut in both.items() if cut is not None}
-        return Pairs(first.old, self.new, calls, cuts)
+        holds = first.holds[0], self.holds[1]
+        return Pairs(first.old, self.new, calls, cuts, holds)
 
 
 def matched(kept: Iterable[Call], new: Graph) -> dict[Call, Call]:

@@ -24,6 +24,12 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.repair.forms import Array
 
 _L = keras.layers
+# Layers whose bias is one number for each of their outputs.
+_WITH_BIAS = (
+    *(_L.Dense, _L.Conv1D, _L.Conv2D, _L.Conv3D),
+    *(_L.Conv1DTranspose, _L.Conv2DTranspose, _L.Conv3DTranspose),
+    *(_L.SeparableConv1D, _L.SeparableConv2D),
+)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,6 +76,19 @@ class Reader:
             return np.zeros(count)
         # Of the two biases of a GRU, the first is added to the data's product.
         return values_of(self.bias).reshape(-1)[:count]
+
+    @property
+    def may_have_bias(self) -> bool:
+        """Whether the layer has none, and stays what it is with one."""
+        form, own = self.form, self.call.op is self.layer
+        opened = any(
+            scope.site.opened is not None for scope in self.call.scopes
+        )
+        if self.bias is not None or opened or not own:
+            return False
+        if type(self.layer) is _L.EinsumDense:
+            return form.joined == 1 and form.axis_out == -1
+        return type(self.layer) in _WITH_BIAS
 
     @property
     def outputs(self) -> int:
@@ -252,6 +271,18 @@ def _of_cell(call: Call, op: keras.Layer, name: str) -> list[Reader]:
     return [Reader(call, op, name, source, cell.kernel, cell.bias, form, None)]
 
 
+def _recurrent_convolution(call: Call, op: keras.Layer) -> list[Reader]:
+    """What each step makes of its input, which the state is added to."""
+    cell = op.cell
+    axis = _axis(cell, len(cell.kernel_size) + 2)
+    form = forms.Convolution(
+        window=Window.of_layer(cell), axis_in=axis, axis_out=axis, folded=True
+    )
+    bias = cell.bias if cell.use_bias else None
+    source = call.inputs[0]
+    return [Reader(call, op, "", source, cell.kernel, bias, form, None)]
+
+
 def _bidirectional(call: Call, op: keras.Layer) -> list[Reader]:
     sides = (("forward", op.forward_layer), ("backward", op.backward_layer))
     return [
@@ -308,6 +339,9 @@ _FOUND: Mapping[type, Callable[[Call, keras.Layer], list[Reader]]] = {
     **dict.fromkeys((_L.DepthwiseConv1D, _L.DepthwiseConv2D), _depthwise),
     **dict.fromkeys((_L.SeparableConv1D, _L.SeparableConv2D), _separable),
     **dict.fromkeys((_L.SimpleRNN, _L.GRU, _L.LSTM), _recurrent),
+    **dict.fromkeys(
+        (_L.ConvLSTM1D, _L.ConvLSTM2D, _L.ConvLSTM3D), _recurrent_convolution
+    ),
     _L.Bidirectional: _bidirectional,
     _L.MultiHeadAttention: _attention,
     _L.GroupQueryAttention: _attention,

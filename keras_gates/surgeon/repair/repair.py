@@ -38,10 +38,14 @@ def repair(
 
     `min |y - (x W + b)|^2 + ridge * |W - W_cut|^2`
 
-    over all places of `x`, for `y` of the original. Part of the samples is
-    held out. How much ridge there is, and whether the new values stay at all,
-    is decided by the error on these, so that no layer is worse on them than
-    it was cut. Shapes, names and types of the layers are as they were.
+    over all places of `x`, for `y` of the original. A fifth of the samples is
+    left out at first. How much ridge there is, and whether the new values stay
+    at all, is decided by the error on these, so that no layer is worse on them
+    than it was cut; then they are fitted, too. A tenth, or of few samples a
+    fifth, is held out for good, to tell how far the outputs are off. Shapes,
+    names and types of the layers are as they were; a stock layer that lost
+    inputs, and has neither a bias nor a batch normalization after it, is given
+    a bias.
 
     A repair is approximate by design: `verify` refuses to compare its result
     as if it were exact.
@@ -65,8 +69,8 @@ def repair(
             statistics of batch normalizations again, and no more.
         max_samples: How many samples are taken from `x` at most.
         batch_size: Samples a batch, where `x` is arrays.
-        seed: Seed of which samples are held out, and which places of a layer's
-            output are looked at.
+        seed: Seed of which samples are held out, and of which places of a
+            layer's output are looked at.
         verbose: 0 for silence, 1 for a progress bar.
 
     Returns:
@@ -76,7 +80,7 @@ def repair(
     Raises:
         TypeError: `target` or `x` is of no known form.
         ValueError: `x` does not fit the model, holds NaN or infinity, or is
-            fewer than two samples; the models of a pair don't belong
+            fewer than three samples; the models of a pair don't belong
             together; or a number or a name is out of range.
 
     Warns:

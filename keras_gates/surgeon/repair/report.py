@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from typing import TYPE_CHECKING
+from typing import Any
 
 from keras_gates import _tables
 from keras_gates.surgeon.repair.fit import Errors
@@ -19,7 +20,8 @@ class Row:
     Attributes:
         layer: path of the layer, and the kernel in it if it has several.
         errors: how far what it puts out was off, and is: relative errors on
-            held-out samples. None where it was not looked at.
+            samples that the fit was chosen by. None where it was not looked
+            at.
         rows: how many places of its output, over all samples, it was fitted
             on; 0 where it was not.
         inputs: how many numbers it reads at each of them.
@@ -48,10 +50,10 @@ class Repair:
     Attributes:
         model: the repaired model.
         rows: one `Row` a layer that could be fitted.
-        total: the relative errors of the model's outputs on held-out
-            samples, before and after.
-        samples: how many samples there were, those held out included.
-        held_out: how many of them.
+        total: the relative errors of the model's outputs, before and after,
+            on samples that no fit has looked at.
+        samples: how many samples there were, these included.
+        held_out: how many of them no fit has looked at.
         seconds: how long it took.
         method: as in `repair`.
     """
@@ -69,11 +71,31 @@ class Repair:
         """The layers that have other weights than the cut gave them."""
         return [row.layer for row in self.rows if row.changed]
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it but the model, in types that JSON has."""
+        return {
+            "model": self.model.name,
+            "method": self.method,
+            "approximate": bool(self.changed),
+            "samples": self.samples,
+            "held_out": self.held_out,
+            "seconds": self.seconds,
+            "total": self.total._asdict(),
+            "layers": [
+                {
+                    **dataclasses.asdict(row),
+                    "errors": row.errors and row.errors._asdict(),
+                }
+                for row in self.rows
+            ],
+        }
+
     def mark(self) -> None:
         """Note with the model that it was repaired."""
         setattr(self.model, _MARK, self)
 
-    def __str__(self) -> str:
+    def table(self) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
+        """The titles of the table's columns, and its rows."""
         cells = [
             (
                 row.layer,
@@ -85,18 +107,27 @@ class Repair:
             )
             for row in self.rows
         ]
+        return _HEAD, cells
+
+    def summary(self) -> list[str]:
+        """The lines under the table."""
         before, after = _errors(self.total)
+        return [
+            f"relative error of the outputs: {before} -> {after} on "
+            f"{self.held_out} held-out samples",
+            f"samples: {self.samples}; layers changed: "
+            f"{len(self.changed)} of {len(self.rows)}; "
+            f"{self.seconds:.1f} seconds",
+        ]
+
+    def __str__(self) -> str:
         return "\n".join(
             [
                 f"Repair of '{self.model.name}', approximate by design",
                 "",
-                *_tables.lines(_HEAD, cells),
+                _tables.text(*self.table()),
                 "",
-                f"relative error of the outputs: {before} -> {after} on "
-                f"{self.held_out} held-out samples",
-                f"samples: {self.samples}; layers changed: "
-                f"{len(self.changed)} of {len(self.rows)}; "
-                f"{self.seconds:.1f} seconds",
+                *self.summary(),
             ]
         )
 
@@ -115,6 +146,19 @@ def report_of(model: keras.Model) -> Repair | None:
     """What was done to a model, where it was repaired."""
     report = getattr(model, _MARK, None)
     return report if isinstance(report, Repair) else None
+
+
+def notes_on(model: keras.Model) -> list[str]:
+    """What a plan for a model that was repaired says of it."""
+    report = report_of(model)
+    if report is None or not report.changed:
+        return []
+    _, after = _errors(report.total)
+    return [
+        f"'{model.name}' was repaired on {report.samples} samples: it computes "
+        f"about what its original did (relative error {after} on samples held "
+        "out). This plan is for what it computes now."
+    ]
 
 
 def refuse(model: keras.Model, exact: bool) -> None:

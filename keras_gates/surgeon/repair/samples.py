@@ -12,8 +12,11 @@ from numpy.typing import NDArray
 
 from keras_gates.surgeon.scores.batches import batches_of
 
-# The share of samples that a fit is judged on.
-_HELD_OUT = 0.25
+# The share of samples that each fit is chosen by, and then made of as well.
+_CHOOSING = 0.2
+# The share of which nothing is ever made, to tell how good the whole is; and of
+# few samples so many, or as many as may be.
+_JUDGING, _ENOUGH, _MOST = 0.1, 32, 0.2
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -22,15 +25,19 @@ class Batch:
 
     Attributes:
         x: flat list of the arrays of a model's inputs.
-        held_out: whether each sample is held out; bool, `(samples,)`.
+        choosing: whether the fits are chosen by each sample; bool,
+            `(samples,)`.
+        judging: whether the whole is judged by each of them, and no fit looks
+            at it; likewise.
     """
 
     x: list[Any]
-    held_out: NDArray[np.bool_]
+    choosing: NDArray[np.bool_]
+    judging: NDArray[np.bool_]
 
     @property
     def size(self) -> int:
-        return len(self.held_out)
+        return len(self.choosing)
 
 
 def read(
@@ -43,11 +50,11 @@ def read(
         x: as in `repair`.
         size: samples a batch, where `x` is arrays.
         most: how many samples at most.
-        seed: of what is held out.
+        seed: of which samples are for what.
 
     Raises:
         TypeError, ValueError: `x` is of no known form, does not fit the
-            model, holds NaN or infinity, or is less than two samples.
+            model, holds NaN or infinity, or is less than three samples.
     """
     found: list[list[Any]] = []
     counts: list[int] = []
@@ -60,22 +67,31 @@ def read(
         _check_finite(flat)
         found.append(flat)
         counts.append(left)
-    held_out = _held_out(sum(counts), seed)
-    parts = np.split(held_out, np.cumsum(counts)[:-1])
-    return [Batch(*pair) for pair in zip(found, parts, strict=True)]
+    purposes = [
+        np.split(mask, np.cumsum(counts)[:-1])
+        for mask in _masks(sum(counts), seed)
+    ]
+    return [Batch(*parts) for parts in zip(found, *purposes, strict=True)]
 
 
-def _held_out(samples: int, seed: int) -> NDArray[np.bool_]:
-    if samples < 2:
+def _masks(samples: int, seed: int) -> list[NDArray[np.bool_]]:
+    """Which samples are for choosing, and which for judging."""
+    if samples < 3:
         raise ValueError(
-            "A repair needs at least two samples, one to fit on and one to "
-            "judge the fit by; some hundred are usual. Received: "
-            f"{samples}."
+            "A repair needs at least three samples: one to fit on, one to "
+            "choose the fit by, and one to judge the whole by; some hundred "
+            f"are usual. Received: {samples}."
         )
-    count = max(1, round(_HELD_OUT * samples))
-    mask = np.zeros(samples, bool)
-    mask[np.random.default_rng(seed).permutation(samples)[:count]] = True
-    return mask
+    order = np.random.default_rng(seed).permutation(samples)
+    enough = max(_JUDGING * samples, min(_ENOUGH, _MOST * samples))
+    first = max(1, round(enough))
+    last = first + max(1, round(_CHOOSING * samples))
+    masks = [np.zeros(samples, bool) for _ in range(2)]
+    for mask, part in zip(
+        masks, (order[first:last], order[:first]), strict=True
+    ):
+        mask[part] = True
+    return masks
 
 
 def _numpy(array: Any) -> NDArray[Any]:

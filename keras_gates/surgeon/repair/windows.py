@@ -41,6 +41,10 @@ class Places(NamedTuple):
         shape = (len(sizes), len(sample))
         return cls(sample, np.array(at, np.intp).reshape(shape))
 
+    def where(self, mask: NDArray[np.bool_]) -> Places:
+        """Some of these places."""
+        return Places(self.sample[mask], self.at[:, mask])
+
     def blocks(self, size: int) -> Iterator[Places]:
         """The same places, so many at a time."""
         for start in range(0, len(self.sample), size):
@@ -81,6 +85,15 @@ class Window:
             op.padding,
             transposed,
         )
+
+    def outputs(self, lengths: tuple[int, ...]) -> tuple[int, ...]:
+        """The sizes of the output for an input; not for a transposed one."""
+        found = []
+        for axis, length in enumerate(lengths):
+            span = (self.size[axis] - 1) * self.dilation[axis]
+            whole = length - span if self.padding == "valid" else length
+            found.append(-(-whole // self.strides[axis]))
+        return tuple(found)
 
     def taps(
         self, x: NDArray[np.float64], places: Places, sizes: tuple[int, ...]

@@ -38,6 +38,11 @@ def notes(solution: Solution) -> list[str]:
     return lines
 
 
+def is_note(note: str) -> bool:
+    """Whether a note of a plan is one of these."""
+    return " remove nothing: " in note or " removes nothing: " in note
+
+
 def _line(same: list[Futile]) -> str:
     """What is said of all that is closed in vain for one reason."""
     what = few([one.what for one in same])
@@ -78,6 +83,8 @@ def find(solution: Solution) -> list[Futile]:
             solution.closed,
             list(vain),
             once=True,
+            trials=solution.trials,
+            solution=solution,
             exact=solution.decision.exact,
         )
     if vain:

@@ -30,8 +30,13 @@ def kept_branches(solution: Solution) -> list[Futile]:
         if reader is None:
             continue
         closed = {**solution.closed, name: np.zeros_like(mask)}
-        exact = solution.decision.exact
-        other = solve.solve(solution.graph, closed, exact=exact, check=False)
+        other = solve.solve(
+            solution.graph,
+            closed,
+            exact=solution.decision.exact,
+            check=False,
+            trials=solution.trials,
+        )
         left = [removable.parameters(s.decision) for s in (solution, other)]
         if left[0] == left[1]:
             found.append(Futile(name, 1, 1, True, *reader, 0))

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes.label import StepKey
+from keras_gates.surgeon.report.by_class import ByClass
 from keras_gates.surgeon.report.futile_factors import Futile
 from keras_gates.surgeon.rules.virtual import VirtualGate
 from keras_gates.surgeon.solving import removable
@@ -25,6 +26,7 @@ from keras_gates.surgeon.solving.bars import remedies
 from keras_gates.surgeon.solving.bars import sizes
 
 if TYPE_CHECKING:
+    from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.passes.label import Step
     from keras_gates.surgeon.solving.solve import Solution
 
@@ -128,7 +130,10 @@ class Finder:
         if not self.decision.exact:
             return set()
         graph, closed = self.solution.graph, self.solution.closed
-        other = solve.solve(graph, closed, exact=False, check=False)
+        trials = self.solution.trials
+        other = solve.solve(
+            graph, closed, exact=False, check=False, trials=trials
+        )
         left = removable.in_vain(other)
         return {n for n, mask in self.vain.items() if (mask & ~left[n]).any()}
 
@@ -183,13 +188,75 @@ class Finder:
     def _across_gathers(self, classes: NDArray[np.intp]) -> NDArray[np.intp]:
         """The same with what gathers make of them, and pick them from."""
         found = np.zeros(len(self.labelling.classes), bool)
-        found[classes] = True
-        links = round_to.selections(self.labelling)
-        for above, below in links:
-            found[below[found[above] & self.decision.kept[below]]] = True
-        for above, below in reversed(links):
-            found[above[found[below]]] = True
+        kept = self.decision.kept
+        todo = classes
+        while todo.size:
+            found[todo] = True
+            news = [
+                below[found[above] & kept[below] & ~found[below]]
+                for above, below in self._links[0].of(todo)
+            ]
+            todo = np.unique(np.concatenate([todo[:0], *news]))
+        todo = np.flatnonzero(found)
+        while todo.size:
+            found[todo] = True
+            news = [
+                above[found[below] & ~found[above]]
+                for above, below in self._links[1].of(todo)
+            ]
+            todo = np.unique(np.concatenate([todo[:0], *news]))
         return np.flatnonzero(found)
+
+    @functools.cached_property
+    def _links(self) -> tuple[ByClass[round_to.Link], ByClass[round_to.Link]]:
+        """The gathers, by what they pick from, and by what they make."""
+        links = round_to.selections(self.labelling)
+        return (
+            ByClass([(link, link.above) for link in links]),
+            ByClass([(link, link.below) for link in links]),
+        )
+
+    def _with_role(self, role: str) -> list[tuple[Step, NDArray[np.intp]]]:
+        """The steps with such a role, and the classes that have it there."""
+        classes = self.labelling.classes
+        return [
+            (step, classes[step.flow.roles[role]])
+            for step in self.labelling.steps
+            if role in step.flow.roles
+        ]
+
+    @functools.cached_property
+    def _by_gate(self) -> ByClass[Step]:
+        """The gates of the model, by their channels."""
+        return ByClass(
+            [
+                (step, classes)
+                for step, classes in self._with_role("channel")
+                if step.is_gate
+                and step.position is None
+                and not isinstance(step.call.op, VirtualGate)
+            ]
+        )
+
+    @functools.cached_property
+    def _by_maker(self) -> ByClass[Step]:
+        """The steps that make channels, by these."""
+        return ByClass(self._with_role("out"))
+
+    @functools.cached_property
+    def _by_merge(self) -> ByClass[Step]:
+        """The steps that merge tensors, by the channels of their output."""
+        return ByClass(
+            [
+                (step, self.labelling.classes[step.flow.labels[0]])
+                for step in self.labelling.steps
+                if step.rule.merging and len(step.inputs) > 1
+            ]
+        )
+
+    @functools.cached_property
+    def _producer(self) -> dict[Tensor, Step]:
+        return {t: s for s in self.labelling.steps for t in s.outputs}
 
     def _read(self, name: str, classes: NDArray[np.intp]) -> Answer:
         """Who reads these channels, which all is closed of that makes them."""
@@ -227,28 +294,27 @@ class Finder:
 
     def _gates(self, classes: NDArray[np.intp]) -> list[str]:
         """The gates of the model that have any of these channels."""
-        found: dict[str, None] = {}
-        for step in self.labelling.steps:
-            ids = step.flow.roles.get("channel")
-            if ids is None or not step.is_gate or step.position is not None:
-                continue
-            if isinstance(step.call.op, VirtualGate):
-                continue
-            if np.isin(self.labelling.classes[ids], classes).any():
-                found[step.path] = None
-        return list(found)
+        return list(dict.fromkeys(s.path for s in self._by_gate.of(classes)))
 
     def _left_open(self, name: str, classes: NDArray[np.intp]) -> bool:
         """Whether a gate has open factors on any of these channels."""
         shut = self.solution.closed.get(name)
-        for step in self.labelling.steps:
+        for step in self._named[name]:
             ids = step.flow.roles.get("channel")
-            if ids is None or step.path != name or not step.is_gate:
+            if ids is None or not step.is_gate:
                 continue
             here = np.isin(self.labelling.classes[ids], classes)
             if shut is None or (here & ~shut.reshape(-1)).any():
                 return bool(here.any())
         return False
+
+    @functools.cached_property
+    def _named(self) -> dict[str, list[Step]]:
+        """The steps by their path."""
+        found: dict[str, list[Step]] = collections.defaultdict(list)
+        for step in self.labelling.steps:
+            found[step.path].append(step)
+        return found
 
     def _makers(
         self, name: str, classes: NDArray[np.intp]
@@ -261,22 +327,18 @@ class Finder:
         ops = {id(step.call.op) for step in above}
         others: dict[str, None] = {}
         again: dict[str, None] = {}
-        for step in self.labelling.steps:
-            ids = step.flow.roles.get("out")
-            if ids is None or step in above:
-                continue
-            if np.isin(self.labelling.classes[ids], classes).any():
+        for step in self._by_maker.of(classes):
+            if step not in above:
                 found = again if id(step.call.op) in ops else others
                 found[step.path] = None
         return list(others), list(again)
 
     def _above(self, name: str) -> set[Step]:
         """The steps that lead to a gate, down to where channels are made."""
-        producer = {t: s for s in self.labelling.steps for t in s.outputs}
         todo = [t for step in self.steps[name] for t in step.inputs]
         found: set[Step] = set()
         while todo:
-            step = producer.get(todo.pop())
+            step = self._producer.get(todo.pop())
             if step is None or step in found:
                 continue
             found.add(step)
@@ -286,13 +348,8 @@ class Finder:
 
     def _join(self, classes: NDArray[np.intp]) -> str | None:
         """The operation that ties these channels to others, or None."""
-        for step in self.labelling.steps:
-            if not step.rule.merging or len(step.inputs) < 2:
-                continue
-            labels = self.labelling.classes[step.flow.labels[0]]
-            if np.isin(labels, classes).any():
-                return step.path
-        return None
+        found = self._by_merge.of(classes)
+        return found[0].path if found else None
 
 
 def not_followed(solution: Solution) -> list[Futile]:

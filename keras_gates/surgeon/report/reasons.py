@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -28,6 +30,25 @@ if TYPE_CHECKING:
 
 GOES = "goes: nothing that is left depends on it"
 _MOST = 3
+_HELD = re.compile(r"(?:(\d+) of them stay|kept whole): (.*)", re.DOTALL)
+
+
+class Held(NamedTuple):
+    """Channels that stay, by what a line says.
+
+    Attributes:
+        closed: how many of them are closed.
+        why: the reason.
+    """
+
+    closed: int
+    why: str
+
+
+def held(line: str) -> Held | None:
+    """What stays, if that is what a line of a row says."""
+    found = _HELD.fullmatch(line)
+    return found and Held(int(found[1] or 0), found[2])
 
 
 class Reasons:

@@ -309,23 +309,23 @@ def total(rows: list[Row], what: str) -> Pair:
 
 def text(plan: _Plan) -> str:
     """The plan as a table of plain text."""
-    shown = [row for row in plan.rows if _interesting(row)]
+    shown = [row for row in plan.rows if interesting(row)]
     cells = [
         (
             row.layer,
             row.kind,
-            _change(row.before, row.after),
-            _change(*row.params),
-            "-" if row.macs is None else _change(*row.macs),
+            str(_tables.Change(row.before, row.after)),
+            str(_tables.Change(*row.params)),
+            "-" if row.macs is None else str(_tables.Change(*row.macs)),
             "exact" if row.exact else "approximate",
         )
         for row in shown
     ]
-    head, rule, *lines = _tables.lines(_HEAD, cells)
+    head, rule, *lines = _tables.lines(HEAD, cells)
     out = [f"Plan for '{plan.model.name}'", "", head, rule]
     for number, line in enumerate(lines):
         out += [line, *(f"    {why}" for why in _news(shown, number))]
-    out += ["", *_sums(plan)]
+    out += ["", *sums(plan)]
     out += [f"note: {note}" for note in plan.notes]
     return "\n".join(out)
 
@@ -337,22 +337,17 @@ def _news(rows: list[Row], number: int) -> list[str]:
     return [] if follows and why == [reasons.GOES] else why
 
 
-_HEAD = ("layer", "rule", "channels", "parameters", "MACs", "removal")
+HEAD = ("layer", "rule", "channels", "parameters", "MACs", "removal")
 
 
-def _interesting(row: Row) -> bool:
+def interesting(row: Row) -> bool:
     """Whether a row has weights, or says that anything happens."""
     changed = row.before != row.after or row.params.before != row.params.after
     return changed or bool(row.why) or row.params.before > 0
 
 
-def _change(before: int | None, after: int | None) -> str:
-    left, right = ("-" if n is None else f"{n:,}" for n in (before, after))
-    return left if before == after else f"{left} -> {right}"
-
-
-def _sums(plan: _Plan) -> list[str]:
-    """The lines under the table."""
+def sums(plan: _Plan) -> list[str]:
+    """How much is left in all, a line each."""
     lines, at = [], _at(plan.options.sizes)
     for name, pair in (("parameters", plan.params), ("MACs", plan.macs)):
         before, after = pair

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
+from typing import NamedTuple
 
 import numpy as np
 
@@ -39,7 +40,31 @@ def axis_ahead(tensor: Tensor, sizes: Mapping[int, int]) -> int | None:
         The axis, or None: nothing of the kind is in sight, or it reads
         several at once.
     """
+    return ahead(tensor, sizes).axis
+
+
+class Ahead(NamedTuple):
+    """What is in sight of a tensor.
+
+    Attributes:
+        axis: as `axis_ahead` says.
+        positions: the axes that are compared first, as by a softmax over
+            keys: they hold no channels.
+    """
+
+    axis: int | None
+    positions: frozenset[int]
+
+
+def ahead(tensor: Tensor, sizes: Mapping[int, int]) -> Ahead:
+    """The same, and which axes are out of the question.
+
+    Args:
+        tensor: as in `axis_ahead`.
+        sizes: as in `axis_ahead`.
+    """
     rank = len(tensor.shape)
+    positions: set[int] = set()
     places = {
         axis: lb.vector(np.arange(size), rank, axis)
         for axis, size in sizes.items()
@@ -52,17 +77,40 @@ def axis_ahead(tensor: Tensor, sizes: Mapping[int, int]) -> int | None:
                 continue
             seen.add(call)
             rule = rule_of(call)
-            read = _read(call, rule, tensor)
+            read = _read(call, rule, tensor, weights=bool(positions))
             if read is not None:
-                return _sole(places, read, within=rule.multiplies)
-            todo += _behind(call, rule, tensor, places)
-    return None
+                axis = _sole(places, read, within=rule.multiplies)
+                return Ahead(axis, frozenset(positions))
+            compared = _compared(call, rule, tensor, places)
+            positions |= compared
+            left = {a: x for a, x in places.items() if a not in compared}
+            todo += _behind(call, rule, tensor, left)
+    return Ahead(None, frozenset(positions))
 
 
-def _read(call: Call, rule: Rule, tensor: Tensor) -> list[int] | None:
+def _compared(
+    call: Call, rule: Rule, tensor: Tensor, places: Places
+) -> set[int]:
+    """The axes whose positions a call compares with each other."""
+    if call.inputs[0] is not tensor:
+        return set()
+    axes = set(rule.compared_axes(call))
+    return {a for a, x in places.items() if axes & set(lb.varying(x))}
+
+
+def _read(
+    call: Call, rule: Rule, tensor: Tensor, weights: bool
+) -> list[int] | None:
     """The axes of a tensor that a call takes for channels, None for any.
 
     The first of them that holds what is asked for is meant.
+
+    Args:
+        call: the call.
+        rule: its rule.
+        tensor: one of its inputs.
+        weights: whether it holds weights of attention, of a query for each
+            key: neither of these are channels.
     """
     rank = len(tensor.shape)
     if rule.linear and call.inputs[0] is tensor:
@@ -72,7 +120,12 @@ def _read(call: Call, rule: Rule, tensor: Tensor) -> list[int] | None:
     if rule.multiplies:
         index = call.inputs.index(tensor)
         first = [*_gated(call, rule, index), *rule.shared_axes(call, index)]
-        return [*first, *(a for a in range(1, rank) if a not in first)]
+        if weights:
+            return first
+        after = rule.carried_axes(call, index)
+        # What is summed over before what the outcome has.
+        rest = sorted(range(1, rank), key=after.__contains__)
+        return [*first, *(a for a in rest if a not in first)]
     return None
 
 
@@ -119,11 +172,12 @@ def _behind(
             try:
                 moved = _moved(call, rule, tensor, array)
             except Exception:  # what can't be followed is not in sight
-                return []
+                continue
             for output, numbers in zip(outputs, moved, strict=True):
                 output[axis] = numbers
-        return list(zip(call.outputs, outputs, strict=True))
-    alike = [t for t in call.outputs if _same(t, tensor, places)]
+        pairs = zip(call.outputs, outputs, strict=True)
+        return [(output, places) for output, places in pairs if places]
+    alike = [t for t in call.outputs if places and _same(t, tensor, places)]
     return [(t, places) for t in alike]
 
 

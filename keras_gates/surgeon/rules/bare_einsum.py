@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
 from keras_gates.surgeon.rules import counts
-from keras_gates.surgeon.rules.ahead import axis_ahead
+from keras_gates.surgeon.rules.ahead import ahead
 from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.linear import Linear
 from keras_gates.surgeon.rules.linear import built_in
@@ -150,7 +150,8 @@ class EinsumSource(Linear):
     """The kernel for each sample.
 
     What reads it says which axis holds the channels: those of heads in a bias
-    of attention. Where nothing does, it is the last one.
+    of attention. Where nothing does, it is the last one; but where a softmax
+    goes along that, as in a mask, there are none.
     """
 
     kind: str = "einsum source"
@@ -160,7 +161,10 @@ class EinsumSource(Linear):
     ) -> Flow:
         if (inputs[0] != lb.FIXED).any():
             units.pin(inputs[0], "it is a number for each sample")
-        axis = self.axis_out(call)
+        axis = self._channels(call)
+        if axis is None:
+            rank = len(call.outputs[0].shape)
+            return Flow([lb.fixed(rank)], [[None]], {}, mixes=True)
         # Calls may have it along different axes, and then keep it whole.
         key = (id(call.op), axis)
         out = units.mint(key, int(call.op.kernel.shape[axis]))
@@ -171,7 +175,11 @@ class EinsumSource(Linear):
         return Flow([labels], [[None]], {"out": out}, mixes=True)
 
     def axis_out(self, call: Call) -> int:
-        """The axis of the channels, counted from the end."""
+        axis = self._channels(call)
+        return -1 if axis is None else axis
+
+    def _channels(self, call: Call) -> int | None:
+        """The axis of the channels, counted from the end, if it has any."""
         output = call.outputs[0]
         rank = len(output.shape)
         sizes = {
@@ -179,12 +187,17 @@ class EinsumSource(Linear):
             for axis, size in enumerate(call.op.kernel.shape)
             if axis and size > 1
         }
-        ahead = axis_ahead(output, sizes) if len(sizes) > 1 else None
-        return -1 if ahead is None else ahead - rank
+        found = ahead(output, sizes)
+        if len(sizes) > 1 and found.axis is not None:
+            return found.axis - rank
+        return None if rank - 1 in found.positions else -1
 
     def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:
-        op, axis = call.op, self.axis_out(call)
+        op, axis = call.op, self._channels(call)
         roles: list[str | None] = [None] * len(op.kernel.shape)
+        if axis is None:
+            count = 0 if op.bias is None else len(op.bias.shape)
+            return {"kernel": tuple(roles), "bias": tuple(roles[:count])}
         roles[axis] = "out"
         kernel = tuple(roles)
         if op.bias is None:
@@ -212,7 +225,8 @@ class EinsumSource(Linear):
 
     def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         shape = list(call.op.partial_output_shape)
-        shape[self.axis_out(call)] = len(view.index["out"])
+        if "out" in view.index:
+            shape[self.axis_out(call)] = len(view.index["out"])
         return {"output_shape": shape}, call.args, call.kwargs
 
 

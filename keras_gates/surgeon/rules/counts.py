@@ -106,11 +106,17 @@ def attention(
     inputs: Sequence[Sizes],
     outputs: Sequence[Sizes],
 ) -> int | None:
-    """`Attention` and `AdditiveAttention`: scores and their weighted sum."""
+    """`Attention` and `AdditiveAttention`: scores and their weighted sum.
+
+    Scores that add queries and keys take no products of the two.
+    """
     query, value, *rest = inputs[: _operands(call)]
     key = rest[0] if rest else value
     pairs: int = math.prod(query[1:-1]) * key[-2]
-    return pairs * int(query[-1] + value[-1])
+    mode = getattr(call.op, "score_mode", "dot")
+    added = isinstance(call.op, keras.layers.AdditiveAttention)
+    scored = 0 if added or mode != "dot" else query[-1]
+    return pairs * int(scored + value[-1])
 
 
 def _operands(call: Call) -> int:

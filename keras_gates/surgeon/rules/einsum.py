@@ -17,6 +17,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs import create
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
 from keras_gates.surgeon.rules import bare_einsum
@@ -43,6 +44,8 @@ _EQUATION = (
     "its equation is followed only where the kernel has letters of the input "
     "that it sums over and new letters, as in 'abc,cd->abd'"
 )
+# How many rows of a kernel are taken at a time.
+_ROWS = 256
 _BIAS = "its bias has no value for each of the new channels"
 
 
@@ -259,9 +262,18 @@ class EinsumDense(Linear):
         values = np.where(np.isnan(values), 0.0, values)
         # Other letters are summed over as well: they are before the new ones.
         kernel = np.moveaxis(
-            as_float64(part.kernel), [at, *order], [0, *range(-len(order), 0)]
+            create.array_of(part.kernel),
+            [at, *order],
+            [0, *range(-len(order), 0)],
         )
-        added: NDArray[np.float64] = np.tensordot(values, kernel, 1)
+        # A large kernel as float64 may be as much as the model: a few rows.
+        added: NDArray[np.float64] = np.zeros(kernel.shape[1:])
+        rows = np.flatnonzero(values)
+        for start in range(0, len(rows), _ROWS):
+            some = rows[start : start + _ROWS]
+            added += np.tensordot(
+                values[some], kernel[some].astype("float64"), 1
+            )
         added = added.sum(axis=tuple(range(len(spec.old) - 1)))
         letters = spec.bias_letters(
             part.bias_axes and spec.new, part.input_spec.ndim

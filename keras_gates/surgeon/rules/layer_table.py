@@ -192,8 +192,13 @@ def _recurrent(gates: int, rule: type[rc.Recurrent] = rc.Recurrent) -> Rule:
 
 
 CONV_LSTM = _recurrent(4, rc.ConvRecurrent)
-_ALL = "attention takes products over all channels"
-ATTENTION = pr.Attention(costs=None, why=_ALL, note=_ALL, counts=ct.attention)
+ATTENTION = pr.Attention(
+    costs=None,
+    why="attention takes products over all channels",
+    note="seen through: channels of the values, and in dot products those of "
+    "queries and keys, which go together",
+    counts=ct.attention,
+)
 _BOTH_SIDES = "a product over the channels needs both sides alike"
 
 

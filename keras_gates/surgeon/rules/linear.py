@@ -11,6 +11,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs import create
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import activations
 from keras_gates.surgeon.rules.known import channel_values
@@ -117,7 +118,7 @@ class Linear(Rule):
         self, part: keras.Layer, values: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """What known inputs `(in,)` of a part add, as a bias of its own."""
-        kernel = keras.ops.convert_to_numpy(getattr(part, self.kernel))
+        kernel = create.array_of(getattr(part, self.kernel))
         values = np.where(np.isnan(values), 0.0, values)
         rows = np.flatnonzero(values)
         added = np.zeros(kernel.shape[-1])

@@ -81,9 +81,10 @@ def flatten(call: Call, arrays: list[Numbers]) -> Numbers:
 def reshape(call: Call, arrays: list[Numbers]) -> Numbers:
     """Reshape; positions without channels may join the batch, or leave it.
 
-    All that varies has to be on axes that make up one block at the end, as
-    long before as after: what is in front of it counts blocks, however many
-    of them there are. Or it is in a block at the beginning of each sample.
+    All that varies has to be on axes that make up one block at the end, and
+    some of these make up one after it: what is in front of it counts blocks,
+    however many of them there are. Or it is in a block at the beginning of
+    each sample.
     """
     x, shape = arrays[0], call.outputs[0].shape
     before = call.inputs[0].shape
@@ -96,9 +97,11 @@ def reshape(call: Call, arrays: list[Numbers]) -> Numbers:
     first, last = axes[0], axes[-1] + 1
     block = before[first:]
     for axis in range(len(shape) - 1, 0, -1):
-        end = _alike(block, shape[axis:])
+        end = _blocks(block, shape[axis:])
         if end is not None:
-            kept: Numbers = x[(0,) * first].reshape(end)
+            size = math.prod(s for s in block if s is not None)
+            times = math.prod(end) // size
+            kept: Numbers = np.tile(x[(0,) * first].ravel(), times)
             return kept.reshape((1,) * axis + end)
     whole = isinstance(call.op, keras.Layer)  # it leaves the batch alone
     if whole and before[1:last] == shape[1:last] and None not in shape[1:last]:
@@ -108,6 +111,18 @@ def reshape(call: Call, arrays: list[Numbers]) -> Numbers:
         "channels change places with positions that go into the batch, or "
         "whose number is unknown"
     )
+
+
+def _blocks(
+    before: tuple[int | None, ...], after: tuple[int | None, ...]
+) -> tuple[int, ...] | None:
+    """The sizes `after`, if all are known and blocks `before` fill them."""
+    old = [s for s in before if s is not None]
+    new = tuple(s for s in after if s is not None)
+    known = len(old) == len(before) and len(new) == len(after)
+    if not known or not math.prod(old) or math.prod(new) % math.prod(old):
+        return None
+    return new if math.prod(new) else None
 
 
 def _alike(
@@ -127,26 +142,34 @@ def reshaped(call: Call, flow: Flow, view: View) -> Revision:
         target = [-1 if s is None else s for s in shape[1:]]
         return {"target_shape": target}, call.args, call.kwargs
     given = np.atleast_1d(np.array(call.op.newshape, object)).tolist()
-    # A size that was left to Keras is left to it still.
+    # A size that was left to Keras is left to it still. One that is open in
+    # the model, and not here, is that of a layer which was traced at it.
     target = [
-        -1 if size is None or before in (None, -1) else size
+        -1 if before in (None, -1) else before if size is None else size
         for size, before in zip(shape, given, strict=True)
     ]
     return {"newshape": target}, call.args, call.kwargs
 
 
 def split(call: Call, arrays: list[Numbers]) -> list[Numbers]:
-    return np.split(arrays[0], call.op.indices_or_sections, split_axis(call))
+    axis = split_axis(call)
+    if arrays[0].shape[axis] == 1:
+        return [arrays[0]] * len(call.outputs)
+    return np.split(arrays[0], call.op.indices_or_sections, axis)
 
 
 def array_split(call: Call, arrays: list[Numbers]) -> list[Numbers]:
+    if arrays[0].shape[call.op.axis] == 1:
+        return [arrays[0]] * len(call.outputs)
     parts = call.op.indices_or_sections
     return np.array_split(arrays[0], parts, call.op.axis)
 
 
 def unstack(call: Call, arrays: list[Numbers]) -> list[Numbers]:
     parts = np.moveaxis(arrays[0], call.op.axis, 0)
-    return [parts[index] for index in range(len(call.outputs))]
+    # Where nothing varies along it, one part stands for all.
+    last = len(parts) - 1
+    return [parts[min(i, last)] for i in range(len(call.outputs))]
 
 
 def split_axis(call: Call) -> int:

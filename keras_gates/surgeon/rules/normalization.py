@@ -344,6 +344,11 @@ class Mixing(Elementwise):
         spans = self.spans(call.op, len(call.inputs[0].shape))
         return mixing_flow(call, inputs, units, spans)
 
+    def compared_axes(self, call: Call) -> list[int]:
+        rank = len(call.inputs[0].shape)
+        spans = self.spans(call.op, rank) if self.absorbs == ALL else ()
+        return [axis % rank for axis in spans]
+
     def as_function(
         self, op: keras.Operation | None
     ) -> tuple[Scaling | None, bool] | None:

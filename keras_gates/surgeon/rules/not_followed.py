@@ -7,7 +7,7 @@ A test compares this table, together with those that have a rule, with what
 _PRODUCT = "it takes products over the channels"
 _WEIGHTS = "its weights are arguments of the call; use the layer of Keras"
 _MATRIX = "it reads whole matrices"
-_SIGNALS = "it transforms whole signals, into complex numbers or out of them"
+_SIGNALS = "it mixes whole signals: all of its output depends on all channels"
 _COMPLEX = "complex numbers are not followed"
 _ZERO_SIGN = "it depends on the sign of zero, which a closed gate leaves open"
 _NEW = "it makes an array of numbers, and reads no channels"
@@ -26,7 +26,7 @@ _GROUPS = {
     "layer_normalization rms_normalization separable_conv",
     _MATRIX: "cholesky cholesky_inverse det eig eigh inv logdet lstsq "
     "lu_factor matrix_rank pinv qr slogdet solve solve_triangular svd",
-    _SIGNALS: "extract_sequences fft fft2 ifft2 irfft istft rfft stft",
+    _SIGNALS: "fft fft2 ifft2 irfft istft rfft stft",
     _COMPLEX: "imag polar view view_as_complex view_as_real",
     _ZERO_SIGN: "angle arctan2 nextafter signbit",
     _NEW: "arange bartlett blackman empty empty_like eye full geomspace "
@@ -49,6 +49,7 @@ _GROUPS = {
     "adaptive_average_pool",
     "on TensorFlow, Keras fails along other axes than the last": "argpartition",
     "on torch, Keras turns what comes out of it": "count_nonzero",
+    "the frames of a signal are not followed": "extract_sequences",
     "it halves an axis whose halves go together; use sigmoid and split": "glu",
     "volumes are not followed; use extract_patches": "extract_patches_3d",
 }

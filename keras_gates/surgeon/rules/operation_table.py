@@ -70,6 +70,8 @@ _ANY = sp.Spatial("reduction", space=sp.reduced)
 _AXIS = rd.among("axis")
 _HOMOGENEOUS = rd.Reduction(passes=POSITIVE)
 OPERATIONS = {
+    "activations.ReLU": ew.ReLU("elementwise"),
+    "activations.Mish": _activation("mish"),
     "nn.Relu": _activation("relu"),
     "nn.Relu6": _activation("relu6"),
     "nn.Sigmoid": _activation("sigmoid"),

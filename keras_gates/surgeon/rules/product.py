@@ -28,10 +28,13 @@ class Product(Barrier):
 
 @dataclasses.dataclass(frozen=True)
 class Attention(Barrier):
-    """`Attention` of `[query, value, key]`, with masks beside them.
+    """`Attention` of `[query, value, key]` that can't be seen through.
 
-    Where all values are the same, nothing else but a mask gets through.
+    Masks are beside them. Where all values are the same, nothing but a mask
+    gets through.
     """
+
+    opens = True
 
     def reaches(self, call: Call, known: Sequence[Known | None]) -> list[int]:
         found = super().reaches(call, known)

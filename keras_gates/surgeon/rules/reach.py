@@ -8,7 +8,10 @@ be content with the masks that are left.
 
 from __future__ import annotations
 
+import functools
 import inspect
+import types
+from collections.abc import Callable
 from collections.abc import Iterator
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -66,15 +69,32 @@ def _chooses(name: str) -> bool:
 
 def _arguments(call: Call) -> Iterator[tuple[str, Any]]:
     """Pairs of name and value, however they were passed."""
-    names = [
-        p.name
-        for p in inspect.signature(call.op.call).parameters.values()
-        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
-    ]
+    names = list(_names(call.op.call))
     # What a call takes as `*args` has no name.
     names += [""] * (len(call.args) - len(names))
     yield from zip(names, call.args, strict=False)
     yield from call.kwargs.items()
+
+
+def _names(method: Callable[..., Any]) -> tuple[str, ...]:
+    """The names of the arguments that a method takes by position."""
+    function = getattr(method, "__func__", None)
+    if not isinstance(function, types.FunctionType):
+        return _positional(method)
+    return _of_function(function)[1:]
+
+
+@functools.lru_cache(maxsize=256)
+def _of_function(function: types.FunctionType) -> tuple[str, ...]:
+    return _positional(function)
+
+
+def _positional(function: Callable[..., Any]) -> tuple[str, ...]:
+    return tuple(
+        p.name
+        for p in inspect.signature(function).parameters.values()
+        if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)
+    )
 
 
 def _weighing(call: Call, known: Sequence[Known | None]) -> tuple[str, ...]:

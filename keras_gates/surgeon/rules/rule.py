@@ -176,6 +176,9 @@ class Rule:
     model."""
     closes_loop = False
     """Whether what it closes is zero for the recurrent layer before it, too."""
+    opens = False
+    """Whether its layer is seen through first, and the rule is for where it
+    can't be: what it is made of says more."""
     keeps_whole = False
     """Whether its layer stays as it is, whatever is cut around it."""
     writes_again = False
@@ -291,6 +294,13 @@ class Rule:
     def axes_read(self, call: Call) -> list[int]:
         """The axes of the input that a kernel of it sums over."""
         return [self.axis(call)]
+
+    def compared_axes(self, call: Call) -> list[int]:
+        """The axes whose positions it compares, as a softmax over keys does.
+
+        What is along them are no channels, which it would keep whole.
+        """
+        return []
 
     def looks_along(self, call: Call) -> list[int] | None:
         """The axes that a move looks at, None for all of them."""

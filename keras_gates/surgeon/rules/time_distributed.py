@@ -97,6 +97,8 @@ OWN = {
     "head_axis": _ALONE,
     "carried_axes": _ALONE,
     "axes_read": "an axis further on",
+    "compared_axes": "what is inside takes no weights of attention",
+    "opens": "a layer inside is not seen through",
     "axis_read": "an axis further on",
     "looks_along": _INSERTING,
     "moved": _INSERTING,
@@ -118,6 +120,7 @@ def inside(call: Call) -> Call:
     x = step(call.inputs[0])
     y = [step(tensor) for tensor in call.outputs]
     site = Site(call.op.layer, call.site.node, call.site.name)
+    site.opaque = call.site.opaque
     return Call(site, (x,), {}, [x], y, call.path)
 
 

@@ -12,7 +12,7 @@ import keras
 from keras_gates.surgeon.scores.inputs import Inputs
 from keras_gates.surgeon.scores.inputs import array_of
 
-_LABELLED = ("taylor",)
+_LABELLED = ("taylor", "sensitivity")
 _UNLABELLED = ("apoz", "mean", "obs", "repair")
 _PARTS = ("x", "y", "sample_weight")
 

@@ -131,11 +131,14 @@ def array_of(value: Any, name: str) -> Any:
 
     Raises:
         TypeError: it is nothing like an array of samples.
+        ValueError: it can't be read.
     """
-    if isinstance(value, np.ndarray) or keras.ops.is_tensor(value):
+    if isinstance(value, np.ndarray):
         array = value
-    elif hasattr(value, "__array__") and hasattr(value, "shape"):
-        array = np.asarray(value)  # of another backend, or of pandas
+    elif keras.ops.is_tensor(value) or (
+        hasattr(value, "__array__") and hasattr(value, "shape")
+    ):
+        array = _readable(value, name)
     else:
         array = None
     if array is None or not array.shape:
@@ -144,6 +147,30 @@ def array_of(value: Any, name: str) -> Any:
             f"for {name}: {value!r} (of type {type(value).__name__})."
         )
     return array
+
+
+def _readable(value: Any, name: str) -> Any:
+    """A tensor of this backend, or what NumPy reads of another, or of pandas.
+
+    Tensors of PyTorch that are on a device, or have a gradient, NumPy does not.
+
+    Raises:
+        ValueError: it can't be read at all.
+    """
+    try:
+        if hasattr(value, "detach") and hasattr(value, "cpu"):
+            own = keras.backend.backend() == "torch"
+            value = value.detach() if own else value.detach().cpu()
+        if not keras.ops.is_tensor(value):
+            return np.asarray(value)
+        _ = keras.ops.convert_to_numpy(value[:1])
+    except Exception as error:
+        raise ValueError(
+            f"`data` can't be read as an array for {name}: {error} Received: "
+            f"{type(value).__name__}. Pass NumPy arrays, or tensors of the "
+            f"backend in use ({keras.backend.backend()})."
+        ) from error
+    return value
 
 
 def _fits(shape: tuple[int, ...], expected: tuple[int | None, ...]) -> bool:

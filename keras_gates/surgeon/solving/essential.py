@@ -12,16 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes import influence
-from keras_gates.surgeon.passes.label import constants
-from keras_gates.surgeon.passes.label import label
-from keras_gates.surgeon.solving import solve
+from keras_gates.surgeon.solving.trials import Trials
 from keras_gates.thresholds.floor import channels
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.passes.label import StepKey
     from keras_gates.thresholds.rule import Factors
 
 Severs = Callable[[Mapping[str, NDArray[np.bool_]]], bool]
@@ -31,6 +29,7 @@ def severing(
     graph: Graph,
     exact: bool = True,
     closed: Mapping[str, NDArray[np.bool_]] | None = None,
+    trials: Trials | None = None,
 ) -> Severs:
     """A function that says whether closed gates cut an input off.
 
@@ -44,19 +43,21 @@ def severing(
         exact: as in `solve`.
         closed: `{gate name: boolean array}` of gates that are closed anyway;
             what they cut off is not missed.
+        trials: what remembers other trials of the graph, for a search.
 
     Returns:
         A function from `{gate name: boolean array}` to bool. The graph is
         labelled once, so that a call costs a few milliseconds.
     """
-    labelling = label(graph)
-    sources = gates_of(graph)
+    search = Trials(graph) if trials is None else trials
+    every: frozenset[StepKey] = frozenset()
+    labelling = search.labelling(every)
 
     def levels(
         closed: Mapping[str, NDArray[np.bool_]],
     ) -> dict[Tensor, NDArray[np.intp]]:
-        by_layer = solve.by_layer(graph, sources, closed)
-        values = constants(labelling, by_layer, exact)
+        by_layer = search.by_layer(closed)
+        values = search.constants(every, by_layer, exact)
         return influence.levels(labelling, values)
 
     needed = influence.main(levels(closed or {}), graph.outputs)
@@ -96,15 +97,33 @@ def held_open(
         }
         return severs({**closed, **shut})
 
-    counts = range(1, len(order) + 1)
+    count = 1
     while falls_apart(len(order)):
-        gate = order[bisect.bisect_left(counts, True, key=falls_apart)]
+        # With fewer closed, and more held open, it did not fall apart before.
+        count = _first(falls_apart, count, len(order))
+        gate = order[count - 1]
         size = gate.values.size
         # Held already, and yet the model falls apart: other gates close the
         # very channels that it leaves open.
         floor = size if gate.name in held else channels(keep_at_least, size)
         held[gate.name] = largest(gate.values, max(1, floor))
     return held
+
+
+def _first(is_enough: Callable[[int], bool], start: int, last: int) -> int:
+    """The first number from `start` on that is enough, as `last` is.
+
+    It is looked for in steps that grow, since it is seldom far.
+    """
+    step = 1
+    while start < last:
+        end = min(start + step, last) - 1
+        if is_enough(end):
+            return start + bisect.bisect_left(
+                range(start, end), True, key=is_enough
+            )
+        start, step = end + 1, 2 * step
+    return last
 
 
 def largest(values: NDArray[np.floating[Any]], count: int) -> NDArray[np.bool_]:

@@ -33,6 +33,7 @@ from keras_gates.surgeon.solving.bars import remedies
 from keras_gates.surgeon.solving.bars import sizes
 from keras_gates.surgeon.solving.bars import weight_roles
 from keras_gates.surgeon.solving.plain import reads_plainly
+from keras_gates.surgeon.solving.trials import Trials
 from keras_gates.thresholds import Factors
 
 if TYPE_CHECKING:
@@ -182,6 +183,7 @@ def never(
     closed: Mapping[str, NDArray[np.bool_]] | None = None,
     exact: bool = True,
     wholly: bool = False,
+    trials: Trials | None = None,
 ) -> Masks:
     """The factors that remove nothing, whatever else is closed.
 
@@ -197,19 +199,25 @@ def never(
         exact: as in `solve`.
         wholly: whether to ask only for those of which no factor removes
             anything; fewer trials can tell.
+        trials: what remembers other trials of the graph, for a search.
 
     Returns:
         `{name: mask}` of those in `names` with more than one factor.
     """
-    sources = gates_of(graph)
-    shapes = {name: sources[name].shape for name in names}
+    search = Trials(graph) if trials is None else trials
+    shapes = {name: search.gates[name].shape for name in names}
     vectors = {n: s for n, s in shapes.items() if len(s) == 1 and s[0] > 1}
     found = {name: np.ones(shape, bool) for name, shape in vectors.items()}
-    for masks in _trials(graph, vectors, closed or {}, exact):
+    drawn = _trials(search, vectors, closed or {}, exact)
+    for number, masks in enumerate(drawn):
         every = {**(closed or {}), **masks}
-        solution = solve.solve(graph, every, exact=exact, check=False)
+        solution = solve.solve(
+            graph, every, exact=exact, check=False, trials=search
+        )
         for name, vain in in_vain(solution).items():
-            if name in found:
+            if name not in found or not found[name].any():
+                continue
+            if number < _ALONE or _goes_by(search, every, name, solution):
                 found[name] &= vain | ~masks[name]
         # Further trials can only clear more factors.
         settled = np.all if wholly else np.any
@@ -218,8 +226,34 @@ def never(
     return found
 
 
+def _goes_by(
+    search: Trials,
+    closed: Mapping[str, NDArray[np.bool_]],
+    name: str,
+    solution: Solution,
+) -> bool:
+    """Whether a gate removes anything where all others are closed as well.
+
+    There, all of a branch may go, whatever this gate does.
+    """
+    opened = {**closed, name: np.zeros_like(closed[name])}
+    other = solve.solve(
+        search.graph,
+        opened,
+        exact=solution.decision.exact,
+        check=False,
+        trials=search,
+    )
+    least = parameters(solution.decision)
+    return parameters(other.decision) > least
+
+
+# Before this trial one factor of each gate is open.
+_ALONE = 2
+
+
 def _trials(
-    graph: Graph,
+    search: Trials,
     shapes: Mapping[str, tuple[int, ...]],
     closed: Mapping[str, NDArray[np.bool_]],
     exact: bool,
@@ -238,7 +272,7 @@ def _trials(
         Factors(name, "filter", np.ones(shape))
         for name, shape in shapes.items()
     ]
-    severs = essential.severing(graph, exact, closed)
+    severs = essential.severing(search.graph, exact, closed, search)
     held = essential.held_open(gates, closed, 1, severs)
     yield {
         name: ~held.get(name, np.zeros(shape, bool))
@@ -413,6 +447,8 @@ def spared(
     closed: Mapping[str, NDArray[np.bool_]],
     names: Collection[str],
     once: bool = False,
+    trials: Trials | None = None,
+    solution: Solution | None = None,
     **options: Any,
 ) -> Masks:
     """Closed factors that may as well stay open: nothing more is left then.
@@ -426,6 +462,8 @@ def spared(
         names: the gates that may be opened again.
         once: whether to leave it at what is in vain now; else also what is
             once that is open.
+        trials: what remembers other trials of the graph, for a search.
+        solution: that of `closed`, if it is known.
         **options: as in `solve`.
 
     Returns:
@@ -433,19 +471,26 @@ def spared(
         together, then in halves: which gathers pay depends on all of them.
     """
     spare: Masks = {name: np.zeros_like(closed[name]) for name in names}
+    search = Trials(graph) if trials is None else trials
     tries = _TRIES
+
+    def solved(masks: Masks) -> Solution:
+        return solve.solve(graph, masks, check=False, trials=search, **options)
+
     while tries:
         opened = _without(closed, spare)
-        solution = solve.solve(graph, opened, check=False, **options)
+        if solution is None:
+            solution = solved(opened)
         vain = in_vain(solution)
         found = {n: vain[n] for n in names if n in vain and vain[n].any()}
         least, todo = parameters(solution.decision), [found]
+        solution = None
         more: Masks = {}
         while found and todo and tries:
             part, tries = todo.pop(), tries - 1
             both = _united(more, part)
             trial = _without(opened, both)
-            other = solve.solve(graph, trial, check=False, **options)
+            other = solved(trial)
             if parameters(other.decision) <= least:
                 more = both
             else:

@@ -3,24 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.graphs.identity import IdentityDict
-from keras_gates.surgeon.gates import groups
-from keras_gates.surgeon.gates import loops
-from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes import decide
 from keras_gates.surgeon.passes import fold
 from keras_gates.surgeon.passes import influence
 from keras_gates.surgeon.passes import worth
-from keras_gates.surgeon.passes.label import constants
-from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules import inner_units as iu
 from keras_gates.surgeon.rules.reach import VALUES
 from keras_gates.surgeon.solving.round_to import reopened
+from keras_gates.surgeon.solving.trials import Trials
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -29,14 +26,12 @@ if TYPE_CHECKING:
 
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Tensor
-    from keras_gates.surgeon.gates.groups import Group
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.fold import Folds
     from keras_gates.surgeon.passes.label import Labelling
     from keras_gates.surgeon.passes.label import Step
     from keras_gates.surgeon.passes.label import StepKey
     from keras_gates.surgeon.rules.known import Known
-    from keras_gates.surgeon.rules.source import Source
     from keras_gates.surgeon.solving.returns import Return
 
 
@@ -49,16 +44,21 @@ class Solution:
         closed: `{name of a gate or group: mask}` of the factors that are
             closed after all, bool, shaped like the factors.
         decision: what stays.
-        folds: where the factors of open gates go.
         returns: how layers that were seen through come back; those that are
             not named are written out.
+        trials: what it was solved with, for trials of others.
     """
 
     graph: Graph
     closed: dict[str, NDArray[np.bool_]]
     decision: Decision
-    folds: Folds
     returns: tuple[Return, ...] = ()
+    trials: Trials | None = None
+
+    @functools.cached_property
+    def folds(self) -> Folds:
+        """Where the factors of open gates go, by the weights as they are."""
+        return fold.fold(self.decision)
 
     @property
     def labelling(self) -> Labelling:
@@ -71,6 +71,7 @@ def solve(
     exact: bool = True,
     round_to: int = 1,
     check: bool = True,
+    trials: Trials | None = None,
 ) -> Solution:
     """Find what stays when the gates in `closed` are zero.
 
@@ -82,6 +83,7 @@ def solve(
             by opening the largest of the closed gates again.
         check: whether to refuse what makes an output constant; a trial that
             builds nothing need not.
+        trials: what remembers other trials of the graph, for a search.
 
     Returns:
         A `Solution`, whose `closed` says which gates are closed after all.
@@ -90,29 +92,29 @@ def solve(
         ValueError: an output would no longer depend on the inputs.
     """
     closed = {name: mask.copy() for name, mask in closed.items()}
-    decision = _settle(graph, closed, exact, check)
+    trials = Trials(graph) if trials is None else trials
+    decision = _settle(trials, closed, exact, check)
     while round_to > 1:  # each round opens a gate at least
         opened = reopened(decision, closed, round_to)
         if opened is None:
             break
         closed = opened
-        decision = _settle(graph, closed, exact, check)
-    return Solution(graph, closed, decision, fold.fold(decision))
+        decision = _settle(trials, closed, exact, check)
+    return Solution(graph, closed, decision, trials=trials)
 
 
 def _settle(
-    graph: Graph,
+    trials: Trials,
     closed: dict[str, NDArray[np.bool_]],
     exact: bool,
     check: bool = True,
 ) -> Decision:
     """Decide, and do without what is not worth its cost."""
     uncut: frozenset[StepKey] = frozenset()
-    gates = gates_of(graph)
+    by_op = trials.by_layer(closed)
     while True:
-        labelling = label(graph, uncut)
-        by_op = by_layer(graph, gates, closed)
-        values = constants(labelling, by_op, exact)
+        labelling = trials.labelling(uncut)
+        values = trials.constants(uncut, by_op, exact)
         if check and not uncut:
             _check_outputs(labelling, values, by_op)
         decision = decide.decide(labelling, values, exact, by_op, uncut)
@@ -120,31 +122,6 @@ def _settle(
         if not poor:
             return decision
         uncut |= poor
-
-
-def by_layer(
-    graph: Graph,
-    gates: Mapping[str, Group | Source],
-    closed: Mapping[str, NDArray[np.bool_]],
-) -> IdentityDict[keras.Operation, NDArray[np.bool_]]:
-    """The closed factors by what is in the graph for them."""
-    own: IdentityDict[keras.Operation, NDArray[np.bool_]] = IdentityDict(
-        (gates[name].layer, mask)
-        for name, mask in closed.items()
-        if name not in graph.groups
-    )
-    for op, mask in groups.masks(graph, closed).items():
-        before = own.get(op)
-        if before is not None:
-            # Factors of a gate inside a layer, and scores of other units.
-            mask[: before.size] |= before.reshape(-1)
-        own[op] = mask
-    for layer, gate in loops.gated(graph).items():
-        if gate in own:
-            before = own.get(layer)
-            mask = own[gate]
-            own[layer] = mask if before is None else mask | before
-    return own
 
 
 def _check_outputs(

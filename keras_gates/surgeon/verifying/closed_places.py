@@ -27,7 +27,6 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs import private
-from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.variables import values_of
 from keras_gates.layers import recurrence
 from keras_gates.layers.gate import Gate
@@ -313,11 +312,10 @@ class _Places:
         shut = np.zeros(len(labelling.classes), bool)
         for name, mask in masks.items():
             shut[found.groups[name].units[mask]] = True
-        seen: IdentityDict[keras.Operation, None] = IdentityDict()
+        # Each call of a layer: those of a layer around it have parts each.
         for step in labelling.steps:
-            if step.is_selection or step.call.op in seen:
+            if step.is_selection:
                 continue
-            seen[step.call.op] = None
             for each in step.rule.inner_units(step.call):
                 for weight, role in each.zeroed:
                     own = shut[labelling.classes[step.flow.roles[each.role]]]
@@ -329,23 +327,25 @@ class _Places:
         self, step: Step, name: str, role: str, closed: NDArray[np.bool_]
     ) -> None:
         """Close a weight of a layer where a role of its axes is closed."""
-        layer, values = self._own_layer(step)
+        layer, places = self._own_layer(step)
         roles = step.rule.axes_of(step.call)[name]
         for part in step.rule.parts(layer):
             weight = getattr(part, name)
             mask = along_role(closed, role, roles, len(weight.shape))
-            # Rows that a gate inside a loop has closed stay closed.
-            known = {**self.closing.values, **values}
-            _assign(known, weight, mask, 0.0)
-            values[id(weight)] = known[id(weight)]
+            for values in places:
+                # Rows that a gate inside a loop has closed stay closed.
+                known = {**self.closing.values, **values}
+                _assign(known, weight, mask, 0.0)
+                values[id(weight)] = known[id(weight)]
 
-    def _own_layer(self, step: Step) -> tuple[keras.Layer, Values]:
+    def _own_layer(self, step: Step) -> tuple[keras.Layer, list[Values]]:
         """The user's layer, or a part of it, and where its values go."""
         inside = step.site in self._calls_round
         origin = None if inside else self.trace.origin(step.site, 0)
         if origin is None or origin[0] in self.trace.parts:
-            return step.call.op, self._stand_ins(step.site)[0].values
-        return origin[0].operation, self.closing.values
+            stand_ins = self._stand_ins(step.site)
+            return step.call.op, [each.values for each in stand_ins]
+        return origin[0].operation, [self.closing.values]
 
     def with_layers(self, masks: dict[str, NDArray[np.bool_]]) -> Closing:
         """A second `Closing`: what the layers put out is masked, too."""

@@ -72,7 +72,7 @@ def compare(
     for other in others:
         pair = [masked_run.outputs(model, [few], c) for c in (closing, other)]
         far = [*map(max, far, masked_run.differences(*pair))]
-    names = _output_names(model)
+    names = output_names(model)
     _warn(model, names, expected, far, sample_inputs.count(batches))
     return dict(zip(names, far, strict=True))
 
@@ -149,7 +149,8 @@ def _coarsest(model: keras.Model) -> float:
     return max(map(masked_run.resolution_of, types), default=0.0)
 
 
-def _output_names(model: keras.Model) -> list[str]:
+def output_names(model: keras.Model) -> list[str]:
+    """The names of a model's outputs, each made its own by a number."""
     names: list[str] = []
     seen: dict[str, int] = {}
     functional: Any = gr.functional_of(model)

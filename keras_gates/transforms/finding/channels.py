@@ -24,6 +24,8 @@ from keras_gates.surgeon.rules.rule import POSITIVE
 from keras_gates.surgeon.solving import removable
 from keras_gates.transforms.finding import chains
 from keras_gates.transforms.finding.regions import has_kernel
+from keras_gates.transforms.finding.tables import joined
+from keras_gates.transforms.finding.tables import tables
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
@@ -187,10 +189,12 @@ def find_channels(
                 places.setdefault(chain[-1].site, chain)
     pinned = pinned_classes(labelling)
     heads = classes_of_heads(labelling)
-    found = []
+    found, fixed = [], tables(labelling)
     for chain in places.values():
         looped = loops.takes_gate(chain[-1])
         if not looped:
+            while more := joined(graph, chain[-1], fixed):
+                chain = chain + more
             chain = _behind_moves(graph, labelling, chain, position)
         one = _channels(labelling, chain, pinned)
         if looped:

@@ -356,6 +356,24 @@ class Net(keras.Model):
         return cls(**config)
 
 
+class Sampled(Net):
+    """A model whose `compile` sets more than that of Keras."""
+
+    def __init__(self, hidden, temperature=1.0, name=None, **kwargs):
+        super().__init__(hidden, temperature, name, **kwargs)
+        self.compile("sgd", "mse")
+
+    def compile(self, *args, sampler=max, **kwargs):
+        super().compile(*args, **kwargs)
+        self.sampler = sampler
+
+    def generate(self, x):
+        rows = keras.ops.convert_to_numpy(self(x))
+        return [
+            self.sampler(enumerate(row), key=lambda p: p[1]) for row in rows
+        ]
+
+
 class Task(keras.Model):
     """The same round another one, with a layer beside."""
 

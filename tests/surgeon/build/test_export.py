@@ -143,7 +143,7 @@ print("same", len(sys.argv) - 1)
 """
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_the_file_loads_where_keras_gates_is_not_installed(tmp_path):
     names = []
     for make in MODELS:

@@ -68,6 +68,15 @@ def test_model_round_a_model_goes_on_generating(tmp_path):
     assert set(pruned.generate(X)) == {"yes", "no"}
 
 
+def test_what_compile_sets_is_in_no_config():
+    model = trained(kl.Sampled(16, name="net"))
+    model.compile("adam", "mse", sampler=min)
+    pruned = plan_of(model).apply()
+    assert (type(pruned), pruned.hidden) == (kl.Sampled, 8)
+    assert model.sampler is min  # and the new model has what a fresh one has
+    assert pruned.sampler is max
+
+
 @pytest.mark.parametrize("case", ["written out", "forgetful", "set later"])
 def test_what_no_config_leads_to_becomes_a_model_of_keras(case, tmp_path):
     cls = kl.Closed if case == "forgetful" else kl.Net

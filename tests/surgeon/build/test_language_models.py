@@ -177,3 +177,39 @@ def test_what_a_backbone_shares_stays_shared(cls):
     np.testing.assert_allclose(
         helpers.numpy_of(small(words)), want, atol=1e-5 * np.abs(want).max()
     )
+
+
+@register
+class Normed(Decoder):
+    """With a normalization, whose class does not stay if its channels go."""
+
+    def build(self, shape):
+        super().build(shape)
+        self.norm = L.LayerNormalization(name="norm")
+        self.norm.build(shape)
+
+    def call(self, x):
+        return super().call(self.norm(x))
+
+
+@register
+class NormedBackbone(Backbone):
+    decoder = Normed
+
+
+def test_a_stream_that_keeps_layers_from_coming_back_is_left_alone():
+    backbone = NormedBackbone(INNER, name="backbone")
+    y = L.Dense(3, name="read")(backbone.output)
+    model = keras.Model(backbone.input, y)
+    helpers.randomize(model, x=some_words())
+    scores = kg.surgeon.score(model, "l2")
+    plan = kg.surgeon.plan(model, HALF, scores=scores)
+    small = plan.apply()
+    assert type(small.get_layer("decoder_0")) is Normed
+    assert small.get_layer("decoder_0").inner == INNER // 2
+    assert any("'words' stay: if any went" in note for note in plan.notes)
+    assert max(plan.verify(small, some_words()).values()) < helpers.RTOL
+    # Alone it is refused, and the layer is named.
+    stream = {"words": scores["words"]}
+    with pytest.raises(ValueError, match="Layer 'decoder_0' is kept whole"):
+        kg.surgeon.plan(model, HALF, scores=stream)

@@ -118,6 +118,45 @@ def test_time_that_hardly_follows_macs_warns():
     # From 2.8 ms to 1.2, of which 1.0 were not the channels'.
     with pytest.warns(UserWarning, match=r"latency=0.43.*of the MACs.*follows"):
         plan(wide_chain(), kg.Budget(latency=0.43, measure=overhead))
+    # To 1.8, with 44 % of the MACs: less than 0.8 of what is left of the time.
+    found = plan(wide_chain(), kg.Budget(latency=0.65, measure=overhead))
+    share = found.macs[1] / found.macs[0]
+    assert any("65" in note and f"{share:.1%}" in note for note in found.notes)
+    found = plan(wide_chain(), kg.Budget(latency=0.65, measure=by_parameters))
+    assert not any("MACs" in note for note in found.notes)
+
+
+def disturbed(seed, share, tells=True):
+    """A function from a time to runs that others make longer, as they come.
+
+    Args:
+        seed: of what comes.
+        share: of the runs that are disturbed, by up to eight times.
+        tells: whether the time of the processor is known.
+    """
+    random = np.random.default_rng(seed)
+
+    def runner(whole):
+        def run():
+            beside = random.random() < share and 8 * random.random()
+            own = whole * (1 + 0.03 * random.random())
+            return latency.Times(own * (1 + beside), own if tells else None)
+
+        return run
+
+    return runner
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("share, tells", [(0, 0), (0.5, 0), (0.5, 1), (1, 1)])
+def test_what_runs_beside_moves_a_ratio_little(share, tells, seed):
+    runner = disturbed(seed, share, tells)
+    clock = latency.Clock(
+        runner, runner(2.0), 2.0, 0.1, latency._PAIRS, latency._RUNS
+    )
+    found = [clock.ratio(1.0) for _ in range(20)]
+    # The goal is 5 % of what a quiet machine says.
+    assert np.quantile(np.abs(np.array(found) / 0.5 - 1), 0.9) < 0.05
 
 
 @pytest.mark.parametrize(

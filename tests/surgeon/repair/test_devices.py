@@ -88,7 +88,7 @@ assert seen == {2}, seen
     keras.backend.backend() != "tensorflow",
     reason="MirroredStrategy is TensorFlow's",
 )
-@pytest.mark.slow
+@pytest.mark.once
 def test_mirrored_strategy():
     run(MIRRORED)
 

@@ -1,5 +1,7 @@
 """Repair, compared with what it must come to: NumPy, and the original."""
 
+import json
+
 import keras
 import numpy as np
 import pytest
@@ -112,6 +114,38 @@ def residual():
     return keras.Model(x, L.Dense(2)(L.Add()([stream, y])))
 
 
+@keras.saving.register_keras_serializable("repair")
+class Hidden(L.Layer):
+    """A layer that is seen through: a Dense, and a weight in a product."""
+
+    def __init__(self, units=4, width=3, **options):
+        super().__init__(**options)
+        self.units, self.width = units, width
+        self.first = L.Dense(units, activation="tanh")
+
+    def build(self, shape):
+        self.first.build(shape)
+        self.last = self.add_weight(shape=(self.units, self.width), name="last")
+
+    def call(self, x):
+        return keras.ops.matmul(self.first(x), self.last)
+
+    def compute_output_shape(self, shape):
+        return (*shape[:-1], self.width)
+
+    def get_config(self):
+        own = {"units": self.units, "width": self.width}
+        return {**super().get_config(), **own}
+
+
+def hidden_twice():
+    """The same layer at two places: one fit of its weights over both."""
+    x = keras.Input((6,))
+    source, hidden = L.Dense(8, name="source"), Hidden()
+    halved = L.Rescaling(0.5, 0.1)(x)
+    return keras.Model(x, [hidden(source(x)), hidden(source(halved))])
+
+
 # Whatever reads the channels: with what goes a sum of what stays, a reader
 # has all that it had.
 READERS = {
@@ -138,6 +172,18 @@ READERS = {
     "several readers": several,
     "nested": nested,
     "residual": residual,
+    "no bias": lambda: image(
+        L.Conv2D(4, 3, use_bias=False), L.ReLU(), L.Flatten(), L.Dense(2)
+    ),
+    "no bias at the end": lambda: vector(L.Dense(3, use_bias=False)),
+    "EinsumDense without bias": lambda: sequence(
+        L.EinsumDense("abc,cd->abd", (None, 3))
+    ),
+    "ConvLSTM1D": lambda: volume(
+        L.Reshape((4, 12, 8)), L.ConvLSTM1D(3, 3, strides=2)
+    ),
+    "ConvLSTM2D": lambda: volume(L.ConvLSTM2D(3, 2, return_sequences=True)),
+    "seen through": lambda: vector(Hidden(), L.Dense(2)),
     "pooled": lambda: image(L.AveragePooling2D(2), L.Flatten(), L.Dense(3)),
 }
 
@@ -157,9 +203,11 @@ def test_what_depends_on_what_stays_is_not_lost(name):
     fresh = data(model, seed=5)
     assert far(model, report.model, fresh) < CLOSE, str(report)
     assert report.total.after < 1e-3 < report.total.before
-    for weight, other in zip(cut.weights, report.model.weights, strict=True):
-        assert tuple(weight.shape) == tuple(other.shape)
-        assert weight.path == other.path or weight.name == other.name
+    others = {w.path: tuple(w.shape) for w in report.model.weights}
+    for weight in cut.weights:
+        assert others.pop(weight.path) == tuple(weight.shape)
+    # What is more is a bias where there was none.
+    assert all(path.endswith("/bias") for path in others)
     after = [numpy_of(w) for w in model.weights]
     assert all(map(np.array_equal, before, after))
 
@@ -177,7 +225,6 @@ BORDERS = {
     "transposed, whole": lambda: sequence(L.Conv1DTranspose(3, 3, strides=2)),
     "separable": lambda: image(L.SeparableConv2D(3, 3, padding="same")),
     "groups": lambda: image(L.Conv2D(6, 3, groups=2)),
-    "no bias": lambda: sequence(L.EinsumDense("abc,cd->abd", (None, 3))),
     "depthwise": lambda: image(L.DepthwiseConv2D(3), L.Conv2D(3, 1)),
 }
 
@@ -223,6 +270,7 @@ def test_a_dense_layer_is_as_numpy_fits_it():
     model = vector(L.ReLU(), L.Dense(3, name="reader"))
     x = data(model, 400)
     small = kg.surgeon.prune(model, 0.5, scores=scores("source"), repair=x)
+    x = x[np.random.default_rng(0).permutation(400)[40:]]  # not judged by
     source = keras.Model(model.inputs[0], model.get_layer("source").output)
     hidden = np.maximum(outputs(source, x), 0)
     kept = hidden[:, KEPT].astype("float64")
@@ -353,22 +401,25 @@ def test_samples_in_any_form():
         "b": keras.Input((3,), name="b"),
     }
     y = L.Concatenate()(list(inputs.values()))
-    y = L.Dense(8, "relu", name="source")(y)
+    y = L.Dense(8, name="source")(y)
     model = keras.Model(inputs, {"p": L.Dense(2)(y), "q": L.Dense(3)(y)})
+    make_dependent(model)
     plan = kg.surgeon.plan(model, 0.5, scores=scores("source"))
     rng = np.random.default_rng(0)
     x = {
-        k: rng.normal(size=(64, *t.shape[1:])).astype("float32")
+        k: rng.normal(size=(256, *t.shape[1:])).astype("float32")
         for k, t in inputs.items()
     }
-    batches = [{k: a[i : i + 32] for k, a in x.items()} for i in (0, 32)]
+    batches = [
+        {k: a[i : i + 32] for k, a in x.items()} for i in range(0, 256, 32)
+    ]
     labelled = ((b, np.zeros(32)) for b in batches)
     reports = [
         kg.surgeon.repair(plan, each)
-        for each in (x, (x, np.zeros(64)), batches, iter(batches), labelled)
+        for each in (x, (x, np.zeros(256)), batches, iter(batches), labelled)
     ]
     assert all(r.rows == reports[0].rows for r in reports)
-    assert reports[0].samples == 64 and len(reports[0].changed) == 2
+    assert reports[0].samples == 256 and len(reports[0].changed) == 2
     few = kg.surgeon.repair(plan, x, max_samples=40)
     assert few.samples == 40
 
@@ -376,17 +427,18 @@ def test_samples_in_any_form():
 def test_tensors_and_batches_of_one_size():
     keras.utils.set_random_seed(9)
     inputs = keras.Input(batch_shape=(16, 6))
-    y = L.Dense(8, "relu", name="source")(inputs)
+    y = L.Dense(8, name="source")(inputs)
     model = keras.Model(inputs, L.Dense(2)(y))
+    make_dependent(model)
     plan = kg.surgeon.plan(model, 0.5, scores=scores("source"))
-    x = data(model)
-    batches = [x[i : i + 16] for i in range(0, SAMPLES, 16)]
+    x = data(model, 256)
+    batches = [x[i : i + 16] for i in range(0, 256, 16)]
     reports = [
         kg.surgeon.repair(plan, each)
         for each in (x, list(map(keras.ops.convert_to_tensor, batches)))
     ]
     assert reports[0].rows == reports[1].rows
-    assert reports[0].changed and reports[0].samples == SAMPLES
+    assert reports[0].changed and reports[0].samples == 256
 
 
 def test_padded_steps_are_left_out():
@@ -452,8 +504,15 @@ def test_it_says_what_it_did_and_is_not_taken_for_exact():
             check()
     loose = kg.surgeon.verify(model, small, x=x[:4], exact=False, **options)
     assert max(loose.values()) > 1e-4
-    # What is made of it exactly is exact.
+    told = json.loads(json.dumps(report.to_dict()))
+    assert told["approximate"] and told["total"]["after"] == report.total.after
+    assert [row["layer"] for row in told["layers"]] == ["source", "reader"]
+    # What is made of it exactly is exact, and its plan tells where it is from.
     again = {"thresholds": 0.5, "scores": {"source": np.array([1, 0.1, 1, 1])}}
+    next_plan = kg.surgeon.plan(small, **again)
+    assert "was repaired on 96 samples" in str(next_plan)
+    assert "was repaired on 96 samples" in next_plan.to_json()
+    assert "was repaired" not in str(plan)
     smaller = kg.surgeon.prune(small, **again)
     far_off = kg.surgeon.verify(small, smaller, x=x[:4], **again)
     assert max(far_off.values()) < 1e-5
@@ -462,7 +521,7 @@ def test_it_says_what_it_did_and_is_not_taken_for_exact():
 BAD = {
     "shape": (lambda x: x[:, :4], {}, "do not fit model"),
     "NaN": (lambda x: np.where(x > 2, np.nan, x), {}, "NaN or infinity"),
-    "one sample": (lambda x: x[:1], {}, "at least two samples"),
+    "two samples": (lambda x: x[:2], {}, "at least three samples"),
     "method": (lambda x: x, {"method": "magic"}, "`method` must be one of"),
     "no samples": (lambda x: x, {"max_samples": 0}, "`max_samples` must be"),
 }
@@ -475,6 +534,87 @@ def test_bad_input_is_refused_by_name(name):
     plan = kg.surgeon.plan(model, 0.5, scores=scores("source"))
     with pytest.raises(ValueError, match=message):
         kg.surgeon.repair(plan, change(data(model)), **options)
+
+
+def test_tensors_of_another_framework():
+    """They are taken where they can be read, and refused by name if not."""
+    torch = pytest.importorskip("torch")
+    keras.utils.set_random_seed(16)
+    model = vector(L.Dense(3))
+    plan = kg.surgeon.plan(model, 0.5, scores=scores("source"))
+    x = data(model)
+    of_arrays = kg.surgeon.repair(plan, x)
+    taken = torch.tensor(x, requires_grad=True)
+    assert kg.surgeon.repair(plan, taken).rows == of_arrays.rows
+    nowhere = torch.empty(x.shape, device="meta")
+    with pytest.raises(ValueError, match="can't be read as an array"):
+        kg.surgeon.repair(plan, nowhere)
+
+
+def test_a_bias_is_added_where_it_helps_alone():
+    keras.utils.set_random_seed(17)
+    model = vector(L.Dense(3, use_bias=False, name="reader"), L.ReLU())
+    make_dependent(model)
+    x = data(model)
+    plan = kg.surgeon.plan(model, 0.5, scores=scores("source"))
+    for method in ("kernels", "bias"):
+        report = kg.surgeon.repair(plan, x, method=method)
+        reader = report.model.get_layer("reader")
+        assert type(reader) is L.Dense and reader.get_config()["use_bias"]
+        assert "with a bias added" in str(report)
+        assert not model.get_layer("reader").use_bias
+    # Nothing goes: nothing is added.
+    whole = kg.surgeon.plan(model, 0.0, scores=scores("source"))
+    report = kg.surgeon.repair(whole, x)
+    assert report.model.get_layer("reader").bias is None
+
+
+def test_a_seen_through_layer_at_two_places_is_fitted_once():
+    keras.utils.set_random_seed(18)
+    model = hidden_twice()
+    make_dependent(model)
+    x = data(model)
+    report = kg.surgeon.repair(
+        kg.surgeon.plan(model, 0.5, scores=scores("source")), x
+    )
+    layer = next(n for n in report.model.layers if isinstance(n, Hidden))
+    assert layer.first.units == 4 and len(report.model.outputs) == 2
+    assert report.total.after < 1e-3 < report.total.before, str(report)
+
+
+def test_in_steps_through_a_layer_that_is_seen_through():
+    keras.utils.set_random_seed(20)
+    model = vector(L.ReLU(), Hidden(8), L.Dense(2))
+    x = data(model)
+    small = kg.surgeon.prune_iteratively(
+        model, kg.Quantile(0.5), steps=2, repair=x
+    )
+    report = small.repair_report
+    assert len(report.changed) > 1, str(report)
+    assert all(row.errors is not None for row in report.rows), str(report)
+    assert report.total.after < report.total.before
+
+
+def test_heads_that_went_are_made_up_for():
+    """Two heads that look alike: the one that stays can stand for both."""
+    keras.utils.set_random_seed(19)
+    x = keras.Input((5, 6))
+    attention = L.MultiHeadAttention(2, 3, name="mha")
+    model = keras.Model(x, attention(x, x))
+    for name in ("query", "key", "value"):
+        dense = getattr(attention, f"{name}_dense")
+        kernel = np.array(numpy_of(dense.kernel))
+        kernel[:, 1] = kernel[:, 0]
+        dense.kernel.assign(kernel)
+    plan = kg.surgeon.plan(model, 0.5, scores={"mha/heads": [1.0, 0.1]})
+    report = kg.surgeon.repair(plan, data(model))
+    (small,) = (
+        n for n in report.model.layers if isinstance(n, L.MultiHeadAttention)
+    )
+    assert small.num_heads == 1
+    fresh = data(model, seed=5)
+    assert far(model, plan.apply(), fresh) > 0.1
+    assert far(model, report.model, fresh) < CLOSE, str(report)
 
 
 def test_models_that_do_not_belong_together_are_refused():
@@ -495,8 +635,31 @@ def test_few_samples_are_said():
     with pytest.warns(UserWarning, match="are few for .*'reader'"):
         report = kg.surgeon.repair(plan, data(model, 24))
     (row,) = (row for row in report.rows if row.layer == "reader")
-    assert row.rows == 24 < row.inputs
+    # Five of them are for judging the whole.
+    assert row.rows == 19 < row.inputs
     assert row.ridge is None or row.ridge >= 1e-3
+
+
+def test_no_fit_looks_at_the_samples_that_it_is_judged_by():
+    """What they are changes what is said of the result, and not the result."""
+    keras.utils.set_random_seed(21)
+    model = image(
+        L.ReLU(),
+        L.Conv2D(4, 3),
+        L.BatchNormalization(),
+        L.Flatten(),
+        L.Dense(2),
+    )
+    plan = kg.surgeon.plan(model, 0.5, scores=scores("source"))
+    x = data(model, 200)
+    first = kg.surgeon.repair(plan, x)
+    judged = np.random.default_rng(0).permutation(200)[:32]
+    assert first.held_out == 32 and first.samples == 200
+    x[judged] = np.random.default_rng(1).normal(size=x[judged].shape)
+    second = kg.surgeon.repair(plan, x)
+    assert first.rows == second.rows and first.total != second.total
+    pairs = zip(first.model.weights, second.model.weights, strict=True)
+    assert all(np.array_equal(numpy_of(a), numpy_of(b)) for a, b in pairs)
 
 
 def test_a_layer_that_the_samples_never_reach_stays():
@@ -522,7 +685,7 @@ def test_a_progress_bar_is_shown_where_it_is_asked_for(capsys):
 def test_in_steps_it_is_fitted_to_the_first_model():
     keras.utils.set_random_seed(13)
     model = image(L.ReLU(), L.Conv2D(6, 3), L.ReLU(), L.Flatten(), L.Dense(2))
-    x = data(model)
+    x = data(model, 256)
     options = {"thresholds": kg.Budget(macs=0.6), "steps": 3}
     small = kg.surgeon.prune_iteratively(
         model, criterion="obs", repair=x, **options

@@ -125,7 +125,7 @@ def test_its_cost_is_counted():
     assert row.macs[0] == 7 * 8 * 5
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_the_page_runs(tmp_path):
     blocks = re.findall(
         r"^```python\n(.*?)^```", PAGE.read_text("utf-8"), re.DOTALL | re.M

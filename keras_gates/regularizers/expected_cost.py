@@ -11,21 +11,18 @@ import numpy as np
 from keras import ops
 
 from keras_gates._checks import nonnegative_number
-from keras_gates.graphs import graph as gr
 from keras_gates.layers import hard_concrete
 from keras_gates.penalties import magnitude
-from keras_gates.surgeon.expected.model_cost import RESOURCES
-from keras_gates.surgeon.expected.model_cost import ModelCost
-from keras_gates.surgeon.gates import expand
-from keras_gates.surgeon.gates.find import gates_of
-from keras_gates.surgeon.gates.find import unknown_gates
 from keras_gates.thresholds.rule import NAMED
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from collections.abc import Sequence
 
+    from keras_gates.surgeon.expected.model_cost import ModelCost
     from keras_gates.surgeon.rules.source import Source
+
+RESOURCES = ("macs", "params")
 
 
 @keras.saving.register_keras_serializable(package="keras_gates")
@@ -121,6 +118,36 @@ class ExpectedCost(keras.regularizers.Regularizer):
         Returns:
             The penalty itself.
         """
+        self.watch(model, kinds)
+        free = [v for v in self._variables if v.regularizer is None]
+        if not free:
+            raise ValueError(
+                f"All gates of '{model.name}' have a regularizer already. "
+                "Leave that of one of them out, for ExpectedCost to take its "
+                "place."
+            )
+        free[0].regularizer = self
+        return self
+
+    def watch(
+        self, model: keras.Model, kinds: Sequence[str] | None = None
+    ) -> ExpectedCost:
+        """Know a model without penalizing it: to add to a loss, or to log.
+
+        Args:
+            model: As in `bind`.
+            kinds: As in `bind`.
+
+        Returns:
+            The penalty itself.
+        """
+        # Saved models need this class, and nothing that only `bind` does.
+        from keras_gates.graphs import graph as gr
+        from keras_gates.surgeon.expected.model_cost import ModelCost
+        from keras_gates.surgeon.gates import expand
+        from keras_gates.surgeon.gates.find import gates_of
+        from keras_gates.surgeon.gates.find import unknown_gates
+
         live = {
             name: source
             for name, source in gates_of(gr.read(model)).items()
@@ -145,14 +172,6 @@ class ExpectedCost(keras.regularizers.Regularizer):
         self._cost, self._whole = cost, whole
         self._variables = [source.variable for source in live.values()]
         self._openings = [_opening(source) for source in live.values()]
-        free = [v for v in self._variables if v.regularizer is None]
-        if not free:
-            raise ValueError(
-                f"All gates of '{model.name}' have a regularizer already. "
-                "Leave that of one of them out, for ExpectedCost to take its "
-                "place."
-            )
-        free[0].regularizer = self
         return self
 
     def __call__(self, x: Any = None) -> Any:

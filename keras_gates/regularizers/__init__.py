@@ -6,8 +6,8 @@ from keras_gates.penalties import L1
 from keras_gates.penalties import CostL1
 from keras_gates.penalties import MeanL1
 from keras_gates.penalties import Polarization
-from keras_gates.surgeon.expected.expected_cost import ExpectedCost
-from keras_gates.surgeon.expected.group_lasso import GroupLasso
+from keras_gates.regularizers.expected_cost import ExpectedCost
+from keras_gates.regularizers.group_lasso import GroupLasso
 
 __all__ = [
     "CostL1",

@@ -12,9 +12,6 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_gates._checks import nonnegative_number
-from keras_gates.surgeon.gates import expand
-from keras_gates.surgeon.gates import groups
-from keras_gates.surgeon.gates.weight_slices import slices_of
 
 if TYPE_CHECKING:
     from keras_gates.surgeon.gates.weight_slices import WeightSlices
@@ -114,6 +111,11 @@ class GroupLasso(keras.regularizers.Regularizer):
         Returns:
             The penalty itself.
         """
+        # Saved models need this class, and nothing that only `bind` does.
+        from keras_gates.surgeon.gates import expand
+        from keras_gates.surgeon.gates import groups
+        from keras_gates.surgeon.gates.weight_slices import slices_of
+
         graph = expand.read(model)
         found = groups.find(graph)
         places = np.full(len(found.labelling.classes), -1)

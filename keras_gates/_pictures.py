@@ -1,0 +1,73 @@
+"""Matplotlib, for all that draws: imported when it is used."""
+
+from __future__ import annotations
+
+from typing import Any
+
+# What stays, what goes, and what divides them.
+STAYS, GOES, LIMIT = "#3b82c4", "#b9bec6", "#c43b4b"
+
+
+def axes(ax: Any = None, size: tuple[float, float] = (6.4, 4.8)) -> Any:
+    """Axes to draw on: those that were passed, or new ones of pyplot.
+
+    Args:
+        ax: axes of matplotlib, or None.
+        size: width and height of a new figure, in inches.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    if ax is not None:
+        return ax
+    try:
+        from matplotlib import pyplot
+    except ImportError as error:
+        raise _missing() from error
+    return _plain(pyplot.subplots(figsize=size, layout="constrained")[1])
+
+
+def grid(rows: int, columns: int, size: tuple[float, float]) -> Any:
+    """An array of axes of a new figure, `(rows, columns)`.
+
+    Of a figure that pyplot does not know: a notebook that gets it would show
+    it twice.
+
+    Raises:
+        ImportError: matplotlib is not installed.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise _missing() from error
+    figure = Figure(figsize=size, layout="constrained")
+    found = figure.subplots(rows, columns, squeeze=False)
+    for ax in found.flat:
+        _plain(ax)
+    return found
+
+
+def _plain(ax: Any) -> Any:
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def _missing() -> ImportError:
+    return ImportError(
+        "Pictures need matplotlib, which is not installed. Run: "
+        "pip install 'keras_gates[report]'."
+    )
+
+
+def before_and_after(
+    ax: Any, names: list[str], before: list[int], after: list[int]
+) -> None:
+    """Draw a bar for each name: what was there, and over it what stays."""
+    ax.barh(names, before, color=GOES, label="before")
+    ax.barh(names, after, color=STAYS, label="after")
+    for at, (old, new) in enumerate(zip(before, after, strict=True)):
+        told = f"{old:,}" if old == new else f"{old:,} → {new:,}"
+        ax.text(max(old, new), at, f" {told}", va="center", fontsize="small")
+    ax.invert_yaxis()
+    ax.set_xlim(0, max([*before, *after, 1]) * 1.3)
+    ax.legend(frameon=False, loc="lower right")

@@ -1,0 +1,64 @@
+"""What a command writes: checked before the work, put in place at its end."""
+
+from __future__ import annotations
+
+import os
+import pathlib
+from collections.abc import Sequence
+
+from keras_gates.cli.exits import Failure
+
+
+def check(
+    path: pathlib.Path, suffixes: Sequence[str], force: bool, what: str
+) -> None:
+    """Refuse a path that nothing can be written to, before hours of work.
+
+    Args:
+        path: where something is to be.
+        suffixes: what it may end in; "" stands for a folder.
+        force: whether it may take the place of another.
+        what: what is to be there, for messages.
+
+    Raises:
+        Failure: its suffix is another, its folder is not there or can't be
+            written to, or something is there.
+    """
+    if path.suffix.lower() not in suffixes and "" not in suffixes:
+        raise Failure(
+            f"{what} can't be written as '{path}'. Expected: a name that ends "
+            f"in {' or '.join(suffixes)}."
+        )
+    folder = path.parent
+    if not folder.is_dir():
+        raise Failure(
+            f"{what} can't be written: there is no folder '{folder}'. Make it "
+            "first."
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise Failure(
+            f"{what} can't be written: no permission to write to '{folder}'."
+        )
+    if not path.exists():
+        return
+    if not force:
+        raise Failure(
+            f"'{path}' exists already. Pass --force to replace it, or another "
+            "name."
+        )
+    if path.is_dir() and ("" not in suffixes or not _is_saved_model(path)):
+        raise Failure(
+            f"'{path}' is a folder, and no SavedModel, so --force does not "
+            "replace it. Pass another name."
+        )
+
+
+def _is_saved_model(path: pathlib.Path) -> bool:
+    return (path / "saved_model.pb").is_file() or not any(path.iterdir())
+
+
+def size(path: pathlib.Path) -> int:
+    """The bytes of a file, or of all files in a folder."""
+    if path.is_dir():
+        return sum(p.stat().st_size for p in path.rglob("*") if p.is_file())
+    return path.stat().st_size
