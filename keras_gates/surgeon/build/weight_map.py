@@ -123,7 +123,9 @@ def cuts_of(
     inside = _Inside()
     for step in decision.labelling.steps:
         layer = step.call.op
-        if step not in decision.present or not isinstance(layer, keras.Layer):
+        if step.is_selection or not isinstance(layer, keras.Layer):
+            continue
+        if step not in decision.present:
             continue
         new, depth = _layer_at(pruned, step.path)
         if any(scope.site.opened is not None for scope in step.call.scopes):
