@@ -420,7 +420,8 @@ class _Walk:
             place = axis % len(dims)
             return (*dims[:place], self._channels, *dims[place + 1 :])
 
-        return na.reshaped(value, change)
+        found: _Any = na.reshaped(value, change)
+        return found
 
     # Weights -------------------------------------------------------------
 
