@@ -420,8 +420,8 @@ class _Walk:
             place = axis % len(dims)
             return (*dims[:place], self._channels, *dims[place + 1 :])
 
-        changed: _Any = na.reshaped(value, change)
-        return changed
+        found: _Any = na.reshaped(value, change)
+        return found
 
     # Weights -------------------------------------------------------------
 
