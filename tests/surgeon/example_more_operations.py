@@ -374,7 +374,7 @@ def moves():
         note="channels",
     )
     yield op("numpy.Dsplit", lambda x: ops.dsplit(x, 2))
-    yield op("numpy.Vsplit", lambda x: ops.vsplit(x, 2)[0], "", STAYS, "")
+    yield op("numpy.Vsplit", lambda x: ops.vsplit(x, 2)[0])
     yield op("core.Unstack", lambda x: ops.unstack(x, axis=1))
     yield op("numpy.GetItem", lambda x: x[..., ::2], note="every second")
     yield op("numpy.GetItem", lambda x: x[..., 1:8:3], note="every third")

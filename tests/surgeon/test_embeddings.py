@@ -107,9 +107,8 @@ def test_the_class_is_kept_where_it_can_be(name):
     model = stream(tl.STREAMS[name])
     plan, small = halved(model)
     own = small.get_layer("own")
-    # Sines are those of the width that there was, and one row that is looked
-    # up at each step is several in the parts.
-    kept = name not in ("Sine", "Types")
+    # Sines are those of the width that there was.
+    kept = name != "Sine"
     assert isinstance(own, tl.STREAMS[name]) == kept
     written_out, small = halved(model, written_out=True)
     assert isinstance(small.get_layer("own"), keras.Model)

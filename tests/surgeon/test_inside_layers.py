@@ -330,9 +330,6 @@ class Cell(L.Layer):
 
 
 WALLS = {
-    "TimeDistributed": lambda: L.TimeDistributed(
-        own_layers.Linear(6), name="wall"
-    ),
     "RNN": lambda: L.RNN(Cell(6), return_sequences=True, name="wall"),
     "Bidirectional": lambda: L.Bidirectional(
         L.RNN(Cell(6), return_sequences=True), name="wall"
