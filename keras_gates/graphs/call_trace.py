@@ -61,6 +61,7 @@ class CallTrace:
         sizes: what open sizes are taken for, and others to compare with; by
             default they are open.
         before: what holds the weights in other ways of calling the layer.
+        samples: how many samples the layer is compared on, if that is open.
     """
 
     def __init__(
@@ -70,12 +71,14 @@ class CallTrace:
         names: Sequence[str] = (),
         sizes: Sequence[Sizes] = (),
         before: Holders | None = None,
+        samples: Sequence[int] = sampled.SAMPLES,
     ) -> None:
         self.node = node
         self.twin = twin
         self.names = names
         self.sizes = sizes[0] if sizes else None
         self.before = before
+        self.samples = samples
         self.others = [CallTrace(node, twin, names, [x]) for x in sizes[1:]]
         self.inputs: list[keras.KerasTensor] = []
         self.inside: list[keras.Layer] = []
@@ -190,7 +193,9 @@ class CallTrace:
         self._check_outputs(model.outputs, self.sizes is not None)
         like = self.node.input_tensors if self.sizes is None else model.inputs
         given = self.node.arguments.args, self.node.arguments.kwargs
-        found = sampled.compared(self.twin, given, model, like)
+        found = sampled.compared(
+            self.twin, given, model, like, samples=self.samples
+        )
         if found is sampled.Likeness.FAILS and self.inlined and not self.apart:
             # What was inlined may have been called on parts of samples.
             self.apart = True

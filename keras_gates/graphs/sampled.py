@@ -6,6 +6,7 @@ import enum
 import functools
 import itertools
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import keras
@@ -18,7 +19,7 @@ from keras_gates.graphs.functional import structures
 # For axes of unknown size, what is tried: small, and with many divisors.
 _SIZES = (6, 8, 12, 16, 32)
 # How many samples: what takes windows for samples puts images together again.
-_SAMPLES = (2, 4, 6, 8, 9, 16, 25, 36, 49, 64)
+SAMPLES = (2, 4, 6, 8, 9, 16, 25, 36, 49, 64)
 # By the outputs' scale; other operations may round in another way.
 _NEAR = 1e-4
 _ALIKE = {"float16": 0.05, "bfloat16": 0.2}
@@ -47,6 +48,7 @@ def compared(
     inputs: list[keras.KerasTensor],
     some_size: bool = False,
     near: float = _NEAR,
+    samples: Sequence[int] = SAMPLES,
 ) -> Likeness:
     """Whether both give the same for random inputs.
 
@@ -58,10 +60,12 @@ def compared(
         some_size: whether the model may take inputs of one size only.
         near: how far both may be apart, by the scale of the outputs, unless
             these have half the precision.
+        samples: how many samples are tried, where their number is open.
     """
     inside, _ = structures(model)
     sizes = _SIZES if any(None in kt.shape[1:] for kt in inputs) else _SIZES[:1]
-    counts = _SAMPLES if any(kt.shape[0] is None for kt in inputs) else (2,)
+    open_ = any(kt.shape[0] is None for kt in inputs)
+    counts = samples if open_ else (2,)
     for count, size in itertools.product(counts, sizes):
         random = np.random.default_rng(0)
         arrays = [_drawn(kt, size, random, count) for kt in inputs]

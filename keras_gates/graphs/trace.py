@@ -24,6 +24,7 @@ from typing import Any
 import keras
 
 from keras_gates.graphs import private
+from keras_gates.graphs import sampled
 from keras_gates.graphs import several_sizes
 from keras_gates.graphs.call_trace import UNLIKE
 from keras_gates.graphs.call_trace import CallTrace
@@ -149,9 +150,14 @@ def at_shapes(
         twin: a copy of its layer, which may be called.
         shapes: those of its inputs; the number of samples may be open.
     """
+    # What takes windows for samples puts whole images together again.
+    counts = [2 * shape[0] for shape in shapes[:1] if shape[0]]
     for samples in (None, 2):
         given = Given(samples, None, tuple(shapes))
-        found = _attempt(CallTrace(node, twin, sizes=[given]))
+        trace = CallTrace(
+            node, twin, sizes=[given], samples=counts or sampled.SAMPLES
+        )
+        found = _attempt(trace)
         if isinstance(found, Opened):
             yield found
 

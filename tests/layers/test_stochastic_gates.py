@@ -187,14 +187,6 @@ def test_expected_cost_is_that_of_independent_chances():
     np.testing.assert_allclose(numpy_of(penalty()), expected, rtol=1e-2)
 
 
-def test_a_budget_reached_by_factors_is_refused():
-    model = network()
-    model.compile("sgd", "mse")
-    reach = kg.callbacks.ReachBudget(macs=0.5)
-    with pytest.raises(ValueError, match="closed by another value"):
-        model.fit(np.ones((8, 6)), np.ones((8, 3)), callbacks=[reach])
-
-
 def test_saved_and_loaded(tmp_path):
     model = network()
     model.get_layer("gate").weight.assign(LOG_ALPHA)

@@ -114,9 +114,10 @@ CASES = {
         ),
         T * S * 14,
     ),
+    # Its scores are sums, number by number; values are multiplied by them.
     "AdditiveAttention": (
         (two, lambda *x: layers.AdditiveAttention()([*x])),
-        T * S * 16,
+        T * S * 8,
     ),
     "Dot": ((two, lambda *x: layers.Dot(-1)([*x])), T * S * 8),
     "dot_product_attention": (
