@@ -10,7 +10,7 @@ import pytest
 PAGE = pathlib.Path(__file__).resolve().parents[1] / "docs/transformers.md"
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_the_page_runs(tmp_path, monkeypatch):
     text = PAGE.read_text("utf-8")
     # Blocks that need KerasHub, which is no dependency, are marked "py".

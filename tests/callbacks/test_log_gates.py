@@ -125,7 +125,7 @@ def test_a_writer_of_pytorch():
     assert Writer.flushed
 
 
-@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.parametrize("as_callback", [True, False])
 def test_a_folder_of_tensorboard(tmp_path, as_callback):
     pytest.importorskip("tensorboard")

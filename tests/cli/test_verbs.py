@@ -168,7 +168,7 @@ def test_images(tmp_path, capsys):
     assert json.loads(done.out)["accuracy"] == [0.5, 0.5]
 
 
-@pytest.mark.slow
+@pytest.mark.once
 def test_from_a_shell(folder):
     small = folder / "shell.keras"
     words = ("prune", "model.keras", "-o", "shell.keras", *HALF)
@@ -184,7 +184,7 @@ def test_from_a_shell(folder):
     assert kg.stats.count(loaded(small)).macs == 36
 
 
-@pytest.mark.slow
+@pytest.mark.once
 @pytest.mark.skipif(
     keras.backend.backend() != "tensorflow", reason="exports need TensorFlow"
 )

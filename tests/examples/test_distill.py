@@ -5,7 +5,7 @@ import pytest
 
 from tests.examples.scripts import start
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.once
 
 
 @pytest.mark.skipif(
