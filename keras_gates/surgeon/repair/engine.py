@@ -233,9 +233,8 @@ class Engine:
         row = Row(reader.path, None, sums.count, inputs)
         if not sums.finite():
             return dataclasses.replace(row, why=_NOT_FINITE)
-        if sums.relative(start) <= 10 * resolution_of(
-            reader.layer.compute_dtype
-        ):
+        exact = 10 * resolution_of(reader.layer.compute_dtype)
+        if sums.rounding(start) <= exact:
             errors = fit(sums, start, centred, False).errors
             return dataclasses.replace(
                 row, errors=errors, why="nothing to mend"

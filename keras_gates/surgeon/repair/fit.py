@@ -77,6 +77,18 @@ class Sums:
             return 0.0 if wrong <= 0 else float("inf")
         return float(np.sqrt(wrong / whole))
 
+    def rounding(self, weights: Array) -> float:
+        """The error on what is held out, by the size of the targets.
+
+        A float of a size is no nearer than its resolution allows, however
+        little it varies.
+        """
+        whole = np.asarray(self.held_out.targets).sum()
+        wrong = self.held_out.error(weights).sum()
+        if whole <= 0:
+            return 0.0 if wrong <= 0 else float("inf")
+        return float(np.sqrt(wrong / whole))
+
 
 class Fit(NamedTuple):
     """What came of it.
