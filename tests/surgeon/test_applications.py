@@ -18,6 +18,8 @@ from keras_gates.surgeon.solving.solve import solve
 from tests import helpers
 from tests.surgeon import gated_copies
 
+pytestmark = pytest.mark.once
+
 THRESHOLD = 0.5
 # Network, and the layer up to which it is taken: its first blocks hold what
 # the others repeat, and JAX compiles each operation for each shape.

@@ -7,6 +7,8 @@ from keras_gates import surgeon
 from tests import helpers
 from tests.surgeon import networks_beyond
 
+pytestmark = pytest.mark.once
+
 THRESHOLD = 0.5
 
 

@@ -18,6 +18,8 @@ from tests.surgeon import walker
 from tests.surgeon import wide_graphs
 from tests.surgeon import wide_judge
 
+pytestmark = pytest.mark.once
+
 
 def noise(*shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape).astype("float32")

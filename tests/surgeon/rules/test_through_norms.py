@@ -686,6 +686,7 @@ def test_each_step_narrows_the_stream(make, free):
     assert last.count_params() < 0.5 * model.count_params()
 
 
+@pytest.mark.once
 @pytest.mark.parametrize("make", [small_vit, small_convnext])
 def test_repair_of_what_is_written_out(make):
     model = make()

@@ -8,6 +8,8 @@ from keras import layers as L
 import keras_gates as kg
 from tests import helpers
 
+pytestmark = pytest.mark.once
+
 score = kg.surgeon.score
 
 
