@@ -21,7 +21,7 @@ _SIZES = (6, 8, 12, 16, 32)
 # How many samples: what takes windows for samples puts images together again.
 SAMPLES = (2, 4, 6, 8, 9, 16, 25, 36, 49, 64)
 # By the outputs' scale; other operations may round in another way.
-_NEAR = 1e-4
+NEAR = 1e-4
 _ALIKE = {"float16": 0.05, "bfloat16": 0.2}
 
 
@@ -47,7 +47,7 @@ def compared(
     model: keras.Model,
     inputs: list[keras.KerasTensor],
     some_size: bool = False,
-    near: float = _NEAR,
+    near: float = NEAR,
     samples: Sequence[int] = SAMPLES,
 ) -> Likeness:
     """Whether both give the same for random inputs.
@@ -187,7 +187,7 @@ def _flat(outputs: Any) -> list[NDArray[np.float64]]:
 
 
 def _alike(
-    expected: NDArray[Any], got: NDArray[Any], near: float = _NEAR
+    expected: NDArray[Any], got: NDArray[Any], near: float = NEAR
 ) -> bool:
     if (expected.shape, expected.dtype) != (got.shape, got.dtype):
         return False

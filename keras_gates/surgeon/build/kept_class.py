@@ -441,7 +441,9 @@ def _assign(new: keras.Layer, weights: Mapping[Path, Wanted]) -> None:
         found[path].assign(wanted.values())
 
 
-def same(new: keras.Layer, smaller: Smaller, near: float | None = None) -> bool:
+def same(
+    new: keras.Layer, smaller: Smaller, near: float = sampled.NEAR
+) -> bool:
     """Whether both have been run, and have put out the same.
 
     Args:
@@ -452,8 +454,7 @@ def same(new: keras.Layer, smaller: Smaller, near: float | None = None) -> bool:
     given = smaller.args, smaller.kwargs
     inputs = smaller.model.inputs
     some = isinstance(smaller.layer, keras.Model)
-    how = {} if near is None else {"near": near}
-    told = sampled.compared(new, given, smaller.model, inputs, some, **how)
+    told = sampled.compared(new, given, smaller.model, inputs, some, near)
     return told is sampled.Likeness.ALIKE
 
 
