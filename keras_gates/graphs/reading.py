@@ -26,6 +26,7 @@ from keras_gates.graphs.functional import has_own_call
 from keras_gates.graphs.functional import is_functional
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.opened import Opaque
+from keras_gates.graphs.opened import Opened
 from keras_gates.graphs.opened import Whole
 
 if TYPE_CHECKING:
@@ -129,9 +130,11 @@ def _sites(
         inner, child = time_axis.layer_of(op), None
         folds: tuple[Site, ...] = ()
         readable = is_functional(inner) and not has_own_call(inner)
-        if readable and inner is op and see_through is not None:
+        found = None
+        asks = inner is op if readable else not is_functional(inner)
+        if asks and see_through is not None:
             found = see_through(node, originals is not None)
-            readable = not isinstance(found, Whole)
+            readable = readable and not isinstance(found, Whole)
         if readable and not _plain_call(node, inner):
             unread.setdefault(id(inner), _NOT_PLAIN)
         if readable and id(inner) not in unread:
@@ -141,20 +144,14 @@ def _sites(
             folds = tuple(Site(k(op.name), node, op.name) for k in kinds)
         original = None if originals is None else originals.get(op)
         site = Site(op, node, op.name, child, folds=folds, original=original)
-        if see_through is not None and not is_functional(inner):
-            found = see_through(node, originals is not None)
-            if isinstance(found, Whole):
-                pass  # it is a functional model
-            elif isinstance(found, Opaque):
-                site.opaque = found.reason
-            elif found is not None and id(op) in unread:
-                site.opaque = _FOUND
-            elif found is not None:
-                site.opened = found
-                inside = found.originals() if originals is None else originals
-                site.child = _sites(
-                    found.model, memo, unread, see_through, inside
-                )
+        if isinstance(found, Opaque):
+            site.opaque = found.reason
+        elif isinstance(found, Opened) and id(op) in unread:
+            site.opaque = _FOUND
+        elif isinstance(found, Opened):
+            site.opened = found
+            inside = found.originals() if originals is None else originals
+            site.child = _sites(found.model, memo, unread, see_through, inside)
         sites.append(site)
     memo[id(model)] = Graph(model, functional, sites)
     return memo[id(model)]

@@ -98,8 +98,8 @@ class Seeing:
     ) -> gr.Opened | gr.Opaque | gr.Whole | None:
         """What the layer of a recorded call is made of; None for most."""
         layer = node.operation
-        if rule_of_model(layer) is not None:
-            return gr.Whole()
+        if gr.is_functional(layer):
+            return gr.Whole() if rule_of_model(layer) is not None else None
         if not is_unknown(layer):
             return None
         if layer in self._opaque:
