@@ -1,13 +1,13 @@
-"""Runs a script where there are two virtual devices."""
+"""Runs a script where there are several virtual devices."""
 
 import os
 import subprocess
 import sys
 
 
-def run(script):
+def run(script, count=2):
     """In a process of its own: their number is fixed at its start."""
-    flags = "--xla_force_host_platform_device_count=2"
+    flags = f"--xla_force_host_platform_device_count={count}"
     env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", script],

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 from typing import Any
-from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -21,10 +19,8 @@ from keras_gates.thresholds.resolve import asked
 from keras_gates.thresholds.resolve import resolve
 
 if TYPE_CHECKING:
+    from keras_gates.callbacks.loggers import Logger
     from keras_gates.thresholds.rule import Factors
-
-    # Takes a name, a number or an array of factors, and a step.
-    Logger: TypeAlias = Callable[[str, Any, int], Any]
 
 # What callbacks of this package add to the logs, by the ends of its names.
 _TOLD = ("_left", "_goal")

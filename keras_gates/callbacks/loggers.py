@@ -10,6 +10,7 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
+# Takes a name, a number or an array of factors, and a step.
 Logger: TypeAlias = Callable[[str, Any, int], Any]
 
 
@@ -31,7 +32,8 @@ def logger_of(to: Any) -> Logger:
     if hasattr(to, "add_scalar") and hasattr(to, "add_histogram"):
         return _to_writer(to)
     if callable(to):
-        return to  # type: ignore[no-any-return]
+        logger: Logger = to
+        return logger
     raise TypeError(
         "LogGates logs to a keras.callbacks.TensorBoard, a folder, a writer "
         "with add_scalar and add_histogram, or a function of a name, a value "

@@ -10,6 +10,7 @@ from typing import Any
 
 import keras
 
+from keras_gates import _files
 from keras_gates.reaching.controller import Controller
 from keras_gates.reaching.course import Course
 from keras_gates.surgeon.closing.options import plain
@@ -234,10 +235,8 @@ class ReachBudget(keras.callbacks.Callback):
             logs.update(self._told())
         if self.backup_dir is not None:
             self.backup_dir.mkdir(parents=True, exist_ok=True)
-            path = self.backup_dir / _STATE
-            new = path.with_suffix(".new")
-            new.write_text(json.dumps(self.get_state()))
-            new.replace(path)
+            state = json.dumps(self.get_state())
+            _files.write_text(self.backup_dir / _STATE, state)
 
     def on_train_end(self, logs: dict[str, Any] | None = None) -> None:
         controller = self._running()

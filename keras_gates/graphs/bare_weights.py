@@ -349,20 +349,20 @@ class Replay:
 
     def _ones(self, like: keras.KerasTensor | None) -> keras.KerasTensor:
         """A one for each sample, `(batch, 1)`."""
-        x = self.inputs[0] if like is None else like
-        if id(x) not in self._one:
-            number = id(x)
-            if len(x.shape) < 2:
+        source = self.inputs[0] if like is None else like
+        if id(source) not in self._one:
+            rank = len(source.shape)
+            if rank < 2:
                 raise SideEffect("its input has no axis but that of samples")
             # Of no channel at all: any may go.
-            x = x[(slice(None), *(slice(0, 0) for _ in x.shape[1:]))]
-            if len(x.shape) > 2:
-                x = keras.ops.sum(x, axis=tuple(range(2, len(x.shape))))
+            x = source[(slice(None), *[slice(0, 0)] * (rank - 1))]
+            if rank > 2:
+                x = keras.ops.sum(x, axis=tuple(range(2, rank)))
             none = keras.ops.sum(x, axis=1, keepdims=True)
             one = keras.ops.ones_like(none)
-            self._one[number] = keras.ops.cast(one, self.twin.compute_dtype)
-            return self._one[number]
-        return self._one[id(x)]
+            dtype = self.twin.compute_dtype
+            self._one[id(source)] = keras.ops.cast(one, dtype)
+        return self._one[id(source)]
 
     def bias_after(self, node: Node, size: int) -> tuple[Node, Weight] | None:
         """A vector that is added to the output of a call, and nowhere else.

@@ -51,6 +51,14 @@ _SIZED = (
 )
 
 
+def _others(
+    layers: list[keras.Layer], known: list[keras.Layer]
+) -> list[keras.Layer]:
+    """Those that are not known yet."""
+    seen = set(map(id, known))
+    return [layer for layer in layers if id(layer) not in seen]
+
+
 class CallTrace:
     """One run of a `call`.
 
@@ -92,15 +100,13 @@ class CallTrace:
         What they call is recorded in their place: on torch and JAX a layer
         that takes samples apart can't be called on an open number of them.
         """
-        known = set(map(id, self.inlined))
-        new = [layer for layer in layers if id(layer) not in known]
+        new = _others(layers, self.inlined)
         self.inlined = [*self.inlined, *new]
         return bool(new)
 
     def reads(self, layers: list[keras.Layer]) -> bool:
         """Note layers inside whose weights are read; whether one is new."""
-        known = set(map(id, self.inside))
-        new = [layer for layer in layers if id(layer) not in known]
+        new = _others(layers, self.inside)
         for each in (self, *self.others):
             each.inside = [*each.inside, *new]
         return bool(new)

@@ -20,6 +20,8 @@ BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 CLOSED, OPEN = -2.5, 2.5
 # Here it is 0 in training, too, whatever is drawn.
 NEVER = -30.0
+# Where a factor that is drawn is 0 as often as not.
+_EVEN = BETA * math.log(-GAMMA / ZETA)
 # Uniform numbers stay this far from 0 and 1, where the logarithm has no end.
 _EDGE = 1e-6
 
@@ -42,13 +44,13 @@ def drawn(log_alpha: Any, seed: Any) -> Any:
 
 def openness(log_alpha: Any) -> Any:
     """The chance that a factor that is drawn is not 0."""
-    return ops.sigmoid(log_alpha - BETA * math.log(-GAMMA / ZETA))
+    return ops.sigmoid(log_alpha - _EVEN)
 
 
 def chance(log_alpha: NDArray[np.float64]) -> NDArray[np.float64]:
     """`openness`, of an array of NumPy."""
-    far: NDArray[np.float64] = log_alpha - BETA * math.log(-GAMMA / ZETA)
-    return 1 / (1 + np.exp(-far))
+    found: NDArray[np.float64] = 1 / (1 + np.exp(_EVEN - log_alpha))
+    return found
 
 
 def weight_of(factor: float) -> float:

@@ -91,6 +91,7 @@ class LiveFactors:
         self.owner = np.repeat(np.arange(len(sizes)), sizes)
         self._held: Held | None = None
         self._fixed = False
+        self._closed = np.zeros(self.count, bool)
         self._moved = np.zeros(self.count)
         # Of a random gate the variable is `log_alpha`.
         self.random = np.repeat([s.factors is not None for s in found], sizes)
@@ -165,17 +166,17 @@ class LiveFactors:
             closed: which they are.
             fixed: whether they stay so: random ones are 0 in training, too.
         """
-        parts = self.split(closed)
         held = self._held
         if (
             held is None
             or self._fixed != fixed
-            or not all(map(np.array_equal, held.closed, parts))
+            or not np.array_equal(self._closed, closed)
         ):
             rests = self._zeros + (self.shut if fixed else 0.0)
             self._moved = self.moved()
-            held = Held(self._variables, parts, self.split(rests))
-            self._held, self._fixed = held, fixed
+            parts = self.split(closed), self.split(rests)
+            held = Held(self._variables, *parts)
+            self._held, self._fixed, self._closed = held, fixed, closed
         if held.any:
             synchronize(self._model)
             held.hold()

@@ -13,6 +13,7 @@ from keras import ops
 from keras_gates._checks import nonnegative_number
 from keras_gates.layers import hard_concrete
 from keras_gates.penalties import magnitude
+from keras_gates.regularizers.of_model import OfModel
 from keras_gates.thresholds.rule import NAMED
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ RESOURCES = ("macs", "params")
 
 
 @keras.saving.register_keras_serializable(package="keras_gates")
-class ExpectedCost(keras.regularizers.Regularizer):
+class ExpectedCost(OfModel):
     """What the pruned model would cost, as a share, by how far gates are open.
 
     `loss = strength * cost(min(abs(factors), 1)) / cost(1)`
@@ -119,14 +120,7 @@ class ExpectedCost(keras.regularizers.Regularizer):
             The penalty itself.
         """
         self.watch(model, kinds)
-        free = [v for v in self._variables if v.regularizer is None]
-        if not free:
-            raise ValueError(
-                f"All gates of '{model.name}' have a regularizer already. "
-                "Leave that of one of them out, for ExpectedCost to take its "
-                "place."
-            )
-        free[0].regularizer = self
+        self.put_on(self._variables, model, "gates")
         return self
 
     def watch(
@@ -192,10 +186,6 @@ class ExpectedCost(keras.regularizers.Regularizer):
 
     def get_config(self) -> dict[str, Any]:
         return {"strength": self.strength, "of": self.of, "sizes": self.sizes}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A copy belongs to another model.
-        return type(self).from_config, (self.get_config(),)
 
 
 def _is_asked(source: Source, kinds: Sequence[str] | None) -> bool:

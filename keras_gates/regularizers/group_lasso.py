@@ -12,6 +12,7 @@ from keras import ops
 from numpy.typing import NDArray
 
 from keras_gates._checks import nonnegative_number
+from keras_gates.regularizers.of_model import OfModel
 
 if TYPE_CHECKING:
     from keras_gates.surgeon.gates.weight_slices import WeightSlices
@@ -39,7 +40,7 @@ class _Member(NamedTuple):
 
 
 @keras.saving.register_keras_serializable(package="keras_gates")
-class GroupLasso(keras.regularizers.Regularizer):
+class GroupLasso(OfModel):
     """The norms of all weights that go together with a channel.
 
     `loss = strength * sum(sqrt(n_c) * sqrt(sum(w_c ** 2)))`, for each channel
@@ -139,14 +140,7 @@ class GroupLasso(keras.regularizers.Regularizer):
             self._members.append(member)
         self._roots = np.sqrt(sizes[:count])
         variables = [member.slices.variable for member in self._members]
-        free = [v for v in variables if v.regularizer is None]
-        if not free:
-            raise ValueError(
-                f"All weights of '{model.name}' have a regularizer already. "
-                "Leave that of one of them out, for GroupLasso to take its "
-                "place."
-            )
-        free[0].regularizer = self
+        self.put_on(variables, model, "weights")
         return self
 
     def __call__(self, x: Any = None) -> Any:
@@ -173,7 +167,3 @@ class GroupLasso(keras.regularizers.Regularizer):
 
     def get_config(self) -> dict[str, Any]:
         return {"strength": self.strength}
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # A copy belongs to another model.
-        return type(self).from_config, (self.get_config(),)

@@ -71,11 +71,7 @@ class Sums:
 
     def relative(self, weights: Array) -> float:
         """The error of weights on what is held out, by its variation."""
-        whole = self.held_out.variation().sum()
-        wrong = self.held_out.error(weights).sum()
-        if whole <= 0:
-            return 0.0 if wrong <= 0 else float("inf")
-        return float(np.sqrt(wrong / whole))
+        return self._share(weights, self.held_out.variation())
 
     def rounding(self, weights: Array) -> float:
         """The error on what is held out, by the size of the targets.
@@ -83,7 +79,11 @@ class Sums:
         A float of a size is no nearer than its resolution allows, however
         little it varies.
         """
-        whole = np.asarray(self.held_out.targets).sum()
+        return self._share(weights, self.held_out.targets)
+
+    def _share(self, weights: Array, squares: Array) -> float:
+        """The error on what is held out, by the root of a sum of squares."""
+        whole = squares.sum()
         wrong = self.held_out.error(weights).sum()
         if whole <= 0:
             return 0.0 if wrong <= 0 else float("inf")

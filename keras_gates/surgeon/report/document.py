@@ -20,8 +20,6 @@ from keras_gates.surgeon.report import reasons
 from keras_gates.surgeon.report import table
 
 if TYPE_CHECKING:
-    import keras
-
     from keras_gates.surgeon.report.table import Row
 
 # The name of a measure, and its values before and after.
@@ -30,28 +28,11 @@ Metrics: TypeAlias = Mapping[str, tuple[float, float]]
 _MOST = 40
 
 
-class PlanLike(Protocol):
+class PlanLike(table.PlanLike, Protocol):
     """What is read of a `Plan`."""
-
-    model: keras.Model
-
-    @property
-    def rows(self) -> list[Row]: ...
-
-    @property
-    def notes(self) -> list[str]: ...
-
-    @property
-    def options(self) -> Any: ...
 
     @property
     def request(self) -> Any: ...
-
-    @property
-    def params(self) -> tuple[int, int]: ...
-
-    @property
-    def macs(self) -> tuple[int, int]: ...
 
     @property
     def exact(self) -> bool: ...

@@ -78,7 +78,7 @@ class Row:
         return cls(**{**data, **pairs})
 
 
-class _Plan(Protocol):
+class PlanLike(Protocol):
     """What `text` reads of a `Plan`."""
 
     model: keras.Model
@@ -307,7 +307,7 @@ def total(rows: list[Row], what: str) -> Pair:
     return Pair(sum(p.before for p in known), sum(p.after for p in known))
 
 
-def text(plan: _Plan) -> str:
+def text(plan: PlanLike) -> str:
     """The plan as a table of plain text."""
     shown = [row for row in plan.rows if interesting(row)]
     cells = [
@@ -346,7 +346,7 @@ def interesting(row: Row) -> bool:
     return changed or bool(row.why) or row.params.before > 0
 
 
-def sums(plan: _Plan) -> list[str]:
+def sums(plan: PlanLike) -> list[str]:
     """How much is left in all, a line each."""
     lines, at = [], _at(plan.options.sizes)
     for name, pair in (("parameters", plan.params), ("MACs", plan.macs)):

@@ -27,6 +27,7 @@ from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.rules.known import channel_values
 from keras_gates.surgeon.rules.known import known
 from keras_gates.surgeon.rules.linear import Linear
+from keras_gates.surgeon.rules.linear import some_rows
 from keras_gates.surgeon.rules.per_channel import alike
 from keras_gates.surgeon.rules.rule import Barrier
 from keras_gates.surgeon.rules.rule import Flow
@@ -44,8 +45,6 @@ _EQUATION = (
     "its equation is followed only where the kernel has letters of the input "
     "that it sums over and new letters, as in 'abc,cd->abd'"
 )
-# How many rows of a kernel are taken at a time.
-_ROWS = 256
 _BIAS = "its bias has no value for each of the new channels"
 
 
@@ -266,14 +265,9 @@ class EinsumDense(Linear):
             [at, *order],
             [0, *range(-len(order), 0)],
         )
-        # A large kernel as float64 may be as much as the model: a few rows.
         added: NDArray[np.float64] = np.zeros(kernel.shape[1:])
-        rows = np.flatnonzero(values)
-        for start in range(0, len(rows), _ROWS):
-            some = rows[start : start + _ROWS]
-            added += np.tensordot(
-                values[some], kernel[some].astype("float64"), 1
-            )
+        for factors, rows in some_rows(values, kernel, axis=0):
+            added += np.tensordot(factors, rows.astype("float64"), 1)
         added = added.sum(axis=tuple(range(len(spec.old) - 1)))
         letters = spec.bias_letters(
             part.bias_axes and spec.new, part.input_spec.ndim

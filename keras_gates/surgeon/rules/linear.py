@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Iterator
 from collections.abc import Mapping
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from typing import Any
 
 import keras
 import numpy as np
@@ -33,6 +35,22 @@ if TYPE_CHECKING:
 
 # Kernels are summed in float64, and a whole one would take up much memory.
 _ROWS = 256
+
+
+def some_rows(
+    values: NDArray[np.float64], kernel: NDArray[Any], axis: int
+) -> Iterator[tuple[NDArray[np.float64], NDArray[Any]]]:
+    """Numbers other than zero with their rows of a kernel, a few at a time.
+
+    Args:
+        values: a number for each row.
+        kernel: the kernel, of any dtype.
+        axis: the axis of the rows.
+    """
+    rows = np.flatnonzero(values)
+    for start in range(0, len(rows), _ROWS):
+        some = rows[start : start + _ROWS]
+        yield values[some], kernel.take(some, axis)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,14 +138,11 @@ class Linear(Rule):
         """What known inputs `(in,)` of a part add, as a bias of its own."""
         kernel = create.array_of(getattr(part, self.kernel))
         values = np.where(np.isnan(values), 0.0, values)
-        rows = np.flatnonzero(values)
         added = np.zeros(kernel.shape[-1])
-        for start in range(0, len(rows), _ROWS):
-            some = rows[start : start + _ROWS]
-            taps = kernel.take(some, axis=-2)
+        for factors, taps in some_rows(values, kernel, axis=-2):
             # (positions, in, out) -> (in, out)
-            taps = taps.reshape(-1, *taps.shape[-2:])
-            added += values[some] @ taps.sum(axis=0, dtype="float64")
+            each = taps.reshape(-1, *taps.shape[-2:])
+            added += factors @ each.sum(axis=0, dtype="float64")
         return added
 
     def value(

@@ -10,6 +10,7 @@ import math
 import numbers
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -91,20 +92,18 @@ def reshape(call: Call, arrays: list[Numbers]) -> Numbers:
     axes = lb.varying(lb.collapse(x))
     if not axes:
         return np.full((1,) * len(shape), x.flat[0])
-    target = _alike(before[1:], shape[1:])
-    if target is not None:
-        return x.reshape(1, *target)
+    whole = _filled(before[1:], shape[1:])
+    if whole is not None and whole.blocks == 1:
+        return x.reshape(1, *whole.sizes)
     first, last = axes[0], axes[-1] + 1
     block = before[first:]
     for axis in range(len(shape) - 1, 0, -1):
-        end = _blocks(block, shape[axis:])
+        end = _filled(block, shape[axis:])
         if end is not None:
-            size = math.prod(s for s in block if s is not None)
-            times = math.prod(end) // size
-            kept: Numbers = np.tile(x[(0,) * first].ravel(), times)
-            return kept.reshape((1,) * axis + end)
-    whole = isinstance(call.op, keras.Layer)  # it leaves the batch alone
-    if whole and before[1:last] == shape[1:last] and None not in shape[1:last]:
+            kept: Numbers = np.tile(x[(0,) * first].ravel(), end.blocks)
+            return kept.reshape((1,) * axis + end.sizes)
+    apart = isinstance(call.op, keras.Layer)  # it leaves the batch alone
+    if apart and before[1:last] == shape[1:last] and None not in shape[1:last]:
         kept = x[(slice(None),) * last + (0,) * (x.ndim - last)]
         return kept.reshape(kept.shape + (1,) * (len(shape) - last))
     raise ValueError(
@@ -113,26 +112,26 @@ def reshape(call: Call, arrays: list[Numbers]) -> Numbers:
     )
 
 
-def _blocks(
+class _Filled(NamedTuple):
+    """Sizes, and how many blocks of others it takes to fill them."""
+
+    sizes: tuple[int, ...]
+    blocks: int
+
+
+def _filled(
     before: tuple[int | None, ...], after: tuple[int | None, ...]
-) -> tuple[int, ...] | None:
+) -> _Filled | None:
     """The sizes `after`, if all are known and blocks `before` fill them."""
-    old = [s for s in before if s is not None]
-    new = tuple(s for s in after if s is not None)
-    known = len(old) == len(before) and len(new) == len(after)
-    if not known or not math.prod(old) or math.prod(new) % math.prod(old):
-        return None
-    return new if math.prod(new) else None
-
-
-def _alike(
-    before: tuple[int | None, ...], after: tuple[int | None, ...]
-) -> tuple[int, ...] | None:
-    """The sizes `after`, if all are known and as many values as `before`."""
     old = tuple(s for s in before if s is not None)
     new = tuple(s for s in after if s is not None)
-    known = len(old) == len(before) and len(new) == len(after)
-    return new if known and math.prod(old) == math.prod(new) else None
+    if len(old) < len(before) or len(new) < len(after):
+        return None
+    size, whole = math.prod(old), math.prod(new)
+    if size == whole:
+        return _Filled(new, 1)
+    fits = size > 0 and whole > 0 and whole % size == 0
+    return _Filled(new, whole // size) if fits else None
 
 
 def reshaped(call: Call, flow: Flow, view: View) -> Revision:

@@ -1,13 +1,10 @@
 """Widths that a mesh of devices does not divide."""
 
-import os
-import subprocess
-import sys
-
 import keras
 import pytest
 
-# In a process of its own: the number of devices is fixed at the start.
+from tests.virtual_devices import run
+
 SCRIPT = """
 import keras
 from keras import layers as L
@@ -45,12 +42,4 @@ assert small.get_layer("a").units == 4
     reason="only the JAX backend has ModelParallel",
 )
 def test_round_to_is_the_remedy():
-    flags = "--xla_force_host_platform_device_count=4"
-    env = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
-    done = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", SCRIPT],
-        env=env,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
+    run(SCRIPT, count=4)

@@ -3,7 +3,7 @@
 import keras
 import pytest
 
-from tests.two_devices import run
+from tests.virtual_devices import run
 
 # In a process of its own: the number of devices is fixed at the start.
 REPAIR = """
