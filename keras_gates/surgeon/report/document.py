@@ -166,9 +166,15 @@ def _layers(plan: PlanLike, most: int | None = None) -> Section:
         for row in shown[:most]
     ]
     more = len(shown) - len(rows)
-    told = ["blue stays, gray goes; layers without weights are left out"]
+    told = ["layers without weights are left out"]
     told += [f"{more} more layers: print the plan"] * bool(more)
-    return Section("Layer by layer", head=table.HEAD, rows=rows, items=told)
+    return Section(
+        "Layer by layer",
+        head=table.HEAD,
+        rows=rows,
+        items=told,
+        legend="blue: what stays; gray: what is removed",
+    )
 
 
 def _counts(row: Row) -> bool:
