@@ -249,6 +249,7 @@ def told(error: Exception) -> str:
     text = _COLORS.sub("", " ".join(str(error).split()))
     # Keras says first in which `call` it was.
     text = text.partition("Exception encountered when calling ")[2] or text
+    text = text.rstrip(".")
     short = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
     return f"{type(error).__name__}: {short}"
 
