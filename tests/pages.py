@@ -7,8 +7,8 @@ hidden ones:
     rng = np.random.default_rng(0)  # a reader need not see this
     -->
 
-Blocks marked `py`, hidden ones too, need a package that the tests do without, or
-the net. They run, in their place, where the page names the package in a
+Blocks marked `py`, hidden ones too, need a package that the tests do without,
+or the net. They run, in their place, where the page names the package in a
 comment, and it is there:
 
     <!-- needs: keras_hub -->
