@@ -2,8 +2,8 @@
 
     KERAS_BACKEND=torch python docs/images/home.py
 
-A small network learns scikit-learn's digits under a budget, and is pruned. Prints the
-figures that the page has.
+A small network learns scikit-learn's digits under a budget, and is pruned.
+Prints the figures that the page has.
 """
 
 import pathlib
@@ -40,9 +40,7 @@ def main():
 
     before, after = (model.predict(test[0]) for model in (gated, small))
     share = plan.macs.after / plan.macs.before
-    accuracy = [
-        model.evaluate(*test, verbose=0)[1] for model in (gated, small)
-    ]
+    accuracy = [model.evaluate(*test, verbose=0)[1] for model in (gated, small)]
     print(f"accuracy of the gated and the pruned model: {accuracy}")
     print(f"MACs: {plan.macs}, {share:.3f}; parameters: {plan.params}")
     difference = np.abs(before - after).max() / np.abs(before).max()
