@@ -352,6 +352,11 @@ def remembers(self, x):
     return x * 2
 
 
+def takes_turns(self, x):
+    self.turn[0] = 1 - self.turn[0]
+    return L.ReLU(max_value=0.5 + self.turn[0])(x)
+
+
 def trains_always(self, x):
     return self.drop(x, training=True)
 
@@ -367,6 +372,7 @@ REFUSED = {
     "branches": (branches, {}, "can't be traced"),
     "returns None": (returns_none, {}, "can't be traced"),
     "remembers": (remembers, {"calls": []}, "sets its attribute `calls`"),
+    "takes turns": (takes_turns, {"turn": [0]}, "sets its attribute `turn`"),
     "trains always": (
         trains_always,
         {"drop": L.Dropout(0.5, name="noise")},
