@@ -403,7 +403,8 @@ def test_the_reason_is_told_where_the_model_was_never_called():
         def call(self, x):
             return self.dense(x) if ops.sum(x) > 0 else x
 
-    with pytest.raises(ValueError, match=r"as a boolean\. Move what"):
+    # "as a Python `bool`", "boolean conversion", "used as a boolean".
+    with pytest.raises(ValueError, match=r"traced: \w+: .*bool"):
         kg.functional(Odd(), keras.Input((4,)))
 
 
