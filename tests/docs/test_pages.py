@@ -18,20 +18,11 @@ PAGES = {
 EXCEPTIONS = {
     "budget.md",
     "custom-layers.md",
-    "exactness.md",
-    "gates.md",
     "index.md",
     "inserting.md",
-    "plan.md",
-    "repair.md",
     "reports.md",
-    "resconv.md",
-    "scores.md",
-    "slimming.md",
-    "stripes.md",
     "subclassed.md",
     "tensorboard.md",
-    "thresholds.md",
 }
 
 pytestmark = pytest.mark.once
