@@ -11,7 +11,8 @@ import pytest
 import keras_gates as kg
 from tests import helpers
 
-PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs/concepts/thresholds.md"
+DOCS = pathlib.Path(__file__).resolve().parents[3] / "docs"
+PAGE = DOCS / "concepts" / "thresholds.md"
 
 
 @pytest.mark.skipif(
