@@ -272,7 +272,9 @@ def cases_in_short(found):
             continue
         every = [row for cases in each for row in cases.values()]
         worst = max(row["difference"] for row in every if tells(row))
-        left = [_range(row[key] for row in firsts) for key in ("params", "macs")]
+        left = [
+            _range(row[key] for row in firsts) for key in ("params", "macs")
+        ]
         rows.append([title, len(firsts), *left, small(worst)])
     return table(head, rows)
 
