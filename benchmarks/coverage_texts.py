@@ -25,16 +25,16 @@ SURPLUS = [
 ]
 SUMMARY = """# Coverage
 
-Networks that `prune` was tried on, besides the test suite, with random weights. Each
-pruned network was compared with its gated original, or with the user's own model with
-its closed channels at zero. The tables of all networks, and what each figure means, are
-[in the log](coverage-log.md). [Supported layers](layers.md) lists the layers that have
-rules.
+Networks that `prune` was tried on, besides the test suite, with random
+weights. Each pruned network was compared with its gated original, or with the
+user's own model with its closed channels at zero. The tables of all networks,
+and what each figure means, are [in the log](coverage-log.md). [Supported
+layers](layers.md) lists the layers that have rules.
 
 """
-APPLICATIONS = """All networks of `keras.applications` with 10 outputs. *Equal* means equal up to
-rounding: the largest difference, relative to the largest output, is small compared
-with what a change of 1e-7 in the inputs does.
+APPLICATIONS = """All networks of `keras.applications` with 10 outputs. *Equal*
+means equal up to rounding: the largest difference, relative to the largest
+output, is small compared with what a change of 1e-7 in the inputs does.
 
     KERAS_BACKEND=torch python benchmarks/coverage.py
 
@@ -43,27 +43,27 @@ INTRO = """# Coverage in full
 
 {intro} The [summary](coverage.md) is on one screen.
 
-The networks are those of `keras.applications`, with random weights, 10 outputs,
-and the smallest inputs they take. The statistics of their normalizations are
-those of real activations, disturbed, so that outputs vary with the inputs. Each
-is pruned and compared with its own gated original, whose closed factors are
-exactly 0:
+The networks are those of `keras.applications`, with random weights, 10
+outputs, and the smallest inputs they take. The statistics of their
+normalizations are those of real activations, disturbed, so that outputs vary
+with the inputs. Each is pruned and compared with its own gated original, whose
+closed factors are exactly 0:
 
 - *parameters*, *MACs*: the share that is left; multiply-adds of the kernels;
 - *difference*: the largest difference, relative to the largest output, of the
   worst of one batch;
 - *probe*: what a change of 1e-7 in the inputs does to the outputs of the
-  original, on the worst of the backends. A network that magnifies rounding shows
-  it here. Outputs count as *equal* up to {rounding:g}, or {factor} times the
-  probe, if the number of parameters left is also what the plan said. Where the
-  probe is above {tells:g}, unless the outputs are the same to the last bit, or
-  where outputs vary by less than that from input to input, the result is *can't
-  tell*;
+  original, on the worst of the backends. A network that magnifies rounding
+  shows it here. Outputs count as *equal* up to {rounding:g}, or {factor} times
+  the probe, if the number of parameters left is also what the plan said. Where
+  the probe is above {tells:g}, unless the outputs are the same to the last
+  bit, or where outputs vary by less than that from input to input, the result
+  is *can't tell*;
 - *s*: seconds of `prune`, one cold call each on a busy machine. This is no
   benchmark; see [Performance](performance.md).
 
-`KERAS_BACKEND=... python benchmarks/coverage.py` measures, and
-`python benchmarks/coverage_report.py` writes this page.
+`KERAS_BACKEND=... python benchmarks/coverage.py` measures, and `python
+benchmarks/coverage_report.py` writes this page.
 
 """
 NOTES = {
@@ -97,30 +97,30 @@ BEYOND_SHORT = (
     "Small networks of other kinds, half of their gates closed: {names} "
     "(`tests/surgeon/networks_beyond.py`)."
 )
-HUB_SHORT = """Backbones from small configs. Half of the heads, hidden units, and stream width, and
-every other block are closed. *A second truth* is the backbone itself with zeros in
-its weights.
+HUB_SHORT = """Backbones from small configs. Half of the heads, hidden units,
+and stream width, and every other block are closed. *A second truth* is the
+backbone itself with zeros in its weights.
 
     KERAS_BACKEND=torch python benchmarks/hub.py --packages DIR"""
-HUB = """Backbones from small configs, with random weights. Half of each group is
-closed, by the norms of its kernels. *Width* adds a `Dense` layer after each
-output, because the stream of a bare backbone is an output. *Depth* closes every
-other block. *Left* is the share of the parameters. *Class* says what the
+HUB = """Backbones from small configs, with random weights. Half of each group
+is closed, by the norms of its kernels. *Width* adds a `Dense` layer after each
+output, because the stream of a bare backbone is an output. *Depth* closes
+every other block. *Left* is the share of the parameters. *Class* says what the
 backbone itself becomes: without closing its width, and with fewer blocks.
 
 Each is compared by `verify`, which runs the backbone itself with the closed
 channels at 0. Where the sizes of a backbone distinguish heads, hidden layers,
 and stream, it is also compared with the backbone with zeros in its weights.
-This second truth uses nothing of ours but the list of what is closed. For depth,
-and for gates in convolutional networks, the second truth is what the gated
-backbone itself predicts. The figures are those of the first backend, the
-differences those of the worst. *Equal* is up to {rounding:g}, or {factor} times
-the *probe*: what a change of 1e-7 in all weights does.
+This second truth uses nothing of ours but the list of what is closed. For
+depth, and for gates in convolutional networks, the second truth is what the
+gated backbone itself predicts. The figures are those of the first backend, the
+differences those of the worst. *Equal* is up to {rounding:g}, or {factor}
+times the *probe*: what a change of 1e-7 in all weights does.
 
     KERAS_BACKEND=torch python benchmarks/hub.py --packages DIR
     python benchmarks/coverage_report.py"""
-ZOO_SHORT = """Networks of other packages, with layers of their own that have no rule and are seen
-through.
+ZOO_SHORT = """Networks of other packages, with layers of their own that have
+no rule and are seen through.
 
     python benchmarks/zoo.py --packages DIR"""
 ZOO = """Networks of packages that pip installs without their weights, with
@@ -128,11 +128,11 @@ random weights and, where there is a choice, the sizes of a toy. They contain
 layers of their own, which have no rule and are seen through. Each is pruned
 twice in a process of its own, with 60 seconds of a core for each:
 
-- *scores*: half of each group by the norms of its kernels (`"l2"`), compared by
-  `verify`, which runs the network itself with the closed channels at 0;
+- *scores*: half of each group by the norms of its kernels (`"l2"`), compared
+  by `verify`, which runs the network itself with the closed channels at 0;
 - *gates*: half of the factors of each gate that `insert_gates` adds are 0,
   compared by `verify` and by what the gated network predicts.
 
 The figures are the shares of the parameters that are left. *Equal* is up to
-{rounding:g}, or {factor} times what a change of 1e-7 in the inputs does. `python
-benchmarks/zoo.py --packages DIR` measures them."""
+{rounding:g}, or {factor} times what a change of 1e-7 in the inputs does.
+`python benchmarks/zoo.py --packages DIR` measures them."""
