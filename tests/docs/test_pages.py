@@ -16,10 +16,7 @@ PAGES = {
 
 # Pages whose code doesn't run as it stands. To be empty.
 EXCEPTIONS = {
-    "budget.md",
     "custom-layers.md",
-    "index.md",
-    "inserting.md",
     "reports.md",
     "subclassed.md",
     "tensorboard.md",
