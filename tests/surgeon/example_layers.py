@@ -86,6 +86,8 @@ def dense():
         ("abc,cd->adb", (12, 8), None),
         ("...x,xy->...y", 8, "y"),
         ("ab...,bc->ac...", 6, None),
+        ("abc,bcd->abd", (8, 8), "bd"),
+        ("abc,bdc->abd", (8, 8), None),
     ):
         name = f"{equation} {bias}"
         made = {"output_shape": shape, "bias_axes": bias}
@@ -100,7 +102,8 @@ def dense():
             "EinsumDense", heads(equation, **made), note=f"{equation} {bias}"
         )
     for equation, shape, bias, why in (
-        ("abc,bcd->abd", (8, 8), "d", "letters of the input"),
+        ("abc,bcd->abd", (8, 8), "d", "no value for each"),
+        ("abc,cb->abc", (8, 8), None, "letters of the input"),
         ("abc,cde->abde", (8, 2, 4), "e", "no value for each"),
         ("abc,cd->abd", (8, 8), "b", "no value for each"),
     ):
