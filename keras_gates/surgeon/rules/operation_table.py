@@ -157,9 +157,7 @@ OPERATIONS = {
     },
     "numpy.Where": cm.Choice(),
     "numpy.Mean": _ANY,
-    "numpy.Sum": sp.Spatial(
-        "reduction", space=sp.reduced, twin=sp.times_positions
-    ),
+    "numpy.Sum": rd.Sum(twin=sp.times_positions),
     **{
         f"numpy.{name}": sp.Spatial(
             "reduction", space=sp.reduced, passes=POSITIVE
