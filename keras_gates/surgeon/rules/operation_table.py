@@ -188,7 +188,9 @@ OPERATIONS = {
         passes=LINEAR, space=rd.among("axis1", "axis2")
     ),
     "math.Logsumexp": rd.Reduction(),
-    "linalg.Norm": rd.Reduction(passes=PRESERVES_ZERO),
+    "linalg.Norm": rd.Sum(
+        passes=PRESERVES_ZERO, twin=rd.zero_only, adds=rd.of_absolutes
+    ),
     "nn.Moments": rd.Reduction(space=rd.among("axes")),
     **{
         f"numpy.{name}": _along(_AXIS, twin=rd.zero_only)

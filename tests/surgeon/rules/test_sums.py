@@ -44,6 +44,11 @@ def similarity(x):
     return ops.sum(a * b, axis=-1)
 
 
+def length(x):
+    a, b = pair(x)
+    return ops.norm(a - b, axis=-1) + ops.norm(a, ord=1, axis=-1)
+
+
 def joined(x):
     return ops.sum(ops.concatenate(pair(x), axis=-1), axis=-1)
 
@@ -60,7 +65,7 @@ def attention(x):
 WAYS = {
     f.__name__: f
     for f in (
-        *(plain, all_axes, weighed, distance, similarity),
+        *(plain, all_axes, weighed, distance, similarity, length),
         *(joined, convolved, attention),
     )
 }
@@ -130,7 +135,13 @@ def test_all_that_is_summed_up_may_not_be_closed():
         kg.surgeon.prune(model, 0.5, scores=scores)
 
 
-@pytest.mark.parametrize("reduce", [ops.max, ops.mean, ops.prod, ops.var])
+def least(x, axis):
+    return ops.norm(x, ord=-np.inf, axis=axis)
+
+
+@pytest.mark.parametrize(
+    "reduce", [ops.max, ops.mean, ops.prod, ops.var, least]
+)
 def test_what_counts_zeros_keeps_them(reduce):
     def way(x):
         return reduce(L.Dense(WIDTH, name="a")(x), axis=-1)
