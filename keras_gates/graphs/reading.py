@@ -48,8 +48,8 @@ _NOT_PLAIN = (
 )
 
 _FOUND = (
-    "a layer in it would find a mask of time steps on its input, of which the "
-    "model has no record"
+    "a layer in it finds a mask of time steps on its input that the model "
+    "does not record"
 )
 
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _RESHAPE = private.operation("numpy.Reshape")
 _SAMPLES = "its `call` computes with the number of samples"
-_OTHER = "its `call` does other things for inputs of other sizes"
+_OTHER = "its `call` computes something else for inputs of other sizes"
 
 
 @dataclasses.dataclass(frozen=True)

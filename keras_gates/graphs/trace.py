@@ -72,7 +72,8 @@ def trace(
         return Opaque(f"it can't be copied: {told(error)}")
     if len(private.sublayers(twin)) != len(private.sublayers(layer)):
         return Opaque(
-            "it can't be copied: a model in it has layers that are its own, too"
+            "it can't be copied: it holds a layer that also belongs to a "
+            "model in it"
         )
     return _traced(node, twin, None)
 
@@ -201,7 +202,7 @@ def _opened(each: CallTrace, failed: list[keras.Layer]) -> Opened:
         )
     names = [op.name for op in _called(found.model) if op in refused]
     if names and not found.fixed:
-        fixed = f"it calls '{names[0]}' as no functional model can"
+        fixed = f"it calls '{names[0]}' in a way that no functional model can"
         return dataclasses.replace(found, fixed=fixed)
     return found
 

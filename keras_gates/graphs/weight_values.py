@@ -164,7 +164,7 @@ def computed(
 
 def _by_samples(node: Node, weight: Weight) -> SideEffect:
     return SideEffect(
-        "its `call` makes what has an axis of samples of the variable "
+        "its `call` makes a tensor with a batch axis from the variable "
         f"'{weight.variable.name}' by {type(node.operation).__name__}"
     )
 

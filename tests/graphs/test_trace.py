@@ -547,7 +547,7 @@ def test_a_regularizer_of_activity_is_said():
 
     layer = Regularized(activity_regularizer="l2")
     found = own.looked_into(layer, keras.Input(SHAPE))
-    assert "regularizer of its activity" in found.fixed
+    assert "activity regularizer" in found.fixed
 
 
 # Masks ------------------------------------------------------------------------

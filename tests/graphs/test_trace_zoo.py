@@ -310,7 +310,7 @@ def test_layers_that_a_model_inside_holds_too_bar():
     layer = Twice()
     layer(keras.Input((6, 4)))
     found = trace.trace(layer._inbound_nodes[0], new_copies(), owned=False)
-    assert "its own, too" in found.reason
+    assert "also belongs to a model in it" in found.reason
 
 
 def test_the_layer_is_left_as_it_was():

@@ -101,8 +101,8 @@ def dense():
         )
     for equation, shape, bias, why in (
         ("abc,bcd->abd", (8, 8), "d", "letters of the input"),
-        ("abc,cde->abde", (8, 2, 4), "e", "no value for each"),
-        ("abc,cd->abd", (8, 8), "b", "no value for each"),
+        ("abc,cde->abde", (8, 2, 4), "e", "does not have one value per"),
+        ("abc,cd->abd", (8, 8), "b", "does not have one value per"),
     ):
         yield layer(
             "EinsumDense",

@@ -29,7 +29,7 @@ IN, OUT, BOTH, STAYS = ("in",), ("out",), ("in", "out"), ()
 
 # What the plan says of layers that `exact=False` would cut.
 TOGETHER = "reads all channels together"
-COUNTS = "its statistics count"
+COUNTS = "its statistics account for"
 FEEDS_BACK = "feeds them back into itself"
 
 SIGNAL, IMAGE, VOLUME = (8, 2), (6, 6, 2), (4, 4, 4, 2)

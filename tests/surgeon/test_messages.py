@@ -284,7 +284,11 @@ MESSAGES = {
         score(
             lambda: plain(L.RNN(OwnCell(8), name="r"), L.Dense(2), shape=(5, 4))
         ),
-        ["'r' (RNN)", "a cell may use its state in any way", "neither makes"],
+        [
+            "'r' (RNN)",
+            "a cell may use its state in any way",
+            "neither produces",
+        ],
     ),
     "states of an encoder": (
         score(decoder),

@@ -241,5 +241,5 @@ def _whole(fixed: str, why: str) -> str:
     """Why a layer can't come back: a clause."""
     out = f"written out ({fixed or 'written_out=False'})"
     if not why:
-        return f"it could not come back {out}"
-    return f"it could come back neither {out} nor in its class ({why})"
+        return f"it can't be {out}"
+    return f"it can neither be {out} nor keep its class ({why})"

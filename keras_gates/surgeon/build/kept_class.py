@@ -361,11 +361,11 @@ class _Search:
         path = min(unlike or [path for path, _ in odd], key=repr)
         name = "/".join(str(key).strip("_") for key in path)
         if path not in self.wanted:
-            return f"no change to its config can leave out `{name}`"
+            return f"no change of its config leaves out `{name}`"
         if path not in self.before:
-            return f"no change to its config can bring `{name}` in"
+            return f"no change of its config adds `{name}`"
         return (
-            f"no change to the sizes in its config makes `{name}` "
+            f"no change of the sizes in its config makes `{name}` "
             f"{self.wanted[path]}"
         )
 

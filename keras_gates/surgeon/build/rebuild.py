@@ -435,7 +435,7 @@ class Builder:
         try:
             edits = classes_of.edits(self.smaller(site), recorded=True)
         except (NoPlace, NotKept) as error:
-            what = f"'{site.name}' in it can't come back in its class"
+            what = f"'{site.name}' in it can't keep its class"
             raise NotKept(f"{what}: {error}") from error
         return Return(layer, site.name, How.CLASS, edited(layer, edits))
 

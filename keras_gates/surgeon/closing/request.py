@@ -200,8 +200,8 @@ def _left_alone(names: list[str], why: str) -> str:
     told = ", ".join(f"'{name}'" for name in names[:3])
     more = f" and {len(names) - 3} more" if names[3:] else ""
     return (
-        f"all channels of {told}{more} stay: if any went, their layers could "
-        f"not come back: {why}"
+        f"all channels of {told}{more} stay: without them, their layers could "
+        f"not be rebuilt: {why}"
     )
 
 

@@ -274,7 +274,7 @@ def _why(labelling: Labelling, own: NDArray[np.intp]) -> str:
     for ids, reason, _ in labelling.pinned:
         if np.isin(own, labelling.classes[ids]).any():
             return reason
-    return "what reads its channels reads all of them together"
+    return "everything that reads its channels reads all of them together"
 
 
 def insert(
@@ -416,7 +416,9 @@ def _scored(found: Groups, scores: Mapping[str, NDArray[np.float64]]) -> Groups:
     for name, values in scores.items():
         group, values = found.groups.get(name), np.asarray(values, "float64")
         if group is None:
-            why = found.kept.get(name, "it heads no group of coupled channels")
+            why = found.kept.get(
+                name, "it is not the first layer of a group of coupled channels"
+            )
             near = suggestion(name, list(found.groups))
             raise ValueError(
                 f"`scores` has the key {name!r}, whose channels can't be "

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _MOST_WAYS = 16
 _DIFFERENT = f"it is called in more than {_MOST_WAYS} different ways"
-_SEVERAL = "it is called in several ways, each of which has its own parts"
+_SEVERAL = "it is called in several ways, which have different parts"
 
 
 def read(

@@ -34,7 +34,7 @@ def notes(solution: Solution) -> list[str]:
     rest = said[_MOST:]
     if rest:
         names = few([f"'{one.gate}'" for same in rest for one in same])
-        lines[_MOST:] = [f"{len(rest)} more such notes, on {names}"]
+        lines[_MOST:] = [f"{len(rest)} more notes like these, about {names}"]
     return lines
 
 
@@ -62,7 +62,7 @@ def warn(solution: Solution, name: str) -> None:
     said = " ".join(notes(solution))
     if said:
         warnings.warn(
-            f"Nothing of '{name}' was removed, although {shut} factors are "
+            f"Nothing was removed from '{name}', although {shut} factors are "
             f"closed: {said}",
             stacklevel=3,
         )

@@ -29,9 +29,9 @@ def notes(solution: Solution) -> list[str]:
     }
     if own:
         found.append(
-            f"the result loads where {listed([*own])} can be imported, as the "
-            "model itself does; with written_out=True, it needs no class of "
-            "yours for them"
+            f"to load the result, {listed([*own])} must be importable, as for "
+            "the model itself; with written_out=True, no custom class is "
+            "needed for them"
         )
     return found
 
@@ -43,14 +43,14 @@ def _told(each: Return) -> str:
             f"{'.'.join(map(str, path))} {old} -> {new}"
             for path, (old, new) in each.edits.items()
         )
-        with_ = f"with {edits}" if edits else "with the config that it has"
+        with_ = f"with {edits}" if edits else "with its config unchanged"
         if each.cls is not None:
-            return f"is of its class {name} again, {with_}"
+            return f"is an instance of its class {name} again, {with_}"
         return f"(of type {name}) keeps its class, {with_}"
     why = f": its class can't be kept, since {each.reason}" * bool(each.reason)
     made = "written out as a model of its parts"
     if isinstance(each.layer, keras.Model):
-        made = "made again as a model of Keras' class"
+        made = "rebuilt as a plain Keras model"
     return f"(of type {name}) is {made}{why}"
 
 

@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 _ARGUMENTS = ("query", "value", "key")
 _MASKS = ("query_mask", "key_mask", "value_mask")
-_OTHER = "a mask of attention is read whole"
-_WHOLE = "what attention reads has all of its channels"
-_ALONG = "attention mixes the positions along its other axes"
+_OTHER = "an attention mask is kept whole"
+_WHOLE = "an input of the attention has no channels that can be removed"
+_ALONG = "the attention mixes positions along other axes"
 _MASKED = "its mask has an axis of heads"
-_SCORES = "its attention scores are read, which have an axis of heads"
-_BIASED = "its output has several axes of channels, and a bias along them"
+_SCORES = "its attention scores are read, and they have an axis of heads"
+_BIASED = "its output has several channel axes with a bias along them"
 _QUERY = ("query_kernel", "query_bias")
 
 

@@ -160,7 +160,7 @@ class EinsumSource(Linear):
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         if (inputs[0] != lb.FIXED).any():
-            units.pin(inputs[0], "it is a number for each sample")
+            units.pin(inputs[0], "it has one value per sample")
         axis = self._channels(call)
         if axis is None:
             rank = len(call.outputs[0].shape)

@@ -22,15 +22,14 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.rules.rule import Rule
 
-OWN = "a cell may use its state in any way"
-_STATEFUL = "it keeps its states between batches"
+OWN = "a custom cell may use its state in any way"
+_STATEFUL = "it is stateful: it keeps its states between batches"
 _MASKED = (
-    "what several cells put out at a masked step, one RNN for each of them "
-    "does not; use one RNN for each cell"
+    "at a masked step, several cells in one RNN behave differently from one "
+    "RNN per cell; use one RNN per cell"
 )
 _SEVERAL = (
-    "several cells in one RNN are not told apart here; use one RNN for each "
-    "cell"
+    "several cells in one RNN can't be separated here; use one RNN per cell"
 )
 _ARGUMENTS = ("sequences", "initial_state", "mask", "training")
 

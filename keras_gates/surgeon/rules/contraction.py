@@ -42,10 +42,12 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.modes import Reading
     from keras_gates.surgeon.rules.modes import Scaling
 
-_SUMMED = "a product of tensors sums over its channels alone"
-_APART = "what it is multiplied with has no channels to go along with its own"
-_CROSSED = "a product has the channels of two tensors along two axes"
-_SEVERAL = "a product of tensors meets channels along more than one axis"
+_SUMMED = (
+    "a product of tensors sums over its channels, and the other side has none"
+)
+_APART = "it is multiplied with a tensor that has no matching channels"
+_CROSSED = "a product of tensors has channels of both along two axes"
+_SEVERAL = "a product of tensors finds channels along more than one axis"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,9 @@ class Contraction(Rule):
     kind: str = "product"
     costs: Any = None
     terms: Callable[[Call], Terms] = matmul_terms
-    why: str = "a product over the channels needs both sides alike"
+    why: str = (
+        "a product over the channels needs the same channels on both sides"
+    )
 
     multiplies = True
 

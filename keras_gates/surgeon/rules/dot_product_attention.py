@@ -36,7 +36,10 @@ _TERMS = {
     "mask": "bhqk",
 }
 _HEADS = 2
-_ALIKE = "the sizes of keys and values go together, and not all of them can"
+_ALIKE = (
+    "keys and values must have the same size, and not all of their channels "
+    "can be removed"
+)
 
 
 def _names(call: Call) -> list[str]:

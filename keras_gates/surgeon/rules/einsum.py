@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.view import View
 
 _EQUATION = (
-    "its equation is followed only where the kernel has letters of the input "
-    "that it sums over and new letters, as in 'abc,cd->abd'"
+    "its equation is supported only if the kernel has letters of the input "
+    "that are summed over, and new letters, as in 'abc,cd->abd'"
 )
-_BIAS = "its bias has no value for each of the new channels"
+_BIAS = "its bias does not have one value per new channel"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,8 +39,11 @@ if TYPE_CHECKING:
     # What an operation makes of known values, in NumPy.
     Twin = Callable[[keras.Operation, NDArray[np.float64]], NDArray[np.float64]]
 
-ARRAY = "it has an array beside the data, which may tell channels apart"
-EXTRA = "an input beside the data is read whole"
+ARRAY = (
+    "it is called with an array besides the data, which may treat channels "
+    "differently"
+)
+EXTRA = "an input other than the data is kept whole"
 
 
 def rerun(call: Call, array: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -27,8 +27,8 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.rule import Sizes
     from keras_gates.surgeon.rules.rule import Weights
 
-_WHOLE = "its table is read back by a tensor whose channels stay"
-_ALONG = "its last axis holds no channels that could go"
+_WHOLE = "its table is read back by a tensor whose channels are kept"
+_ALONG = "its last axis has no channels that can be removed"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 class _Gated(Attention):
     """The factors of heads that stay go into their rows of the kernel."""
 
-    note: str = "the layer inside stays, with the heads that are open"
+    note: str = "the inner layer remains, with the open heads"
 
     @property
     def dissolved(self) -> tuple[str, ...]:

@@ -155,7 +155,8 @@ GATED_RECURRENT = Composite(
         ),
     ),
     counts=_counts,
-    why="its units have a gate already",
-    note="the stock layer; its units go with their feedback",
+    why="its units already have a gate",
+    note="the stock layer remains; closed units are removed with their "
+    "feedback",
 )
 LOOP_GATE = LoopGateRule(axis=lambda call: call.op.axis, cuts=False)

@@ -38,7 +38,7 @@ class GateRule(PerChannel):
 
     kind: str = "gate"
     passes: str | None = LINEAR
-    note: str = "dissolved into its neighbours"
+    note: str = "folded into neighboring layers"
 
     is_gate = True
 

@@ -148,8 +148,8 @@ def _fits(extents: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
 
 def _cannot(call: Call, error: object) -> str:
     return (
-        f"{type(call.op).__name__} moves channels in a way that can't be "
-        f"followed here ({error})"
+        f"{type(call.op).__name__} moves channels in a way that is not "
+        f"supported here ({error})"
     )
 
 

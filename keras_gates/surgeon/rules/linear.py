@@ -83,7 +83,7 @@ class Linear(Rule):
         if ids is not None:
             roles[role] = ids
         for labels in inputs[1:]:
-            units.pin(labels, "an input beside the data is read whole")
+            units.pin(labels, "an input other than the data is kept whole")
         out = self.minted(call, units)
         roles["out"] = out
         reason = activations.why_not(getattr(op, "activation", None))
@@ -102,7 +102,7 @@ class Linear(Rule):
         axis = self.axis(call)
         ids = one_axis(labels, axis, call.inputs[0].shape)
         if ids is None and lb.varying(labels):
-            why = f"it reads axis {axis}, which is not the channels'"
+            why = f"it reads axis {axis}, which is not the channel axis"
             units.pin(labels, why)
         return "in", ids
 

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.rules.rule import Rule
 
-UNKNOWN = "a mask that shows only when the model runs"
+UNKNOWN = "a mask that is known only when the model runs"
 # A plan asks for the same calls again and again; what is recorded stays.
 _FOUND: weakref.WeakKeyDictionary[Call, list[Any]] = weakref.WeakKeyDictionary()
 

@@ -90,9 +90,11 @@ class Merge(Rule):
         # Operands that have all channels; those of others are repeated.
         whole = [_is_whole(shape, out_shape, extents) for shape in shapes]
         if not any(whole):
-            return barrier(call, inputs, units, "it broadcasts both ways")
+            return barrier(
+                call, inputs, units, "both of its operands are broadcast"
+            )
         if any(not _fits(array, extents) for array in constants):
-            return barrier(call, inputs, units, "its constant is of other size")
+            return barrier(call, inputs, units, "its constant has another size")
         first = inputs[whole.index(True)]
         for labels, full in zip(inputs, whole, strict=True):
             if full:

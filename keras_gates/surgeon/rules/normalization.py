@@ -108,8 +108,8 @@ class Normalizing(PerChannel):
         if not finds:
             return told
         return (
-            f"{told}: written out, it would hand on no mask of time steps, "
-            f"which {finds} finds with what comes out of it"
+            f"{told}: written out, it would not pass on the mask of time "
+            f"steps that {finds} finds on its output"
         )
 
     def _hands_mask(self, call: Call) -> str:

@@ -47,10 +47,12 @@ class Pad(Rule):
         labels = inputs[0]
         op = call.op
         if op.mode not in _COPIES or _rim(call) is None:
-            return barrier(call, inputs, units, "it pads with other values")
+            return barrier(
+                call, inputs, units, "it pads with values that are not constant"
+            )
         axes = _channel_axes(call, labels)
         numbers = np.arange(labels.size).reshape(labels.shape)
-        sources = only_first(inputs, units, "it is read whole")
+        sources = only_first(inputs, units, "it is kept whole")
         if not axes:
             return Flow([labels], [sources])
         if len(axes) > 1 or op.mode != "constant":

@@ -151,7 +151,10 @@ class Rescaling(PerChannel):
         first = keras.config.image_data_format() == "channels_first"
         vectors = np.ndim(call.op.scale) or np.ndim(call.op.offset)
         if vectors and first:
-            why = "a vector Rescaling follows the global image format"
+            why = (
+                "a Rescaling by a vector depends on the global image data "
+                "format"
+            )
             return barrier(call, inputs, units, why)
         if vectors:
             return super().flow(call, inputs, units)

@@ -26,7 +26,7 @@ _RULES: dict[type[Any], Rule] = {}
 _FUNCTIONS: dict[Callable[..., Any], Rule] = {}
 _REASONS: dict[type[Any], Barrier] = {}
 _UNKNOWN = Barrier()
-_REPLACED = Barrier(why="its `call` is not that of its class")
+_REPLACED = Barrier(why="its `call` has been replaced on the object")
 # Each of these stands for many functions: what one of them computes, its
 # class does not say. Operations that take a function are such, too.
 _MANY = (
@@ -190,8 +190,8 @@ def rule_of(call: Call) -> Rule:
         return rule
     why = (
         f"its activation '{weighted.name}' (of type "
-        f"{type(weighted).__name__}) has weights of its own; make it a layer "
-        "behind this one"
+        f"{type(weighted).__name__}) has weights of its own; call it as a "
+        "layer after this one"
     )
     return Barrier(costs=rule.costs, why=why)
 

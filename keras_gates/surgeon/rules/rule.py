@@ -791,11 +791,11 @@ def unknown(call: Call) -> str:
     if isinstance(op, keras.layers.Lambda):
         return (
             f"a {name} may compute anything{seen}; write it with keras.ops, "
-            "or as a layer class of your own for keras_gates.surgeon.register"
+            "or as a custom layer class with a rule "
+            "(keras_gates.surgeon.register)"
         )
     return (
-        f"no rule for {name}{seen}; keras_gates.surgeon.register can give it "
-        "one"
+        f"no rule for {name}{seen}; add one with keras_gates.surgeon.register"
     )
 
 

@@ -51,7 +51,10 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.view import View
 
 _TIME = time_axis.AXIS
-_GATE = "a gate inside TimeDistributed is not seen; gates take any rank"
+_GATE = (
+    "a gate inside TimeDistributed is not found; gates work at any rank, so "
+    "use the gate itself"
+)
 
 # What the rule of the layer inside is not simply asked, and why.
 _FACTORS = "factors inside are not closed"
@@ -306,7 +309,7 @@ class TimeDistributed(Rule):
     """
 
     kind: str = "time distributed"
-    note: str = "as the layer inside"
+    note: str = "like the inner layer"
     inner: Rule = Barrier()
 
     def pick(self, call: Call) -> Rule:
@@ -359,10 +362,10 @@ class TimeDistributed(Rule):
     ) -> Flow:
         labels = inputs[0]
         if labels.shape[_TIME] > 1:
-            why = "it works along the axis of time"
+            why = "its channels are along the time axis"
             return barrier(call, inputs, units, why)
         for other in inputs[1:]:
-            units.pin(other, "a mask is read whole")
+            units.pin(other, "a mask is kept whole")
         one = self.inner.flow(inside(call), [_without_time(labels)], units)
         return _moved(one, _with_time, len(inputs))
 

@@ -81,7 +81,7 @@ def solve(
         exact: whether only exact removals are made.
         round_to: a multiple that the channels of cut layers are kept to,
             by opening the largest of the closed gates again.
-        check: whether to refuse what makes an output constant; a trial that
+        check: whether to refuse what produces an output constant; a trial that
             builds nothing need not.
         trials: what remembers other trials of the graph, for a search.
 

@@ -161,7 +161,7 @@ def _why_not(
     if left or patterns.matches(exclude, site.calls):
         return "it was not asked for"
     if gr.has_own_call(op):
-        return "its `call` is not that of its class"
+        return "its `call` has been replaced on the object"
     if type(op) not in _KINDS:
         return f"a {type(op).__name__} and its shortcut are no one layer"
     if id(op) in wiring.shared:

@@ -210,7 +210,7 @@ class Finder:
         piece.shortcut = shortcuts.Shortcut(-1, len(output.shape))
         readers = output.consumers
         if output in self.graph.outputs:
-            piece.reason = "it makes an output of the model"
+            piece.reason = "it produces an output of the model"
         elif any(self._is_gate(c, piece.kind) for c in readers):
             piece.reason = "it has a gate already"
         return True
@@ -256,7 +256,7 @@ class Finder:
             tensor = piece.last.outputs[0]
             outside = regions.leak(self.graph, piece.calls, tensor)
             if tensor in self.graph.outputs:
-                piece.reason = "it makes an output of the model"
+                piece.reason = "it produces an output of the model"
             elif outside is not None:
                 piece.reason = _leaks(outside)
             gated = any(self._is_gate(c, piece.kind) for c in tensor.consumers)

@@ -234,7 +234,7 @@ def test_gate_that_no_switch_leaves_out_is_written_out():
     pruned = plan.apply()
     assert isinstance(pruned.get_layer("x"), keras.Model)
     (note,) = [n for n in plan.notes if n.startswith("x ")]
-    assert "can leave out `gate/" in note
+    assert "leaves out `gate/" in note
     x, expected = truth(model, gate, np.arange(16) < 8)
     assert np.allclose(pruned.predict(x, verbose=0), expected, atol=CLOSE)
 

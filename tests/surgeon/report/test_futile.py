@@ -154,7 +154,7 @@ NOTES = {
     ),
     "normalization": (
         before(L.LayerNormalization(name="ln")),
-        ["'ln' (LayerNormalization)", "can't take over", "exact=False"],
+        ["'ln' (LayerNormalization)", "can't absorb", "exact=False"],
     ),
     "custom": (
         before(Strange(name="odd")),
@@ -279,7 +279,7 @@ def test_notes_are_few():
     assert len(notes) == 5
     # Those of the most parameters come first.
     assert "'g8'" in notes[0] and "'g4'" in notes[-1]
-    (rest,) = [n for n in plan(model, T).notes if "more such notes" in n]
+    (rest,) = [n for n in plan(model, T).notes if "more notes like these" in n]
     assert rest.startswith("4 more") and "'g3'" in rest
 
 

@@ -255,7 +255,7 @@ def test_heads_that_are_multiplied_with_what_has_none_stay():
     small = kg.surgeon.prune(model, 0.5)
     helpers.assert_same(model, small, helpers.inputs_for(model))
     assert small.get_layer("v").units == model.get_layer("v").units
-    with pytest.raises(ValueError, match="no channels to go along with"):
+    with pytest.raises(ValueError, match="has no matching channels"):
         kg.insert_gates(keras.Model([x, weights], y), heads=True)
 
 

@@ -252,7 +252,7 @@ def test_a_gate_before_a_norm(name, free):
         small = check(plan, samples())
         assert small.get_layer("made").units == 6 + stays
         if 0 < stays < 6:
-            assert "carry what the others are" in str(plan)
+            assert "stand for the others" in str(plan)
 
 
 def test_constants_that_are_alike_have_one_carrier(free):
@@ -435,7 +435,7 @@ def test_a_mask_that_goes_along_with_a_tensor_keeps_a_norm(free):
 
     stays, text = kept(attention)
     assert stays
-    assert "no mask of time steps, which 'attention' finds" in text
+    assert "the mask of time steps that 'attention' finds" in text
     stays, text = kept(L.Dense(3))
     assert stays
     assert "which the loss of the model finds" in text
