@@ -304,8 +304,8 @@ class Replay:
                 raise SideEffect(
                     f"its `call` uses the variable '{x.variable.name}' of the "
                     f"shape {tuple(x.variable.shape)} in the operation "
-                    f"{type(node.operation).__name__}, which no stock layer "
-                    "does"
+                    f"{type(node.operation).__name__}, for which there is no "
+                    "stock layer"
                 )
             return self.tensor(x, rank, like)
 
@@ -331,7 +331,7 @@ class Replay:
         if value.ndim >= rank:
             raise SideEffect(
                 f"its `call` uses the variable '{weight.variable.name}' along "
-                "the axis of the samples"
+                "the batch axis"
             )
         value = value.reshape((1,) * (rank - 1 - value.ndim) + value.shape)
         letters = _LETTERS[1 : rank + 1]
@@ -353,7 +353,7 @@ class Replay:
         if id(source) not in self._one:
             rank = len(source.shape)
             if rank < 2:
-                raise SideEffect("its input has no axis but that of samples")
+                raise SideEffect("its input has only a batch axis")
             # Of no channel at all: any may go.
             x = source[(slice(None), *[slice(0, 0)] * (rank - 1))]
             if rank > 2:

@@ -307,9 +307,10 @@ class CallTrace:
             if not isinstance(x, keras.KerasTensor):
                 constant = keras.ops.is_tensor(x)
                 raise SideEffect(
-                    "its `call` returns what does not depend on its inputs"
+                    "its `call` returns something that does not depend on "
+                    "its inputs"
                     if constant
-                    else f"its `call` returns {x!r}, which is no tensor"
+                    else f"its `call` returns {x!r}, which is not a tensor"
                 )
         expected = [tuple(x.shape) for x in self.node.outputs]
         got = [tuple(x.shape) for x in outputs]
@@ -321,8 +322,8 @@ class CallTrace:
         )
         if got != expected and not (sized and fits):
             raise SideEffect(
-                f"its `call` gives {got} when it is traced, and the model has "
-                f"{expected}"
+                f"its `call` returns {got} when it is traced, but the model "
+                f"has {expected}"
             )
 
     def _in_both(
@@ -351,13 +352,14 @@ class CallTrace:
         always = infers.told(inputs, training=True)
         if always is not None:
             raise SideEffect(
-                f"its `call` has '{always.name}' train, even in inference"
+                f"its `call` runs '{always.name}' in training mode, even in "
+                "inference"
             )
         if trains.record != infers.record:
             if not private.takes_training(self.twin):
                 raise SideEffect(
-                    "its `call` does something else in another run: it has a "
-                    "state, or reads values that a variable has at the time"
+                    "its `call` does something else in each run: it has a "
+                    "state, or reads the current values of a variable"
                 )
             return infers, trains, _OTHERWISE
         never = trains.told(inputs, training=False)

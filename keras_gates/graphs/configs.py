@@ -94,7 +94,7 @@ def kept_arguments(op: keras.Operation) -> dict[str, Any]:
         ValueError: it keeps less, or is no layer.
     """
     if not isinstance(op, keras.Layer) or not _keeps_arguments(op):
-        raise ValueError(f"'{op.name}' does not keep what it was told.")
+        raise ValueError(f"'{op.name}' does not keep its arguments.")
     config = {name: getattr(op, name) for name in _arguments(op)}
     parameters = inspect.signature(type(op).__init__).parameters.values()
     if any(x.kind is x.VAR_KEYWORD for x in parameters):

@@ -80,7 +80,7 @@ def flattened(model: keras.Model, example: Any) -> tuple[keras.Model, str]:
     private.copy_trainable(model, flat)
     flat = _inner(flat)
     if not sampled.models_agree(source, flat, inputs):
-        raise Unfunctional("what was made of it does not compute the same")
+        raise Unfunctional("the layers made from it do not compute the same")
     return flat, opened.fixed
 
 

@@ -355,7 +355,7 @@ def moves():
         lambda x: ops.diagonal(x, 0, 1, 2),
         "channels",
         STAYS,
-        "meets channels",
+        "runs along channels",
     )
     yield op("numpy.Tile", lambda x: ops.tile(x, (1, 2, 1)))
     yield op("numpy.Tile", lambda x: ops.tile(x, (1, 1, 2)), note="channels")

@@ -149,7 +149,7 @@ class KeptClasses:
             lost -= set(classes.set_otherwise(base, again))
         if lost:
             raise NotKept(
-                f"its config does not tell its {', '.join(sorted(lost))}"
+                f"its config does not hold its {', '.join(sorted(lost))}"
             )
         classes.carry_beside(layer, new)
         return new
@@ -191,12 +191,12 @@ class KeptClasses:
             _assign(again, smaller.weights)
         except Exception as error:
             raise NotKept(
-                f"{told} a {name} can't be made from the config that it tells"
+                f"{told} a {name} can't be made from its own config"
             ) from error
         if not same(again, smaller):
             raise NotKept(
-                f"{told} the config of a {name} does not tell all that it "
-                "computes"
+                f"{told} the config of {name} does not determine everything "
+                "that it computes"
             )
 
 
@@ -494,7 +494,7 @@ def other_weights(
 def _told(edits: Edits) -> str:
     """What is changed, in words."""
     if not edits:
-        return "with its config as it is"
+        return "with its config unchanged"
     pairs = (
         f"{'.'.join(map(str, path))}={new!r}" for path, new in edits.items()
     )

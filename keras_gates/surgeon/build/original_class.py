@@ -62,8 +62,8 @@ def edits(origin: Origin, new: keras.Model) -> Edits:
         if found is not None:
             return found
     raise NotKept(
-        "no change to the numbers in its config makes a model with the "
-        "weights that are left"
+        "no change of the numbers in its config makes a model with the "
+        "remaining weights"
     )
 
 

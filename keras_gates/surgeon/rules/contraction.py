@@ -74,7 +74,7 @@ class Contraction(Rule):
             if len(call.inputs) < 2 or len(self._tensors(call)) != len(
                 call.inputs
             ):
-                raise ValueError("not all of it are tensors")
+                raise ValueError("not all of its operands are tensors")
             terms = self.terms(call)
         except ValueError:
             return Product(costs=None, why=self.why, counts=self.counts)

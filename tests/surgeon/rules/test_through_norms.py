@@ -438,7 +438,7 @@ def test_a_mask_that_goes_along_with_a_tensor_keeps_a_norm(free):
     assert "the mask of time steps that 'attention' finds" in text
     stays, text = kept(L.Dense(3))
     assert stays
-    assert "which the loss of the model finds" in text
+    assert "that the loss of the model finds" in text
     stays, text = kept(L.LSTM(4))
     assert not stays
     assert "no mask" not in text
