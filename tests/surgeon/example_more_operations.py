@@ -384,7 +384,7 @@ def moves():
         lambda x: x[:, 1:4, ::2],
         "and more",
         STAYS,
-        "a step, and more",
+        "slices with a step",
     )
     yield op("numpy.Take", lambda x: ops.take(x, 2, axis=1), note="one step")
     yield op(

@@ -172,7 +172,7 @@ def spoilt(value):
 
 
 LAYERS = [
-    (quantised, "'out' is quantised.*Prune the model first"),
+    (quantised, "'out' is quantized.*Prune the model first"),
     (with_lora, "'out' has LoRA enabled.*without LoRA"),
     (gate_inside, "'inner' is inside 'wrapper'.*Holder"),
     (

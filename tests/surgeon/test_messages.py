@@ -372,7 +372,7 @@ MESSAGES = {
     # Weights.
     "quantized": (
         prune(quantized),
-        ["'o' is quantised (int8)", "Prune the model first"],
+        ["'o' is quantized (int8)", "Prune the model first"],
     ),
     "LoRA": (prune(with_lora), ["'o' has LoRA", "Merge it"]),
     "NaN": (prune(with_nan), ["'g'", "not finite", "checkpoint"]),

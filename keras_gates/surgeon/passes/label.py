@@ -344,7 +344,7 @@ def _check_weights(call: Call, rule: Rule) -> None:
     op = call.op
     if getattr(op, "quantization_mode", None) is not None:
         raise ValueError(
-            f"Layer '{call.path}' is quantised ({op.quantization_mode}), and "
+            f"Layer '{call.path}' is quantized ({op.quantization_mode}), and "
             "quantised weights can't be cut. Prune the model first, then "
             "call `quantize`."
         )

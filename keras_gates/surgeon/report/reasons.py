@@ -106,7 +106,11 @@ class Reasons:
             left = len(step.inputs) - len(gone)
             lines.append(
                 f"{len(gone)} of {len(step.inputs)} operands are constant "
-                + ("and go" if left > 1 else "and go; it is passed over")
+                + (
+                    "and are removed"
+                    if left > 1
+                    else "and are removed; the operation is bypassed"
+                )
             )
         lines += self._absorbs(step)
         lines += self._counts(step)

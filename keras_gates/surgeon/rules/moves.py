@@ -219,7 +219,9 @@ def get_item(call: Call, arrays: list[Numbers]) -> Numbers:
         if not (item is None or isinstance(item, (slice, numbers.Integral))):
             raise ValueError("it indexes by a list; use keras.ops.take")
         if labelled and _steps(item) and _stepped(call, x.ndim) is None:
-            raise ValueError("it slices with a step, and indexes in other ways as well")
+            raise ValueError(
+                "it slices with a step, and indexes in other ways as well"
+            )
         unlabelled = axis is not None and x.shape[axis] == 1
         if unlabelled and isinstance(item, slice):
             item = slice(None)

@@ -43,7 +43,7 @@ REASONS = (
     "they stand for the others",
     "computes its statistics over them",
     "its channels are not on axis",
-    "holds channels",
+    "which has channels",
     "its mask depends on all features",
     "its statistics describe the data",
     "its equation is supported only if",

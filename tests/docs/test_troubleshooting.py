@@ -1,0 +1,34 @@
+"""The page on troubleshooting knows every reason that a plan can print."""
+
+import re
+
+import pytest
+
+from tests.docs import reasons
+from tests.docs.test_pages import DOCS
+
+PAGE = (DOCS / "troubleshooting.md").read_text("utf-8")
+
+
+def plain(text):
+    return re.sub(r"\s+", " ", text.replace("`", ""))
+
+
+@pytest.mark.parametrize("module", sorted({*reasons.reasons().values()}))
+def test_each_reason_is_on_the_page(module):
+    page = plain(PAGE)
+    missing = [
+        text
+        for text, source in reasons.reasons().items()
+        if source == module
+        and any(plain(part) not in page for part in reasons.parts(text))
+    ]
+    assert missing == []
+
+
+def test_reasons_are_found():
+    found = reasons.reasons()
+    assert "feeds them back into itself" in found
+    assert "its `call` sets its attribute `…`" in found
+    assert len(found) > 150
+    assert reasons.parts("no rule for …: it calls …") == ["no rule for"]
