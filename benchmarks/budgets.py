@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=torch python benchmarks/budgets.py
 
-Networks with a FilterGate behind each normalisation: `plan` with
+Networks with a FilterGate after each normalization: `plan` with
 `Quantile(0.5)`, and with budgets of multiply-adds and parameters. The goal is
 at most eight plans. Times are of the processor, the least of some; what other
 processes take does not count.

@@ -256,7 +256,7 @@ def beyond():
 
 
 def report(page):
-    """The page, with the sections that have results made anew."""
+    """The page, with the sections that have results rebuilt."""
     shared = RESULTS, BACKENDS, table, small
     made = {
         "": applications(),

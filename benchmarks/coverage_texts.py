@@ -1,8 +1,8 @@
 """What docs/coverage.md says besides its figures."""
 
 CASES = {
-    "after": "Half of the channels closed behind the normalisations",
-    "before": "Half of the channels closed in front of them",
+    "after": "Half of the channels closed after the normalizations",
+    "before": "Half of the channels closed before them",
     "branches": "40 % of the branches closed",
     "identity": "Nothing closed",
 }
@@ -49,12 +49,13 @@ exactly 0:
 
 """
 NOTES = {
-    "after": ["A closed channel is zero behind its gate.", ""],
+    "after": ["A closed channel is zero after its gate.", ""],
     "before": [
-        "A closed channel is a constant other than zero behind the "
-        "normalisation. *`exact=False`*: the parameters that pruning with "
-        "constants absorbed across zero borders would leave; *more channels*: "
-        "how many the layer that differs most keeps for being exact.",
+        "A closed channel is a constant other than zero after the "
+        "normalization. *`exact=False`*: the parameters that pruning with "
+        "constants absorbed across zero borders would leave; *more "
+        "channels*: how many the layer that differs most keeps for being "
+        "exact.",
         "",
     ],
     "branches": [
@@ -67,7 +68,7 @@ NOTES = {
 }
 MORE = (
     "The others keep at most {few} more in any layer: one a tensor, that all "
-    "constants in front of a zero border have merged into, or none."
+    "constants before a zero border have merged into, or none."
 )
 BARRIERS = "Layers that are kept whole, and the reason that the plan gives."
 BEYOND = (

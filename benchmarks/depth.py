@@ -2,8 +2,8 @@
 
     KERAS_BACKEND=torch python benchmarks/depth.py
 
-Pre-activation ResNets of bottleneck blocks with a FilterGate behind each
-normalisation, half of all channels closed. `plan` should take a time in
+Pre-activation ResNets of bottleneck blocks with a FilterGate after each
+normalization, half of all channels closed. `plan` should take a time in
 proportion to the depth: the last column is the time a layer, over that of the
 shallowest. Times are the best of several, in seconds of the processor.
 """

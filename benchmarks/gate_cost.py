@@ -2,7 +2,7 @@
 
     KERAS_BACKEND=jax taskset -c 0 python benchmarks/gate_cost.py
 
-A copy of each network has a layer behind each of its normalizations, or each
+A copy of each network has a layer after each of its normalizations, or each
 of its ReLUs, and takes its training step in turn with the network itself:
 
 - ungated: no layer, so that the ratio shows what noise is.
@@ -76,7 +76,7 @@ SIDES = {
 
 
 def copy_of(model, side, placement):
-    """`model` with a layer of `side` behind each layer of `placement`."""
+    """`model` with a layer of `side` after each layer of `placement`."""
     make = SIDES[side]
 
     def call(layer, *args, **kwargs):

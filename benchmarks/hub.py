@@ -8,11 +8,11 @@ group goes, by the norms of its kernels ("l2"), in up to four ways:
 
 - "inside": heads, hidden layers, and what else the backbone has beside its
   outputs, whose width a backbone alone has to keep;
-- "width": with a `Dense` layer behind each output, so that the stream goes,
+- "width": with a `Dense` layer after each output, so that the stream goes,
   too;
 - "depth": every other block, by `insert_gates(blocks=..., written_out=False)`,
   or the branches that it finds;
-- "gates": those of `insert_gates(filters=...)` behind the convolutions of a
+- "gates": those of `insert_gates(filters=...)` after the convolutions of a
   network of convolutions, half of the factors of each at 0.
 
 Each is compared by `verify`, which runs the backbone itself with the closed
@@ -110,7 +110,7 @@ def depth(network, model, x, rng):
 
 
 def gates(network, model, x, rng):
-    """Half of the factors of the gates behind convolutions."""
+    """Half of the factors of the gates after convolutions."""
     if network.depth:
         raise Nothing("it is no network of convolutions")
     model = _read(model)
@@ -133,7 +133,7 @@ def _by_gates(gated, model, x):
 
 
 def _read(model):
-    """The backbone with a layer behind each output but a pooled one.
+    """The backbone with a layer after each output but a pooled one.
 
     What pools a sequence has a layer as wide as the stream, which is another
     group of that size.

@@ -175,7 +175,7 @@ def function(torch, call, own):
 
 
 def inside(model):
-    """`{normalisation: convolution in front}` that no shortcut ties."""
+    """`{normalization: convolution in front}` that no shortcut ties."""
     found = {}
     for call in gr.read(model).calls:
         if not isinstance(call.op, layers.BatchNormalization):

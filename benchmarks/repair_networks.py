@@ -279,7 +279,7 @@ class ONet(Mtcnn):
 class Deepcut(Network):
     """A convolutional network that finds where Thai words begin.
 
-    Its samples are windows of 21 letters round each letter of a text, here of
+    Its samples are windows of 21 letters around each letter of a text, here of
     words in any order.
     """
 

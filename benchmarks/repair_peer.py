@@ -27,7 +27,7 @@ BUDGETS = (0.7, 0.5, 0.3)
 
 
 class Convolution(nn.Module):
-    """A convolution with the zeros that Keras' 'same' puts round it."""
+    """A convolution with the zeros that Keras' 'same' puts around it."""
 
     def __init__(self, layer, norm):
         super().__init__()

@@ -28,7 +28,7 @@ import keras_gates as kg
 
 
 def gated(model, seed=0):
-    """`model` with a FilterGate behind each normalisation, half closed."""
+    """`model` with a FilterGate after each normalization, half closed."""
     rng = np.random.default_rng(seed)
 
     def call(layer, *args, **kwargs):

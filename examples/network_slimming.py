@@ -51,7 +51,7 @@ class Recipe:
 
     @property
     def tuning(self):
-        """Epochs and learning rate behind a cut."""
+        """Epochs and learning rate after a cut."""
         return self.fine_tune, self.tune_rate
 
 
@@ -161,7 +161,7 @@ def without_zeros(model):
 
 
 def norms_of(model):
-    """The batch normalisations of a model."""
+    """The batch normalizations of a model."""
     kind = layers.BatchNormalization
     return [layer for layer in model.layers if isinstance(layer, kind)]
 

@@ -189,7 +189,7 @@ class Runs:
 
 
 def taught(teacher, data):
-    """The data, with the teacher's logits behind the numbers of classes."""
+    """The data, with the teacher's logits after the numbers of classes."""
     logits = teacher.predict(data.x_train, batch_size=500, verbose=0)
     y = np.concatenate([data.y_train[:, None], logits], 1).astype("float32")
     return training.Data(data.x_train, y, data.x_test, data.y_test)

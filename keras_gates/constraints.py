@@ -24,7 +24,7 @@ class UnitInterval(keras.constraints.Constraint):
     With an L1 penalty in the loss this gives exact zeros: the penalty walks a
     useless factor down by a constant step, the clip stops it at 0, and the
     sub-gradient of L1 at 0 holds it there. The upper bound keeps the weights
-    behind the gate from trading size with it. This pair is the default choice:
+    after the gate from trading size with it. This pair is the default choice:
     it works with any optimizer and any learning rate schedule.
 
     Example:
@@ -47,7 +47,7 @@ class KeepSign(keras.constraints.Constraint):
     `factor = sign * max(sign * factor, 0)`
 
     What `UnitInterval` is for gates, this is for the gammas of batch
-    normalisations, which may be above 1 and, in a trained network, negative.
+    normalizations, which may be above 1 and, in a trained network, negative.
     With an L1 penalty in the loss it gives exact zeros.
 
     Args:
@@ -135,7 +135,7 @@ class SoftThreshold(keras.constraints.Constraint):
     has decayed, since gradients shrink with the rate and the step would not.
     Hence the constraint must know the optimizer. Let
     `keras_gates.callbacks.BindSoftThreshold` tell it in `fit`, or call `bind`
-    in a training loop of your own. With gradient accumulation the step is
+    in a custom training loop. With gradient accumulation the step is
     taken when the optimizer updates.
 
     With Adam and its like the same `strength` is not the same pull for all

@@ -62,7 +62,7 @@ class MeanL1(keras.regularizers.Regularizer):
 
     `loss = l1 / n * sum(abs(factor))`, for a gate of `n` factors.
 
-    With `L1`, a layer of 512 filters is penalised 8 times as much as one of
+    With `L1`, a layer of 512 filters is penalized 8 times as much as one of
     64; here both by at most `l1`. With `l1=1.0` on filter gates this is the
     paper's weighting. On a scalar gate the mean is the value itself: for the
     paper's layer gates use `L1(1 / number_of_gated_layers)`.

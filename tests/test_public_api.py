@@ -55,7 +55,7 @@ NAMES = {
         "resnet resnet18 resnet50 vgg16 vgg19"
     ),
 }
-# What a rule for a layer of one's own is written with; there may be more.
+# What a rule for a layer of your own is written with; there may be more.
 RULES = "Composite register rule_of table"
 
 # The order of arguments; those after * are given by name only.

@@ -35,7 +35,7 @@ class ClosedGates(keras.callbacks.Callback):
     within each kind is logged too, as `closed_filter_gates` and so on: a
     model's ten layer gates drown among its thousands of filter factors.
 
-    Put it in front of callbacks that read the share, such as `EarlyStopping`
+    Put it before callbacks that read the share, such as `EarlyStopping`
     or `CSVLogger`.
 
     Args:

@@ -59,7 +59,7 @@ class GrowDecay(keras.callbacks.Callback):
     The logs tell the share of the weights' size that is left of what fades,
     `fading_left`.
 
-    A loop of your own calls `start(model, steps)`, and `step()` after each
+    A custom training loop calls `start(model, steps)`, and `step()` after each
     step of the optimizer.
 
     Reference:
@@ -116,7 +116,7 @@ class GrowDecay(keras.callbacks.Callback):
         self._size = 1.0
 
     def start(self, model: keras.Model, steps: int) -> None:
-        """Begin a training in a loop of your own.
+        """Begin a training in a custom training loop.
 
         Args:
             model: The model, built.

@@ -110,7 +110,7 @@ class LogGates(keras.callbacks.Callback):
     # A loop of the user's own ----------------------------------------------
 
     def start(self, model: keras.Model) -> None:
-        """Begin to log a model, in a loop of your own.
+        """Begin to log a model, in a custom training loop.
 
         Args:
             model: The model with gates, built.

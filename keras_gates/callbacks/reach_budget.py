@@ -38,11 +38,11 @@ class ReachBudget(keras.callbacks.Callback):
 
     There is nothing to tune. In a first tenth of the training nothing is
     closed. Then the budget of the moment falls until half of the training is
-    over. Factors are ranked by their size times the norms of the weights round
+    over. Factors are ranked by their size times the norms of the weights around
     them, beside the larger ones of their gate, and the smallest close, as many
     as it takes; what closes next sinks towards 0 before it does. A closed
-    factor that the optimizer would have moved further than an open one is
-    takes its place. In the last tenth the set that `Budget` has chosen is
+    factor that the optimizer would have moved further than an open one is takes
+    its place. In the last tenth the set that `Budget` has chosen is
     fixed: closed factors are exactly 0, so that the cut changes nothing, and
     the weights settle without them.
 
@@ -52,14 +52,14 @@ class ReachBudget(keras.callbacks.Callback):
 
     It closes gates of all kinds, skeletons of `StripConv`, and the gammas
     that `slim` has made ready: `slim(model, 0.0)` is enough. Gates that
-    nothing leads round keep some channels, as with every `Budget`.
+    nothing leads around keep some channels, as with every `Budget`.
 
     The logs of each epoch, and the progress bar, tell the share of the MACs
     (or parameters) that is left, `macs_left`, the share that the budget
     allows, `macs_goal`, and the share of the factors that are closed,
     `gates_closed`.
 
-    A loop of your own calls two methods:
+    A custom training loop calls two methods:
 
     ```python
     reach.start(gated, steps=epochs * len(batches))
@@ -153,7 +153,7 @@ class ReachBudget(keras.callbacks.Callback):
     # A loop of the user's own ----------------------------------------------
 
     def start(self, model: keras.Model, steps: int) -> None:
-        """Begin a training in a loop of your own.
+        """Begin a training in a custom training loop.
 
         Args:
             model: The model with gates, built.
@@ -263,7 +263,7 @@ class ReachBudget(keras.callbacks.Callback):
     def set_state(self, state: dict[str, Any]) -> None:
         """Go on from what `get_state` returned, when training begins.
 
-        In a loop of your own, call it before `start`.
+        In a custom training loop, call it before `start`.
 
         Args:
             state: What it returned.
@@ -275,8 +275,8 @@ class ReachBudget(keras.callbacks.Callback):
             raise ValueError(
                 "ReachBudget can't go on from a training for another budget. "
                 f"Received: the state of {state['budgets']}. Expected: that "
-                f"of {plain(self.budgets)}. Pass the same budget, or begin "
-                "anew, in another folder or without the state."
+                f"of {plain(self.budgets)}. Pass the same budget, or start "
+                "again, in another folder or without the state."
             )
         self._restored = dict(state["controller"])
         self._done = int(state["done"])

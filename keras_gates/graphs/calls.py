@@ -51,7 +51,7 @@ class Site:
         name: that of `op`.
         child: the graph of a nested model.
         calls: the flat calls that this site became: one for each time the
-            model round it is called.
+            model around it is called.
         behind: by the number of an output, the site of a gate that the model
             does not have.
         folds: the sites before a model in TimeDistributed and after it, for

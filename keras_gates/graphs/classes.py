@@ -119,7 +119,7 @@ def carry(graph: Graph, new: keras.Model, twins: Callable[[], Twins]) -> None:
             f"Model '{old.name}' computes what the `call` of its class "
             f"{type(old).__name__} says, and the new model can't be of that "
             f"class: {_why(old)} Use the functional API for all that the "
-            "model computes, or a layer of your own."
+            "model computes, or a custom layer."
         )
     held, got = private.attributes_of(old), private.attributes_of(new)
     names = {n for n in held.keys() - got if not private.is_of_tensorflow(n)}

@@ -190,7 +190,7 @@ def gains_mask(node: Node, gone: tuple[int, ...]) -> bool:
     """Whether a call puts out a mask of time steps only without some inputs.
 
     A mask goes along with a tensor while a model runs, and whoever stands for
-    an output hands on its own. One input without a mask was enough for an
+    an output passes on its own. One input without a mask was enough for an
     `Add` to have none.
 
     Args:

@@ -254,7 +254,7 @@ def _fits(pattern: Pattern, call: Call) -> bool:
 
 
 def _names(call: Call) -> list[str]:
-    """The path and the name of a call, and those of the models round it."""
+    """The path and the name of a call, and those of the models around it."""
     inside = _scopes(call)
     names = [call.path, call.op.name, *inside, *inside.values()]
     return list(dict.fromkeys(names))

@@ -202,7 +202,7 @@ class _Place:
     """Where calls are made.
 
     Attributes:
-        scopes: the calls of models round them, the outermost first.
+        scopes: the calls of models around them, the outermost first.
         times: the tensors on whose steps they are made.
         nested: whether layers may find masks that no record has: those that
             the inputs of the model carry.

@@ -115,7 +115,7 @@ def rewrite(
 ) -> keras.Model:
     """A new model of a graph, with copies of its layers and weights.
 
-    The old model stays as it is. Nested models are made anew as nested
+    The old model stays as it is. Nested models are rebuilt as nested
     models, each once, a Sequential as a Sequential if it is still a chain of
     layers.
 

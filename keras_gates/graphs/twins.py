@@ -213,7 +213,7 @@ class Twins:
         return new
 
     def _symbolic(self, old: keras.KerasTensor) -> keras.KerasTensor:
-        """A tensor that is left of a trace, without the graph behind it."""
+        """A tensor that is left of a trace, without the graph after it."""
         new = keras.KerasTensor(old.shape, old.dtype, old.sparse, name=old.name)
         self.note(old, new)
         return new

@@ -1,4 +1,4 @@
-"""A model of tf_keras, made anew in Keras 3."""
+"""A model of tf_keras, rebuilt in Keras 3."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def from_tf_keras(model: Any) -> keras.Model:
     Args:
         model: A built functional or Sequential `tf_keras.Model`, without the
             wrappers of tfmot: `strip_pruning` and `strip_clustering` take
-            them off. Quantisation-aware training has no end in Keras 3:
+            them off. Quantization-aware training has no end in Keras 3:
             convert its result to LiteRT.
 
     Returns:
@@ -104,8 +104,8 @@ class _Converter:
                 f"Layer '{layer.name}' (of type {type(layer).__name__}) has "
                 "no counterpart in Keras 3. Take the wrappers of tfmot off "
                 "with `strip_pruning` or `strip_clustering`; convert a "
-                "quantisation-aware model to LiteRT; replace other layers "
-                "by layers that both Kerases have."
+                "quantization-aware model to LiteRT; replace other layers by "
+                "layers that both Kerases have."
             )
         try:
             config = {**layer.get_config(), "name": layer.name}

@@ -1,7 +1,7 @@
 """The rows: operations of Keras 3 that are layers in tf_keras.
 
 The tools of tensorflow-model-optimization know layers, and no functions.
-Only those stand here that its quantisation takes; any other layer it refuses,
+Only those stand here that its quantization takes; any other layer it refuses,
 while it passes over an `Operation`.
 """
 

@@ -1,4 +1,4 @@
-"""A Keras 3 model, made anew in tf_keras."""
+"""A Keras 3 model, rebuilt in tf_keras."""
 
 from __future__ import annotations
 
@@ -39,11 +39,11 @@ _AS_OPERATION = (keras.layers.Rescaling,)
 def to_tf_keras(model: keras.Model) -> Any:
     """The same model in tf_keras, for tensorflow-model-optimization.
 
-    Its quantisation-aware training, clustering and sparsity work on models
+    Its quantization-aware training, clustering and sparsity work on models
     of Keras 2 only, which lives on as `tf_keras`. Layers become those of the
     same name, operations of `keras.ops` layers where there is one for them,
     and an `Operation` that calls them where not. Nested models are written
-    out, and so are layers of your own, if they can be seen through. Weights
+    out, and so are custom layers, if they can be seen through. Weights
     are copied.
 
     Args:

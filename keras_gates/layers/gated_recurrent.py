@@ -27,22 +27,22 @@ class GatedRecurrent(keras.layers.Wrapper):
     `factor[:, None] * recurrent_kernel`: at each step what the units read of
     each other is multiplied by the factors, as is what comes out.
 
-    A recurrent unit feeds back into its layer, so that a `FilterGate` behind
-    the layer removes nothing: the other units still read what it closes. Here
-    a unit whose factor is 0 is read by nothing, and goes exactly. The pruned
+    A recurrent unit feeds back into its layer, so that a `FilterGate` after the
+    layer removes nothing: the other units still read what it closes. Here a
+    unit whose factor is 0 is read by nothing, and goes exactly. The pruned
     model has the stock layer with fewer units, whose rows of the recurrent
     kernel have taken the factors.
 
     What a unit carries over to its own next step, `c` of an LSTM and the
     share of `h` that a GRU keeps, has no factor: so a sequence that is taken
-    in parts, the states handed on from one call to the next, gives what it
+    in parts, the states passed on from one call to the next, gives what it
     gives as a whole. For that reason the states that `return_state` puts out
     have no factor either, unless `gate_states` says so.
 
     Args:
         layer: The layer: `SimpleRNN`, `GRU`, `LSTM`, `ConvLSTM1D`,
-            `ConvLSTM2D`, `ConvLSTM3D`, an `RNN` round one cell of Keras, or
-            `Bidirectional` round two alike, which share the factors.
+            `ConvLSTM2D`, `ConvLSTM3D`, an `RNN` around one cell of Keras, or
+            `Bidirectional` around two alike, which share the factors.
         initializer: Start of the factors. Defaults to `"ones"`, which leaves
             the function of the layer as it is; `"uniform"` is uniform in
             (0, 1).
@@ -108,8 +108,8 @@ class GatedRecurrent(keras.layers.Wrapper):
             raise ValueError(
                 f"GatedRecurrent can't gate the units of '{what}' (of type "
                 f"{type(layer).__name__}): {why}. Expected: SimpleRNN, GRU, "
-                "LSTM, ConvLSTM1D to ConvLSTM3D, RNN round one cell of Keras, "
-                "or Bidirectional round two alike, not stateful."
+                "LSTM, ConvLSTM1D to ConvLSTM3D, RNN around one cell of "
+                "Keras, or Bidirectional around two alike, not stateful."
             )
         name = f"{layer.name}_gate" if name is None else name
         super().__init__(layer, name=name, **kwargs)

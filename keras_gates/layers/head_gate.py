@@ -21,7 +21,7 @@ class HeadGate(FilterGate):
 
     `outputs[..., h, c] = factor[h] * inputs[..., h, c]`
 
-    For attention that a model writes out: the gate goes behind the weighted
+    For attention that a model writes out: the gate goes after the weighted
     sum of the values, before the heads are joined. A head that it closes is
     pruned from the query, the key, the value and the output.
 

@@ -9,7 +9,7 @@ from keras_gates.layers.gate import Gate
 class LayerGate(Gate):
     """Multiplies the output of a layer by one factor.
 
-    `outputs = factor * inputs`, with a shortcut round the gated layer:
+    `outputs = factor * inputs`, with a shortcut around the gated layer:
     `h[l] = factor * f(h[l-1]) + h[l-1]`
 
     Closed, the gate removes the layer. Without the shortcut that would cut the

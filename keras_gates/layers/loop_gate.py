@@ -1,4 +1,4 @@
-"""What is behind the loop of a `GatedRecurrent` that is written out."""
+"""What is after the loop of a `GatedRecurrent` that is written out."""
 
 from __future__ import annotations
 

@@ -35,7 +35,7 @@ class Window:
 
     @property
     def pads(self) -> tuple[Pad, ...]:
-        """`(before, after)`: the zeros round the input; None if unknown.
+        """`(before, after)`: the zeros around the input; None if unknown.
 
         Strides that leave a rest make "same" depend on the size: 3 taps at
         strides of 2 pad an even input after it, an odd one on both sides.

@@ -1,7 +1,7 @@
 """Which factors sink, close and open again as a training goes on.
 
 Between two batches, factors are ranked (`Ranks`) by size and the norms of the
-weights round them, and the smallest close, as many as the budget of the moment
+weights around them, and the smallest close, as many as the budget of the moment
 takes; the budget falls along a `Course`. The next ones in the ranking sink
 towards 0, so that each has come down by the time it closes, and all factors are
 pulled a little, so that those that the data hold up part from those that

@@ -127,7 +127,7 @@ class Goals:
                 )
 
     def importance(self) -> NDArray[np.float64]:
-        """How large the weights round each factor are, beside others' of it.
+        """How large the weights around each factor are, beside others' of it.
 
         The root of the norm of the kernel slices that make and read its
         channel, by the mean of the gate; 1 for what has no channel of its own.

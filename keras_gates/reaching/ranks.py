@@ -1,7 +1,7 @@
 """What factors are ranked by: sizes, made comparable between gates.
 
 By size alone whole gates go: training moves the factors of one gate up or down
-together, which says little, as the kernels round them can make up for it. And
+together, which says little, as the kernels around them can make up for it. And
 the fewer are left of a gate, the more it costs to lose one more. So the square
 of each is divided by the sum of the squares of the larger ones of its gate, and
 multiplied by their number: `n * s^2 / (larger ones + s^2 / 10)`. That is 1 and

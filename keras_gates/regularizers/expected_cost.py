@@ -38,7 +38,7 @@ class ExpectedCost(OfModel):
     between it is a product where all of several things must be open, and one
     minus a product where any of them must be, as for independent chances. A
     layer's multiply-adds are a product of its inputs and outputs, so that the
-    pull on a channel depends on what is left round it.
+    pull on a channel depends on what is left around it.
 
     It is one penalty for all gates of a model, so it must know the model.
     `bind` tells it, and puts it on one of the gates' variables, where Keras
@@ -53,7 +53,7 @@ class ExpectedCost(OfModel):
     Of stochastic gates, how far they are open is the chance that they are not
     closed.
 
-    In a loop of your own, add `penalty()` to the loss. Copies, clones and
+    In a custom training loop, add `penalty()` to the loss. Copies, clones and
     saved models keep the strength, never the model: bind it again.
 
     Reference:

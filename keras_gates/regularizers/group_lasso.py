@@ -64,7 +64,7 @@ class GroupLasso(OfModel):
     small = kg.surgeon.prune(model, kg.Budget(macs=0.5), scores=scores)
     ```
 
-    In a loop of your own, add `penalty()` to the loss. Copies, clones and
+    In a custom training loop, add `penalty()` to the loss. Copies, clones and
     saved models keep the strength, never the model: bind it again.
 
     References:

@@ -64,7 +64,7 @@ def find_thresholds(
     The search takes it that closing more does not score better. Where it
     does, in a noisy score for example, it finds one crossing of several.
 
-    Gates that nothing leads round are not closed altogether: as in
+    Gates that nothing leads around are not closed altogether: as in
     `Budget`, `keep_essential` of their channels stay open. They show as
     thresholds of their own, by name, beside those by kind.
 
@@ -83,13 +83,13 @@ def find_thresholds(
             that is not the test set.
         max_drop: How much of the score may be lost, in its units.
         kinds: Kinds of gates to search, in this order. Defaults to all that
-            the model has, blocks first, filters last. Batch normalisations
+            the model has, blocks first, filters last. Batch normalizations
             are searched only if `"batch_norm"` is among them.
         metric: Which of the compiled metrics to read, if data are given.
             Higher must be better; `"loss"` is turned round.
         trials: How many evaluations each kind may take.
         keep_essential: Channels that stay open of each gate that nothing
-            leads round, as in `Budget`: a whole number, or a share below 1 of
+            leads around, as in `Budget`: a whole number, or a share below 1 of
             the gate's own. At least one does.
         exact: As in `plan`; it plays a part only in what trials would cost.
         verbose: 0 for silence, 1 for a progress bar.

@@ -249,7 +249,7 @@ class Plan:
         repair: Repair | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        """Write all that the plan says to one file, to be handed on.
+        """Write all that the plan says to one file, to be passed on.
 
         The widths, parameters and multiply-adds of each layer before and
         after, what stays although it was closed, by reason, and the notes.
@@ -359,7 +359,7 @@ def plan(
         exact: Whether to make only removals that leave the function as it
             is, to float rounding. With `False`, constants are absorbed
             across zero padding and channels are removed under layer
-            normalisation and softmax, and units that gates close behind
+            normalization and softmax, and units that gates close behind
             recurrent layers, too; the plan lists each place.
         drop_shortcuts: Whether to take out the shortcuts that
             `insert_gates` added for gates that stay open, as the authors of
@@ -450,7 +450,7 @@ def prune(
 
     `prune(m, t)` computes what `m` computes with its closed gates at
     exactly 0, to float rounding. Gates that stay are folded into their
-    neighbours, so the result holds stock Keras layers and operations only.
+    neighbors, so the result holds stock Keras layers and operations only.
 
     Args:
         model: A built Functional or Sequential model with gates.

@@ -45,9 +45,9 @@ class Budget(ThresholdRule):
     tried comes as near, a warning tells how near the best one is. What
     would close for nothing stays open.
 
-    A search must not starve a layer: where nothing leads round a gate,
+    A search must not starve a layer: where nothing leads around a gate,
     `keep_essential` of its channels stay open, and a gate of one factor stays
-    open. The plan's notes tell which. Where a shortcut does lead round a
+    open. The plan's notes tell which. Where a shortcut does lead around a
     filter gate, all of its channels may close, and the branch goes. Each
     output goes on to depend on the values of every input that it depended on;
     a mask, a condition or an index is no way round for the data.
@@ -67,7 +67,7 @@ class Budget(ThresholdRule):
             whole model; the choice varies with the noise, so keep the plan.
             Steps of 1/64 of the factors are tried.
         keep_essential: Channels that stay open of each gate that nothing
-            leads round: a whole number, or a share below 1 of the gate's own.
+            leads around: a whole number, or a share below 1 of the gate's own.
             At least one does. (`keep_at_least` of `plan` is for every gate.)
         normalize: Whether to rank factors by their size relative to the
             mean of their gate (for gates of one factor, of their kind), for

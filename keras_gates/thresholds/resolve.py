@@ -36,7 +36,7 @@ def asked(thresholds: Any, gates: list[Factors]) -> list[Factors]:
 
     Returns:
         A list of `Factors`: those of a kind that is always a gate, and
-        batch normalisations where a dict has their kind or name. Where
+        batch normalizations where a dict has their kind or name. Where
         there are groups with scores, these alone, unless a dict says more.
     """
     keys = thresholds if isinstance(thresholds, dict) else ()

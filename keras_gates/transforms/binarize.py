@@ -54,7 +54,7 @@ def binarize(
     Raises:
         TypeError: If `thresholds` is a `Plan` and options are given.
         ValueError: If the thresholds close what is no gate layer (gammas of
-            a batch normalisation, say), which has no 1 to be set to; or as
+            a batch normalization, say), which has no 1 to be set to; or as
             `surgeon.plan`.
 
     Example:

@@ -39,7 +39,7 @@ def drop_betas(
       Network Slimming](https://arxiv.org/abs/1708.06519)
 
     Args:
-        model: A built model with batch normalisations. It stays as it is.
+        model: A built model with batch normalizations. It stays as it is.
         thresholds: As in `surgeon.plan`; they speak of `"batch_norm"`.
         **options: Options of `surgeon.plan`.
 

@@ -78,8 +78,8 @@ def fuse(model: keras.Model, batch_norm: bool = True) -> keras.Model:
     graph, fused = see_through.read_to_write(model), None
     while (edits := _edits(graph, batch_norm)) or fused is None:
         fused = rewrite(graph, functools.partial(_edit, edits))
-        # What is fused may let its neighbours fuse, such as the batch
-        # normalization behind an addition. What nothing was fused in is no
+        # What is fused may let its neighbors fuse, such as the batch
+        # normalization after an addition. What nothing was fused in is no
         # other than before, so layers are looked into once.
         graph = gr.read(fused)
     return fused

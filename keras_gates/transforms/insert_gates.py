@@ -72,22 +72,22 @@ def insert_gates(
     | --- | --- | --- |
     | `filters` | each channel of a layer | `h = gate(f(h_in))` |
     | `layers` | each layer, by a shortcut | 4: `h = gate(f(h_in)) + h_in` |
-    | `branches` | each branch, in front of its join | 8 |
+    | `branches` | each branch, before its join | 8 |
     | `blocks` | all branches between a fork and a join | 12 |
     | `heads` | each head of an attention | |
 
-    A layer is one with a kernel, with the normalization and activation behind
-    it: gates on filters and layers go behind these. The gate on the units of
-    a recurrent layer is inside its loop: a `GatedRecurrent` round it.
+    A layer is one with a kernel, with the normalization and activation after
+    it: gates on filters and layers go after these. The gate on the units of a
+    recurrent layer is inside its loop: a `GatedRecurrent` around it.
 
     The weights are kept, and so is the function: gates start at one, and so
-    that a shortcut which has to be added, round a layer or a block without
+    that a shortcut which has to be added, around a layer or a block without
     one, counts for nothing until its gate closes. `start="residual"` adds it
     as the paper does, which **changes the function**, and is trained from
     there. `print(find_structure(model))` shows beforehand what gets gates, and
     what does not and why.
 
-    A head gate goes behind the weighted sum of the values of an attention that
+    A head gate goes after the weighted sum of the values of an attention that
     the model writes out. A `GatedAttention` takes the place, and the name, of
     each attention layer of Keras whose heads get gates. `filters` puts no gate
     on heads.
@@ -111,7 +111,7 @@ def insert_gates(
         layers: As `filters`.
         branches: As `filters`. A list of pairs, `[("first_layer", "join")]`,
             names the branches.
-        blocks: As `branches`. The name of a layer of your own twice,
+        blocks: As `branches`. The name of a custom layer twice,
             `[("block_1", "block_1")]`, stands for all that is in it.
         heads: As `filters`, for `MultiHeadAttention`, `GroupQueryAttention`,
             and where a model writes attention out.
@@ -129,7 +129,7 @@ def insert_gates(
             and to weigh multiply-adds at, without the batch axis: a tuple, or
             for several inputs a list of tuples or a dict of them by name.
             Defaults to `None`: 96 for each, and 160 must do as well.
-        written_out: Whether gates go inside layers of your own, which are
+        written_out: Whether gates go inside custom layers, which are
             written out then: each becomes a functional model of its parts,
             under its name. With `False` such layers keep their class, and
             gates go beside them only: `blocks` finds each that puts out what

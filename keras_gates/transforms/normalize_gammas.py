@@ -1,4 +1,4 @@
-"""The scale of batch normalizations, moved into the factors behind them."""
+"""The scale of batch normalizations, moved into the factors after them."""
 
 from __future__ import annotations
 

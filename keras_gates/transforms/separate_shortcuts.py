@@ -33,12 +33,12 @@ def separate_shortcuts(model: keras.Model) -> keras.Model:
     `h[l+1] = relu(f(h[l]) + S(h[l]))`, where S starts as the identity, so
     that the function stays as it is. An identity shortcut ties the channels
     of all blocks of a stage together; S cuts that chain, and each addition
-    can lose channels of its own. Put `FilterGate`s behind the additions and
+    can lose channels of its own. Put `FilterGate`s after the additions and
     inside the blocks with `insert_gates`.
 
     Shortcuts are found by the graph: of the sides of an addition, the one
     without a kernel. Those that pool, or pad channels with zeros, get their
-    convolution right in front of the addition. It has no bias, and for
+    convolution right before the addition. It has no bias, and for
     vectors it is a Dense. Its multiply-adds come on top of the model's:
     5.7 % for ResNet-32.
 

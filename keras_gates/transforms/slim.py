@@ -1,4 +1,4 @@
-"""A penalty on the gammas of batch normalisations."""
+"""A penalty on the gammas of batch normalizations."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def slim(
     include: Patterns = None,
     exclude: Patterns = None,
 ) -> keras.Model:
-    """Let training pull the gammas of batch normalisations to zero.
+    """Let training pull the gammas of batch normalizations to zero.
 
     `loss = original + strength * sum(abs(gamma))`
 
@@ -61,7 +61,7 @@ def slim(
             `keras.layers.BatchNormalization`, for training from scratch. The
             paper has `keras.initializers.Constant(0.5)`. Defaults to `None`:
             they stay as they are, and so does the function.
-        include: Which batch normalisations: one or a list of layer names (`*`
+        include: Which batch normalizations: one or a list of layer names (`*`
             stands for anything), layers and layer classes. Defaults to `None`:
             all.
         exclude: Which to leave out, likewise.
@@ -71,10 +71,10 @@ def slim(
 
     Raises:
         TypeError: If a pattern is neither a name, a layer nor a class.
-        ValueError: If there is no batch normalisation, or one has no gamma;
+        ValueError: If there is no batch normalization, or one has no gamma;
             if `strength` is not a number as above, or `gamma_initializer` no
             initializer, or one of zeros; or if a pattern fits no batch
-            normalisation.
+            normalization.
 
     Example:
     >>> import keras
@@ -110,7 +110,7 @@ def slim(
 def _norms(
     graph: Graph, include: Patterns, exclude: Patterns
 ) -> list[keras.Layer]:
-    """The batch normalisations that are wanted, all with gammas."""
+    """The batch normalizations that are wanted, all with gammas."""
     found = {
         id(call.op)
         for call in graph.calls
@@ -119,13 +119,13 @@ def _norms(
     name = graph.model.name
     if not found:
         raise ValueError(
-            f"Model '{name}' has no batch normalisation, so there are no "
+            f"Model '{name}' has no batch normalization, so there are no "
             "gammas to slim. Put BatchNormalization layers after its "
             "convolutions, or put gates there: keras_gates.insert_gates."
         )
     norms = patterns.chosen_layers(
         graph,
-        "batch normalisations",
+        "batch normalizations",
         lambda op: "" if id(op) in found else "it is none",
         include,
         exclude,
@@ -133,10 +133,10 @@ def _norms(
     without = sorted({norm.name for norm in norms if not norm.scale})
     if without:
         raise ValueError(
-            "These batch normalisations have no gamma: "
+            "These batch normalizations have no gamma: "
             f"{', '.join(map(repr, without))}. Expected: scale=True. Leave "
-            f"them out with `exclude`, or build '{name}' with it and set these "
-            "gammas to 1, which leaves the function as it is."
+            f"them out with `exclude`, or build '{name}' with it and set "
+            "these gammas to 1, which leaves the function as it is."
         )
     return norms
 

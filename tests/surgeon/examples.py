@@ -1,6 +1,6 @@
 """A small model for each rule: gates in front, the subject, gates behind.
 
-In front of the subject, closed channels are a known constant: zero for the
+Before the subject, closed channels are a known constant: zero for the
 even ones, something else for the odd ones. Behind it, other channels are
 closed. `SHRINKS` and the like say what the cut must do to the subject.
 """

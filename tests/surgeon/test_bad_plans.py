@@ -80,7 +80,7 @@ def test_weights_that_changed_under_a_plan():
     model = sm.constants()
     found = plan(model, T)
     norm = model.get_layer("norm")
-    # Now the closed channels are zero behind the ReLU.
+    # Now the closed channels are zero after the ReLU.
     norm.beta.assign([-9.0] * 4 + [0.5] * 4)
     refuse(model, found.apply, ValueError, "'convnet' have changed since")
     helpers.assert_same(model, plan(model, T).apply())

@@ -21,7 +21,7 @@ PAIRS = {
 
 @pytest.fixture(params=PAIRS)
 def pair(request):
-    """A model with layers of one's own, the same by hand, and inputs."""
+    """A model with layers of your own, the same by hand, and inputs."""
     model, plain = (make() for make in PAIRS[request.param])
     x = np.random.default_rng(0).normal(size=(16, *model.inputs[0].shape[1:]))
     helpers.randomize(model, x=x.astype("float32"))
@@ -192,7 +192,7 @@ def test_channels_are_deleted_by_path():
     small = kg.surgeon.delete_channels(model, "mix/wide", [0, 3])
     expected = masked(model, lambda m: m.get_layer("mix").parts[0], [0, 3], x)
     assert max(helpers.differences(expected, helpers.run(small, x))) < 1e-5
-    # By the layer itself, and by that round it, whose channels they are.
+    # By the layer itself, and by that around it, whose channels they are.
     again = kg.surgeon.delete_channels(
         model, model.get_layer("mix").parts[0], [0, 3]
     )

@@ -263,7 +263,7 @@ MESSAGES = {
         score(lambda: plain(L.Dense(8), L.Softmax(name="s"), L.Dense(2))),
         ["'s' (Softmax)", "all channels together"],
     ),
-    "gates on an RNN of a cell of one's own": (
+    "gates on an RNN of a cell of your own": (
         lambda: insert_gates(
             plain(
                 L.RNN(OwnCell(8), name="r"),
@@ -280,7 +280,7 @@ MESSAGES = {
         ),
         ["'odd' (Strange)", "no rule", "'o': it is an output"],
     ),
-    "RNN of a cell of one's own": (
+    "RNN of a cell of your own": (
         score(
             lambda: plain(L.RNN(OwnCell(8), name="r"), L.Dense(2), shape=(5, 4))
         ),

@@ -7,7 +7,7 @@ reach is one that ties two channels. What a weight is shared by (the calls of
 a layer, the places in a map, the groups of a convolution) ties channels, too.
 
 A channel is all of its map. Where no disturbance gets to a place of it, since
-what is there is a constant (the rim that a padding puts round it) or since all
+what is there is a constant (the rim that a padding puts around it) or since all
 of them ended in the dead half of a ReLU, the place is the channel's all the
 same, unless the inputs get there: then it is disturbed with the channel.
 """

@@ -311,7 +311,7 @@ class Trial:
         if self.scores and _has_composites(case.model):
             return self.verdict("not compared", "groups of written-out parts")
         if self.scores and _norm_inside(self.plan):
-            # What scores close behind it is closed inside a layer of the
+            # What scores close after it is closed inside a layer of the
             # user's, where the walker does not get to.
             verdict = self._verified(case)
             told = "a normalization inside a layer"

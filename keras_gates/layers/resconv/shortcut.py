@@ -61,7 +61,7 @@ def _obstacle(kind: str, window: Window) -> str | None:
     if kind.startswith("pool"):
         if max(window.dilation) > 1:
             return (
-                "An average over neighbours is no kernel with gaps. Use "
+                "An average over neighbors is no kernel with gaps. Use "
                 "dilation_rate=1, or padding='same', which needs no pooling."
             )
         return None

@@ -20,7 +20,7 @@ class Trim:
     Attributes:
         box: the `Box` of the positions.
         padding: that of the convolution.
-        pads: the zeros round its input on each axis, `(before, after)`, put
+        pads: the zeros around its input on each axis, `(before, after)`, put
             there beforehand; pixels to cut off where they are negative.
     """
 
@@ -34,7 +34,7 @@ class Trim:
         return bottom - top, right - left
 
     def padded(self, x: Any, channel_axis: int) -> Any:
-        """The input with these zeros round it, or without these pixels."""
+        """The input with these zeros around it, or without these pixels."""
         widths = [(0, 0), *self.pads]
         widths.insert(channel_axis % 4, (0, 0))
         cut = tuple(

@@ -80,7 +80,7 @@ def proposals(
     found: list[int | float] = []
     for old, new in resized:
         if isinstance(value, float):
-            # A width that it was multiplied by. To cut off what is behind the
+            # A width that it was multiplied by. To cut off what is after the
             # point, or to round, makes the new size of the second one.
             width = old / value if value > 0 else 0
             if width >= 1 and math.isclose(width, round(width), rel_tol=0.02):

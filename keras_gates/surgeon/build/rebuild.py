@@ -303,7 +303,7 @@ class Builder:
         return new
 
     def _pieces(self, site: Site) -> list[Piece]:
-        """What a site becomes; for a chain, with the gate behind it."""
+        """What a site becomes; for a chain, with the gate after it."""
         step = self.steps.get(StepKey(site, None))
         pieces = [] if step is None else self.pieces.make(step)
         for gate in site.behind.values():

@@ -171,7 +171,7 @@ class _Inside:
             step: a step in such a layer.
             decision: the `Decision`.
             folds: the `Folds`.
-            new: what is in its place, or in that of a layer round it.
+            new: what is in its place, or in that of a layer around it.
             depth: of how many models that is in.
         """
         scopes = step.call.scopes
@@ -262,7 +262,7 @@ def _of_some(cut: Cut, old: keras.Variable, new: keras.Variable) -> Cut | None:
 
 
 def _layer_at(model: keras.Model, path: str) -> tuple[keras.Layer | None, int]:
-    """The layer at a path such as "tower/hidden", or the one round it.
+    """The layer at a path such as "tower/hidden", or the one around it.
 
     Returns:
         `(layer, number of models that it is in)`; None if there is none.

@@ -244,7 +244,7 @@ class _Search:
         count: int,
         by_family: bool,
     ) -> tuple[Way, Way]:
-        """What is `(fixed, free, within)` behind a step that went too far."""
+        """What is `(fixed, free, within)` after a step that went too far."""
         step = free[count - 1]
         kinds = self.families if by_family else self.units
         alike = kinds[free] == kinds[step]

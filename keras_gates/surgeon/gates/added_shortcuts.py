@@ -133,7 +133,7 @@ def without_open(model: keras.Model, closed: Collection[str]) -> keras.Model:
         closed: the paths of the closed gates.
     """
     graph = see_through.read_to_write(model)
-    # Recorded call -> the symbolic tensor that it hands on.
+    # Recorded call -> the symbolic tensor that it passes on.
     handed_on: dict[Site, keras.KerasTensor] = {}
     bare: set[Site] = set()
     for add, gate, subtract in added(graph):

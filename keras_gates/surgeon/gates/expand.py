@@ -108,7 +108,7 @@ class Trace:
             for number, kt in enumerate(flat):
                 op, index = gr.maker(kt)
                 key = names[site], id(op), index
-                # What is handed on unchanged is what it was before.
+                # What is passed on unchanged is what it was before.
                 self._by_tensor.setdefault(id(kt), Origin(site.node, number))
                 self._tensors.append(kt)
                 taken = key in self._by_maker

@@ -204,7 +204,7 @@ class _Labeller:
     def walk(self, uncut: frozenset[StepKey], selections: bool) -> None:
         """Make the steps, from the first call to the last."""
         calls, outputs = self.graph.calls, set(self.graph.outputs)
-        # A gather hands on no mask: what finds one at run time would lack it.
+        # A gather passes on no mask: what finds one at run time would lack it.
         by_masks = selections and any(map(masked.joins_by_masks, calls))
         for call in calls:
             rule = rule_of(call)
@@ -254,7 +254,7 @@ class _Labeller:
         axes = lb.varying(labels)
         scopes = [scope.site.child for scope in call.scopes] or [self.graph]
         if any(each in masking for each in scopes):
-            # A gather hands on no mask.
+            # A gather passes on no mask.
             return None
         fresh = rule.is_gate and rule.along_axis(call)
         if len(axes) == 1 and shared:
@@ -345,7 +345,7 @@ def _check_weights(call: Call, rule: Rule) -> None:
     if getattr(op, "quantization_mode", None) is not None:
         raise ValueError(
             f"Layer '{call.path}' is quantized ({op.quantization_mode}), and "
-            "quantised weights can't be cut. Prune the model first, then "
+            "quantized weights can't be cut. Prune the model first, then "
             "call `quantize`."
         )
     if getattr(op, "lora_enabled", False):

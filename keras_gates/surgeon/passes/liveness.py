@@ -70,7 +70,7 @@ class _Walk:
         Args:
             needed: keys of steps that are there in each call of their model.
             called: sites of nested models that are called in each call of
-                the model round them.
+                the model around them.
         """
         graph = self.labelling.graph
         used = set(graph.outputs)

@@ -1,4 +1,4 @@
-"""A plan as a document to hand on: what it holds, in HTML or Markdown."""
+"""A plan as a document to pass on: what it holds, in HTML or Markdown."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Rules: what the surgeon knows of each layer and operation.
 
-All that a rule for a layer of one's own needs is here; how to write one is on
-the page "Layers of your own" of the docs.
+All that a rule for a custom layer needs is here; how to write one is on
+the page "Custom layers" of the docs.
 """
 
 from keras_gates.graphs import time_axis as _time_axis

@@ -36,9 +36,9 @@ _ARGUMENTS = ("sequences", "initial_state", "mask", "training")
 
 @dataclasses.dataclass(frozen=True)
 class Cells(Recurrent):
-    """`RNN` round one cell, or several, which are written out one by one.
+    """`RNN` around one cell, or several, which are written out one by one.
 
-    A cell of one's own is a barrier.
+    A cell of your own is a barrier.
     """
 
     kind: str = "recurrent cells"

@@ -46,7 +46,7 @@ class Index(Rule):
             operation names sizes or positions; None where it does not.
         other: `(call, flow, view) ->` another operation for what is left,
             or None.
-        rims: `call ->` whether there is a rim of zeros round what is moved.
+        rims: `call ->` whether there is a rim of zeros around what is moved.
     """
 
     kind: str = "index"
@@ -164,7 +164,7 @@ def _rectangular(
     It is the axis that the next kernel takes for its channels, or that of the
     heads in the next product of tensors. Where none is in sight, it is the one
     along which the numbers in `moved` are nearest to each other: there,
-    neighbours were channels of one tensor before. Elsewhere they may be groups
+    neighbors were channels of one tensor before. Elsewhere they may be groups
     of channels, or different tensors.
     """
     axes = lb.varying(labels)

@@ -26,7 +26,7 @@ class InnerUnits:
         role: the role of the units, as in `Rule.axes`.
         zeroed: pairs of a weight and the role of its axis: what is zero where
             a unit is closed. The role may be another one of the same units.
-        name: what the name of their group has behind the path of the layer;
+        name: what the name of their group has after the path of the layer;
             "" where they are channels that come out.
         kind: the kind that thresholds speak of.
         main: whether scores offer them unasked.

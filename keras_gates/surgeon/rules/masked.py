@@ -84,7 +84,7 @@ def is_near(call: Call) -> bool:
 
 
 def finder(call: Call) -> str:
-    """What finds the mask that a call hands on with what it puts out.
+    """What finds the mask that a call passes on with what it puts out.
 
     A mask that is an argument in the record is found in any case. One that
     goes along with a tensor is lost where other operations make that tensor.

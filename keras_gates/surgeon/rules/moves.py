@@ -83,7 +83,7 @@ def reshape(call: Call, arrays: list[Numbers]) -> Numbers:
     """Reshape; positions without channels may join the batch, or leave it.
 
     All that varies has to be on axes that make up one block at the end, and
-    some of these make up one after it: what is in front of it counts blocks,
+    some of these make up one after it: what is before it counts blocks,
     however many of them there are. Or it is in a block at the beginning of
     each sample.
     """

@@ -335,7 +335,7 @@ class Mixing(Elementwise):
     cuts: bool = False
 
     # `UnitNormalization` takes zeros for what they are, and puts out others
-    # for what comes in: gates act in front of it.
+    # for what comes in: gates act before it.
     pointwise = False
 
     def flow(
@@ -395,7 +395,7 @@ def _vector(weight: Weight | None) -> NDArray[np.float64] | None:
 
 
 def norm_axes(op: keras.Operation, rank: int) -> list[int]:
-    """The axes of a normalisation as a list."""
+    """The axes of a normalization as a list."""
     return axes_among(op.axis, rank)
 
 
@@ -405,5 +405,5 @@ def all_axes(op: keras.Operation, rank: int) -> list[int]:
 
 
 def single_axis(call: Call) -> int:
-    """The last of the axes that a normalisation was given."""
+    """The last of the axes that a normalization was given."""
     return int(np.atleast_1d(call.op.axis)[-1])

@@ -223,7 +223,7 @@ def batch_norm_axis(op: keras.Layer) -> int:
 
 
 def batch_norm(op: keras.Layer, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Batch normalisation in inference, channels on `op.axis`."""
+    """Batch normalization in inference, channels on `op.axis`."""
     shape = [1] * x.ndim
     shape[batch_norm_axis(op)] = -1
 

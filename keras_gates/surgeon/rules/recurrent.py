@@ -48,7 +48,7 @@ class Recurrent(Linear):
 
     Both kernels are `(..., gates * units)`; a bias has that last axis too.
     Each unit is read by the units to which its row of the recurrent kernel
-    leads: a gate behind the layer does not change what they see. A unit that
+    leads: a gate after the layer does not change what they see. A unit that
     a score closes is zero for them as well, as with a row of zeros.
 
     Attributes:

@@ -126,8 +126,8 @@ def register(layer_class: type[Any], rule: Rule) -> None:
         raise ValueError(
             f"{layer_class.__name__} can have no rule: rules go by class, and "
             "layers of this one compute many functions. Write yours with "
-            "`keras.ops`, which have rules, or as a layer class of your own, "
-            "and register that."
+            "`keras.ops`, which have rules, or as a custom layer class, and "
+            "register that."
         )
     if layer_class in _RULES:
         raise ValueError(

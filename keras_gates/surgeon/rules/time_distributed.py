@@ -106,7 +106,7 @@ OWN = {
     "looks_along": _INSERTING,
     "moved": _INSERTING,
     "dissolved": _FACTORS,
-    "base": "it is made again round the layer inside",
+    "base": "it is made again around the layer inside",
     "moves": _INSERTING,
     "pointwise": _INSERTING,
     "puts_rim": _INSERTING,
@@ -232,7 +232,7 @@ def hooks() -> dict[str, Any]:
 
 
 def delegated() -> dict[str, Any]:
-    """What `TimeDistributed` gets for a class of its own, to hand on."""
+    """What `TimeDistributed` gets for a class of its own, to pass on."""
     fields = {field.name for field in dataclasses.fields(Rule)}
     found = {}
     for name, hook in hooks().items():

@@ -75,7 +75,7 @@ class Objective:
         """`sum |dL/dnudge|` over batches, an array for each.
 
         A step of plain SGD at rate 1 from zero is the gradient, on any
-        backend. Frozen normalisations use their moving statistics.
+        backend. Frozen normalizations use their moving statistics.
 
         Args:
             copy: a copy of the model with the nudges.

@@ -70,7 +70,7 @@ def held_open(
     keep_at_least: float,
     severs: Severs,
 ) -> dict[str, NDArray[np.bool_]]:
-    """Find the gates that nothing leads round, and what of them stays open.
+    """Find the gates that nothing leads around, and what of them stays open.
 
     Gates are closed altogether, those of small factors first. The one with
     which the model falls apart is held open in part, and so on until all

@@ -158,11 +158,12 @@ def _check_outputs(
         remedy = "pass keep_at_least=1 or more, " if floor else ""
         raise ValueError(
             f"With these thresholds output {number} ('{name}') no longer "
-            f"depends on {_what(now, tensor)}: every path to it goes through a "
-            "gate that lets nothing through: "
+            f"depends on {_what(now, tensor)}: every path to it goes through "
+            "a gate that lets nothing through: "
             f"{', '.join(map(repr, sorted(gates)))}. Lower the threshold of "
             f"one of them (thresholds takes a dict by gate name), {remedy}or "
-            "put a shortcut round the gate so that the rest can do without it."
+            "put a shortcut around the gate so that the rest can do without "
+            "it."
         )
 
 

@@ -196,7 +196,7 @@ def _check_readers(
             continue
         if any(gone[classes[labelling.labels[t]]].any() for t in step.inputs):
             what = f"'{step.path}' (of type {type(step.call.op).__name__})"
-            reasons.append(f"{what} behind them reads all channels together")
+            reasons.append(f"{what} after them reads all channels together")
     if reasons:
         raise ValueError(f"Channels of {names} can't be deleted: {reasons[0]}.")
 

@@ -156,7 +156,7 @@ def delete_channels(
 
     The kernels, biases and statistics that are left are those of the
     original, as `numpy.delete` leaves them, through whatever stands between:
-    normalisations, depthwise convolutions, pooling, concatenation, flattening.
+    normalizations, depthwise convolutions, pooling, concatenation, flattening.
     What the channels put out is *not* made up for: a channel that emits a
     constant is missed by what reads it. `keras_gates.surgeon.prune` absorbs
     the constants that closed gates and gammas leave.

@@ -188,8 +188,8 @@ class Surgeon:
                         f"Layer '{site.calls[0].path}' is inside "
                         f"'{scope.site.name}' (of type "
                         f"{type(scope.site.op).__name__}), which its parts "
-                        f"can't replace: {opened.fixed}. Pass the layer round "
-                        "it."
+                        f"can't replace: {opened.fixed}. Pass the layer "
+                        "around it."
                     )
 
     def _edit(self, recall: Recall) -> Any:

@@ -137,7 +137,7 @@ class _Places:
                 self._find_calls_round(outer.child, within)
 
     def drop_shortcuts(self, closed: Collection[str]) -> None:
-        """Let what adds the shortcuts of open gates hand on the gate's part."""
+        """Let what adds the shortcuts of open gates pass on the gate's part."""
         for add, gate, subtract in added(self.own):
             if gate.path in closed:
                 continue
@@ -397,7 +397,7 @@ def _function_of(outer: Site) -> keras.Model:
             f"`verify` can't run '{outer.name}' (of type "
             f"{type(outer.op).__name__}) by its parts where it is: in a layer "
             "without a rule. Call what it wraps directly, or give the layer "
-            "round it a rule (keras_gates.surgeon.register)."
+            "around it a rule (keras_gates.surgeon.register)."
         )
     return outer.child.functional
 

@@ -98,8 +98,8 @@ class Closing:
         masks: `{recorded call: {number of an output: [Mask]}}`.
         values: `{id of a variable: (variable, array)}` to be used instead of
             the values that it has.
-        handed_on: `{recorded call: number of an input}` for calls that hand
-            on this input instead.
+        handed_on: `{recorded call: number of an input}` for calls that pass on
+            this input instead.
         inside: `{recorded call: StandIn}`.
     """
 

@@ -1,4 +1,4 @@
-"""A layer and what belongs to it: normalization and activation behind it."""
+"""A layer and what belongs to it: normalization and activation after it."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ NORMS = (
 def chain(graph: Graph, call: Call, position: str = "activation") -> list[Call]:
     """The calls from a layer to where a gate on it belongs.
 
-    A gate in front of a normalization would be divided out again, so it
-    comes behind: at the end of the chain, or for `position="norm"` in front
-    of an activation that ends it.
+    A gate before a normalization would be divided out again, so it
+    comes behind: at the end of the chain, or for `position="norm"` before an
+    activation that ends it.
 
     Args:
         graph: the `Graph`.
@@ -46,7 +46,7 @@ def chain(graph: Graph, call: Call, position: str = "activation") -> list[Call]:
 
 
 def entry_of(graph: Graph, call: Call) -> Call:
-    """The call at which a layer begins: zero padding in front of it, or it."""
+    """The call at which a layer begins: zero padding before it, or it."""
     before = call.inputs[0].producer
     if before is None or _sole_reader(graph, before) is not call:
         return call

@@ -127,7 +127,7 @@ def keeps_class(calls: Iterable[Call], in_front: bool = False) -> str:
 
     Args:
         calls: the calls.
-        in_front: whether the gates go in front of them instead.
+        in_front: whether the gates go before them instead.
     """
     for call in calls:
         site = call.site if in_front else behind(call)
@@ -153,15 +153,15 @@ def find_channels(
 ) -> list[Channels]:
     """The `Channels` of a graph, in order.
 
-    A gate is never in front of a batch normalization that would divide its
+    A gate is never before a batch normalization that would divide its
     factors out again, be it past an addition, a concatenation or a
-    depthwise convolution. There, gates go behind the normalization. Nor is
+    depthwise convolution. There, gates go after the normalization. Nor is
     one where closing it could remove nothing.
 
     Each call of a shared layer is a place for the same gate: what stays open
-    behind one of them keeps its channels for all.
+    after one of them keeps its channels for all.
 
-    The gate of a recurrent layer is inside its loop, and not behind it.
+    The gate of a recurrent layer is inside its loop, and not after it.
 
     Args:
         graph: the `Graph` of a model.
@@ -312,7 +312,7 @@ def _behind_moves(
     """The chain, or a longer one, to where each factor is for one channel.
 
     The units of a layer that is reshaped to a map go by the channel of the
-    map, and those in front of a pixel shuffle likewise: in front of the move,
+    map, and those before a pixel shuffle likewise: before the move,
     several factors would have to close for one channel to go.
     """
     if _has_factor_each(labelling, chain[-1]):
@@ -427,7 +427,7 @@ def shared(found: list[Channels]) -> list[Channels]:
         if not one.reason:
             key = (one.axis, one.classes.tobytes())
         if not one.reason and one.looped:
-            # It is round the layer, for all of its calls and no other's.
+            # It is around the layer, for all of its calls and no other's.
             key = id(one.places[0][0].op), "loop"
         if key in alike:
             alike[key].places += one.places

@@ -172,7 +172,7 @@ def _why_not(
 
 
 def _norm_in_the_way(site: Site, wiring: Wiring) -> str | None:
-    """Why `m` would be divided out again behind it, or None."""
+    """Why `m` would be divided out again after it, or None."""
     if site.op.activation is not keras.activations.linear:
         return None
     readers = wiring.readers(site.node.outputs[0])
@@ -180,7 +180,7 @@ def _norm_in_the_way(site: Site, wiring: Wiring) -> str | None:
     if not norms or _normalization(site, wiring) is not None:
         return None
     return (
-        f"batch normalization '{norms[0].name}' behind it is shared, or not "
+        f"batch normalization '{norms[0].name}' after it is shared, or not "
         "the only one to read it, or normalizes in another way"
     )
 

@@ -116,7 +116,7 @@ class Finder:
         ]
 
     def layers(self, position: str = "activation") -> list[Piece]:
-        """Each layer with a kernel, and a shortcut round it."""
+        """Each layer with a kernel, and a shortcut around it."""
         found = {}
         for call in self.graph.calls:
             if call.site not in found and self._is_layer(call):
@@ -154,7 +154,7 @@ class Finder:
         """The pieces from a fork to a join, with all their branches.
 
         A block that needs a shortcut and is inside another gets none: the
-        branch that it belongs to has a way round it.
+        branch that it belongs to has a way around it.
         """
         found = [self._block(join) for join in self.joins if join.branches]
         for block in found:
@@ -195,7 +195,7 @@ class Finder:
         return [p for p in pieces if self._goes_round(p)]
 
     def _goes_round(self, piece: Piece) -> bool:
-        """Find the way round a layer; whether there is one."""
+        """Find the way around a layer; whether there is one."""
         scope, output = piece.whole, piece.end.outputs[0]
         inputs = piece.calls[0].inputs if scope is None else scope.inputs
         alike = [

@@ -39,7 +39,7 @@ def is_join(call: Call) -> bool:
 class Dominators:
     """For each tensor, the last one that all paths to it go through.
 
-    None stands for what is in front of the model's inputs.
+    None stands for what is before the model's inputs.
     """
 
     def __init__(self, graph: Graph) -> None:

@@ -135,7 +135,7 @@ def _path_in(call: Call) -> str:
 
 
 def _path_behind(call: Call) -> str:
-    """The path of the call, or layer round it, that the gate goes behind."""
+    """The path of the call, or layer around it, that the gate goes behind."""
     site = behind(call)
     if site is call.site:
         return call.path
@@ -154,7 +154,7 @@ def _described(found: Channels | Piece | StockHeads) -> tuple[str, str]:
         where = ", ".join(dict.fromkeys(path(call) for call in ends))
     elif found.last is None:
         joins = dict.fromkeys(call.path for call, _ in found.operands)
-        where = f"in front of {', '.join(joins)}"
+        where = f"before {', '.join(joins)}"
     else:
         shortcut = f", with a shortcut: {found.shortcut}"
         where = found.last.path + shortcut * (found.shortcut is not None)

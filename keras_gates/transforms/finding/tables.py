@@ -2,7 +2,7 @@
 
 A table of positions is added to a stream whatever a gate on the stream does:
 closed before that, a channel still is what the table has there. So the gate
-goes behind the join, where it is on both.
+goes after the join, where it is on both.
 """
 
 from __future__ import annotations

@@ -77,7 +77,7 @@ def _merge(site: Site, wiring: Wiring, edits: Edits) -> None:
             base, convolution, form = merged
             for branch in parallel:
                 edits.update({id(s): ed.passed for s in branch.sites})
-            # The padding in front of the convolution stays.
+            # The padding before the convolution stays.
             for kept in base.sites[: base.sites.index(convolution)]:
                 del edits[id(kept)]
             source = convolution.node.input_tensors[0]

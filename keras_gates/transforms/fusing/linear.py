@@ -26,7 +26,7 @@ class Linear:
         start: where the first tap reads for the first output.
         dilation: pixels from one tap to the next.
         biased: whether there is a bias, be it of zeros for now.
-        borders: whether it reads zeros round its input.
+        borders: whether it reads zeros around its input.
         placed: whether `start` is known; it is 0 where the size of the input,
             that "same" goes by, is not.
     """

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Wiring:
-    """The neighbours of the recorded calls of one `Graph`, nested or not.
+    """The neighbors of the recorded calls of one `Graph`, nested or not.
 
     Args:
         graph: the `Graph`; models inside it are single calls.

@@ -165,7 +165,7 @@ def _inserted(
             return None
         if isinstance(gate, Round):
             return gate(recall)
-        # Recurrent layers may return their states behind the data.
+        # Recurrent layers may return their states after the data.
         outputs = recall()
         flat = keras.tree.flatten(outputs)
         flat[0] = gate(flat[0])
@@ -182,7 +182,7 @@ def _inserted(
 
 @dataclasses.dataclass(eq=False)
 class Round:
-    """A `GatedRecurrent` to be put round a layer, at all of its calls.
+    """A `GatedRecurrent` to be put around a layer, at all of its calls.
 
     Attributes:
         arguments: those of the gate.
@@ -246,7 +246,7 @@ def _input_gates(
 ) -> dict[int, FilterGate]:
     """`{id of an input: its gate}`, if inputs are to be gated.
 
-    Where an input is flattened first, its gate is behind that, in `places`.
+    Where an input is flattened first, its gate is after that, in `places`.
     """
     found: dict[int, FilterGate] = {}
     if not spec.inputs:

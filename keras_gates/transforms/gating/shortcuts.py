@@ -85,7 +85,7 @@ def project(
         layer = layers.Dense(width, use_bias=False, name=name, dtype=dtype)
     else:
         # TensorFlow on a CPU fuses zero padding with a "valid" convolution
-        # behind it, that of channels too, and fails.
+        # after it, that of channels too, and fails.
         layer = _CONVS[rank - 2](
             width,
             1,

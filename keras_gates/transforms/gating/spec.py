@@ -65,8 +65,8 @@ class GateSpec:
             in place of what is found. `last` is the layer that joins the
             branch to its shortcut; otherwise it is the last layer of the
             piece, which gets a shortcut.
-        position: For filters and layers: `"activation"`, behind the
-            activation that follows the layer, or `"norm"`, in front of it.
+        position: For filters and layers: `"activation"`, after the
+            activation that follows the layer, or `"norm"`, before it.
             Behind the normalization in any case.
         inputs: For filters: whether the model's inputs get gates, too.
 

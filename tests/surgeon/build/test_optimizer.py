@@ -354,7 +354,7 @@ def test_a_bias_that_pruning_adds_starts_at_rest():
     inputs = keras.Input((5,))
     x = L.Dense(8, name="hidden")(inputs)
     x = kg.FilterGate(name="gate", trainable=False)(x)
-    x = L.Activation("sigmoid")(x)  # closed channels are 0.5 behind it
+    x = L.Activation("sigmoid")(x)  # closed channels are 0.5 after it
     model = keras.Model(inputs, L.Dense(3, use_bias=False, name="out")(x))
     model.get_layer("gate").factor.assign(GATE)
     model.compile(O.SGD(0.1, momentum=0.9), loss="mse")

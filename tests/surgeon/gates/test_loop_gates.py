@@ -85,7 +85,7 @@ def nested():
 
 
 class Own(L.Layer):
-    """A layer of one's own, with a recurrent one in it."""
+    """A layer of your own, with a recurrent one in it."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

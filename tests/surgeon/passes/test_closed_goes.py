@@ -1,7 +1,7 @@
 """What is closed goes: for each rule, whatever stays has a reason here.
 
-A gate in front of the subject closes channels that are zero, or another
-constant; one behind it closes what it puts out; and scores close half of each
+A gate before the subject closes channels that are zero, or another
+constant; one after it closes what it puts out; and scores close half of each
 group. A channel that was closed and is still there was closed for nothing.
 """
 
@@ -139,7 +139,7 @@ def excused(example, way, line):
     return tied or any(reason in line for reason in REASONS)
 
 
-# Constants in front of layers that Keras records training=True for -----------
+# Constants before layers that Keras records training=True for -----------
 
 INTERPOLATIONS = ["nearest", "bilinear", "bicubic"]
 if keras.backend.backend() != "torch":

@@ -33,7 +33,7 @@ def streams(count=3):
 
 
 def around(call, layer=multi):
-    """A model with a call of attention, and a residual round it."""
+    """A model with a call of attention, and a residual around it."""
     inputs, (a, b, c) = streams()
     y = call(layer(), a, b, c)
     if isinstance(y, (list, tuple)):
@@ -433,7 +433,7 @@ def test_scores_that_are_not_one_for_each_head(wrong):
 
 @keras.saving.register_keras_serializable("attention_heads")
 class Block(L.Layer):
-    """A transformer block of one's own."""
+    """A transformer block of your own."""
 
     def __init__(self, width, heads, hidden, **kwargs):
         super().__init__(**kwargs)

@@ -1,4 +1,4 @@
-"""A rule for a layer of one's own, and what happens without one."""
+"""A rule for a layer of your own, and what happens without one."""
 
 import keras
 import numpy as np

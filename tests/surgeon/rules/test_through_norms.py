@@ -226,7 +226,7 @@ def chain(norm, before=(), after=()):
     return drawn(keras.Model(inputs, [L.Dense(4)(x), L.Dense(9)(x)]))
 
 
-# How many of six constants stay behind each norm: none where they are zero
+# How many of six constants stay after each norm: none where they are zero
 # again; one for each group; two where the constants differ.
 CARRIERS = {
     "LayerNormalization": (1, 2),

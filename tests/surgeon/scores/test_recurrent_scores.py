@@ -772,7 +772,7 @@ def test_several_cells_start_with_the_states_of_several():
 
 
 class Repeating(L.Layer):
-    """A cell of one's own."""
+    """A cell of your own."""
 
     state_size = UNITS
 

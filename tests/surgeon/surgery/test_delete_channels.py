@@ -182,7 +182,7 @@ def test_what_looks_at_one_number_at_a_time(kind):
     ],
     ids=[
         *("conv", "transposed", "separable", "depthwise", "dense of rank 4"),
-        *("batch normalisation", "layer normalisation"),
+        *("batch normalization", "layer normalization"),
     ],
 )
 def test_what_reads_channels_loses_its_part_of_them(make, axes, channels):
