@@ -14,22 +14,22 @@ from keras_gates.interop.operation import operation_layer
 
 
 def from_tf_keras(model: Any) -> keras.Model:
-    """The same model in Keras 3, as after tensorflow-model-optimization.
+    """Convert a `tf_keras` model to Keras 3, for example after tfmot.
 
     Args:
         model: A built functional or Sequential `tf_keras.Model`, without the
-            wrappers of tfmot: `strip_pruning` and `strip_clustering` take
-            them off. Quantization-aware training has no end in Keras 3:
-            convert its result to LiteRT.
+            wrappers of tfmot: `strip_pruning` and `strip_clustering` remove
+            them. Quantization-aware models have no counterpart in Keras 3:
+            convert them to LiteRT.
 
     Returns:
-        A functional `keras.Model`, not compiled. What it computes is equal
-        to float rounding.
+        A functional `keras.Model`, not compiled. It computes the same, to float
+        rounding.
 
     Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
         ImportError: tf_keras is not installed.
-        TypeError: `model` is no model of tf_keras.
+        TypeError: `model` is not a model of tf_keras.
         ValueError: A layer, or an argument of one, has no counterpart.
 
     Example:
@@ -48,7 +48,7 @@ def from_tf_keras(model: Any) -> keras.Model:
 
 
 class _Converter:
-    """Makes each layer and each nested model once."""
+    """Converts each layer and each nested model once."""
 
     def __init__(self, k2: ModuleType) -> None:
         self.k2 = k2
@@ -56,7 +56,7 @@ class _Converter:
         self.made: dict[int, keras.Layer] = {}
 
     def model(self, old: Any) -> keras.Model:
-        """The new model of a model, nested or not."""
+        """The converted model, nested or not."""
         if not private.keras2_has_graph(old):
             raise ValueError(
                 f"Model '{old.name}' (of type {type(old).__name__}) is "

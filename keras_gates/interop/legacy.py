@@ -1,4 +1,4 @@
-"""tf_keras, which is Keras 2, imported when it is asked for."""
+"""tf_keras (Keras 2), imported on first use."""
 
 from __future__ import annotations
 

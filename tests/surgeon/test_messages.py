@@ -272,7 +272,11 @@ MESSAGES = {
             ),
             filters=True,
         ),
-        ["'r' (RNN)", "a cell may use its state", "'o': it is an output"],
+        [
+            "'r' (RNN)",
+            "a custom cell may use its state",
+            "'o': it is an output",
+        ],
     ),
     "gates on a custom layer": (
         lambda: insert_gates(
@@ -286,7 +290,7 @@ MESSAGES = {
         ),
         [
             "'r' (RNN)",
-            "a cell may use its state in any way",
+            "a custom cell may use its state in any way",
             "neither produces",
         ],
     ),
