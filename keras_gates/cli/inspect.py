@@ -1,7 +1,7 @@
-"""Say what a model is made of, and what of it can go.
+"""Describe a model, and what can be removed from it.
 
 Layers with their parameters and multiply-adds, gates, groups of channels that
-can go together without gates, and what is kept whole, with the reason.
+can be removed without gates, and layers that are kept whole, with the reason.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, progress: Progress) -> Outcome:
-    """Do what was asked for."""
+    """Run the verb."""
     progress.step(f"reading {given.model}")
     model = models.load(given.model, given.imports)
     count = stats.count(model)

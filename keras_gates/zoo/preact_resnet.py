@@ -1,4 +1,4 @@
-"""Pre-activation ResNet in the form for CIFAR."""
+"""Pre-activation ResNet for CIFAR."""
 
 from __future__ import annotations
 

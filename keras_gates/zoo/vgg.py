@@ -1,4 +1,4 @@
-"""VGG with batch normalization, in the forms for CIFAR."""
+"""VGG with batch normalization, for CIFAR."""
 
 from __future__ import annotations
 
