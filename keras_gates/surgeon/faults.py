@@ -1,4 +1,4 @@
-"""Errors of rules and of layers, with the layer that they are about."""
+"""Errors of rules and layers, with the name of the layer."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class _OfAKind(Protocol):
 
 @contextlib.contextmanager
 def of_rule(call: Call, rule: _OfAKind) -> Iterator[None]:
-    """Within, what a rule raises names the layer that it is about.
+    """A context that adds the layer's name to what a rule raises.
 
     Args:
         call: the `Call` that the rule is asked of.
         rule: the `Rule`.
 
     Raises:
-        RuleFault: the rule raised something; that is its cause.
+        RuleFault: the rule raised something, which is the cause.
     """
     try:
         yield
@@ -56,7 +56,7 @@ def of_rule(call: Call, rule: _OfAKind) -> Iterator[None]:
 
 @contextlib.contextmanager
 def of_layer(path: str, op: object) -> Iterator[None]:
-    """Within, what Keras or a backend raises names the layer.
+    """A context that adds the layer's name to what Keras or a backend raises.
 
     Args:
         path: the path of the layer, or the name of a model.

@@ -22,12 +22,12 @@ if TYPE_CHECKING:
     from keras_gates.graphs.rewrite import Recall
     from keras_gates.surgeon.passes.label import Labelling
 
-# A convolution on the shortcut to the join "add" is called "add" and this.
+# The suffix of the convolution on the shortcut to a join.
 SEPARATED = "_separated"
 
 
 def separate_shortcuts(model: keras.Model) -> keras.Model:
-    """Put a 1x1 convolution on each shortcut that has none.
+    """Insert a 1x1 convolution into each shortcut that has none.
 
     `h[l+1] = relu(f(h[l]) + h[l])` becomes
     `h[l+1] = relu(f(h[l]) + S(h[l]))`, where S starts as the identity, so
@@ -36,11 +36,10 @@ def separate_shortcuts(model: keras.Model) -> keras.Model:
     can lose channels of its own. Put `FilterGate`s after the additions and
     inside the blocks with `insert_gates`.
 
-    Shortcuts are found by the graph: of the sides of an addition, the one
-    without a kernel. Those that pool, or pad channels with zeros, get their
-    convolution right before the addition. It has no bias, and for
-    vectors it is a Dense. Its multiply-adds come on top of the model's:
-    5.7 % for ResNet-32.
+    Shortcuts are found in the graph: the side of an addition without a kernel.
+    Those that pool, or pad channels with zeros, get their convolution right
+    before the addition. It has no bias, and for vectors it is a Dense layer.
+    Its multiply-adds are added to the model's: 5.7 % for ResNet-32.
 
     Reference:
 
@@ -50,10 +49,10 @@ def separate_shortcuts(model: keras.Model) -> keras.Model:
         model: A built functional model. It is not changed.
 
     Returns:
-        A new model with the weights of the old, not compiled.
+        A new model with the same weights, not compiled.
 
     Raises:
-        ValueError: If there is no shortcut without a kernel, or one carries
+        ValueError: If there is no shortcut without a kernel, or a shortcut has
             channels along more than one axis.
 
     Example:
@@ -65,7 +64,7 @@ def separate_shortcuts(model: keras.Model) -> keras.Model:
     """
     graph = see_through.read_to_write(model)
     joins = regions.find_joins(graph)
-    # Each addition, and the place of its shortcut among what it adds.
+    # Each addition, and the index of its shortcut.
     sums = {
         join.call.site: (join, shortcut.index)
         for join in joins
@@ -104,7 +103,7 @@ def separate_shortcuts(model: keras.Model) -> keras.Model:
 
 
 def _axis(call: Call, index: int, labelling: Labelling) -> int:
-    """The axis of the channels that come into a join."""
+    """The channel axis of the inputs of a join."""
     tensor = call.inputs[index]
     axes = lb.varying(labelling.labels[tensor])
     rank = len(tensor.shape)
@@ -114,7 +113,7 @@ def _axis(call: Call, index: int, labelling: Labelling) -> int:
             f"channels are along the axes {axes} of {tensor.shape}. Expected: "
             "one axis, and no more than three of space."
         )
-    # Nothing is minted along any axis where the input is added itself.
+    # No axis has units if the input itself is added.
     return axes[0] if axes else rank - 1
 
 

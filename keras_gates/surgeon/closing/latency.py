@@ -1,4 +1,4 @@
-"""How long a model takes, measured against another at the same time."""
+"""Latency of a model, measured in turn with a baseline."""
 
 from __future__ import annotations
 
@@ -60,10 +60,10 @@ class Times(NamedTuple):
 class Clock:
     """Measures models against one that stays the same.
 
-    What a machine does beside changes from minute to minute, so each model
-    is run in turn with the baseline, a few times for each ratio, and what
-    counts is the median of the ratios. Where other processes leave too little
-    of the processor for the clock to tell, it is the time of the processor.
+    The load of a machine changes from minute to minute, so each model is run in
+    turn with the baseline, a few times per ratio, and the result is the median
+    of the ratios. If other processes disturb the clock too much, processor time
+    is used instead.
 
     Attributes:
         runner: a function from a model to a function that runs it once.
@@ -82,7 +82,7 @@ class Clock:
     runs: int = 1
 
     def ratio(self, model: keras.Model) -> float:
-        """How long a model takes, as a share of the baseline."""
+        """The latency of a model, as a share of the baseline."""
         run = self.runner(model)
         times = _in_turn(run, self.baseline, self.pairs, self.runs)
         return statistics.median(_ratios(times))

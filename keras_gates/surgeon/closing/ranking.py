@@ -1,4 +1,4 @@
-"""Which gates to close so that the pruned model keeps to a budget."""
+"""Which gates to close so that the pruned model meets a budget."""
 
 from __future__ import annotations
 

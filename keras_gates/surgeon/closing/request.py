@@ -1,4 +1,4 @@
-"""From a model and thresholds, or what they closed, to a `Solution`."""
+"""From a model and thresholds, or closed masks, to a `Solution`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-    """What comes of a request.
+    """The result of a request.
 
     Attributes:
         solution: what is closed, what stays, and where factors go.
@@ -62,11 +62,11 @@ def from_thresholds(
     keep_at_least: Floors,
     options: Options,
 ) -> Outcome:
-    """Close what thresholds say; arguments and errors as those of `plan`.
+    """Close factors by thresholds; arguments and errors as in `plan`.
 
-    A layer that was seen through, and can't come back smaller, is kept whole
-    after all: then what is closed is told again, without what is inside it,
-    or without those groups in it that are in the way.
+    A layer that was seen through but can't be rebuilt smaller is kept whole:
+    then the closed factors are determined again, without those inside it, or
+    without the groups in it that are the cause.
     """
     _check_drop(options.drop_shortcuts, scores)
     request = Asked(thresholds, scores, keep_at_least)

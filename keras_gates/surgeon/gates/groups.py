@@ -119,7 +119,7 @@ def find(graph: Graph, exact: bool = True) -> Groups:
 
     Args:
         graph: the `Graph` of a model.
-        exact: whether only exact removals are made.
+        exact: whether to make only exact removals.
     """
     labelling = label(graph, selections=False)
     places, free = _places(labelling, exact)

@@ -72,7 +72,7 @@ def decide(
     Args:
         labelling: the `Labelling`.
         values: what `label.constants` found for it.
-        exact: whether only exact removals are made.
+        exact: whether to make only exact removals.
         closed: as in `label.constants`.
         uncut: as in `Candidate`.
 
@@ -113,7 +113,7 @@ def absorbable_by_layer(
     Args:
         labelling: the `Labelling`.
         values: what is known of each tensor.
-        exact: whether only exact removals are made.
+        exact: whether to make only exact removals.
         uncut: as in `Candidate`.
         closed: as in `label.constants`.
     """

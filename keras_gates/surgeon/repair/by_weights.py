@@ -1,7 +1,7 @@
-"""Find what a smaller model has kept of another by the values in its weights.
+"""Finds what a smaller model has kept of another one by its weights.
 
-For models of which there is no plan any more. A number in a kernel is hardly
-ever there twice, so that it tells from which position it was taken.
+For models without a plan. A number hardly ever occurs twice in a kernel, so it
+shows from which position it was taken.
 """
 
 from __future__ import annotations

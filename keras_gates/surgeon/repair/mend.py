@@ -1,4 +1,4 @@
-"""Repair a smaller model on data, and say what came of it."""
+"""Repairs a smaller model on data, and reports the result."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Why a channel stays although its gate is closed, in words."""
+"""The reasons why a channel stays although its gate is closed."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def held(line: str) -> Held | None:
 
 
 class Reasons:
-    """Collects what a solution has to say of each step.
+    """Collects the lines on each step of a solution.
 
     Args:
         solution: the `Solution`.
@@ -63,8 +63,8 @@ class Reasons:
         self.decision = solution.decision
         self.labelling = solution.labelling
         self._approximate = self._find_approximate()
-        # A plan asks of each gate who reads it: to look through all steps
-        # each time would take the square of the depth.
+        # A plan asks for the readers of each gate: searching all steps each
+        # time would take quadratic time.
         classes = self.labelling.classes
         self._makers = [
             step

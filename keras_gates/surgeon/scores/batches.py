@@ -1,4 +1,4 @@
-"""Data as batches, whatever form they come in: as `fit` takes them."""
+"""Data of any form that `fit` takes, as batches."""
 
 from __future__ import annotations
 

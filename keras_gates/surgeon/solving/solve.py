@@ -78,7 +78,7 @@ def solve(
     Args:
         graph: the `Graph` of the model.
         closed: `{gate name: boolean array}`.
-        exact: whether only exact removals are made.
+        exact: whether to make only exact removals.
         round_to: a multiple that the channels of cut layers are kept to,
             by opening the largest of the closed gates again.
         check: whether to refuse what produces an output constant; a trial that

@@ -1,4 +1,4 @@
-"""Channels cut out of a model, with all weights that belong to them.
+"""Deletes channels of a model, with all of their weights.
 
 The labels are those of pruning, the decision is the caller's: nothing is
 known to be constant, so nothing is absorbed.

@@ -61,7 +61,7 @@ class Surgeon:
 
     Args:
         model: A built Functional or Sequential model.
-        copy: Taken for compatibility; the model is copied in any case.
+        copy: For compatibility; the model is always copied.
 
     Raises:
         TypeError, ValueError: The model is none, not built, or subclassed.
@@ -122,7 +122,7 @@ class Surgeon:
                 with these are deleted, too.
 
         Raises:
-            TypeError: `new_layer` is no layer.
+            TypeError: `new_layer` is not a layer.
             ValueError: The job is unknown, lacks its argument or has that
                 of another; the layer or a node is not in the model; or a
                 node has a job already.

@@ -79,7 +79,7 @@ def find(
         channels another one, which has to be the same function.
 
     Raises:
-        ValueError: a layer does not tell how its gate is closed.
+        ValueError: the rule of a layer does not say how its gate is closed.
     """
     places = _Places(model, whole)
     if drop_shortcuts:

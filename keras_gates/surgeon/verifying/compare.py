@@ -35,7 +35,7 @@ def compare(
     groups: Collection[str] | None,
     whole: Mapping[str, str],
 ) -> dict[str, float]:
-    """The largest difference of each output, relative to its scale.
+    """Return the largest difference of each output, relative to its scale.
 
     Args:
         model: the model with gates.

@@ -1,4 +1,4 @@
-"""Branches and blocks that the user names by their first and last layers."""
+"""Branches and blocks that the user names by their first and last layer."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def named_piece(finder: Finder, kind: str, pair: Sequence[str]) -> Piece:
     Args:
         finder: the `Finder` of the model.
         kind: "branch" or "block".
-        pair: names of the first layer, and of the last or of the join.
+        pair: the names of the first layer, and of the last one or the join.
 
     Raises:
-        ValueError: a name is that of no layer, the piece has more than one
-            way in or out, or no shortcut can be shaped for it.
+        ValueError: no layer has such a name, the piece has more than one entry
+            or exit, or no shortcut fits it.
     """
     what = f"The {kind} {tuple(pair)!r}"
     for piece in finder.whole(kind) if pair[0] == pair[1] else ():
@@ -90,7 +90,7 @@ def _call(graph: Graph, name: str, kind: str) -> Call:
 
 
 def _end_at_join(piece: Piece, first: Call, join: Call, what: str) -> None:
-    """Gate the one operand of the join that comes from the first layer."""
+    """Gate the only operand of the join that comes from the first layer."""
     places = [
         index
         for index, tensor in enumerate(join.inputs)

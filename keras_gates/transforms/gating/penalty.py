@@ -1,4 +1,4 @@
-"""What a number means where transforms take a penalty."""
+"""Penalties of transforms: numbers and regularizers."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ def penalty_of(
 ) -> Any:
     """The regularizer of each gate, from a number or from a regularizer.
 
-    A number is a `strength`, and means `L1(strength)` wherever it is given:
-    `strength * sum(abs(factor))` is added to the loss. A regularizer is what
-    Keras layers take as one, so never a number.
+    A number is a `strength`, and always means `L1(strength)`: `strength *
+    sum(abs(factor))` is added to the loss. A regularizer is anything that Keras
+    layers accept, so never a number.
 
     Args:
-        strength: What the user gave as the strength of a penalty, or None.
-        regularizer: What they gave as `argument`, or None.
+        strength: The user's strength of a penalty, or None.
+        regularizer: The user's `argument`, or None.
         argument: The name of the argument that takes a regularizer.
         owner: The name of the transform.
 
     Returns:
-        An `L1`, the `regularizer` as it is, or None: no penalty.
+        An `L1`, the `regularizer` unchanged, or None for no penalty.
 
     Raises:
         TypeError: `regularizer` is a number.
