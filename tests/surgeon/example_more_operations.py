@@ -316,7 +316,7 @@ def moves():
         lambda x: ops.reshape(ops.ravel(x), (-1, 8, 8)),
         "",
         STAYS,
-        "change places",
+        "are mixed",
     )
     yield op2("numpy.Append", lambda a, b: ops.append(a, b, axis=2))
     yield op2(

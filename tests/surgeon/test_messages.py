@@ -249,7 +249,7 @@ MESSAGES = {
                 L.Dense(2),
             )
         ),
-        ["'odd' (Lambda)", "keras.ops", "class of your own"],
+        ["'odd' (Lambda)", "keras.ops", "custom layer class"],
     ),
     "only an output": (
         score(lambda: plain(L.Dense(3, name="o"))),

@@ -67,7 +67,7 @@ SAYS = [
             r"inner1 +gate +8 -> 0 +8 -> 0 +0 +exact\n"
             r"b1 +convolution +6 -> 0 +438 -> 0 +15,552 -> 0 +exact\n"
             r"stream1 ",
-            r"add1 .*\n +1 of 2 operands are constant and go",
+            r"add1 .*\n +1 of 2 operands are constant and are removed",
             r"3 of them stay: 'stem', 'b2' share them; .*'a2' reads them",
         ],
     ),

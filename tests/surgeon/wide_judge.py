@@ -608,7 +608,7 @@ def fingerprint(model):
 
 def _norm_inside(plan):
     """Whether a normalization inside a layer of the user's is written out."""
-    told = "written out, each as a model of that name"
+    told = "written out under the same name as a model"
     return any(told in x and "/" in x.split(told)[0] for x in plan.notes)
 
 

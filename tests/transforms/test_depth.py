@@ -159,7 +159,7 @@ def test_one_block_that_is_called_twice():
 def test_blocks_that_make_an_output_are_told():
     x = keras.Input((dm.LENGTH, dm.WIDTH))
     model = keras.Model(x, dm.Block(4, name="only")(x))
-    with pytest.raises(ValueError, match="it makes an output of the model"):
+    with pytest.raises(ValueError, match="it produces an output of the model"):
         kg.insert_gates(model, blocks=[("only", "only")])
 
 

@@ -1,8 +1,8 @@
-"""How the layers that were seen through come back in the smaller model.
+"""How layers that were seen through are rebuilt in the smaller model.
 
 In this order: the same class with a smaller config; written out as a model of
 its parts; kept whole, for which the model is solved again. The outermost layer
-whose class can be kept is; what is inside it is part of it.
+whose class can be kept is kept, with everything inside it.
 """
 
 from __future__ import annotations

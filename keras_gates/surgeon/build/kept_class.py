@@ -1,10 +1,10 @@
-"""The same class with a smaller config, found by trial.
+"""Finds a smaller config of the same class, by trial.
 
-Which keys of a config hold sizes, a class does not say. Those that may are
-changed, the layer is made, and the shapes of its weights tell. It stands in
-for the smaller parts only if every weight has exactly the shape asked for, and
-if it computes the same on sample inputs: with the weights that it gets, with
-others, and once more when it is made from the config that it tells itself.
+A class does not say which keys of its config hold sizes. Candidates are
+changed, the layer is created, and the shapes of its weights show the effect. It
+replaces the smaller parts only if every weight has exactly the required shape,
+and if it computes the same on sample inputs: with its weights, with others, and
+again when it is created from its own config.
 """
 
 from __future__ import annotations

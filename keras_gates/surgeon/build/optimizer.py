@@ -1,4 +1,4 @@
-"""Carry the state of a model's optimizer over to the pruned model.
+"""Carries the state of a model's optimizer over to the pruned model.
 
 A gate's factor s that went into a weight changed its unit: w' = s w. What a
 slot holds decides what becomes of it, besides the cut:

@@ -1,4 +1,4 @@
-"""The class again that a model was of, before gates were put into it.
+"""Restores the class that a model had before gates were inserted.
 
 Its constructor makes blocks of layers, so many as a number in its config says.
 Where whole blocks have gone, a smaller number makes a model with as many

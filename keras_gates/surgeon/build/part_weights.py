@@ -1,4 +1,4 @@
-"""From the parts of a layer, at their final sizes, back to its own weights."""
+"""Maps the parts of a layer, at their final sizes, to its own weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Make the smaller model: nested models as they were, each layer once."""
+"""Builds the smaller model: nested models as before, each layer once."""
 
 from __future__ import annotations
 

@@ -35,18 +35,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Index(Rule):
-    """Runs `move` on the coordinates' numbers and reads the labels off.
+    """Runs `move` on coordinate numbers to find the labels.
 
     Attributes:
         move: `(call, [array]) -> array or list of arrays`; the arrays have
             a batch axis of 1.
-        along: `call -> axes` that `move` looks at, None for all; only
-            these are broadcast to their true sizes.
-        rewrite: `(call, flow, view) -> (config, args, kwargs)` where the
-            operation names sizes or positions; None where it does not.
-        other: `(call, flow, view) ->` another operation for what is left,
-            or None.
-        rims: `call ->` whether there is a rim of zeros around what is moved.
+        along: `call -> axes` that `move` depends on, None for all; only these
+            are broadcast to their true sizes.
+        rewrite: `(call, flow, view) -> (config, args, kwargs)` if the operation
+            has sizes or positions as arguments; otherwise None.
+        other: `(call, flow, view) ->` a replacement of the operation, or None.
+        rims: `call ->` whether the moved tensor is padded with zeros.
     """
 
     kind: str = "index"

@@ -28,7 +28,7 @@ class InnerUnits:
             a unit is closed. The role may be another one of the same units.
         name: what the name of their group has after the path of the layer;
             "" where they are channels that come out.
-        kind: the kind that thresholds speak of.
+        kind: the kind in thresholds.
         main: whether scores offer them unasked.
     """
 

@@ -1,4 +1,4 @@
-"""Operations on several tensors, coordinate by coordinate."""
+"""Elementwise operations on several tensors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ RANKS = "its operands have different ranks"
 
 
 def uncertain(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Nothing is known of the outcome."""
+    """Nothing is known about the result."""
     shape = np.broadcast_shapes(*(x.shape for x in arrays))
     return np.full(shape, np.nan)
 
@@ -60,13 +60,13 @@ class Merge(Rule):
     """Ties its operands, with broadcasting.
 
     Attributes:
-        function: combines a list of arrays in NumPy, NaN where a value is
-            not known. By default, nothing is known of the outcome.
+        function: combines a list of arrays in NumPy, with NaN for unknown
+            values. By default, nothing is known about the result.
         without: `(constants, count) -> (scale, offset)` that replaces the
             operands in `constants` (by index) of `count`; None if they
             can't be left out.
-        absorbing: the value that decides the result alone (0 for a
-            product), or None.
+        absorbing: the value that determines the result alone (0 for a product),
+            or None.
     """
 
     kind: str = "merge"

@@ -1,4 +1,4 @@
-"""Layers that treat each channel alone, with weights of its own."""
+"""Layers that treat each channel alone, with its own weights."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class PerChannel(Rule):
-    """One or more vectors of weights along an axis, each channel alone.
+    """Vectors of weights along an axis; each channel is treated alone.
 
     Attributes:
-        axis: `call -> axis` of the channels, in the place of the method.
+        axis: `call -> axis` of the channels, used instead of the method.
         twin: `(op, array) -> array` on an array with all channels,
             instead of running the layer.
         axes: weight name -> `("channel",)`, right-aligned as ever.

@@ -78,7 +78,7 @@ def always_zero(call: Call, x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def uncertain(call: Call, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Nothing is known of the outcome."""
+    """Nothing is known about the result."""
     return np.full(x.shape, np.nan)
 
 

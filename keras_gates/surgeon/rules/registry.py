@@ -1,8 +1,8 @@
-"""The append-only table of rules, by exact class.
+"""The registry of rules, by exact class; entries are never replaced.
 
-A subclass is not its parent: what it adds may change what its channels
-mean, so it gets no rule until it is registered. One that adds nothing, as
-libraries have them to export a layer under a name of their own, is its parent.
+A subclass does not inherit a rule, since its additions may change the meaning
+of its channels. A subclass without additions, as libraries define them to
+export a layer under another name, does.
 """
 
 from __future__ import annotations
@@ -47,22 +47,21 @@ _INHERITED: dict[type[Any], tuple[str, ...]] = {}
 
 
 def register(layer_class: type[Any], rule: Rule) -> None:
-    """Tell the surgeon how to treat a class of layers or operations.
+    """Register a rule for a class of layers or operations.
 
-    A function can be registered as well, for layers that have it for their
-    `activation`: with `Elementwise()`, which says that it treats each number
-    alone.
+    A function can be registered as well, for layers that use it as
+    `activation`: with `Elementwise()`, if it treats each value alone.
 
     Args:
-        layer_class: the class, subclasses not included; or a function.
+        layer_class: the class (not its subclasses), or a function.
         rule: a `keras_gates.surgeon.rules.Rule`, such as `PerChannel(...)`
             or `Elementwise()`.
 
     Raises:
-        TypeError: `layer_class` is no class and no function, or `rule` is no
-            `Rule`, or for a function not `Elementwise`.
-        ValueError: the class or the function has a rule already, or the
-            class stands for many functions, as `keras.layers.Lambda` does.
+        TypeError: `layer_class` is neither a class nor a function, or `rule` is
+            not a `Rule`, or not `Elementwise` for a function.
+        ValueError: the class or function already has a rule, or the class
+            stands for many functions, such as `keras.layers.Lambda`.
 
     Example:
     A layer that adds a vector of weights treats each channel alone:
@@ -89,7 +88,7 @@ def register(layer_class: type[Any], rule: Rule) -> None:
     >>> tuple(small.get_layer("shift").shift.shape)
     (5,)
 
-    A function that layers have for their activation:
+    A function that layers use as activation:
 
     >>> def squared_relu(x):
     ...     return keras.ops.square(keras.ops.relu(x))
@@ -139,7 +138,7 @@ def register(layer_class: type[Any], rule: Rule) -> None:
 
 
 def _register_function(function: Callable[..., Any], rule: Rule) -> None:
-    """Register a function of single numbers."""
+    """Register an elementwise function."""
     known = rule.as_function(None) if isinstance(rule, Rule) else None
     if known is None or known[1]:
         raise TypeError(
@@ -157,7 +156,7 @@ def _register_function(function: Callable[..., Any], rule: Rule) -> None:
 
 
 def explain(cls: type[Any], reason: str) -> None:
-    """Say why a class has no rule; it may be registered all the same."""
+    """Set the reason why a class has no rule; it may still be registered."""
     name = cls.__name__
     _REASONS[cls] = Barrier(why=f"no rule for {name}: {reason}")
 

@@ -1,4 +1,4 @@
-"""Operations along axes other than the channels'."""
+"""Operations along axes other than the channel axis."""
 
 from __future__ import annotations
 
@@ -43,14 +43,14 @@ def all_but_channels(call: Call) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Spatial(Rule):
-    """Acts along `space`, leaving each channel alone.
+    """Works along `space`, each channel alone.
 
     Attributes:
         space: `call -> axes` that it works along.
-        twin: what a constant becomes; identity for an average, a maximum.
-        pads: whether a rim is put round the input.
-        rim: the value of that rim.
-        bars: `call -> ` why a call is not followed, or None.
+        twin: what a constant becomes; the identity for an average or a maximum.
+        pads: whether the input is padded.
+        rim: the padding value.
+        bars: `call -> ` why a call is not supported, or None.
     """
 
     kind: str = "spatial"

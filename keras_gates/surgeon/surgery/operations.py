@@ -162,28 +162,28 @@ def delete_channels(
 
     Args:
         model: A built Functional or Sequential model. Gates in it are
-            dissolved, as pruning does it.
+            dissolved, as in pruning.
         layer: A layer of it with channels, or the layer's name: filters of
             convolutions, units of `Dense`, recurrent and bidirectional
             layers, dimensions of an `Embedding`.
         channels: Positions of the channels to delete; negative ones count
             from the end.
-        node_indices: Which of the layer's calls; all by default. Some of
-            them get a layer of their own, called `<name>_delete_channels`.
+        node_indices: Which of the layer's calls; all by default. If only some
+            are given, these get a separate layer, `<name>_delete_channels`.
         copy: For compatibility; the model is always copied.
-        tied: Whether to delete, too, the channels of other layers that can
-            only go together with these: those that are added to them, say.
+        tied: Whether to also delete channels of other layers that can only be
+            removed together with these, such as those added to them.
 
     Returns:
-        A new model. Where the channels reach an output, it is narrower.
+        A new model. An output that the channels reach becomes narrower.
 
     Raises:
-        TypeError: A channel is no int.
+        TypeError: A channel is not an int.
         ValueError: The layer is not in the model or has no channels; the
-            channels are out of range, given twice or all there are; they are
-            tied to channels of other layers (which the message lists) and
-            `tied` is False; or a layer after it reads all of them together, as
-            an `Embedding` does.
+            channels are out of range, given twice, or all of the layer's
+            channels; they are tied to channels of other layers (which the
+            message lists) and `tied` is False; or a layer after it reads all of
+            them together, as an `Embedding` does.
 
     Example:
     >>> import keras

@@ -1,4 +1,4 @@
-"""Where the user's own model is masked, so that what a plan closes is zero.
+"""The places where the user's own model is masked.
 
 What is taken from where:
 

@@ -1,4 +1,4 @@
-"""Run a pruned model and its original, masked, and compare the outputs."""
+"""Runs a pruned model and its masked original, and compares the outputs."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def _warn(
     far: list[float],
     samples: int,
 ) -> None:
-    """Tell of outputs whose agreement proves nothing.
+    """Warn about outputs whose agreement proves nothing.
 
     Where they differ by much, that is proof enough.
     """

@@ -1,4 +1,4 @@
-"""Run a model's own layers, with some of what they put out multiplied by 0.
+"""Runs a model's own layers, with some of their outputs multiplied by 0.
 
 The model object itself is called, so that casts, masks, structures of inputs
 and a `call` of the user's own are as they always are. Only the loop over its

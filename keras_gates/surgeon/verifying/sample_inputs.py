@@ -1,4 +1,4 @@
-"""Inputs to compare two models on: those given, or random ones."""
+"""Inputs for comparing two models: given or random ones."""
 
 from __future__ import annotations
 

@@ -330,8 +330,7 @@ def _behind_moves(
 
 
 def _moved_or_treated(graph: Graph, call: Call) -> Call | None:
-    """The only reader of a call's output, if it moves or transforms
-    channels."""
+    """The only reader of a call, if it moves or transforms channels."""
     after = sole_successor(graph, call)
     if after is None:
         return None

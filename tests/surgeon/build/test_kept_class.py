@@ -109,11 +109,11 @@ def test_class_is_kept_with_a_smaller_config(case, tmp_path):
 
 WRITTEN_OUT = {
     "another function": (lambda: kl.Scaled(16), "computes something else"),
-    "a forgetful config": (lambda: kl.Forgetful(), "no change to the sizes"),
+    "a forgetful config": (lambda: kl.Forgetful(), "no change of the sizes"),
     "no config": (lambda: kl.Secretive("relu"), "Secretive has no config"),
     "two sizes for one key": (
         lambda: kl.Outer(16),
-        "no change to the sizes in its config makes",
+        "no change of the sizes in its config makes",
     ),
 }
 

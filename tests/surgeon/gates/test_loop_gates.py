@@ -135,7 +135,7 @@ MODELS = {
     "twice": twice,
     "nested": nested,
     "own": own,
-    "round cells": round_cells,
+    "for the cells": round_cells,
     "masked": masked,
 }
 

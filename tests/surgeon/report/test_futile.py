@@ -183,12 +183,15 @@ NOTES = {
         ["'shared'", "other calls", "each of its calls"],
     ),
     "one path": (one_path_of_two, ["'q' (Dense)", "gather"]),
-    "output": (on_the_output, ["(ReLU) makes an output", "before the output"]),
+    "output": (
+        on_the_output,
+        ["(ReLU) produces an output", "before the output"],
+    ),
     "coupled": (part_of_coupled_channels, ["coupled", "leaves open"]),
     **{
         f"scalar {kind.__name__}": (
             scalar(kind),
-            ["'g' removes nothing", "'a' stays for 'p'"],
+            ["'g' removes nothing", "'a' is also read by 'p'"],
         )
         for kind in (kg.LayerGate, kg.BranchGate, kg.BlockGate)
     },

@@ -128,7 +128,7 @@ MODELS = {
     "nested": nested,
     "at each step": at_each_step,
     "twice": twice,
-    "several axes": several_axes,
+    "several channel axes": several_axes,
     "one axis of two": one_axis_of_two,
     "embedded": embedded,
 }
@@ -419,7 +419,7 @@ def test_an_output_of_two_axes_with_a_bias_keeps_the_heads():
     model = drawn(
         around(lambda f, a, b, c: f(a, b), lambda: multi(output_shape=(2, 3)))
     )
-    with pytest.raises(ValueError, match="several axes of channels"):
+    with pytest.raises(ValueError, match="several channel axes"):
         closed_by_scores(model)
 
 

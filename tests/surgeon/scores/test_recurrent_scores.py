@@ -787,7 +787,7 @@ def masked_cells(x, inputs):
 
 
 WHOLE = {
-    "one RNN for each of them does not": masked_cells,
+    "behave differently from one RNN per cell": masked_cells,
     "use its state in any way": lambda x, _: L.RNN(Repeating())(x),
 }
 
