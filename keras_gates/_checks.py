@@ -71,8 +71,8 @@ def renamed(
         ) -> _Result:
             for old in kwargs.keys() & new.keys():
                 raise TypeError(
-                    f"{function.__qualname__.removesuffix('.__init__')} has no "
-                    f"argument `{old}` any more. Pass `{new[old]}`."
+                    f"{function.__qualname__.removesuffix('.__init__')} no "
+                    f"longer has an argument `{old}`. Pass `{new[old]}`."
                 )
             return function(*args, **kwargs)
 

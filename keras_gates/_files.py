@@ -29,8 +29,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
     path = pathlib.Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(
-            f"There is no folder '{path.parent}' to write '{path.name}' to. "
-            "Make it first."
+            f"There is no folder '{path.parent}' for '{path.name}'. Create it "
+            "first."
         )
     folder = pathlib.Path(
         tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)

@@ -212,6 +212,6 @@ def _validated_cost(cost: Any) -> float | list[float]:
         raise ValueError(
             "CostL1 cannot use this `cost`. Received: an array of shape "
             f"{np.shape(cost)}. Expected: a number or a vector. Pass one "
-            "number for each factor of the gate."
+            "number per factor of the gate."
         )
     return [nonnegative_number(c, "cost", "CostL1") for c in cost]

@@ -32,8 +32,8 @@ def check(
     folder = path.parent
     if not folder.is_dir():
         raise Failure(
-            f"{what} can't be written: there is no folder '{folder}'. Make it "
-            "first."
+            f"{what} can't be written: there is no folder '{folder}'. Create "
+            "it first."
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise Failure(

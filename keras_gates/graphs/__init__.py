@@ -1,1 +1,1 @@
-"""A Keras model in, a Keras model out: read, copied, and rebuilt."""
+"""Reads, copies and rebuilds Keras models."""

@@ -1,10 +1,9 @@
-"""Operations on a layer's own variables, written as stock layers.
+"""Writes operations on a layer's own variables as stock layers.
 
-A functional model has no place for a variable beside its layers. So `x * w`
-becomes an `EinsumDense` with one letter for the channels, `matmul(x, w)` a
-`Dense`, `take(w, x)` an `Embedding`; what is left of uses makes `w` the output
-of an `EinsumDense` of a one for each sample, so that any operation can take
-it.
+A functional model has no variables outside of its layers. So `x * w` becomes an
+`EinsumDense` with one letter for the channels, `matmul(x, w)` a `Dense`, and
+`take(w, x)` an `Embedding`; for other uses, `w` becomes the output of an
+`EinsumDense` applied to a one per sample, which any operation can read.
 """
 
 from __future__ import annotations
@@ -178,7 +177,7 @@ class Replay:
         ]
 
     def _check_layers(self, nodes: list[Node]) -> None:
-        """Refuse a variable of a layer that is called as well."""
+        """Refuse a variable of a layer that is also called."""
         called = {
             id(variable)
             for node in nodes

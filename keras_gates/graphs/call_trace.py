@@ -1,4 +1,4 @@
-"""One run of a layer's `call` on symbolic tensors, and what it tells."""
+"""One run of a layer's `call` on symbolic tensors."""
 
 from __future__ import annotations
 

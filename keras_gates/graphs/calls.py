@@ -1,4 +1,4 @@
-"""A model as data: tensors, and the calls that make and read them."""
+"""A model as data: tensors, and the calls that produce and read them."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Site:
 
     @property
     def own(self) -> keras.Operation:
-        """The layer of the user's, or the operation."""
+        """The user's layer, or the operation."""
         return self.op if self.original is None else self.original
 
 

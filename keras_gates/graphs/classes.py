@@ -1,10 +1,10 @@
-"""Models of the user's class, with what she has put on them.
+"""Keeps the class and the attributes of a user's model.
 
-A functional model may be of a class of the user's, with a `train_step` or a
-`compute_loss` of its own. A new model is of the same class if that takes
-inputs and outputs as `keras.Model` does (layers, as `keras.Sequential`). The
-constructor is not run again: it may want more than that. What it has left on
-the model is copied instead, with the new model's layers for those of the old.
+A functional model may have a custom class, with its own `train_step` or
+`compute_loss`. A new model has the same class if its constructor takes inputs
+and outputs like `keras.Model` (or layers, like `keras.Sequential`). The
+constructor is not run again, since it may need more arguments. The attributes
+of the model are copied instead, with the new layers in place of the old ones.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def carry_beside(old: keras.Model, new: keras.Model) -> None:
 
 
 def carry(graph: Graph, new: keras.Model, twins: Callable[[], Twins]) -> None:
-    """Put on a new model what is on the old one; warn of what can't be.
+    """Copy the attributes of the old model; warn about those that can't be.
 
     Args:
         graph: the `Graph` of the old model.
@@ -116,9 +116,9 @@ def carry(graph: Graph, new: keras.Model, twins: Callable[[], Twins]) -> None:
     old = graph.model
     if type(new) is not type(old) and has_own_call(old):
         raise ValueError(
-            f"Model '{old.name}' computes what the `call` of its class "
-            f"{type(old).__name__} says, and the new model can't be of that "
-            f"class: {_why(old)} Use the functional API for all that the "
+            f"Model '{old.name}' computes the `call` of its class "
+            f"{type(old).__name__}, and the new model can't have that class: "
+            f"{_why(old)} Use the functional API for everything that the "
             "model computes, or a custom layer."
         )
     held, got = private.attributes_of(old), private.attributes_of(new)

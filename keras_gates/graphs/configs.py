@@ -1,4 +1,4 @@
-"""Make layers from their configs, with the objects that configs name."""
+"""Creates layers from their configs, with the objects that configs name."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _told(op: keras.Operation) -> dict[str, Any]:
 def _recorded(op: keras.Operation) -> dict[str, Any]:
     config = private.recorded_config(op)
     if config is None:
-        raise ValueError(f"Keras has no record of how '{op.name}' was made.")
+        raise ValueError(f"Keras has no record of how '{op.name}' was created.")
     return living(op, {**config, "name": op.name})
 
 

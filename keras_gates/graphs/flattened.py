@@ -1,4 +1,4 @@
-"""A subclassed model as a functional one."""
+"""Makes a functional model of a subclassed one."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Unfunctional(Exception):
-    """A model's `call` can't be told by what it does to symbolic tensors."""
+    """A model's `call` can't be recorded on symbolic tensors."""
 
 
 def flattened(model: keras.Model, example: Any) -> tuple[keras.Model, str]:
@@ -63,7 +63,9 @@ def flattened(model: keras.Model, example: Any) -> tuple[keras.Model, str]:
         opened = trace.trace_model(_copy(source), node)
     except SideEffect as error:
         raise Unfunctional(str(error)) from error
-    except Exception as error:  # whatever the user's code says to symbols
+    except (
+        Exception
+    ) as error:  # the user's code may raise anything for symbolic tensors
         raise Unfunctional(
             f"its `call` can't be traced: {trace.told(error)}"
         ) from error

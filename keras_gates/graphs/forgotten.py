@@ -1,4 +1,4 @@
-"""What a config forgets of a layer: found by comparison, and carried over.
+"""Finds what a config forgets of a layer, and carries it over.
 
 A layer that changes its size is made from its config, and a config may lose
 what the layer holds: a function of the user's comes back as the one of Keras
@@ -34,7 +34,7 @@ def carry(
     base: keras.Operation,
     twins: Twins,
 ) -> None:
-    """Give a layer what the config of the old one forgets.
+    """Copy to a layer what the config of the old one forgets.
 
     Args:
         old: the layer or operation.

@@ -1,4 +1,4 @@
-"""What is known of a functional model without reading its graph."""
+"""Facts about a functional model that need no graph."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names for new layers that no other layer of a model has."""
+"""Unused names for new layers of a model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every assumption about Keras that its documentation does not back.
+"""Every assumption about Keras that its documentation does not guarantee.
 
 Each function here relies on one thing inside Keras, and says on which after
 "Assumes". Nothing else in the package reads a private attribute of Keras or

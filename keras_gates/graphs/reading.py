@@ -1,4 +1,4 @@
-"""Read a built Keras model as a flat graph of calls."""
+"""Reads a built Keras model as a flat graph of calls."""
 
 from __future__ import annotations
 
@@ -81,8 +81,8 @@ def read(model: keras.Model, see_through: SeeThrough | None = None) -> Graph:
             f"Model '{model.name}' (of type {type(model).__name__}) is "
             "subclassed: its `call` is Python code, which has no recorded "
             "graph. Pass `keras_gates.functional(model, x)` instead: a "
-            "functional model that computes the same. x is a batch of what "
-            "the model takes, or `keras.Input`s for it."
+            "functional model that computes the same. x is a batch of "
+            "inputs, or `keras.Input`s."
         )
     unread: dict[int, str] = {}
     while True:  # each round but the last finds one more
@@ -396,9 +396,9 @@ def _known(
 def _masked(site: Site) -> str:
     return (
         f"which is called with a mask of time steps that '{site.name}' (of "
-        f"type {type(site.op).__name__}) in it would find on its input; here "
-        "the surgeon can't say which mask that is. Give the model the mask as "
-        "an input of its own and pass it on, mask=..., or call its layers "
+        f"type {type(site.op).__name__}) in it finds on its input; the "
+        "surgeon can't determine this mask. Make the mask a separate input "
+        "of the model and pass it on with mask=..., or call its layers "
         "directly."
     )
 

@@ -1,4 +1,4 @@
-"""What a run of a `call` on symbolic tensors gave, in comparable form."""
+"""The result of a run of a `call` on symbolic tensors, for comparison."""
 
 from __future__ import annotations
 

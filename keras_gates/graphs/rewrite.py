@@ -1,4 +1,4 @@
-"""Make a model anew, call by call, with some of its calls changed."""
+"""Rebuilds a model call by call, with some calls changed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a layer and a model of its parts compute the same, by a trial."""
+"""Tests by random inputs whether a layer and its parts compute the same."""
 
 from __future__ import annotations
 

@@ -194,10 +194,10 @@ def _look_in_again(
                 specs[tensor] = keras.KerasTensor(_some(shape, 1), told.dtype)
         return
     raise ValueError(
-        f"What layer '{calls[0].path}' computes for inputs of the shapes "
-        f"{shapes} can't be told: '{scope.site.name}' (of type "
-        f"{type(scope.site.op).__name__}) can't be looked into at these. Pass "
-        "other sizes."
+        f"The output of layer '{calls[0].path}' for inputs of the shapes "
+        f"{shapes} is unknown: '{scope.site.name}' (of type "
+        f"{type(scope.site.op).__name__}) can't be seen through for these. "
+        "Pass other sizes."
     )
 
 
@@ -274,7 +274,7 @@ def _by_input(graph: Graph, input_shape: Any) -> list[Shape]:
         strangers = given[len(names) :]
     if strangers or len(given) != len(names):
         raise ValueError(
-            f"`input_shape` does not name the inputs of model "
+            "`input_shape` does not match the inputs of model "
             f"'{graph.model.name}'. Received: {input_shape!r}. Expected: a "
             f"shape for each of {names}, as a list in this order or a dict."
         )

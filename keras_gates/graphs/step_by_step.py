@@ -1,4 +1,4 @@
-"""What TimeDistributed computes, with its layer called once.
+"""Computes TimeDistributed with a single call of its layer.
 
 Its own `call` calls the layer once for each step, or in a function that is not
 recorded. All steps at once are samples as any others.

@@ -1,4 +1,4 @@
-"""The axis of time of TimeDistributed: into the batch, and out of it.
+"""Moves the time axis of TimeDistributed into the batch, and back.
 
 A model in TimeDistributed is read as if its calls saw one sample for each
 step. These operations stand before it and after it; in no model.

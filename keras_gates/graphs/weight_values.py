@@ -1,4 +1,4 @@
-"""What operations make of a layer's variables alone.
+"""The results of operations on a layer's variables only.
 
 That is known beforehand, and so is where each of its numbers stems from: the
 operations are run once on the values, and once on `0, 1, 2, ...` in the places

@@ -176,8 +176,8 @@ def copy_weights(source: keras.Layer, target: keras.Layer) -> None:
     if [a.shape for a in arrays] != shapes:
         raise ValueError(
             f"Layer '{source.name}' (of type {type(source).__name__}) holds "
-            f"weights of the shapes {[a.shape for a in arrays]}, its "
-            f"counterpart of the shapes {shapes}, so that they can't be "
-            "carried over. Replace it by layers that both Kerases have alike."
+            f"weights of the shapes {[a.shape for a in arrays]}, and its "
+            f"counterpart of the shapes {shapes}, so they can't be copied. "
+            "Replace it by layers that are the same in both versions."
         )
     target.set_weights(arrays)

@@ -102,10 +102,10 @@ class _Converter:
         if cls is None:
             raise ValueError(
                 f"Layer '{layer.name}' (of type {type(layer).__name__}) has "
-                "no counterpart in Keras 3. Take the wrappers of tfmot off "
+                "no counterpart in Keras 3. Remove the wrappers of tfmot "
                 "with `strip_pruning` or `strip_clustering`; convert a "
                 "quantization-aware model to LiteRT; replace other layers by "
-                "layers that both Kerases have."
+                "layers that both versions have."
             )
         try:
             config = {**layer.get_config(), "name": layer.name}
@@ -114,7 +114,8 @@ class _Converter:
         except ValueError as error:
             raise ValueError(
                 f"Layer '{layer.name}' (of type {type(layer).__name__}) can't "
-                f"be carried over to Keras 3: {error} Use what both have."
+                f"be converted to Keras 3: {error} Use what both versions "
+                "have."
             ) from error
 
     def _arguments(
@@ -128,9 +129,10 @@ class _Converter:
         given = {k: v for k, v in node.call_kwargs.items() if v is not None}
         if "training" in given:
             raise ValueError(
-                f"Layer '{node.layer.name}' is called with training="
-                f"{given['training']!r}, which Keras 3 does not keep. Call it "
-                "without, and set `trainable` where it is to be frozen."
+                f"Layer '{node.layer.name}' is called with "
+                f"training={given['training']!r}, which Keras 3 does not "
+                "keep. Call it without this argument, and set `trainable` to "
+                "freeze it."
             )
         args = list(node.call_args)
         if isinstance(node.layer, self._recurrent()) and _several(args[0]):

@@ -106,8 +106,8 @@ class _Converter:
         layer = gr.input_layer(kt)
         if kt.sparse:
             raise ValueError(
-                f"Input '{layer.name}' is sparse, which can't be carried over "
-                "to tf_keras. Make it dense."
+                f"Input '{layer.name}' is sparse, which can't be converted to "
+                "tf_keras. Use a dense input."
             )
         self.names.add(layer.name)
         return self.k2.Input(
@@ -149,7 +149,7 @@ class _Converter:
         except ValueError as error:
             raise ValueError(
                 f"Layer '{call.path}' (of type {type(op).__name__}) can't be "
-                f"carried over to tf_keras: {error} Use what both have."
+                f"converted to tf_keras: {error} Use what both versions have."
             ) from error
         of_keras = type(op).__module__.partition(".")[0] == keras.__name__
         plain = of_keras and not op.variables
@@ -159,7 +159,7 @@ class _Converter:
             raise ValueError(
                 f"Layer '{call.path}' (of type {type(op).__name__}) has no "
                 f"counterpart in tf_keras{seen}. Replace it by layers that "
-                "both have."
+                "both versions have."
             )
         return layers
 

@@ -146,8 +146,8 @@ class FilterGate(Gate):
         axis = self.axis + rank if self.axis < 0 else self.axis
         if not 0 < axis < rank:
             raise ValueError(
-                f"{type(self).__name__} '{self.name}' cannot be built: "
-                f"axis {self.axis} is the batch axis, or no axis, of the "
+                f"{type(self).__name__} '{self.name}' cannot be built: axis "
+                f"{self.axis} is the batch axis, or not an axis, of the "
                 f"input. Received: input_shape={tuple(input_shape)}. "
                 "Expected: an input of rank >= 2 and an axis from 1 to "
                 f"{rank - 1}, or from {1 - rank} to -1. Pass the channel axis "

@@ -184,7 +184,7 @@ class Fusible(keras.layers.Layer):
         """Raise the error for an impossible layer."""
         kind = type(self).__name__
         raise ValueError(
-            f"{kind} '{self.name}' would be no single convolution. "
+            f"{kind} '{self.name}' would not be a single convolution. "
             f"Received: {received}. {remedy}"
         )
 

@@ -121,8 +121,8 @@ class Goals:
                     f"{of}={budget.amount!r}. It allows "
                     f"{self._limits[of]:,.0f} {UNITS[of]}, and the least that "
                     f"these gates can reach is {least[of]:,.0f} "
-                    f"({least[of] / self._wholes[of]:.1%}). Allow more, put "
-                    "gates into more layers, or lower keep_essential: pass "
+                    f"({least[of] / self._wholes[of]:.1%}). Allow more, add "
+                    "gates to more layers, or lower keep_essential: pass "
                     f"Budget({of}=..., keep_essential=...)."
                 )
 

@@ -274,9 +274,9 @@ def _searched(
     missing = [kind for kind in kinds if kind not in there]
     if missing or not kinds or len(set(kinds)) < len(kinds):
         raise ValueError(
-            f"`find_thresholds` can't search these kinds of gates in model "
+            "`find_thresholds` can't search these kinds of gates in model "
             f"'{graph.model.name}'. Received: {kinds}. It has: "
             f"{', '.join(k for k in _ORDER if k in there) or 'none'}. Name "
-            "each of those to search once, or put gates into the model."
+            "each kind once, or insert gates."
         )
     return kinds, [gate for gate in gates if gate.kind in kinds]

@@ -82,7 +82,7 @@ def check_score(score: float) -> None:
     if not math.isfinite(score):
         raise ValueError(
             "The score of the model with all gates open must be finite. "
-            f"Received: {score}. Look at the model and the data first."
+            f"Received: {score}. Check the model and the data first."
         )
 
 

@@ -49,8 +49,8 @@ def of_rule(call: Call, rule: _OfAKind) -> Iterator[None]:
             f"The rule ('{rule.kind}') for layer '{call.path}' (of type "
             f"{type(call.op).__name__}) failed with a {type(error).__name__} "
             f"on inputs of the shapes {shapes}.{why} If you registered it, "
-            "the error above says where; else please report the model, and "
-            "meanwhile leave the layer out of what is pruned."
+            "the error above says where; otherwise please report the model, "
+            "and exclude the layer for now."
         ) from error
 
 
@@ -71,9 +71,9 @@ def of_layer(path: str, op: object) -> Iterator[None]:
         if _ours(error):
             raise
         raise ValueError(
-            f"Layer '{path}' (of type {type(op).__name__}) can't be made at "
-            f"its new size; Keras raised a {type(error).__name__} "
-            f"(above). {_hint()}"
+            f"Layer '{path}' (of type {type(op).__name__}) can't be created "
+            f"at its new size; Keras raised a {type(error).__name__} (above). "
+            f"{_hint()}"
         ) from error
 
 

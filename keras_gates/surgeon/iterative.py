@@ -156,9 +156,9 @@ class _Repairs:
 def _check_read_again(x: Any) -> None:
     if hasattr(x, "__next__"):
         raise TypeError(
-            "`repair` is read in each step, and an iterator can be read once. "
-            f"Received: {x!r} (of type {type(x).__name__}). Pass arrays, a "
-            "dataset, or a list of batches."
+            "`repair` is read in each step, but an iterator can be read only "
+            f"once. Received: {x!r} (of type {type(x).__name__}). Pass "
+            "arrays, a dataset, or a list of batches."
         )
 
 

@@ -177,8 +177,8 @@ class Plan:
         if widths != [row.after for row in self.rows]:
             raise ValueError(
                 f"The weights of '{self.model.name}' have changed since this "
-                "plan was made, so that it no longer removes what it says. "
-                "Make a new plan."
+                "plan was made, so it would remove other channels. Make a "
+                "new plan."
             )
         return solution
 
@@ -189,9 +189,9 @@ class Plan:
         if keep_optimizer:
             if self.options.drop_shortcuts:
                 raise ValueError(
-                    "`keep_optimizer` goes on with a training, and "
-                    "`drop_shortcuts` changes what was trained. Pass one of "
-                    "them; compile the result anew for the other."
+                    "`keep_optimizer` continues a training, but "
+                    "`drop_shortcuts` changes the trained function. Pass one "
+                    "of them; for the other, compile the result again."
                 )
             optimizer.check(self.model, solution.graph)
         decision, folds = solution.decision, solution.folds

@@ -262,8 +262,8 @@ def _check(
     """Refuse scores of another model, and invalid shares."""
     if not isinstance(scores, Mapping) or not scores:
         raise ValueError(
-            "`scores` must be what keras_gates.surgeon.score returns: a dict "
-            f"from names of groups to arrays. Received: {scores!r}."
+            "`scores` must be the result of keras_gates.surgeon.score: a "
+            f"dict from names of groups to arrays. Received: {scores!r}."
         )
     graph = expand.read(model)
     found = groups.find(graph, exact).groups
@@ -279,7 +279,7 @@ def _check(
             )
     if not shares or not all(0 <= share <= 1 for share in shares):
         raise ValueError(
-            "`shares` must be numbers from 0 to 1, one at least. Received: "
+            "`shares` must be numbers from 0 to 1, at least one. Received: "
             f"{shares!r}."
         )
 

@@ -127,7 +127,7 @@ def _plan_of(
         return make_plan(model, thresholds, **options)
     if options:
         raise TypeError(
-            "A `Plan` has its options already. Received as well: "
+            "A `Plan` already has its options. Also received: "
             f"{', '.join(sorted(options))}."
         )
     own = thresholds.model
@@ -167,8 +167,8 @@ def closed_gates(
         if name not in own:
             raise ValueError(
                 f"'{name}' is inside a layer of '{model.name}' that the "
-                "surgeon writes out, and can't be closed where it is. Leave "
-                "it out of `kinds`."
+                "surgeon writes out, and can't be closed in place. Leave it "
+                "out of `kinds`."
             )
         closed = closed_places.closing_value(
             name, own[name], factors[name].values()

@@ -184,7 +184,7 @@ def _check_fits(key: Any, names: list[str], argument: str, what: str) -> None:
     either = f"neither {kinds} nor" if argument == "thresholds" else "not"
     raise ValueError(
         f"`{argument}` has the key {key!r}, which is {either} the name of a "
-        f"{what}, nor a pattern that fits one.{suggestion(key, known)} "
+        f"{what}, nor a pattern that matches one.{suggestion(key, known)} "
         f"{what.capitalize()}s of this model: {listed(sorted(names))}."
     )
 

@@ -78,7 +78,7 @@ def binarize(
         decided = thresholds
     else:
         raise TypeError(
-            "A `Plan` has its options already. Received as well: "
+            "A `Plan` already has its options. Also received: "
             f"{', '.join(sorted(options))}."
         )
     masks = decided.masks()
@@ -116,7 +116,7 @@ def _check(
     ]
     if strangers:
         raise ValueError(
-            "`binarize` sets gate layers to 0 or 1, and these thresholds are "
-            f"for others as well: {', '.join(map(repr, strangers))}. Leave "
-            "them out of `thresholds`, or prune the model at once."
+            "`binarize` sets gate layers to 0 or 1, but these thresholds "
+            f"also close others: {', '.join(map(repr, strangers))}. Leave "
+            "them out of `thresholds`, or prune the model directly."
         )

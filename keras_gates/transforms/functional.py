@@ -96,10 +96,10 @@ def functional(
         ) from error
     if otherwise and not inference_only:
         raise ValueError(
-            f"{named} can't be made functional as it is: {otherwise}. Let "
-            "its `call` pass `training` on to its layers and do the same "
-            "otherwise, or pass `inference_only=True` if it is enough that "
-            "both compute the same in inference."
+            f"{named} can't be made functional: {otherwise}. Let its `call` "
+            "pass `training` on to its layers and otherwise do the same, or "
+            "pass `inference_only=True` if it is enough that both compute "
+            "the same in inference."
         )
     steps = [n for n in _STEPS if getattr(type(model), n) is not _stock(n)]
     if steps:

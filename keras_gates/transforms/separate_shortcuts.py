@@ -76,7 +76,7 @@ def separate_shortcuts(model: keras.Model) -> keras.Model:
         unclear = [j.call.path for j in joins if j.adds and not j.shortcut]
         raise ValueError(
             f"Model '{model.name}' has no shortcut to separate: no addition "
-            "has one side without a kernel, and a side with one. "
+            "has a side with a kernel and one without. "
             + _unclear(unclear)
             + "Pass a residual model."
         )
@@ -109,9 +109,9 @@ def _axis(call: Call, index: int, labelling: Labelling) -> int:
     rank = len(tensor.shape)
     if len(axes) > 1 or rank > 5:
         raise ValueError(
-            f"The shortcut to '{call.path}' can't be separated: its "
-            f"channels are along the axes {axes} of {tensor.shape}. Expected: "
-            "one axis, and no more than three of space."
+            f"The shortcut to '{call.path}' can't be separated: its channels "
+            f"are along the axes {axes} of {tensor.shape}. Expected: one "
+            "axis, and at most three spatial axes."
         )
     # No axis has units if the input itself is added.
     return axes[0] if axes else rank - 1

@@ -115,7 +115,8 @@ def _operation(name: str) -> type[Any]:
     if found is None:
         raise ValueError(
             f"This version of Keras has no operation '{name}', which "
-            "`simplify_selections` makes gathers of. Install another version."
+            "`simplify_selections` needs for gathers. Install another "
+            "version."
         )
     return found
 

@@ -120,8 +120,8 @@ def _norms(
     if not found:
         raise ValueError(
             f"Model '{name}' has no batch normalization, so there are no "
-            "gammas to slim. Put BatchNormalization layers after its "
-            "convolutions, or put gates there: keras_gates.insert_gates."
+            "gammas to slim. Add BatchNormalization layers after its "
+            "convolutions, or insert gates: keras_gates.insert_gates."
         )
     norms = patterns.chosen_layers(
         graph,
@@ -136,7 +136,7 @@ def _norms(
             "These batch normalizations have no gamma: "
             f"{', '.join(map(repr, without))}. Expected: scale=True. Leave "
             f"them out with `exclude`, or build '{name}' with it and set "
-            "these gammas to 1, which leaves the function as it is."
+            "these gammas to 1, which does not change the function."
         )
     return norms
 
@@ -150,18 +150,18 @@ def _start(norm: keras.Layer, initializer: Any) -> NDArray[np.floating]:
     except ValueError as error:
         raise ValueError(
             "`slim` can't start gammas like this. Received: "
-            f"gamma_initializer={initializer!r}. Expected: what "
-            "BatchNormalization takes as one, such as "
-            "keras.initializers.Constant(0.5). " + str(error)
+            f"gamma_initializer={initializer!r}. Expected: an initializer for "
+            "BatchNormalization, such as keras.initializers.Constant(0.5). "
+            + str(error)
         ) from error
     values: NDArray[np.floating]
     values = keras.ops.convert_to_numpy(make(norm.gamma.shape))
     if not np.isfinite(values).all() or not values.any():
         raise ValueError(
             "`slim` can't start gammas like this. Received: "
-            f"gamma_initializer={initializer!r}, which gives zeros "
-            "alone, or infinity, or NaN. Expected: gammas that training can "
-            "pull to zero, such as keras.initializers.Constant(0.5)."
+            f"gamma_initializer={initializer!r}, which gives only zeros, or "
+            "infinity, or NaN. Expected: gammas that training can pull to "
+            "zero, such as keras.initializers.Constant(0.5)."
         )
     return values
 

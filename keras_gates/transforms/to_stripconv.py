@@ -118,10 +118,10 @@ def _turned(graph: Graph, include: Patterns, exclude: Patterns) -> set[int]:
         chosen = [op for op in chosen if max(op.kernel_size) > 1]
     if not chosen:
         raise ValueError(
-            f"`to_stripconv` finds no stripes in any layer of model "
+            "`to_stripconv` finds no layer with stripes in model "
             f"'{graph.model.name}'. Expected: layers of the class "
-            "keras.layers.Conv2D, without groups and LoRA, with kernels larger "
-            "than 1x1. Name those with 1x1 kernels in `include`."
+            "keras.layers.Conv2D, without groups and LoRA, with kernels "
+            "larger than 1x1. Name those with 1x1 kernels in `include`."
         )
     return {id(op) for op in chosen}
 

@@ -54,8 +54,8 @@ def densenet(
     blocks, rest = divmod(depth - 4, 3)
     if blocks < 1 or rest:
         raise ValueError(
-            "densenet can't be this deep. Received: "
-            f"depth={depth!r}. Expected: 3 n + 4, such as 40 or 100."
+            f"densenet can't have this depth. Received: depth={depth!r}. "
+            "Expected: 3 n + 4, such as 40 or 100."
         )
     inputs = keras.Input(input_shape)
     x = style.conv(inputs, 16, name="conv1")

@@ -73,7 +73,7 @@ def resnet(
     if shortcut not in _SHORTCUTS:
         raise ValueError(
             f"Unknown shortcut. Received: shortcut={shortcut!r}. Expected: "
-            f"one of {_SHORTCUTS}. For a network without any use "
+            f"one of {_SHORTCUTS}. For a network without shortcuts, use "
             "`plain_resnet`."
         )
     join = {"identity": _same, "pad": _pad, "projection": _project}[shortcut]
@@ -132,8 +132,8 @@ def _stages(
     blocks, rest = divmod(depth - 2, 6)
     if blocks < 1 or rest:
         raise ValueError(
-            f"Model '{name}' can't be this deep. Received: depth={depth!r}. "
-            "Expected: 6 n + 2, such as 20, 32, 56 or 110."
+            f"Model '{name}' can't have this depth. Received: "
+            f"depth={depth!r}. Expected: 6 n + 2, such as 20, 32, 56 or 110."
         )
     inputs = keras.Input(input_shape)
     x = style.conv_norm_relu(inputs, 16, name="conv1")

@@ -259,7 +259,7 @@ CONSTANT = [
 @pytest.mark.parametrize("make, threshold, gate, has_floor", CONSTANT)
 def test_constant_outputs(make, threshold, gate, has_floor):
     model = compiled(make())
-    match = f"no longer depends on.*lets nothing through: {gate}. Lower"
+    match = f"no longer depends on.*a completely closed gate: {gate}. Lower"
     for call in (plan, prune):
         refuse(model, lambda: call(model, threshold), ValueError, match)  # noqa: B023
     with pytest.raises(ValueError) as caught:

@@ -209,7 +209,7 @@ def test_a_mask_that_cannot_be_told_names_the_layer_and_the_remedy():
     first, x = embedded()
     inner = nested(lambda x: L.LSTM(4, name="reader")(Shifted()(gated(x))))
     model = drawn(model_of(first, L.Dense(3)(inner(x))))
-    with pytest.raises(ValueError, match="mask.*'reader'.*input of its own"):
+    with pytest.raises(ValueError, match="mask.*'reader'.*separate input"):
         kg.surgeon.plan(model, helpers.THRESHOLD)
 
 

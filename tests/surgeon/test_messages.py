@@ -326,7 +326,7 @@ MESSAGES = {
     ),
     "expand takes no argument": (
         prune(lambda: composed("well", shift=1.0)),
-        ["'c' (of type Composed)", "`expand`", "further arguments"],
+        ["'c' (of type Composed)", "`expand`", "other arguments"],
     ),
     "expand of another shape": (
         prune(lambda: composed("wide")),

@@ -296,7 +296,7 @@ def test_layers_choose():
     converted = to_resconv(original, include=original.get_layer("two"))
     found = [x.name for x in converted.layers if type(x) is ResConv]
     assert found == ["two"]
-    with pytest.raises(ValueError, match="'two', which is none of model"):
+    with pytest.raises(ValueError, match="'two', which is not part of model"):
         to_resconv(converted, include=original.get_layer("two"))
 
 

@@ -90,7 +90,7 @@ def test_a_sequential_stays_one():
 def test_names_choose(options, turned):
     model = network()
     if turned is None:
-        with pytest.raises(ValueError, match="finds no stripes in any layer"):
+        with pytest.raises(ValueError, match="finds no layer with stripes"):
             kg.to_stripconv(model, **options)
         return
     striped = kg.to_stripconv(model, **options)

@@ -214,7 +214,7 @@ ROWS = {
 LACKING = re.compile(
     "No (filters|layers|branches|blocks) of this model can get gates|No "
     "convolution of model .* can be a ResConv|no shortcut to separate|finds "
-    "no stripes|has no batch normalization|has no gates"
+    "no layer with stripes|has no batch normalization|has no gates"
 )
 # These have something for each.
 WHOLE = (residual, nested, own_layers.images)

@@ -301,6 +301,6 @@ class ResConv(Fusible):
         if not self.built:
             raise ValueError(
                 f"ResConv '{self.name}' can't be {done} yet. Received: a "
-                "layer without weights. Expected: one that was built. Call it "
-                "on an input, or build the model that it is in."
+                "layer without weights. Expected: a built layer. Call it on "
+                "an input, or build its model."
             )

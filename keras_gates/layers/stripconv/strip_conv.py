@@ -248,7 +248,7 @@ class StripConv(keras.layers.Conv2D):
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
         """Refused, since low-rank updates have no stripes."""
         raise ValueError(
-            f"StripConv '{self.name}' has no LoRA. Train it whole, or call "
+            f"StripConv '{self.name}' has no LoRA. Train it fully, or call "
             "keras_gates.to_dense on the pruned model and use LoRA there."
         )
 

@@ -59,9 +59,9 @@ class Stripes:
             raise ValueError(
                 f"StripConv '{owner}' cannot use these `stripes`. Received: "
                 f"{_shortened(lists)}. Expected: {rows} lists of {columns} "
-                "lists that hold numbers of filters, each below "
-                f"{filters} and in ascending order, and one stripe at least. "
-                "Leave `stripes` out for a layer with all of its stripes."
+                f"lists of indices of filters, each below {filters} and in "
+                "ascending order, with at least one stripe. Leave `stripes` "
+                "out for a layer with all of its stripes."
             )
         return cls(kept)
 

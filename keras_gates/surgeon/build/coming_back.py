@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What becomes of the layers of a model that were seen through.
+    """How the layers that were seen through are rebuilt.
 
     Attributes:
         returns: those in which something changes, the outermost first.
@@ -47,7 +47,7 @@ class Outcome:
 
 
 def find(solution: Solution, written_out: bool | None) -> Outcome:
-    """How the layers of a solution come back.
+    """How the layers of a solution are rebuilt.
 
     Args:
         solution: the `Solution`.
@@ -59,7 +59,7 @@ def find(solution: Solution, written_out: bool | None) -> Outcome:
 
 
 class _Search:
-    """Asks for each layer that was seen through what can stand in its place.
+    """Finds a replacement for each layer that was seen through.
 
     Args:
         solution: the `Solution`.
@@ -238,7 +238,7 @@ def _tried(builder: Builder, site: Site) -> Smaller:
 
 
 def _whole(fixed: str, why: str) -> str:
-    """Why a layer can't come back: a clause."""
+    """Why a layer can't be rebuilt: a clause."""
     out = f"written out ({fixed or 'written_out=False'})"
     if not why:
         return f"it can't be {out}"

@@ -1,4 +1,4 @@
-"""The numbers in a layer's config that may hold a size, and what to try."""
+"""The numbers in a layer's config that may be sizes, and values to try."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ def own_config(layer: keras.Layer, recorded: bool = False) -> Config | None:
     """
     try:
         return dict(layer.get_config())
-    except Exception:  # whatever a class without a config says
+    except Exception:  # a class without a config may raise anything
         return _arguments(layer) if recorded else None
 
 

@@ -74,7 +74,7 @@ class Smaller:
 
 
 class KeptClasses:
-    """Finds smaller configs; equal layers are searched for once.
+    """Finds smaller configs; equal layers are searched once.
 
     Args:
         copies: makes the copies of layers.
@@ -205,7 +205,7 @@ def _reloads(layer: keras.Layer) -> bool:
     try:
         with _known_classes(layer):
             type(layer).from_config(layer.get_config())
-    except Exception:  # whatever the class says
+    except Exception:  # the class may raise anything
         return False
     return True
 
@@ -347,7 +347,7 @@ class _Search:
             with _known_classes(self.layer):
                 (new,) = configs.from_configs(self.layer, changes)
                 _build(new, self.smaller)
-        except Exception:  # whatever the class says to such a config
+        except Exception:  # the class may raise anything for such a config
             return None
         wrong = _differences(_shapes(new), self.wanted)
         if self.nearest is None or len(wrong) < len(self.nearest):
@@ -444,7 +444,7 @@ def _assign(new: keras.Layer, weights: Mapping[Path, Wanted]) -> None:
 def same(
     new: keras.Layer, smaller: Smaller, near: float = sampled.NEAR
 ) -> bool:
-    """Whether both have been run, and have put out the same.
+    """Whether both ran and returned the same.
 
     Args:
         new: the layer or model.
@@ -492,7 +492,7 @@ def other_weights(
 
 
 def _told(edits: Edits) -> str:
-    """What is changed, in words."""
+    """The changes, in words."""
     if not edits:
         return "with its config unchanged"
     pairs = (

@@ -145,7 +145,7 @@ def _model(origin: Origin, edits: Edits) -> keras.Model | None:
     config.update(cs.changes(config, edits))
     try:
         model = origin.cls.from_config(config)
-    except Exception:  # whatever the class says to such a config
+    except Exception:  # the class may raise anything for such a config
         return None
     return model if gr.is_functional(model) else None
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class NoPlace(Exception):
-    """The smaller parts hold what the layer has no place for."""
+    """The layer has no place for what its smaller parts hold."""
 
 
 class Rest(NamedTuple):

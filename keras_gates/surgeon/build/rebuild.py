@@ -195,8 +195,8 @@ class Builder:
                     f"Layer '{site.name}' (of type {type(site.op).__name__}) "
                     f"in '{graph.model.name}' finds a mask of time steps on "
                     "its input, and would not find it in a smaller model. "
-                    f"Give '{graph.model.name}' the mask as an input of its "
-                    "own and pass it on, mask=..., or call its layers "
+                    f"Make the mask a separate input of '{graph.model.name}' "
+                    "and pass it on with mask=..., or call its layers "
                     "directly."
                 )
 

@@ -1,4 +1,4 @@
-"""What one call turns into in the smaller model."""
+"""The replacement of a call in the smaller model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What became of each weight: which part is left, and times what."""
+"""The cut of each weight: the remaining part, and its factors."""
 
 from __future__ import annotations
 

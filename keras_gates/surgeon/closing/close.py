@@ -248,20 +248,20 @@ def _nothing_counted(graph: Graph, of: str, unknown: list[str]) -> str:
 def _not_counted(budget: Budget, unknown: list[str]) -> str:
     names = ", ".join(map(repr, unknown[:8])) + ", ..." * (len(unknown) > 8)
     return (
-        f"Budget({budget.resource}={budget.amount!r}) counts nothing for "
-        f"{len(unknown)} layers or operations: {names}. It is met by the rest "
-        "of the model alone. If the size of an input is unknown, pass one to "
-        "count at, as Budget(..., sizes=...); if they have no rule, register "
-        "one with `costs` or `counts`, or set a budget of params."
+        f"Budget({budget.resource}={budget.amount!r}) does not count "
+        f"{len(unknown)} layers or operations: {names}. Only the rest of the "
+        "model is counted. If the size of an input is unknown, pass it with "
+        "Budget(..., sizes=...); if there is no rule, register one with "
+        "`costs` or `counts`, or set a budget of params."
     )
 
 
 def _more_macs(budget: Budget, share: float, allowed: float) -> str:
     return (
-        f"Budget(latency={budget.amount!r}) leaves {share:.1%} of the MACs to "
-        f"come to {allowed:.1%} of the time: time hardly follows MACs here. "
-        "What takes it may be the overhead of calls, not the channels; try a "
-        "larger batch_size, or a budget of macs."
+        f"Budget(latency={budget.amount!r}) leaves {share:.1%} of the MACs "
+        f"for {allowed:.1%} of the time: time hardly depends on MACs here, "
+        "probably because of the overhead of calls. Try a larger batch_size, "
+        "or a budget of macs."
     )
 
 

@@ -219,8 +219,8 @@ def _closed(
     gates = _asked(thresholds, factors_of(graph), scores)
     if not gates and options.whole:
         raise ValueError(
-            f"Nothing is left in '{model.name}' that could be closed."
-            f"{_kept_whole(options)}"
+            f"Nothing remains in '{model.name}' that could be "
+            f"closed.{_kept_whole(options)}"
         )
     if not gates:
         raise ValueError(
@@ -262,8 +262,8 @@ def from_closed(
     found = coming_back.find(solution, options.written_out)
     for path, why in found.whole.items():
         raise ValueError(
-            f"Layer '{path}' of '{model.name}' can't be made smaller any "
-            f"more, as this plan has it: {why}. Make a new plan."
+            f"Layer '{path}' of '{model.name}' can no longer be made smaller "
+            f"as in this plan: {why}. Make a new plan."
         )
     return dataclasses.replace(solution, returns=found.returns)
 
@@ -407,15 +407,16 @@ def _dropped(
         return []
     some = ", ".join(map(repr, found[:3])) + ", ..." * (len(found) > 3)
     return [
-        f"drop_shortcuts takes out {len(found)} added shortcuts of gates "
-        f"that stay open ({some}): this changes the function."
+        f"drop_shortcuts removes {len(found)} added shortcuts of gates that "
+        f"stay open ({some}): this changes the function."
     ]
 
 
 def _check_drop(drop_shortcuts: bool, scores: Scores | None) -> None:
     if drop_shortcuts and scores is not None:
         raise ValueError(
-            "`drop_shortcuts` is for models with gates, and `scores` for "
-            "channels without: a dropped shortcut no longer ties the channels "
-            "that were scored together. Pass one of them, or prune twice."
+            "`drop_shortcuts` is for models with gates, and `scores` is for "
+            "channels without gates: a dropped shortcut no longer ties the "
+            "channels that were scored together. Pass one of them, or prune "
+            "twice."
         )

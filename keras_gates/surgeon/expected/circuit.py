@@ -1,4 +1,4 @@
-"""How far each class of units is kept, by how far the gates are open.
+"""To what degree each class of units is kept, given partly open gates.
 
 What `passes.decide` decides for closed gates, as numbers from 0 to 1, in one
 pass forwards (what varies) and one backwards (what is demanded, who is there,

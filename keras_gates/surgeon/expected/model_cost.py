@@ -1,4 +1,4 @@
-"""What a model costs, as a function of how far its gates are open."""
+"""The cost of a model as a function of how far its gates are open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each step costs, as a polynomial of how many units are kept.
+"""The cost of each step, as a polynomial in the numbers of kept units.
 
 A cost is linear in each size by itself: the multiply-adds of a kernel are
 `positions * taps * in * out`. So its coefficients follow from the costs with

@@ -1,4 +1,4 @@
-"""The shortcuts that were added for gates: found again, and taken out.
+"""Finds and removes shortcuts that were added for gates.
 
 `h = gate(f) + shortcut`, or `h = gate(f - shortcut) + shortcut`. The gate says
 of itself that its shortcut was added, in its config, so that this survives

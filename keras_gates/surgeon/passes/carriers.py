@@ -1,4 +1,4 @@
-"""What stands for channels that are known but for a signal.
+"""Channels that carry others that are known up to a signal.
 
 Behind a normalization a channel that was a constant varies, but only with the
 statistics: all such channels are combinations of two signals, `mu / sigma` and

@@ -1,4 +1,4 @@
-"""What was decided of one labelling: plain data."""
+"""The decision on a labelling, as plain data."""
 
 from __future__ import annotations
 

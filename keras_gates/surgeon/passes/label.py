@@ -1,4 +1,4 @@
-"""Labels and constants: what each coordinate is, and what it must be."""
+"""Labels and constants of each coordinate."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def label(
     uncut: frozenset[StepKey] = frozenset(),
     selections: bool = True,
 ) -> Labelling:
-    """Give every tensor its labels, and tie what must stay together.
+    """Label every tensor, and tie what must stay together.
 
     Args:
         graph: the `Graph` of a model.
@@ -340,7 +340,7 @@ def _ones(rank: int, axis: int, size: int) -> tuple[int, ...]:
 
 
 def _check_weights(call: Call, rule: Rule) -> None:
-    """Refuse layers whose weights are not what their rule describes."""
+    """Refuse layers whose weights their rule does not describe."""
     op = call.op
     if getattr(op, "quantization_mode", None) is not None:
         raise ValueError(

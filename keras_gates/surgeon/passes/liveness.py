@@ -1,4 +1,4 @@
-"""One pass backwards: what is demanded, who is there, what is read."""
+"""One pass backwards: what is demanded, present, and read."""
 
 from __future__ import annotations
 

@@ -62,10 +62,10 @@ def pairs_of(model: keras.Model, small: keras.Model) -> Pairs:
 def _misfit(old: Graph, new: Graph, lost: list[str]) -> str:
     which = f": {', '.join(map(repr, lost[:5]))}" if lost else ""
     return (
-        f"'{new.model.name}' is not what prune returned for "
-        f"'{old.model.name}': the kernels of its layers are not found in those "
-        f"of the layers of the same names{which}. Pass the model that it was "
-        "made of, before any training; or, where gates were folded into "
+        f"'{new.model.name}' is not the result of prune for "
+        f"'{old.model.name}': the kernels of its layers are not parts of the "
+        f"kernels of the layers with the same names{which}. Pass the model "
+        "that was pruned, before any training; or, if gates were folded into "
         "kernels, the plan: repair(plan, x)."
     )
 

@@ -116,8 +116,8 @@ def repair(
         return mend(Pairs.of_solution(solution, pruned), batches, request)
     if not isinstance(target, (tuple, list)) or len(target) != 2:
         raise TypeError(
-            "`repair` takes a Plan, or a pair of a model and what prune made "
-            f"of it. Received: {target!r} (of type {type(target).__name__})."
+            "`repair` takes a Plan, or a pair of a model and the result of "
+            f"prune. Received: {target!r} (of type {type(target).__name__})."
         )
     model, small = target
     pairs_of(model, small)

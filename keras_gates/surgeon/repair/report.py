@@ -172,12 +172,12 @@ def refuse(model: keras.Model, exact: bool) -> None:
     before, after = _errors(report.total)
     raise ValueError(
         f"'{model.name}' was repaired: {len(report.changed)} of its layers "
-        "have weights that fit some samples best, so that it computes about "
-        "what its original did, by design, and `verify` can't tell a fault "
-        f"from that. Its outputs are off by {after} on held-out samples "
-        f"({before} as it was cut); print({_MARK}) says more. Verify what "
-        "prune returns without repair=..., compare the metrics of both "
-        "models, or pass exact=False to see how far off it is."
+        "were fitted to some samples, so by design it computes only "
+        "approximately what its original did, and `verify` can't distinguish "
+        f"a fault from that. Its outputs are off by {after} on held-out "
+        f"samples ({before} as it was cut); print({_MARK}) has details. "
+        "Verify the result of prune without repair=..., compare the metrics "
+        "of both models, or pass exact=False to see the difference."
     )
 
 

@@ -96,7 +96,7 @@ def write(document: Document, path: str | os.PathLike[str]) -> None:
     form = forms.get(pathlib.Path(path).suffix.lower())
     if form is None:
         raise ValueError(
-            "A report is an HTML page or a text in Markdown. Received: "
+            "A report is an HTML or Markdown file. Received: "
             f"path={os.fspath(path)!r}. Expected: a name that ends in .html "
             "or .md."
         )

@@ -1,4 +1,4 @@
-"""What the surgeon knows of activation functions.
+"""What the surgeon knows about activation functions.
 
 A constant is carried through them in NumPy (a backend may compile for each
 shape), and a factor passes where the function is homogeneous.

@@ -1,4 +1,4 @@
-"""Attention with projections: its heads, and the channels around it.
+"""Attention with projections: its heads, and its channels.
 
 A head is one unit over the projections of query, key, value and output. Closed,
 its rows of the output's kernel are zero; it goes from all four. So does a

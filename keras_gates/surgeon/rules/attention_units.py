@@ -1,4 +1,4 @@
-"""The units inside attention: its heads, and the dimensions that all have."""
+"""The units inside attention: heads, and dimensions of all heads."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""EinsumDense with nothing to sum: a factor for each channel, or a weight.
+"""EinsumDense without a sum: a factor per channel, or a weight.
 
 So weights are written that a layer uses in operations of its own:
 `abc,c->abc` is `x * kernel`, and `ab,bcd->acd` of a one for each sample is the

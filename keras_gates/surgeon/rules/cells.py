@@ -1,4 +1,4 @@
-"""RNN round cells of Keras: cut as the layers that run the same cells."""
+"""RNN with cells of Keras, cut like the layers with the same cells."""
 
 from __future__ import annotations
 

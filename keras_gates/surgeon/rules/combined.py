@@ -1,4 +1,4 @@
-"""Operations on several tensors whose outcome for constants is run."""
+"""Operations on several tensors, which are run on constants."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Layers that stand for several others, which have rules."""
+"""Layers that stand for several others with rules."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Products with arrays that are no weights: they read channels."""
+"""Products with arrays that are not weights: they read channels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Products of tensors, axis by axis: what is summed over, and what stays.
+"""Products of tensors, axis by axis.
 
 Each axis of each operand has a letter, as in `einsum`. Letters that several
 operands have tie their channels: heads in `bhqd,bhkd->bhqk`, which the output

@@ -1,4 +1,4 @@
-"""EinsumDense, where its equation is that of a Dense layer on some axes.
+"""EinsumDense with an equation like that of a Dense layer.
 
 Its kernel may sum over several axes and put out several: those of heads, and
 of what they hold. One of them is cut: of those it sums over the one that holds

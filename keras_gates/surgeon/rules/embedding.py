@@ -1,4 +1,4 @@
-"""Layers that look vectors up in a table, one of which also reads it back."""
+"""Layers that look up vectors in a table, or also read it back."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Attention with a gate on each head, which the pruned model has no more."""
+"""Attention with a gate on each head, which pruning removes."""
 
 from __future__ import annotations
 

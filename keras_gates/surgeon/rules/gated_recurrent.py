@@ -1,4 +1,4 @@
-"""GatedRecurrent: a stock layer, and a gate that closes units in its loop."""
+"""GatedRecurrent: a stock layer with a gate in its loop."""
 
 from __future__ import annotations
 

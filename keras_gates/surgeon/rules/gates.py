@@ -1,4 +1,4 @@
-"""Gates: factors that are known, and zero where they are closed."""
+"""Gates: known factors, zero where they are closed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Units inside a layer: heads of attention, units that feed back."""
+"""Units inside a layer: attention heads and recurrent units."""
 
 from __future__ import annotations
 

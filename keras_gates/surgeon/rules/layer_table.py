@@ -1,4 +1,4 @@
-"""The rows: every layer of Keras that has a rule."""
+"""The table of all layers of Keras that have a rule."""
 
 from __future__ import annotations
 

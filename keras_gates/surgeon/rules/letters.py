@@ -1,4 +1,4 @@
-"""The axes of tensors that are multiplied, by letters as in `einsum`."""
+"""Letters for the axes of multiplied tensors, as in `einsum`."""
 
 from __future__ import annotations
 

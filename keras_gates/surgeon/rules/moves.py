@@ -1,4 +1,4 @@
-"""How operations move coordinates, and what they are called on after a cut.
+"""How operations move coordinates, and their arguments after a cut.
 
 A move is the NumPy twin of an operation; a rewrite gives the sizes and
 positions that the operation names in terms of what is left.

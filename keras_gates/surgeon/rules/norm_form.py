@@ -1,4 +1,4 @@
-"""What a functional model computes, if it is a normalization.
+"""Recognizes functional models that compute a normalization.
 
 Nothing but that: of one tensor x, over axes that hold its channels, with
 factors and shifts that are weights. It goes by the operations, so that what

@@ -1,4 +1,4 @@
-"""What a normalization divides by, when some of its channels have gone.
+"""The statistics of a normalization after some channels are removed.
 
 With `m` the mean of what is left of a group,
 

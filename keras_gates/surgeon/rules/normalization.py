@@ -1,4 +1,4 @@
-"""Operations that read all channels for statistics, or for a softmax."""
+"""Operations that read all channels: normalizations and softmax."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The operations of `keras.ops` that have no rule, and why.
+"""The operations of `keras.ops` without a rule, with reasons.
 
 A test compares this table, together with those that have a rule, with what
 `keras.ops` shows: whatever a new Keras adds needs a row in one of them.

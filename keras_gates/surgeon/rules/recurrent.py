@@ -1,4 +1,4 @@
-"""Recurrent layers: their units read each other, whatever stands behind."""
+"""Recurrent layers, whose units read each other."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.view import View
 
 _STATE = (
-    "its initial state comes from outside, and has no channels to remove "
-    "together with its units"
+    "its initial state comes from outside, such as an encoder, and has no "
+    "channels to remove together with its units"
 )
 _STATEFUL = "it is stateful: it keeps its state between batches"
 # A unit that is zero inside the loop is one that no unit reads.

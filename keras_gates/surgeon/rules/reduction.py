@@ -1,4 +1,4 @@
-"""Operations along axes whose outcome for a constant has to be computed."""
+"""Reductions, which are computed for constants."""
 
 from __future__ import annotations
 

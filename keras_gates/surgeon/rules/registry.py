@@ -110,10 +110,9 @@ def register(layer_class: type[Any], rule: Rule) -> None:
         return
     if not isinstance(layer_class, type):
         raise TypeError(
-            "`layer_class` must be a class. Received: "
-            f"{layer_class!r} (of type {type(layer_class).__name__}). A "
-            "function may be registered, too, if layers have it for their "
-            "activation."
+            f"`layer_class` must be a class. Received: {layer_class!r} (of "
+            f"type {type(layer_class).__name__}). A function may be "
+            "registered, too, if layers use it as activation."
         )
     if not isinstance(rule, Rule):
         raise TypeError(
@@ -123,16 +122,16 @@ def register(layer_class: type[Any], rule: Rule) -> None:
         )
     if _stands_for_many(layer_class):
         raise ValueError(
-            f"{layer_class.__name__} can have no rule: rules go by class, and "
-            "layers of this one compute many functions. Write yours with "
-            "`keras.ops`, which have rules, or as a custom layer class, and "
-            "register that."
+            f"{layer_class.__name__} can't have a rule: rules apply to "
+            "classes, and layers of this class compute many functions. Write "
+            "yours with `keras.ops`, which have rules, or as a custom layer "
+            "class, and register that."
         )
     if layer_class in _RULES:
         raise ValueError(
-            f"{layer_class.__name__} has a rule already "
+            f"{layer_class.__name__} already has a rule "
             f"({_RULES[layer_class].kind}). Rules are never replaced; "
-            "subclass the layer to treat it in another way."
+            "subclass the layer to give it another rule."
         )
     _RULES[layer_class] = rule
 
@@ -142,14 +141,14 @@ def _register_function(function: Callable[..., Any], rule: Rule) -> None:
     known = rule.as_function(None) if isinstance(rule, Rule) else None
     if known is None or known[1]:
         raise TypeError(
-            f"A function can only be registered as "
+            "A function can only be registered as "
             "keras_gates.surgeon.rules.Elementwise(...): it treats each "
-            f"number alone. Received for {function.__name__}: {rule!r}. For "
-            "anything else make a layer class, and register that."
+            f"value alone. Received for {function.__name__}: {rule!r}. For "
+            "anything else, write a layer class, and register that."
         )
     if function in _FUNCTIONS:
         raise ValueError(
-            f"The function {function.__name__} has a rule already "
+            f"The function {function.__name__} already has a rule "
             f"({_FUNCTIONS[function].kind}). Rules are never replaced."
         )
     _FUNCTIONS[function] = rule

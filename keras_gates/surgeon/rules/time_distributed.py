@@ -1,4 +1,4 @@
-"""TimeDistributed: the rule of the layer inside, one axis further on.
+"""TimeDistributed: the rule of the inner layer, shifted by one axis.
 
 What `TimeDistributed` has of its own is in `OWN`, with the reason. All else
 that `Rule` declares, today or tomorrow, is asked of the rule of the layer

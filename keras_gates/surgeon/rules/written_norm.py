@@ -1,4 +1,4 @@
-"""A normalization of fewer channels, with the statistics of all of them.
+"""A normalization of fewer channels with the statistics of all.
 
 What is written out is a model of `Statistics`, with the name of the layer:
 stock operations in float32 at least, as Keras has it, and an `EinsumDense`

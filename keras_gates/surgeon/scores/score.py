@@ -69,10 +69,9 @@ _REMEDIES = {
         'tanh have no zeros to count. Score by "mean" or "taylor".'
     ),
     "taylor": (
-        "Where they are 0, the loss does not depend on these channels, or the "
-        "labels are where it is at its least, as the model's own outputs are. "
-        "Pass hard labels (the true ones, or the argmax of the outputs), or "
-        "another loss."
+        "If they are 0, the loss does not depend on these channels, or the "
+        "labels minimize it, as the model's own outputs do. Pass hard labels "
+        "(the true ones, or the argmax of the outputs), or another loss."
     ),
     None: (
         "Train the model first, pass more data, or score by another criterion."
@@ -316,7 +315,7 @@ def _left(names: Iterable[str], out: set[str], of: str) -> list[str]:
     left = [name for name in names if name not in out]
     if names and not left:
         raise ValueError(
-            f"`ignore` leaves out all {of} of this model, so there is nothing "
+            f"`ignore` excludes all {of} of this model, so there is nothing "
             f"to score: {', '.join(map(repr, names))}. Ignore fewer layers."
         )
     return left
@@ -354,15 +353,15 @@ def _check_scores(
     if bad:
         raise ValueError(
             f"The {criterion!r} scores of {_first_names(bad)} are not finite: "
-            "the data, the loss or the weights hold NaN or infinity, or "
-            "overflow. Look at these first."
+            "the data, the loss or the weights have NaN or infinity, or "
+            "overflow. Check these first."
         )
     alike = [n for n, v in scores.items() if v.size > 1 and _alike(v)]
     if alike:
         remedy = _REMEDIES.get(criterion, _REMEDIES[None])
         warnings.warn(
             f"All {criterion!r} scores are equal within {len(alike)} of "
-            f"{len(scores)} {of}, so which of their channels are closed is "
+            f"{len(scores)} {of}, so the choice of closed channels is "
             f"arbitrary: {_first_names(alike)}. {remedy}",
             UserWarning,
             stacklevel=3,

@@ -1,4 +1,4 @@
-"""What keeps channels: the layers that bar, each with its reason."""
+"""The layers that keep channels, each with its reason."""
 
 from __future__ import annotations
 

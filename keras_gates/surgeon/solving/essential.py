@@ -1,4 +1,4 @@
-"""What a search must leave open, so that no input is cut off."""
+"""What a search must leave open so that no input is cut off."""
 
 from __future__ import annotations
 

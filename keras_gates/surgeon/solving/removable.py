@@ -1,4 +1,4 @@
-"""Which closed channels remove nothing, in one solution or in any."""
+"""Closed channels that remove nothing, in one solution or in any."""
 
 from __future__ import annotations
 

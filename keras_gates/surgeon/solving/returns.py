@@ -1,4 +1,4 @@
-"""How a layer that was seen through comes back in the smaller model."""
+"""How a layer that was seen through is rebuilt."""
 
 from __future__ import annotations
 

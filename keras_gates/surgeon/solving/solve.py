@@ -1,4 +1,4 @@
-"""From closed gates to a decision: the checks and rounds around `decide`."""
+"""From closed gates to a decision: checks and iterations of `decide`."""
 
 from __future__ import annotations
 
@@ -158,12 +158,11 @@ def _check_outputs(
         remedy = "pass keep_at_least=1 or more, " if floor else ""
         raise ValueError(
             f"With these thresholds output {number} ('{name}') no longer "
-            f"depends on {_what(now, tensor)}: every path to it goes through "
-            "a gate that lets nothing through: "
+            f"depends on {_what(now, tensor)}: every path to it passes "
+            "through a completely closed gate: "
             f"{', '.join(map(repr, sorted(gates)))}. Lower the threshold of "
             f"one of them (thresholds takes a dict by gate name), {remedy}or "
-            "put a shortcut around the gate so that the rest can do without "
-            "it."
+            "add a shortcut around the gate."
         )
 
 

@@ -133,8 +133,9 @@ class Surgeon:
         sites = sites_of(self._graph, layer, node_indices)
         if any(site in self._jobs for site in sites):
             raise ValueError(
-                f"Layer '{sites[0].name}' has a job at one of these nodes, and "
-                "each node takes one. Do the second on the result of the first."
+                f"Layer '{sites[0].name}' already has a job at one of these "
+                "nodes, and each node takes one. Run the second job on the "
+                "result of the first."
             )
         new = _Job(job, argument, tied, len(sites) < len(every))
         self._jobs |= dict.fromkeys(sites, new)
@@ -187,8 +188,7 @@ class Surgeon:
                         f"Layer '{site.calls[0].path}' is inside "
                         f"'{scope.site.name}' (of type "
                         f"{type(scope.site.op).__name__}), which its parts "
-                        f"can't replace: {opened.fixed}. Pass the layer "
-                        "around it."
+                        f"can't replace: {opened.fixed}. Pass the outer layer."
                     )
 
     def _edit(self, recall: Recall) -> Any:
@@ -202,13 +202,13 @@ class Surgeon:
             before = [tuple(x.shape) for x in recall.site.node.input_tensors]
             raise ValueError(
                 f"This surgery fails at layer '{recall.op.name}' (of type "
-                f"{type(recall.op).__name__}), where the shapes {shapes} would "
-                f"come in; before, they were {before}: {error}"
+                f"{type(recall.op).__name__}), where the input shapes would "
+                f"be {shapes}; before, they were {before}: {error}"
             ) from error
         if len(keras.tree.flatten(outputs)) != len(recall.site.node.outputs):
             raise ValueError(
-                f"What comes in the place of layer '{recall.op.name}' must "
-                f"have {len(recall.site.node.outputs)} outputs, as it has."
+                f"The replacement of layer '{recall.op.name}' must have "
+                f"{len(recall.site.node.outputs)} outputs, like the layer."
             )
         return outputs
 

@@ -257,8 +257,8 @@ class _Places:
             if calls:
                 return composite, calls
         raise ValueError(
-            f"`verify` can't tell where '{site.name}' is in "
-            f"'{self.model.name}'. Give its layers names of their own."
+            f"`verify` can't locate '{site.name}' in '{self.model.name}'. "
+            "Give its layers unique names."
         )
 
     def _stand_in(self, composite: Node) -> StandIn:
@@ -395,9 +395,9 @@ def _function_of(outer: Site) -> keras.Model:
     if outer.child is None or outer.folds:
         raise ValueError(
             f"`verify` can't run '{outer.name}' (of type "
-            f"{type(outer.op).__name__}) by its parts where it is: in a layer "
-            "without a rule. Call what it wraps directly, or give the layer "
-            "around it a rule (keras_gates.surgeon.register)."
+            f"{type(outer.op).__name__}) by its parts inside a layer without "
+            "a rule. Call the wrapped layer directly, or give the outer "
+            "layer a rule (keras_gates.surgeon.register)."
         )
     return outer.child.functional
 
@@ -447,9 +447,9 @@ def closing_value(name: str, source: Source, factors: NDArray[Any]) -> float:
     raise ValueError(
         f"Layer '{name}' (of type {type(layer).__name__}) has a gate whose "
         f"factors are not the values of '{variable.path}', the variable that "
-        "its rule names, so that nothing says at which value of it a factor "
-        f"is zero. Received: factors of the shape {factors.shape} from values "
-        f"of the shape {values.shape}. Expected: the same, or a rule that "
-        "says more: Composite(gate=lambda layer: (kind, variable, value)), "
-        "value being that of the variable at which the factor is zero."
+        "its rule names, so the value for a factor of zero is unknown. "
+        f"Received: factors of the shape {factors.shape} from values of the "
+        f"shape {values.shape}. Expected: the same, or a rule that gives it: "
+        "Composite(gate=lambda layer: (kind, variable, value)), with the "
+        "value of the variable at which the factor is zero."
     )

@@ -88,7 +88,7 @@ def _check_shapes(
             f"The outputs of '{pruned.name}' have the shapes "
             f"{[y.shape for y in got]}, and those of '{model.name}' "
             f"{[y.shape for y in expected]}. `verify` compares a model with "
-            "what `prune` returned for it."
+            "its result of `prune`."
         )
 
 

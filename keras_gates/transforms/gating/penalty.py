@@ -34,10 +34,10 @@ def penalty_of(
     """
     if isinstance(regularizer, numbers.Real):
         raise TypeError(
-            f"`{argument}` takes what Keras layers take as a regularizer. "
-            f"Received: {argument}={regularizer!r}. Pass strength="
-            f"{regularizer!r} for an L1 penalty, or {argument}="
-            f"keras_gates.regularizers.L1({regularizer!r})."
+            f"`{argument}` takes a regularizer, as in Keras layers. Received: "
+            f"{argument}={regularizer!r}. Pass strength={regularizer!r} for "
+            "an L1 penalty, or "
+            f"{argument}=keras_gates.regularizers.L1({regularizer!r})."
         )
     if strength is None:
         return regularizer

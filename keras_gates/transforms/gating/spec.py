@@ -183,7 +183,7 @@ def _read(value: Any, kind: str) -> GateSpec:
         if isinstance(value, types):
             return reader(value, kind)
     raise TypeError(
-        f"`{kind}` can't be understood. Received: {value!r} (of type "
+        f"`{kind}` is not valid. Received: {value!r} (of type "
         f"{type(value).__name__}). Expected: a strength, a regularizer, True "
         "for gates without a penalty, a GateSpec or a dict of its arguments, "
         "or a list of layer names."
@@ -209,7 +209,7 @@ def _from_list(value: list[Any] | tuple[Any, ...], kind: str) -> GateSpec:
     if not value:
         raise ValueError(
             f"`{kind}` is empty, so there is nothing to gate. Pass None to "
-            "leave this kind out, or name some."
+            "exclude this kind, or name some."
         )
     if any(isinstance(item, (list, tuple)) for item in value):
         return GateSpec(pieces=tuple(value))
@@ -243,7 +243,7 @@ def _check_known(name: str, value: Any, get: Callable[[Any], Any]) -> None:
     except ValueError as error:
         raise ValueError(
             f"Gates can't have this `{name}`. Received: {value!r}. Expected: "
-            f"what Keras layers take as `{name}`. ({error})"
+            f"a `{name}`, as in Keras layers. ({error})"
         ) from error
 
 

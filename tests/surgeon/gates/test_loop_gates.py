@@ -135,7 +135,7 @@ MODELS = {
     "twice": twice,
     "nested": nested,
     "own": own,
-    "for the cells": round_cells,
+    "around cells": round_cells,
     "masked": masked,
 }
 

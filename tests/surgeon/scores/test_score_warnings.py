@@ -93,10 +93,10 @@ def test_what_an_addition_ties_is_ignored_together():
 @pytest.mark.parametrize(
     "ignore, error, words",
     [
-        ("mpl0", ValueError, "'mpl0'.*fits no layer.*Near it: .*'mlp0'"),
-        (["mlp0", "conv*"], ValueError, r"'conv\*'.*fits no layer"),
-        (L.Conv2D, ValueError, "Conv2D.*fits no layer"),
-        (L.Dense(2, name="other"), ValueError, "'other'.*none of model"),
+        ("mpl0", ValueError, "'mpl0'.*matches no layer.*Near it: .*'mlp0'"),
+        (["mlp0", "conv*"], ValueError, r"'conv\*'.*matches no layer"),
+        (L.Conv2D, ValueError, "Conv2D.*matches no layer"),
+        (L.Dense(2, name="other"), ValueError, "'other'.*not part of model"),
         (3, TypeError, "layer names, patterns, layer classes and layers"),
         (["mlp0", None], TypeError, "Received: None"),
         ("*", ValueError, "`ignore` leaves out all groups.*'mlp0', 'mlp1'"),

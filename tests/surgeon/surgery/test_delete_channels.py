@@ -271,7 +271,10 @@ def test_targets_of_reshapes_follow(middle):
     try:
         new = kg.surgeon.delete_channels(model, "first", [1])
     except ValueError as error:
-        assert "can only go together with channels [3] of 'first'" in str(error)
+        assert (
+            "can only be deleted together with channels [3] of 'first'"
+            in str(error)
+        )
         new = kg.surgeon.delete_channels(model, "first", [1, 3])
     x = helpers.inputs_for(new)
     assert np.isfinite(helpers.run(new, x)[0]).all()
