@@ -57,12 +57,12 @@ def run(page, folder, monkeypatch):
     monkeypatch.chdir(folder)
     keras.utils.clear_session()  # layers are dense, dense_1, ... on each page
     pyplot.switch_backend("agg")
-    registered = keras.saving.get_custom_objects()
-    before = dict(registered)
     try:
         exec(code, vars(module))
     finally:
-        registered.clear()
-        registered.update(before)
+        registered = keras.saving.get_custom_objects()
+        for name, found in list(registered.items()):
+            if getattr(found, "__module__", None) == "page":
+                del registered[name]
         pyplot.close("all")
     return vars(module)
