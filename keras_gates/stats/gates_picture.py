@@ -47,6 +47,13 @@ def plot_gates(
         ImportError: matplotlib is not installed.
         TypeError, ValueError: the thresholds are not those of this model, as
             in `plan`; the model has no gates; or `by` is unknown.
+
+    Example:
+    >>> import keras_gates as kg
+    >>> gated = kg.insert_gates(kg.zoo.mlp([8], input_shape=(4,)), filters=True)
+    >>> figure = kg.stats.plot_gates(gated, thresholds=0.05)
+    >>> len(figure.axes)
+    1
     """
     if by not in ("kind", "gate"):
         raise ValueError(f'`by` must be "kind" or "gate". Received: {by!r}.')

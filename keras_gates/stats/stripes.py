@@ -83,6 +83,12 @@ def draw_stripes(model: keras.Model, threshold: float = 0.0) -> Any:
     Raises:
         ImportError: If matplotlib is not installed.
         TypeError, ValueError: As `stripe_shares`.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> layers = [keras.Input((8, 8, 3)), kg.StripConv(2, 3)]
+    >>> figure = kg.stats.draw_stripes(keras.Sequential(layers))
     """
     shares = stripe_shares(model, threshold)
     columns = _columns(shares)

@@ -42,6 +42,10 @@ def added_shortcuts(model: keras.Model) -> list[AddedShortcut]:
     Returns:
         A list of `AddedShortcut`, in the order of the model.
 
+    Raises:
+        TypeError: If `model` is not a Keras model.
+        ValueError: If it is not built, or has no recorded graph.
+
     Example:
     >>> import keras_gates as kg
     >>> model = kg.zoo.plain_resnet(8)

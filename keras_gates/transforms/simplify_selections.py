@@ -49,6 +49,10 @@ def simplify_selections(model: keras.Model) -> keras.Model:
     Returns:
         A new model with the same weights, not compiled.
 
+    Raises:
+        TypeError: If `model` is not a Keras model.
+        ValueError: If it is not built, or has no recorded graph.
+
     Example:
     >>> import keras_gates as kg
     >>> model = kg.zoo.resnet(14)

@@ -333,8 +333,9 @@ def test_one_of_two_joined_layers_is_an_error_that_lists_the_other():
     model, _ = two_convs(L.Add(name="sum"))
     with pytest.raises(
         ValueError,
-        match=r"Channels \[0, 2\] of 'conv0' can only go together with "
-        r"channels \[0, 2\] of 'conv1'. They meet in 'sum'. Pass tied=True",
+        match=r"Channels \[0, 2\] of 'conv0' can only be deleted together "
+        r"with channels \[0, 2\] of 'conv1'. They meet in 'sum'. Pass "
+        "tied=True",
     ):
         kg.surgeon.delete_channels(model, "conv0", [0, 2])
     surgeon = kg.surgeon.Surgeon(model)
