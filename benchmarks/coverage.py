@@ -1,11 +1,11 @@
-"""Networks that others designed, pruned and compared with the truth.
+"""Prunes published networks and compares them with the truth.
 
     KERAS_BACKEND=torch python benchmarks/coverage.py [--suite S] [NAME ...]
 
 Prunes each network in four ways, compares it with its gated original, and
 adds a row to benchmarks/results/coverage-SUITE-BACKEND.json after each, so that
-it may be interrupted and goes on where it was. `coverage_report.py` makes
-docs/coverage.md of the rows.
+it can be interrupted and resumed. `coverage_report.py` writes docs/coverage.md
+from the rows.
 
 The cases: "after" closes half of the coupled channel groups after the
 normalizations and activations; "before" closes half of those of the layers
@@ -13,8 +13,8 @@ with kernels, whose channels then hold constants other than zero; "branches"
 closes 40 % of the residual branches altogether; "identity" closes nothing.
 The networks of the suite "beyond" have gates of their own, and one case.
 
-Weights are random. The statistics of the normalizations are those of real
-activations, disturbed, so that the outputs vary with the inputs.
+Weights are random. The statistics of the normalizations are those of actual
+activations, perturbed, so that the outputs vary with the inputs.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The section of docs/coverage.md on what benchmarks/hub.py found."""
+"""The section of docs/coverage.md on the results of benchmarks/hub.py."""
 
 import collections
 import re

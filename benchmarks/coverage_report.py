@@ -1,8 +1,8 @@
-"""Makes docs/coverage.md of what coverage.py, hub.py and zoo.py found.
+"""Writes docs/coverage.md from the results of coverage.py, hub.py and zoo.py.
 
     python benchmarks/coverage_report.py
 
-A section of the page without any results in benchmarks/results stays as it is.
+A section of the page without any results in benchmarks/results does not change.
 """
 
 import importlib.metadata

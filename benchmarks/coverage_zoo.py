@@ -1,4 +1,4 @@
-"""The section of docs/coverage.md on what benchmarks/zoo.py found."""
+"""The section of docs/coverage.md on the results of benchmarks/zoo.py."""
 
 import collections
 import json

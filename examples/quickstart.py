@@ -3,8 +3,8 @@
     python examples/quickstart.py
 
 takes half a minute on two CPU cores and downloads nothing. It runs on every
-backend (`KERAS_BACKEND=jax` before it chooses one); only the SavedModel
-is left out on torch, from which Keras cannot export one.
+backend (set `KERAS_BACKEND=jax` to choose one); only the SavedModel is left out
+on torch, where Keras can't export one.
 
 The network has two kinds of gates. A `FilterGate` after each activation
 closes single channels. A `BranchGate` at the end of each residual branch

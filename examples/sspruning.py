@@ -11,12 +11,12 @@ these ties.
 
 `--where`: "block" closes channels inside the blocks only, "shortcut" those
 after the additions only, "both" all of them; "tied" is "both" without the
-1x1 convolutions. `--score`: "learned" ranks gates by the size that an L1
-penalty has left them, "taylor" by the first-order effect on the loss,
-"random" is the control. Each cell has the same multiply-adds, counted against
-the network *before* the 1x1 convolutions went in, and as many epochs.
+1x1 convolutions. `--score`: "learned" ranks gates by their size after training
+with an L1 penalty, "taylor" by the first-order effect on the loss, "random" is
+the control. All cells have the same multiply-adds, relative to the network
+*before* the 1x1 convolutions were inserted, and the same number of epochs.
 
-All that was trained is kept in `--output`, and not trained again.
+Results are kept in `--output`, and not trained again.
 """
 
 import argparse

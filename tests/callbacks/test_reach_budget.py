@@ -1,4 +1,4 @@
-"""Training to a budget: met, held, cut for nothing, resumed, refused."""
+"""Training to a budget: met, kept by the cut, resumed, refused."""
 
 import json
 import warnings

@@ -1,4 +1,4 @@
-"""What a `call` does beside computing is noticed, and nothing is changed."""
+"""Side effects of a `call` are detected, and nothing is changed."""
 
 import contextlib
 import re

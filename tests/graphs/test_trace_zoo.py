@@ -1,4 +1,4 @@
-"""What layers of public packages do in their `call`, each in small.
+"""Small versions of what layers of public packages do in `call`.
 
 The truth is the user's own model, with the closed channels at 0.
 """

@@ -1,4 +1,4 @@
-"""A small model for each rule: gates in front, the subject, gates behind.
+"""A small model for each rule: gates, the subject, gates.
 
 Before the subject, closed channels are a known constant: zero for the
 even ones, something else for the odd ones. Behind it, other channels are

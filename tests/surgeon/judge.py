@@ -1,4 +1,4 @@
-"""What becomes of one random graph: pruned rightly, refused, or a failure."""
+"""The verdict on a random graph: correct, refused, or a failure."""
 
 import collections
 import dataclasses

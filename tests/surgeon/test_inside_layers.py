@@ -1,4 +1,4 @@
-"""All that works on a model works inside the layers that are seen through.
+"""Everything that works on a model works inside layers seen through.
 
 The truth is the same function built by hand of stock layers.
 """

@@ -1,4 +1,4 @@
-"""What messages must name: the layer, what is wrong, and how to mend it."""
+"""Messages name the layer, the problem, and the remedy."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Which channels can only go together, found out by trying.
+"""Finds by trial which channels can only be removed together.
 
 Each channel that a layer makes is disturbed in a sample of its own, in one
 run of the user's model; what layers with kernels put out is set back, so that

@@ -1,4 +1,4 @@
-"""What becomes of one wide random graph: an outcome, and what it was.
+"""The outcome of one wide random graph.
 
 The truth is the user's own model object: gates that the plan closes are set
 to exactly 0 in place, units of recurrent layers that scores close are cut off

@@ -1,4 +1,4 @@
-"""Layers that no config tells whole, each as `vectors -> vectors`.
+"""Layers with incomplete configs, each as `vectors -> vectors`.
 
 Keras serialises a function by its name; a `get_config` may forget an argument
 or be missing; layers hold what no config speaks of. What they compute is told

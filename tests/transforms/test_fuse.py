@@ -1,4 +1,4 @@
-"""`fuse` against the model as it was, and against what it should leave."""
+"""`fuse` against the original model and the expected layers."""
 
 import keras
 import numpy as np

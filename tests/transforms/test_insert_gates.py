@@ -1,4 +1,4 @@
-"""Gates put into networks: the function at first, and after pruning."""
+"""Inserted gates: the function before and after pruning."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""`insert_gates(heads=...)` where a model writes its attention out."""
+"""`insert_gates(heads=...)` in models that write out attention."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Transforms reach into layers that are seen through, where it makes sense."""
+"""Transforms work inside layers that are seen through."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Layers that are called more than once have one gate behind all calls."""
+"""Layers that are called several times share one gate after all calls."""
 
 import keras
 import numpy as np

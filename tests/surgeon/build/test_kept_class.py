@@ -1,4 +1,4 @@
-"""How layers that were seen through come back: class, written out, whole."""
+"""How layers that were seen through are rebuilt: class, written out, whole."""
 
 import keras
 import numpy as np

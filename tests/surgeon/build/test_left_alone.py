@@ -1,4 +1,4 @@
-"""What keeps a layer from coming back is left alone, for what does not."""
+"""Groups that keep a layer from being rebuilt are left alone."""
 
 import keras
 import numpy as np

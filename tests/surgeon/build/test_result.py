@@ -1,4 +1,4 @@
-"""The pruned model: an ordinary Keras model, with nothing of ours in it."""
+"""The pruned model is an ordinary Keras model."""
 
 import keras
 import numpy as np

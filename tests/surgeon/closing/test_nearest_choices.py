@@ -1,4 +1,4 @@
-"""Budgets come near where a choice does: against all choices there are."""
+"""Budgets are met as closely as the best of all choices."""
 
 import keras
 import numpy as np

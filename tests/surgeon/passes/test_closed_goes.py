@@ -1,4 +1,4 @@
-"""What is closed goes: for each rule, whatever stays has a reason here.
+"""Closed channels are removed: for each rule, what stays has a reason.
 
 A gate before the subject closes channels that are zero, or another
 constant; one after it closes what it puts out; and scores close half of each

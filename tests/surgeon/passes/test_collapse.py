@@ -1,4 +1,4 @@
-"""A layer left with no channel: refused with a remedy, or cut round."""
+"""A layer without channels: refused with a remedy, or bypassed."""
 
 import warnings
 

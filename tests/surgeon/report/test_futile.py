@@ -1,4 +1,4 @@
-"""Nothing is closed for nothing in silence: notes, scores, budgets, gates."""
+"""Channels closed for nothing are reported: notes, scores, budgets, gates."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Heads of attention that is written out, by the truth that NumPy tells."""
+"""Heads of attention that is written out, compared with NumPy."""
 
 import keras
 import numpy as np

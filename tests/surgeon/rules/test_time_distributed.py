@@ -1,4 +1,4 @@
-"""TimeDistributed passes on all that a rule may be asked, but for a list."""
+"""TimeDistributed passes on all questions to a rule, except for a list."""
 
 import dataclasses
 import inspect

@@ -1,4 +1,4 @@
-"""What scores leave out on demand, and what they say when they rank nothing."""
+"""Ignored layers, and warnings when scores rank nothing."""
 
 import keras
 import numpy as np

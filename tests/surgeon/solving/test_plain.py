@@ -1,4 +1,4 @@
-"""Where no trial is needed: it would find that all groups can go."""
+"""Graphs that need no trial, since all groups can be removed."""
 
 import keras
 import pytest
