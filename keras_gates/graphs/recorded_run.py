@@ -64,7 +64,7 @@ def recorded(outputs: list[Any], sources: list[Any]) -> list[Any]:
 
 
 def _layer(op: keras.Layer) -> Any:
-    """A layer; one without weights may be made anew by each run."""
+    """A layer; one without weights may be rebuilt by each run."""
     if op.variables:
         return id(op)
     try:
