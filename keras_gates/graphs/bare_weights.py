@@ -245,7 +245,7 @@ class Replay:
         return op(*(x for x in flat if isinstance(x, keras.KerasTensor)))
 
     def _revised(self, node: Node) -> keras.Operation | None:
-        """What is called in the place of an operation; None for itself."""
+        """What is called in place of an operation; None for itself."""
         target = self.revision.targets.get(id(node))
         if target is None:
             return self.revision.operations.get(id(node))

@@ -143,7 +143,7 @@ def _private(cls: type[Any], public: bool = False) -> set[str]:
 
 
 def _set_by_compile(cls: type[Any]) -> set[str]:
-    """The attributes that `compile` of a class of the user's sets."""
+    """The attributes that `compile` of a user's class sets."""
     own = [c for c in cls.__mro__ if not create.is_of(c, keras.__name__)]
     methods = [vars(c)["compile"] for c in own if "compile" in vars(c)]
     codes = [getattr(inspect.unwrap(m), "__code__", None) for m in methods]
@@ -188,7 +188,7 @@ def _why(old: keras.Model) -> str:
     chain = isinstance(old, keras.Sequential)
     names = _OF_CHAINS if chain else _OF_GRAPHS
     if chain and _is_kept(old, names):
-        return "what is left is no chain of layers."
+        return "what is left is not a chain of layers."
     wanted = ", ".join(names)
     return f"its constructor does not take ({wanted}) first."
 

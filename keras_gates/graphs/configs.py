@@ -91,7 +91,7 @@ def kept_arguments(op: keras.Operation) -> dict[str, Any]:
     constructor does not take.
 
     Raises:
-        ValueError: it keeps less, or is no layer.
+        ValueError: it keeps less, or is not a layer.
     """
     if not isinstance(op, keras.Layer) or not _keeps_arguments(op):
         raise ValueError(f"'{op.name}' does not keep its arguments.")

@@ -176,7 +176,7 @@ def array_of(variable: keras.Variable) -> NDArray[Any]:
 
 
 def seed_states(layer: keras.Operation) -> list[keras.Variable]:
-    """Variables that are no weights: the states of seed generators."""
+    """Variables that are not weights: the states of seed generators."""
     if not isinstance(layer, keras.Layer):
         return []
     variables, weights = layer.variables, layer.weights

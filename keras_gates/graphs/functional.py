@@ -23,7 +23,7 @@ def is_functional(model: Any) -> bool:
 def has_own_call(op: keras.Operation) -> bool:
     """Whether a layer or model computes what Keras doesn't know of.
 
-    That is what was put in the place of its `call`, or a `call` that the
+    That is what was put in place of its `call`, or a `call` that the
     class of a functional model has instead of running its graph.
     """
     if "call" in vars(op):

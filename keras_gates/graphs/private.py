@@ -441,7 +441,7 @@ def added_by(
 
     Args:
         layer: the layer.
-        add: is called in the place of `add_weight`, with all arguments by
+        add: is called in place of `add_weight`, with all arguments by
             name; where they can't be named, Keras' own method is.
     """
 

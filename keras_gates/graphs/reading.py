@@ -62,7 +62,7 @@ def read(model: keras.Model, see_through: SeeThrough | None = None) -> Graph:
             nested model; by default, none is looked into.
 
     Raises:
-        TypeError: `model` is no Keras model.
+        TypeError: `model` is not a Keras model.
         ValueError: `model` is subclassed, or not built.
     """
     if not isinstance(model, keras.Model):
@@ -118,7 +118,7 @@ def _sites(
         memo: by the id of a model, its graph.
         unread: as in `Graph`.
         see_through: as in `read`.
-        originals: the layers of the user's that those in the model are
+        originals: the user's layers that those in the model are
             copies of; None if it is the user's.
     """
     if id(model) in memo:

@@ -69,7 +69,7 @@ def _layer(op: keras.Layer) -> Any:
         return id(op)
     try:
         config = dict(op.get_config())
-    except Exception:  # whatever a layer of the user's raises
+    except Exception:  # whatever a user's layer raises
         return id(op)
     config.pop("name", None)
     return type(op), repr(config)

@@ -277,7 +277,7 @@ class _Rewriter:
 
 
 def _arrays(layer: keras.Layer) -> dict[str, NDArray[Any]] | None:
-    """The weights by name, to be created with: no initialiser runs then."""
+    """The weights by name, to be created with: no initializer runs then."""
     names = [w.name for w in layer.weights]
     if private.has_sublayers(layer) or len(set(names)) < len(names):
         return None

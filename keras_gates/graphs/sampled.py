@@ -164,7 +164,7 @@ def _called(
 
 
 def filled(given: Any, values: list[Any]) -> Any:
-    """A structure with values in the places of its symbolic tensors.
+    """A structure with values in place of its symbolic tensors.
 
     Args:
         given: the structure.

@@ -255,7 +255,7 @@ def _differing(first: Shape, other: Shape) -> set[int]:
 
 
 def _with_open(shape: Shape, axes: set[int]) -> tuple[int, ...]:
-    """A shape with -1 in the places of some of its sizes."""
+    """A shape with -1 in place of some of its sizes."""
     return tuple(
         -1 if size is None or axis in axes else size
         for axis, size in enumerate(shape)

@@ -35,7 +35,7 @@ def shapes_of(graph: Graph, input_shape: Any = None) -> Shapes:
     """`{Tensor: shape}`, batch axis included.
 
     Where a tensor has several rows for each sample, as windows of an image
-    have, their number is in the place of the batch's size, if it is known.
+    have, their number is in place of the batch's size, if it is known.
 
     Args:
         graph: the `Graph` of a model.
@@ -235,7 +235,7 @@ def _of_each_sample(shape: Shape, samples: int) -> Shape:
 
 
 def _tell_rows(graph: Graph, shapes: Shapes) -> None:
-    """Put the number of rows for each sample in the place of a batch's size.
+    """Put the number of rows for each sample in place of a batch's size.
 
     No size is open but that of the batch. A tensor has it on one axis, and as
     often as what it is made of, unless values go from that axis to others.

@@ -35,7 +35,7 @@ class ReadsInside(SideEffect):
 
 
 class StandIn(keras.KerasTensor):
-    """What a `call` finds in the place of a variable.
+    """What a `call` finds in place of a variable.
 
     Args:
         variable: the variable.

@@ -1,8 +1,8 @@
 """The results of operations on a layer's variables only.
 
 That is known beforehand, and so is where each of its numbers stems from: the
-operations are run once on the values, and once on `0, 1, 2, ...` in the places
-of these.
+operations are run once on the values, and once on `0, 1, 2, ...` in place of
+these.
 """
 
 from __future__ import annotations

@@ -78,7 +78,7 @@ class _Converter:
         self.k2 = k2
         self.graph = graph
         self.counterparts = configs.counterparts(keras, k2)
-        # By id: a layer of the user's may compare by value.
+        # By id: a user's layer may compare by value.
         self.made: dict[int, list[Any]] = {}
         self.names = Names()
 

@@ -144,7 +144,7 @@ def _check_closed(closed: dict[str, list[int]], sizes: dict[str, int]) -> None:
     for name, found in closed.items():
         size = sizes.get(name)
         if size is None:
-            raise _no_plan(f"'{name}' is no gate of the model")
+            raise _no_plan(f"'{name}' is not a gate of the model")
         if not all(isinstance(i, int) and 0 <= i < size for i in found):
             raise _no_plan(f"gate '{name}' has {size} factors, not {found}")
 

@@ -52,7 +52,7 @@ class Style:
 
     @property
     def channels(self) -> int:
-        """The axis of the channels of a batch of images."""
+        """The channel axis of a batch of images."""
         return 1 if self.layout == "channels_first" else 3
 
     def penalty(self) -> keras.regularizers.Regularizer | None:

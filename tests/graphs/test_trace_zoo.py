@@ -163,7 +163,7 @@ class Holding(Block):
 
 
 class Emptied(Block):
-    """Returns nothing in the place of what it was not asked for."""
+    """Returns nothing in place of what it was not asked for."""
 
     def call(self, x):
         return self.hidden(x), ops.zeros((0, 3, 2))

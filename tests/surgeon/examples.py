@@ -109,7 +109,7 @@ def around(middle, shape=SIGNAL, axis=-1, out=None, prepare=None):
         middle: tensor in, tensor or list of tensors out.
         shape: of the model's input.
         axis: 1 for channels first in `middle`.
-        out: the axis of the channels behind `middle`, if it is another.
+        out: the channel axis behind `middle`, if it is another.
         prepare: what is done to the tensor first, as to make it positive.
     """
 

@@ -52,7 +52,7 @@ TEXTS = [
     ({"closed": {"gate": [8]}}, f"{NO_PLAN}.*'gate' has 8 factors"),
     ({"closed": {"gate": [-1]}}, f"{NO_PLAN}.*'gate'"),
     ({"closed": {"gate": ["a"]}}, f"{NO_PLAN}.*'gate'"),
-    ({"closed": {"other": [0]}}, f"{NO_PLAN}.*'other' is no gate"),
+    ({"closed": {"other": [0]}}, f"{NO_PLAN}.*'other' is not a gate"),
     ({"rows": [{"layer": "x"}]}, NO_PLAN),
     ({"options": {}}, NO_PLAN),
     ({"format": 99}, "format 99.*reads format 1 and 2"),

@@ -277,7 +277,7 @@ def test_scores_of_a_layer_of_stripes_that_heads_a_group(stored):
         assert max(found.values()) < 2e-5
     # As it was stored while the group had the name of the gate.
     text = plan.to_json().replace("conv/channels", "conv")
-    with pytest.raises(ValueError, match="'conv' is no gate"):
+    with pytest.raises(ValueError, match="'conv' is not a gate"):
         kg.surgeon.Plan.from_json(text, model)
     with pytest.raises(ValueError, match=r"'conv'.*shape \(3, 3, 8\)"):
         kg.surgeon.plan(model, 0.5, scores={"conv": np.arange(8.0)})

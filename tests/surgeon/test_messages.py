@@ -263,7 +263,7 @@ MESSAGES = {
         score(lambda: plain(L.Dense(8), L.Softmax(name="s"), L.Dense(2))),
         ["'s' (Softmax)", "all channels together"],
     ),
-    "gates on an RNN of a cell of your own": (
+    "gates on an RNN of a custom cell": (
         lambda: insert_gates(
             plain(
                 L.RNN(OwnCell(8), name="r"),
@@ -284,7 +284,7 @@ MESSAGES = {
         ),
         ["'odd' (Strange)", "no rule", "'o': it is an output"],
     ),
-    "RNN of a cell of your own": (
+    "RNN of a custom cell": (
         score(
             lambda: plain(L.RNN(OwnCell(8), name="r"), L.Dense(2), shape=(5, 4))
         ),
@@ -306,7 +306,7 @@ MESSAGES = {
         score(lambda: _two_barriers()),
         ["'large' (Strange) keeps them whole: no rule for Strange", "'small'"],
     ),
-    # What is no gate.
+    # What is not a gate.
     "no gates": (
         prune(lambda: plain(L.Dense(2))),
         ["'net' has no gates", "FilterGate", "score"],

@@ -311,8 +311,8 @@ class Trial:
         if self.scores and _has_composites(case.model):
             return self.verdict("not compared", "groups of written-out parts")
         if self.scores and _norm_inside(self.plan):
-            # What scores close after it is closed inside a layer of the
-            # user's, where the walker does not get to.
+            # What scores close after it is closed inside a user's layer, where
+            # the walker does not get to.
             verdict = self._verified(case)
             told = "a normalization inside a layer"
             return verdict or self.verdict("not compared", told)
@@ -558,7 +558,7 @@ def _judged(case, scores):
 
 
 def scores_of(scores, by_path):
-    """The names that scores are for and that are no gates."""
+    """The names that scores are for and that are not gates."""
     if scores is None:
         return set()
     return {n for n in scores if not hasattr(by_path.get(n), "kind")}
@@ -607,7 +607,7 @@ def fingerprint(model):
 
 
 def _norm_inside(plan):
-    """Whether a normalization inside a layer of the user's is written out."""
+    """Whether a normalization inside a user's layer is written out."""
     told = "written out under the same name as a model"
     return any(told in x and "/" in x.split(told)[0] for x in plan.notes)
 

@@ -53,7 +53,7 @@ class NotKept(Exception):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Smaller:
-    """What a layer of the user's class is to be.
+    """What a user's layer class is to be.
 
     Attributes:
         layer: the layer, or model, as it is.

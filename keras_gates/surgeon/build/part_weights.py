@@ -157,7 +157,7 @@ class PartWeights:
         return found
 
     def of_model(self, graph: Graph) -> dict[Path, Wanted]:
-        """The same, for a functional model of a class of the user's.
+        """The same, for a functional model of a user's class.
 
         Args:
             graph: its graph, whose smaller model is made.
@@ -349,7 +349,7 @@ def _is_open(site: Site, operations: Operations) -> bool:
 def _box(
     kept: NDArray[np.intp], shape: tuple[int, ...]
 ) -> tuple[int, ...] | None:
-    """The shape of what is left of an array; None if it is no array.
+    """The shape of what is left of an array; None if it is not an array.
 
     Args:
         kept: its positions in the array, counted flat.

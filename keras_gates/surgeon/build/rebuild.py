@@ -99,7 +99,7 @@ class Builder:
         # Each old model -> the new one; and what is called in its place.
         self.models: IdentityDict[keras.Model, keras.Model] = IdentityDict()
         self.wrappers: IdentityDict[keras.Layer, keras.Layer] = IdentityDict()
-        # Of those, the ones that a class of the user's has made.
+        # Of those, the ones that a user's class has made.
         self.made_again: IdentityDict[keras.Model, keras.Model] = IdentityDict()
         # Those that put out what they get, by the numbers of their inputs.
         self.empty: IdentityDict[keras.Model, list[int]] = IdentityDict()
@@ -319,7 +319,7 @@ class Builder:
         return StepKey(site, None) in self.steps and not gathers
 
     def _inner(self, site: Site, child: Graph) -> keras.Layer:
-        """What is called in the place of a nested model, or of its wrapper."""
+        """What is called in place of a nested model, or of its wrapper."""
         model = self.model(child, child.bounds[0])
         if site.op not in self.wrappers:
             step = model if site.opened is None else self._step(site, child)
@@ -390,7 +390,7 @@ class Builder:
         child: Graph,
         tensors: dict[int, keras.KerasTensor],
     ) -> None:
-        """Call what stands in the place of a layer that was seen through."""
+        """Call what stands in place of a layer that was seen through."""
         new = self._part(site, child)
         model = self.models.get(child.model)
         if model is not None and new is model:
@@ -402,7 +402,7 @@ class Builder:
         _bind(site.node, outputs, tensors)
 
     def _part(self, site: Site, child: Graph) -> keras.Layer:
-        """What stands in the place of a model, or of a layer seen through.
+        """What stands in place of a model, or of a layer seen through.
 
         That is the layer itself where nothing in it changes; else one of its
         class, or the model of its parts.

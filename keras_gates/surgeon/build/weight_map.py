@@ -152,7 +152,7 @@ class _Inside:
     def __init__(self) -> None:
         # Copy of a layer -> its parts.
         self._parts: IdentityDict[keras.Layer, Parts] = IdentityDict()
-        # Weight in the place of another -> the weight of the copy.
+        # Weight in place of another -> the weight of the copy.
         self._bare: IdentityDict[keras.Variable, keras.Variable]
         self._bare = IdentityDict()
         self._seen: set[int] = set()
@@ -211,7 +211,7 @@ class _Inside:
         new: keras.Layer | None,
         twin: Opened | None,
     ) -> keras.Layer | None:
-        """What a layer inside became; None for what is no layer inside."""
+        """What a layer inside became; None for what is not a layer inside."""
         if twin is None or new is None:
             return new
         path = self._of_layer(twin.twin).layer_paths().get(op)

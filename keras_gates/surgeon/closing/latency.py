@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # Pairs of times for each model that is measured; each time is the least of some
 # runs, which take turns, so that what runs beside has to hit all of them.
 _PAIRS, _RUNS = 9, 3
-# A function of the user's may build, convert and time a model, many times
+# A user's function may build, convert and time a model, many times
 # over, so it is called less often.
 _CALLS = 5
 # The spread of a median is this many times that of one value, over the root
@@ -136,7 +136,7 @@ def clock(
     Args:
         model: the baseline.
         batch_size: samples a batch.
-        measure: a function from a model to milliseconds, in the place of
+        measure: a function from a model to milliseconds, in place of
             `predict_on_batch` here.
         input_shape: sizes that the inputs leave open, as in `kg.stats.count`.
 
@@ -166,7 +166,7 @@ def _noise(ratios: list[float]) -> float:
 def _measuring(
     measure: Callable[[keras.Model], float],
 ) -> Callable[[keras.Model], Run]:
-    """The runner of a function of the user's."""
+    """The runner of a user's function."""
 
     def run(model: keras.Model) -> Times:
         found: Any = measure(model)

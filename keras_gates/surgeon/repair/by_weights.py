@@ -34,7 +34,7 @@ def pairs_of(model: keras.Model, small: keras.Model) -> Pairs:
     """The `Pairs` of a model and what `prune` once made of it.
 
     Raises:
-        TypeError: one of them is no Keras model.
+        TypeError: one of them is not a Keras model.
         ValueError: the second was not made of the first, or its kernels were
             trained, or multiplied by the factors of gates.
     """

@@ -179,7 +179,7 @@ class EinsumSource(Linear):
         return -1 if axis is None else axis
 
     def _channels(self, call: Call) -> int | None:
-        """The axis of the channels, counted from the end, if it has any."""
+        """The channel axis, counted from the end, if it has any."""
         output = call.outputs[0]
         rank = len(output.shape)
         sizes = {

@@ -72,7 +72,7 @@ class Linear(Rule):
     linear = True
 
     def axis(self, call: Call) -> int:
-        """The axis of the channels in the input."""
+        """The channel axis in the input."""
         return channel_axis(call.op, len(call.inputs[0].shape))
 
     def flow(
@@ -115,7 +115,7 @@ class Linear(Rule):
         return int(getattr(op, self.width))
 
     def axis_out(self, call: Call) -> int:
-        """The axis of the channels in the output."""
+        """The channel axis in the output."""
         return self.axis(call)
 
     def couple(

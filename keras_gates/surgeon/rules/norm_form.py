@@ -66,7 +66,7 @@ class Form:
 
     Attributes:
         statistics: what it divides by.
-        axis: the axis of the channels, counted from the first.
+        axis: the channel axis, counted from the first.
         spans: the axes that statistics are taken over.
         group_of: the group of each channel; int, `(channels,)`.
         gamma: the factors, or None.
@@ -210,7 +210,7 @@ class _Walk:
         return Form(statistics, axis, spans, group_of, found.gamma, found.beta)
 
     def _axis(self, found: _Scaled) -> int | None:
-        """The axis of the channels: of several, that of the weights."""
+        """The channel axis: of several, that of the weights."""
         spans = self.spans or ()
         if self.group_of is not None:
             return self._channels

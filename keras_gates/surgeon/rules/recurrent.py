@@ -117,7 +117,7 @@ class Recurrent(Linear):
         return tuple(found)
 
     def last_axis(self, op: keras.Layer) -> int:
-        """The axis of the channels, counted from the end, of all tensors."""
+        """The channel axis, counted from the end, of all tensors."""
         return -1
 
     def outputs(

@@ -27,7 +27,7 @@ class Source:
         opened: the value of `variable` at which its factor is 1.
         factors: the factors of the variable's values, as a tensor; None where
             they are its values.
-        scores: what thresholds compare in the place of the factors, or None.
+        scores: what thresholds compare in place of the factors, or None.
     """
 
     layer: keras.Layer

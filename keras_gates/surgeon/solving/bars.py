@@ -296,7 +296,7 @@ class WeightRoles(NamedTuple):
 
 
 def weight_roles(step: Step) -> list[WeightRoles]:
-    """The weights of a step's layer, if it is no gate."""
+    """The weights of a step's layer, if it is not a gate."""
     own = not step.is_selection and not step.is_gate
     if not own or not isinstance(step.call.op, keras.Layer):
         return []

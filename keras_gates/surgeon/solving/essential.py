@@ -47,7 +47,7 @@ def severing(
 
     Returns:
         A function from `{gate name: boolean array}` to bool. The graph is
-        labelled once, so that a call costs a few milliseconds.
+        labeled once, so that a call costs a few milliseconds.
     """
     search = Trials(graph) if trials is None else trials
     every: frozenset[StepKey] = frozenset()

@@ -205,7 +205,7 @@ class _Places:
                 self._gates.append((site, Mask(factors, gate.axis)))
 
     def _stand_ins(self, site: Site) -> list[StandIn]:
-        """What is run in the place of the layer that a site is part of."""
+        """What is run in place of the layer that a site is part of."""
         if site not in self._calls_round:
             return [self._stand_in(self._part(site)[0])]
         found = []
@@ -429,7 +429,7 @@ def closing_value(name: str, source: Source, factors: NDArray[Any]) -> float:
 
     Args:
         name: the name of the gate.
-        source: the `Source` of a layer of the user's own model.
+        source: the `Source` of a user's layer own model.
         factors: the factors that thresholds see.
 
     Raises:

@@ -51,7 +51,7 @@ class Mask:
     Attributes:
         open: 1.0 where the tensor stays, 0.0 where it is closed: a vector
             along `axis`, or a scalar for the whole tensor.
-        axis: the axis of the channels, or None.
+        axis: the channel axis, or None.
     """
 
     open: NDArray[np.float64]

@@ -40,7 +40,7 @@ class Shortcut:
     """How to convert a tensor to the shape of another.
 
     Attributes:
-        axis: the axis of the channels.
+        axis: the channel axis.
         rank: of both tensors, the batch included.
         pool: the arguments of an average pooling, or None.
         width: the filters of a 1x1 convolution, or None.
@@ -107,7 +107,7 @@ def shape(pairs: Sequence[tuple[Shape, Shape]], axis: int) -> Shortcut:
     Args:
         pairs: the shapes of the two tensors, for each tried size of the model's
             inputs.
-        axis: the axis of the channels.
+        axis: the channel axis.
 
     Raises:
         CannotShape: there is none, with the reason.

@@ -166,7 +166,7 @@ def test_a_function_can_be_registered():
 
 
 class Waves(L.Layer):
-    """A layer of a user's own, as an activation."""
+    """A layer of a user, as an activation."""
 
     def __init__(self, length=1.0, **kwargs):
         super().__init__(**kwargs)

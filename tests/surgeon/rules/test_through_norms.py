@@ -415,7 +415,7 @@ def test_a_mask_of_time_steps_is_an_argument_of_what_reads(name, free):
 
 
 def test_a_mask_that_goes_along_with_a_tensor_keeps_a_norm(free):
-    """A model in the place of a layer would lose it."""
+    """A model in place of a layer would lose it."""
 
     def kept(last):
         inputs = keras.Input((5,), dtype="int32")
