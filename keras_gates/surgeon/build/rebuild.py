@@ -201,7 +201,7 @@ class Builder:
                 )
 
     def _carry(self, graph: Graph, new: keras.Model) -> None:
-        """What the user has put on the model, and her class."""
+        """The user's attributes and class of a model."""
 
         def twins() -> Twins:
             made = new_copies().twins
@@ -269,7 +269,7 @@ class Builder:
     def _note_empty(
         self, graph: Graph, tensors: dict[int, keras.KerasTensor]
     ) -> None:
-        """Note it if nothing is left in a model."""
+        """Record it if nothing remains in a model."""
         inputs = [id(tensors[id(kt)]) for kt in graph.functional.inputs]
         outputs = [id(tensors[id(kt)]) for kt in graph.functional.outputs]
         if graph.sites and set(outputs) <= set(inputs):
@@ -319,7 +319,7 @@ class Builder:
         return StepKey(site, None) in self.steps and not gathers
 
     def _inner(self, site: Site, child: Graph) -> keras.Layer:
-        """What is called in place of a nested model, or of its wrapper."""
+        """The replacement of a nested model, or of its wrapper."""
         model = self.model(child, child.bounds[0])
         if site.op not in self.wrappers:
             step = model if site.opened is None else self._step(site, child)
@@ -369,7 +369,7 @@ class Builder:
         child: Graph,
         tensors: dict[int, keras.KerasTensor],
     ) -> bool:
-        """Leave out a model in which nothing is left, or such a layer."""
+        """Leave out a model or layer in which nothing remains."""
         if site.folds or not self.changes.inside(child):
             return False
         if site.opened is not None and site.op in self.kept:
@@ -458,7 +458,7 @@ class Builder:
         return [*found.values()]
 
     def smaller(self, site: Site) -> Smaller:
-        """What a layer that was seen through is to be.
+        """The target of a layer that was seen through.
 
         Raises:
             NoPlace: its class has no place for what its parts become.
@@ -525,7 +525,7 @@ def _call(
     own: dict[int, keras.KerasTensor],
     found: tuple[str, ...] = (),
 ) -> Any:
-    """The outcome of a piece, on its own arguments or on `x`."""
+    """The output of a piece, on its own arguments or on `x`."""
     args: tuple[Any, ...] = (x,)
     kwargs = {k: v for k, v in piece.kwargs.items() if k not in found}
     if piece.args is not None:

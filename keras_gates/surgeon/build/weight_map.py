@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cut:
-    """How a weight of the model became one of the pruned model.
+    """How a weight of the pruned model was cut from one of the model.
 
     Attributes:
         old: the weight that it was.
@@ -61,7 +61,7 @@ class Cut:
         return found
 
     def then(self, later: Cut) -> Cut | None:
-        """This cut and one of what it left, as one.
+        """The composition of this cut with a later one.
 
         None where the axes of the weight in between are not those of both.
         """
@@ -80,7 +80,7 @@ class Cut:
     def apply(
         self, array: NDArray[np.float64], power: int
     ) -> NDArray[np.float64]:
-        """What is left of an array like the old weight.
+        """The cut of an array like the old weight.
 
         Args:
             array: the array, of the shape of the old weight.
@@ -101,7 +101,7 @@ class Cut:
             return array
         if power >= 0:
             return np.asarray(array * factor**power)
-        # A factor of 0 let no gradient through: nothing is known of it.
+        # A factor of 0 passes no gradient, so its state is unknown.
         zeros = np.zeros_like(factor)
         inverse = np.divide(1, factor, out=zeros, where=factor != 0)
         return np.asarray(array * inverse**-power)
@@ -165,7 +165,7 @@ class _Inside:
         new: keras.Layer | None,
         depth: int,
     ) -> Iterator[tuple[keras.Variable, Cut]]:
-        """Each new weight of a step, and what it is of the user's weight.
+        """Each new weight of a step, and its part of the user's weight.
 
         Args:
             step: a step in such a layer.
@@ -262,7 +262,7 @@ def _of_some(cut: Cut, old: keras.Variable, new: keras.Variable) -> Cut | None:
 
 
 def _layer_at(model: keras.Model, path: str) -> tuple[keras.Layer | None, int]:
-    """The layer at a path such as "tower/hidden", or the one around it.
+    """The layer at a path such as "tower/hidden", or its outer layer.
 
     Returns:
         `(layer, number of models that it is in)`; None if there is none.

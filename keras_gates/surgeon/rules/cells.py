@@ -94,8 +94,8 @@ def finds_mask(call: Call) -> bool:
 def expand(layer: keras.layers.RNN, *given: Any, **kwargs: Any) -> Any:
     """An `RNN` of several cells as one for each, of KerasTensors.
 
-    What one cell puts out at each step, the next one reads at that step: so
-    one may as well run the first to the end, and then the next.
+    At each step, a cell reads the output of the previous cell at that step, so
+    the cells can run one after the other over the whole sequence.
 
     Args:
         layer: the built layer.

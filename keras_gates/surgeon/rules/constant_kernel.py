@@ -37,7 +37,7 @@ _PRODUCT = "a product over the channels needs the same channels on both sides"
 
 @dataclasses.dataclass(frozen=True)
 class ConstantKernel(Rule):
-    """`x . kernel` with an array `(..., in, out)`; what comes out stays.
+    """`x . kernel` with an array `(..., in, out)`; the output stays.
 
     Attributes:
         argument: the name of the array among the arguments of the call.

@@ -169,7 +169,7 @@ class Contraction(Rule):
         wide: list[NDArray[np.intp]],
         units: Units,
     ) -> list[str | None]:
-        """By input, the letter along which its channels are, if they may go."""
+        """For each input, the letter of its removable channels."""
         terms = self.terms(call)
         along: list[str | None] = []
         for index, array in enumerate(wide):
@@ -190,10 +190,10 @@ class Contraction(Rule):
     def _barred(
         self, call: Call, along: Sequence[str | None]
     ) -> Iterator[tuple[int, str]]:
-        """The inputs whose channels have to stay, and why."""
+        """The inputs whose channels must stay, and why."""
         terms = self.terms(call)
         carried = dict.fromkeys(c for c in along if c and c in terms.output)
-        # Heads may go rather than what they hold.
+        # Prefer removing heads to removing their dimensions.
         shared = [c for c in carried if terms.is_shared(c)]
         first = [*shared, *carried][:1]
         for index, letter in enumerate(along):
@@ -297,7 +297,7 @@ class Contraction(Rule):
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
-        """Zero where each product in the sum has a factor that is zero."""
+        """Zero if each product in the sum has a factor of zero."""
         terms = self.terms(call)
         zeros = [
             np.zeros((1,) * len(term), bool)
@@ -322,7 +322,7 @@ class Contraction(Rule):
         wanted: Sequence[NDArray[np.bool_]],
         zeros: Sequence[NDArray[np.bool_]],
     ) -> NDArray[np.bool_]:
-        """What is multiplied by zero only, nothing depends on."""
+        """Nothing depends on what is only multiplied by zero."""
         terms = self.terms(call)
         every = self._zeros(call, zeros)
         asked = spread_out(wanted[0], terms.output, terms.letters)

@@ -224,7 +224,7 @@ class EinsumDense(Linear):
     def minted(self, call: Call, units: Units) -> NDArray[np.intp]:
         spec = self._spec(call)
         size = call.op.kernel.shape[spec.kernel.index(spec.new[0])]
-        # Calls may have it along different axes, and then keep it whole.
+        # If calls have it along different axes, it is kept whole.
         return units.mint((id(call.op), spec.new[0]), int(size))
 
     def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:

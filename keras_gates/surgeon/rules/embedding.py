@@ -33,7 +33,7 @@ _ALONG = "its last axis has no channels that can be removed"
 
 @dataclasses.dataclass(frozen=True)
 class Embedding(Linear):
-    """Mints its output channels; its input is a table index, kept whole."""
+    """Creates its output channels; its input is an index, kept whole."""
 
     kind: str = "embedding"
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class LoopGateRule(GateRule):
     """A gate whose factors may each be for more than one channel.
 
-    What goes through it raw is closed in the loop, and nowhere else.
+    Raw outputs are closed only in the loop.
     """
 
     closes_loop = True

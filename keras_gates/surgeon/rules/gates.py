@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class GateRule(PerChannel):
-    """Multiplies by factors; the surgeon takes it out of the model."""
+    """Multiplies by factors; the surgeon removes it from the model."""
 
     kind: str = "gate"
     passes: str | None = LINEAR

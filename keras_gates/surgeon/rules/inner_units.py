@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class InnerUnits:
-    """Units that are closed inside their layer, by zeros in its weights.
+    """Units that are closed inside their layer by zeros in its weights.
 
-    The units of a recurrent layer come out of it and are read inside as well;
-    the heads of attention never come out.
+    The units of a recurrent layer are outputs and are also read inside;
+    attention heads are never outputs.
 
     Attributes:
         role: the role of the units, as in `Rule.axes`.
@@ -66,7 +66,7 @@ def split(
 def along(
     roles: Roles, role: str, mask: NDArray[np.bool_], other: str
 ) -> NDArray[np.bool_]:
-    """A mask of units, where the same units stand along another role."""
+    """A mask of units, for the same units along another role."""
     if role == other:
         return mask
     return np.isin(roles[other], roles[role][mask])

@@ -80,7 +80,7 @@ def flatten(call: Call, arrays: list[Numbers]) -> Numbers:
 
 
 def reshape(call: Call, arrays: list[Numbers]) -> Numbers:
-    """Reshape; positions without channels may join the batch, or leave it.
+    """Reshape; positions without channels may enter or leave the batch.
 
     All that varies has to be on axes that make up one block at the end, and
     some of these make up one after it: what is before it counts blocks,
@@ -135,7 +135,7 @@ def _filled(
 
 
 def reshaped(call: Call, flow: Flow, view: View) -> Revision:
-    """Reshape's target, from the sizes that are left."""
+    """The target of a reshape, from the remaining sizes."""
     shape = view.shape(call.outputs[0], flow.labels[0])
     if isinstance(call.op, keras.Layer):
         target = [-1 if s is None else s for s in shape[1:]]

@@ -28,13 +28,13 @@ from keras_gates.surgeon.rules.norm_algebra import Level
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import axes_among
 
-# More operations than these are no normalization.
+# With more operations than this, it is not a normalization.
 _MOST = 60
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Weight:
-    """A weight that multiplies what was normalized, or is added to it.
+    """A weight that scales or shifts the normalized tensor.
 
     Attributes:
         layer: the layer that holds it.
@@ -136,7 +136,7 @@ def _read(model: keras.Model) -> Form | None:
 
 
 class _Walk:
-    """Goes through the calls of a model, as long as they are understood."""
+    """Evaluates the calls of a model, as far as they are understood."""
 
     def __init__(self, x: keras.KerasTensor, nodes: Sequence[Any]) -> None:
         self.shape = tuple(x.shape)
@@ -170,7 +170,7 @@ class _Walk:
         return handler(self, node, args)
 
     def operand(self, value: Any) -> Any:
-        """A value, or a constant as one."""
+        """A value; constants are converted."""
         kinds = (na.Poly, na.Root, na.Ratio, _Ones, _Tensor, _Scaled)
         if value is None or isinstance(value, kinds):
             return value

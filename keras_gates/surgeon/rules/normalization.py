@@ -113,9 +113,9 @@ class Normalizing(PerChannel):
         )
 
     def _hands_mask(self, call: Call) -> str:
-        """Who would miss the mask that goes along with what it puts out.
+        """What would miss the mask of its output.
 
-        What is written out would not hand it on.
+        The written-out form would not pass it on.
         """
         layer = self.writes_out(call) and not self.writes_again
         near = layer and masked.is_near(call)
@@ -210,7 +210,7 @@ class Normalizing(PerChannel):
 
 @dataclasses.dataclass(frozen=True)
 class RMSNorm(Normalizing):
-    """Stays what it is: the mean of squares takes constants as an epsilon.
+    """Keeps its class: constants act like an epsilon in the mean of squares.
 
     With k of n channels gone, the mean of the squares of all is
     `(n - k) / n * mean(x^2) + sum(c^2) / n`.
@@ -221,7 +221,7 @@ class RMSNorm(Normalizing):
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
-        """Zeros stay; all other constants are divided by what varies."""
+        """Zeros stay zero; other constants are divided by a varying number."""
         if values[0] is None:
             return [None]
         return [known(np.where(values[0].plain() == 0, 0.0, np.nan))]
