@@ -4,8 +4,12 @@ import importlib.util
 import re
 import types
 
+import pytest
+
 from tests import test_public_api
 from tests.docs.test_pages import DOCS
+
+pytestmark = pytest.mark.once
 
 MARK = re.compile(r"\{\{ api ([\w.]+) \}\}")
 

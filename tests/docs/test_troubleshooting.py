@@ -7,6 +7,8 @@ import pytest
 from tests.docs import reasons
 from tests.docs.test_pages import DOCS
 
+pytestmark = pytest.mark.once
+
 PAGE = (DOCS / "troubleshooting.md").read_text("utf-8")
 
 
