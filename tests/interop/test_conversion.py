@@ -231,5 +231,5 @@ def test_other_models_are_refused():
 
 def test_other_backends_are_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(RuntimeError, match="on TensorFlow, and it runs on jax"):
+    with pytest.raises(RuntimeError, match="TensorFlow backend. Received: jax"):
         to_tf_keras(sm.chain())

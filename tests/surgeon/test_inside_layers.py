@@ -151,7 +151,7 @@ def test_random_scores_have_paths(pair):
 def test_what_is_inside_can_be_ignored(ignore, left):
     model = own_layers.sequences()
     if left is None:
-        with pytest.raises(ValueError, match="leaves out all groups"):
+        with pytest.raises(ValueError, match="excludes all groups"):
             kg.surgeon.score(model, "l2", ignore=ignore)
         return
     assert list(kg.surgeon.score(model, "l2", ignore=ignore)) == left

@@ -199,7 +199,10 @@ def test_the_class_comes_back_with_fewer_blocks(post, gone, tmp_path):
     stays = tuple(n for n in range(3) if n not in gone)
     assert type(small) is dm.Backbone
     assert small.num_layers == len(stays)
-    assert any("is of its class Backbone again" in note for note in plan.notes)
+    assert any(
+        "is an instance of its class Backbone again" in note
+        for note in plan.notes
+    )
     other = dm.Backbone(len(stays), post=post)
     other.set_weights(dm.left(model, 3, stays))
     x = batch(model)

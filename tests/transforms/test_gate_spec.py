@@ -228,10 +228,10 @@ BAD = [
     ({"layers": True, "start": "zero"}, ValueError, "`start`.*'zero'"),
     ({"filters": True, "tied": None}, ValueError, "`tied`.*None"),
     ({"branches": [("a", "b", "c")]}, TypeError, "pairs.*'a', 'b', 'c'"),
-    ({"branches": [("a", "zz")]}, ValueError, "'zz': no layer.*stem, a, b"),
+    ({"branches": [("a", "zz")]}, ValueError, "'zz': there is no such layer.*stem, a, b"),
     ({"branches": [("b", "a")]}, ValueError, "no path leads from 'b'"),
     ({"branches": [("stem", "a")]}, ValueError, "'stem', inside.*elsewhere"),
-    ({"branches": [("stem", "add")]}, ValueError, "more than one way leads"),
+    ({"branches": [("stem", "add")]}, ValueError, "more than one path leads"),
     ({"branches": [("add", "pool")]}, ValueError, "'add', which reads 2"),
     (
         {"branches": [("b", "pool")]},
