@@ -228,7 +228,11 @@ BAD = [
     ({"layers": True, "start": "zero"}, ValueError, "`start`.*'zero'"),
     ({"filters": True, "tied": None}, ValueError, "`tied`.*None"),
     ({"branches": [("a", "b", "c")]}, TypeError, "pairs.*'a', 'b', 'c'"),
-    ({"branches": [("a", "zz")]}, ValueError, "'zz': there is no such layer.*stem, a, b"),
+    (
+        {"branches": [("a", "zz")]},
+        ValueError,
+        "'zz': there is no such layer.*stem, a, b",
+    ),
     ({"branches": [("b", "a")]}, ValueError, "no path leads from 'b'"),
     ({"branches": [("stem", "a")]}, ValueError, "'stem', inside.*elsewhere"),
     ({"branches": [("stem", "add")]}, ValueError, "more than one path leads"),
