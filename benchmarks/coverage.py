@@ -4,8 +4,8 @@
 
 Prunes each network in four ways, compares it with its gated original, and
 adds a row to benchmarks/results/coverage-SUITE-BACKEND.json after each, so that
-it can be interrupted and resumed. `coverage_report.py` writes docs/coverage.md
-from the rows.
+it may be interrupted and goes on where it was. `coverage_report.py` makes
+the coverage pages of the rows.
 
 The cases: "after" closes half of the coupled channel groups after the
 normalizations and activations; "before" closes half of those of the layers

@@ -20,9 +20,9 @@ channels at 0, and with another truth, which uses nothing of ours but the list
 of closed channels: the backbone with zeros in its weights (see `zeroed`), or
 with zeros in the factors of its gates.
 
-Each backbone adds a line of JSON to benchmarks/results/hub-BACKEND.jsonl. A
-backbone with a line is skipped, so a run can be interrupted and resumed.
-`coverage_report.py` writes docs/coverage.md from the lines.
+A line of JSON a backbone goes to benchmarks/results/hub-BACKEND.jsonl. A
+backbone that has a line is left out, so that a run may be interrupted and goes
+on where it was. `coverage_report.py` makes the docs of the lines.
 """
 
 import argparse

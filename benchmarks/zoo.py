@@ -10,9 +10,9 @@ compared by `verify`, which runs the user's own model with the closed channels
 at 0; the second with what the gated model itself predicts, too.
 
 A line of JSON for each network is added to
-benchmarks/results/zoo-BACKEND.jsonl; a network with a line is skipped, so a run
-can be interrupted and resumed. `--again` repeats the named networks.
-`coverage_report.py` writes docs/coverage.md from the lines.
+benchmarks/results/zoo-BACKEND.jsonl; a network that has a line is left out, so
+that a run may be interrupted and goes on where it was. `--again` runs the
+named networks again. `coverage_report.py` makes the docs of the lines.
 """
 
 import argparse
