@@ -137,5 +137,5 @@ def test_bad_arguments(options, error, match):
 
 
 def test_a_model_without_stripes_is_refused():
-    with pytest.raises(ValueError, match="any layer"):
+    with pytest.raises(ValueError, match="no layer with stripes"):
         kg.to_stripconv(model_of(conv(4, 1)))
