@@ -29,7 +29,7 @@ def test_the_example_prunes(output, tmp_path):
     # Two runs have left 5.4 and 7.9 times fewer; the example sets no seed.
     assert int(before.replace(",", "")) > 3 * int(after.replace(",", ""))
     found = re.search(r"{'classes': (\S+)}", printed)
-    # Float32 rounding behind a softmax; 1.5e-6 has been seen.
+    # Float32 rounding after a softmax; 1.5e-6 has been seen.
     assert float(found[1]) < 1e-5
     assert (tmp_path / "small.keras").exists()
 

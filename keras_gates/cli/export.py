@@ -1,7 +1,6 @@
 """Write a model for another runtime: SavedModel, LiteRT or ONNX.
 
-With --int8, weights and activations are 8-bit integers, with ranges taken from
---data.
+With --int8, weights and activations are 8-bit integers, calibrated on --data.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from keras_gates.cli.exits import Outcome
 from keras_gates.cli.exits import one_line
 from keras_gates.cli.progress import Progress
 
-# Name -> what writes it, and what its file ends in; "" is a folder.
+# Name -> its writer, and the suffix of its file; "" is a folder.
 _FORMATS = {
     "savedmodel": (exporting.savedmodel, ("",)),
     "litert": (exporting.litert, (".tflite",)),
@@ -50,7 +49,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, progress: Progress) -> Outcome:
-    """Do what was asked for."""
+    """Run the verb."""
     write, suffixes = _FORMATS[given.to]
     path: pathlib.Path = given.output or given.model.with_suffix(suffixes[0])
     if path == given.model:

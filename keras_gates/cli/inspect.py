@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, progress: Progress) -> Outcome:
-    """Do what was asked for."""
+    """Run the verb."""
     progress.step(f"reading {given.model}")
     model = models.load(given.model, given.imports)
     count = stats.count(model)

@@ -1,4 +1,4 @@
-"""A subclassed model as a functional one."""
+"""Makes a functional model of a subclassed one."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Unfunctional(Exception):
-    """A model's `call` can't be told by what it does to symbolic tensors."""
+    """A model's `call` can't be recorded on symbolic tensors."""
 
 
 def flattened(model: keras.Model, example: Any) -> tuple[keras.Model, str]:
@@ -67,7 +67,9 @@ def flattened(model: keras.Model, example: Any) -> tuple[keras.Model, str]:
         opened = trace.trace_model(_copy(source), node)
     except SideEffect as error:
         raise Unfunctional(str(error)) from error
-    except Exception as error:  # whatever the user's code says to symbols
+    except (
+        Exception
+    ) as error:  # the user's code may raise anything for symbolic tensors
         raise Unfunctional(
             f"its `call` can't be traced: {trace.told(error)}"
         ) from error
@@ -84,7 +86,7 @@ def flattened(model: keras.Model, example: Any) -> tuple[keras.Model, str]:
     private.copy_trainable(model, flat)
     flat = _inner(flat)
     if not sampled.models_agree(source, flat, inputs):
-        raise Unfunctional("what was made of it does not compute the same")
+        raise Unfunctional("the layers made from it do not compute the same")
     return flat, opened.fixed
 
 

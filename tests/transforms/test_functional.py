@@ -376,7 +376,7 @@ REFUSED = {
     "trains always": (
         trains_always,
         {"drop": L.Dropout(0.5, name="noise")},
-        "has 'noise' train, even in inference",
+        "runs 'noise' in training mode, even in inference",
     ),
 }
 

@@ -1,4 +1,4 @@
-"""A plan as a document to hand on: what it holds, in HTML or Markdown."""
+"""A plan as a document to pass on: what it holds, in HTML or Markdown."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def write(document: Document, path: str | os.PathLike[str]) -> None:
     form = forms.get(pathlib.Path(path).suffix.lower())
     if form is None:
         raise ValueError(
-            "A report is an HTML page or a text in Markdown. Received: "
+            "A report is an HTML or Markdown file. Received: "
             f"path={os.fspath(path)!r}. Expected: a name that ends in .html "
             "or .md."
         )

@@ -1,4 +1,4 @@
-"""Rows of a plan: sizes before and after, and why something stays."""
+"""Rows of a plan: sizes before and after, and reasons."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ class Row:
     Attributes:
         layer: path of the layer.
         kind: the kind of its rule.
-        before: channels of its output, `None` where it has no such axis.
-        after: channels that stay; 0 where the layer goes.
+        before: channels of its output, `None` if it has no channel axis.
+        after: channels that stay; 0 if the layer is removed.
         params: `(before, after)`.
-        macs: `(before, after)`, None where they are not known; at the sizes
-            of a `Budget`, if it has any.
-        exact: whether what happens to the layer is exact.
+        macs: `(before, after)`, None if they are not known; at the sizes of a
+            `Budget`, if any.
+        exact: whether the change is exact.
         why: what happens, and why something stays.
     """
 

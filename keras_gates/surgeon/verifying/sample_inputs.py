@@ -1,4 +1,4 @@
-"""Inputs to compare two models on: those given, or random ones."""
+"""Inputs for comparing two models: given or random ones."""
 
 from __future__ import annotations
 
@@ -169,8 +169,8 @@ def _drawn(
         return words if kt.dtype == "string" else _cast(words, kt)
     if kt.dtype == "string":
         raise ValueError(
-            f"Input '{kt.name}' takes strings, and which can't be guessed: "
-            "pass `x`, inputs of your own."
+            f"Input '{kt.name}' takes strings, which can't be guessed: pass "
+            "`x`."
         )
     if bound is not None:
         found = rng.integers(0, max(1, bound), shape)
