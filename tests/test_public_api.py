@@ -344,8 +344,10 @@ def test_the_version_is_one():
     assert f"## [{kg.__version__}]" in changes
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEXTS = {path.name: path.read_text("utf-8") for path in PAGES}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = {
+    str(path.relative_to(ROOT)): path.read_text("utf-8") for path in PAGES
+}
 
 
 @pytest.mark.parametrize("page", TEXTS)

@@ -46,7 +46,7 @@ def _otherwise(solution: Solution) -> str:
         if site.opened is not None and site.opened.fixed
     }
     if not fixed:
-        return "with written_out=True, it needs no class of yours for them"
+        return "with written_out=True, no custom class is needed for them"
     return (
         f"written_out=True would keep {few(fixed)} whole, which can't be "
         "written out"
