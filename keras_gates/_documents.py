@@ -17,12 +17,15 @@ class Section:
         head: the titles of the table's columns.
         rows: the rows of the table; without rows there is no table.
         items: sentences, one per line.
+        legend: a sentence on how to read the table's bars, which only HTML
+            has.
     """
 
     title: str
     head: Sequence[str] = ()
     rows: Sequence[Sequence[_tables.Cell]] = ()
     items: Sequence[str] = ()
+    legend: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +76,8 @@ def fragment(document: Document) -> str:
         if section.rows:
             table = _tables.html(section.head, section.rows)
             out.append(f'<div class="wide">{table}</div>')
-        out += [_listed(section.items)] * bool(section.items)
+        items = [*[section.legend] * bool(section.legend), *section.items]
+        out += [_listed(items)] * bool(items)
     return "\n".join(out)
 
 

@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = main_parser.add_subparsers(
-        dest="verb", metavar="VERB", required=True
+        dest="verb", metavar="COMMAND", required=True
     )
     for name, module in _VERBS.items():
         words = (module.__doc__ or "").partition("\n")[0]

@@ -44,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tolerance",
         type=float,
         metavar="T",
-        help="end with exit code 4 where an output differs by more than T of "
-        "its scale",
+        help="exit with code 4 if an output differs by more than T of its "
+        "scale",
     )
     add(
         "--runtimes",

@@ -57,14 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser, use: str) -> None:
         type=int,
         default=512,
         metavar="N",
-        help="take N samples at most, spread over all (default: 512)",
+        help="use at most N samples, spread over all (default: 512)",
     )
     add(
         "--scale",
         type=_number,
         default=1.0,
         metavar="S",
-        help="multiply the pixels of images, 0 to 255, by S: 1/255, say",
+        help="multiply the pixels of images, 0 to 255, by S, such as 1/255",
     )
 
 

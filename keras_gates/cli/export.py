@@ -1,6 +1,7 @@
 """Write a model for another runtime: SavedModel, LiteRT or ONNX.
 
-With --int8, weights and activations are 8-bit integers, calibrated on --data.
+With --int8, weights and activations are 8-bit integers, with ranges taken from
+--data.
 """
 
 from __future__ import annotations
@@ -35,16 +36,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model", type=pathlib.Path, metavar="MODEL", help="a .keras file"
     )
     add = parser.add_argument
-    add("--to", choices=sorted(_FORMATS), required=True, help="the form")
+    add("--to", choices=sorted(_FORMATS), required=True, help="the format")
     add(
         "-o",
         "--output",
         type=pathlib.Path,
         metavar="PATH",
-        help="where it goes (default: beside MODEL, by its name)",
+        help="where to save it (default: beside MODEL, with its name)",
     )
     add("--int8", action="store_true", help="quantize after training")
-    add("--force", action="store_true", help="replace what is there")
+    add("--force", action="store_true", help="overwrite existing files")
     samples.add_arguments(parser, "for --int8")
 
 

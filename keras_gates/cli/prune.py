@@ -1,8 +1,8 @@
 """Write a smaller model.
 
-A budget, a threshold or a plan decides what closes: gates that the model was
-trained with, or, with --scores, channels without gates. Without --output, it
-prints the plan and writes no model.
+A budget, a threshold or a plan says what to close: gates that the model was
+trained with or, with --scores, channels of a model without gates. Without
+--output nothing is saved; it prints what would be removed.
 """
 
 from __future__ import annotations
@@ -44,34 +44,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     samples.add_arguments(parser, "for --scores and --repair, and to check on")
     add = parser.add_argument_group("result").add_argument
     path: dict[str, Any] = {"type": pathlib.Path, "metavar": "FILE"}
-    add("-o", "--output", **path, help="where the smaller model goes (.keras)")
+    add(
+        "-o",
+        "--output",
+        **path,
+        help="where to save the smaller model (.keras)",
+    )
     add(
         "--plan",
         **path,
-        help="with a budget or threshold: where the plan goes, as JSON; "
-        "without: the plan to prune by",
+        help="with a budget or threshold: where to save the plan, as JSON; "
+        "without: the plan to apply",
     )
-    add("--report", **path, help="where a report goes (.html or .md)")
-    add("--force", action="store_true", help="replace what is there")
+    add("--report", **path, help="where to save a report (.html or .md)")
+    add("--force", action="store_true", help="overwrite existing files")
     add(
         "--repair",
         action="store_true",
-        help="fit what stays to --data, without labels or training; the "
-        "result is approximate",
+        help="fit what is left to the original on --data, without labels or "
+        "training; the result is approximate",
     )
     add(
         "--tolerance",
         type=float,
         metavar="T",
-        help="how far outputs may be off, relative to their scale (default: "
+        help="how far outputs may differ, relative to their scale (default: "
         "1e-4, more in half precision)",
     )
     add("--no-verify", action="store_true", help="do not check the result")
 
 
 def _add_closing(parser: argparse.ArgumentParser) -> None:
-    """The arguments that decide what closes."""
-    group = parser.add_argument_group("what closes")
+    """The arguments that say what to close."""
+    group = parser.add_argument_group("what to remove")
     one = group.add_mutually_exclusive_group()
     number: dict[str, Any] = {"type": float, "metavar": "N"}
     one.add_argument(
@@ -79,21 +84,21 @@ def _add_closing(parser: argparse.ArgumentParser) -> None:
         **number,
         help="multiply-adds that may be left: a share up to 1, or a number",
     )
-    one.add_argument("--params", **number, help="parameters, likewise")
+    one.add_argument("--params", **number, help="parameters that may be left")
     one.add_argument(
         "--latency",
         **number,
         help="time that may be left: a share up to 1, or milliseconds",
     )
     one.add_argument(
-        "--threshold", **number, help="close what is smaller than N"
+        "--threshold", **number, help="close gates or scores below N"
     )
     add = group.add_argument
     add(
         "--scores",
         choices=CRITERIA,
         metavar="CRITERION",
-        help=f"score channels without gates: {', '.join(CRITERIA)}",
+        help=f"rank channels of a model without gates: {', '.join(CRITERIA)}",
     )
     add("--loss", help="the loss for --scores taylor; the model's by default")
     add(
@@ -108,12 +113,13 @@ def _add_closing(parser: argparse.ArgumentParser) -> None:
         type=_count,
         default=0,
         metavar="N",
-        help="channels that each gate keeps: a number, or a share below 1",
+        help="channels that each gate keeps at least: a number, or a share "
+        "below 1",
     )
     add(
         "--approximate",
         action="store_true",
-        help="make removals that are not exact, too",
+        help="also remove what can't be removed exactly",
     )
 
 
@@ -185,8 +191,8 @@ def _check(given: argparse.Namespace) -> None:
         )
     if not asked and given.scores:
         raise Failure(
-            "--scores and --plan exclude each other: the plan decides what "
-            "closes. Leave out one of them."
+            "--scores and a --plan to apply: the plan says what to close. "
+            "Leave out one of them."
         )
     needs = given.repair or given.scores in _ON_DATA
     if needs and given.data is None:
@@ -222,7 +228,7 @@ def _plan(
         progress.step(f"scoring channels by {given.scores}")
         pair = None if data is None else data.pair
         scores = surgeon.score(model, given.scores, pair, loss=given.loss)
-    progress.step("planning what goes")
+    progress.step("planning")
     try:
         return surgeon.plan(
             model,
@@ -235,8 +241,8 @@ def _plan(
     except ValueError as error:
         if scores is None and "has no gates" in str(error):
             raise Failure(
-                f"'{given.model}' has no gates. Pass --scores l2 to close "
-                "channels without gates, or train it with gates first "
+                f"'{given.model}' has no gates. Pass --scores l2 to rank "
+                "its channels without them, or train it with gates first "
                 "(keras_gates.insert_gates)."
             ) from error
         raise

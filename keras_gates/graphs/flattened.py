@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -48,7 +49,10 @@ def flattened(model: keras.Model, example: Any) -> tuple[keras.Model, str]:
     """
     shell, inputs = _copy(model), symbolic(example)
     try:
-        outputs = shell(inputs)
+        with warnings.catch_warnings():
+            # Keras warns of what is not built, before it says why.
+            warnings.simplefilter("ignore")
+            outputs = shell(inputs)
     except Exception as error:
         raise Unfunctional(
             f"its `call` can't be traced: {trace.told(error)}"

@@ -1183,6 +1183,19 @@ def loss_weights_of(model: keras.Model) -> Any:
 # Keras 2 -------------------------------------------------------------------
 
 
+def cause_of(error: BaseException) -> BaseException:
+    """The error that a `call` raised, where Keras could not repeat it.
+
+    Assumes: Keras raises an error again as its class called with a longer
+    text. A class that takes no text raises another error then, on that text,
+    whose context is the first.
+    """
+    lost = "'str' object has no attribute"
+    while lost in str(error) and error.__context__ is not None:
+        error = error.__context__
+    return error
+
+
 def keras2_has_graph(model: Any) -> bool:
     """Whether a model of tf_keras records a graph.
 

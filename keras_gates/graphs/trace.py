@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.private import Node
 
 _SHOWN = 160
+_INFERRED = "compute_output_shape()` method. Error encountered: "
 _COLORS = re.compile("\x1b\\[[0-9;]*m")
 
 
@@ -249,11 +250,15 @@ def way(node: Node) -> str:
 
 def told(error: Exception) -> str:
     """An error as one short line."""
-    text = _COLORS.sub("", " ".join(str(error).split()))
-    # Keras says first in which `call` it was.
-    text = text.partition("Exception encountered when calling ")[2] or text
+    cause = private.cause_of(error)
+    text = _COLORS.sub("", " ".join(str(cause).split()))
+    # Keras says first in which `call` it was, and that it could not infer the
+    # shape of what comes out; last, with what arguments.
+    for opening in ("Exception encountered when calling ", _INFERRED):
+        text = text.partition(opening)[2] or text
+    text = text.partition(" Arguments received by ")[0].rstrip(".")
     short = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
-    return f"{type(error).__name__}: {short}"
+    return f"{type(cause).__name__}: {short}"
 
 
 def copy_of(layer: keras.Layer, copies: Copies) -> keras.Layer:

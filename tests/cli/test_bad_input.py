@@ -105,7 +105,7 @@ BAD = {
     "export model.keras --to onnx --int8": (2, "needs samples"),
     "export model.keras --to savedmodel -o images/..": (2, "not a SavedModel"),
     "export model.keras --to tfjs": (2, "invalid choice"),
-    "": (2, "required: VERB"),
+    "": (2, "required: COMMAND"),
 }
 
 

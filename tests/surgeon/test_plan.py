@@ -122,6 +122,17 @@ def test_the_printed_plan_says(make, options, patterns):
         assert re.search(pattern, text), f"{pattern}\n{text}"
 
 
+def test_macs_of_open_sizes_are_unknown_and_the_plan_says_what_to_do():
+    x = inputs = keras.Input((None, 4))
+    for i in range(10):
+        x = L.Dense(4, name=f"layer{i}")(x)
+    model = keras.Model(inputs, kg.FilterGate()(x))
+    text = str(plan(model, 0.5))
+    assert "'layer7' and 2 more. If an input leaves sizes open" in text
+    with pytest.raises(ValueError, match=r"unknown sizes .* pass `x`"):
+        verify(model, model, 0.5)
+
+
 def test_lines_have_no_trailing_space_and_the_repr_is_short():
     found = plan(sm.constants(), T)
     assert all(line == line.rstrip() for line in str(found).splitlines())

@@ -196,8 +196,8 @@ CONV_LSTM = _recurrent(4, rc.ConvRecurrent)
 ATTENTION = pr.Attention(
     costs=None,
     why="attention computes products over all channels",
-    note="seen through: channels of the values are removed, and in dot "
-    "products those of queries and keys together",
+    note="seen through: channels of the values are removed, and those of "
+    "queries and keys together",
     counts=ct.attention,
 )
 _BOTH_SIDES = (

@@ -319,6 +319,10 @@ class Rule:
         """The axes of an input, mapped to those of the output."""
         return {}
 
+    def met_axes(self, call: Call, index: int, other: int) -> dict[int, int]:
+        """The axes of an input that another has, and where that has them."""
+        return {}
+
     def head_axis(self, call: Call, flow: Flow) -> int | None:
         """The axis of heads in the output, or None.
 

@@ -159,8 +159,8 @@ def _drawn(
     shape = (size, *kt.shape[1:])
     if any(s is None for s in shape):
         raise ValueError(
-            f"Input '{kt.name}' has the shape {tuple(kt.shape)}: pass `x`, "
-            "since its unknown sizes can't be guessed."
+            f"Input '{kt.name}' has the shape {tuple(kt.shape)}, and its "
+            "unknown sizes can't be guessed: pass `x`, your own inputs."
         )
     if isinstance(bound, list):
         words = np.array(bound, dtype=object)[
@@ -170,7 +170,7 @@ def _drawn(
     if kt.dtype == "string":
         raise ValueError(
             f"Input '{kt.name}' takes strings, which can't be guessed: pass "
-            "`x`."
+            "`x`, your own inputs."
         )
     if bound is not None:
         found = rng.integers(0, max(1, bound), shape)
