@@ -159,7 +159,7 @@ def test_sizes_inside_of_heads_are_named(kind, gated):
     helpers.assert_same(model, plan.apply(), helpers.inputs_for(model))
     (note,) = plan.notes
     assert "along axis 1 there are units, such as heads" in note
-    assert "axis 3 is inside of them" in note
+    assert "axis 3 is inside them" in note
     assert "HeadGate(axis=1)" in note
 
 
