@@ -1,7 +1,6 @@
 """Write a model for another runtime: SavedModel, LiteRT or ONNX.
 
-With --int8, weights and activations are 8-bit integers, with ranges taken from
---data.
+With --int8, weights and activations are 8-bit integers, calibrated on --data.
 """
 
 from __future__ import annotations

@@ -191,8 +191,8 @@ def _check(given: argparse.Namespace) -> None:
         )
     if not asked and given.scores:
         raise Failure(
-            "--scores and a --plan to apply: the plan says what to close. "
-            "Leave out one of them."
+            "--scores and --plan exclude each other: the plan decides what "
+            "closes. Leave out one of them."
         )
     needs = given.repair or given.scores in _ON_DATA
     if needs and given.data is None:

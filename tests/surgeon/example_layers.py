@@ -102,7 +102,7 @@ def dense():
         )
     for equation, shape, bias, why in (
         ("abc,bcd->abd", (8, 8), "d", "does not have one value per"),
-        ("abc,cb->abc", (8, 8), None, "letters of the input"),
+        ("abc,cb->abc", (8, 8), None, "letters of the"),
         ("abc,cde->abde", (8, 2, 4), "e", "does not have one value per"),
         ("abc,cd->abd", (8, 8), "b", "does not have one value per"),
     ):

@@ -160,7 +160,7 @@ def _drawn(
     if any(s is None for s in shape):
         raise ValueError(
             f"Input '{kt.name}' has the shape {tuple(kt.shape)}, and its "
-            "unknown sizes can't be guessed: pass `x`, your own inputs."
+            "unknown sizes can't be guessed: pass `x`, inputs of your own."
         )
     if isinstance(bound, list):
         words = np.array(bound, dtype=object)[
@@ -170,7 +170,7 @@ def _drawn(
     if kt.dtype == "string":
         raise ValueError(
             f"Input '{kt.name}' takes strings, which can't be guessed: pass "
-            "`x`, your own inputs."
+            "`x`."
         )
     if bound is not None:
         found = rng.integers(0, max(1, bound), shape)
