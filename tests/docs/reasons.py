@@ -39,7 +39,9 @@ FOR_AUTHORS = {
 SHOWN_ELSEWHERE = {"kind", "note", "OWN", "_FACTORS", "_ALONE", "_INSERTING"}
 # Prose that a plan does not print.
 NO_REASONS = {
+    " Arguments received by ",
     "Exception encountered when calling ",
+    "compute_output_shape()` method. Error encountered: ",
     "in of group",
     "… ('…') must define `…`: ….",
 }

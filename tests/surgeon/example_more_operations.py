@@ -55,14 +55,14 @@ def elementwise():
         lambda x: x + ops.full_like(x, CONSTANT),
         "array",
         STAYS,
-        "an array besides",
+        "an array besidess",
     )
     yield op(
         "numpy.Clip",
         lambda x: ops.clip(x, CONSTANT - 1, CONSTANT + 1),
         "arrays",
         STAYS,
-        "an array besides",
+        "an array besidess",
     )
     yield op("math.Erfc")
     yield op("math.Erfinv", prepare=positive)

@@ -400,11 +400,11 @@ def _inside_units(solution: Solution, steps: list[Step]) -> Answer | None:
         if axes and closed not in axes and step.rule.along_axis(step.call):
             return Answer(
                 f"along axis {axes[0]} there are units, such as heads, that "
-                f"go as a whole, and axis {closed} is inside of them",
+                f"are removed as a whole, and axis {closed} is inside them",
                 "Close whole units: a gate on that axis "
                 f"(keras_gates.HeadGate(axis={axes[0]})), or heads by scores. "
-                "Sizes inside of heads can go where queries, keys and values "
-                "have a layer each.",
+                "Sizes inside heads can be removed if queries, keys and "
+                "values have a layer each.",
             )
     return None
 

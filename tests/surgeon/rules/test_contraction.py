@@ -159,7 +159,7 @@ def test_sizes_inside_of_heads_are_named(kind, gated):
     helpers.assert_same(model, plan.apply(), helpers.inputs_for(model))
     (note,) = plan.notes
     assert "along axis 1 there are units, such as heads" in note
-    assert "axis 3 is inside of them" in note
+    assert "axis 3 is inside them" in note
     assert "HeadGate(axis=1)" in note
 
 
@@ -170,7 +170,7 @@ def test_sizes_that_others_share_are_named(gated):
     helpers.assert_same(model, plan.apply(), helpers.inputs_for(model))
     (note,) = plan.notes
     assert "reads them where they are open" in note
-    assert "Put the gate before all that reads" in note
+    assert "Put the gate before everything that reads" in note
 
 
 def test_sizes_of_all_three_go_by_a_gate_before_they_part():

@@ -148,5 +148,5 @@ def test_what_counts_zeros_keeps_them(reduce):
         return reduce(L.Dense(WIDTH, name="a")(x), axis=-1)
 
     model = model_of(way)
-    with pytest.raises(ValueError, match="along axis 2, which holds channels"):
+    with pytest.raises(ValueError, match="along axis 2, which has channels"):
         kg.surgeon.score(model, "l2")
