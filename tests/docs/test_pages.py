@@ -1,0 +1,46 @@
+"""The Python of every page of the docs runs; `tests/pages.py` says how."""
+
+import pathlib
+
+import pytest
+
+from tests import pages
+
+DOCS = pathlib.Path(__file__).resolve().parents[2] / "docs"
+
+PAGES = {
+    path.relative_to(DOCS).as_posix(): path
+    for path in sorted(DOCS.rglob("*.md"))
+    if pages.script(path.read_text("utf-8"))
+}
+
+# Pages whose code doesn't run as it stands. To be empty.
+EXCEPTIONS = {
+    "budget.md",
+    "custom-layers.md",
+    "exactness.md",
+    "gates.md",
+    "index.md",
+    "inserting.md",
+    "plan.md",
+    "repair.md",
+    "reports.md",
+    "resconv.md",
+    "scores.md",
+    "slimming.md",
+    "stripes.md",
+    "subclassed.md",
+    "tensorboard.md",
+    "thresholds.md",
+}
+
+pytestmark = pytest.mark.once
+
+
+@pytest.mark.parametrize("name", sorted(PAGES.keys() - EXCEPTIONS))
+def test_the_page_runs(name, tmp_path, monkeypatch):
+    pages.run(PAGES[name], tmp_path, monkeypatch)
+
+
+def test_the_exceptions_are_pages():
+    assert PAGES.keys() >= EXCEPTIONS
