@@ -37,7 +37,9 @@ def on_files(files, config, **kwargs):
     """Called by MkDocs with all files: adds a page for each notebook."""
     paths = sorted(SOURCES.glob("*.py"))
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for path, notebook in zip(paths, pool.map(executed, paths), strict=True):
+        for path, notebook in zip(
+            paths, pool.map(executed, paths), strict=True
+        ):
             for name, content in page(path.stem, notebook).items():
                 uri = f"notebooks/{name}"
                 files.append(File.generated(config, uri, content=content))
