@@ -10,6 +10,7 @@ import concurrent.futures
 import hashlib
 import os
 import pathlib
+import subprocess
 import tempfile
 
 import jupytext
@@ -37,12 +38,11 @@ def on_files(files, config, **kwargs):
     """Called by MkDocs with all files: adds a page for each notebook."""
     paths = sorted(SOURCES.glob("*.py"))
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for path, notebook in zip(
-            paths, pool.map(executed, paths), strict=True
-        ):
-            for name, content in page(path.stem, notebook).items():
-                uri = f"notebooks/{name}"
-                files.append(File.generated(config, uri, content=content))
+        notebooks = list(pool.map(executed, paths))
+    for path, notebook in zip(paths, notebooks, strict=True):
+        for name, content in page(path.stem, notebook).items():
+            uri = f"notebooks/{name}"
+            files.append(File.generated(config, uri, content=content))
     return files
 
 
@@ -59,9 +59,12 @@ def executed(path):
             kernel_name="python3",
             resources={"metadata": {"path": folder}},
             timeout=SECONDS,
+            coalesce_streams=True,
         )
         try:
-            client.execute(env={**os.environ, **VARIABLES})
+            client.execute(
+                env={**os.environ, **VARIABLES}, stderr=subprocess.DEVNULL
+            )
         except nbclient.exceptions.CellExecutionError as error:
             raise PluginError(f"{path} failed:\n{error}") from error
     KEPT.mkdir(parents=True, exist_ok=True)

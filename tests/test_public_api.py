@@ -314,8 +314,10 @@ def test_the_version_is_one():
     assert f"## [{kg.__version__}]" in changes
 
 
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
-TEXTS = {path.name: path.read_text("utf-8") for path in PAGES}
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+TEXTS = {
+    path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in PAGES
+}
 
 
 @pytest.mark.parametrize("page", TEXTS)
