@@ -7,6 +7,7 @@
 
 PYTHON ?= python3
 WORKERS ?= auto
+CASES ?= 4
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,11 +28,12 @@ TEST_VARS += JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/jax-cache \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
-# What the other backends run: exactness. What is arithmetic on labels, or words,
-# is the same on each.
+# What the other backends run: each test of exactness, with one in CASES of its
+# cases. What is arithmetic on labels, or words, is the same on each.
 WORDS := $(addprefix tests/surgeon/,closing report solving $(addprefix test_, \
 	bad_input.py bad_plans.py labels.py messages.py plan.py plan_options.py))
-CORE := tests/callbacks tests/graphs tests/keras_internals tests/layers \
+CORE = -m "not slow and not once" --one-in $(CASES) \
+	tests/callbacks tests/graphs tests/keras_internals tests/layers \
 	tests/surgeon tests/transforms tests/test_constraints.py \
 	tests/test_regularizers.py $(addprefix --ignore=,$(WORDS))
 
@@ -91,10 +93,10 @@ test-tensorflow: $(DEV_ENV) ## the whole suite but what is slow
 	KERAS_BACKEND=tensorflow $(TEST_VARS) $(PYTEST) -m "not slow"
 
 test-jax: $(DEV_ENV) ## the exactness core on JAX
-	KERAS_BACKEND=jax $(TEST_VARS) $(PYTEST) -m "not slow and not once" $(CORE)
+	KERAS_BACKEND=jax $(TEST_VARS) $(PYTEST) $(CORE)
 
 test-torch: $(DEV_ENV) ## the exactness core on torch
-	KERAS_BACKEND=torch $(TEST_VARS) $(PYTEST) -m "not slow and not once" $(CORE)
+	KERAS_BACKEND=torch $(TEST_VARS) $(PYTEST) $(CORE)
 
 test-slow: $(DEV_ENV) ## large networks, long searches: not a part of CI
 	KERAS_BACKEND=tensorflow $(TEST_VARS) $(PYTEST) -m slow

@@ -56,11 +56,23 @@ def recorded(outputs: list[Any], sources: list[Any]) -> list[Any]:
         op, given = node.operation, node.arguments
         kwargs = {k: v for k, v in given.kwargs.items() if k != TRAINING}
         flat = keras.tree.flatten((given.args, kwargs))
-        what = id(op) if isinstance(op, keras.Layer) else _operation(op)
+        what = _layer(op) if isinstance(op, keras.Layer) else _operation(op)
         found.append((what, sorted(kwargs), [told(x) for x in flat]))
         for kt in node.outputs:
             numbers[id(kt)] = len(numbers)
     return [*found, [told(x) for x in outputs]]
+
+
+def _layer(op: keras.Layer) -> Any:
+    """A layer; one without weights may be made anew by each run."""
+    if op.variables:
+        return id(op)
+    try:
+        config = dict(op.get_config())
+    except Exception:  # whatever a layer of the user's raises
+        return id(op)
+    config.pop("name", None)
+    return type(op), repr(config)
 
 
 def _operation(op: keras.Operation) -> tuple[Any, ...]:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_gates as kg
+from tests import helpers
 
 LOG_ALPHA = np.array([-9.0, -2.0, 0.0, 1.5, 9.0, -2.5, 2.5, -1.0])
 GATES = [kg.FilterGate, kg.LayerGate, kg.BranchGate, kg.BlockGate]
@@ -117,7 +118,7 @@ def test_thresholds_speak_of_the_factor():
     # The truth by hand: the same model with closed gates far on their side.
     gate.weight.assign(np.where(closed, -50.0, LOG_ALPHA))
     np.testing.assert_allclose(
-        small.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-5
+        helpers.predicted(small, x), helpers.predicted(model, x), atol=1e-5
     )
     assert not any(isinstance(x, kg.FilterGate) for x in small.layers)
 

@@ -125,6 +125,40 @@ def steps_twice():
     return sequence(layer, layer)
 
 
+# What `call` makes and keeps --------------------------------------------------
+
+
+class MadeInCall(FeedForward):
+    """Layers without weights are made as it is called, each time anew."""
+
+    def call(self, x):
+        wide = L.Activation(self.activation)(self.wide(x))
+        wide = L.Concatenate()([wide, L.Dropout(0.0)(wide)])
+        half = ops.split(wide, 2, -1)
+        return L.add([self.narrow(half[0]), L.average([x, x])])
+
+
+class Noted(FeedForward):
+    """What comes out on the way is kept for the user to look at."""
+
+    def call(self, x):
+        self.outputs = [x]
+        self.last = self.wide(x)
+        self.outputs.append(L.Activation(self.activation)(self.last))
+        self.outputs.append(self.narrow(self.outputs[-1]))
+        return self.outputs[-1]
+
+
+@model
+def made_in_call():
+    return sequence(MadeInCall())
+
+
+@model
+def noted_on_the_way():
+    return sequence(Noted())
+
+
 # Weights in convolutions ------------------------------------------------------
 
 

@@ -29,7 +29,7 @@ def made(name):
     x = rng.normal(size=shape).astype("float32")
     if given.dtype == "int32":
         x = rng.integers(1, 9, shape).astype("int32")
-    model.predict(x, verbose=0)
+    helpers.predicted(model, x)
     helpers.randomize(model, x=x, closed="none")
     return model, x
 
@@ -137,7 +137,7 @@ def test_what_is_called_step_by_step_comes_back_so(name, inside):
         assert largest(plan.verify(smaller, x)) < 1e-5
         assert smaller.count_params() < small.count_params()
         small.compile("sgd", "mse")
-        small.fit(x, small.predict(x, verbose=0), verbose=0)
+        small.fit(x, helpers.predicted(small, x), verbose=0)
 
 
 @pytest.mark.filterwarnings("ignore:`build\\(\\)` was called:UserWarning")
@@ -146,7 +146,7 @@ def test_a_layer_without_its_weights_is_no_secret():
 
     class Late(L.Layer):
         def __init__(self):
-            super().__init__()
+            super().__init__(name="late")
             self.wide, self.narrow = L.Dense(8), L.Dense(4)
 
         def call(self, x):

@@ -63,11 +63,11 @@ def assert_same(first, second, rtol=1e-5):
 @pytest.mark.parametrize("name", sm.MODELS)
 def test_it_computes_the_same_and_goes_through_prune(name):
     model, x = made(name)
-    want = model.predict(x, verbose=0)
+    want = helpers.predicted(model, x)
     before = snapshot(model)
     twin = kg.functional(model, x)
     assert twin.name == model.name and not twin.compiled
-    assert_same(want, twin.predict(x, verbose=0))
+    assert_same(want, helpers.predicted(twin, x))
     assert snapshot(model) == before
     # It shares nothing.
     own = {id(v) for v in model.variables}
@@ -92,8 +92,8 @@ def gated(twin, x):
         gate.factor.assign(np.where(closed, 0.0, 1.3))
     small = kg.surgeon.prune(model, 0.5)
     assert small.count_params() < twin.count_params()
-    got = small.predict(x, verbose=0)
-    assert_same(model.predict(x, verbose=0), got)
+    got = helpers.predicted(small, x)
+    assert_same(helpers.predicted(model, x), got)
 
 
 @pytest.mark.parametrize("name", ["resnet", "nested"])
@@ -133,8 +133,8 @@ def test_it_trains_as_the_model_does():
         each.compile(keras.optimizers.SGD(0.01), "mse")
         each.fit(x, y, epochs=2, batch_size=3, shuffle=False, verbose=0)
     # Two steps magnify what the first rounds.
-    got = twin.predict(x, verbose=0)
-    assert_same(model.predict(x, verbose=0), got, rtol=1e-4)
+    got = helpers.predicted(twin, x)
+    assert_same(helpers.predicted(model, x), got, rtol=1e-4)
 
 
 def floats(*shape):
@@ -155,7 +155,7 @@ def test_it_is_saved_without_the_class(tmp_path):
     twin = kg.functional(model, x)
     twin.save(tmp_path / "twin.keras")
     loaded = keras.models.load_model(tmp_path / "twin.keras")
-    assert_same(twin.predict(x, verbose=0), loaded.predict(x, verbose=0))
+    assert_same(helpers.predicted(twin, x), helpers.predicted(loaded, x))
 
 
 # What describes the inputs ---------------------------------------------------
@@ -218,7 +218,7 @@ def test_structures_are_kept(kind):
     twin = kg.functional(model, x)
     keras.tree.assert_same_structure(twin.input, x)
     assert_same(model(x), twin(x))
-    assert_same(model.predict(x, verbose=0), twin.predict(x, verbose=0))
+    assert_same(helpers.predicted(model, x), helpers.predicted(twin, x))
 
 
 def test_dict_keys_name_the_inputs():
@@ -352,6 +352,11 @@ def remembers(self, x):
     return x * 2
 
 
+def takes_turns(self, x):
+    self.turn[0] = 1 - self.turn[0]
+    return L.ReLU(max_value=0.5 + self.turn[0])(x)
+
+
 def trains_always(self, x):
     return self.drop(x, training=True)
 
@@ -367,6 +372,7 @@ REFUSED = {
     "branches": (branches, {}, "can't be traced"),
     "returns None": (returns_none, {}, "can't be traced"),
     "remembers": (remembers, {"calls": []}, "sets its attribute `calls`"),
+    "takes turns": (takes_turns, {"turn": [0]}, "sets its attribute `turn`"),
     "trains always": (
         trains_always,
         {"drop": L.Dropout(0.5, name="noise")},
@@ -419,7 +425,7 @@ def test_what_is_otherwise_in_training_is_for_inference_only(name):
     with pytest.raises(ValueError, match=f"'odd'.*{why}.*inference_only=True"):
         kg.functional(model, x)
     twin = kg.functional(model, x, inference_only=True)
-    assert_same(model.predict(x, verbose=0), twin.predict(x, verbose=0))
+    assert_same(helpers.predicted(model, x), helpers.predicted(twin, x))
 
 
 # `pytest.warns` gives what is ignored elsewhere by its module.

@@ -40,8 +40,11 @@ if TYPE_CHECKING:
 # Path of a config key -> its new value.
 Edits: TypeAlias = Mapping[Path, Any]
 Shapes: TypeAlias = dict[Path, tuple[int, ...]]
-# How many layers are made in search of a config.
-_TRIALS = 64
+# How many layers are made in search of a config: so many, fewer if much is in
+# them, and not fewer than the last.
+_TRIALS, _LAYERS, _FEWEST = 64, 1024, 6
+# A number is no size if so many others in its place change no shape.
+_IDLE = 2
 
 
 class NotKept(Exception):
@@ -247,6 +250,9 @@ class _Search:
         parts = [a // n for a, _ in self.resized for n in counts if a % n == 0]
         self.steady = [*dict.fromkeys(steady + parts)]
         self.trials = 0
+        inside = len(private.sublayers(self.layer, own=True))
+        self.limit = max(_FEWEST, min(_TRIALS, _LAYERS // inside))
+        self.made: dict[Any, Shapes | None] = {}
         self.nearest: set[tuple[Path, int]] | None = None
 
     @property
@@ -313,24 +319,41 @@ class _Search:
 
     def _one_by_one(self, start: Edits) -> Edits | None:
         """Change a number where more shapes are right for it, and none less."""
-        edits, wrong = dict(start), self._wrong(start)
-        trials = [
-            (path, new)
+        edits, wrong = start, self._wrong(start)
+        trials = {
+            path: cs.proposals(value, self.resized)
             for path, value in self.numbers.items()
-            for new in cs.proposals(value, self.resized)
-        ]
+        }
         changed = True
-        while changed and self.trials < _TRIALS:
+        while changed and self.trials < self.limit:
             changed = False
-            for path, new in trials:
-                if path in edits:
-                    continue
-                tried = {**edits, path: new}
-                left = self._wrong(tried)
-                if left is not None and (wrong is None or left < wrong):
-                    edits, wrong, changed = tried, left, True
+            for path, numbers in trials.items():
+                better = None
+                if path not in edits:
+                    better = self._better(edits, wrong, path, numbers)
+                if better is not None:
+                    edits, wrong, changed = *better, True
             if wrong == set():
                 return edits
+        return None
+
+    def _better(
+        self,
+        edits: Edits,
+        wrong: set[tuple[Path, int]] | None,
+        path: Path,
+        numbers: list[int | float],
+    ) -> tuple[Edits, set[tuple[Path, int]]] | None:
+        """The edits with one more number changed, if that is better."""
+        before, idle = self._shapes(edits), 0
+        for new in numbers:
+            tried = {**edits, path: new}
+            left = self._wrong(tried)
+            if left is not None and (wrong is None or left < wrong):
+                return tried, left
+            idle += left is not None and self._shapes(tried) == before
+            if idle == _IDLE:
+                break
         return None
 
     def _wrong(self, edits: Edits) -> set[tuple[Path, int]] | None:
@@ -338,9 +361,25 @@ class _Search:
 
         None if no layer can be made so.
         """
-        self.trials += 1
-        if self.trials > _TRIALS:
+        got = self._shapes(edits)
+        if got is None:
             return None
+        wrong = _differences(got, self.wanted)
+        if self.nearest is None or len(wrong) < len(self.nearest):
+            self.nearest = wrong
+        return wrong
+
+    def _shapes(self, edits: Edits) -> Shapes | None:
+        """The shapes of the weights of a layer that is made so, if one can."""
+        key = frozenset((path, repr(new)) for path, new in edits.items())
+        if key not in self.made:
+            self.trials += 1
+            if self.trials > self.limit:
+                return None
+            self.made[key] = self._tried(edits)
+        return self.made[key]
+
+    def _tried(self, edits: Edits) -> Shapes | None:
         try:
             # A config may hold layers, of which not every one can be copied.
             changes = cs.changes(self.config, edits)
@@ -349,10 +388,7 @@ class _Search:
                 _build(new, self.smaller)
         except Exception:  # whatever the class says to such a config
             return None
-        wrong = _differences(_shapes(new), self.wanted)
-        if self.nearest is None or len(wrong) < len(self.nearest):
-            self.nearest = wrong
-        return wrong
+        return _shapes(new)
 
     def _reason(self) -> str:
         """Why nothing was found."""

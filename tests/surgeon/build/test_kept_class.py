@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 import keras_gates as kg
+from tests import helpers
 from tests.surgeon.build import kept_layers as kl
 
 HALF = kg.Quantile(0.5, scope="gate")
@@ -51,7 +52,7 @@ def truth(model, gate, closed):
     before = np.array(keras.ops.convert_to_numpy(gate.factor))
     gate.factor.assign(np.where(closed, 0, before))
     x = np.random.default_rng(1).normal(size=(5, 12))
-    outputs = model.predict(x, verbose=0)
+    outputs = helpers.predicted(model, x)
     gate.factor.assign(before)
     return x, outputs
 
@@ -223,7 +224,7 @@ def test_gate_inside_goes_with_its_switch():
     new = pruned.get_layer("x")
     assert (type(new), new.gated, new.hidden) == (kl.Gated, False, 8)
     x, expected = truth(model, gate, np.arange(16) < 8)
-    assert np.allclose(pruned.predict(x, verbose=0), expected, atol=CLOSE)
+    assert np.allclose(helpers.predicted(pruned, x), expected, atol=CLOSE)
 
 
 def test_gate_that_no_switch_leaves_out_is_written_out():
@@ -236,7 +237,7 @@ def test_gate_that_no_switch_leaves_out_is_written_out():
     (note,) = [n for n in plan.notes if n.startswith("x ")]
     assert "can leave out `gate/" in note
     x, expected = truth(model, gate, np.arange(16) < 8)
-    assert np.allclose(pruned.predict(x, verbose=0), expected, atol=CLOSE)
+    assert np.allclose(helpers.predicted(pruned, x), expected, atol=CLOSE)
 
 
 def test_outer_written_out_keeps_the_classes_inside(tmp_path):
@@ -330,7 +331,7 @@ def test_names_inside_what_stays_whole_are_left_out():
     assert type(pruned.get_layer("secret")) is kl.TrainedGated
     closed = np.isin(np.arange(12), plan.closed["gate"])
     x, expected = truth(model, model.get_layer("gate"), closed)
-    assert np.allclose(pruned.predict(x, verbose=0), expected, atol=CLOSE)
+    assert np.allclose(helpers.predicted(pruned, x), expected, atol=CLOSE)
 
 
 def test_error_names_what_stays_whole():

@@ -81,7 +81,7 @@ def check(plan, x, close=CLOSE):
     small = plan.apply()
     found = plan.verify(small, x)
     assert max(found.values()) < close
-    outputs = keras.tree.flatten(small.predict(x, verbose=0))
+    outputs = keras.tree.flatten(helpers.predicted(small, x))
     assert all(np.ptp(y.astype("float32"), axis=0).max() > 0 for y in outputs)
     assert plan.params[1] == small.count_params()
     assert plan.macs[1] == kg.stats.count(small).macs
@@ -160,7 +160,7 @@ def test_what_is_written_out_has_the_statistics_of_all(name, constants):
             beta = helpers.numpy_of(layer.beta)[..., ~gone]
             part.kernel.assign(beta[np.newaxis])
     expected = normalized(x, layer, axes, groups)[..., ~gone]
-    got = model.predict(x[..., ~gone].astype("float32"), verbose=0)
+    got = helpers.predicted(model, x[..., ~gone].astype("float32"))
     np.testing.assert_allclose(got, expected, rtol=2e-5, atol=1e-5)
     # What it computes can be told from its operations again.
     again, told = left.reduced(), form_of(model)
@@ -386,7 +386,7 @@ def test_a_sequential_stays_one_and_is_saved_and_cut_again(free, tmp_path):
     loaded = keras.saving.load_model(tmp_path / "small.keras")
     x = samples()
     np.testing.assert_array_equal(
-        loaded.predict(x, verbose=0), small.predict(x, verbose=0)
+        helpers.predicted(loaded, x), helpers.predicted(small, x)
     )
     plan = kg.surgeon.plan(loaded, 0.5, scores=half(loaded))
     check(plan, x)
@@ -699,10 +699,10 @@ def test_repair_of_what_is_written_out(make):
     cut = plan.apply()
     report = kg.surgeon.repair(plan, x)
     mended = report.model
-    expected = model.predict(held, verbose=0)
+    expected = helpers.predicted(model, held)
 
     def off(small):
-        return np.square(small.predict(held, verbose=0) - expected).mean()
+        return np.square(helpers.predicted(small, held) - expected).mean()
 
     assert off(mended) <= off(cut)
     assert "dense" in str(report)
