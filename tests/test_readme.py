@@ -40,3 +40,10 @@ def test_the_rule_of_the_surgeons_page_works(output):
         re.findall(r"^(\S+) \S+ (\[\[.*\]\])$", printed, re.MULTILINE)
     )
     assert labels["shift"] == labels["hidden"] == labels["filter_gate"]
+
+
+def test_the_links_of_the_readme_lead_somewhere():
+    text = (ROOT / "README.md").read_text("utf-8")
+    links = re.findall(r'(?:\]\(|src(?:set)?=")(?!https?:)([^)#"]+)', text)
+    assert len(links) > 10
+    assert [link for link in links if not (ROOT / link).exists()] == []

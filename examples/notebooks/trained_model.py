@@ -14,8 +14,10 @@
 # in some seconds: scores rank its channels, a budget says how many may stay,
 # and a repair fits the smaller model to what the original computes.
 #
+# To run it yourself, install the package from a checkout:
+#
 # ```shell
-# pip install 'keras_gates[tensorflow,report]' scikit-learn
+# pip install '.[examples]' notebook
 # ```
 
 # %%

@@ -14,8 +14,10 @@
 # a stream of channels. In this notebook you see what scores would close of
 # these, and then train gates to a budget.
 #
+# To run it yourself, install the package from a checkout:
+#
 # ```shell
-# pip install 'keras_gates[tensorflow,report]' scikit-learn
+# pip install '.[examples]' notebook
 # ```
 
 # %%

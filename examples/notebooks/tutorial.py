@@ -13,8 +13,10 @@
 # what the gates learned, and make the network physically smaller. It takes
 # less than a minute on a CPU and downloads nothing.
 #
+# To run it yourself, install the package from a checkout:
+#
 # ```shell
-# pip install 'keras_gates[tensorflow,report]' scikit-learn
+# pip install '.[examples]' notebook
 # ```
 
 # %%
@@ -55,8 +57,8 @@ x_train.shape, x_test.shape
 # - `kg.regularizers.L1` pulls each factor toward 0;
 # - `kg.constraints.UnitInterval` clips the factors to the range from 0 to 1,
 #   so that a closed gate is exactly 0;
-# - L2 on the kernels and on `gamma` keeps the network from undoing the
-#   penalty with larger weights.
+# - L2 on the kernels and on `gamma`, as strong as the L1, keeps the network
+#   from undoing the penalty with larger weights.
 #
 # Put the gate after the activation. Between a convolution and its batch
 # normalization it would have no effect, because the normalization divides the
@@ -66,8 +68,8 @@ x_train.shape, x_test.shape
 # %%
 def block(filters):
     return [
-        layers.Conv2D(filters, 3, padding="same", kernel_regularizer=L2(2e-3)),
-        layers.BatchNormalization(momentum=0.9, gamma_regularizer=L2(2e-3)),
+        layers.Conv2D(filters, 3, padding="same", kernel_regularizer=L2(1e-2)),
+        layers.BatchNormalization(momentum=0.9, gamma_regularizer=L2(1e-2)),
         layers.ReLU(),
         kg.FilterGate(
             regularizer=kg.regularizers.L1(1e-2),
@@ -127,10 +129,10 @@ for epoch in range(4, 20, 5):
 # ## Look at the gates
 #
 # Trained gates fall into two heaps: one at zero, and one far from it. A
-# threshold belongs between the two.
+# threshold belongs between the two. (`by="gate"` draws each gate alone.)
 
 # %%
-kg.stats.plot_gates(gated, 0.05, by="gate")
+kg.stats.plot_gates(gated, 0.05)
 
 # %% [markdown]
 # The heaps are far apart, so the exact threshold does not matter here. Where
