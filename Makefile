@@ -118,7 +118,7 @@ bench: $(DEV_ENV) ## speed and memory, each against a peer in the same run
 	for backend in tensorflow jax torch; do TF_CPP_MIN_LOG_LEVEL=3 \
 		KERAS_BACKEND=$$backend $(BIN)/python benchmarks/speed.py; done
 
-coverage: $(DEV_ENV) ## prune all of keras.applications; docs/coverage.md (hours)
+coverage: $(DEV_ENV) ## prune all of keras.applications; docs/coverage*.md (hours)
 	for suite in beyond applications; do for backend in torch tensorflow jax; \
 		do TF_CPP_MIN_LOG_LEVEL=3 KERAS_BACKEND=$$backend $(BIN)/python \
 		benchmarks/coverage.py --suite $$suite; done; done

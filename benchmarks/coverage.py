@@ -5,7 +5,7 @@
 Prunes each network in four ways, compares it with its gated original, and
 adds a row to benchmarks/results/coverage-SUITE-BACKEND.json after each, so that
 it may be interrupted and goes on where it was. `coverage_report.py` makes
-docs/coverage.md of the rows.
+the coverage pages of the rows.
 
 The cases: "after" closes half of the coupled channel groups behind the
 normalisations and activations; "before" closes half of those of the layers

@@ -1,4 +1,4 @@
-"""The section of docs/coverage.md on what benchmarks/hub.py found."""
+"""The sections of the coverage pages on what benchmarks/hub.py found."""
 
 import collections
 import re
@@ -49,8 +49,7 @@ def compared(row):
 
 def section(results, backends, table, small):
     """The lines of the section; none before anything was run."""
-    found = {b: read(results / f"hub-{b}.jsonl") for b in backends}
-    found = {b: rows for b, rows in found.items() if rows}
+    found = coverage_zoo.read_all(results, "hub", backends)
     if not found:
         return []
     intro = texts.HUB.format(
@@ -63,8 +62,18 @@ def section(results, backends, table, small):
         "",
         *_rest(found, backends),
     ]
-    lines += ["", "What bars, by the number of backbones:", ""]
+    lines += ["", "What prevents more, by the number of backbones:", ""]
     return [*lines, _bars(first, table), ""]
+
+
+def section_in_short(results, backends, table):
+    """The lines of the section of the summary."""
+    found = coverage_zoo.read_all(results, "hub", backends)
+    if not found:
+        return []
+    names = ", ".join(next(iter(found.values())))
+    lines = [TITLE, "", texts.HUB_SHORT, "", _summary(found, backends, table)]
+    return [*lines, "", f"Backbones: {names}.", ""]
 
 
 def _summary(found, backends, table):

@@ -1,8 +1,10 @@
-"""Makes docs/coverage.md of what coverage.py, hub.py and zoo.py found.
+"""Writes docs/coverage.md and docs/coverage-log.md.
 
     python benchmarks/coverage_report.py
 
-A section of the page without any results in benchmarks/results stays as it is.
+The first is a summary of what coverage.py, hub.py and zoo.py found, the second
+has their tables. A section of a page without any results in benchmarks/results
+stays as it is.
 """
 
 import importlib.metadata
@@ -14,6 +16,7 @@ import coverage_texts as texts
 import coverage_zoo
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+DOCS = ROOT / "docs"
 RESULTS = ROOT / "benchmarks" / "results"
 BACKENDS = {"torch": "torch", "tensorflow": "TensorFlow", "jax": "JAX"}
 # As in tests/helpers.py: what float32 adds up to, and what a nudge of 1e-7 on
@@ -22,8 +25,9 @@ ROUNDING, PROBE_FACTOR = 1e-5, 20
 # A network in which a nudge does more than this hides what pruning does, and
 # so does one whose outputs vary less than this with the inputs.
 TELLS = 1e-3
-# More channels than this, in any layer, than `exact=False` keeps is told.
+# More channels than this, in any layer, than `exact=False` keeps are explained.
 FEW = 3
+APPLICATIONS = "## keras.applications"
 BEYOND = "## Other kinds of networks"
 
 
@@ -247,6 +251,40 @@ def applications():
     return parts if apps else []
 
 
+def applications_in_short():
+    """The section of the summary on keras.applications."""
+    apps = read("applications")
+    if not apps:
+        return []
+    parts = [APPLICATIONS, "", texts.APPLICATIONS, summary(apps), ""]
+    return [*parts, cases_in_short(apps), "", errors(apps), ""]
+
+
+def cases_in_short(found):
+    """A row for each case: what it leaves, from the least to the most."""
+    head = ["what was closed", "networks", "parameters left", "MACs left"]
+    head += ["largest difference"]
+    rows = []
+    for case, title in texts.CASES.items():
+        each = [by_backend(found, name, case) for name in names_of(found)]
+        firsts = [next(iter(cases.values())) for cases in each if cases]
+        if not firsts:
+            continue
+        every = [row for cases in each for row in cases.values()]
+        worst = max(row["difference"] for row in every if tells(row))
+        left = [
+            _range(row[key] for row in firsts) for key in ("params", "macs")
+        ]
+        rows.append([title, len(firsts), *left, small(worst)])
+    return table(head, rows)
+
+
+def _range(pairs):
+    """From the least to the most of `(before, after)`."""
+    shares = sorted(share(pair) for pair in pairs)
+    return " to ".join(dict.fromkeys([shares[0], shares[-1]]))
+
+
 def beyond():
     """The section on small networks of other kinds."""
     found = read("beyond")
@@ -255,8 +293,15 @@ def beyond():
     return parts if found else []
 
 
-def report(page):
-    """The page, with the sections that have results made anew."""
+def beyond_in_short():
+    """The section of the summary on small networks of other kinds."""
+    found = read("beyond")
+    text = texts.BEYOND_SHORT.format(names=", ".join(names_of(found)))
+    return [BEYOND, "", text, "", summary(found), ""] if found else []
+
+
+def log(page):
+    """The page in full, with the sections that have results made again."""
     shared = RESULTS, BACKENDS, table, small
     made = {
         "": applications(),
@@ -264,8 +309,25 @@ def report(page):
         coverage_hub.TITLE: coverage_hub.section(*shared),
         coverage_zoo.TITLE: coverage_zoo.section(*shared),
     }
+    return _written(page, made)
+
+
+def report(page):
+    """The summary, with the sections that have results made again."""
+    shared = RESULTS, BACKENDS, table
+    made = {
+        "": [texts.SUMMARY],
+        APPLICATIONS: applications_in_short(),
+        BEYOND: beyond_in_short(),
+        coverage_hub.TITLE: coverage_hub.section_in_short(*shared),
+        coverage_zoo.TITLE: coverage_zoo.section_in_short(*shared),
+    }
+    return _written(page, made)
+
+
+def _written(page, made):
     old = _sections(page, [title for title in made if title])
-    text = "\n".join(
+    text = "\n\n".join(
         "\n".join(made[title]) if made[title] else old.get(title, "")
         for title in made
     )
@@ -291,5 +353,6 @@ def _version(name):
 
 
 if __name__ == "__main__":
-    path = ROOT / "docs" / "coverage.md"
-    path.write_text(report(path.read_text("utf-8")), "utf-8")
+    for name, write in {"coverage": report, "coverage-log": log}.items():
+        path = DOCS / f"{name}.md"
+        path.write_text(write(path.read_text("utf-8")), "utf-8")

@@ -1,4 +1,4 @@
-"""The section of docs/coverage.md on what benchmarks/zoo.py found."""
+"""The sections of the coverage pages on what benchmarks/zoo.py found."""
 
 import collections
 import json
@@ -17,6 +17,12 @@ def read(path):
     lines = path.read_text().splitlines() if path.exists() else []
     rows = [json.loads(line) for line in lines]
     return {row["name"]: row for row in rows}
+
+
+def read_all(results, suite, backends):
+    """`{backend: {name: row}}` of the backends that a suite was run on."""
+    found = {b: read(results / f"{suite}-{b}.jsonl") for b in backends}
+    return {b: rows for b, rows in found.items() if rows}
 
 
 def verdict(row, case):
@@ -43,8 +49,7 @@ def difference(row):
 
 def section(results, backends, table, small):
     """The lines of the section; none before anything was run."""
-    found = {b: read(results / f"zoo-{b}.jsonl") for b in backends}
-    found = {b: rows for b, rows in found.items() if rows}
+    found = read_all(results, "zoo", backends)
     if not found:
         return []
     intro = texts.ZOO.format(rounding=ROUNDING, factor=FACTOR)
@@ -52,8 +57,16 @@ def section(results, backends, table, small):
     lines += [_summary(found, backends, table), ""]
     first = next(iter(found.values()))
     lines += [_networks(first, table, small), "", *_unbuilt(first), ""]
-    lines += ["What bars, by the number of networks:", "", _bars(first, table)]
-    return lines
+    lines += ["What prevents more, by the number of networks:", ""]
+    return [*lines, _bars(first, table)]
+
+
+def section_in_short(results, backends, table):
+    """The lines of the section of the summary."""
+    found = read_all(results, "zoo", backends)
+    if not found:
+        return []
+    return [TITLE, "", texts.ZOO_SHORT, "", _summary(found, backends, table)]
 
 
 def _summary(found, backends, table):

@@ -22,7 +22,7 @@ the list of what is closed: the backbone with zeros in its weights (see
 
 A line of JSON a backbone goes to benchmarks/results/hub-BACKEND.jsonl. A
 backbone that has a line is left out, so that a run may be interrupted and goes
-on where it was. `coverage_report.py` makes docs/coverage.md of the lines.
+on where it was. `coverage_report.py` makes the docs of the lines.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Tables for docs/results.md, and the curve of docs/repair.md.
+"""Tables for docs/results-log.md, and the curve of docs/concepts/repair.md.
 
     python benchmarks/repair_report.py [--plot]
 

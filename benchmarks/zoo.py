@@ -12,7 +12,7 @@ channels at 0; the second with what the gated model itself predicts, too.
 A line of JSON for each network is added to
 benchmarks/results/zoo-BACKEND.jsonl; a network that has a line is left out, so
 that a run may be interrupted and goes on where it was. `--again` runs the
-named networks anew. `coverage_report.py` makes docs/coverage.md of the lines.
+named networks again. `coverage_report.py` makes the docs of the lines.
 """
 
 import argparse

@@ -17,18 +17,9 @@ PAGES = {
 # Pages whose code doesn't run as it stands. To be empty.
 EXCEPTIONS = {
     "custom-layers.md",
-    "exactness.md",
-    "gates.md",
-    "plan.md",
-    "repair.md",
     "reports.md",
-    "resconv.md",
-    "scores.md",
-    "slimming.md",
-    "stripes.md",
     "subclassed.md",
     "tensorboard.md",
-    "thresholds.md",
 }
 
 pytestmark = pytest.mark.once

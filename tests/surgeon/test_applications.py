@@ -1,6 +1,6 @@
 """Networks of keras.applications: pruned and compared, in four ways.
 
-All of them, on each backend: benchmarks/coverage.py and docs/coverage.md.
+All of them, on each backend: benchmarks/coverage.py and docs/coverage-log.md.
 """
 
 import functools

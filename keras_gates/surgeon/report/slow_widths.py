@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # what is not quite a block takes longer than a whole one: 1.1 to 1.6 times. One
 # that is depthwise leaves the blocks altogether unless its channels are a
 # multiple of 4: 1.3 to 2.2 times. These rules are read off what
-# benchmarks/widths.py measures (docs/performance.md).
+# benchmarks/widths.py measures (docs/performance-log.md).
 _BLOCK = 16
 _NEARLY = 13
 _QUARTER = 4

@@ -1,4 +1,4 @@
-"""The example of docs/thresholds.md: a budget of time in LiteRT."""
+"""The example of docs/concepts/thresholds.md: a budget of time in LiteRT."""
 
 import functools
 import pathlib
@@ -11,7 +11,8 @@ import pytest
 import keras_gates as kg
 from tests import helpers
 
-PAGE = pathlib.Path(__file__).resolve().parents[3] / "docs/thresholds.md"
+DOCS = pathlib.Path(__file__).resolve().parents[3] / "docs"
+PAGE = DOCS / "concepts" / "thresholds.md"
 
 
 @pytest.mark.skipif(
