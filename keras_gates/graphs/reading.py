@@ -48,8 +48,8 @@ _NOT_PLAIN = (
 )
 
 _FOUND = (
-    "a layer in it would find a mask of time steps on its input, of which the "
-    "model has no record"
+    "it, or a layer in it, would find a mask of time steps on its input, of "
+    "which the model has no record"
 )
 
 
@@ -321,6 +321,9 @@ class _Reading:
         assert site.child is not None
         node, known = site.node, _known(tensors)
         opened = site.opened is not None
+        if opened and carried.found(node, masks):
+            # Its parts are those of a call without the mask.
+            self.unread.setdefault(id(site.op), _masked(site))
         read = node.input_tensors if opened else carried.data(node)
         inputs = [tensors[id(kt)] for kt in read]
         bound, times = inputs, place.times

@@ -287,3 +287,62 @@ def test_scores_of_a_layer_of_stripes_that_heads_a_group(stored):
 def test_random_models_that_were_not_made_once(seed):
     verdict = wide_judge.judge(seed)
     assert verdict.outcome == "equal", verdict
+
+
+@keras.saving.register_keras_serializable()
+class Weighed(L.Layer):
+    """A mean over time whose weights are a softmax over what is not masked."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.scores = L.Dense(1, name="scores")
+
+    def call(self, x, mask=None):
+        scores = self.scores(x)[..., 0]
+        if mask is not None:
+            scores = ops.where(mask, scores, -1e9)
+        return ops.sum(ops.softmax(scores)[..., None] * x, axis=1)
+
+
+@keras.saving.register_keras_serializable()
+class Crossed(L.Layer):
+    """Each of two tensors has a mask of its own."""
+
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.project = L.Dense(4, name="project")
+
+    def call(self, query, value, query_mask=None, value_mask=None):
+        value = self.project(value)
+        scores = ops.matmul(query, ops.swapaxes(value, 1, 2))
+        if value_mask is not None:
+            scores = ops.where(value_mask[:, None], scores, -1e9)
+        y = ops.matmul(ops.softmax(scores), value)
+        if query_mask is not None:
+            y = y * ops.cast(query_mask, y.dtype)[..., None]
+        return ops.mean(y, axis=1)
+
+
+def within(x):
+    """A model inside a model puts out what carries the mask."""
+    outer = keras.Input((STEPS, WIDTH))
+    return model_of(outer, nested(unmasked, "core")(outer), name="inner")(x)
+
+
+READERS = {
+    "own": lambda x: Weighed()(x),
+    "own with two": lambda x: Crossed()(x, L.Dense(4)(x)),
+    "attention": lambda x: L.Flatten()(L.Attention()([x, x])),
+    "additive": lambda x: L.Flatten()(L.AdditiveAttention()([x, x])),
+}
+
+
+@pytest.mark.parametrize("name", READERS)
+@pytest.mark.parametrize("made", [lambda x: nested(unmasked)(x), within])
+def test_a_layer_behind_finds_the_mask_that_a_model_hands_on(name, made):
+    """No record has it, so what the layer is made of would lack it."""
+    first, x = embedded()
+    y = READERS[name](made(x))
+    model = drawn(model_of(first, L.Dense(3)(gated(y))))
+    pruned = assert_pruned(model)
+    assert pruned.count_params() < model.count_params()

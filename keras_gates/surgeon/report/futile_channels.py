@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes.label import StepKey
@@ -369,11 +370,40 @@ def not_followed(solution: Solution) -> list[Futile]:
         present = solution.decision.present
         if followed or not any(step in present for step in steps):
             continue
-        reasons = [s.flow.reason for s in steps if s.flow.reason]
-        why = f"'{name}' keeps them whole: {reasons[0]}" if reasons else _WHOLE
+        inside = _inside_units(solution, steps)
+        why, remedy = inside or Answer(_kept(name, steps), _BEHIND)
         count = int(mask.sum())
-        found.append(Futile(name, count, count, False, why, _BEHIND, 0))
+        found.append(Futile(name, count, count, False, why, remedy, 0))
     return found
+
+
+def _kept(name: str, steps: list[Step]) -> str:
+    """Why nothing can be followed where a gate is."""
+    reasons = [s.flow.reason for s in steps if s.flow.reason]
+    return f"'{name}' keeps them whole: {reasons[0]}" if reasons else _WHOLE
+
+
+def _inside_units(solution: Solution, steps: list[Step]) -> Answer | None:
+    """What is said of a gate on what units hold, as on sizes of heads.
+
+    Where queries, keys and values are made by one layer and reshaped at once,
+    they have as many heads of the same size. The heads go.
+    """
+    labelling = solution.labelling
+    for step in steps:
+        labels = labelling.classes[labelling.labels[step.inputs[0]]]
+        axes = lb.varying(lb.collapse(labels))
+        closed = step.rule.axis(step.call) % labels.ndim
+        if axes and closed not in axes and step.rule.along_axis(step.call):
+            return Answer(
+                f"along axis {axes[0]} there are units, such as heads, that "
+                f"go as a whole, and axis {closed} is inside of them",
+                "Close whole units: a gate on that axis "
+                f"(keras_gates.HeadGate(axis={axes[0]})), or heads by scores. "
+                "Sizes inside of heads can go where queries, keys and values "
+                "have a layer each.",
+            )
+    return None
 
 
 def _quoted(names: list[str]) -> str:

@@ -8,6 +8,7 @@ import keras
 
 from keras_gates._checks import listed
 from keras_gates.graphs import create
+from keras_gates.surgeon.solving.bars import few
 from keras_gates.surgeon.solving.returns import How
 
 if TYPE_CHECKING:
@@ -30,10 +31,26 @@ def notes(solution: Solution) -> list[str]:
     if own:
         found.append(
             f"the result loads where {listed([*own])} can be imported, as the "
-            "model itself does; with written_out=True, it needs no class of "
-            "yours for them"
+            f"model itself does; {_otherwise(solution)}"
         )
     return found
+
+
+def _otherwise(solution: Solution) -> str:
+    """What `written_out=True` would do about the classes."""
+    graph = solution.graph
+    fixed = {
+        f"'{site.name}'": None
+        for each in [graph, *graph.nested()]
+        for site in each.sites
+        if site.opened is not None and site.opened.fixed
+    }
+    if not fixed:
+        return "with written_out=True, it needs no class of yours for them"
+    return (
+        f"written_out=True would keep {few(fixed)} whole, which can't be "
+        "written out"
+    )
 
 
 def _told(each: Return) -> str:

@@ -30,7 +30,8 @@ def axis_ahead(tensor: Tensor, sizes: Mapping[int, int]) -> int | None:
 
     A kernel reads one axis, and a gate closes one. Of a product of tensors it
     is the axis that both and the outcome have, as of heads, unless a gate on
-    the outcome is for another; else the one of these that it has.
+    the outcome, or on what it is multiplied with, is for another; else the one
+    of these that it has.
 
     Args:
         tensor: the tensor.
@@ -119,7 +120,11 @@ def _read(
         return [rule.axis(call) % rank]
     if rule.multiplies:
         index = call.inputs.index(tensor)
-        first = [*_gated(call, rule, index), *rule.shared_axes(call, index)]
+        first = [
+            *_gated(call, rule, index),
+            *_met_gated(call, rule, index),
+            *rule.shared_axes(call, index),
+        ]
         if weights:
             return first
         after = rule.carried_axes(call, index)
@@ -139,6 +144,50 @@ def _gated(call: Call, rule: Rule, index: int) -> list[int]:
         if rule_of(reader).is_gate and rule_of(reader).along_axis(reader)
     }
     return [axis for axis, own in after.items() if own in gates]
+
+
+def _met_gated(call: Call, rule: Rule, index: int) -> list[int]:
+    """The axes of an input of a product that a gate on another one closes.
+
+    A gate on the queries is for the keys as well.
+    """
+    found: list[int] = []
+    for other, tensor in enumerate(call.inputs):
+        if other == index or tensor is call.inputs[index]:
+            continue
+        gated = [
+            a for array in _gates_before(tensor) for a in lb.varying(array)
+        ]
+        met = rule.met_axes(call, index, other)
+        found += [own for own, theirs in met.items() if theirs in gated]
+    return found
+
+
+def _gates_before(tensor: Tensor) -> list[Numbers]:
+    """What gates before a tensor close, where that is in the tensor.
+
+    Up to what makes its channels, or ties them to others.
+    """
+    call = tensor.producer
+    if call is None or len(call.inputs) != 1:
+        return []
+    rule, (source,) = rule_of(call), call.inputs
+    if rule.linear or rule.multiplies:
+        return []
+    before = _gates_before(source)
+    moved = [
+        places[0]
+        for array in before
+        for output, places in _behind(call, rule, source, {0: array})
+        if output is tensor
+    ]
+    rank = len(tensor.shape)
+    if rule.is_gate and rule.along_axis(call):
+        axis = rule.axis(call) % rank
+        size = tensor.shape[axis]
+        if size:
+            moved.append(lb.vector(np.arange(size), rank, axis))
+    return moved
 
 
 def _sole(places: Places, read: list[int], within: bool) -> int | None:

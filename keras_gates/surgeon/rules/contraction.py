@@ -99,6 +99,10 @@ class Contraction(Rule):
             a: terms.output.index(c) for a, c in letters if c in terms.output
         }
 
+    def met_axes(self, call: Call, index: int, other: int) -> dict[int, int]:
+        own, theirs = (self.terms(call).inputs[i] for i in (index, other))
+        return {a: theirs.index(c) for a, c in enumerate(own) if c in theirs}
+
     def head_axis(self, call: Call, flow: Flow) -> int | None:
         terms = self.terms(call)
         axes = lb.varying(lb.collapse(flow.labels[0]))

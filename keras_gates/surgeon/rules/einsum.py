@@ -2,7 +2,8 @@
 
 Its kernel may sum over several axes and put out several: those of heads, and
 of what they hold. One of them is cut: of those it sums over the one that holds
-channels, of those it puts out the first, which is that of heads.
+channels, of those it puts out the first, which is that of heads. A letter that
+all three have, as of experts that have a kernel each, is never cut.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.view import View
 
 _EQUATION = (
-    "its equation is followed only where the kernel has letters of the input "
-    "that it sums over and new letters, as in 'abc,cd->abd'"
+    "its equation is followed only where the kernel sums over letters of the "
+    "input and has new letters, as in 'abc,cd->abd' or 'abc,bcd->abd'"
 )
 _BIAS = "its bias has no value for each of the new channels"
 
@@ -57,8 +58,9 @@ class Equation:
         kernel: those of the kernel.
         y: those of the output.
         old: the letters that are summed over, in the order of the input.
-        new: the letters of the kernel that the output has, the one along
-            which it is cut first.
+        new: the letters of the kernel that the output alone has, the one
+            along which it is cut first.
+        shared: the letters that all three have.
     """
 
     x: str
@@ -66,6 +68,12 @@ class Equation:
     y: str
     old: str
     new: str
+    shared: str = ""
+
+    @property
+    def made(self) -> str:
+        """The letters of the kernel that the output has, in its order."""
+        return "".join(c for c in self.y if c in self.new + self.shared)
 
     @property
     def axis_in(self) -> int:
@@ -96,7 +104,7 @@ class Equation:
         Keras gives it the axes of the output from the first in `bias_axes`.
         """
         letters = self.y.replace("...", "")
-        first = min(letters.index(letter) for letter in bias_axes or self.new)
+        first = min(letters.index(letter) for letter in bias_axes or self.made)
         found = [*letters[first:]]
         if self.y.endswith("..."):
             found += [""] * (rank - len(letters))
@@ -126,10 +134,11 @@ def read(equation: str) -> Equation:
     x, _, kernel = left.partition(",")
     old = "".join(c for c in x if c in kernel and c not in y)
     new = "".join(c for c in y if c in kernel and c not in x)
-    if not old or not new or set(kernel) != {*old, *new}:
+    shared = "".join(c for c in y if c in kernel and c in x)
+    if not old or not new or set(kernel) != {*old, *new, *shared}:
         raise ValueError(_EQUATION)
     # The batch axis comes first and stays there; no letter comes twice.
-    in_place = x[0] == y[0]
+    in_place = x[0] == y[0] and x[0] not in kernel
     dots = x.count(".") in (0, 3) and x.count(".") == y.count(".")
     single = all(
         len({*term} - {"."}) == len(term.replace(".", ""))
@@ -138,7 +147,7 @@ def read(equation: str) -> Equation:
     rest = {*x} - {*old}
     if {*y} != rest | {*new} or not (in_place and single and dots):
         raise ValueError(_EQUATION)
-    return Equation(x, kernel, y, old, new)
+    return Equation(x, kernel, y, old, new, shared)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,7 +167,7 @@ class EinsumDense(Linear):
         except ValueError as error:
             return Barrier(why=str(error), counts=counts.einsum_dense)
         bias = call.op.bias_axes
-        if bias is not None and not {*spec.new} <= {*bias}:
+        if bias is not None and not {*spec.made} <= {*bias}:
             return Barrier(why=_BIAS, counts=counts.einsum_dense)
         return self
 
@@ -195,7 +204,7 @@ class EinsumDense(Linear):
         out_shape: tuple[int | None, ...],
     ) -> list[int | None]:
         spec, rank = read(call.op.equation), len(out_shape)
-        made = {_axis(spec.y, letter) % rank for letter in spec.new}
+        made = {_axis(spec.y, letter) % rank for letter in spec.made}
         return [s for a, s in enumerate(out_shape) if a and a not in made]
 
     def channels(self, call: Call, over: str, rank: int) -> int:
@@ -256,7 +265,7 @@ class EinsumDense(Linear):
     ) -> NDArray[np.float64]:
         """What inputs add that are the same along all axes but one."""
         spec = read(part.equation)
-        order = [spec.kernel.index(c) for c in spec.new]
+        order = [spec.kernel.index(c) for c in spec.made]
         at = spec.kernel.index(letter)
         values = np.where(np.isnan(values), 0.0, values)
         # Other letters are summed over as well: they are before the new ones.
@@ -270,9 +279,9 @@ class EinsumDense(Linear):
             added += np.tensordot(factors, rows.astype("float64"), 1)
         added = added.sum(axis=tuple(range(len(spec.old) - 1)))
         letters = spec.bias_letters(
-            part.bias_axes and spec.new, part.input_spec.ndim
+            part.bias_axes and spec.made, part.input_spec.ndim
         )
-        sizes = dict(zip(spec.new, added.shape, strict=True))
+        sizes = dict(zip(spec.made, added.shape, strict=True))
         return added.reshape([sizes.get(c, 1) for c in letters])
 
     def value(
@@ -302,7 +311,7 @@ class EinsumDense(Linear):
         return [known(alike(out, shape))]
 
     def with_bias(self, call: Call) -> dict[str, Any]:
-        return {"bias_axes": read(call.op.equation).new}
+        return {"bias_axes": read(call.op.equation).made}
 
     def revise(self, call: Call, flow: Flow, view: View) -> Revision:
         axis = self.axis_out(call)

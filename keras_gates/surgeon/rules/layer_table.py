@@ -195,8 +195,8 @@ CONV_LSTM = _recurrent(4, rc.ConvRecurrent)
 ATTENTION = pr.Attention(
     costs=None,
     why="attention takes products over all channels",
-    note="seen through: channels of the values, and in dot products those of "
-    "queries and keys, which go together",
+    note="seen through: channels of the values, and those of queries and "
+    "keys, which go together",
     counts=ct.attention,
 )
 _BOTH_SIDES = "a product over the channels needs both sides alike"

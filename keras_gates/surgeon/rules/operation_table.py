@@ -157,9 +157,7 @@ OPERATIONS = {
     },
     "numpy.Where": cm.Choice(),
     "numpy.Mean": _ANY,
-    "numpy.Sum": sp.Spatial(
-        "reduction", space=sp.reduced, twin=sp.times_positions
-    ),
+    "numpy.Sum": rd.Sum(twin=sp.times_positions),
     **{
         f"numpy.{name}": sp.Spatial(
             "reduction", space=sp.reduced, passes=POSITIVE
@@ -190,7 +188,9 @@ OPERATIONS = {
         passes=LINEAR, space=rd.among("axis1", "axis2")
     ),
     "math.Logsumexp": rd.Reduction(),
-    "linalg.Norm": rd.Reduction(passes=PRESERVES_ZERO),
+    "linalg.Norm": rd.Sum(
+        passes=PRESERVES_ZERO, twin=rd.zero_only, adds=rd.of_absolutes
+    ),
     "nn.Moments": rd.Reduction(space=rd.among("axes")),
     **{
         f"numpy.{name}": _along(_AXIS, twin=rd.zero_only)

@@ -11,16 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.elementwise import rerun_all
 from keras_gates.surgeon.rules.known import known
+from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import axes_among
+from keras_gates.surgeon.rules.rule import one_axis
 from keras_gates.surgeon.rules.spatial import Spatial
 from keras_gates.surgeon.rules.spatial import reduced
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
+    from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.known import Known
-    from keras_gates.surgeon.rules.rule import Flow
     from keras_gates.surgeon.rules.spatial import Space
 
 # More numbers than these are not run through an operation for a constant.
@@ -65,6 +68,56 @@ class Reduction(Spatial):
             known(np.where(gone, np.nan, y.reshape(gone.shape)))
             for y in rerun_all(call, filled)
         ]
+
+
+@dataclasses.dataclass(frozen=True)
+class Sum(Spatial):
+    """A sum, or another reduction to which a zero adds nothing.
+
+    Over channels it reads them as a kernel of ones does: zeros may go.
+
+    Attributes:
+        adds: whether zeros add nothing to what a call gives.
+    """
+
+    kind: str = "reduction"
+    space: Space = reduced
+    adds: Callable[[Call], bool] = lambda call: True
+
+    def flow(
+        self, call: Call, inputs: list[NDArray[np.intp]], units: Units
+    ) -> Flow:
+        space, labels = self.space(call), inputs[0]
+        if not labels.size or 0 in space or not self.adds(call):
+            return super().flow(call, inputs, units)
+        axes = lb.varying(lb.collapse(labels))
+        if len(axes) != 1 or axes[0] not in space:
+            return super().flow(call, inputs, units)
+        if axes[0] != self.axis(call) or len(call.inputs) > 1:
+            return super().flow(call, inputs, units)
+        ids = one_axis(labels, axes[0], call.inputs[0].shape)
+        if ids is None:
+            return super().flow(call, inputs, units)
+        fixed = lb.fixed(len(call.outputs[0].shape))
+        return Flow([fixed], [[None]], {"in": ids}, mixes=True)
+
+    def axis(self, call: Call) -> int:
+        return max(self.space(call))
+
+    def value(
+        self, call: Call, flow: Flow, values: Sequence[Known | None]
+    ) -> list[Known | None]:
+        if not flow.mixes or not flow.roles:
+            return super().value(call, flow, values)
+        zeros = values[0] is not None and (values[0].plain() == 0).all()
+        return [known(np.zeros(flow.labels[0].shape)) if zeros else None]
+
+
+def of_absolutes(call: Call) -> bool:
+    """`adds` for a norm: of one axis, and by no order below 0."""
+    order = call.op.ord
+    plain = order is None or (not isinstance(order, str) and order >= 1)
+    return plain and len(reduced(call)) == 1
 
 
 def zero_only(call: Call, x: NDArray[np.float64]) -> NDArray[np.float64]:

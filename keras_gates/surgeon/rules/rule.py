@@ -320,6 +320,10 @@ class Rule:
         """The axes of an input that the output has, and where it has them."""
         return {}
 
+    def met_axes(self, call: Call, index: int, other: int) -> dict[int, int]:
+        """The axes of an input that another has, and where that has them."""
+        return {}
+
     def head_axis(self, call: Call, flow: Flow) -> int | None:
         """The axis of the output along which there are heads, or None.
 

@@ -96,6 +96,7 @@ OWN = {
     "shared_axes": _ALONE,
     "head_axis": _ALONE,
     "carried_axes": _ALONE,
+    "met_axes": _ALONE,
     "axes_read": "an axis further on",
     "compared_axes": "what is inside takes no weights of attention",
     "opens": "a layer inside is not seen through",

@@ -90,6 +90,105 @@ def test_sizes_of_a_key_go_where_one_side_is_closed():
     assert small.get_layer("q").units == small.get_layer("k").units == 6
 
 
+# Sizes of what one layer makes -----------------------------------------------
+
+
+def _apart(kind, y):
+    """Queries, keys and values `(batch, heads, steps, size)` of one tensor."""
+    if kind == "indexed":
+        y = ops.reshape(y, (-1, wa.STEPS, 3, wa.HEADS, wa.SIZE))
+        y = ops.transpose(y, (2, 0, 3, 1, 4))
+        return y[0], y[1], y[2]
+    if kind == "by head":
+        y = ops.reshape(y, (-1, wa.STEPS, wa.HEADS, 3 * wa.SIZE))
+        return ops.split(ops.transpose(y, (0, 2, 1, 3)), 3, axis=-1)
+    parts = ops.split(y, 3, axis=-1)
+    shape = (-1, wa.STEPS, wa.HEADS, wa.SIZE)
+    return [ops.swapaxes(ops.reshape(p, shape), 1, 2) for p in parts]
+
+
+def of_one_tensor(kind, gated):
+    """A model whose `qkv` makes all three, with a gate on some sizes."""
+
+    def attention(x, behind):
+        y = L.Dense(3 * wa.HEADS * wa.SIZE, name="qkv")(x)
+        parts = dict(zip("qkv", _apart(kind, y), strict=True))
+        if gated in parts:
+            parts[gated] = kg.FilterGate(name="gate")(parts[gated])
+        keys = ops.swapaxes(parts["k"], -1, -2)
+        weights = ops.softmax(ops.matmul(parts["q"], keys) * 0.5)
+        y = ops.matmul(weights, parts["v"])
+        if gated == "mixed":
+            y = kg.FilterGate(name="gate")(y)
+        return wa.joined(y)
+
+    model = wa.model_of(attention)
+    model.get_layer("gate").factor.assign([1.5, 0, -0.7, 1])
+    return model
+
+
+@pytest.mark.parametrize(
+    "kind, gated, left",
+    [
+        ("split", "q", 30),
+        ("split", "k", 30),
+        ("split", "v", 33),
+        ("split", "mixed", 33),
+        ("by head", "q", 30),
+        ("by head", "k", 30),
+    ],
+)
+def test_sizes_go_where_one_layer_makes_all(kind, gated, left):
+    """A gate on the queries is for the keys as well."""
+    model = of_one_tensor(kind, gated)
+    plan = kg.surgeon.plan(model, 0.5)
+    small = plan.apply()
+    helpers.assert_same(model, small, helpers.inputs_for(model))
+    assert small.get_layer("qkv").units == left
+    assert not plan.notes
+
+
+@pytest.mark.parametrize(
+    "kind, gated",
+    [("indexed", "mixed"), ("by head", "mixed"), ("by head", "v")],
+)
+def test_sizes_inside_of_heads_are_named(kind, gated):
+    """One reshape makes heads of one size; a gate on the values is for none."""
+    model = of_one_tensor(kind, gated)
+    plan = kg.surgeon.plan(model, 0.5)
+    helpers.assert_same(model, plan.apply(), helpers.inputs_for(model))
+    (note,) = plan.notes
+    assert "along axis 1 there are units, such as heads" in note
+    assert "axis 3 is inside of them" in note
+    assert "HeadGate(axis=1)" in note
+
+
+@pytest.mark.parametrize("gated", ["q", "k"])
+def test_sizes_that_others_share_are_named(gated):
+    model = of_one_tensor("indexed", gated)
+    plan = kg.surgeon.plan(model, 0.5)
+    helpers.assert_same(model, plan.apply(), helpers.inputs_for(model))
+    (note,) = plan.notes
+    assert "reads them where they are open" in note
+    assert "Put the gate before all that reads" in note
+
+
+def test_sizes_of_all_three_go_by_a_gate_before_they_part():
+    def attention(x, behind):
+        y = L.Dense(3 * wa.HEADS * wa.SIZE, name="qkv")(x)
+        y = ops.reshape(y, (-1, wa.STEPS, 3, wa.HEADS, wa.SIZE))
+        y = kg.FilterGate(name="gate")(y)
+        y = ops.transpose(y, (2, 0, 3, 1, 4))
+        weights = ops.softmax(ops.matmul(y[0], ops.swapaxes(y[1], -1, -2)))
+        return wa.joined(ops.matmul(weights, y[2]))
+
+    model = wa.model_of(attention)
+    model.get_layer("gate").factor.assign([1.5, 0.1, -0.7, 1])
+    small = kg.surgeon.prune(model, 0.5)
+    helpers.assert_same(model, small, helpers.inputs_for(model))
+    assert small.get_layer("qkv").units == 27
+
+
 @pytest.mark.parametrize("scale", [None, 0.3])
 def test_sizes_go_together_where_an_operation_wants_them_alike(scale):
     def attention(x, behind):

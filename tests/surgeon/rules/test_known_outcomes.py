@@ -63,18 +63,32 @@ def test_an_equation_of_a_dense_layer(equation, axis_in, axis_out):
 )
 def test_an_equation_of_heads(equation, old, new):
     found = einsum.read(equation)
+    assert (found.old, found.new, found.shared) == (old, new, "")
+
+
+@pytest.mark.parametrize(
+    "equation, old, new, shared, made",
+    [
+        ("abc,bcd->abd", "c", "d", "b", "bd"),
+        ("abcd,dec->acbe", "d", "e", "c", "ce"),
+        ("...bc,bdc->...bd", "c", "d", "b", "bd"),
+    ],
+)
+def test_an_equation_of_experts(equation, old, new, shared, made):
+    found = einsum.read(equation)
     assert (found.old, found.new) == (old, new)
+    assert (found.shared, found.made) == (shared, made)
 
 
 @pytest.mark.parametrize(
     "equation",
     [
         "abc,bc->a",  # two letters of the input, none new
-        "abc,bcd->abd",  # a letter that is not summed over
+        "abc,cb->abc",  # no letter that is summed over
         "abb,bc->acc",  # a letter twice
         "ab,ac->cb",  # the batch axis is read
     ],
 )
 def test_other_equations_are_refused_with_the_reason(equation):
-    with pytest.raises(ValueError, match="the kernel has letters of the input"):
+    with pytest.raises(ValueError, match="the kernel sums over letters of"):
         einsum.read(equation)
