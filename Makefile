@@ -74,7 +74,7 @@ format: $(DEV_ENV) ## let ruff fix and format the code
 	$(BIN)/ruff format
 
 docs: $(DEV_ENV) ## build the site into build/site, strictly
-	KERAS_BACKEND=jax $(BIN)/mkdocs build --quiet --strict
+	KERAS_BACKEND=jax $(BIN)/mkdocs build --strict
 
 serve: $(DEV_ENV) ## serve the site on localhost, and rebuild it as it changes
 	KERAS_BACKEND=jax $(BIN)/mkdocs serve

@@ -1,12 +1,12 @@
-"""Training to a budget, at sizes that a CPU core does in minutes.
+"""Training to a budget, at sizes that take minutes on a CPU core.
 
     KERAS_BACKEND=tensorflow python benchmarks/budget.py --data-dir FOLDER
 
-For each network and seed: the network as it is; the same trained with
-`ReachBudget`, before the cut and after it; and, as a control, a network of
-which as many multiply-adds were cut at random before its training. All have
-the same epochs, batches and rates, and none is fine-tuned. Accuracies are
-those of the last epoch on the test images.
+For each network and seed: the unchanged network; the same trained with
+`ReachBudget`, before and after pruning; and, as a control, a network that was
+pruned at random to the same multiply-adds before training. All have the same
+epochs, batches and rates, and none is fine-tuned. Accuracies are those of the
+last epoch on the test images.
 """
 
 import argparse

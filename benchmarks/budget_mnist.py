@@ -5,9 +5,10 @@
 
 "mlp" is 784-500-300-10 with gates on its inputs as well, brought to a 26th of
 its weights; "lenet5" is 20-50-500-10, brought to 116,000 multiply-adds. All
-60,000 images; errors of the last epoch on the 10,000 test images. Beside each
-seed, its own baseline of as many epochs, and a network of which as much was cut
-at random before it was trained. What was trained is kept in `--output`.
+60,000 images; errors of the last epoch on the 10,000 test images. For each
+seed, there is a baseline with the same number of epochs, and a network that was
+pruned at random to the same size before training. Results are kept in
+`--output`.
 """
 
 import argparse

@@ -1,11 +1,11 @@
-"""What a plan with a budget costs, in plans without one.
+"""The time of a plan with a budget, relative to plans without one.
 
     KERAS_BACKEND=torch python benchmarks/budgets.py
 
-Networks with a FilterGate behind each normalisation: `plan` with
+Networks with a FilterGate after each normalization: `plan` with
 `Quantile(0.5)`, and with budgets of multiply-adds and parameters. The goal is
-at most eight plans. Times are of the processor, the least of some; what other
-processes take does not count.
+at most eight plans. Times are the least processor time of several runs, so
+other processes do not count.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""Networks that others designed, pruned and compared with the truth.
+"""Prunes published networks and compares them with the truth.
 
     KERAS_BACKEND=torch python benchmarks/coverage.py [--suite S] [NAME ...]
 
@@ -7,14 +7,14 @@ adds a row to benchmarks/results/coverage-SUITE-BACKEND.json after each, so that
 it may be interrupted and goes on where it was. `coverage_report.py` makes
 the coverage pages of the rows.
 
-The cases: "after" closes half of the coupled channel groups behind the
-normalisations and activations; "before" closes half of those of the layers
+The cases: "after" closes half of the coupled channel groups after the
+normalizations and activations; "before" closes half of those of the layers
 with kernels, whose channels then hold constants other than zero; "branches"
 closes 40 % of the residual branches altogether; "identity" closes nothing.
 The networks of the suite "beyond" have gates of their own, and one case.
 
-Weights are random. The statistics of the normalisations are those of real
-activations, disturbed, so that the outputs vary with the inputs.
+Weights are random. The statistics of the normalizations are those of actual
+activations, perturbed, so that the outputs vary with the inputs.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import time
 import zlib
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[1]))
-# XLA's optimiser takes longer than all else here, and each model runs twice.
+# XLA's optimizer takes longer than all else here, and each model runs twice.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 
 import coverage_networks

@@ -1,4 +1,4 @@
-"""Deep plain networks, trained with a shortcut in each convolution and without.
+"""Trains deep plain networks with and without a shortcut in each convolution.
 
     KERAS_BACKEND=jax python benchmarks/deep_plain.py --data-dir FOLDER
 
@@ -7,8 +7,8 @@ fuses back into it. Both train on CIFAR-10 from the same initial weights, on the
 same batches. Loss and accuracy are those of the training images in the course
 of an epoch; the last column is of the test images after the epoch.
 
-A run takes minutes on a CPU, so it goes on where it was interrupted: each epoch
-is written to `--output` as it ends.
+A run takes minutes on a CPU, so it can be resumed: each epoch is written to
+`--output` when it ends.
 """
 
 import argparse

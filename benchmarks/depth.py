@@ -1,11 +1,11 @@
-"""How the time of a plan grows with the depth of the network.
+"""The time of a plan as a function of the network's depth.
 
     KERAS_BACKEND=torch python benchmarks/depth.py
 
-Pre-activation ResNets of bottleneck blocks with a FilterGate behind each
-normalisation, half of all channels closed. `plan` should take a time in
-proportion to the depth: the last column is the time a layer, over that of the
-shallowest. Times are the best of several, in seconds of the processor.
+Pre-activation ResNets of bottleneck blocks with a FilterGate after each
+normalization, half of all channels closed. `plan` should take time in
+proportion to the depth: the last column is the time per layer, relative to the
+shallowest network. Times are the best of several, in processor seconds.
 """
 
 import argparse

@@ -1,12 +1,12 @@
-"""Prune many random graphs and compare each with its truth.
+"""Prunes many random graphs and compares each with its truth.
 
     python benchmarks/fuzz.py --count 3000 --backend torch --jobs 16
 
-The graphs are those of `tests/surgeon/wide_graphs.py`: layers of a user's own,
-masks, recurrent layers, attention, shared and nested parts, gates or scores,
-transforms first. Each is drawn by a seed; verdicts go into a file, a line
-each, so that a run that was broken off goes on where it stopped. What fails is
-made smaller and printed as a script. The exit status is 1 if anything failed.
+The graphs are those of `tests/surgeon/wide_graphs.py`: custom layers, masks,
+recurrent layers, attention, shared and nested parts, gates or scores,
+transforms first. Each is drawn by a seed; verdicts are written to a file, one
+per line, so that an interrupted run can be resumed. Failures are made smaller
+and printed as scripts. The exit status is 1 if anything failed.
 
 `--graphs narrow` draws the graphs of `random_graphs.py` instead: gates in
 convolutional and dense networks.

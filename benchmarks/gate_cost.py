@@ -1,11 +1,11 @@
-"""What gates add to a training step, as ratios within one run.
+"""The cost of gates in a training step, as ratios within one run.
 
     KERAS_BACKEND=jax taskset -c 0 python benchmarks/gate_cost.py
 
-A copy of each network has a layer behind each of its normalizations, or each
+A copy of each network has a layer after each of its normalizations, or each
 of its ReLUs, and takes its training step in turn with the network itself:
 
-- ungated: no layer, so that the ratio shows what noise is.
+- ungated: no layer, so that the ratio shows the noise.
 - gated: a FilterGate.
 - penalty: one with L1 and UnitInterval.
 - frozen: one that does not train, the multiplication without the sum over
@@ -13,9 +13,9 @@ of its ReLUs, and takes its training step in turn with the network itself:
 - bare: a layer that is `inputs * weight` and nothing else: the backend's own
   price for a trainable factor.
 
-A ratio is the median over all rounds, each of two steps that follow each
-other. Times are of the processor, so that other processes do not count: pin
-the run to one core (`taskset -c 0`), or waiting threads count as busy.
+A ratio is the median over all rounds, each of two consecutive steps. Times are
+processor times, so other processes do not count: pin the run to one core
+(`taskset -c 0`), or waiting threads count as busy.
 """
 
 import argparse
@@ -76,7 +76,7 @@ SIDES = {
 
 
 def copy_of(model, side, placement):
-    """`model` with a layer of `side` behind each layer of `placement`."""
+    """`model` with a layer of `side` after each layer of `placement`."""
     make = SIDES[side]
 
     def call(layer, *args, **kwargs):

@@ -1,24 +1,24 @@
-"""Backbones of KerasHub, pruned, and compared with the truth.
+"""Prunes backbones of KerasHub and compares them with the truth.
 
     pip install --no-deps --target DIR keras-hub tokenizers sentencepiece
     KERAS_BACKEND=torch python benchmarks/hub.py --packages DIR [NAME ...]
 
 Each backbone is made from a small config, with random weights. Half of each
-group goes, by the norms of its kernels ("l2"), in up to four ways:
+group is removed, by the norms of its kernels ("l2"), in up to four ways:
 
-- "inside": heads, hidden layers, and what else the backbone has beside its
-  outputs, whose width a backbone alone has to keep;
-- "width": with a `Dense` layer behind each output, so that the stream goes,
+- "inside": heads, hidden layers, and everything else except the outputs, whose
+  width a backbone must keep;
+- "width": with a `Dense` layer after each output, so that the stream is pruned,
   too;
 - "depth": every other block, by `insert_gates(blocks=..., written_out=False)`,
   or the branches that it finds;
-- "gates": those of `insert_gates(filters=...)` behind the convolutions of a
+- "gates": those of `insert_gates(filters=...)` after the convolutions of a
   network of convolutions, half of the factors of each at 0.
 
 Each is compared by `verify`, which runs the backbone itself with the closed
-channels at 0, and with one more truth, which nothing of ours has a part in but
-the list of what is closed: the backbone with zeros in its weights (see
-`zeroed`), or with zeros in the factors of its gates.
+channels at 0, and with another truth, which uses nothing of ours but the list
+of closed channels: the backbone with zeros in its weights (see `zeroed`), or
+with zeros in the factors of its gates.
 
 A line of JSON a backbone goes to benchmarks/results/hub-BACKEND.jsonl. A
 backbone that has a line is left out, so that a run may be interrupted and goes
@@ -110,7 +110,7 @@ def depth(network, model, x, rng):
 
 
 def gates(network, model, x, rng):
-    """Half of the factors of the gates behind convolutions."""
+    """Half of the factors of the gates after convolutions."""
     if network.depth:
         raise Nothing("it is no network of convolutions")
     model = _read(model)
@@ -133,7 +133,7 @@ def _by_gates(gated, model, x):
 
 
 def _read(model):
-    """The backbone with a layer behind each output but a pooled one.
+    """The backbone with a layer after each output but a pooled one.
 
     What pools a sequence has a layer as wide as the stream, which is another
     group of that size.

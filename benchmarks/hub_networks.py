@@ -1,7 +1,7 @@
 """The backbones that benchmarks/hub.py prunes, from small configs.
 
-KerasHub is no dependency of this project. It is imported from the folder into
-which `pip install --no-deps --target` has put it.
+KerasHub is not a dependency of this project. It is imported from the folder of
+`pip install --no-deps --target`.
 """
 
 import dataclasses

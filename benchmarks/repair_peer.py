@@ -1,4 +1,4 @@
-"""What Torch-Pruning leaves of the CIFAR-10 network of `benchmarks/repair.py`.
+"""Torch-Pruning on the CIFAR-10 network of `benchmarks/repair.py`.
 
     pip install --no-deps --target PACKAGES torch-pruning==1.6.1
     KERAS_BACKEND=torch python benchmarks/repair_peer.py \
@@ -6,8 +6,8 @@
 
 The same weights in a network of PyTorch, cut over all layers to the same share
 of the multiply-adds, by its group norms and by its Taylor scores (512 images
-with labels, its defaults else). It has no repair: what it hands out is to be
-trained.
+with labels, otherwise its defaults). It has no repair: its results are meant to
+be trained.
 """
 
 import argparse
@@ -27,7 +27,7 @@ BUDGETS = (0.7, 0.5, 0.3)
 
 
 class Convolution(nn.Module):
-    """A convolution with the zeros that Keras' 'same' puts round it."""
+    """A convolution with the zeros that Keras' 'same' puts around it."""
 
     def __init__(self, layer, norm):
         super().__init__()

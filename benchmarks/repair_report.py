@@ -2,7 +2,7 @@
 
     python benchmarks/repair_report.py [--plot]
 
-Prints what `benchmarks/repair.py` has found, in Markdown; with `--plot` it
+Prints the results of `benchmarks/repair.py`, in Markdown; with `--plot` it
 draws `docs/images/repair.png`.
 """
 

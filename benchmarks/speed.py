@@ -8,8 +8,8 @@
 - memory: the peak of a prune of VGG16 against both models together.
 - wide: the same of a plan and its `apply`, for a stack of layers in float16.
 
-Times are of the processor, the median of several that alternate between the two
-sides. What a gate costs in training tells gate_cost.py.
+Times are medians of processor times, alternating between the two sides.
+gate_cost.py measures the cost of gates in training.
 """
 
 import argparse
@@ -28,7 +28,7 @@ import keras_gates as kg
 
 
 def gated(model, seed=0):
-    """`model` with a FilterGate behind each normalisation, half closed."""
+    """`model` with a FilterGate after each normalization, half closed."""
     rng = np.random.default_rng(seed)
 
     def call(layer, *args, **kwargs):

@@ -3,20 +3,20 @@
     KERAS_BACKEND=jax python benchmarks/stripes.py --output build/stripes.jsonl
 
 - layers: five shapes at half, a quarter and 11 % of the stripes, drawn at
-  random. "stripes" is the layer's own way to compute; "chosen" is the one that
-  it takes by itself; both against the dense layer.
+  random. "stripes" computes by stripes; "chosen" is the layer's own choice;
+  both are relative to the dense layer.
 - network: ResNet-18 at 224x224, all kernels larger than 1x1 thinned out in the
-  same way and pruned; what `to_dense(only_slower=True)` makes of it.
+  same way and pruned, with `to_dense(only_slower=True)`.
 
-"floor" is what the stripes' own way can't come below on this machine: its
-multiply-adds at the rate of the dense layer, and the bytes of its product,
-which is written once and read once, at the bandwidth that a copy of as many has
-in the same run. What it reads of the input and adds up comes on top.
+"floor" is a lower bound for computing by stripes on this machine: its
+multiply-adds at the rate of the dense layer, plus the bytes of its product,
+which is written once and read once, at the bandwidth of a copy of the same size
+in the same run. Reading the input and adding are not included.
 
-The dense peer is the better of what the backend has: with XLA and without on
-TensorFlow, XLA on JAX, eager on torch. Times are medians of calls in turn, by
-the clock, and in CPU time, which other processes hardly disturb. Rows that
-`--output` holds already are not measured again.
+The dense peer is the fastest mode of the backend: with or without XLA on
+TensorFlow, XLA on JAX, eager on torch. Times are medians of alternating calls,
+by the clock, and in CPU time, which other processes hardly affect. Rows that
+are already in `--output` are not measured again.
 """
 
 import argparse

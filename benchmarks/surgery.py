@@ -1,24 +1,23 @@
-"""One-shot pruning against Torch-Pruning, as ratios within one run.
+"""One-shot pruning compared with Torch-Pruning, as ratios within one run.
 
     KERAS_BACKEND=torch python benchmarks/surgery.py
 
-It needs `pip install --no-deps torch-pruning==1.6.1 torchvision timm`; a
-folder that was given as `--target` is named by `--peers`.
+It needs `pip install --no-deps torch-pruning==1.6.1 torchvision timm`; pass a
+folder from `--target` as `--peers`.
 
 Both sides score coupled channels by the L1 norm of their weights, group them,
-and take the lower half of each group away: ours `score` and `prune` of the
+and remove the lower half of each group: ours `score` and `prune` of the
 network of keras.applications, theirs `BasePruner` with
 `GroupMagnitudeImportance(p=1)` on its twin in torchvision, or in timm. Theirs
-cuts in place, so it is given a copy that was made beforehand; ours returns a
-new model.
+cuts in place, so it gets a copy made beforehand; ours returns a new model.
 
-Last, each side's model is compared with the one that it was made of, with what
-went at zero: ours by `verify`, theirs with zeros at the places of the weights
-that Torch-Pruning took away (`surgery_twins`). It never checks this itself: a
-normalization in its models has the statistics of the channels that are left.
+Finally, each side's model is compared with its original, with removed channels
+at zero: ours by `verify`, theirs with zeros for the weights that Torch-Pruning
+removed (`surgery_twins`). Torch-Pruning does not check this: a normalization in
+its models has the statistics of the remaining channels.
 
-A ratio is the median of ours / theirs over runs that alternate, in seconds of
-the processor, which leaves out those of other processes.
+A ratio is the median of ours / theirs over alternating runs, in processor
+seconds, which excludes other processes.
 """
 
 import argparse

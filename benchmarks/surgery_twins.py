@@ -1,8 +1,8 @@
-"""Transformers for benchmarks/surgery.py, and how Torch-Pruning cuts twins.
+"""Transformers for benchmarks/surgery.py, and what Torch-Pruning removes.
 
-What a torch twin keeps is found by cutting a copy of it whose parameters hold
-the places of the original's: Torch-Pruning takes rows and columns away and
-changes no number, so the places that are left tell what went.
+To find what a torch twin keeps, a copy is cut whose parameters hold their own
+positions: Torch-Pruning removes rows and columns and changes no value, so the
+remaining positions show what was removed.
 """
 
 import copy

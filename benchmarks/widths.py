@@ -1,15 +1,15 @@
-"""Which widths run slowly: the time of convolutions by their channels.
+"""Which widths run slowly: the time of convolutions by channels.
 
     KERAS_BACKEND=tensorflow taskset -c 0 python benchmarks/widths.py
 
-Chains of equal convolutions with as many channels going in as coming out, on
-one image and one core, in the runtimes of `latency.py`; "separable" ones are a
-depthwise convolution and one of 1x1 in turn. All widths take turns; a time is
-the median of all rounds, of the processor. The table has the time of a width by
-that of the next multiple of 16, which computes more: where it is above 1,
-taking those channels away has made the layer slower.
+Chains of equal convolutions with the same number of input and output channels,
+on one image and one core, in the runtimes of `latency.py`; "separable" ones are
+a depthwise convolution and one of 1x1 in turn. All widths take turns; a time is
+the median processor time of all rounds. The table has the time of a width
+relative to the next multiple of 16, which computes more: if it is above 1,
+removing these channels made the layer slower.
 
-Runtimes that are done are kept in benchmarks/results/widths.json.
+Finished runtimes are kept in benchmarks/results/widths.json.
 """
 
 import argparse

@@ -1,13 +1,13 @@
-"""Networks of other packages, pruned, and compared with the truth.
+"""Prunes networks of other packages and compares them with the truth.
 
     pip install --no-deps --target DIR kimm medicai keras-hub k3im ...
     KERAS_BACKEND=torch python benchmarks/zoo.py --packages DIR [NAME ...]
 
-Each network, with random weights, is pruned twice, in a process of its own
-with limits of time and memory: by scores ("l2", half of each group), and by
-gates that `insert_gates` puts in, half of the factors of each being 0. The
-first is compared by `verify`, which runs the user's own model with the closed
-channels at 0; the second with what the gated model itself predicts, too.
+Each network, with random weights, is pruned twice, in a separate process with
+limits of time and memory: by scores ("l2", half of each group), and by gates
+from `insert_gates`, with half of the factors of each at 0. The first is
+compared by `verify`, which runs the user's own model with the closed channels
+at 0; the second with what the gated model itself predicts, too.
 
 A line of JSON for each network is added to
 benchmarks/results/zoo-BACKEND.jsonl; a network that has a line is left out, so

@@ -1,7 +1,7 @@
 """The networks that benchmarks/zoo.py prunes, by package and name.
 
-None of the packages is needed by this project. They are imported from the
-folder into which `pip install --no-deps --target` has put them.
+This project needs none of these packages. They are imported from the folder of
+`pip install --no-deps --target`.
 """
 
 import functools

@@ -1,23 +1,31 @@
-"""Writes what the site says of the code from the code itself.
+"""Writes the reference pages of the site from the code itself.
 
 In a page, `{{ layers }}` stands for the table of supported layers, from the
-surgeon's registry, and `{{ api }}` for every name that users type.
+surgeon's registry, `{{ api MODULE }}` for the reference of the public names
+of a module, and `{{ protocol }}` for all that a rule can be asked.
 """
 
 import importlib
+import re
 import types
 
-# What users type seldom: what a search returns, what a rule is made of.
-MORE = ("keras_gates.search", "keras_gates.surgeon.rules")
+RULES = "keras_gates.surgeon.rules"
+# What a rule is asked and answers, on a page of its own.
+PROTOCOL = "Rule Flow Known View Reading Scaling Identity Reach".split()
+_MARK = re.compile(r"\{\{ (\w+)(?: ([\w.]+))? \}\}")
 
 
 def on_page_markdown(markdown, **kwargs):
     """Called by MkDocs with the text of each page."""
-    for name, write in {"layers": layers, "api": api}.items():
-        mark = "{{ " + name + " }}"
-        if mark in markdown:
-            markdown = markdown.replace(mark, "\n".join(write()))
-    return markdown
+    return _MARK.sub(_written, markdown)
+
+
+def _written(mark):
+    writers = {"layers": layers, "api": api, "protocol": protocol}
+    if mark[1] not in writers:
+        return mark[0]
+    arguments = [mark[2]] if mark[2] else []
+    return "\n".join(writers[mark[1]](*arguments))
 
 
 def layers():
@@ -31,36 +39,45 @@ def layers():
         yield f"| `{name}` | {rule} | {note} |"
 
 
-def api():
-    """The lines of the reference: a section a module, an entry a name."""
+def api(name):
+    """The lines of the reference of a module: an entry for each name."""
+    for heading, found in entries(name):
+        yield from _entry(heading, found)
+
+
+def protocol():
+    """The lines of the reference of the protocol of rules."""
+    rules = importlib.import_module(RULES)
+    for name in PROTOCOL:
+        yield from _entry(f"{RULES}.{name}", getattr(rules, name))
+
+
+def _entry(heading, found):
+    yield f"::: {found.__module__}.{found.__qualname__}"
+    yield f"    options: {{heading: {heading}, toc_label: {found.__name__}}}"
+    yield ""
+
+
+def entries(name):
+    """Pairs of a name, as users type it, and the class or function."""
     import keras_gates
 
-    seen = set()
-    modules = [
-        keras_gates,
-        *public(keras_gates, types.ModuleType),
-        *map(importlib.import_module, MORE),
-    ]
-    for module in modules:
-        entries = [
-            (f"{module.__name__}.{found.__name__}", found)
-            for found in public(module, (type, types.FunctionType))
-            if found not in seen
-        ]
-        seen.update(found for _, found in entries)
-        if entries:
-            yield f"\n## {module.__name__}\n"
-        for heading, found in entries:
-            yield f"::: {found.__module__}.{found.__qualname__}"
-            yield f"    options: {{heading: {heading}, toc_label: {heading}}}"
-            yield ""
+    module = importlib.import_module(name)
+    for found in public(module, (type, types.FunctionType)):
+        top = found.__name__ in keras_gates.__all__
+        home = keras_gates.__name__ if top else name
+        if name != RULES or found.__name__ not in PROTOCOL:
+            yield f"{home}.{found.__name__}", found
 
 
 def public(module, kind):
     """What `module` offers of a kind: by `__all__`, or all that is its own."""
-    for name in sorted(getattr(module, "__all__", vars(module))):
+    package = module.__name__.partition(".")[0]
+    declared = getattr(module, "__all__", None)
+    for name in sorted(vars(module) if declared is None else declared):
         found = getattr(module, name)
-        home = getattr(found, "__module__", getattr(found, "__name__", ""))
-        own = f"{home}.".startswith(f"{module.__name__}.")
+        home = getattr(found, "__module__", "") or ""
+        root = module.__name__ if declared is None else package
+        own = f"{home}.".startswith(f"{root}.")
         if own and isinstance(found, kind) and not name.startswith("_"):
             yield found

@@ -1,17 +1,17 @@
-"""A network for CIFAR-10 that two cores train in about an hour, and half of it.
+"""Trains a network for CIFAR-10 in about an hour on two cores, and halves it.
 
     KERAS_BACKEND=tensorflow python examples/cifar10.py --seeds 0 1 2
 
-The recipe has the parts of Jordan's airbench94 (2024,
+The recipe follows Jordan's airbench94 (2024,
 https://arxiv.org/abs/2404.00498), written for Keras: a first layer that whitens
 patches and is not trained, six convolutions of 64 to 256 filters with GELU,
-smoothed labels, SGD with Nesterov's momentum at a rate that rises and falls in
-straight lines, shifts by two pixels, images mirrored in turn, and the mean over
+smoothed labels, SGD with Nesterov momentum and a rate that rises and falls
+linearly, shifts by two pixels, alternating mirrored images, and the mean over
 mirrored and shifted images at the end.
 
-Rows: "baseline"; "reach", trained with `ReachBudget` for as many epochs, and
-cut; "random", of which as much was cut at random before it was trained. All
-that was trained is kept in `--output`; what is cut off goes on where it was.
+Rows: "baseline"; "reach", trained with `ReachBudget` for the same number of
+epochs, and pruned; "random", pruned at random to the same size before training.
+Results are kept in `--output`, and interrupted runs resume.
 """
 
 import argparse

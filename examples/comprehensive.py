@@ -1,22 +1,23 @@
-"""Comprehensive pruning: gates at any granularity, put in by one call.
+"""Comprehensive pruning: gates at any granularity, inserted by one call.
 
     python examples/comprehensive.py --model lenet5 --dataset mnist
 
 trains a network with gates, finds their thresholds, prunes, verifies and
-fine-tunes, as Haider and Taj do in "Comprehensive Online Network Pruning via
-Learnable Scaling Factors", and prints the paper's row beside its own. `--gates`
-takes any of the four kinds, or several: `--gates filter,layer`.
+fine-tunes, as in Haider and Taj, "Comprehensive Online Network Pruning via
+Learnable Scaling Factors", and prints the paper's row next to its own.
+`--gates` takes any of the four kinds, or several: `--gates filter,layer`.
 
-Beside the pruned network it trains the same one without gates, to compare with.
-`--control random` prunes that one at random, down to as many multiply-adds, and
-fine-tunes it for as long.
+For comparison, it also trains the network without gates. `--control random`
+prunes that one at random to the same number of multiply-adds, and fine-tunes it
+for the same time.
 
-Folding a gate makes the weights beside it as small as it was. Where gates got
-very small, as those of inputs do, plain SGD at a usual rate spoils such weights
-in a few steps; `--adam 1e-5` fine-tunes with steps that go by the weight.
+Folding a gate scales the weights next to it by its factor. If gates became very
+small, as those of inputs do, plain SGD at a usual rate ruins such weights in a
+few steps; `--adam 1e-5` fine-tunes with Adam, whose steps do not grow with the
+gradient.
 
-Each stage is saved as it ends, and each training after every epoch: the same
-command goes on where a run was cut.
+Each stage is saved when it ends, and each training after every epoch: the same
+command resumes an interrupted run.
 """
 
 import json

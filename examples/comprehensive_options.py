@@ -47,12 +47,12 @@ def resnet(depth):
 
 
 def mlp(**options):
-    """The MLP with batch normalization: gates behind it mean more."""
+    """The MLP with batch normalization: gates after it mean more."""
     return kg.zoo.mlp(norm=True, **options)
 
 
 def vgg16(**options):
-    """The paper's VGG-16, with dropout behind its first Dense layer."""
+    """The paper's VGG-16, with dropout after its first Dense layer."""
     return kg.zoo.vgg16(dropout=0.5, **options)
 
 

@@ -1,4 +1,4 @@
-"""What the comprehensive recipe measures, and what was published."""
+"""Measurements of the comprehensive recipe, and the published ones."""
 
 import keras
 import matplotlib

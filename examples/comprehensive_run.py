@@ -1,4 +1,4 @@
-"""A run that can be cut: its images, its folder, its trainings."""
+"""A run that can be interrupted: its images, its folder, its trainings."""
 
 import dataclasses
 import json

@@ -1,12 +1,12 @@
-"""Fine-tuning a pruned network with the network it was cut from as a teacher.
+"""Fine-tunes a pruned network with the original network as a teacher.
 
     pip install scikit-learn
     python examples/distill.py --seeds 0 1 2
 
 A small network learns scikit-learn's digits. Channels are cut by their L2 norm
-down to a share of its multiply-adds, and what is left is trained on in two
-ways, for as many epochs each: on the labels alone ("plain"), and by
-`keras.distillation.Distiller`, on what the whole network answers as well
+down to a share of its multiply-adds, and the rest is trained further in two
+ways, for the same number of epochs: on the labels only ("plain"), and with
+`keras.distillation.Distiller`, also on the outputs of the whole network
 ("distilled"). Needs Keras 3.12 or later.
 """
 

@@ -1,18 +1,17 @@
-"""Network Slimming: train sparse, prune, fine-tune; and again.
+"""Network Slimming: train sparse, prune, fine-tune, and repeat.
 
     python examples/network_slimming.py
     python examples/network_slimming.py --network vgg19 --passes 6
 
 The first is the MNIST row of the paper's table 3, with three seeds: half an
-hour on two CPU cores. The second is its multi-pass table, and wants a
-GPU. Each stage is kept in `--output`; what is there already is not done again
-(so give other options another folder), and a training that was cut off goes
-on from its last epoch.
+hour on two CPU cores. The second is its multi-pass table, and needs a GPU. Each
+stage is kept in `--output` and not repeated (so use another folder for other
+options), and an interrupted training resumes from its last epoch.
 
-Of each cut the table says what it did to the accuracy before anything is
-fine-tuned: the net as trained, the same with its closed gammas at zero, the
-pruned net, and the pruned net as the authors' code makes it, which forgets
-the betas of what it cuts.
+For each cut, the table shows the accuracy before fine-tuning: of the trained
+network, of the same with its closed gammas at zero, of the pruned network, and
+of the pruned network as in the authors' code, which drops the betas of removed
+channels.
 """
 
 import argparse
@@ -51,7 +50,7 @@ class Recipe:
 
     @property
     def tuning(self):
-        """Epochs and learning rate behind a cut."""
+        """Epochs and learning rate after a cut."""
         return self.fine_tune, self.tune_rate
 
 
@@ -161,7 +160,7 @@ def without_zeros(model):
 
 
 def norms_of(model):
-    """The batch normalisations of a model."""
+    """The batch normalizations of a model."""
     kind = layers.BatchNormalization
     return [layer for layer in model.layers if isinstance(layer, kind)]
 

@@ -1,4 +1,4 @@
-"""The tables of the Network Slimming recipe, beside those of the paper."""
+"""The tables of the Network Slimming recipe, next to those of the paper."""
 
 import numpy as np
 import training

@@ -1,17 +1,18 @@
-"""Prune, train with quantisation in sight, and convert to int8 for LiteRT.
+"""Prune, train quantization-aware, and convert to int8 for LiteRT.
 
     pip install keras_gates[examples,export,tfmot]
     KERAS_BACKEND=tensorflow python examples/quantize.py
 
 1. A network without gates trains.
 2. Its channels are scored, and pruned in steps with training in between,
-   until a share of its multiply-adds is left (`--macs`).
-3. The pruned network goes over to tf_keras, where the quantisation-aware
-   training of tensorflow-model-optimization goes on with it.
+   until a share of its multiply-adds remains (`--macs`).
+3. The pruned network is converted to tf_keras, where the quantization-aware
+   training of tensorflow-model-optimization continues.
 4. All become LiteRT files: in float32; in int8 after training; and in int8
-   as trained for it. Each is run on the test images, one by one.
+   after quantization-aware training. Each is run on the test images, one by
+   one.
 
-Each training is kept in `--output`; what is there already is not done again.
+Each training is kept in `--output`, and not repeated.
 """
 
 import argparse
@@ -137,7 +138,7 @@ def converted(model, data=None, aware=False):
     """A model as a LiteRT file.
 
     Args:
-        model: of Keras 3, or the quantisation-aware one of tf_keras.
+        model: of Keras 3, or the quantization-aware one of tf_keras.
         data: images that tell the ranges of activations, for int8.
         aware: whether the model knows these ranges itself.
     """

@@ -3,10 +3,10 @@
     python examples/quickstart.py
 
 takes half a minute on two CPU cores and downloads nothing. It runs on every
-backend (`KERAS_BACKEND=jax` in front of it chooses one); only the SavedModel
-is left out on torch, from which Keras cannot export one.
+backend (set `KERAS_BACKEND=jax` to choose one); only the SavedModel is left out
+on torch, where Keras can't export one.
 
-The network has two kinds of gates. A `FilterGate` behind each activation
+The network has two kinds of gates. A `FilterGate` after each activation
 closes single channels. A `BranchGate` at the end of each residual branch
 closes the whole block.
 """
@@ -30,7 +30,7 @@ import keras_gates as kg
 # How hard the penalty pulls a gate towards 0, in units of loss.
 FILTER_L1 = 3e-3
 BRANCH_L1 = 3e-2
-# A network could undo the penalty: smaller gates, larger weights behind them,
+# A network could undo the penalty: smaller gates, larger weights after them,
 # and nothing has changed but the loss. Weight decay makes that cost something;
 # it parts the useful gates from the useless ones.
 WEIGHT_DECAY = 2e-3

@@ -1,4 +1,4 @@
-"""What the quickstart measures, its table, and its picture."""
+"""The quickstart's measurements, table and picture."""
 
 import os
 import statistics

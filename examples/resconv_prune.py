@@ -1,19 +1,19 @@
-"""ResConv-Prune: train sparse, let whole convolutions go, retrain, fuse.
+"""ResConv-Prune: train sparse, remove whole convolutions, retrain, fuse.
 
     python examples/resconv_prune.py --network resnet20
     python examples/resconv_prune.py --network vgg16 --strength 0.1
 
-1. The network trains as it is, for comparison.
-2. Each of its convolutions becomes a `ResConv`, which carries a shortcut of
-   its own, and that network trains from scratch with an L1 penalty on the
-   factor `m` of each.
-3. The convolutions that contribute least go; their shortcuts stay. Beside
-   it, as many go at random.
-4. What is left trains again, and is fused into plain convolutions.
+1. The network is trained without changes, for comparison.
+2. Each of its convolutions becomes a `ResConv`, which has its own shortcut, and
+   this network is trained from scratch with an L1 penalty on the factor `m` of
+   each.
+3. The convolutions that contribute least are removed; their shortcuts stay. As
+   a control, the same number is removed at random.
+4. The rest is trained again, and fused into plain convolutions.
 
-The paper trains for 300 epochs; that wants a GPU. Each stage is kept in
-`--output`; what is there already is not done again, and a training that was
-cut off goes on from its last epoch.
+The paper trains for 300 epochs; which needs a GPU. Each stage is kept in
+`--output` and not repeated, and an interrupted training resumes from its last
+epoch.
 """
 
 import argparse

@@ -11,7 +11,7 @@ def small_vgg(shape, decay, widths, pooled, **norm):
         shape: of the images.
         decay: L2 on kernels.
         widths: the filters of each convolution.
-        pooled: the convolutions behind which the size is halved, from 1 on.
+        pooled: the convolutions after which the size is halved, from 1 on.
         **norm: arguments of the batch normalizations.
     """
     inputs = x = keras.Input(shape)

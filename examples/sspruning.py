@@ -10,13 +10,13 @@ stage together. A 1x1 convolution on each, the identity at the start, cuts
 these ties.
 
 `--where`: "block" closes channels inside the blocks only, "shortcut" those
-behind the additions only, "both" all of them; "tied" is "both" without the
-1x1 convolutions. `--score`: "learned" ranks gates by the size that an L1
-penalty has left them, "taylor" by the first-order effect on the loss,
-"random" is the control. Each cell has the same multiply-adds, counted against
-the network *before* the 1x1 convolutions went in, and as many epochs.
+after the additions only, "both" all of them; "tied" is "both" without the
+1x1 convolutions. `--score`: "learned" ranks gates by their size after training
+with an L1 penalty, "taylor" by the first-order effect on the loss, "random" is
+the control. All cells have the same multiply-adds, relative to the network
+*before* the 1x1 convolutions were inserted, and the same number of epochs.
 
-All that was trained is kept in `--output`, and not trained again.
+Results are kept in `--output`, and not trained again.
 """
 
 import argparse
@@ -126,7 +126,7 @@ class Runs:
         }
 
     def gated(self, where, score):
-        """The network with gates, after the training in front of the cut.
+        """The network with gates, after the training before the cut.
 
         Without a penalty all gates stay at 1, so that they need no training.
         """

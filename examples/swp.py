@@ -3,15 +3,15 @@
     python examples/swp.py
     python examples/swp.py --network small_vgg --continual
 
-The first is LeNet-5 on MNIST with three seeds. It sets the filter skeleton
-against group lasso on the stripes, as figure 1 of the paper's supplement
-does, and against two controls: stripes of a net that was trained without any
-penalty, cut by their norms or at random. All are cut to the same multiply-adds.
-`--continual` is its table 1: filters are cut first, then stripes of what is
-left. ResNet-20 and VGG-16 want a GPU.
+The first is LeNet-5 on MNIST with three seeds. It compares the filter skeleton
+with group lasso on the stripes, as in figure 1 of the paper's supplement, and
+with two controls: stripes of a network that was trained without any penalty,
+cut by their norms or at random. All are cut to the same multiply-adds.
+`--continual` is its table 1: filters are cut first, then stripes of the rest.
+ResNet-20 and VGG-16 need a GPU.
 
-Each stage is kept in `--output`; what is there already is not done again, and
-a training that was cut off goes on from its last epoch.
+Each stage is kept in `--output` and not repeated, and an interrupted training
+resumes from its last epoch.
 """
 
 import argparse

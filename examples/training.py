@@ -1,4 +1,4 @@
-"""Data, training that goes on where it was cut off, and a record of results."""
+"""Data, resumable training, and a record of results."""
 
 import contextlib
 import dataclasses

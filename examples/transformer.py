@@ -3,22 +3,22 @@
     python examples/transformer.py --task words --seeds 0 1 2
     python examples/transformer.py --task images --data-dir FOLDER
 
-"words" are sentences of a grammar, made up here: is each verb in the number
-of its subject? "images" are the digits of MNIST at 14x14 pixels, as patches
-of 2x2. A transformer is trained, and then made smaller in its heads, in the
-hidden layers of its blocks, and in its width, the channels of the stream that
-all blocks read and write:
+"words" are sentences of a small grammar: does each verb agree with its subject?
+"images" are the digits of MNIST at 14x14 pixels, as patches of 2x2. A
+transformer is trained, and then made smaller in its heads, in the hidden layers
+of its blocks, and in its width, the channels of the stream that all blocks read
+and write:
 
 - "gates": gates on all of these, and on whole branches, are trained by
   `ReachBudget`;
-- "l2", "taylor": scores tell what goes, and training goes on;
-- "minitron": the size of activations on a thousand inputs tells what goes,
-  and what stays is distilled: it learns the logits of the whole model, as
-  Muralidharan et al. (2024, https://arxiv.org/abs/2407.14679) do;
-- "random": the control, for what training alone makes good.
+- "l2", "taylor": scores decide what is removed, and training continues;
+- "minitron": the size of activations on a thousand inputs decides what is
+  removed, and the rest is distilled: it learns the logits of the whole model,
+  as in Muralidharan et al. (2024, https://arxiv.org/abs/2407.14679);
+- "random": the control, for what training alone recovers.
 
-All have the same budget and as many epochs, and "whole" is trained as long.
-All that was trained is kept in `--output`, and not trained again.
+All have the same budget and number of epochs, and "whole" is trained for the
+same time. Results are kept in `--output`, and not trained again.
 """
 
 import argparse
@@ -189,7 +189,7 @@ class Runs:
 
 
 def taught(teacher, data):
-    """The data, with the teacher's logits behind the numbers of classes."""
+    """The data, with the teacher's logits after the numbers of classes."""
     logits = teacher.predict(data.x_train, batch_size=500, verbose=0)
     y = np.concatenate([data.y_train[:, None], logits], 1).astype("float32")
     return training.Data(data.x_train, y, data.x_test, data.y_test)

@@ -98,7 +98,7 @@ class Positions(layers.Layer):
 
 
 def block(x, heads, dim, hidden, mask=None):
-    """Attention and two Dense layers, each behind a normalization."""
+    """Attention and two Dense layers, each after a normalization."""
     width = x.shape[-1]
     y = layers.LayerNormalization()(x)
     y = layers.MultiHeadAttention(heads, dim)(y, y, attention_mask=mask)
@@ -130,7 +130,7 @@ def word_model(shape, depth=2, width=32, heads=4):
     x = Positions()(x)
     for _ in range(depth):
         x = block(x, heads, width // heads, 4 * width, mask)
-    # The mean of the words first: behind a normalization, the channels that
+    # The mean of the words first: after a normalization, the channels that
     # gates close could not be told from the others by what reads a mask.
     x = layers.GlobalAveragePooling1D()(x, mask=there)
     x = layers.LayerNormalization()(x)

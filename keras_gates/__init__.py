@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 from typing import Any
 
-# What saved models name has to be there at once, and is light.
+# Saved models name these, so they are imported at once. They are light.
 from keras_gates import constraints
 from keras_gates import regularizers
 from keras_gates import thresholds
@@ -22,7 +22,7 @@ from keras_gates.layers import StripConv
 from keras_gates.thresholds import Budget
 from keras_gates.thresholds import Quantile
 
-# All else is imported when it is asked for.
+# Everything else is imported on first use.
 if TYPE_CHECKING:
     from keras_gates import callbacks
     from keras_gates import interop

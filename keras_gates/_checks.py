@@ -1,4 +1,4 @@
-"""Argument checks, and what their messages have in common."""
+"""Argument checks, and the common parts of their messages."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 _Class = TypeVar("_Class")
 
-# How many names a message lists.
+# The number of names that a message lists.
 _MOST = 8
 
 
 def nonnegative_number(value: float, argument: str, owner: str) -> float:
-    """Return `value` as a float, or say what is wrong with it.
+    """Return `value` as a float, or raise an error that says what is wrong.
 
     Args:
         value: What the user passed.
@@ -40,7 +40,7 @@ def nonnegative_number(value: float, argument: str, owner: str) -> float:
 
 
 def listed(names: list[str], nothing: str = "none") -> str:
-    """The first names of many, and how many more there are."""
+    """The first few names, and how many more there are."""
     names = list(map(str, names))
     more = len(names) - _MOST
     tail = f" and {more} more" if more > 0 else ""
@@ -48,7 +48,7 @@ def listed(names: list[str], nothing: str = "none") -> str:
 
 
 def suggestion(name: str, known: list[str] | set[str]) -> str:
-    """A question that names what comes nearest, or "" where nothing does."""
+    """A question with the nearest name, or "" if there is none."""
     near = difflib.get_close_matches(str(name), list(map(str, known)), n=1)
     return f" Did you mean {near[0]!r}?" if near else ""
 
@@ -56,10 +56,10 @@ def suggestion(name: str, known: list[str] | set[str]) -> str:
 def renamed(
     **new: str,
 ) -> Callable[[Callable[_Arguments, _Result]], Callable[_Arguments, _Result]]:
-    """A decorator that answers arguments by their old names with the new.
+    """A decorator that answers old argument names with the new ones.
 
     Args:
-        **new: What to write in place of each argument that is no more.
+        **new: The new name of each argument that was renamed.
     """
 
     def decorate(
@@ -71,8 +71,8 @@ def renamed(
         ) -> _Result:
             for old in kwargs.keys() & new.keys():
                 raise TypeError(
-                    f"{function.__qualname__.removesuffix('.__init__')} has no "
-                    f"argument `{old}` any more. Pass `{new[old]}`."
+                    f"{function.__qualname__.removesuffix('.__init__')} no "
+                    f"longer has an argument `{old}`. Pass `{new[old]}`."
                 )
             return function(*args, **kwargs)
 
@@ -85,7 +85,7 @@ def renamed_arguments(**new: str) -> Callable[[type[_Class]], type[_Class]]:
     """`renamed` for the arguments of a class."""
 
     def decorate(cls: type[_Class]) -> type[_Class]:
-        # Frozen are the instances of a dataclass, not the class.
+        # The instances of a frozen dataclass are frozen, the class is not.
         own = renamed(**new)(cls.__init__)
         type.__setattr__(cls, "__init__", own)
         return cls

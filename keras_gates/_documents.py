@@ -1,4 +1,4 @@
-"""Documents of sections with tables: as a page of HTML, and as Markdown."""
+"""Documents with sections and tables, written as HTML or Markdown."""
 
 from __future__ import annotations
 
@@ -10,19 +10,22 @@ from keras_gates import _tables
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A part of a document: a table, and what is said under it.
+    """A section of a document: a table, and sentences below it.
 
     Attributes:
         title: its heading; "" for none.
         head: the titles of the table's columns.
-        rows: the rows of the table; no table is there without any.
-        items: sentences, a line each.
+        rows: the rows of the table; without rows there is no table.
+        items: sentences, one per line.
+        legend: a sentence on how to read the table's bars, which only HTML
+            has.
     """
 
     title: str
     head: Sequence[str] = ()
     rows: Sequence[Sequence[_tables.Cell]] = ()
     items: Sequence[str] = ()
+    legend: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,7 +34,7 @@ class Document:
 
     Attributes:
         title: its heading.
-        lead: what it says first, a line each.
+        lead: the first sentences, one per line.
         sections: its `Section`s.
     """
 
@@ -63,7 +66,7 @@ def page(document: Document) -> str:
 
 
 def fragment(document: Document) -> str:
-    """A document as HTML to stand in a page."""
+    """A document as HTML to embed in a page."""
     out = [f"<h1>{_tables.escape(document.title)}</h1>"]
     out += [_listed(document.lead)] * bool(document.lead)
     for section in document.sections:
@@ -73,7 +76,8 @@ def fragment(document: Document) -> str:
         if section.rows:
             table = _tables.html(section.head, section.rows)
             out.append(f'<div class="wide">{table}</div>')
-        out += [_listed(section.items)] * bool(section.items)
+        items = [*[section.legend] * bool(section.legend), *section.items]
+        out += [_listed(items)] * bool(items)
     return "\n".join(out)
 
 

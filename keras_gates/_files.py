@@ -1,4 +1,4 @@
-"""Files and folders that are there whole, or not at all."""
+"""Files and folders that are written completely, or not at all."""
 
 from __future__ import annotations
 
@@ -12,30 +12,31 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
-    """A path beside `path` to write to, which takes its place at the end.
+    """A temporary path next to `path`, which replaces it at the end.
 
-    What is written may be a file or a folder. Where an error ends the block,
-    nothing is left of it, and what was at `path` is as it was. A process that
-    is killed leaves a hidden folder named after `path` at most.
+    Write a file or a folder there. If the block ends with an error, nothing of
+    it remains, and `path` is unchanged. A process that is killed leaves at most
+    a hidden folder named after `path`.
 
     Args:
-        path: where the result is to be. A folder there is replaced whole.
+        path: where to put the result. An existing folder is replaced
+            completely.
 
     Raises:
-        OSError: the folder that holds it can't be written to, or the block
-            has written nothing.
+        OSError: the parent folder can't be written to, or the block has written
+            nothing.
     """
     path = pathlib.Path(path)
     if not path.parent.is_dir():
         raise FileNotFoundError(
-            f"There is no folder '{path.parent}' to write '{path.name}' to. "
-            "Make it first."
+            f"There is no folder '{path.parent}' for '{path.name}'. Create it "
+            "first."
         )
     folder = pathlib.Path(
         tempfile.mkdtemp(prefix=f".{path.name}-", dir=path.parent)
     )
     try:
-        # Of the same name: what Keras writes depends on the suffix.
+        # With the same name, since what Keras writes depends on the suffix.
         new = folder / path.name
         yield new
         old = folder / "old"
@@ -52,7 +53,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[pathlib.Path]:
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:
-    """Write a file as a whole.
+    """Write a file atomically.
 
     Raises:
         OSError: as `replacing`.

@@ -1,15 +1,15 @@
-"""Matplotlib, for all that draws: imported when it is used."""
+"""Drawing with Matplotlib, which is imported on first use."""
 
 from __future__ import annotations
 
 from typing import Any
 
-# What stays, what goes, and what divides them.
+# The colors of what stays, of what is removed, and of the line between.
 STAYS, GOES, LIMIT = "#3b82c4", "#b9bec6", "#c43b4b"
 
 
 def axes(ax: Any = None, size: tuple[float, float] = (6.4, 4.8)) -> Any:
-    """Axes to draw on: those that were passed, or new ones of pyplot.
+    """Axes to draw on: those passed, or new ones from pyplot.
 
     Args:
         ax: axes of matplotlib, or None.
@@ -64,7 +64,7 @@ def _missing() -> ImportError:
 def before_and_after(
     ax: Any, names: list[str], before: list[int], after: list[int]
 ) -> None:
-    """Draw a bar for each name: what was there, and over it what stays."""
+    """Draw a bar for each name: the size before, with the size after on top."""
     ax.barh(names, before, color=GOES, label="before")
     ax.barh(names, after, color=STAYS, label="after")
     for at, (old, new) in enumerate(zip(before, after, strict=True)):

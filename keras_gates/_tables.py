@@ -32,21 +32,21 @@ Cell = str | int | Change | None
 
 
 def text(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
-    """The `lines` of a table, one below the other."""
+    """The `lines` of a table, joined."""
     return "\n".join(lines(head, rows))
 
 
 def lines(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[str]:
-    """Columns under a ruled head; numbers to the right, the rest left.
+    """Columns under a ruled header; numbers are right-aligned, the rest left.
 
-    A column is one of numbers if any of its entries is an integer.
+    A column is numeric if any of its entries is an integer.
 
     Args:
         head: the title of each column.
-        rows: for each row, a cell a column.
+        rows: for each row, one cell per column.
 
     Returns:
-        The head, the rule under it, and a line for each of the rows.
+        The header, the rule below it, and a line for each row.
     """
     numbers = _numbers(head, rows)
     cells = [list(head), *([_cell(x) for x in row] for row in rows)]
@@ -73,7 +73,7 @@ def html(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> str:
 
 
 def escape(words: object) -> str:
-    """Words as HTML shows them."""
+    """Text escaped for HTML."""
     return _html.escape(str(words))
 
 
@@ -93,7 +93,8 @@ def _html_cell(value: Cell) -> str:
     told = escape(_cell(value)).replace("-&gt;", "&rarr;")
     if not isinstance(value, Change) or not value.most:
         return told
-    # What goes is faint, in the color of the text: it reads on any ground.
+    # The removed part is faint, in the color of the text, which reads on any
+    # background.
     bars = "".join(
         f'<rect width="{_BAR * (size or 0) / value.most:.1f}" height="5" '
         f'fill="{fill}"/>'
@@ -109,7 +110,7 @@ def _html_cell(value: Cell) -> str:
 
 
 def _numbers(head: Sequence[str], rows: Sequence[Sequence[Cell]]) -> list[bool]:
-    """Which columns are those of numbers."""
+    """Which columns are numeric."""
     return [
         any(isinstance(row[i], int) for row in rows) for i in range(len(head))
     ]

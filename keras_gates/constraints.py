@@ -1,4 +1,4 @@
-"""Constraints that give gate factors exact zeros."""
+"""Constraints that set gate factors to exact zeros."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ class UnitInterval(keras.constraints.Constraint):
 
     `factor = min(max(factor, 0), 1)`
 
-    With an L1 penalty in the loss this gives exact zeros: the penalty walks a
+    With an L1 penalty in the loss this gives exact zeros: the penalty moves a
     useless factor down by a constant step, the clip stops it at 0, and the
-    sub-gradient of L1 at 0 holds it there. The upper bound keeps the weights
-    behind the gate from trading size with it. This pair is the default choice:
-    it works with any optimizer and any learning rate schedule.
+    subgradient of L1 at 0 keeps it there. The upper bound keeps the weights
+    after the gate from trading scale with it. This combination is the default
+    choice: it works with any optimizer and any learning rate schedule.
 
     Example:
     >>> import keras
@@ -46,8 +46,8 @@ class KeepSign(keras.constraints.Constraint):
 
     `factor = sign * max(sign * factor, 0)`
 
-    What `UnitInterval` is for gates, this is for the gammas of batch
-    normalisations, which may be above 1 and, in a trained network, negative.
+    This is the counterpart of `UnitInterval` for the gammas of batch
+    normalizations, which may be above 1 and, in a trained network, negative.
     With an L1 penalty in the loss it gives exact zeros.
 
     Args:
@@ -85,9 +85,9 @@ class HardThreshold(keras.constraints.Constraint):
 
     `factor = factor if abs(factor) >= delta else 0`
 
-    With an L1 penalty this is the mask of stripe-wise pruning: a factor that
-    the penalty has brought below `delta` stays at 0, unless one step takes
-    it over `delta` again. Start the factors well above `delta`.
+    With an L1 penalty this is the mask of stripe-wise pruning: once the penalty
+    has moved a factor below `delta`, it stays at 0, unless a single step takes
+    it above `delta` again. Start the factors well above `delta`.
 
     Reference:
 
@@ -131,19 +131,19 @@ class SoftThreshold(keras.constraints.Constraint):
     in place of an L1 regularizer, not on top of one.
 
     The step follows the optimizer's current learning rate, schedules and
-    callbacks included: a step of fixed size closes every gate once the rate
-    has decayed, since gradients shrink with the rate and the step would not.
-    Hence the constraint must know the optimizer. Let
-    `keras_gates.callbacks.BindSoftThreshold` tell it in `fit`, or call `bind`
-    in a training loop of your own. With gradient accumulation the step is
-    taken when the optimizer updates.
+    callbacks included: a step of fixed size would close every gate once the
+    rate has decayed, since updates shrink with the rate and the step would not.
+    The constraint must therefore know the optimizer. Use
+    `keras_gates.callbacks.BindSoftThreshold` in `fit`, or call `bind` in a
+    custom training loop. With gradient accumulation the step is taken when the
+    optimizer updates.
 
-    With Adam and its like the same `strength` is not the same pull for all
-    factors: they rescale the gradient but not this step. Prefer L1 with
+    With adaptive optimizers such as Adam, the same `strength` does not pull all
+    factors equally: they rescale the gradient but not this step. Prefer L1 with
     `UnitInterval` there. An optimizer with `use_ema=True` overwrites the zeros
     with averages at the end of `fit`.
 
-    Copies, clones and saved models keep the strength, never the optimizer.
+    Copies, clones and saved models keep the strength, but not the optimizer.
 
     Reference:
 
@@ -152,9 +152,9 @@ class SoftThreshold(keras.constraints.Constraint):
 
     Args:
         strength: Number >= 0 in units of loss per unit of factor: the `l1` of
-            the penalty that this step stands for.
+            the penalty that this step replaces.
         optimizer: Optimizer whose learning rate to follow. Defaults to `None`:
-            to be bound later.
+            bind it later.
 
     Raises:
         ValueError: If `strength` is negative, NaN or not a number.
@@ -217,12 +217,12 @@ class SoftThreshold(keras.constraints.Constraint):
 
     def __reduce__(self) -> tuple[Any, ...]:
         # copy, deepcopy and pickle: a copy belongs to another model, and must
-        # not follow (or drag along) the optimizer of this one.
+        # not follow (or keep alive) the optimizer of this one.
         return type(self).from_config, (self.get_config(),)
 
 
 def _step_size(optimizer: Any) -> Any:
-    """Return the learning rate of this step, or 0 where nothing is updated."""
+    """Return the learning rate of this step, or 0 if nothing is updated."""
     # Keras wraps the optimizer in a LossScaleOptimizer under mixed_float16.
     # The wrapper passes on the learning rate but not the accumulation.
     optimizer = getattr(optimizer, "inner_optimizer", optimizer)
@@ -230,8 +230,8 @@ def _step_size(optimizer: Any) -> Any:
     period = optimizer.gradient_accumulation_steps
     if not period:
         return rate
-    # Keras applies constraints after each batch, also where the gradients are
-    # only summed up. The public `iterations` counts updates, not batches.
+    # Keras applies constraints after each batch, even if gradients are only
+    # accumulated. The public `iterations` counts updates, not batches.
     updates = ops.equal((private.batches_of(optimizer) + 1) % period, 0)
     return ops.where(updates, rate, 0.0)
 

@@ -21,17 +21,17 @@ class L1(keras.regularizers.Regularizer):
 
     `loss = l1 * sum(abs(factor))`
 
-    The sub-gradient at 0 is 0 on every backend: a factor that a constraint has
-    set to exactly 0 moves again only where the data pulls it.
+    The subgradient at 0 is 0 on every backend: a factor that a constraint has
+    set to exactly 0 moves again only if the data pulls it.
 
-    A number that a transform takes as a penalty means this one:
+    A number passed to a transform as a penalty means this one:
     `insert_gates(model, filters=1e-4)`, `slim(model, 1e-4)`,
     `to_resconv(model, 1e-4)` and `to_stripconv(model, 1e-4)` pull each factor
     by 1e-4.
 
-    L1 alone shrinks a factor but rarely makes it 0, and the weights before
-    the gate can grow to make up for it. Combine it with
-    `constraints.UnitInterval` and with weight decay on those weights.
+    L1 alone shrinks a factor but rarely makes it 0, and the weights before the
+    gate can grow to compensate. Combine it with `constraints.UnitInterval` and
+    with weight decay on those weights.
 
     Args:
         l1: Strength, a number >= 0 in units of loss per unit of factor.
@@ -58,11 +58,11 @@ class L1(keras.regularizers.Regularizer):
 
 @keras.saving.register_keras_serializable(package="keras_gates")
 class MeanL1(keras.regularizers.Regularizer):
-    """The mean of the absolute factors: each gated layer weighs the same.
+    """The mean of the absolute factors: each gated layer has the same weight.
 
     `loss = l1 / n * sum(abs(factor))`, for a gate of `n` factors.
 
-    With `L1`, a layer of 512 filters is penalised 8 times as much as one of
+    With `L1`, a layer of 512 filters is penalized 8 times as much as one of
     64; here both by at most `l1`. With `l1=1.0` on filter gates this is the
     paper's weighting. On a scalar gate the mean is the value itself: for the
     paper's layer gates use `L1(1 / number_of_gated_layers)`.
@@ -97,13 +97,13 @@ class MeanL1(keras.regularizers.Regularizer):
 
 @keras.saving.register_keras_serializable(package="keras_gates")
 class CostL1(keras.regularizers.Regularizer):
-    """L1, each factor weighed by what its channel or layer costs.
+    """L1 with each factor weighted by the cost of its channel or layer.
 
     `loss = l1 * sum(cost * abs(factor))`
 
-    A channel that costs twice the multiply-adds is pulled twice as hard. Give
-    `cost` as a share of the whole model (of its MACs, or of its parameters),
-    so that `l1` keeps its meaning from model to model.
+    A channel that costs twice as many multiply-adds is pulled twice as hard.
+    Pass `cost` as a share of the whole model (of its MACs or parameters), so
+    that `l1` means the same for every model.
 
     Args:
         l1: Strength, a number >= 0 in units of loss.
@@ -132,11 +132,10 @@ class CostL1(keras.regularizers.Regularizer):
         cost = self.cost
         if isinstance(cost, list) and tuple(x.shape) != (len(cost),):
             raise ValueError(
-                "CostL1 cannot weigh "
-                f"{getattr(x, 'path', 'a tensor')}. Received: a cost of "
-                f"{len(cost)} entries and a factor of shape "
-                f"{tuple(x.shape)}. Expected: one entry for each factor. Pass "
-                "a vector of that length, or one number for all."
+                f"CostL1 cannot weight {getattr(x, 'path', 'a tensor')}. "
+                f"Received: a cost of {len(cost)} entries and a factor of "
+                f"shape {tuple(x.shape)}. Expected: one entry for each "
+                "factor. Pass a vector of that length, or one number for all."
             )
         costs = ops.convert_to_tensor(cost, dtype=x.dtype)
         return ops.multiply(ops.sum(ops.multiply(costs, magnitude(x))), self.l1)
@@ -147,18 +146,18 @@ class CostL1(keras.regularizers.Regularizer):
 
 @keras.saving.register_keras_serializable(package="keras_gates")
 class Polarization(keras.regularizers.Regularizer):
-    """Parts the factors of a gate into two heaps: at 0, and at one value.
+    """Separates the factors of a gate into two groups: at 0, and at one value.
 
     `loss = strength * (t * sum(abs(g)) - sum(abs(g - mean(g))))`
 
-    L1 alone pulls all factors alike, so that useful ones shrink, too, and a
-    threshold has to be found among them. Here the second term pushes factors
-    away from their mean. The share that ends at 0 grows with `t`: at 1 or
-    less, about half of the factors of a gate; at 2 or more, all of them.
+    L1 alone pulls all factors equally, so useful ones shrink, too, and a
+    threshold has to be found among them. Here, the second term pushes factors
+    away from their mean. The share that ends at 0 grows with `t`: at 1 or less,
+    about half of the factors of a gate; at 2 or more, all of them.
 
-    Factors need a range, or the heap above wanders off: use
-    `constraints.UnitInterval`, which `insert_gates` gives them. A scalar gate
-    is its own mean, and is left with `t * abs(g)`.
+    Factors need a bounded range, or the upper group grows without limit: use
+    `constraints.UnitInterval`, which is the default of `insert_gates`. A scalar
+    gate is its own mean, so only `t * abs(g)` remains.
 
     Reference:
 
@@ -200,7 +199,7 @@ def magnitude(x: Any) -> Any:
     """Return `abs(x)`, with sub-gradient 0 at 0.
 
     The gradient of `ops.abs` at 0 is 0 in TensorFlow and torch but 1 in JAX,
-    where a penalty would push every closed factor on below zero.
+    where a penalty would push every closed factor below zero.
     """
     return ops.multiply(x, ops.stop_gradient(ops.sign(x)))
 
@@ -213,6 +212,6 @@ def _validated_cost(cost: Any) -> float | list[float]:
         raise ValueError(
             "CostL1 cannot use this `cost`. Received: an array of shape "
             f"{np.shape(cost)}. Expected: a number or a vector. Pass one "
-            "number for each factor of the gate."
+            "number per factor of the gate."
         )
     return [nonnegative_number(c, "cost", "CostL1") for c in cost]

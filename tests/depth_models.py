@@ -9,7 +9,7 @@ WIDTH, HIDDEN, LENGTH = 8, 16, 6
 
 @keras.saving.register_keras_serializable("depth")
 class Block(L.Layer):
-    """Attention and two layers, each with a way round it."""
+    """Attention and two layers, each with a way around it."""
 
     def __init__(self, hidden, post=False, **options):
         super().__init__(**options)

@@ -1,7 +1,7 @@
-"""What the tests of the surgeon share: trained-looking models and a truth.
+"""Helpers of the surgeon's tests: models that look trained, and a truth.
 
 The truth is plain Keras: the original model, run with the factors of its
-closed gates assigned to exactly 0. Nothing here asks the surgeon anything.
+closed gates assigned to exactly 0. Nothing here uses the surgeon.
 """
 
 import contextlib

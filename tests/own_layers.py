@@ -31,7 +31,7 @@ class Conv(L.Layer):
 
 @keras.saving.register_keras_serializable("own")
 class Residual(L.Layer):
-    """`relu(x + conv(Conv(x)))`: a layer of one's own in another."""
+    """`relu(x + conv(Conv(x)))`: a layer of your own in another."""
 
     def __init__(self, filters, **options):
         super().__init__(**options)
@@ -161,7 +161,7 @@ def squashed(x):
 
 
 def images():
-    """Convolutions in layers of one's own, and one layer called twice."""
+    """Convolutions in layers of your own, and one layer called twice."""
     x = keras.Input((8, 8, 3))
     y = Conv(6, name="stem")(x)
     y = Residual(6, name="block")(y)
@@ -189,7 +189,7 @@ def sequences():
 
 
 def nested():
-    """Layers of one's own in a nested functional model, called twice."""
+    """Layers of your own in a nested functional model, called twice."""
     inner = keras.Input((8, 8, 6))
     block = keras.Model(inner, Residual(6, name="res")(inner), name="inner")
     x = keras.Input((8, 8, 3))
@@ -198,7 +198,7 @@ def nested():
     return keras.Model(x, L.Dense(3, name="logits")(y))
 
 
-# The same functions without layers of one's own. The weights are in the same
+# The same functions without layers of your own. The weights are in the same
 # order.
 
 

@@ -7,9 +7,9 @@ hidden ones:
     rng = np.random.default_rng(0)  # a reader need not see this
     -->
 
-Blocks marked `py` need a package that the tests do without, or the net. They
-run, in their place, where the page names the package in a comment, and it is
-there:
+Blocks marked `py`, hidden ones too, need a package that the tests do without,
+or the net. They run, in their place, where the page names the package in a
+comment, and it is there:
 
     <!-- needs: keras_hub -->
 
@@ -26,7 +26,7 @@ from matplotlib import pyplot
 
 BLOCK = re.compile(
     r"^(?P<indent> *)```(?P<mark>python|py) *\n(?P<shown>.*?)^ *``` *$"
-    r"|^<!-- python\n(?P<hidden>.*?)^-->",
+    r"|^<!-- (?P<mark_hidden>python|py)\n(?P<hidden>.*?)^-->",
     re.DOTALL | re.MULTILINE,
 )
 NEEDS = re.compile(r"^<!-- needs: (\w+) -->$", re.MULTILINE)
@@ -38,7 +38,7 @@ def script(text):
     there = needs and all(importlib.util.find_spec(name) for name in needs)
     lines = []
     for block in BLOCK.finditer(text):
-        if block["mark"] == "py" and not there:
+        if "py" in block.group("mark", "mark_hidden") and not there:
             continue
         begin = text.count("\n", 0, block.start()) + 1
         lines += [""] * (begin - len(lines))

@@ -1,4 +1,4 @@
-"""Holds what DESIGN.md says of the shape of the code, by reading its syntax."""
+"""Checks the structure of the code as in DESIGN.md, by its syntax."""
 
 import ast
 import pathlib

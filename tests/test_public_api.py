@@ -55,7 +55,7 @@ NAMES = {
         "resnet resnet18 resnet50 vgg16 vgg19"
     ),
 }
-# What a rule for a layer of one's own is written with; there may be more.
+# What a rule for a layer of your own is written with; there may be more.
 RULES = "Composite register rule_of table"
 
 # The order of arguments; those after * are given by name only.
@@ -271,6 +271,36 @@ def test_old_names_are_answered_with_the_new():
         kg.thresholds.resolver  # noqa: B018
     with pytest.raises(AttributeError, match="'zooo'"):
         kg.zooo  # noqa: B018
+
+
+# What functions return; how to get one is in the example of the function.
+RETURNED = """
+    AddedShortcut Comparison Convolutions Count Factors FoundThresholds Plan
+    Repair Sensitivity Structure Trial
+""".split()
+# Without arguments of their own, or with options that Keras checks.
+NEVER_RAISES = """
+    ThresholdRule UnitInterval inception lenet5 mlp mobilenet resnet18 resnet50
+""".split()
+
+
+@pytest.mark.parametrize("module", NAMES)
+def test_docstrings_say_what_is_taken_and_raised_and_show_it(module):
+    for name in NAMES[module].split():
+        value = found(f"{module}.{name}")
+        if isinstance(value, types.ModuleType):
+            continue
+        text = inspect.getdoc(value)
+        sections = re.findall(r"^(\w[\w ]*):$", text, re.MULTILINE)
+        if name in RETURNED:
+            assert "Attributes" in sections, name
+            continue
+        takes = {*inspect.signature(value).parameters} - {"kwargs"}
+        assert "Args" in sections or not takes, name
+        assert "Raises" in sections or name in NEVER_RAISES, name
+        assert re.search(r"^ *>>> ", text, re.MULTILINE) or (
+            module == "interop" and "```python" in text
+        ), name
 
 
 LATER = (

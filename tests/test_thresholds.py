@@ -175,7 +175,7 @@ def test_no_gates_are_resolved_to_nothing():
 
 
 class Third(ThresholdRule):
-    """A rule of a user's own."""
+    """A rule of a user."""
 
     def close(self, gates):
         return [np.arange(g.values.size) % 3 == 0 for g in gates]

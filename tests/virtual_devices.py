@@ -1,4 +1,4 @@
-"""Runs a script where there are several virtual devices."""
+"""Runs a script with several virtual devices."""
 
 import os
 import subprocess

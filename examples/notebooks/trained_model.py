@@ -164,7 +164,7 @@ small.save("small.keras")
 
 # %% [markdown]
 # The saved model consists of stock Keras layers and loads where `keras_gates`
-# is not installed. The [command line](../command-line.md) does the same with
+# is not installed. The [command line](../howto/command-line.md) does the same with
 # saved models:
 #
 # ```shell

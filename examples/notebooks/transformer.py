@@ -175,4 +175,4 @@ for i in range(2):
 
 # %% [markdown]
 # Layers of your own, models of KerasHub, and what keeps its class are on the
-# page about [transformers](../transformers.md).
+# page about [transformers](../howto/transformers.md).

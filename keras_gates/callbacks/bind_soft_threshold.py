@@ -1,4 +1,4 @@
-"""Tells soft thresholds the optimizer whose rate they follow."""
+"""Binds soft thresholds to the optimizer whose learning rate they follow."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class BindSoftThreshold(keras.callbacks.Callback):
     """Binds each `SoftThreshold` of the model to the model's optimizer.
 
     `SoftThreshold` takes steps in proportion to the learning rate, so it must
-    know the optimizer. This tells it when training begins.
+    know the optimizer. This callback sets it when training begins.
 
     Raises:
         ValueError: If no weight of the model has a `SoftThreshold`.

@@ -30,18 +30,18 @@ class ClosedGates(keras.callbacks.Callback):
 
     `closed_gates = count(abs(factor) < threshold) / count(factor)`
 
-    The share, a number in [0, 1], stands in the progress bar and in the
-    history as `closed_gates`. Where thresholds are given by kind, the share
-    within each kind is logged too, as `closed_filter_gates` and so on: a
-    model's ten layer gates drown among its thousands of filter factors.
+    The share, a number in [0, 1], appears in the progress bar and in the
+    history as `closed_gates`. If thresholds are given by kind, the share within
+    each kind is logged too, as `closed_filter_gates` and so on, since ten layer
+    gates would be lost among thousands of filter factors.
 
-    Put it in front of callbacks that read the share, such as `EarlyStopping`
+    Put it before callbacks that read the share, such as `EarlyStopping`
     or `CSVLogger`.
 
     Args:
         thresholds: A number for all gates, or a dict by kind of gate, such as
-            `{"filter": 0.05, "layer": 0.2}`. Gates of a kind that the dict
-            leaves out are not counted.
+            `{"filter": 0.05, "layer": 0.2}`. Kinds of gates that are not in the
+            dict are not counted.
 
     Raises:
         ValueError: If a threshold is negative, NaN or not a number, if a kind
@@ -80,7 +80,7 @@ class ClosedGates(keras.callbacks.Callback):
         self, epoch: int, logs: dict[str, Any] | None = None
     ) -> None:
         # Keras passes one dict to all callbacks in turn, and appends History
-        # and the progress bar behind those of the user: both see the change.
+        # and the progress bar after those of the user, so both see the change.
         if logs is not None:
             logs.update(self._shares())
 

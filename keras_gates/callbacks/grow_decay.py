@@ -1,4 +1,4 @@
-"""Lets what is to be pruned fade away before it is cut."""
+"""Decays weights before they are pruned."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ from keras_gates.surgeon.gates.weight_slices import slices_of
 from keras_gates.surgeon.plan import plan
 from keras_gates.surgeon.scores import score
 
-# The share of the training in which weights fade.
+# The share of the training in which weights decay.
 _COURSE = 0.8
 
 
 class _Fading(NamedTuple):
-    """Slices of a weight, some of which fade.
+    """Slices of a weight, some of which decay.
 
     Attributes:
         slices: as `weight_slices` has them.
-        closed: which of them fade; bool, `(slices,)`.
-        norms: how large each was at the start; float, `(slices,)`.
+        closed: which of them decay; bool, `(slices,)`.
+        norms: the size of each at the start; float, `(slices,)`.
     """
 
     slices: WeightSlices
@@ -38,7 +38,7 @@ class _Fading(NamedTuple):
 
 
 class GrowDecay(keras.callbacks.Callback):
-    """Decays what is to be pruned, more and more, while a model trains.
+    """Decays the weights that will be pruned while a model trains.
 
     ```python
     grow = kg.callbacks.GrowDecay(kg.Budget(macs=0.5))
@@ -46,42 +46,42 @@ class GrowDecay(keras.callbacks.Callback):
     small = kg.surgeon.prune(model, grow.thresholds, scores=grow.scores)
     ```
 
-    A cut at once takes away what the others rely on. Here the channels are
-    chosen at the start, by scores, and then what reads them is decayed:
-    after each batch its kernel slices are scaled down to what they may still
-    be of their first size, `(1 + cos(pi * t)) / 2`, until they are 0 at t = 1,
-    after four fifths of the training. The rest of the network learns to do
-    without meanwhile, and the cut at the end takes away zeros.
+    A sudden cut removes channels that the rest of the network relies on. This
+    callback chooses the channels at the start, by scores, and then decays the
+    kernel slices that read them: after each batch, they are scaled down to at
+    most `(1 + cos(pi * t)) / 2` of their initial size. They are 0 at t = 1,
+    after four fifths of the training. Meanwhile, the rest of the network learns
+    to work without them, and the cut at the end removes zeros.
 
-    No gate is needed, and there is no strength to tune. The loss stays as it
-    is, so that it makes no difference which optimizer trains the model.
+    No gate is needed, and there is no strength to tune. The loss does not
+    change, so any optimizer works.
 
-    The logs tell the share of the weights' size that is left of what fades,
-    `fading_left`.
+    The logs hold `fading_left`, the size of the decaying weights as a share of
+    their initial size.
 
-    A loop of your own calls `start(model, steps)`, and `step()` after each
-    step of the optimizer.
+    In a custom training loop, call `start(model, steps)` once, and `step()`
+    after each optimizer step.
 
     Reference:
 
     - [Wang et al., 2021, Neural Pruning via Growing
-      Regularization](https://arxiv.org/abs/2012.09243), who let the factor of
-      an L2 penalty grow
+      Regularization](https://arxiv.org/abs/2012.09243), where the factor of an
+      L2 penalty grows
 
     Args:
-        thresholds: What closes, as `plan` takes it: a number, a rule such as
+        thresholds: What to close, as in `plan`: a number, a rule such as
             `Budget` or `Quantile`, or a dict by group.
-        scores: As `plan` takes them. Defaults to `None`: `score(model, "l2")`
-            when training begins.
+        scores: As in `plan`. Defaults to `None`: `score(model, "l2")` when
+            training begins.
         **options: Further options of `plan`, such as `keep_at_least`.
 
     Attributes:
-        thresholds: What to give to `prune`.
-        scores: The scores that were taken; `None` before training.
+        thresholds: What to pass to `prune`.
+        scores: The scores that were used; `None` before training.
 
     Raises:
-        ValueError: When training begins, if nothing that closes is read by a
-            kernel.
+        ValueError: When training begins, if no kernel reads the closed
+            channels.
 
     Example:
     >>> import keras
@@ -116,11 +116,11 @@ class GrowDecay(keras.callbacks.Callback):
         self._size = 1.0
 
     def start(self, model: keras.Model, steps: int) -> None:
-        """Begin a training in a loop of your own.
+        """Begin training in a custom loop.
 
         Args:
             model: The model, built.
-            steps: How many steps of the optimizer there will be in all.
+            steps: The total number of optimizer steps.
         """
         if self.scores is None:
             self.scores = score(model, "l2")
@@ -133,20 +133,20 @@ class GrowDecay(keras.callbacks.Callback):
                 f"GrowDecay found nothing in '{model.name}' to decay. "
                 "Received: thresholds that close no channel that a kernel "
                 "reads. print(keras_gates.surgeon.plan(model, thresholds, "
-                "scores=scores)) tells what closes."
+                "scores=scores)) shows what closes."
             )
         self._model, self._total, self._done = model, max(1, steps), 0
         self._size = self._left() or 1.0
 
     def step(self) -> None:
-        """Go on after a step of the optimizer.
+        """Update the weights after an optimizer step.
 
         Raises:
             RuntimeError: If `start` was not called.
         """
         if not self._total:
             raise RuntimeError(
-                "GrowDecay has not begun. Received: step() before start(). "
+                "GrowDecay has not started. Received: step() before start(). "
                 "Expected: start(model, steps) once, or fit(callbacks=[...])."
             )
         self._done += 1
@@ -157,9 +157,8 @@ class GrowDecay(keras.callbacks.Callback):
         steps = self.params.get("steps")
         if not steps:
             raise ValueError(
-                "GrowDecay needs to know how many steps there will be. "
-                "Received: data of unknown length. Pass steps_per_epoch to "
-                "fit()."
+                "GrowDecay needs the number of training steps. Received: "
+                "data of unknown length. Pass steps_per_epoch to fit()."
             )
         self.start(self.model, steps * self.params["epochs"])
 
@@ -175,7 +174,7 @@ class GrowDecay(keras.callbacks.Callback):
             logs["fading_left"] = self._left() / self._size
 
     def _fade(self, allowed: float) -> None:
-        """Scale slices down to a share of what they were at the start."""
+        """Scale slices down to a share of their initial size."""
         synchronize(self._model)
         for slices, closed, norms in self._fading:
             values = ops.reshape(slices.variable, slices.shape)
@@ -193,7 +192,7 @@ class GrowDecay(keras.callbacks.Callback):
             slices.variable.assign(ops.reshape(values, slices.variable.shape))
 
     def _left(self) -> float:
-        """The sum of the sizes of what fades."""
+        """The total size of the decaying slices."""
         synchronize(self._model)
         total = 0.0
         for slices, closed, _ in self._fading:
@@ -206,7 +205,7 @@ class GrowDecay(keras.callbacks.Callback):
 def _read_by(
     model: keras.Model, masks: dict[str, NDArray[np.bool_]]
 ) -> list[_Fading]:
-    """What reads the closed units of groups."""
+    """The kernel slices that read the closed units of groups."""
     graph = expand.read(model)
     found = groups.find(graph)
     closed = np.zeros(len(found.labelling.classes), bool)

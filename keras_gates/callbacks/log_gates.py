@@ -1,4 +1,4 @@
-"""Logs what gates do, for TensorBoard or any other logger."""
+"""Logs gates to TensorBoard or to any other logger."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from keras_gates.callbacks.loggers import Logger
     from keras_gates.thresholds.rule import Factors
 
-# What callbacks of this package add to the logs, by the ends of its names.
+# What callbacks of this package add to the logs, by the suffixes of the names.
 _TOLD = ("_left", "_goal")
 
 
@@ -36,34 +36,35 @@ class LogGates(keras.callbacks.Callback):
     gated.fit(..., callbacks=[reach, board, log])
     ```
 
-    What it logs, each under one name:
+    It logs:
 
-    - `gates/closed`: the share of factors that are closed, and for each kind
-      of gate, as in `gates/closed_filter`.
-    - `gates/expected_macs`: what the pruned model would cost, as a share, by
-      how far gates are open; see `regularizers.ExpectedCost`.
-    - `gates/macs_left`, `gates/macs_goal`, `gates/fading_left`: what
-      `ReachBudget` and `GrowDecay` tell, if they stand before it.
+    - `gates/closed`: the share of factors that are closed; also by kind of
+      gate, as in `gates/closed_filter`.
+    - `gates/expected_macs`: the expected cost of the pruned model, as a share,
+      given how far gates are open; see `regularizers.ExpectedCost`.
+    - `gates/macs_left`, `gates/macs_goal`, `gates/fading_left`: the logs of
+      `ReachBudget` and `GrowDecay`, if these come earlier in the list of
+      callbacks.
     - `factors/<gate>`: the factors of each gate, as a histogram.
 
     Args:
         to: Where to log: a `keras.callbacks.TensorBoard`, a folder for
-            TensorBoard, a writer with `add_scalar` and `add_histogram` as
-            PyTorch has it, or a function of a name, a value and a step. The
-            value is a number, or a NumPy array for a histogram.
+            TensorBoard, a writer with `add_scalar` and `add_histogram`, like
+            PyTorch's `SummaryWriter`, or a function of a name, a value and a
+            step. The value is a number, or a NumPy array for a histogram.
         thresholds: What counts as closed: a number, a dict or a rule, as in
             `plan`. Defaults to `None`: factors that are exactly 0.
-        every: How many steps there are from one log to the next. Defaults to
-            `None`: one log an epoch, whose step is the epoch.
+        every: The number of steps between two logs. Defaults to `None`: one log
+            per epoch, whose step is the epoch.
         cost: `"macs"` or `"params"`, what `gates/expected_...` counts; None
             to leave it out.
         histograms: Whether to log the factors.
 
     Raises:
-        ImportError: If `to` is a folder and what writes for TensorBoard is
-            not installed.
-        TypeError: If `to` is of no known form.
-        ValueError: If `every` is no whole number of at least 1; when training
+        ImportError: If `to` is a folder and no writer for TensorBoard is
+            installed.
+        TypeError: If `to` is none of these.
+        ValueError: If `every` is not an integer of at least 1; when training
             begins, if the model has no gates.
 
     Example:
@@ -97,8 +98,8 @@ class LogGates(keras.callbacks.Callback):
         whole = isinstance(every, int) and not isinstance(every, bool)
         if every is not None and not (whole and every >= 1):
             raise ValueError(
-                "`every` must be a number of steps of at least 1, or None for "
-                f"once an epoch. Received: every={every!r}."
+                "`every` must be a number of steps of at least 1, or None "
+                f"for once per epoch. Received: every={every!r}."
             )
         self.logger: Logger = logger_of(to)
         self.thresholds = thresholds
@@ -110,7 +111,7 @@ class LogGates(keras.callbacks.Callback):
     # A loop of the user's own ----------------------------------------------
 
     def start(self, model: keras.Model) -> None:
-        """Begin to log a model, in a loop of your own.
+        """Begin to log a model in a custom training loop.
 
         Args:
             model: The model with gates, built.
@@ -130,11 +131,11 @@ class LogGates(keras.callbacks.Callback):
         self._gated = model
 
     def log(self, step: int, logs: dict[str, Any] | None = None) -> None:
-        """Log the gates as they are.
+        """Log the current state of the gates.
 
         Args:
             step: The step or epoch to log them under.
-            logs: What other callbacks tell.
+            logs: The logs of other callbacks.
 
         Raises:
             RuntimeError: If `start` was not called.
@@ -142,8 +143,8 @@ class LogGates(keras.callbacks.Callback):
         model = self._gated
         if model is None:
             raise RuntimeError(
-                "LogGates does not know the model. Call start(model) before "
-                "the first log(step), or pass the callback to fit()."
+                "LogGates has no model. Call start(model) before the first "
+                "log(step), or pass the callback to fit()."
             )
         synchronize(model)
         gates = asked(self.thresholds, factors_of(gr.read(model)))
@@ -159,7 +160,7 @@ class LogGates(keras.callbacks.Callback):
             self.logger(f"factors/{gate.name}", gate.values.reshape(-1), step)
 
     def _closed(self, gates: list[Factors]) -> dict[str, float]:
-        """The shares of closed factors: of all, and of each kind."""
+        """The shares of closed factors, in total and by kind."""
         closed: dict[str, NDArray[np.bool_]]
         if self.thresholds is None:
             closed = {gate.name: gate.values == 0 for gate in gates}

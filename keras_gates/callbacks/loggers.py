@@ -1,4 +1,4 @@
-"""Functions that log a name, a value and a step, whatever they log to."""
+"""Functions that log a name, a value and a step to various backends."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from typing import TypeAlias
 import keras
 import numpy as np
 
-# Takes a name, a number or an array of factors, and a step.
+# A function of a name, a number or an array of factors, and a step.
 Logger: TypeAlias = Callable[[str, Any, int], Any]
 
 
 def logger_of(to: Any) -> Logger:
-    """The function that logs to something.
+    """The function that logs to `to`.
 
     Args:
         to: as in `LogGates`.
 
     Raises:
-        ImportError: what writes for TensorBoard is not installed.
-        TypeError: it is of no known form.
+        ImportError: no writer for TensorBoard is installed.
+        TypeError: it is none of these.
     """
     if isinstance(to, keras.callbacks.TensorBoard):
-        # Runs of one folder are drawn together.
+        # TensorBoard draws the runs of one folder together.
         to = os.path.join(to.log_dir, "gates")
     if isinstance(to, (str, os.PathLike)):
         return _to_folder(os.fspath(to))
@@ -46,7 +46,7 @@ def _to_folder(folder: str) -> Logger:
         import tensorboard  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            "To log to a folder, TensorBoard has to be installed. Run: pip "
+            "To log to a folder, TensorBoard must be installed. Run: pip "
             "install 'keras_gates[tensorboard]'. Or pass LogGates a function "
             "of a name, a value and a step."
         ) from error
@@ -72,9 +72,9 @@ def _to_torch(folder: str) -> Logger:
         from torch.utils.tensorboard import SummaryWriter
     except ImportError as error:
         raise ImportError(
-            "To log to a folder, TensorFlow or PyTorch has to be installed, "
-            "which write what TensorBoard reads. Or pass LogGates a function "
-            "of a name, a value and a step."
+            "To log to a folder, TensorFlow or PyTorch must be installed, "
+            "since they write the files. Or pass LogGates a function of a "
+            "name, a value and a step."
         ) from error
     return _to_writer(SummaryWriter(folder))
 

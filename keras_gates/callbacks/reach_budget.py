@@ -1,4 +1,4 @@
-"""Trains a model with gates until what is left keeps to a budget."""
+"""Trains a model with gates to a budget."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ from keras_gates.reaching.course import Course
 from keras_gates.surgeon.closing.options import plain
 from keras_gates.thresholds import Budget
 
-# Steps between two looks at the factors: so many looks in a training.
+# How many times the factors are looked at during training.
 _LOOKS = 200
-# With fewer steps, factors come down faster than the weights can follow.
+# With fewer steps, factors shrink faster than the weights can adapt.
 _ENOUGH = 200
-# Where the first epoch has to tell how long one is, it takes so many.
+# The least number of epochs where the first one shows how long an epoch is.
 _UNCOUNTED = 5
 _STATE = "reach_budget.json"
 
 
 class ReachBudget(keras.callbacks.Callback):
-    """Closes gates while a model trains, until it keeps to a budget.
+    """Closes gates while a model trains, until the model is within a budget.
 
     ```python
     gated = kg.insert_gates(model, filters=True)  # no strength
@@ -36,30 +36,29 @@ class ReachBudget(keras.callbacks.Callback):
     small = kg.surgeon.prune(gated, reach.thresholds)
     ```
 
-    There is nothing to tune. In a first tenth of the training nothing is
-    closed. Then the budget of the moment falls until half of the training is
-    over. Factors are ranked by their size times the norms of the weights round
-    them, beside the larger ones of their gate, and the smallest close, as many
-    as it takes; what closes next sinks towards 0 before it does. A closed
-    factor that the optimizer would have moved further than an open one is
-    takes its place. In the last tenth the set that `Budget` has chosen is
-    fixed: closed factors are exactly 0, so that the cut changes nothing, and
-    the weights settle without them.
+    There is nothing to tune. During the first tenth of the training, nothing is
+    closed. Then the current budget decreases until half of the training is
+    over. Factors are ranked by their size times the norms of the weights around
+    them, relative to the larger ones of their gate, and as many of the smallest
+    are closed as the current budget requires. Factors that are next to close
+    shrink towards 0 first. A closed factor that the optimizer would have made
+    larger than an open one takes its place. In the last tenth, the set is the
+    one that `Budget` chooses, and stays fixed: closed factors are exactly 0, so
+    the cut changes nothing, and the weights adapt to it.
 
-    The steps are taken between batches, on the factors alone. The loss stays
-    as it is, and so it makes no difference which optimizer trains the model,
-    at what rate, compiled or not, or in which precision.
+    This happens between batches, and changes factors only. The loss does not
+    change, so any optimizer, learning rate, compilation mode and precision
+    works.
 
-    It closes gates of all kinds, skeletons of `StripConv`, and the gammas
-    that `slim` has made ready: `slim(model, 0.0)` is enough. Gates that
-    nothing leads round keep some channels, as with every `Budget`.
+    It closes gates of all kinds, skeletons of `StripConv`, and the gammas that
+    `slim` has prepared (`slim(model, 0.0)` is enough). Gates without a path
+    around them keep some channels, as with every `Budget`.
 
-    The logs of each epoch, and the progress bar, tell the share of the MACs
-    (or parameters) that is left, `macs_left`, the share that the budget
-    allows, `macs_goal`, and the share of the factors that are closed,
-    `gates_closed`.
+    The logs and the progress bar show `macs_left`, the share of the MACs (or
+    parameters) that remains; `macs_goal`, the share that the current budget
+    allows; and `gates_closed`, the share of closed factors.
 
-    A loop of your own calls two methods:
+    In a custom training loop, call two methods:
 
     ```python
     reach.start(gated, steps=epochs * len(batches))
@@ -69,34 +68,34 @@ class ReachBudget(keras.callbacks.Callback):
     ```
 
     Args:
-        *budgets: One or more `Budget`s, of MACs or of parameters. Of several,
-            all are kept to.
-        macs: Multiply-adds that may be left, as in `Budget`: up to 1 a share,
-            above 1 a number.
-        params: Parameters that may be left, likewise.
-        backup_dir: A folder for what is known besides the model's weights,
-            written after each epoch and removed at the end: with
-            `keras.callbacks.BackupAndRestore`, a training that was cut off
-            goes on as if it had not been. Without it, such a training goes on
-            from the factors as they are. Defaults to `None`: nothing is
-            written.
+        *budgets: One or more `Budget`s, of MACs or of parameters. If there are
+            several, all of them are met.
+        macs: Multiply-adds that may remain, as in `Budget`: a share up to 1, or
+            a number above 1.
+        params: Parameters that may remain, likewise.
+        backup_dir: A folder for the state other than the model's weights,
+            written after each epoch and removed at the end. Together with
+            `keras.callbacks.BackupAndRestore`, an interrupted training resumes
+            as if it had not been interrupted. Without it, training resumes from
+            the current factors. Defaults to `None`: nothing is written.
 
     Attributes:
-        thresholds: After training, what to give to `plan`, `prune` and
+        thresholds: After training, what to pass to `plan`, `prune` and
             `verify`; `None` before.
 
     Raises:
-        TypeError: If what is given is no `Budget` of MACs or parameters, or
-            no number.
+        TypeError: If an argument is not a number or a `Budget` of MACs or
+            parameters.
         ValueError: If no budget is given, or two of one kind; when training
-            begins, if the model has no gates, if they can't reach the budget
-            (it names the least that they can), or if a training for another
-            budget is resumed.
+            begins, if the model has no gates, if the gates can't reach the
+            budget (the error names the smallest one that they can), or if a
+            training for another budget is resumed.
 
     Warns:
-        UserWarning: When training begins, if the model keeps to the budget as
-            it is, or there are too few steps; at the end, if training was
-            stopped before the set was fixed, or ended with NaN in the gates.
+        UserWarning: When training begins, if the model is already within the
+            budget, or there are too few steps; at the end, if training was
+            stopped before the set of closed gates was fixed, or ended with NaN
+            in the gates.
 
     Example:
     >>> import keras
@@ -120,7 +119,7 @@ class ReachBudget(keras.callbacks.Callback):
     Pair(before=1000, after=500)
     """
 
-    # What happens after a batch is to fill in the logs.
+    # After a batch, the logs are filled in.
     async_safe = True
 
     def __init__(
@@ -145,7 +144,7 @@ class ReachBudget(keras.callbacks.Callback):
         self._course = Course()
         self._controller: Controller | None = None
         self._restored: dict[str, Any] = {}
-        # Of the model's training: how many steps, and how many are done.
+        # The number of steps of the training, and of those done.
         self._total = self._done = 0
         self._every = 1
         self._complete = self._looked = False
@@ -153,11 +152,11 @@ class ReachBudget(keras.callbacks.Callback):
     # A loop of the user's own ----------------------------------------------
 
     def start(self, model: keras.Model, steps: int) -> None:
-        """Begin a training in a loop of your own.
+        """Begin training in a custom loop.
 
         Args:
             model: The model with gates, built.
-            steps: How many steps of the optimizer there will be in all.
+            steps: The total number of optimizer steps.
 
         Raises:
             TypeError, ValueError: As the class says.
@@ -165,13 +164,13 @@ class ReachBudget(keras.callbacks.Callback):
         whole = isinstance(steps, int) and not isinstance(steps, bool)
         if not whole or steps < 1:
             raise ValueError(
-                "ReachBudget needs the number of steps to come. Received: "
+                "ReachBudget needs the number of training steps. Received: "
                 f"steps={steps!r}. Expected: an int of at least 1."
             )
         self._begin(model, steps)
 
     def step(self) -> None:
-        """Go on after a step of the optimizer; the last one finishes.
+        """Update the gates after an optimizer step; the last call finishes.
 
         Raises:
             RuntimeError: If `start` was not called.
@@ -191,10 +190,10 @@ class ReachBudget(keras.callbacks.Callback):
         self._begin(self.model, (steps or 0) * epochs)
         if not steps and epochs < _UNCOUNTED:
             warnings.warn(
-                "ReachBudget does not know how many steps there will be in "
-                f"{epochs} epochs: the data don't tell, and the first epoch "
-                "is over before it can begin. Pass steps_per_epoch to fit(), "
-                f"or train for {_UNCOUNTED} epochs or more.",
+                f"ReachBudget does not know the number of steps in {epochs} "
+                "epochs: the length of the data is unknown, and the first "
+                "epoch is over before it can begin. Pass steps_per_epoch to "
+                f"fit(), or train for {_UNCOUNTED} epochs or more.",
                 stacklevel=2,
             )
 
@@ -207,7 +206,7 @@ class ReachBudget(keras.callbacks.Callback):
         self, batch: int, logs: dict[str, Any] | None = None
     ) -> None:
         self._seen = batch + 1
-        # Of data of unknown length the first epoch tells it.
+        # For data of unknown length, the first epoch shows it.
         steps = self._steps or self._counted
         self._total = steps * self._epochs
         self._every = max(1, self._total // _LOOKS)
@@ -220,7 +219,7 @@ class ReachBudget(keras.callbacks.Callback):
             logs.update(self._told())
 
     def on_test_begin(self, logs: dict[str, Any] | None = None) -> None:
-        # Keras calls it for the validation data, between two epochs.
+        # Keras calls this for the validation data, between two epochs.
         if self._controller is not None:
             self._controller.settle()
 
@@ -251,7 +250,7 @@ class ReachBudget(keras.callbacks.Callback):
     # State ------------------------------------------------------------------
 
     def get_state(self) -> dict[str, Any]:
-        """What is known besides the model's weights, as data for JSON."""
+        """The state other than the model's weights, as data for JSON."""
         controller = self._controller
         state = {} if controller is None else controller.get_state()
         return {
@@ -261,22 +260,22 @@ class ReachBudget(keras.callbacks.Callback):
         }
 
     def set_state(self, state: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned, when training begins.
+        """Resume from a state of `get_state` when training begins.
 
-        In a loop of your own, call it before `start`.
+        In a custom training loop, call it before `start`.
 
         Args:
-            state: What it returned.
+            state: What `get_state` returned.
 
         Raises:
-            ValueError: If it is that of another budget.
+            ValueError: If the state belongs to another budget.
         """
         if state["budgets"] != plain(self.budgets):
             raise ValueError(
-                "ReachBudget can't go on from a training for another budget. "
+                "ReachBudget can't resume a training for another budget. "
                 f"Received: the state of {state['budgets']}. Expected: that "
-                f"of {plain(self.budgets)}. Pass the same budget, or begin "
-                "anew, in another folder or without the state."
+                f"of {plain(self.budgets)}. Pass the same budget, or start "
+                "again, in another folder or without the state."
             )
         self._restored = dict(state["controller"])
         self._done = int(state["done"])
@@ -299,7 +298,7 @@ class ReachBudget(keras.callbacks.Callback):
         self._total, self._every = total, max(1, total // _LOOKS)
         if self._controller.goals.met:
             warnings.warn(
-                f"'{model.name}' keeps to {_named(self.budgets)} as it is: "
+                f"'{model.name}' is already within {_named(self.budgets)}: "
                 "ReachBudget closes nothing.",
                 stacklevel=3,
             )
@@ -316,21 +315,21 @@ class ReachBudget(keras.callbacks.Callback):
     def _running(self) -> Controller:
         if self._controller is None:
             raise RuntimeError(
-                "ReachBudget has not begun. Call start(model, steps) before "
-                "the first step(), or pass the callback to fit()."
+                "ReachBudget has not started. Call start(model, steps) "
+                "before the first step(), or pass the callback to fit()."
             )
         return self._controller
 
     def _look(self, done: int | None) -> None:
-        """What there is to do between two batches.
+        """What to do between two batches.
 
         Args:
-            done: how many steps are done of the whole training; None where
-                that says nothing yet, since nobody knows how long it is.
+            done: the number of steps done; None while the total number is not
+                known.
         """
         controller = self._running()
         if not self._looked:
-            # By now the weights are those that a backup has restored.
+            # By now, a backup has been restored.
             controller.settle()
             self._looked = True
         state = controller.state
@@ -358,13 +357,13 @@ class ReachBudget(keras.callbacks.Callback):
                 stacklevel=3,
             )
             return
-        # Averages of weights may have taken the place of zeros.
+        # Weight averaging may have replaced zeros.
         controller.advance(1.0)
         controller.settle()
         self.thresholds = controller.thresholds
 
     def _stop(self) -> None:
-        """Training ended early: the budget alone can say what closes."""
+        """Training ended early, so the budget alone decides what to close."""
         controller = self._running()
         controller.settle()
         kinds = dict.fromkeys(controller.live.kinds)
@@ -380,7 +379,7 @@ class ReachBudget(keras.callbacks.Callback):
 
 
 def _check(budgets: list[Budget]) -> None:
-    """Refuse what is no list of budgets that can be counted."""
+    """Refuse anything but budgets that can be counted."""
     for budget in budgets:
         if not isinstance(budget, Budget):
             raise TypeError(
@@ -391,9 +390,9 @@ def _check(budgets: list[Budget]) -> None:
     of = [budget.resource for budget in budgets]
     if "latency" in of:
         raise TypeError(
-            "ReachBudget follows what can be counted between two batches. "
-            "Received: a Budget of latency. Expected: macs or params. Train "
-            "to a budget of macs, and prune to one of latency."
+            "ReachBudget needs a cost that can be counted between two "
+            "batches. Received: a Budget of latency. Expected: macs or "
+            "params. Train to a budget of macs, and prune to one of latency."
         )
     if not of or len(set(of)) < len(of):
         raise ValueError(

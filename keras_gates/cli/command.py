@@ -1,4 +1,4 @@
-"""The parser of all verbs, and what an end of each kind means."""
+"""The parser of the command line, and its exit codes."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ exit codes:
   3  the budget can't be met
   4  the models differ: `prune` failed its check, or `compare` its --tolerance
 """
-# What bad input raises in the library, with a message for the user.
+# What the library raises for bad input, with a message for the user.
 _INPUT = (ValueError, TypeError, OSError, ImportError, MemoryError)
 
 
@@ -46,11 +46,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command line, and return its exit code.
 
     Args:
-        arguments: those after the name of the program; `sys.argv` by default.
+        arguments: the arguments; `sys.argv[1:]` by default.
     """
     try:
         given = parser().parse_args(arguments)
-    except SystemExit as end:  # of --help, or after a usage error was told
+    except SystemExit as end:  # raised by --help, or after a usage error
         return int(end.code or 0)
     with _terminating():
         try:
@@ -71,7 +71,7 @@ def parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verbs = main_parser.add_subparsers(
-        dest="verb", metavar="VERB", required=True
+        dest="verb", metavar="COMMAND", required=True
     )
     for name, module in _VERBS.items():
         words = (module.__doc__ or "").partition("\n")[0]
@@ -89,7 +89,7 @@ def parser() -> argparse.ArgumentParser:
 
 
 class _Parser(argparse.ArgumentParser):
-    """One whose errors are one line."""
+    """A parser with one-line errors."""
 
     def error(self, message: str) -> NoReturn:
         words = f"{self.prog}: error: {message} (see {self.prog} --help)"
@@ -120,7 +120,7 @@ def _run(given: argparse.Namespace) -> Outcome:
 
 
 def _shown(outcome: Outcome, given: argparse.Namespace) -> int:
-    """Print what a verb has to say, and return its exit code."""
+    """Print the result of a verb, and return its exit code."""
     if given.json:
         sys.stdout.write(json.dumps(outcome.data, indent=1) + "\n")
     elif not given.quiet:
@@ -131,7 +131,7 @@ def _shown(outcome: Outcome, given: argparse.Namespace) -> int:
 
 
 def _told(error: BaseException) -> int:
-    """Say what went wrong in one line, and return the exit code."""
+    """Print what went wrong in one line, and return the exit code."""
     if isinstance(error, Failure):
         _error(error)
         return int(error.code)
@@ -159,7 +159,7 @@ def _error(message: BaseException | str) -> None:
 
 @contextlib.contextmanager
 def _terminating() -> Iterator[None]:
-    """Within, a polite kill lets what is half-written be removed."""
+    """A context in which SIGTERM lets partial output be removed."""
 
     def end(*_: Any) -> NoReturn:
         raise SystemExit(int(Exit.TERMINATED))

@@ -1,8 +1,7 @@
 """Compare two models: size, multiply-adds, outputs and time.
 
-Outputs are compared on --data, or on random inputs. Times are those of one
-sample, in Keras and in each runtime that is installed and that this backend
-exports to.
+Outputs are compared on --data, or on random inputs. Times are for one sample,
+in Keras and in each installed runtime that this backend exports to.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ from keras_gates.surgeon.verifying import masked_run
 from keras_gates.surgeon.verifying import sample_inputs
 from keras_gates.surgeon.verifying.compare import output_names
 
-# How many random samples outputs are compared on.
+# The number of random samples for comparing outputs.
 _SAMPLES = 8
 _ALL = (*runtimes.RUNTIMES, "none")
 
@@ -45,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--tolerance",
         type=float,
         metavar="T",
-        help="end with exit code 4 where an output differs by more than T of "
-        "its scale",
+        help="exit with code 4 if an output differs by more than T of its "
+        "scale",
     )
     add(
         "--runtimes",
@@ -57,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, progress: Progress) -> Outcome:
-    """Do what was asked for."""
+    """Run the verb."""
     names = _names(given.runtimes)
     pair = []
     for path in (given.before, given.after):
@@ -102,7 +101,7 @@ def _names(listed: str) -> list[str]:
 def _difference(
     before: keras.Model, after: keras.Model, data: Data | None
 ) -> dict[str, float]:
-    """How far the outputs are apart, relative to their scale."""
+    """The difference of the outputs, relative to their scale."""
     x = None if data is None else data.x
     batches = sample_inputs.batches(before, x, _SAMPLES, seed=0)
     try:

@@ -33,7 +33,7 @@ class Data(NamedTuple):
 
     @property
     def pair(self) -> Any:
-        """As `fit` takes them: `(x, y)`, or x alone."""
+        """The form that `fit` takes: `(x, y)`, or only x."""
         return self.x if self.y is None else (self.x, self.y)
 
     def first(self, count: int) -> Any:
@@ -42,7 +42,7 @@ class Data(NamedTuple):
 
 
 def add_arguments(parser: argparse.ArgumentParser, use: str) -> None:
-    """The options that say where samples come from."""
+    """Adds the options for samples."""
     add = parser.add_argument_group("data").add_argument
     add(
         "--data",
@@ -57,14 +57,14 @@ def add_arguments(parser: argparse.ArgumentParser, use: str) -> None:
         type=int,
         default=512,
         metavar="N",
-        help="take N samples at most, spread over all (default: 512)",
+        help="use at most N samples, spread over all (default: 512)",
     )
     add(
         "--scale",
         type=_number,
         default=1.0,
         metavar="S",
-        help="multiply the pixels of images, 0 to 255, by S: 1/255, say",
+        help="multiply the pixels of images, 0 to 255, by S, such as 1/255",
     )
 
 
@@ -74,10 +74,10 @@ def _number(text: str) -> float:
 
 
 def read(given: argparse.Namespace, model: keras.Model) -> Data | None:
-    """The samples for a model that were asked for, if any.
+    """The requested samples for a model, if any.
 
     Raises:
-        Failure: they can't be read, or are not what the model takes.
+        Failure: they can't be read, or do not fit the model.
     """
     path: pathlib.Path | None = given.data
     if path is None:
@@ -101,7 +101,7 @@ def _arrays(path: pathlib.Path, model: keras.Model) -> Data:
             content = np.load(file, allow_pickle=False)
         except (ValueError, OSError, EOFError, zipfile.BadZipFile) as error:
             raise Failure(
-                f"'{path}' is no file of NumPy arrays. Expected: what "
+                f"'{path}' is not a file of NumPy arrays. Expected: what "
                 "numpy.savez('data.npz', x=..., y=...) writes."
             ) from error
         if isinstance(content, np.ndarray):
@@ -127,7 +127,7 @@ def _arrays(path: pathlib.Path, model: keras.Model) -> Data:
 def _images(
     path: pathlib.Path, model: keras.Model, most: int, scale: float
 ) -> Data:
-    """Images of the size that a model takes; labels by their folders."""
+    """Images at the model's input size; the folders are the labels."""
     shape = _image_shape(path, model)
     classes = sorted(p for p in path.iterdir() if p.is_dir())
     labelled = [
@@ -153,10 +153,10 @@ def _images(
 def _image_shape(
     path: pathlib.Path, model: keras.Model
 ) -> tuple[int, int, int]:
-    """Height, width and channels of the images that a model takes.
+    """Height, width and channels of a model's input images.
 
     Raises:
-        Failure: it takes others, or several sizes.
+        Failure: it takes other inputs, or several sizes.
     """
     shapes = [tuple(tensor.shape[1:]) for tensor in model.inputs or ()]
     if len(shapes) == 1 and len(shapes[0]) == 3 and None not in shapes[0]:
@@ -167,7 +167,8 @@ def _image_shape(
             return height, width, channels
     raise Failure(
         f"'{path}' is a folder of images, and the model's inputs are "
-        f"{shapes}. Pass an .npz file for all but one image of a known size."
+        f"{shapes}. Pass an .npz file, unless the input is one image of a "
+        "known size."
     )
 
 
@@ -190,7 +191,7 @@ def _image(path: pathlib.Path, shape: tuple[int, int, int]) -> NDArray[Any]:
 
 
 def _spread(path: pathlib.Path, data: Data, most: int) -> Data:
-    """Some of the samples, from the first to the last."""
+    """A subset of the samples, evenly spread."""
     arrays = [*keras.tree.flatten(data.x)]
     arrays += [] if data.y is None else [data.y]
     sizes = {a.shape[0] if a.ndim else 0 for a in arrays}
@@ -205,14 +206,14 @@ def _spread(path: pathlib.Path, data: Data, most: int) -> Data:
 
 
 def _places(count: int, most: int) -> NDArray[np.intp]:
-    """The places of `most` of `count` samples, evenly spread."""
+    """The positions of `most` of `count` samples, evenly spread."""
     if count <= most:
         return np.arange(count)
     return np.linspace(0, count - 1, most).astype(np.intp)
 
 
 def accuracy(model: keras.Model, data: Data | None) -> float | None:
-    """The share of samples whose class a model tells; None where none is."""
+    """The accuracy of a model; None if there are no classes."""
     if data is None or data.y is None or len(model.outputs) != 1:
         return None
     return share_told(data.y, model.predict(data.x, verbose=0))

@@ -1,4 +1,4 @@
-"""How the command line ends: exit codes, and failures that have one."""
+"""Exit codes of the command line, and failures that carry them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Exit(enum.IntEnum):
 
 
 class Failure(Exception):
-    """An end that the user can do something about.
+    """A failure that the user can fix.
 
     Args:
         message: what is wrong and what to do, in one line.
@@ -33,11 +33,11 @@ class Failure(Exception):
 
 
 class Outcome(NamedTuple):
-    """What a verb has to say.
+    """The result of a verb.
 
     Attributes:
         text: for people.
-        data: the same for programs: types that JSON has.
+        data: the same as plain data for JSON.
         code: the exit code.
         problem: what is wrong, in one line, if the code is not 0.
     """
@@ -49,7 +49,7 @@ class Outcome(NamedTuple):
 
 
 def one_line(error: BaseException | str) -> str:
-    """A message as one line, and no longer than one reads."""
+    """A message as one line of limited length."""
     words = " ".join(str(error).split())
     return words if len(words) <= _LONGEST else f"{words[:_LONGEST]} ..."
 

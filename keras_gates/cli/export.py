@@ -1,7 +1,6 @@
 """Write a model for another runtime: SavedModel, LiteRT or ONNX.
 
-With --int8, weights and activations are integers of eight bits, by ranges that
---data tells.
+With --int8, weights and activations are 8-bit integers, calibrated on --data.
 """
 
 from __future__ import annotations
@@ -22,7 +21,7 @@ from keras_gates.cli.exits import Outcome
 from keras_gates.cli.exits import one_line
 from keras_gates.cli.progress import Progress
 
-# Name -> what writes it, and what its file ends in; "" is a folder.
+# Name -> its writer, and the suffix of its file; "" is a folder.
 _FORMATS = {
     "savedmodel": (exporting.savedmodel, ("",)),
     "litert": (exporting.litert, (".tflite",)),
@@ -36,21 +35,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "model", type=pathlib.Path, metavar="MODEL", help="a .keras file"
     )
     add = parser.add_argument
-    add("--to", choices=sorted(_FORMATS), required=True, help="the form")
+    add("--to", choices=sorted(_FORMATS), required=True, help="the format")
     add(
         "-o",
         "--output",
         type=pathlib.Path,
         metavar="PATH",
-        help="where it goes (default: beside MODEL, by its name)",
+        help="where to save it (default: beside MODEL, with its name)",
     )
     add("--int8", action="store_true", help="quantize after training")
-    add("--force", action="store_true", help="replace what is there")
+    add("--force", action="store_true", help="overwrite existing files")
     samples.add_arguments(parser, "for --int8")
 
 
 def run(given: argparse.Namespace, progress: Progress) -> Outcome:
-    """Do what was asked for."""
+    """Run the verb."""
     write, suffixes = _FORMATS[given.to]
     path: pathlib.Path = given.output or given.model.with_suffix(suffixes[0])
     if path == given.model:

@@ -1,4 +1,4 @@
-"""Models as files of other runtimes."""
+"""Writes models for other runtimes."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from keras_gates.surgeon.verifying import sample_inputs
 
 _EXTRA = "'keras_gates[export]'."
 _INSTALLED = {"onnxscript": "onnxscript, or use the TensorFlow backend."}
-# How many samples tell the ranges of activations.
+# The number of samples for calibrating activations.
 _CALIBRATED = 200
 
 
 def savedmodel(
     model: keras.Model, path: pathlib.Path, x: Any = None, int8: bool = False
 ) -> None:
-    """Write a SavedModel of TensorFlow.
+    """Write a TensorFlow SavedModel.
 
     Raises:
-        Failure: TensorFlow is not there, the backend is torch, or int8 is
-            asked for.
+        Failure: TensorFlow is not installed, the backend is torch, or int8 is
+            requested.
     """
     if int8:
         raise Failure("--int8 is for --to litert and --to onnx.")
     _needs("tensorflow", "A SavedModel")
     if keras.backend.backend() == "torch":
         raise Failure(
-            "A SavedModel needs another backend than torch. Run with "
+            "A SavedModel can't be written on torch. Run with "
             "KERAS_BACKEND=tensorflow or jax."
         )
     model.export(path, format="tf_saved_model", verbose=False)
@@ -43,14 +43,14 @@ def savedmodel(
 def litert(
     model: keras.Model, path: pathlib.Path, x: Any = None, int8: bool = False
 ) -> None:
-    """Write a file of LiteRT (formerly TensorFlow Lite).
+    """Write a LiteRT file (formerly TensorFlow Lite).
 
     Args:
         model: the model.
         path: where to.
-        x: for int8, samples that tell the ranges of activations.
-        int8: whether weights and activations are integers of eight bits;
-            inputs and outputs stay as they are.
+        x: for int8, samples for calibration.
+        int8: whether weights and activations are 8-bit integers; inputs and
+            outputs do not change.
 
     Raises:
         Failure: TensorFlow is not the backend.
@@ -58,7 +58,7 @@ def litert(
     _needs("tensorflow", "LiteRT")
     if keras.backend.backend() != "tensorflow":
         raise Failure(
-            "LiteRT needs the TensorFlow backend, and this is "
+            "LiteRT needs the TensorFlow backend. Received: "
             f"{keras.backend.backend()}. Run with KERAS_BACKEND=tensorflow."
         )
     import tensorflow as tf
@@ -76,15 +76,15 @@ def litert(
 def onnx(
     model: keras.Model, path: pathlib.Path, x: Any = None, int8: bool = False
 ) -> None:
-    """Write a file of ONNX; arguments as `litert`.
+    """Write an ONNX file; arguments as in `litert`.
 
     Raises:
-        Failure: what exports is not installed.
+        Failure: the exporter is not installed.
     """
     _needs("onnx", "ONNX")
     backend = keras.backend.backend()
     _needs("onnxscript" if backend == "torch" else "tf2onnx", "ONNX")
-    # Keras refuses to export to ONNX what was never called.
+    # Keras can't export a model to ONNX that was never called.
     model.predict_on_batch(sample_inputs.batches(model, None, 1, seed=0)[0])
     if not int8:
         model.export(path, format="onnx", verbose=False)
@@ -100,7 +100,7 @@ def onnx(
 
 
 def _reader(path: pathlib.Path, array: NDArray[Any]) -> Any:
-    """Samples as onnxruntime's calibration reads them."""
+    """Samples in the form of onnxruntime's calibration."""
     import onnxruntime
     from onnxruntime import quantization
 
@@ -128,7 +128,7 @@ def _sole(model: keras.Model, x: Any) -> NDArray[Any]:
     """The samples of the one input of a model.
 
     Raises:
-        Failure: there are none, or several inputs.
+        Failure: there are no samples, or several inputs.
     """
     if x is None:
         raise Failure("--int8 needs samples. Pass --data x.npz.")

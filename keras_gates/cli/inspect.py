@@ -1,7 +1,7 @@
-"""Say what a model is made of, and what of it can go.
+"""Show what a model consists of, and what can be removed.
 
-Layers with their parameters and multiply-adds, gates, groups of channels that
-can go together without gates, and what is kept whole, with the reason.
+Lists the layers with their parameters and multiply-adds, the gates, the groups
+of channels that can be removed without gates, and what is kept whole and why.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(given: argparse.Namespace, progress: Progress) -> Outcome:
-    """Do what was asked for."""
+    """Run the verb."""
     progress.step(f"reading {given.model}")
     model = models.load(given.model, given.imports)
     count = stats.count(model)
@@ -97,7 +97,7 @@ def _tables_of(data: dict[str, Any]) -> list[str]:
         head = ("gate", "kind", "factors", "at zero", "smallest", "largest")
         out.append(_tables.text(head, rows))
     if data["groups"]:
-        titles = ("channels that can go together", "kind", "number")
+        titles = ("channels that can be removed together", "kind", "number")
         out.append(
             _tables.text(titles, [tuple(e.values()) for e in data["groups"]])
         )

@@ -1,4 +1,4 @@
-"""Keras files: read in safe mode, with classes of the user's; and written."""
+"""Reads Keras files in safe mode, with custom classes, and writes them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from keras_gates.cli.exits import Failure
 from keras_gates.cli.exits import one_line
 
 SUFFIXES = (".keras", ".h5", ".hdf5")
-# What Keras finds without help.
+# The packages that Keras finds without help.
 _KNOWN = ("keras", "builtins")
 
 
@@ -34,12 +34,12 @@ def load(
 
     Args:
         path: the file.
-        imports: modules with classes of the user's.
+        imports: modules with custom classes.
         compiled: whether its loss is needed.
 
     Raises:
-        Failure: there is no such file, it is none of Keras, or it needs what
-            is not there.
+        Failure: there is no such file, it is not a Keras file, or it needs
+            something that is missing.
     """
     if path.is_dir():
         raise Failure(
@@ -55,7 +55,7 @@ def load(
         _check_classes(path, config, objects)
     try:
         with warnings.catch_warnings():
-            # Of an optimizer's state, which is not needed.
+            # Keras warns about the optimizer's state, which is not needed.
             warnings.simplefilter("ignore")
             model = keras.models.load_model(
                 path, custom_objects=objects, compile=compiled, safe_mode=True
@@ -64,7 +64,7 @@ def load(
         raise Failure(_unreadable(path, error)) from error
     if not isinstance(model, keras.Model):
         raise Failure(
-            f"'{path}' holds a {type(model).__name__}, and no keras.Model."
+            f"'{path}' holds a {type(model).__name__}, not a keras.Model."
         )
     return model
 
@@ -87,21 +87,21 @@ def _imported(names: Sequence[str]) -> dict[str, Any]:
         for key, value in vars(module).items():
             if inspect.isclass(value) or inspect.isfunction(value):
                 found[key] = value
-                # As a file names what was registered under a package.
+                # The name in a file of what was registered under a package.
                 found[keras.saving.get_registered_name(value)] = value
     return found
 
 
 def _module(name: str) -> types.ModuleType:
     if not name.endswith(".py"):
-        # A console script does not look where it is called.
+        # A console script does not search the current folder.
         if "" not in sys.path and str(pathlib.Path.cwd()) not in sys.path:
             sys.path.insert(0, str(pathlib.Path.cwd()))
         return importlib.import_module(name)
     path = pathlib.Path(name)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     if spec is None or spec.loader is None:
-        raise ImportError(f"'{name}' is no Python file")
+        raise ImportError(f"'{name}' is not a Python file")
     module = importlib.util.module_from_spec(spec)
     sys.modules.setdefault(path.stem, module)
     spec.loader.exec_module(module)
@@ -109,10 +109,10 @@ def _module(name: str) -> types.ModuleType:
 
 
 def _config(path: pathlib.Path) -> Any:
-    """The config in a file; None where it has to be left to Keras.
+    """The config in a file; None if Keras has to read it.
 
     Raises:
-        Failure: it is no file of Keras.
+        Failure: it is not a Keras file.
     """
     try:
         with zipfile.ZipFile(path) as archive:
@@ -129,18 +129,18 @@ def _config(path: pathlib.Path) -> Any:
 def _check_classes(
     path: pathlib.Path, config: Any, objects: dict[str, Any]
 ) -> None:
-    """Name all classes that a config needs and Python does not have.
+    """Name all classes that a config needs and that are not imported.
 
     Raises:
-        Failure: there are any, or it holds code that safe mode refuses.
+        Failure: there are any, or the config holds code that safe mode refuses.
     """
     unknown = []
     for part in _parts(config):
         name, registered = part["class_name"], part.get("registered_name")
         if name == "__lambda__":
             raise Failure(
-                f"'{path}' holds a Lambda, which is code that the file brings "
-                "along, and is not run. Write it as a layer class, give that "
+                f"'{path}' holds a Lambda, whose code is stored in the file "
+                "and is not run. Write it as a layer class, pass its module "
                 "to --import, and save the model again."
             )
         if name == "function":
@@ -154,19 +154,19 @@ def _check_classes(
     if unknown:
         names = _checks.listed(list(dict.fromkeys(unknown)))
         raise Failure(
-            f"'{path}' needs what Python does not know: {names}. Name the "
+            f"'{path}' needs classes that are not imported: {names}. Name the "
             "module that has it: --import my_module, or --import my_file.py."
         )
 
 
 def _parts(config: Any) -> Iterator[dict[str, Any]]:
-    """All of a config that stands for an object with a class of its own."""
+    """All parts of a config that stand for objects."""
     if isinstance(config, dict):
         if isinstance(config.get("class_name"), str) and (
             "registered_name" in config or config["class_name"] == "__lambda__"
         ):
             yield config
-        # A model is not compiled: its optimizer and losses are left alone.
+        # A model is not compiled, so its optimizer and losses are ignored.
         parts: Any = (v for k, v in config.items() if k != "compile_config")
     elif isinstance(config, list):
         parts = config

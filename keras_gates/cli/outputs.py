@@ -1,4 +1,4 @@
-"""What a command writes: checked before the work, put in place at its end."""
+"""Output files: checked before the work, and put in place at the end."""
 
 from __future__ import annotations
 
@@ -12,17 +12,17 @@ from keras_gates.cli.exits import Failure
 def check(
     path: pathlib.Path, suffixes: Sequence[str], force: bool, what: str
 ) -> None:
-    """Refuse a path that nothing can be written to, before hours of work.
+    """Refuse a path that can't be written to, before hours of work.
 
     Args:
-        path: where something is to be.
-        suffixes: what it may end in; "" stands for a folder.
-        force: whether it may take the place of another.
-        what: what is to be there, for messages.
+        path: where to write.
+        suffixes: the allowed suffixes; "" stands for a folder.
+        force: whether it may replace an existing file.
+        what: what is written, for messages.
 
     Raises:
-        Failure: its suffix is another, its folder is not there or can't be
-            written to, or something is there.
+        Failure: its suffix is not allowed, its folder is missing or can't be
+            written to, or the path exists.
     """
     if path.suffix.lower() not in suffixes and "" not in suffixes:
         raise Failure(
@@ -32,8 +32,8 @@ def check(
     folder = path.parent
     if not folder.is_dir():
         raise Failure(
-            f"{what} can't be written: there is no folder '{folder}'. Make it "
-            "first."
+            f"{what} can't be written: there is no folder '{folder}'. Create "
+            "it first."
         )
     if not os.access(folder, os.W_OK | os.X_OK):
         raise Failure(
@@ -48,7 +48,7 @@ def check(
         )
     if path.is_dir() and ("" not in suffixes or not _is_saved_model(path)):
         raise Failure(
-            f"'{path}' is a folder, and no SavedModel, so --force does not "
+            f"'{path}' is a folder but not a SavedModel, so --force does not "
             "replace it. Pass another name."
         )
 

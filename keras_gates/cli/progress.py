@@ -1,4 +1,4 @@
-"""What is shown while a command works: on stderr, a line a step."""
+"""Progress of a command, on stderr: one line per step."""
 
 from __future__ import annotations
 
@@ -13,33 +13,33 @@ from keras_gates.cli.exits import one_line
 
 
 class Progress:
-    """Tells of steps and warnings, unless it is to be quiet.
+    """Prints steps and warnings, unless it is quiet.
 
     Args:
-        quiet: whether to say nothing.
+        quiet: whether to print nothing.
     """
 
     def __init__(self, quiet: bool) -> None:
         self.quiet = quiet
-        # The stream of the moment: a test may have put another in its place.
+        # Looked up each time, since a test may have replaced the stream.
         self._stream: TextIO = sys.stderr
 
     @property
     def verbose(self) -> int:
-        """For what has a progress bar of its own."""
+        """For functions with their own progress bar."""
         return 0 if self.quiet else 1
 
     def step(self, words: str) -> None:
-        """Say what is being done."""
+        """Print the current step."""
         if not self.quiet:
             self._stream.write(f"{words} ...\n")
             self._stream.flush()
 
     @contextlib.contextmanager
     def within(self) -> Iterator[None]:
-        """Within, what is written to stdout is progress, and so on stderr.
+        """A context in which stdout goes to stderr, since it is progress.
 
-        Warnings are a line each.
+        Each warning is one line.
         """
         other = io.StringIO() if self.quiet else self._stream
         with contextlib.redirect_stdout(other), warnings.catch_warnings():

@@ -1,8 +1,8 @@
 """Write a smaller model.
 
-What closes is told by a budget, a threshold or a plan: of the gates that the
-model was trained with, or with --scores of channels without gates. Without
---output it says what would go, and writes no model.
+A budget, a threshold or a plan says what to close: gates that the model was
+trained with or, with --scores, channels of a model without gates. Without
+--output nothing is saved; it prints what would be removed.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ from keras_gates.surgeon.scores.score import CRITERIA
 from keras_gates.thresholds import Budget
 
 _BUDGETS = ("macs", "params", "latency")
-# Criteria that look at data.
+# Criteria that need data.
 _ON_DATA = ("apoz", "mean", "taylor", "obs")
-# How many samples a check runs on.
+# The number of samples for the check.
 _CHECKED = 32
 
 
@@ -44,34 +44,39 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     samples.add_arguments(parser, "for --scores and --repair, and to check on")
     add = parser.add_argument_group("result").add_argument
     path: dict[str, Any] = {"type": pathlib.Path, "metavar": "FILE"}
-    add("-o", "--output", **path, help="where the smaller model goes (.keras)")
+    add(
+        "-o",
+        "--output",
+        **path,
+        help="where to save the smaller model (.keras)",
+    )
     add(
         "--plan",
         **path,
-        help="with a budget or threshold: where the plan goes, as JSON; "
-        "without: the plan to prune by",
+        help="with a budget or threshold: where to save the plan, as JSON; "
+        "without: the plan to apply",
     )
-    add("--report", **path, help="where a report goes (.html or .md)")
-    add("--force", action="store_true", help="replace what is there")
+    add("--report", **path, help="where to save a report (.html or .md)")
+    add("--force", action="store_true", help="overwrite existing files")
     add(
         "--repair",
         action="store_true",
-        help="fit what stays to --data, without labels or training; the "
-        "result is approximate",
+        help="fit what is left to the original on --data, without labels or "
+        "training; the result is approximate",
     )
     add(
         "--tolerance",
         type=float,
         metavar="T",
-        help="how far outputs may be off, relative to their scale (default: "
+        help="how far outputs may differ, relative to their scale (default: "
         "1e-4, more in half precision)",
     )
     add("--no-verify", action="store_true", help="do not check the result")
 
 
 def _add_closing(parser: argparse.ArgumentParser) -> None:
-    """The arguments that tell what closes."""
-    group = parser.add_argument_group("what closes")
+    """The arguments that say what to close."""
+    group = parser.add_argument_group("what to remove")
     one = group.add_mutually_exclusive_group()
     number: dict[str, Any] = {"type": float, "metavar": "N"}
     one.add_argument(
@@ -79,21 +84,21 @@ def _add_closing(parser: argparse.ArgumentParser) -> None:
         **number,
         help="multiply-adds that may be left: a share up to 1, or a number",
     )
-    one.add_argument("--params", **number, help="parameters, likewise")
+    one.add_argument("--params", **number, help="parameters that may be left")
     one.add_argument(
         "--latency",
         **number,
         help="time that may be left: a share up to 1, or milliseconds",
     )
     one.add_argument(
-        "--threshold", **number, help="close what is smaller than N"
+        "--threshold", **number, help="close gates or scores below N"
     )
     add = group.add_argument
     add(
         "--scores",
         choices=CRITERIA,
         metavar="CRITERION",
-        help=f"score channels without gates: {', '.join(CRITERIA)}",
+        help=f"rank channels of a model without gates: {', '.join(CRITERIA)}",
     )
     add("--loss", help="the loss for --scores taylor; the model's by default")
     add(
@@ -108,12 +113,13 @@ def _add_closing(parser: argparse.ArgumentParser) -> None:
         type=_count,
         default=0,
         metavar="N",
-        help="channels that each gate keeps: a number, or a share below 1",
+        help="channels that each gate keeps at least: a number, or a share "
+        "below 1",
     )
     add(
         "--approximate",
         action="store_true",
-        help="make removals that are not exact, too",
+        help="also remove what can't be removed exactly",
     )
 
 
@@ -122,7 +128,7 @@ def _count(text: str) -> float:
 
 
 def run(given: argparse.Namespace, progress: Progress) -> Outcome:
-    """Do what was asked for."""
+    """Run the verb."""
     _check(given)
     progress.step(f"reading {given.model}")
     taylor = given.scores == "taylor" and given.loss is None
@@ -130,7 +136,8 @@ def run(given: argparse.Namespace, progress: Progress) -> Outcome:
     if taylor and not model.compiled:
         raise Failure(
             f"--scores taylor needs a loss, and '{given.model}' was saved "
-            "without. Pass --loss sparse_categorical_crossentropy, say."
+            "without one. Pass one, such as --loss "
+            "sparse_categorical_crossentropy."
         )
     data = samples.read(given, model)
     plan = _plan(given, model, data, progress)
@@ -165,34 +172,34 @@ def run(given: argparse.Namespace, progress: Progress) -> Outcome:
 
 
 def _asked(given: argparse.Namespace) -> list[str]:
-    """Which of the options that say what closes were given."""
+    """Which options that decide what closes were given."""
     names = (*_BUDGETS, "threshold")
     return [name for name in names if getattr(given, name) is not None]
 
 
 def _check(given: argparse.Namespace) -> None:
-    """Refuse what can't be done, before any work.
+    """Refuse impossible requests, before any work.
 
     Raises:
-        Failure: it can't.
+        Failure: the request is impossible.
     """
     asked = _asked(given)
     if not asked and given.plan is None:
         raise Failure(
-            "Nothing tells what to close. Pass --macs 0.5, --params, "
+            "Nothing says what to close. Pass --macs 0.5, --params, "
             "--latency, --threshold, or --plan plan.json."
         )
     if not asked and given.scores:
         raise Failure(
-            "--scores and a --plan to prune by: the plan says what closes. "
-            "Leave out one of them."
+            "--scores and --plan exclude each other: the plan decides what "
+            "closes. Leave out one of them."
         )
     needs = given.repair or given.scores in _ON_DATA
     if needs and given.data is None:
         what = "--repair" if given.repair else f"--scores {given.scores}"
         raise Failure(f"{what} needs samples. Pass --data x.npz.")
     if given.repair and given.output is None:
-        raise Failure("--repair makes a model. Pass --output, too.")
+        raise Failure("--repair writes a model. Pass --output, too.")
     results = [
         (given.output, (".keras",), "A model"),
         (given.report, (".html", ".htm", ".md"), "A report"),
@@ -213,7 +220,7 @@ def _plan(
     data: Data | None,
     progress: Progress,
 ) -> surgeon.Plan:
-    """The plan that was asked for, or that was given."""
+    """The requested or given plan."""
     if not _asked(given):
         return _given_plan(given.plan, model)
     scores = None
@@ -221,7 +228,7 @@ def _plan(
         progress.step(f"scoring channels by {given.scores}")
         pair = None if data is None else data.pair
         scores = surgeon.score(model, given.scores, pair, loss=given.loss)
-    progress.step("planning what goes")
+    progress.step("planning")
     try:
         return surgeon.plan(
             model,
@@ -234,8 +241,8 @@ def _plan(
     except ValueError as error:
         if scores is None and "has no gates" in str(error):
             raise Failure(
-                f"'{given.model}' has no gates. Pass --scores l2 to close "
-                "channels without, or train it with gates first "
+                f"'{given.model}' has no gates. Pass --scores l2 to rank "
+                "its channels without them, or train it with gates first "
                 "(keras_gates.insert_gates)."
             ) from error
         raise
@@ -255,8 +262,8 @@ def _given_plan(path: pathlib.Path, model: keras.Model) -> surgeon.Plan:
         text = path.read_text("utf-8")
     except FileNotFoundError as error:
         raise Failure(
-            f"There is no plan '{path}'. To make one, say what closes: --macs "
-            "0.5, for example."
+            f"There is no plan '{path}'. To make one, say what to close: "
+            "--macs 0.5, for example."
         ) from error
     except (OSError, ValueError) as error:
         raise Failure(f"'{path}' can't be read as a plan.") from error
@@ -264,7 +271,7 @@ def _given_plan(path: pathlib.Path, model: keras.Model) -> surgeon.Plan:
 
 
 def _met(given: argparse.Namespace, plan: surgeon.Plan) -> str:
-    """What is wrong, if a plan does not keep to what may be left."""
+    """What is wrong if a plan does not meet the budget."""
     for name in ("macs", "params"):
         amount = getattr(given, name)
         if amount is not None:
@@ -288,7 +295,7 @@ def _pruned(
     data: Data | None,
     progress: Progress,
 ) -> tuple[keras.Model | None, surgeon.Repair | None]:
-    """The smaller model, if one is asked for, and how it was repaired."""
+    """The smaller model, if requested, and its repair."""
     if given.output is None:
         return None, None
     if given.repair and data is not None:
@@ -306,7 +313,7 @@ def _verify(
     data: Data | None,
     result: dict[str, Any],
 ) -> str:
-    """Compare with the original; what is wrong, if anything is."""
+    """Compare with the original; returns what is wrong, if anything."""
     x = None if data is None else data.first(_CHECKED)
     far = plan.verify(small, x)
     result["difference"] = far
@@ -322,7 +329,7 @@ def _metrics(
     data: Data | None,
     result: dict[str, Any],
 ) -> dict[str, tuple[float, float]]:
-    """The accuracy of both, where the data have labels."""
+    """The accuracy of both, if the data has labels."""
     before = samples.accuracy(model, data)
     after = samples.accuracy(small, data)
     if before is None or after is None:
@@ -338,7 +345,7 @@ def _write(
     repair: surgeon.Repair | None,
     metrics: dict[str, tuple[float, float]],
 ) -> None:
-    """Write all that was asked for, or, where one fails, nothing."""
+    """Write all requested files, or none if one fails."""
     with contextlib.ExitStack() as stack:
 
         def beside(path: pathlib.Path) -> pathlib.Path:
@@ -393,7 +400,7 @@ def _outcome(
 
 
 def _files_of(given: argparse.Namespace) -> dict[str, int]:
-    """The files that were written, with their bytes."""
+    """The written files, with their sizes in bytes."""
     plan = given.plan if _asked(given) else None
     paths = (given.output, plan, given.report)
     return {str(p): outputs.size(p) for p in paths if p is not None}

@@ -1,6 +1,6 @@
-"""How long two models take, in Keras and in runtimes for what they export to.
+"""Times of two models, in Keras and in other runtimes.
 
-The models take turns, so that what else the machine does falls on both alike.
+The models take turns, so that other load on the machine affects both equally.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _TURNS, _WARM = 30, 3
 
 
 class NotThere(Exception):
-    """A runtime, or what exports to it, is not installed or does not work."""
+    """A runtime or its exporter is not installed, or does not work."""
 
 
 def measure(
@@ -37,7 +37,7 @@ def measure(
     """The median milliseconds of one sample, of both models.
 
     Raises:
-        NotThere: the runtime does not run them here.
+        NotThere: the runtime can't run them here.
     """
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -79,7 +79,7 @@ def _litert(model: keras.Model, x: Any, path: pathlib.Path) -> Run:
     exporting.litert(model, path)
     interpreter = Interpreter(model_path=str(path), num_threads=1)
     for each in interpreter.get_input_details():
-        # Zeros: what is computed does not depend on the numbers.
+        # Zeros, since the time does not depend on the values.
         interpreter.resize_tensor_input(
             each["index"], [max(1, size) for size in each["shape_signature"]]
         )

@@ -1,4 +1,4 @@
-"""Whether outputs that differ are the same to rounding."""
+"""Whether a difference of outputs is rounding."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ import keras
 from keras_gates.graphs import private
 from keras_gates.surgeon.verifying.masked_run import resolution_of
 
-# What float32 rounding does in deep networks, with room.
+# Float32 rounding in deep networks, with a margin.
 _FLOAT32 = 1e-4
-# Half precision is off by so many of its own steps.
+# The error of half precision, in its own steps.
 _STEPS = 4
 
 
 def too_far(
     far: Mapping[str, float], model: keras.Model, tolerance: float | None
 ) -> str:
-    """What is wrong, if outputs differ by more than they may.
+    """What is wrong if outputs differ too much.
 
     Args:
         far: the difference of each output, relative to its scale.
         model: the model that they are compared with.
-        tolerance: how far they may differ; None for what rounding does.
+        tolerance: the allowed difference; None for rounding.
     """
     if tolerance is None:
         types = {layer.compute_dtype for layer in private.sublayers(model)}

@@ -1,1 +1,1 @@
-"""A Keras model in, a Keras model out: read, copied, and made anew."""
+"""Reads, copies and rebuilds Keras models."""

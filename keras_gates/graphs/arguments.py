@@ -1,4 +1,4 @@
-"""Put other tensors into the arguments of a call."""
+"""Replaces tensors in the arguments of a call."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ def mapped(
     args: tuple[Any, ...],
     kwargs: dict[str, Any],
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """`(args, kwargs)` with `function` of each leaf in its place."""
-    # Nearly every call has one tensor, which is no work for a tree's library.
+    """`(args, kwargs)` with `function` applied to each leaf."""
+    # Nearly every call has one tensor, which needs no tree library.
     if len(args) == 1 and not kwargs and hasattr(args[0], "dtype"):
         return (function(args[0]),), {}
     args, kwargs = keras.tree.map_structure(function, (args, kwargs))

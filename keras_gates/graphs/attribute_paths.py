@@ -1,7 +1,7 @@
-"""Where the weights and layers inside a layer are: by its attributes.
+"""The paths of weights and layers inside a layer, by its attributes.
 
-Two layers of one class have their parts at the same paths, however wide they
-are and in whatever order their weights were made.
+Two layers of one class have their parts at the same paths, regardless of their
+widths and the order in which weights were created.
 """
 
 from __future__ import annotations

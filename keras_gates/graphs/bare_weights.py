@@ -1,10 +1,9 @@
-"""Operations on a layer's own variables, written as stock layers.
+"""Writes operations on a layer's own variables as stock layers.
 
-A functional model has no place for a variable beside its layers. So `x * w`
-becomes an `EinsumDense` with one letter for the channels, `matmul(x, w)` a
-`Dense`, `take(w, x)` an `Embedding`; what is left of uses makes `w` the output
-of an `EinsumDense` of a one for each sample, so that any operation can take
-it.
+A functional model has no variables outside of its layers. So `x * w` becomes an
+`EinsumDense` with one letter for the channels, `matmul(x, w)` a `Dense`, and
+`take(w, x)` an `Embedding`; for other uses, `w` becomes the output of an
+`EinsumDense` applied to a one per sample, which any operation can read.
 """
 
 from __future__ import annotations
@@ -178,7 +177,7 @@ class Replay:
         ]
 
     def _check_layers(self, nodes: list[Node]) -> None:
-        """Refuse a variable of a layer that is called as well."""
+        """Refuse a variable of a layer that is also called."""
         called = {
             id(variable)
             for node in nodes
@@ -246,7 +245,7 @@ class Replay:
         return op(*(x for x in flat if isinstance(x, keras.KerasTensor)))
 
     def _revised(self, node: Node) -> keras.Operation | None:
-        """What is called in the place of an operation; None for itself."""
+        """What is called in place of an operation; None for itself."""
         target = self.revision.targets.get(id(node))
         if target is None:
             return self.revision.operations.get(id(node))
@@ -304,8 +303,8 @@ class Replay:
                 raise SideEffect(
                     f"its `call` uses the variable '{x.variable.name}' of the "
                     f"shape {tuple(x.variable.shape)} in the operation "
-                    f"{type(node.operation).__name__}, which no stock layer "
-                    "does"
+                    f"{type(node.operation).__name__}, for which there is no "
+                    "stock layer"
                 )
             return self.tensor(x, rank, like)
 
@@ -331,7 +330,7 @@ class Replay:
         if value.ndim >= rank:
             raise SideEffect(
                 f"its `call` uses the variable '{weight.variable.name}' along "
-                "the axis of the samples"
+                "the batch axis"
             )
         value = value.reshape((1,) * (rank - 1 - value.ndim) + value.shape)
         letters = _LETTERS[1 : rank + 1]
@@ -353,7 +352,7 @@ class Replay:
         if id(source) not in self._one:
             rank = len(source.shape)
             if rank < 2:
-                raise SideEffect("its input has no axis but that of samples")
+                raise SideEffect("its input has only a batch axis")
             # Of no channel at all: any may go.
             x = source[(slice(None), *[slice(0, 0)] * (rank - 1))]
             if rank > 2:

@@ -1,4 +1,4 @@
-"""One run of a layer's `call` on symbolic tensors, and what it tells."""
+"""One run of a layer's `call` on symbolic tensors."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ if TYPE_CHECKING:
     from keras_gates.graphs.private import Node
 
 _OTHERWISE = "it computes something else in training"
-UNLIKE = "its `call` on symbolic tensors is not what it computes"
+UNLIKE = "its `call` computes something else on symbolic tensors"
 _TRIED = {
     sampled.Likeness.UNLIKE: UNLIKE,
-    sampled.Likeness.FAILS: "its operations as recorded can't be run",
+    sampled.Likeness.FAILS: "its recorded operations can't be run",
     sampled.Likeness.UNTRIED: "its `call` can't be tried on random inputs",
 }
 _SIZED = (
-    "it works with sizes that are open, and what it is made of is known for "
-    "single ones"
+    "it works with sizes that are not fixed, and its operations are known "
+    "for single sizes only"
 )
 
 
@@ -134,7 +134,7 @@ class CallTrace:
         if holders.placed:
             model, holders = self._written_out(run, stripped)
         if self.twin.activity_regularizer is not None:
-            fixed = fixed or "it has a regularizer of its activity"
+            fixed = fixed or "it has an activity regularizer"
         bare = tuple(holders.placed)
         fixed = fixed or _other_weights(bare)
         fixed = fixed or self._other_masks(model)
@@ -307,9 +307,10 @@ class CallTrace:
             if not isinstance(x, keras.KerasTensor):
                 constant = keras.ops.is_tensor(x)
                 raise SideEffect(
-                    "its `call` returns what does not depend on its inputs"
+                    "its `call` returns something that does not depend on "
+                    "its inputs"
                     if constant
-                    else f"its `call` returns {x!r}, which is no tensor"
+                    else f"its `call` returns {x!r}, which is not a tensor"
                 )
         expected = [tuple(x.shape) for x in self.node.outputs]
         got = [tuple(x.shape) for x in outputs]
@@ -321,8 +322,8 @@ class CallTrace:
         )
         if got != expected and not (sized and fits):
             raise SideEffect(
-                f"its `call` gives {got} when it is traced, and the model has "
-                f"{expected}"
+                f"its `call` returns {got} when it is traced, but the model "
+                f"has {expected}"
             )
 
     def _in_both(
@@ -351,13 +352,14 @@ class CallTrace:
         always = infers.told(inputs, training=True)
         if always is not None:
             raise SideEffect(
-                f"its `call` has '{always.name}' train, even in inference"
+                f"its `call` runs '{always.name}' in training mode, even in "
+                "inference"
             )
         if trains.record != infers.record:
             if not private.takes_training(self.twin):
                 raise SideEffect(
-                    "its `call` does something else in another run: it has a "
-                    "state, or reads values that a variable has at the time"
+                    "its `call` does something else in each run: it has a "
+                    "state, or reads the current values of a variable"
                 )
             return infers, trains, _OTHERWISE
         never = trains.told(inputs, training=False)
@@ -375,7 +377,7 @@ class CallTrace:
         for old, new in pairs:
             masks = private.mask_of(old), private.mask_of(new)
             if (masks[0] is None) != (masks[1] is None):
-                return "its parts hand on a mask of time steps otherwise"
+                return "its parts pass on a mask of time steps differently"
         return ""
 
 
@@ -385,7 +387,7 @@ def _other_weights(bare: tuple[tuple[keras.Variable, Place], ...]) -> str:
         held = variable.regularizer or variable.constraint
         if place.derived and held is not None:
             return (
-                f"its weight '{variable.name}' has a "
-                f"{type(held).__name__}, and is not itself in its parts"
+                f"its weight '{variable.name}' has a {type(held).__name__}, "
+                "and its parts do not use the variable itself"
             )
     return ""

@@ -1,4 +1,4 @@
-"""A model as data: tensors, and the calls that make and read them."""
+"""A model as data: tensors, and the calls that produce and read them."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Site:
         name: that of `op`.
         child: the graph of a nested model.
         calls: the flat calls that this site became: one for each time the
-            model round it is called.
+            model around it is called.
         behind: by the number of an output, the site of a gate that the model
             does not have.
         folds: the sites before a model in TimeDistributed and after it, for
@@ -76,7 +76,7 @@ class Site:
 
     @property
     def own(self) -> keras.Operation:
-        """The layer of the user's, or the operation."""
+        """The user's layer, or the operation."""
         return self.op if self.original is None else self.original
 
 

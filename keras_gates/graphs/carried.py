@@ -1,4 +1,4 @@
-"""The masks of time steps that tensors carry while a model runs.
+"""Masks of time steps that tensors carry while a model runs.
 
 Keras notes a mask with a tensor, and a layer that takes one finds it there.
 In the record of a model all of these masks are arguments; what is called
@@ -196,7 +196,7 @@ def _computed(node: Node, before: Any) -> Any:
         )
         masks = keras.tree.map_structure(stand_in, before, first)
         return keras.tree.map_structure(back, op.compute_mask(inputs, masks))
-    except Exception:  # whatever a layer's own code says to symbols
+    except Exception:  # a layer's code may raise anything for symbolic tensors
         return UNKNOWN
 
 

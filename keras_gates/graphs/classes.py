@@ -1,10 +1,10 @@
-"""Models of the user's class, with what she has put on them.
+"""Keeps the class and the attributes of a user's model.
 
-A functional model may be of a class of the user's, with a `train_step` or a
-`compute_loss` of its own. A new model is of the same class if that takes
-inputs and outputs as `keras.Model` does (layers, as `keras.Sequential`). The
-constructor is not run again: it may want more than that. What it has left on
-the model is copied instead, with the new model's layers for those of the old.
+A functional model may have a custom class, with its own `train_step` or
+`compute_loss`. A new model has the same class if its constructor takes inputs
+and outputs like `keras.Model` (or layers, like `keras.Sequential`). The
+constructor is not run again, since it may need more arguments. The attributes
+of the model are copied instead, with the new layers in place of the old ones.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def carry_beside(old: keras.Model, new: keras.Model) -> None:
 
 
 def carry(graph: Graph, new: keras.Model, twins: Callable[[], Twins]) -> None:
-    """Put on a new model what is on the old one; warn of what can't be.
+    """Copy the attributes of the old model; warn about those that can't be.
 
     Args:
         graph: the `Graph` of the old model.
@@ -116,10 +116,10 @@ def carry(graph: Graph, new: keras.Model, twins: Callable[[], Twins]) -> None:
     old = graph.model
     if type(new) is not type(old) and has_own_call(old):
         raise ValueError(
-            f"Model '{old.name}' computes what the `call` of its class "
-            f"{type(old).__name__} says, and the new model can't be of that "
-            f"class: {_why(old)} Use the functional API for all that the "
-            "model computes, or a layer of your own."
+            f"Model '{old.name}' computes the `call` of its class "
+            f"{type(old).__name__}, and the new model can't have that class: "
+            f"{_why(old)} Use the functional API for everything that the "
+            "model computes, or a custom layer."
         )
     held, got = private.attributes_of(old), private.attributes_of(new)
     names = {n for n in held.keys() - got if not private.is_of_tensorflow(n)}
@@ -143,7 +143,7 @@ def _private(cls: type[Any], public: bool = False) -> set[str]:
 
 
 def _set_by_compile(cls: type[Any]) -> set[str]:
-    """The attributes that `compile` of a class of the user's sets."""
+    """The attributes that `compile` of a user's class sets."""
     own = [c for c in cls.__mro__ if not create.is_of(c, keras.__name__)]
     methods = [vars(c)["compile"] for c in own if "compile" in vars(c)]
     codes = [getattr(inspect.unwrap(m), "__code__", None) for m in methods]
@@ -188,7 +188,7 @@ def _why(old: keras.Model) -> str:
     chain = isinstance(old, keras.Sequential)
     names = _OF_CHAINS if chain else _OF_GRAPHS
     if chain and _is_kept(old, names):
-        return "what is left is no chain of layers."
+        return "what is left is not a chain of layers."
     wanted = ", ".join(names)
     return f"its constructor does not take ({wanted}) first."
 

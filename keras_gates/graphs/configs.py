@@ -1,4 +1,4 @@
-"""Make layers from their configs, with the objects that configs name."""
+"""Creates layers from their configs, with the objects that configs name."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def _told(op: keras.Operation) -> dict[str, Any]:
 def _recorded(op: keras.Operation) -> dict[str, Any]:
     config = private.recorded_config(op)
     if config is None:
-        raise ValueError(f"Keras has no record of how '{op.name}' was made.")
+        raise ValueError(f"Keras has no record of how '{op.name}' was created.")
     return living(op, {**config, "name": op.name})
 
 
@@ -91,10 +91,10 @@ def kept_arguments(op: keras.Operation) -> dict[str, Any]:
     constructor does not take.
 
     Raises:
-        ValueError: it keeps less, or is no layer.
+        ValueError: it keeps less, or is not a layer.
     """
     if not isinstance(op, keras.Layer) or not _keeps_arguments(op):
-        raise ValueError(f"'{op.name}' does not keep what it was told.")
+        raise ValueError(f"'{op.name}' does not keep its arguments.")
     config = {name: getattr(op, name) for name in _arguments(op)}
     parameters = inspect.signature(type(op).__init__).parameters.values()
     if any(x.kind is x.VAR_KEYWORD for x in parameters):

@@ -1,4 +1,4 @@
-"""What a `call` does besides computing its outputs."""
+"""Detects side effects of a `call`."""
 
 from __future__ import annotations
 

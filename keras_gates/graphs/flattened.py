@@ -1,7 +1,8 @@
-"""A subclassed model as a functional one."""
+"""Makes a functional model of a subclassed one."""
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Unfunctional(Exception):
-    """A model's `call` can't be told by what it does to symbolic tensors."""
+    """A model's `call` can't be recorded on symbolic tensors."""
 
 
 def flattened(model: keras.Model, example: Any) -> tuple[keras.Model, str]:
@@ -48,7 +49,10 @@ def flattened(model: keras.Model, example: Any) -> tuple[keras.Model, str]:
     """
     shell, inputs = _copy(model), symbolic(example)
     try:
-        outputs = shell(inputs)
+        with warnings.catch_warnings():
+            # Keras warns of what is not built, before it says why.
+            warnings.simplefilter("ignore")
+            outputs = shell(inputs)
     except Exception as error:
         raise Unfunctional(
             f"its `call` can't be traced: {trace.told(error)}"
@@ -63,7 +67,9 @@ def flattened(model: keras.Model, example: Any) -> tuple[keras.Model, str]:
         opened = trace.trace_model(_copy(source), node)
     except SideEffect as error:
         raise Unfunctional(str(error)) from error
-    except Exception as error:  # whatever the user's code says to symbols
+    except (
+        Exception
+    ) as error:  # the user's code may raise anything for symbolic tensors
         raise Unfunctional(
             f"its `call` can't be traced: {trace.told(error)}"
         ) from error
@@ -80,7 +86,7 @@ def flattened(model: keras.Model, example: Any) -> tuple[keras.Model, str]:
     private.copy_trainable(model, flat)
     flat = _inner(flat)
     if not sampled.models_agree(source, flat, inputs):
-        raise Unfunctional("what was made of it does not compute the same")
+        raise Unfunctional("the layers made from it do not compute the same")
     return flat, opened.fixed
 
 

@@ -1,7 +1,7 @@
-"""What a config forgets of a layer: found by comparison, and carried over.
+"""Finds what a config forgets of a layer, and carries it over.
 
 A layer that changes its size is made from its config, and a config may lose
-what the layer holds: a function of the user's comes back as the one of Keras
+what the layer holds: a user's function comes back as the one of Keras
 that has its name, an argument that `get_config` omits as its default. Here
 the layer is compared, attribute by attribute, with one made from the config
 as it is. What differs was forgotten.
@@ -34,7 +34,7 @@ def carry(
     base: keras.Operation,
     twins: Twins,
 ) -> None:
-    """Give a layer what the config of the old one forgets.
+    """Copy to a layer what the config of the old one forgets.
 
     Args:
         old: the layer or operation.
@@ -65,7 +65,7 @@ def forgets(
 def carry_more(old: keras.Layer, new: keras.Layer, twins: Twins) -> None:
     """Give a built layer what else the user has put on the old one.
 
-    Its class doesn't know of it; code of the user's may.
+    Its class doesn't know of it; the user's code may.
     """
     twins.note_layer(old, new)
     held, got = attributes(old), attributes(new)
@@ -153,7 +153,7 @@ def _same(name: str, left: dict[str, Any], right: dict[str, Any]) -> bool:
 
 
 def _build(base: keras.Operation, old: keras.Operation) -> bool:
-    """Whether `base` is built like the old layer, by code of the user's."""
+    """Whether `base` is built like the old layer, by the user's code."""
     stock = create.is_of(type(old), keras.__name__)
     if stock or not getattr(old, "built", False) or base.built:
         return False

@@ -1,4 +1,4 @@
-"""What is known of a functional model without reading its graph."""
+"""Facts about a functional model that need no graph."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def is_functional(model: Any) -> bool:
 def has_own_call(op: keras.Operation) -> bool:
     """Whether a layer or model computes what Keras doesn't know of.
 
-    That is what was put in the place of its `call`, or a `call` that the
+    That is what was put in place of its `call`, or a `call` that the
     class of a functional model has instead of running its graph.
     """
     if "call" in vars(op):
@@ -47,7 +47,7 @@ def struct_of(function: keras.Model) -> Any:
 
 
 def input_layer(kt: keras.KerasTensor) -> keras.Layer:
-    """The `InputLayer` behind a model's input tensor."""
+    """The `InputLayer` after a model's input tensor."""
     return private.origin_of(kt)[0]
 
 

@@ -1,4 +1,4 @@
-"""The names by which the rest of the package reads models.
+"""The names through which the rest of the package reads models.
 
 `read` turns a built Keras model into a `Graph`: a flat list of calls, with
 nested models written out. The parts: `calls` is the data, `reading` makes it,

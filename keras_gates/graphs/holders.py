@@ -1,4 +1,4 @@
-"""The layers that hold the weights that operations use."""
+"""Layers that hold the weights of operations."""
 
 from __future__ import annotations
 

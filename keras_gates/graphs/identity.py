@@ -1,4 +1,4 @@
-"""A dict whose keys are objects themselves, not what they are equal to."""
+"""A dict whose keys are compared by identity."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names for new layers that no other layer of a model has."""
+"""Unused names for new layers of a model."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ class Names(set[str]):
         return cls([*inputs, *(site.name for g in graphs for site in g.sites)])
 
     def free(self, name: str) -> str:
-        """`name`, with a number behind it if it is taken; taken from now on."""
+        """`name`, with a number after it if it is taken; taken from now on."""
         found, number = name, 0
         while found in self:
             number += 1

@@ -1,4 +1,4 @@
-"""What a layer without a rule turns out to be made of."""
+"""The parts of a layer without a rule."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From what class a model was, whose layers its constructor makes.
+"""Remembers the class of a model whose constructor creates its layers.
 
 A model with gates in it can't be of such a class: the constructor makes no
 gates. It remembers what it was made of, and so do models made of it; once the

@@ -1,4 +1,4 @@
-"""Whose values the variables in a layer that is seen through hold."""
+"""Maps variables in layers that are seen through to the user's."""
 
 from __future__ import annotations
 

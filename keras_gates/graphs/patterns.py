@@ -1,4 +1,4 @@
-"""Layers by name, by a pattern with *, by class, or themselves."""
+"""Selects layers by name, pattern, class, or object."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ def named(
             if not paths:
                 raise ValueError(
                     f"`{argument}` has the layer '{pattern.name}', which is "
-                    f"none of model '{graph.model.name}'. Take layers from "
-                    "the model itself, with model.get_layer(name)."
+                    f"not part of model '{graph.model.name}'. Use layers of "
+                    "the model itself: model.get_layer(name)."
                 )
             found += map(glob.escape, paths)
         else:
@@ -131,7 +131,7 @@ def check_fit(patterns: Patterns, argument: str, graph: Graph) -> None:
         near = difflib.get_close_matches(wanted, known, 3, 0.4)
         some = near or list(dict.fromkeys(every))[:5]
         raise ValueError(
-            f"`{argument}` has {pattern!r}, which fits no layer of model "
+            f"`{argument}` has {pattern!r}, which matches no layer of model "
             f"'{graph.model.name}'. {'Near it' if near else 'There are'}: "
             f"{', '.join(map(repr, some))}. Pass the name of a layer, a "
             "pattern with *, a layer, or a class."
@@ -254,7 +254,7 @@ def _fits(pattern: Pattern, call: Call) -> bool:
 
 
 def _names(call: Call) -> list[str]:
-    """The path and the name of a call, and those of the models round it."""
+    """The path and the name of a call, and those of the models around it."""
     inside = _scopes(call)
     names = [call.path, call.op.name, *inside, *inside.values()]
     return list(dict.fromkeys(names))

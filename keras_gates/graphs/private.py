@@ -1,4 +1,4 @@
-"""Every assumption about Keras that its documentation does not back.
+"""Every assumption about Keras that its documentation does not guarantee.
 
 Each function here relies on one thing inside Keras, and says on which after
 "Assumes". Nothing else in the package reads a private attribute of Keras or
@@ -59,7 +59,7 @@ def layer_class(path: str) -> type[Any] | None:
 
 
 def operation(name: str) -> type[Any] | None:
-    """The class behind an operation of `keras.ops`, such as "numpy.Add".
+    """The class after an operation of `keras.ops`, such as "numpy.Add".
 
     Assumes: it is in the module `keras.src.ops.numpy`, that of an activation
     which is no such operation in "activations"; None if it is not.
@@ -72,7 +72,7 @@ def operation(name: str) -> type[Any] | None:
 
 
 def operation_of(function: Callable[..., Any] | None) -> type[Any] | None:
-    """The class behind a function of `keras.ops`, by identity, or None.
+    """The class after a function of `keras.ops`, by identity, or None.
 
     Assumes: it is named after the function: `log_softmax` and `LogSoftmax`.
     """
@@ -288,7 +288,7 @@ def set_mask(x: Any, mask: Any) -> None:
 
 
 def hands_mask_on(layer: keras.Layer) -> bool:
-    """Whether a layer that supports masks hands on the one that it gets.
+    """Whether a layer that supports masks passes on the one that it gets.
 
     Assumes: Keras marks its own `Layer.compute_mask` with `_is_default`.
     """
@@ -441,7 +441,7 @@ def added_by(
 
     Args:
         layer: the layer.
-        add: is called in the place of `add_weight`, with all arguments by
+        add: is called in place of `add_weight`, with all arguments by
             name; where they can't be named, Keras' own method is.
     """
 
@@ -564,7 +564,7 @@ def takes_training(layer: keras.Layer) -> bool:
 
 @contextlib.contextmanager
 def told(training: bool | None) -> Iterator[None]:
-    """Within, layers that are called hear that the layer round them trains.
+    """Within, layers that are called hear that the layer around them trains.
 
     Assumes: what the outermost call was told is in the `CallContext` that is
     the global attribute "current_call_ctx".
@@ -1181,6 +1181,19 @@ def loss_weights_of(model: keras.Model) -> Any:
 
 
 # Keras 2 -------------------------------------------------------------------
+
+
+def cause_of(error: BaseException) -> BaseException:
+    """The error that a `call` raised, where Keras could not repeat it.
+
+    Assumes: Keras raises an error again as its class called with a longer
+    text. A class that takes no text raises another error then, on that text,
+    whose context is the first.
+    """
+    lost = "'str' object has no attribute"
+    while lost in str(error) and error.__context__ is not None:
+        error = error.__context__
+    return error
 
 
 def keras2_has_graph(model: Any) -> bool:

@@ -1,4 +1,4 @@
-"""Who reads a tensor of a graph."""
+"""Readers of a tensor of a graph."""
 
 from __future__ import annotations
 

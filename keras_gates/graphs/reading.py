@@ -1,4 +1,4 @@
-"""Read a built Keras model as a flat graph of calls."""
+"""Reads a built Keras model as a flat graph of calls."""
 
 from __future__ import annotations
 
@@ -48,8 +48,8 @@ _NOT_PLAIN = (
 )
 
 _FOUND = (
-    "it, or a layer in it, would find a mask of time steps on its input, of "
-    "which the model has no record"
+    "it, or a layer in it, finds a mask of time steps on its input that the "
+    "model does not record"
 )
 
 
@@ -62,7 +62,7 @@ def read(model: keras.Model, see_through: SeeThrough | None = None) -> Graph:
             nested model; by default, none is looked into.
 
     Raises:
-        TypeError: `model` is no Keras model.
+        TypeError: `model` is not a Keras model.
         ValueError: `model` is subclassed, or not built.
     """
     if not isinstance(model, keras.Model):
@@ -81,8 +81,8 @@ def read(model: keras.Model, see_through: SeeThrough | None = None) -> Graph:
             f"Model '{model.name}' (of type {type(model).__name__}) is "
             "subclassed: its `call` is Python code, which has no recorded "
             "graph. Pass `keras_gates.functional(model, x)` instead: a "
-            "functional model that computes the same. x is a batch of what "
-            "the model takes, or `keras.Input`s for it."
+            "functional model that computes the same. x is a batch of "
+            "inputs, or `keras.Input`s."
         )
     unread: dict[int, str] = {}
     while True:  # each round but the last finds one more
@@ -118,7 +118,7 @@ def _sites(
         memo: by the id of a model, its graph.
         unread: as in `Graph`.
         see_through: as in `read`.
-        originals: the layers of the user's that those in the model are
+        originals: the user's layers that those in the model are
             copies of; None if it is the user's.
     """
     if id(model) in memo:
@@ -202,7 +202,7 @@ class _Place:
     """Where calls are made.
 
     Attributes:
-        scopes: the calls of models round them, the outermost first.
+        scopes: the calls of models around them, the outermost first.
         times: the tensors on whose steps they are made.
         nested: whether layers may find masks that no record has: those that
             the inputs of the model carry.
@@ -399,9 +399,9 @@ def _known(
 def _masked(site: Site) -> str:
     return (
         f"which is called with a mask of time steps that '{site.name}' (of "
-        f"type {type(site.op).__name__}) in it would find on its input; here "
-        "the surgeon can't say which mask that is. Give the model the mask as "
-        "an input of its own and pass it on, mask=..., or call its layers "
+        f"type {type(site.op).__name__}) in it finds on its input; the "
+        "surgeon can't determine this mask. Make the mask a separate input "
+        "of the model and pass it on with mask=..., or call its layers "
         "directly."
     )
 

@@ -1,4 +1,4 @@
-"""What a run of a `call` on symbolic tensors gave, in comparable form."""
+"""The result of a run of a `call` on symbolic tensors, for comparison."""
 
 from __future__ import annotations
 
@@ -64,12 +64,12 @@ def recorded(outputs: list[Any], sources: list[Any]) -> list[Any]:
 
 
 def _layer(op: keras.Layer) -> Any:
-    """A layer; one without weights may be made anew by each run."""
+    """A layer; one without weights may be rebuilt by each run."""
     if op.variables:
         return id(op)
     try:
         config = dict(op.get_config())
-    except Exception:  # whatever a layer of the user's raises
+    except Exception:  # whatever a user's layer raises
         return id(op)
     config.pop("name", None)
     return type(op), repr(config)

@@ -1,4 +1,4 @@
-"""Make a model anew, call by call, with some of its calls changed."""
+"""Rebuilds a model call by call, with some calls changed."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ def rewrite(
 ) -> keras.Model:
     """A new model of a graph, with copies of its layers and weights.
 
-    The old model stays as it is. Nested models are made anew as nested
+    The old model stays as it is. Nested models are rebuilt as nested
     models, each once, a Sequential as a Sequential if it is still a chain of
     layers.
 
@@ -277,7 +277,7 @@ class _Rewriter:
 
 
 def _arrays(layer: keras.Layer) -> dict[str, NDArray[Any]] | None:
-    """The weights by name, to be created with: no initialiser runs then."""
+    """The weights by name, to be created with: no initializer runs then."""
     names = [w.name for w in layer.weights]
     if private.has_sublayers(layer) or len(set(names)) < len(names):
         return None

@@ -1,4 +1,4 @@
-"""Whether a layer and a model of its parts compute the same, by a trial."""
+"""Tests by random inputs whether a layer and its parts compute the same."""
 
 from __future__ import annotations
 
@@ -164,7 +164,7 @@ def _called(
 
 
 def filled(given: Any, values: list[Any]) -> Any:
-    """A structure with values in the places of its symbolic tensors.
+    """A structure with values in place of its symbolic tensors.
 
     Args:
         given: the structure.

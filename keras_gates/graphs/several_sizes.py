@@ -1,10 +1,10 @@
-"""Calls that were recorded at several sizes, as calls for any size.
+"""Merges calls recorded at several sizes into calls for any size.
 
-Where a `call` works with a size that a model leaves open, it can't be traced
-on that size. It is traced on known ones, and what differs between the runs
-tells what follows from the sizes: the target of a `reshape`, a mask that is
-there for each sample, a table that is cut to so many steps. What can be said
-for any size is said so; the rest holds for the sizes of the run.
+A `call` that computes with an unknown size can't be traced with it. It is
+traced with known sizes, and the differences between the runs show what depends
+on the sizes: the target of a `reshape`, a mask for each sample, a table that is
+cut to a number of steps. What holds for any size is generalized; the rest holds
+for the sizes of the run.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 _RESHAPE = private.operation("numpy.Reshape")
 _SAMPLES = "its `call` computes with the number of samples"
-_OTHER = "its `call` does other things for inputs of other sizes"
+_OTHER = "its `call` computes something else for inputs of other sizes"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -255,7 +255,7 @@ def _differing(first: Shape, other: Shape) -> set[int]:
 
 
 def _with_open(shape: Shape, axes: set[int]) -> tuple[int, ...]:
-    """A shape with -1 in the places of some of its sizes."""
+    """A shape with -1 in place of some of its sizes."""
     return tuple(
         -1 if size is None or axis in axes else size
         for axis, size in enumerate(shape)

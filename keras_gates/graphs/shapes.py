@@ -35,7 +35,7 @@ def shapes_of(graph: Graph, input_shape: Any = None) -> Shapes:
     """`{Tensor: shape}`, batch axis included.
 
     Where a tensor has several rows for each sample, as windows of an image
-    have, their number is in the place of the batch's size, if it is known.
+    have, their number is in place of the batch's size, if it is known.
 
     Args:
         graph: the `Graph` of a model.
@@ -194,10 +194,10 @@ def _look_in_again(
                 specs[tensor] = keras.KerasTensor(_some(shape, 1), told.dtype)
         return
     raise ValueError(
-        f"What layer '{calls[0].path}' computes for inputs of the shapes "
-        f"{shapes} can't be told: '{scope.site.name}' (of type "
-        f"{type(scope.site.op).__name__}) can't be looked into at these. Pass "
-        "other sizes."
+        f"The output of layer '{calls[0].path}' for inputs of the shapes "
+        f"{shapes} is unknown: '{scope.site.name}' (of type "
+        f"{type(scope.site.op).__name__}) can't be seen through for these. "
+        "Pass other sizes."
     )
 
 
@@ -235,7 +235,7 @@ def _of_each_sample(shape: Shape, samples: int) -> Shape:
 
 
 def _tell_rows(graph: Graph, shapes: Shapes) -> None:
-    """Put the number of rows for each sample in the place of a batch's size.
+    """Put the number of rows for each sample in place of a batch's size.
 
     No size is open but that of the batch. A tensor has it on one axis, and as
     often as what it is made of, unless values go from that axis to others.
@@ -274,7 +274,7 @@ def _by_input(graph: Graph, input_shape: Any) -> list[Shape]:
         strangers = given[len(names) :]
     if strangers or len(given) != len(names):
         raise ValueError(
-            f"`input_shape` does not name the inputs of model "
+            "`input_shape` does not match the inputs of model "
             f"'{graph.model.name}'. Received: {input_shape!r}. Expected: a "
             f"shape for each of {names}, as a list in this order or a dict."
         )

@@ -1,7 +1,7 @@
-"""Symbolic tensors in the places of a layer's variables.
+"""Symbolic tensors in place of a layer's variables.
 
-Keras computes with a variable at once, so that `x * self.scale` could not be
-recorded. With a symbolic tensor in its place, each use of it is an operation.
+Keras computes with a variable immediately, so `x * self.scale` could not be
+recorded. With a symbolic tensor in its place, each use is an operation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from keras_gates.graphs import private
 
 
 class SideEffect(Exception):
-    """A `call` does something beside computing its outputs."""
+    """A `call` has side effects."""
 
 
 class ReadsInside(SideEffect):
@@ -35,7 +35,7 @@ class ReadsInside(SideEffect):
 
 
 class StandIn(keras.KerasTensor):
-    """What a `call` finds in the place of a variable.
+    """What a `call` finds in place of a variable.
 
     Args:
         variable: the variable.

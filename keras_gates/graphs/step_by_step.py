@@ -1,4 +1,4 @@
-"""What TimeDistributed computes, with its layer called once.
+"""Computes TimeDistributed with a single call of its layer.
 
 Its own `call` calls the layer once for each step, or in a function that is not
 recorded. All steps at once are samples as any others.
@@ -34,12 +34,12 @@ def _all_steps(
 ) -> Any:
     masked = "mask" in inspect.signature(layer.call).parameters
     if mask is not None and masked:
-        raise SideEffect("it gives its layer a mask for each step")
+        raise SideEffect("it passes its layer a mask for each step")
     told = {"training": training} if private.takes_training(layer) else {}
     sizes = keras.ops.shape(inputs)
     x = keras.ops.reshape(inputs, (-1, *sizes[time_axis.AXIS + 1 :]))
     y = layer(x, **told)
     if not isinstance(y, keras.KerasTensor):
-        raise SideEffect("its layer puts out more than one tensor")
+        raise SideEffect("its layer returns more than one tensor")
     steps = sizes[time_axis.AXIS]
     return keras.ops.reshape(y, (-1, steps, *keras.ops.shape(y)[1:]))

@@ -1,7 +1,7 @@
-"""The axis of time of TimeDistributed: into the batch, and out of it.
+"""Moves the time axis of TimeDistributed into the batch, and back.
 
 A model in TimeDistributed is read as if its calls saw one sample for each
-step. These operations stand in front of it and behind it; in no model.
+step. These operations stand before it and after it; in no model.
 """
 
 from __future__ import annotations

@@ -1,13 +1,13 @@
-"""Look into a layer: its `call` is run on symbolic tensors.
+"""Sees through a layer: runs its `call` on symbolic tensors.
 
-What a layer without a rule computes, Keras records as it does for a model:
-the `call` of a copy is run on symbolic inputs, with symbolic tensors in the
-places of its variables. The outcome is a functional model of the operations
-and layers that were called. The user's layer is not touched.
+Keras records what a layer without a rule computes, as for a model: the `call`
+of a copy is run on symbolic inputs, with symbolic tensors in place of its
+variables. The result is a functional model of the operations and layers that
+were called. The user's layer is not touched.
 
-A `call` that does more than compute its outputs can't be told by that:
-whatever it reads of variables at once, assigns, adds to the losses, or draws,
-is noticed, and the layer stays closed.
+This does not represent a `call` with side effects: if it reads values of
+variables, assigns them, adds losses, or draws random numbers, this is detected,
+and the layer is not opened.
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.private import Node
 
 _SHOWN = 160
+_INFERRED = "compute_output_shape()` method. Error encountered: "
 _COLORS = re.compile("\x1b\\[[0-9;]*m")
 
 
@@ -72,7 +73,8 @@ def trace(
         return Opaque(f"it can't be copied: {told(error)}")
     if len(private.sublayers(twin)) != len(private.sublayers(layer)):
         return Opaque(
-            "it can't be copied: a model in it has layers that are its own, too"
+            "it can't be copied: it holds a layer that also belongs to a "
+            "model in it"
         )
     return _traced(node, twin, None)
 
@@ -175,7 +177,9 @@ def _attempt(each: CallTrace) -> Opened | Opaque:
                 return Opaque(first)
         except SideEffect as error:
             return Opaque(first or str(error))
-        except Exception as error:  # whatever the user's code says to symbols
+        except (
+            Exception
+        ) as error:  # the user's code may raise anything for symbolic tensors
             why = f"its `call` can't be traced: {told(error)}"
             first = first or why
             # Once more, with what the layer inside calls in its place.
@@ -201,7 +205,7 @@ def _opened(each: CallTrace, failed: list[keras.Layer]) -> Opened:
         )
     names = [op.name for op in _called(found.model) if op in refused]
     if names and not found.fixed:
-        fixed = f"it calls '{names[0]}' as no functional model can"
+        fixed = f"it calls '{names[0]}' in a way that no functional model can"
         return dataclasses.replace(found, fixed=fixed)
     return found
 
@@ -246,11 +250,15 @@ def way(node: Node) -> str:
 
 def told(error: Exception) -> str:
     """An error as one short line."""
-    text = _COLORS.sub("", " ".join(str(error).split()))
-    # Keras says first in which `call` it was.
-    text = text.partition("Exception encountered when calling ")[2] or text
+    cause = private.cause_of(error)
+    text = _COLORS.sub("", " ".join(str(cause).split()))
+    # Keras says first in which `call` it was, and that it could not infer the
+    # shape of what comes out; last, with what arguments.
+    for opening in ("Exception encountered when calling ", _INFERRED):
+        text = text.partition(opening)[2] or text
+    text = text.partition(" Arguments received by ")[0].rstrip(".")
     short = text if len(text) <= _SHOWN else f"{text[: _SHOWN - 3]}..."
-    return f"{type(error).__name__}: {short}"
+    return f"{type(cause).__name__}: {short}"
 
 
 def copy_of(layer: keras.Layer, copies: Copies) -> keras.Layer:

@@ -1,13 +1,12 @@
-"""Copy a layer as it is: the state of the object, variables of its own.
+"""Copies a layer as an object, with its own variables.
 
-A config names functions, and a layer may hold more than its config says: an
-activation of the user's, an argument that `get_config` forgets, an attribute
-that was changed later. So a layer that stays as it is isn't made from its
-config. Its twin holds copies of all that it holds; functions and what else
-can't change are the very objects.
+A config refers to functions by name, and a layer may hold more than its config
+says: a custom activation, an argument that `get_config` forgets, an attribute
+that was changed later. So a layer that does not change is not created from its
+config. Its twin has copies of all attributes; functions and other immutable
+objects are shared.
 
-What can't be copied is an error (`Uncopied`), and then the layer is made from
-its config.
+If something can't be copied (`Uncopied`), the layer is created from its config.
 """
 
 from __future__ import annotations
@@ -213,7 +212,7 @@ class Twins:
         return new
 
     def _symbolic(self, old: keras.KerasTensor) -> keras.KerasTensor:
-        """A tensor that is left of a trace, without the graph behind it."""
+        """A tensor that is left of a trace, without the graph after it."""
         new = keras.KerasTensor(old.shape, old.dtype, old.sparse, name=old.name)
         self.note(old, new)
         return new

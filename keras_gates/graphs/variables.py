@@ -1,4 +1,4 @@
-"""Carry the weights and random states of one layer over to another."""
+"""Copies the weights and random states of a layer to another."""
 
 from __future__ import annotations
 

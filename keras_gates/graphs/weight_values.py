@@ -1,8 +1,8 @@
-"""What operations make of a layer's variables alone.
+"""The results of operations on a layer's variables only.
 
 That is known beforehand, and so is where each of its numbers stems from: the
-operations are run once on the values, and once on `0, 1, 2, ...` in the places
-of these.
+operations are run once on the values, and once on `0, 1, 2, ...` in place of
+these.
 """
 
 from __future__ import annotations
@@ -164,7 +164,7 @@ def computed(
 
 def _by_samples(node: Node, weight: Weight) -> SideEffect:
     return SideEffect(
-        "its `call` makes what has an axis of samples of the variable "
+        "its `call` makes a tensor with a batch axis from the variable "
         f"'{weight.variable.name}' by {type(node.operation).__name__}"
     )
 

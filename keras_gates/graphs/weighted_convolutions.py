@@ -1,4 +1,4 @@
-"""Convolutions of data with a weight, as stock layers that do the same."""
+"""Writes convolutions of data with a weight as stock layers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Operations of data and a weight, as stock layers that do the same."""
+"""Writes operations of data and a weight as stock layers."""
 
 from __future__ import annotations
 

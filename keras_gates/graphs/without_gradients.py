@@ -1,4 +1,4 @@
-"""Runs of models that nobody wants gradients of."""
+"""Runs models without gradients."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import keras
 
 
 def without_gradients() -> AbstractContextManager[Any]:
-    """A context in which no backend keeps what gradients would need.
+    """A context in which no backend keeps data for gradients.
 
-    PyTorch keeps all activations of a model as long as its outputs live,
-    unless it is told not to; the other backends do so where they are asked to.
+    PyTorch keeps all activations of a model as long as its outputs live, unless
+    told otherwise; other backends do so only on request.
     """
     if keras.backend.backend() != "torch":
         return contextlib.nullcontext()

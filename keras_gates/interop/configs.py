@@ -1,4 +1,4 @@
-"""Layers of one Keras from those of the other, by their configs."""
+"""Converts layers between the two versions of Keras by their configs."""
 
 from __future__ import annotations
 
@@ -18,25 +18,24 @@ ACTIVATIONS = (
     "sigmoid softplus exponential mish softmax log_softmax"
 ).split()
 _KINDS = ("layers", "initializers", "regularizers", "constraints")
-# Layers of one name that are not the same: RandomCrop of Keras 3 leaves images
-# whole in inference, that of tf_keras does not.
+# Layers of the same name that differ: RandomCrop of Keras 3 keeps images whole
+# in inference, the one of tf_keras does not.
 _UNLIKE = {"Lambda", "Layer", "RandomCrop", "TFSMLayer", "Wrapper"}
-# Values that ask for nothing: a layer that takes no data format has the
-# channels last.
+# Values without an effect: a layer without a data format has channels last.
 _OFF = (None, False, "channels_last")
-# What says how a layer computes, and not what.
+# Options that say how a layer computes, and not what.
 _FREE = {"implementation", "use_cudnn", "flash_attention", "seed", "rng_type"}
 # Shapes that the layer is built for anyway.
 _FREE |= {"batch_input_shape", "input_length", "build_config"}
 _FREE |= {"query_shape", "key_shape", "value_shape"}
-# What separable convolutions of tf_keras inherit, and have no use for.
+# Arguments that separable convolutions of tf_keras inherit but do not use.
 _FREE |= {"kernel_initializer"}
 
 
 def counterparts(
     source: ModuleType, target: ModuleType
 ) -> dict[type[Any], type[Any]]:
-    """`{class: counterpart}` of the layers that both Kerases have."""
+    """`{class: counterpart}` of the layers that both versions have."""
     pairs = [
         [getattr(keras_.layers, name, None) for keras_ in (source, target)]
         for name in dir(source.layers)
@@ -80,7 +79,7 @@ def _arguments(
     source: ModuleType,
     target: ModuleType,
 ) -> dict[str, Any]:
-    """What the constructor of `cls` is called with for a config."""
+    """The arguments of the constructor of `cls` for a config."""
     names = RENAMED.get(cls.__name__, {})
     if target is keras:
         names = {new: old for old, new in names.items()}
@@ -105,7 +104,7 @@ def _arguments(
 
 
 def parameters(cls: type[Any]) -> dict[str, Any]:
-    """`{name: default}` of what the constructor takes, bases included."""
+    """`{name: default}` of the constructor's arguments, with base classes."""
     defaults: dict[str, Any] = {}
     for base in cls.__mro__:
         constructor = vars(base).get("__init__")
@@ -125,7 +124,7 @@ def parameters(cls: type[Any]) -> dict[str, Any]:
 def _value(
     name: str, value: Any, source: ModuleType, target: ModuleType
 ) -> Any:
-    """A value of a config, in terms of the other Keras."""
+    """A value of a config, converted to the other Keras."""
     if name == "dtype":
         return _policy(value, target)
     if "activation" in name and not name.endswith("regularizer"):
@@ -167,18 +166,18 @@ def _policy(value: dict[str, Any] | str, target: ModuleType) -> Any:
 
 
 def copy_weights(source: keras.Layer, target: keras.Layer) -> None:
-    """Give a new layer the weights of its counterpart.
+    """Copy the weights of a layer's counterpart into it.
 
     Raises:
-        ValueError: they are not alike.
+        ValueError: they do not match.
     """
     arrays = [keras.ops.convert_to_numpy(w) for w in source.weights]
     shapes = [tuple(w.shape) for w in target.weights]
     if [a.shape for a in arrays] != shapes:
         raise ValueError(
             f"Layer '{source.name}' (of type {type(source).__name__}) holds "
-            f"weights of the shapes {[a.shape for a in arrays]}, its "
-            f"counterpart of the shapes {shapes}, so that they can't be "
-            "carried over. Replace it by layers that both Kerases have alike."
+            f"weights of the shapes {[a.shape for a in arrays]}, and its "
+            f"counterpart of the shapes {shapes}, so they can't be copied. "
+            "Replace it by layers that are the same in both versions."
         )
     target.set_weights(arrays)

@@ -1,4 +1,4 @@
-"""A model of tf_keras, made anew in Keras 3."""
+"""A model of tf_keras, rebuilt in Keras 3."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from keras_gates.interop.operation import operation_layer
 
 
 def from_tf_keras(model: Any) -> keras.Model:
-    """The same model in Keras 3, as after tensorflow-model-optimization.
+    """Convert a `tf_keras` model to Keras 3, for example after tfmot.
 
     Args:
         model: A built functional or Sequential `tf_keras.Model`, without the
-            wrappers of tfmot: `strip_pruning` and `strip_clustering` take
-            them off. Quantisation-aware training has no end in Keras 3:
-            convert its result to LiteRT.
+            wrappers of tfmot: `strip_pruning` and `strip_clustering` remove
+            them. Quantization-aware models have no counterpart in Keras 3:
+            convert them to LiteRT.
 
     Returns:
-        A functional `keras.Model`, not compiled. What it computes is equal
-        to float rounding.
+        A functional `keras.Model`, not compiled. It computes the same, to float
+        rounding.
 
     Raises:
         RuntimeError: Keras runs on another backend than TensorFlow.
         ImportError: tf_keras is not installed.
-        TypeError: `model` is no model of tf_keras.
+        TypeError: `model` is not a model of tf_keras.
         ValueError: A layer, or an argument of one, has no counterpart.
 
     Example:
@@ -48,7 +48,7 @@ def from_tf_keras(model: Any) -> keras.Model:
 
 
 class _Converter:
-    """Makes each layer and each nested model once."""
+    """Converts each layer and each nested model once."""
 
     def __init__(self, k2: ModuleType) -> None:
         self.k2 = k2
@@ -56,7 +56,7 @@ class _Converter:
         self.made: dict[int, keras.Layer] = {}
 
     def model(self, old: Any) -> keras.Model:
-        """The new model of a model, nested or not."""
+        """The converted model, nested or not."""
         if not private.keras2_has_graph(old):
             raise ValueError(
                 f"Model '{old.name}' (of type {type(old).__name__}) is "
@@ -102,10 +102,10 @@ class _Converter:
         if cls is None:
             raise ValueError(
                 f"Layer '{layer.name}' (of type {type(layer).__name__}) has "
-                "no counterpart in Keras 3. Take the wrappers of tfmot off "
+                "no counterpart in Keras 3. Remove the wrappers of tfmot "
                 "with `strip_pruning` or `strip_clustering`; convert a "
-                "quantisation-aware model to LiteRT; replace other layers "
-                "by layers that both Kerases have."
+                "quantization-aware model to LiteRT; replace other layers by "
+                "layers that both versions have."
             )
         try:
             config = {**layer.get_config(), "name": layer.name}
@@ -114,7 +114,8 @@ class _Converter:
         except ValueError as error:
             raise ValueError(
                 f"Layer '{layer.name}' (of type {type(layer).__name__}) can't "
-                f"be carried over to Keras 3: {error} Use what both have."
+                f"be converted to Keras 3: {error} Use what both versions "
+                "have."
             ) from error
 
     def _arguments(
@@ -128,9 +129,10 @@ class _Converter:
         given = {k: v for k, v in node.call_kwargs.items() if v is not None}
         if "training" in given:
             raise ValueError(
-                f"Layer '{node.layer.name}' is called with training="
-                f"{given['training']!r}, which Keras 3 does not keep. Call it "
-                "without, and set `trainable` where it is to be frozen."
+                f"Layer '{node.layer.name}' is called with "
+                f"training={given['training']!r}, which Keras 3 does not "
+                "keep. Call it without this argument, and set `trainable` to "
+                "freeze it."
             )
         args = list(node.call_args)
         if isinstance(node.layer, self._recurrent()) and _several(args[0]):

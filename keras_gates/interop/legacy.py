@@ -1,4 +1,4 @@
-"""tf_keras, which is Keras 2, imported when it is asked for."""
+"""tf_keras (Keras 2), imported on first use."""
 
 from __future__ import annotations
 
@@ -18,15 +18,15 @@ def tf_keras(caller: str) -> ModuleType:
     backend = keras.backend.backend()
     if backend != "tensorflow":
         raise RuntimeError(
-            f"`{caller}` needs Keras on TensorFlow, and it runs on {backend}. "
-            "Save the model, and load it again in a process that was started "
-            "with KERAS_BACKEND=tensorflow."
+            f"`{caller}` needs the TensorFlow backend. Received: {backend}. "
+            "Save the model, and load it in a process with "
+            "KERAS_BACKEND=tensorflow."
         )
     try:
         return importlib.import_module("tf_keras")
     except ImportError as error:
         raise ImportError(
-            f"`{caller}` needs tf_keras, of the version that fits TensorFlow: "
-            "`pip install keras_gates[tfmot]` brings it, together with "
+            f"`{caller}` needs tf_keras in the version of TensorFlow. Run: "
+            "pip install 'keras_gates[tfmot]', which also installs "
             "tensorflow-model-optimization."
         ) from error

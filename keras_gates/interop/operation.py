@@ -14,12 +14,11 @@ from keras_gates.interop.legacy import tf_keras
 
 @functools.cache
 def operation_layer() -> type[Any]:
-    """The class; it exists from when it is first asked for.
+    """The class, which is created on first use.
 
-    It is a Lambda by inheritance, because that is what every tool of
-    tensorflow-model-optimization lets pass, but holds no function: it is
-    saved, cloned and loaded by its config, and as long as `keras_gates` is
-    imported.
+    It inherits from Lambda, which every tool of tensorflow-model-optimization
+    accepts, but holds no function: it is saved, cloned and loaded by its
+    config, as long as `keras_gates` is imported.
     """
     k2 = tf_keras("keras_gates.interop")
     base: Any = k2.layers.Lambda
@@ -30,9 +29,9 @@ def operation_layer() -> type[Any]:
 
         Args:
             operation: the config of the operation.
-            arguments: the config of `[args, kwargs]`; each tensor stands
-                there as `{"input": its position}`.
-            **kwargs: those of a layer of tf_keras.
+            arguments: the config of `[args, kwargs]`; each tensor is
+                represented as `{"input": its position}`.
+            **kwargs: keyword arguments of a layer of tf_keras.
         """
 
         def __init__(
@@ -59,7 +58,7 @@ def operation_layer() -> type[Any]:
             return cls(**config)
 
         def get_prunable_weights(self) -> list[Any]:
-            """None: asked for by tfmot's magnitude pruning."""
+            """None; tfmot's magnitude pruning asks for it."""
             return []
 
     return Operation
@@ -69,14 +68,14 @@ def operation_layer() -> type[Any]:
 class Bound:
     """An operation and the arguments of its call, by their configs.
 
-    No list, dict or layer of tf_keras' own: it would make others of them.
+    Not as lists, dicts or layers: tf_keras would wrap them.
     """
 
     operation: dict[str, Any]
     arguments: list[Any]
 
     def copy(self) -> Callable[..., Any]:
-        """`inputs -> outputs`, with an operation that no other has."""
+        """`inputs -> outputs`, with a new operation."""
         restored = keras.saving.deserialize_keras_object
         op, arguments = restored(self.operation), restored(self.arguments)
 
@@ -88,7 +87,7 @@ class Bound:
 
 
 def _filled(template: Any, inputs: list[Any]) -> Any:
-    """Arguments with tensors in the places that stand for them."""
+    """Arguments with tensors filled in."""
     if isinstance(template, dict):
         if set(template) == {"input"}:
             return inputs[template["input"]]

@@ -1,8 +1,8 @@
 """The rows: operations of Keras 3 that are layers in tf_keras.
 
-The tools of tensorflow-model-optimization know layers, and no functions.
-Only those stand here that its quantisation takes; any other layer it refuses,
-while it passes over an `Operation`.
+The tools of tensorflow-model-optimization know layers, not functions. The table
+has only those that its quantization supports; it refuses other layers, but
+skips an `Operation`.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _add(call: Call) -> Stock | None:
 
 
 def _reshape(call: Call) -> Stock | None:
-    """Not where the batch axis takes part."""
+    """Not if the batch axis is involved."""
     before, after = call.inputs[0].shape, call.outputs[0].shape
     whole = None not in before[1:] and None not in after[1:]
     batch = before[0] == after[0] and call.op.newshape[0] in (-1, after[0])

@@ -1,4 +1,4 @@
-"""A Keras 3 model, made anew in tf_keras."""
+"""A Keras 3 model, rebuilt in tf_keras."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Tensor
 
-# Layers that can leave their activation to an operation after them.
+# Layers whose activation can become an operation after them.
 _SPLITS = tuple(
     getattr(keras.layers, name)
     for name in (
@@ -32,32 +32,31 @@ _SPLITS = tuple(
         "SeparableConv1D SeparableConv2D"
     ).split()
 )
-# What tfmot's magnitude pruning does not let pass as a layer of tf_keras.
+# Layers of tf_keras that tfmot's magnitude pruning refuses.
 _AS_OPERATION = (keras.layers.Rescaling,)
 
 
 def to_tf_keras(model: keras.Model) -> Any:
-    """The same model in tf_keras, for tensorflow-model-optimization.
+    """Convert a model to `tf_keras`, for tensorflow-model-optimization.
 
-    Its quantisation-aware training, clustering and sparsity work on models
-    of Keras 2 only, which lives on as `tf_keras`. Layers become those of the
-    same name, operations of `keras.ops` layers where there is one for them,
-    and an `Operation` that calls them where not. Nested models are written
-    out, and so are layers of your own, if they can be seen through. Weights
-    are copied.
+    Its quantization-aware training, clustering and sparsity work on models
+    of Keras 2 only, which is now `tf_keras`. Layers become the layers of the
+    same name. Operations of `keras.ops` become layers if there are any for
+    them, otherwise an `Operation` that calls them. Nested models and custom
+    layers that can be seen through are written out. Weights are copied.
 
     Args:
         model: A built Functional or Sequential model of Keras 3, on the
             TensorFlow backend. Pruned, it has no gates.
 
     Returns:
-        A functional `tf_keras.Model`, not compiled. What it computes is
-        equal to float rounding.
+        A functional `tf_keras.Model`, not compiled. It computes the same, to
+        float rounding.
 
     Raises:
         RuntimeError: Keras runs on another backend.
         ImportError: tf_keras is not installed.
-        TypeError: `model` is no Keras model.
+        TypeError: `model` is not a Keras model.
         ValueError: A layer, or an argument of one, has no counterpart.
 
     Example:
@@ -73,13 +72,13 @@ def to_tf_keras(model: keras.Model) -> Any:
 
 
 class _Converter:
-    """Makes each layer once, and calls it as it was called."""
+    """Converts each layer once, and repeats its calls."""
 
     def __init__(self, k2: ModuleType, graph: Graph) -> None:
         self.k2 = k2
         self.graph = graph
         self.counterparts = configs.counterparts(keras, k2)
-        # By id: a layer of the user's may compare by value.
+        # By id: a user's layer may compare by value.
         self.made: dict[int, list[Any]] = {}
         self.names = Names()
 
@@ -107,8 +106,8 @@ class _Converter:
         layer = gr.input_layer(kt)
         if kt.sparse:
             raise ValueError(
-                f"Input '{layer.name}' is sparse, which can't be carried over "
-                "to tf_keras. Make it dense."
+                f"Input '{layer.name}' is sparse, which can't be converted to "
+                "tf_keras. Use a dense input."
             )
         self.names.add(layer.name)
         return self.k2.Input(
@@ -135,10 +134,10 @@ class _Converter:
             tensors[tensor] = new
 
     def _layers(self, call: Call) -> list[Any]:
-        """What is called in the place of a layer or an operation.
+        """What is called in place of a layer or an operation.
 
-        Nothing where it is to be an `Operation`, which a call each has: it
-        holds the other arguments.
+        None if it becomes an `Operation`, of which each call has its own, since
+        it holds the other arguments.
         """
         op = call.op
         try:
@@ -150,7 +149,7 @@ class _Converter:
         except ValueError as error:
             raise ValueError(
                 f"Layer '{call.path}' (of type {type(op).__name__}) can't be "
-                f"carried over to tf_keras: {error} Use what both have."
+                f"converted to tf_keras: {error} Use what both versions have."
             ) from error
         of_keras = type(op).__module__.partition(".")[0] == keras.__name__
         plain = of_keras and not op.variables
@@ -160,7 +159,7 @@ class _Converter:
             raise ValueError(
                 f"Layer '{call.path}' (of type {type(op).__name__}) has no "
                 f"counterpart in tf_keras{seen}. Replace it by layers that "
-                "both have."
+                "both versions have."
             )
         return layers
 
@@ -172,7 +171,7 @@ class _Converter:
         return [cls(name=self._name(call), **found.config)]
 
     def _counterparts(self, call: Call) -> list[Any]:
-        """A layer, and after it its activation if tf_keras lacks that."""
+        """A layer, followed by its activation if tf_keras lacks it."""
         layer = call.op
         config = {**layer.get_config(), "name": self._name(call)}
         own = config.get("activation")
@@ -214,10 +213,10 @@ class _Converter:
 def _arguments(
     call: Call, tensors: Mapping[Tensor, Any]
 ) -> tuple[list[Any], dict[str, Any]]:
-    """The arguments of a recorded call, with `tensors` in their places.
+    """The arguments of a recorded call, with `tensors` filled in.
 
-    Keras 3 records arguments that were not given, and whether it trained
-    then, which counts for nothing later.
+    Keras 3 also records arguments that were not given, and the training flag,
+    which have no effect here.
     """
 
     def filled(value: Any) -> Any:

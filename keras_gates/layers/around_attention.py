@@ -20,10 +20,10 @@ ATTENTION = (keras.layers.MultiHeadAttention, keras.layers.GroupQueryAttention)
 
 
 def head_count(layer: keras.Layer) -> int:
-    """How many heads of a stock attention can go, each by itself.
+    """How many heads of a stock attention layer can be removed one by one.
 
-    Where a head of keys and values serves several of the queries, they go
-    together; but if it is the only one, each of the queries' goes alone.
+    Query heads that share a head of keys and values are removed together; if
+    there is only one such head, each query head is removed on its own.
     """
     config = layer.get_config()
     if "num_heads" in config:
@@ -33,7 +33,7 @@ def head_count(layer: keras.Layer) -> int:
 
 
 def scaled_rows(kernel: Any, factor: Any) -> Any:
-    """The kernel of the output of attention, with a factor for each head.
+    """The output kernel of attention, multiplied by a factor per head.
 
     Args:
         kernel: `(heads of the queries, ...)`.
@@ -50,7 +50,7 @@ class AroundAttention(keras.layers.Layer):
 
     Attributes:
         layer: the attention layer.
-        inference: whether it is called as in inference in any case.
+        inference: whether it is always called as in inference.
     """
 
     layer: keras.Layer
@@ -59,11 +59,11 @@ class AroundAttention(keras.layers.Layer):
     def other_values(
         self, training: bool | None
     ) -> Sequence[tuple[keras.Variable, Any]]:
-        """Pairs of a weight of the layer and what is in its place."""
+        """Pairs of a weight of the layer and its replacement."""
         return ()
 
     def around(self) -> AbstractContextManager[Any]:
-        """What the call of the layer is made within."""
+        """The context in which the layer is called."""
         return contextlib.nullcontext()
 
     def build(

@@ -12,7 +12,7 @@ class BlockGate(Gate):
     `outputs = factor * inputs`, where a block is several parallel branches
     that were merged: `h[l] = factor * merge(f1(h), f2(h), ...) + h`
 
-    Closed, the gate removes the block with all its branches.
+    A closed gate removes the block with all its branches.
 
     Reference:
 
@@ -20,27 +20,27 @@ class BlockGate(Gate):
       Scaling Factors](https://arxiv.org/abs/2010.02623), equation 12
 
     Args:
-        initializer: Start of the factor. Defaults to `"ones"`, which leaves
-            the model's function as it is. `"uniform"` is the paper's start,
-            uniform in (0, 1); `"random_uniform"` is that of Keras, in
-            (-0.05, 0.05).
+        initializer: Initial value of the factor. Defaults to `"ones"`, which
+            leaves the function of the model unchanged. `"uniform"` is uniform
+            in (0, 1), as in the paper; `"random_uniform"` is the initializer of
+            Keras, in (-0.05, 0.05).
         regularizer: Regularizer of the factor. Defaults to `None`.
         activity_regularizer: Regularizer of the output. Defaults to `None`.
         constraint: Constraint of the factor. Defaults to `None`.
-        stochastic: Whether the factor is random in training, of the hard
-            concrete distribution. Defaults to `False`.
-        seed: Of a stochastic gate, an integer or a
-            `keras.random.SeedGenerator`. Defaults to `None`.
+        stochastic: Whether the factor is drawn from the hard concrete
+            distribution in training. Defaults to `False`.
+        seed: Integer or `keras.random.SeedGenerator`, for a stochastic gate.
+            Defaults to `None`.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Input shape:
-        Any. Sparse tensors are made dense.
+        Any. Sparse tensors are converted to dense ones.
 
     Output shape:
         Same as the input.
 
     Raises:
-        ValueError: If the input is not one tensor.
+        ValueError: If the input is not a single tensor.
 
     Example:
     >>> import keras

@@ -1,4 +1,4 @@
-"""What has a float32 weight of factors that thresholds close."""
+"""The base class of layers with factors that thresholds close."""
 
 from __future__ import annotations
 
@@ -17,16 +17,15 @@ if TYPE_CHECKING:
 
 
 class FactorLayer(keras.layers.Layer):
-    """Base class of layers whose factors are gates: `Gate`, and others.
+    """Base class of layers whose factors are gates.
 
     Args:
-        initializer: Start of the factors.
+        initializer: Initial values of the factors.
         regularizer: Regularizer of the factors.
         activity_regularizer: Regularizer of the layer's output.
         constraint: Constraint of the factors.
         stochastic: Whether the factors are random in training.
-        seed: Of a stochastic gate, an integer or a
-            `keras.random.SeedGenerator`.
+        seed: Integer or `keras.random.SeedGenerator`, for a stochastic gate.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
     """
 
@@ -74,8 +73,8 @@ class FactorLayer(keras.layers.Layer):
             initializer = hard_concrete.OfFactor(initializer)
             if regularizer is not None:
                 regularizer = hard_concrete.OfOpenness(regularizer)
-        # autocast=False: Keras would otherwise hand out a half precision copy
-        # to whatever reads the factor inside `call`.
+        # autocast=False: otherwise Keras returns a half-precision copy wherever
+        # `call` reads the factor.
         self.weight = self.add_weight(
             name="log_alpha" if self.stochastic else "factor",
             shape=shape,
@@ -88,20 +87,20 @@ class FactorLayer(keras.layers.Layer):
 
     @property
     def factor(self) -> Any:
-        """What a gate multiplies by in inference: its variable, or a tensor.
+        """The factors in inference: a variable, or a tensor.
 
-        A tensor is that of a stochastic gate, whose variable is `weight`.
+        The variable of a stochastic gate is `weight`.
         """
         if not self.stochastic:
             return self.weight
         return hard_concrete.factor_of(ops.convert_to_tensor(self.weight))
 
     def freeze_factor(self) -> None:
-        """Take the factors out of training, as `binarize` does."""
+        """Exclude the factors from training, as `binarize` does."""
         self.trainable = False
 
     def factor_in(self, training: bool | None) -> Any:
-        """What a call multiplies by: in training, a stochastic gate draws."""
+        """The factors of a call; a stochastic gate draws them in training."""
         if not self.stochastic or not training:
             return self.factor
         log_alpha = ops.convert_to_tensor(self.weight)
@@ -134,7 +133,7 @@ class FactorLayer(keras.layers.Layer):
         }
 
     def _random_config(self) -> dict[str, Any]:
-        """What a stochastic gate has in its config, and others have not."""
+        """The config entries of a stochastic gate."""
         if not self.stochastic:
             return {}
         seed = self.seed

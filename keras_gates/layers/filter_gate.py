@@ -20,16 +20,17 @@ if TYPE_CHECKING:
 
 @keras.saving.register_keras_serializable(package="keras_gates")
 class FilterGate(Gate):
-    """Multiplies each channel by a factor of its own.
+    """Multiplies each channel by its own factor.
 
     `outputs[..., c] = factor[c] * inputs[..., c]`
 
-    A channel whose factor training drives towards 0 can be pruned, and with it
-    the filter (of a convolution) or neuron (of a Dense layer) that makes it.
+    If training drives a factor towards 0, the channel can be pruned, together
+    with the filter (of a convolution) or unit (of a `Dense` layer) that
+    produces it.
 
-    Put the gate after the batch normalization or the activation. Between a
-    convolution and its normalization the normalization divides the factor out
-    again, so that its size says nothing about the channel.
+    Put the gate after the batch normalization or the activation. Do not put it
+    between a convolution and its normalization, which would divide the factor
+    out again, so that its size would say nothing about the channel.
 
     Reference:
 
@@ -39,22 +40,22 @@ class FilterGate(Gate):
     Args:
         axis: Integer, the channel axis. Defaults to `-1`; use `1` for
             convolutions with `data_format="channels_first"`.
-        initializer: Start of the factors. Defaults to `"ones"`, which leaves
-            the model's function as it is. `"uniform"` is the paper's start,
-            uniform in (0, 1); `"random_uniform"` is that of Keras, in
-            (-0.05, 0.05).
+        initializer: Initial values of the factors. Defaults to `"ones"`, which
+            leaves the function of the model unchanged. `"uniform"` is uniform
+            in (0, 1), as in the paper; `"random_uniform"` is the initializer of
+            Keras, in (-0.05, 0.05).
         regularizer: Regularizer of the factors. Defaults to `None`.
         activity_regularizer: Regularizer of the output. Defaults to `None`.
         constraint: Constraint of the factors. Defaults to `None`.
-        stochastic: Whether the factors are random in training, of the hard
-            concrete distribution: see `Gate`. Defaults to `False`.
-        seed: Of a stochastic gate, an integer or a
-            `keras.random.SeedGenerator`. Defaults to `None`.
+        stochastic: Whether the factors are drawn from the hard concrete
+            distribution in training. Defaults to `False`.
+        seed: Integer or `keras.random.SeedGenerator`, for a stochastic gate.
+            Defaults to `None`.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Input shape:
         Any of rank 2 or more: `(batch, ..., channels)`. The size of `axis`
-        must be known. Sparse tensors are made dense.
+        must be known. Sparse tensors are converted to dense ones.
 
     Output shape:
         Same as the input.
@@ -72,7 +73,7 @@ class FilterGate(Gate):
     >>> tuple(gate.factor.shape)
     (16,)
 
-    As the paper starts and weighs its gates:
+    With the initial values and penalties of the paper:
 
     >>> gate = kg.FilterGate(
     ...     initializer="uniform",
@@ -115,7 +116,7 @@ class FilterGate(Gate):
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
-        # The lowest rank in which `axis` is an axis, and not the batch.
+        # The lowest rank in which `axis` is an axis other than the batch axis.
         min_ndim = max(2, self.axis + 1, -self.axis + 1)
         self.input_spec = keras.layers.InputSpec(
             min_ndim=min_ndim, axes={self.axis: self.factor.shape[0]}
@@ -145,8 +146,8 @@ class FilterGate(Gate):
         axis = self.axis + rank if self.axis < 0 else self.axis
         if not 0 < axis < rank:
             raise ValueError(
-                f"{type(self).__name__} '{self.name}' cannot be built: "
-                f"axis {self.axis} is the batch axis, or no axis, of the "
+                f"{type(self).__name__} '{self.name}' cannot be built: axis "
+                f"{self.axis} is the batch axis, or not an axis, of the "
                 f"input. Received: input_shape={tuple(input_shape)}. "
                 "Expected: an input of rank >= 2 and an axis from 1 to "
                 f"{rank - 1}, or from {1 - rank} to -1. Pass the channel axis "
@@ -156,5 +157,5 @@ class FilterGate(Gate):
 
 
 def _is_integer(value: object) -> bool:
-    """NumPy's integers included."""
+    """NumPy integers included."""
     return isinstance(value, numbers.Integral)

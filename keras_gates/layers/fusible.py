@@ -1,4 +1,4 @@
-"""What a layer that fuses into a convolution shares with a convolution."""
+"""The base class of layers that fuse into a convolution."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from keras_gates.layers.arguments import Shape
     from keras_gates.layers.arguments import Sizes
 
-# What follows the name of a weight in the name of an argument.
+# The suffixes of argument names, after the name of a weight.
 _HELPERS = {
     "initializer": keras.initializers,
     "regularizer": keras.regularizers,
@@ -31,7 +31,7 @@ _GEOMETRY = ("kernel_size", "strides", "dilation_rate")
 
 
 class Geometry(NamedTuple):
-    """What a layer reads of an input: its `Window`, and how many channels."""
+    """The part of an input that a layer reads: a `Window`, and channels."""
 
     window: Window
     channels: int
@@ -41,7 +41,7 @@ class Fusible(keras.layers.Layer):
     """Base class of layers with the arguments of a convolution.
 
     Args:
-        filters: as in `keras.layers.Conv2D`, like those that follow.
+        filters: as in `keras.layers.Conv2D`, like the following arguments.
         kernel_size: integer or tuple, like the next two.
         strides: pixels from one output to the next.
         dilation_rate: pixels from one tap to the next.
@@ -104,17 +104,17 @@ class Fusible(keras.layers.Layer):
                 f"{_GEOMETRY} = {tuple(given)!r}",
                 "Expected: integers, or tuples of one or two.",
             )
-        # Keras knows which arguments go together.
+        # Keras checks which arguments go together.
         self.convolution(self.rank or 2, None, name="check")
 
     @property
     def channel_axis(self) -> int:
-        """The axis of the channels, as `BatchNormalization` wants it."""
+        """The channel axis, as for `BatchNormalization`."""
         return 1 if self.data_format == "channels_first" else -1
 
     @property
     def rank(self) -> int | None:
-        """The number of spatial axes that the arguments tell, or None."""
+        """The number of spatial axes according to the arguments, or None."""
         given = [getattr(self, name) for name in _GEOMETRY]
         return next((len(a) for a in given if isinstance(a, tuple)), None)
 
@@ -126,7 +126,7 @@ class Fusible(keras.layers.Layer):
         return Window(kernel, strides, dilation, self.padding, tuple(sizes))
 
     def read(self, input_shape: Shape) -> Geometry:
-        """The `Geometry` on an input; an error where it does not fit."""
+        """The `Geometry` on an input, or an error if it does not fit."""
         rank = len(input_shape) - 2
         channels = input_shape[self.channel_axis] if rank > 0 else None
         if rank != (self.rank or rank) or rank not in stock.RANKS:
@@ -150,12 +150,12 @@ class Fusible(keras.layers.Layer):
     def convolution(
         self, rank: int, channels: int | None, **changes: Any
     ) -> keras.Layer:
-        """The convolution of these arguments, not built, without activation.
+        """The convolution with these arguments, not built, without activation.
 
         Args:
             rank: 1 or 2.
             channels: those of the input; None for unknown.
-            **changes: arguments that are to be others.
+            **changes: arguments to change.
         """
         names = [*_GEOMETRY, "padding", "data_format", "use_bias"]
         names += [f"{w}_{h}" for w in ("kernel", "bias") for h in _HELPERS]
@@ -181,16 +181,16 @@ class Fusible(keras.layers.Layer):
         return {**super().get_config(), **config}
 
     def refuse(self, received: str, remedy: str) -> NoReturn:
-        """Raise the error of a layer that can't be."""
+        """Raise the error for an impossible layer."""
         kind = type(self).__name__
         raise ValueError(
-            f"{kind} '{self.name}' would be no single convolution. "
+            f"{kind} '{self.name}' would not be a single convolution. "
             f"Received: {received}. {remedy}"
         )
 
 
 def _plain(value: Sizes) -> int | tuple[int, ...]:
-    """A tuple for a list, too, as it comes back from a config."""
+    """A tuple, also from the list of a config."""
     return tuple(value) if isinstance(value, (list, tuple)) else value
 
 

@@ -1,4 +1,4 @@
-"""What every gate shares: one float32 weight, and a factor made of it."""
+"""The base class of gates: one float32 weight, and a factor made from it."""
 
 from __future__ import annotations
 
@@ -24,22 +24,21 @@ class Gate(FactorLayer):
     differ in `kind`, the granularity that thresholds and reports speak of, and
     in the shape of `factor`.
 
-    The factor is float32 whatever the dtype policy: steps of 1e-5 that an L1
-    penalty makes vanish in float16 and bfloat16. It is cast to the compute
-    dtype only for the multiplication.
+    The factor is float32 under every dtype policy: steps of 1e-5, as an L1
+    penalty makes them, vanish in float16 and bfloat16. It is cast to the
+    compute dtype only for the multiplication.
 
-    A stochastic gate learns `log_alpha` in the place of the factor. In
-    training, a factor is drawn of the hard concrete distribution for each
-    batch, and is exactly 0 or 1 more often than not:
+    A stochastic gate learns `log_alpha` instead of the factor. In training, a
+    factor is drawn from the hard concrete distribution for each batch, and is
+    often exactly 0 or 1:
 
     `s = sigmoid((log u - log(1 - u) + log_alpha) / (2/3))`, u uniform,
     `factor = clip(1.2 * s - 0.1, 0, 1)`
 
     In inference it is `clip(1.2 * sigmoid(log_alpha) - 0.1, 0, 1)`, which is
-    what `factor`, thresholds, plans and `verify` speak of. The regularizer is
-    applied to the chance that the factor is not 0,
-    `sigmoid(log_alpha - 2/3 * log(0.1 / 1.1))`, so that `L1` is the expected
-    number of open gates.
+    what `factor`, thresholds, plans and `verify` use. The regularizer is
+    applied to the probability that the factor is not 0, `sigmoid(log_alpha -
+    2/3 * log(0.1 / 1.1))`, so that `L1` is the expected number of open gates.
 
     Reference:
 
@@ -47,9 +46,10 @@ class Gate(FactorLayer):
       Regularization](https://arxiv.org/abs/1712.01312), equations 10 to 13
 
     Args:
-        initializer: Start of the factor. `"ones"` leaves the model's function
-            as it is. `"uniform"` is uniform in (0, 1), the start of the paper,
-            and not the (-0.05, 0.05) that the same string means in a Dense
+        initializer: Initial value of the factor. `"ones"` leaves the model's
+            function as it is. `"uniform"` is uniform in (0, 1), the start of
+            the paper, and not the (-0.05, 0.05) that the same string means in a
+            Dense
             layer: a gate that starts there is closed from the first step.
             Any other initializer means what it means in Keras.
         regularizer: Regularizer of the factor, such as
@@ -59,13 +59,13 @@ class Gate(FactorLayer):
             `keras_gates.constraints.UnitInterval()`.
         stochastic: Whether the factor is random in training. Defaults to
             `False`.
-        seed: Of a stochastic gate, an integer or a
-            `keras.random.SeedGenerator`. Defaults to `None`: a new one.
+        seed: Integer or `keras.random.SeedGenerator`, for a stochastic gate.
+            Defaults to `None`: a new one.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Raises:
-        ValueError: If the input is not one tensor, or a stochastic gate has a
-            constraint.
+        ValueError: If the input is not a single tensor, or a stochastic gate
+            has a constraint.
     """
 
     def __init__(
@@ -94,7 +94,8 @@ class Gate(FactorLayer):
         self._add_factor(self._factor_shape(input_shape))
 
     def call(self, inputs: Any, training: bool | None = None) -> Any:
-        # Densified because TensorFlow's sparse multiply does not broadcast.
+        # Converted to dense because TensorFlow's sparse multiply does not
+        # broadcast.
         inputs = ops.convert_to_tensor(inputs, sparse=False)
         factor = self.factor_in(training)
         factor = self._broadcastable(factor, inputs.shape)
@@ -113,8 +114,8 @@ class Gate(FactorLayer):
         return factor
 
     def _check_is_one_tensor(self, input_shape: Shape) -> None:
-        # A list that holds one tensor passes Keras' own input check, and a
-        # scalar gate would stack it in silence.
+        # A list with one tensor passes Keras' own input check, and a scalar
+        # gate would silently stack it.
         if any(not isinstance(size, (int, type(None))) for size in input_shape):
             raise ValueError(
                 f"{type(self).__name__} '{self.name}' gates one tensor. "

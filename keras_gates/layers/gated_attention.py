@@ -23,43 +23,43 @@ if TYPE_CHECKING:
 
 @keras.saving.register_keras_serializable(package="keras_gates")
 class GatedAttention(AroundAttention, FactorLayer):
-    """Multiplies what each head of an attention layer puts out by a factor.
+    """Multiplies the output of each attention head by a factor.
 
     `outputs = sum over h of factor[h] * head[h](query, value, key) + bias`
 
-    It stands in the place of the layer, is called as that is, and computes
-    the same while its factors are 1. A head whose factor training drives
-    towards 0 can be pruned: it goes from the projections of query, key, value
-    and output, and the layer itself comes back with fewer heads.
+    It replaces the layer, is called in the same way, and computes the same
+    while its factors are 1. If training drives a factor towards 0, the head can
+    be pruned: it is removed from the projections of query, key, value and
+    output, and the pruned model has the layer itself with fewer heads.
 
-    Of a `GroupQueryAttention` a factor is for a head of keys and values, with
-    all heads of queries that it serves. If there is but one such head, each
-    head of the queries has a factor.
+    For a `GroupQueryAttention`, there is one factor per head of keys and
+    values, with all query heads that it serves. If there is only one such head,
+    each query head has a factor.
 
     Args:
         layer: A `keras.layers.MultiHeadAttention` or
             `keras.layers.GroupQueryAttention`.
-        initializer: Start of the factors. Defaults to `"ones"`, which leaves
-            the function as it is.
+        initializer: Initial values of the factors. Defaults to `"ones"`, which
+            leaves the function unchanged.
         regularizer: Regularizer of the factors. Defaults to `None`.
         activity_regularizer: Regularizer of the output. Defaults to `None`.
         constraint: Constraint of the factors. Defaults to `None`.
-        stochastic: Whether the factors are random in training, as those of a
+        stochastic: Whether the factors are random in training, as in a
             `FilterGate`. Defaults to `False`.
-        seed: Of stochastic factors, an integer or a
-            `keras.random.SeedGenerator`. Defaults to `None`: a new one.
-        **kwargs: Keyword arguments of `keras.layers.Layer`. Name and dtype are
-            those of `layer` by default; the pruned model has the layer under
-            the name that is given here.
+        seed: Integer or `keras.random.SeedGenerator`, for stochastic factors.
+            Defaults to `None`: a new one.
+        **kwargs: Keyword arguments of `keras.layers.Layer`. Name and dtype
+            default to those of `layer`; in the pruned model, the layer has this
+            name.
 
     Input shape:
-        As that of `layer`, with its masks and the other arguments of its call.
+        The same as `layer`, with its masks and other call arguments.
 
     Output shape:
-        As that of `layer`.
+        The same as `layer`.
 
     Raises:
-        TypeError: If `layer` is of another class.
+        TypeError: If `layer` has another class.
 
     Example:
     >>> import keras
@@ -106,7 +106,7 @@ class GatedAttention(AroundAttention, FactorLayer):
             **kwargs,
         )
         self.layer = layer
-        # Whether the factors are made to train, if the layer is.
+        # Whether the factors are trainable if the layer is.
         self.gate_trainable = True
 
     @property
@@ -126,7 +126,7 @@ class GatedAttention(AroundAttention, FactorLayer):
             self.weight.trainable = False
 
     def freeze_factor(self) -> None:
-        """The layer inside goes on training."""
+        """The inner layer stays trainable."""
         self.weight.trainable = False
 
     def other_values(
@@ -152,7 +152,7 @@ class GatedAttention(AroundAttention, FactorLayer):
 
     def get_config(self) -> dict[str, Any]:
         layer = keras.saving.serialize_keras_object(self.layer)
-        # Where the factors alone are frozen.
+        # Only the factors are frozen.
         trains = self.weight.trainable if self.built else self.gate_trainable
         frozen = self.trainable and not trains
         added = {"gate_trainable": False} if frozen else {}

@@ -24,56 +24,56 @@ class GatedRecurrent(keras.layers.Wrapper):
     """Multiplies each unit of a recurrent layer by a factor, inside its loop.
 
     `outputs = factor * layer(inputs)`, where the layer's recurrent kernel is
-    `factor[:, None] * recurrent_kernel`: at each step what the units read of
-    each other is multiplied by the factors, as is what comes out.
+    `factor[:, None] * recurrent_kernel`: at each step, the factors multiply
+    what the units read from each other, and the output.
 
-    A recurrent unit feeds back into its layer, so that a `FilterGate` behind
-    the layer removes nothing: the other units still read what it closes. Here
-    a unit whose factor is 0 is read by nothing, and goes exactly. The pruned
-    model has the stock layer with fewer units, whose rows of the recurrent
-    kernel have taken the factors.
+    A recurrent unit feeds back into its layer, so that a `FilterGate` after the
+    layer removes nothing: the other units still read what it closes. Here,
+    nothing reads a unit whose factor is 0, so it can be removed exactly. The
+    pruned model has the stock layer with fewer units, and the factors are
+    folded into the rows of its recurrent kernel.
 
-    What a unit carries over to its own next step, `c` of an LSTM and the
-    share of `h` that a GRU keeps, has no factor: so a sequence that is taken
-    in parts, the states handed on from one call to the next, gives what it
-    gives as a whole. For that reason the states that `return_state` puts out
-    have no factor either, unless `gate_states` says so.
+    What a unit carries over to its own next step (`c` of an LSTM, and the share
+    of `h` that a GRU keeps) has no factor. So a sequence that is processed in
+    parts, with the states passed from one call to the next, gives the same
+    outputs as in one call. For the same reason, the states that `return_state`
+    returns have no factor either, unless `gate_states` is set.
 
     Args:
         layer: The layer: `SimpleRNN`, `GRU`, `LSTM`, `ConvLSTM1D`,
-            `ConvLSTM2D`, `ConvLSTM3D`, an `RNN` round one cell of Keras, or
-            `Bidirectional` round two alike, which share the factors.
-        initializer: Start of the factors. Defaults to `"ones"`, which leaves
-            the function of the layer as it is; `"uniform"` is uniform in
+            `ConvLSTM2D`, `ConvLSTM3D`, an `RNN` around one cell of Keras, or
+            `Bidirectional` around two alike, which share the factors.
+        initializer: Initial values of the factors. Defaults to `"ones"`, which
+            leaves the function of the layer as it is; `"uniform"` is uniform in
             (0, 1).
         regularizer: Regularizer of the factors.
         activity_regularizer: Regularizer of the output.
         constraint: Constraint of the factors.
         stochastic: Whether the factors are random in training, as those of
-            other gates: see `Gate`. One is drawn for each unit and batch.
+            other gates: see `Gate`. One factor is drawn per unit and batch.
             Defaults to `False`.
-        seed: Of a stochastic gate, an integer or a
-            `keras.random.SeedGenerator`. Defaults to `None`.
-        gate_states: Whether the states `h` that come out are multiplied by
-            the factors, too. Defaults to `False`. Choose `True` where `h` is
-            read by a layer other than a recurrent one that starts with it,
-            as a `Dense` head may: only then closed units go from there. Not
-            for states that are handed back to this layer.
+        seed: Integer or `keras.random.SeedGenerator`, for a stochastic gate.
+            Defaults to `None`.
+        gate_states: Whether the returned states `h` are multiplied by the
+            factors, too. Defaults to `False`. Set it to `True` if a layer such
+            as a `Dense` head reads `h`, so that closed units can be removed
+            from there. Do not use it for states that are passed back to this
+            layer.
         name: Name of the layer. Defaults to that of `layer` and `"_gate"`.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Call arguments:
-        sequences: As the layer takes them.
-        initial_state: Likewise; the states start as they are given.
+        sequences: As for the layer.
+        initial_state: Likewise; the states are used as given.
         mask: Likewise.
         training: Likewise.
 
     Output shape:
-        That of the layer.
+        The same as `layer`.
 
     Raises:
-        ValueError: If `layer` is no such layer, if it is stateful, if the two
-            directions differ, or if an initial state has another width.
+        ValueError: If `layer` is not one of these, if it is stateful, if its
+            two directions differ, or if an initial state has another width.
 
     Example:
     >>> import keras
@@ -108,13 +108,13 @@ class GatedRecurrent(keras.layers.Wrapper):
             raise ValueError(
                 f"GatedRecurrent can't gate the units of '{what}' (of type "
                 f"{type(layer).__name__}): {why}. Expected: SimpleRNN, GRU, "
-                "LSTM, ConvLSTM1D to ConvLSTM3D, RNN round one cell of Keras, "
-                "or Bidirectional round two alike, not stateful."
+                "LSTM, ConvLSTM1D to ConvLSTM3D, RNN around one cell of "
+                "Keras, or Bidirectional around two alike, not stateful."
             )
         name = f"{layer.name}_gate" if name is None else name
         super().__init__(layer, name=name, **kwargs)
         self.activity_regularizer = keras.regularizers.get(activity_regularizer)
-        # It holds the factors, in float32 as ever.
+        # It holds the factors, in float32 as always.
         self.gate = FilterGate(
             initializer=initializer,
             regularizer=regularizer,
@@ -129,7 +129,7 @@ class GatedRecurrent(keras.layers.Wrapper):
 
     @property
     def factor(self) -> Any:
-        """The factors, as those of a `FilterGate`."""
+        """The factors, as in a `FilterGate`."""
         return self.gate.factor
 
     @property
@@ -158,7 +158,7 @@ class GatedRecurrent(keras.layers.Wrapper):
         training: bool | None = None,
     ) -> Any:
         ones = ops.ones((1, recurrence.units(self.layer)), "float32")
-        # Of a stochastic gate, drawn once for the loop and for what comes out.
+        # For a stochastic gate, drawn once for the loop and the output.
         factor = ops.reshape(self.gate(ones, training=training), (-1,))
         rows = ops.expand_dims(factor, -1)
         kernels = [
@@ -233,7 +233,7 @@ class GatedRecurrent(keras.layers.Wrapper):
         return made
 
     def _check_states(self, shape: Any) -> None:
-        """Refuse initial states of another width, where the call is made."""
+        """Refuse initial states of another width at the call."""
         if shape is None:
             return
         axis = recurrence.channel_axis(self.layer)

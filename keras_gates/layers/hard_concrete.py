@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
 # Beyond these the factor in inference is exactly 0, or exactly 1.
 CLOSED, OPEN = -2.5, 2.5
-# Here it is 0 in training, too, whatever is drawn.
+# At this value it is 0 in training, too, whatever is drawn.
 NEVER = -30.0
-# Where a factor that is drawn is 0 as often as not.
+# At this value, a drawn factor is 0 half of the time.
 _EVEN = BETA * math.log(-GAMMA / ZETA)
-# Uniform numbers stay this far from 0 and 1, where the logarithm has no end.
+# Uniform numbers stay this far from 0 and 1, where the logarithm diverges.
 _EDGE = 1e-6
 
 
@@ -43,25 +43,25 @@ def drawn(log_alpha: Any, seed: Any) -> Any:
 
 
 def openness(log_alpha: Any) -> Any:
-    """The chance that a factor that is drawn is not 0."""
+    """The probability that a drawn factor is not 0."""
     return ops.sigmoid(log_alpha - _EVEN)
 
 
 def chance(log_alpha: NDArray[np.float64]) -> NDArray[np.float64]:
-    """`openness`, of an array of NumPy."""
+    """`openness` for a NumPy array."""
     found: NDArray[np.float64] = 1 / (1 + np.exp(_EVEN - log_alpha))
     return found
 
 
 def weight_of(factor: float) -> float:
-    """`log_alpha` of a factor between 0 and 1, these excluded."""
+    """`log_alpha` of a factor in the open interval (0, 1)."""
     share = (factor - GAMMA) / (ZETA - GAMMA)
     return math.log(share) - math.log1p(-share)
 
 
 @keras.saving.register_keras_serializable(package="keras_gates")
 class OfFactor(keras.initializers.Initializer):
-    """Starts `log_alpha` where the factor in inference is what is given.
+    """Initializes `log_alpha` so that the factor in inference has given values.
 
     Args:
         initializer: that of the factor.
@@ -75,7 +75,7 @@ class OfFactor(keras.initializers.Initializer):
         share = (factor - GAMMA) / (ZETA - GAMMA)
         share = ops.clip(share, _EDGE, 1 - _EDGE)
         between = ops.log(share) - ops.log(1 - share)
-        # 0 and 1 themselves are what rounding must not miss.
+        # 0 and 1 themselves must not be missed by rounding.
         start = ops.where(factor >= 1, ops.full_like(factor, OPEN), between)
         return ops.where(factor <= 0, ops.full_like(factor, CLOSED), start)
 
@@ -89,7 +89,7 @@ class OfFactor(keras.initializers.Initializer):
 
 @keras.saving.register_keras_serializable(package="keras_gates")
 class OfOpenness(keras.regularizers.Regularizer):
-    """A penalty on factors, taken of the chance that they are not 0.
+    """A penalty on the probability that factors are not 0.
 
     Args:
         regularizer: the penalty.

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 @keras.saving.register_keras_serializable(package="keras_gates")
 class HeadGate(FilterGate):
-    """Multiplies each head of an attention by a factor of its own.
+    """Multiplies each attention head by its own factor.
 
     `outputs[..., h, c] = factor[h] * inputs[..., h, c]`
 
-    For attention that a model writes out: the gate goes behind the weighted
-    sum of the values, before the heads are joined. A head that it closes is
+    For attention that is written out in a model: put the gate after the
+    weighted sum of the values, before the heads are joined. A closed head is
     pruned from the query, the key, the value and the output.
 
     Reference:
@@ -34,17 +34,18 @@ class HeadGate(FilterGate):
         axis: Integer, the axis of the heads. Defaults to `-2`, as in
             `(batch, positions, heads, channels)`; use `1` for
             `(batch, heads, positions, channels)`.
-        initializer: Start of the factors. Defaults to `"ones"`, which leaves
-            the model's function as it is. `"uniform"` is uniform in (0, 1);
-            `"random_uniform"` is that of Keras, in (-0.05, 0.05).
+        initializer: Initial values of the factors. Defaults to `"ones"`, which
+            leaves the function of the model unchanged. `"uniform"` is uniform
+            in (0, 1); `"random_uniform"` is the initializer of Keras, in
+            (-0.05, 0.05).
         regularizer: Regularizer of the factors. Defaults to `None`.
         activity_regularizer: Regularizer of the output. Defaults to `None`.
         constraint: Constraint of the factors. Defaults to `None`.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Input shape:
-        Any of rank 3 or more. The size of `axis` must be known. Sparse
-        tensors are made dense.
+        Any of rank 3 or more. The size of `axis` must be known. Sparse tensors
+        are converted to dense ones.
 
     Output shape:
         Same as the input.

@@ -20,14 +20,14 @@ Floats: TypeAlias = NDArray[np.float64]
 
 
 class Weights(NamedTuple):
-    """Those of a convolution or Dense layer; a bias of 0 for none."""
+    """The kernel and bias of a layer; a missing bias is 0."""
 
     kernel: Floats
     bias: Floats
 
 
 class Affine(NamedTuple):
-    """What a batch normalization is in inference: `scale * x + offset`."""
+    """A batch normalization in inference: `scale * x + offset`."""
 
     scale: Floats
     offset: Floats
@@ -62,13 +62,13 @@ def affine(norm: keras.Layer) -> Affine:
 
 
 def normalized(kernel: Floats, bias: Floats, norm: keras.Layer) -> Weights:
-    """A kernel and bias with the batch normalization after them."""
+    """A kernel and bias with the following batch normalization folded in."""
     scale, offset = affine(norm)
     return Weights(scaled(kernel, scale), scale * bias + offset)
 
 
 def scaled(kernel: Floats, factors: Floats) -> Floats:
-    """A kernel whose outputs are multiplied by a factor each."""
+    """A kernel whose outputs are multiplied by one factor each."""
     depthwise = len(factors) != kernel.shape[-1]
     if depthwise:
         factors = factors.reshape(kernel.shape[-2:])
@@ -76,11 +76,11 @@ def scaled(kernel: Floats, factors: Floats) -> Floats:
 
 
 def identity(shape: tuple[int, ...], depthwise: bool) -> Floats:
-    """What hands each channel on, as the last two axes of a kernel."""
+    """The identity, as the last two axes of a kernel."""
     if depthwise:
         return np.ones(shape[-2:])
     rows, columns = shape[-2:]
-    # A group counts its channels from the first of its own.
+    # Within a group, channels are counted from its first one.
     numbers = np.arange(columns)
     kernel = np.zeros((rows, columns))
     kernel[numbers % rows, numbers] = 1.0
@@ -90,7 +90,7 @@ def identity(shape: tuple[int, ...], depthwise: bool) -> Floats:
 def at_tap(
     shape: tuple[int, ...], tap: Sequence[int | None], channels: Floats
 ) -> Floats:
-    """A kernel that reads one pixel: zero at all taps but a known one."""
+    """A kernel that reads one pixel: zero at all taps but one."""
     kernel = np.zeros(shape)
     kernel[tuple(tap)] = channels
     return kernel

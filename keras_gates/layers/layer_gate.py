@@ -9,10 +9,10 @@ from keras_gates.layers.gate import Gate
 class LayerGate(Gate):
     """Multiplies the output of a layer by one factor.
 
-    `outputs = factor * inputs`, with a shortcut round the gated layer:
+    `outputs = factor * inputs`, with a shortcut around the gated layer:
     `h[l] = factor * f(h[l-1]) + h[l-1]`
 
-    Closed, the gate removes the layer. Without the shortcut that would cut the
+    A closed gate removes the layer. Without the shortcut, this would cut the
     model in two, and the surgeon refuses it.
 
     Reference:
@@ -21,27 +21,27 @@ class LayerGate(Gate):
       Scaling Factors](https://arxiv.org/abs/2010.02623), equation 4
 
     Args:
-        initializer: Start of the factor. Defaults to `"ones"`, which leaves
-            the model's function as it is. `"uniform"` is the paper's start,
-            uniform in (0, 1); `"random_uniform"` is that of Keras, in
-            (-0.05, 0.05).
+        initializer: Initial value of the factor. Defaults to `"ones"`, which
+            leaves the function of the model unchanged. `"uniform"` is uniform
+            in (0, 1), as in the paper; `"random_uniform"` is the initializer of
+            Keras, in (-0.05, 0.05).
         regularizer: Regularizer of the factor. Defaults to `None`.
         activity_regularizer: Regularizer of the output. Defaults to `None`.
         constraint: Constraint of the factor. Defaults to `None`.
-        stochastic: Whether the factor is random in training, of the hard
-            concrete distribution. Defaults to `False`.
-        seed: Of a stochastic gate, an integer or a
-            `keras.random.SeedGenerator`. Defaults to `None`.
+        stochastic: Whether the factor is drawn from the hard concrete
+            distribution in training. Defaults to `False`.
+        seed: Integer or `keras.random.SeedGenerator`, for a stochastic gate.
+            Defaults to `None`.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
 
     Input shape:
-        Any. Sparse tensors are made dense.
+        Any. Sparse tensors are converted to dense ones.
 
     Output shape:
         Same as the input.
 
     Raises:
-        ValueError: If the input is not one tensor.
+        ValueError: If the input is not a single tensor.
 
     Example:
     >>> import keras

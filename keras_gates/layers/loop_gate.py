@@ -1,4 +1,4 @@
-"""What is behind the loop of a `GatedRecurrent` that is written out."""
+"""The gate after the loop of a `GatedRecurrent` that is written out."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 @keras.saving.register_keras_serializable(package="keras_gates")
 class LoopGate(FilterGate):
-    """A `FilterGate` whose closed channels are closed in the loop before it.
+    """A `FilterGate` that also closes channels in the loop before it.
 
-    The surgeon makes it, in a model that no user sees. All that comes out of
-    the loop goes through it; with `raw=True` as it is.
+    The surgeon creates it, in a model that no user sees. All outputs of the
+    loop pass through it; with `raw=True`, unchanged.
 
     Args:
-        repeats: how often the units stand along the axis, as those of two
-            directions that are concatenated do.
-        **kwargs: as `FilterGate` has them.
+        repeats: how often the units appear along the axis: twice for two
+            concatenated directions.
+        **kwargs: as in `FilterGate`.
     """
 
     def __init__(self, repeats: int = 1, **kwargs: Any) -> None:
@@ -33,7 +33,7 @@ class LoopGate(FilterGate):
 
     def build(self, input_shape: Shape) -> None:
         super().build(input_shape)
-        # A state has another rank than the output, and may be narrower.
+        # A state has a different rank than the output, and may be narrower.
         self.input_spec = keras.layers.InputSpec(min_ndim=2)
 
     def call(

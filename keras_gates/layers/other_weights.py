@@ -14,10 +14,10 @@ def call_with(
     *args: Any,
     **kwargs: Any,
 ) -> Any:
-    """What a layer returns if some of its weights had other values.
+    """The output of a layer if some of its weights had other values.
 
-    Gradients pass through the values. What the call changes of the other
-    variables (a state, a seed) is changed as by a call of its own.
+    Gradients pass through the values. Changes to other variables (a state, a
+    seed) take effect as in a normal call.
 
     Args:
         layer: a built layer.
@@ -26,8 +26,8 @@ def call_with(
         **kwargs: keyword arguments of the call.
     """
     other = {id(variable): value for variable, value in values}
-    # All variables are told, not those alone: an outer stateless scope, as
-    # JAX trains in, is not asked where an inner one is open.
+    # All variables are passed, not only these: an outer stateless scope, as in
+    # training on JAX, is ignored inside an inner one.
     mapping = [(v, other.get(id(v), v.value)) for v in layer.variables]
     with keras.StatelessScope(state_mapping=mapping) as scope:
         outputs = layer(*args, **kwargs)

@@ -1,4 +1,4 @@
-"""What a stock recurrent layer is made of: its cells, and what comes out."""
+"""The parts of a stock recurrent layer: its cells and its outputs."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Output(NamedTuple):
 
     Attributes:
         hidden: whether it holds the units' outputs; a state `c` does not.
-        state: whether it is a state, and not the output itself.
-        repeats: how often the units stand along its axis of channels.
+        state: whether it is a state rather than the output itself.
+        repeats: how often the units appear along its channel axis.
     """
 
     hidden: bool
@@ -35,7 +35,7 @@ class Output(NamedTuple):
 
 
 def directions(layer: Any) -> list[keras.Layer]:
-    """The layer itself, or the two of a `Bidirectional`."""
+    """The layer itself, or both layers of a `Bidirectional`."""
     if type(layer) is keras.layers.Bidirectional:
         return [layer.forward_layer, layer.backward_layer]
     return [layer]
@@ -70,7 +70,7 @@ def outputs(layer: Any) -> list[Output]:
         for way in ways:
             count = len(way.state_size) if _has_list(way) else 1
             count = 2 if isinstance(way, CONVOLUTIONS) else count
-            # What comes out is the first of the states.
+            # The output is the first of the states.
             found += [Output(number == 0, True) for number in range(count)]
     return found
 
@@ -83,7 +83,7 @@ def why_not(layer: Any) -> str | None:
     """Why the units of a layer can't have factors inside its loop.
 
     Returns:
-        A clause, or None: they can.
+        A clause, or None if they can.
     """
     kind = type(layer)
     if kind is keras.layers.Bidirectional:

@@ -1,4 +1,4 @@
-"""The layers of Keras that convolutions with a shortcut are made of."""
+"""The stock layers that convolutions with a shortcut are made of."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ DEPTHWISE = tuple(_DEPTHWISE.values())
 def convolution(
     rank: int, channels: int | None, filters: int, groups: int, **settings: Any
 ) -> keras.Layer:
-    """A convolution; depthwise where each channel is a group of its own.
+    """A convolution, depthwise if each channel is its own group.
 
-    It is the same function, but a grouped convolution trains on no CPU with
-    TensorFlow, and is slow elsewhere.
+    It is the same function, but TensorFlow can't train a grouped convolution on
+    a CPU, and it is slow elsewhere.
 
     Args:
         rank: 1 or 2, the number of spatial axes.
         channels: those of the input; None for unknown.
-        filters: those of the output.
+        filters: the number of output channels.
         groups: as in `keras.layers.Conv2D`.
         **settings: further arguments of `keras.layers.Conv2D`.
     """
@@ -54,8 +54,8 @@ def normalization(layer: ResConv, name: str) -> keras.Layer | None:
     """The new batch normalization of a `ResConv`, or None.
 
     Raises:
-        ValueError: `batch_norm` is neither a truth value nor a dict, or has
-            what the layer itself says.
+        ValueError: `batch_norm` is neither a bool nor a dict, or sets what the
+            layer itself sets.
     """
     given = layer.batch_norm
     if given is False:
@@ -100,15 +100,15 @@ def zero_padded_pool(
 ) -> list[keras.Layer]:
     """The same average as a list of layers.
 
-    The "same" pooling of Keras leaves the padding out of its averages, which
-    no kernel does: the two would differ all along the border.
+    The "same" pooling of Keras excludes the padding from its averages, which no
+    kernel does: the two would differ along the border.
 
     Args:
         window: the `Window`; where its sizes are unknown and matter, a
             depthwise convolution with a fixed kernel stands for the pooling.
         data_format: "channels_last" or "channels_first".
         dtype: the dtype policy of the layers.
-        name: what the names of the layers start with.
+        name: the prefix of the layers' names.
     """
     rank, pads = len(window.kernel), window.pads
     shared = {"data_format": data_format, "dtype": dtype}

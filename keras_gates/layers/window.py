@@ -1,4 +1,4 @@
-"""Where the taps of a convolution's kernel read."""
+"""The positions that the taps of a convolution's kernel read."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ Pad: TypeAlias = tuple[int, int] | None
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """The kernel of a convolution on an input, one entry for each axis.
+    """The kernel of a convolution on an input; one entry per axis.
 
     Attributes:
         kernel: numbers of taps.
@@ -35,10 +35,10 @@ class Window:
 
     @property
     def pads(self) -> tuple[Pad, ...]:
-        """`(before, after)`: the zeros round the input; None if unknown.
+        """`(before, after)`: the zeros around the input; None if unknown.
 
-        Strides that leave a rest make "same" depend on the size: 3 taps at
-        strides of 2 pad an even input after it, an odd one on both sides.
+        With strides, "same" depends on the size: with 3 taps and strides of 2,
+        an even input is padded at its end, an odd one on both sides.
         """
         axes = zip(
             self.kernel, self.strides, self.dilation, self.sizes, strict=True
@@ -47,7 +47,7 @@ class Window:
 
     @property
     def known_pads(self) -> tuple[tuple[int, int], ...]:
-        """`pads` where all of them are known; an error elsewhere."""
+        """`pads` if all of them are known, otherwise an error."""
         known = tuple(pad for pad in self.pads if pad is not None)
         if len(known) < len(self.pads):
             raise ValueError(
@@ -67,7 +67,7 @@ class Window:
     def has_taps(self) -> bool:
         """Whether the taps of a "same" kernel fall on those pixels.
 
-        An even number of dilated taps passes them by on both sides.
+        An even number of dilated taps skips them on both sides.
         """
         axes = zip(self.kernel, self.dilation, strict=True)
         return all((k - 1) * step // 2 % step == 0 for k, step in axes)

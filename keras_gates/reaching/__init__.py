@@ -1,1 +1,1 @@
-"""Training until what is left keeps to a budget."""
+"""Training to a budget."""

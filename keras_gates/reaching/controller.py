@@ -1,16 +1,15 @@
-"""Which factors sink, close and open again as a training goes on.
+"""Which factors shrink, close and open again during training.
 
 Between two batches, factors are ranked (`Ranks`) by size and the norms of the
-weights round them, and the smallest close, as many as the budget of the moment
-takes; the budget falls along a `Course`. The next ones in the ranking sink
-towards 0, so that each has come down by the time it closes, and all factors are
-pulled a little, so that those that the data hold up part from those that
-nothing holds.
+weights around them, and the smallest close, as many as the current budget
+requires; the budget decreases along a `Course`. The next ones in the ranking
+shrink towards 0, so that each is small by the time it closes. All factors are
+pulled a little, which separates those that the data supports from the others.
 
-A closed factor is put back to 0 after each step of the optimizer (`Held`). What
-that has moved it, less the pull, is its size in the ranking: where it outgrows
-an open one, the two change places. Nothing of this depends on the loss or the
-optimizer, whose steps are only watched.
+A closed factor is put back to 0 after each step of the optimizer (`Held`). The
+distance that the optimizer moved it, minus the pull, is its size in the
+ranking: when it becomes larger than an open one, the two swap. None of this
+depends on the loss or the optimizer, whose steps are only observed.
 """
 
 from __future__ import annotations
@@ -33,21 +32,21 @@ if TYPE_CHECKING:
 
     from keras_gates.thresholds import Budget
 
-# How often in a training what is left is counted exactly.
+# How often during training the cost is counted exactly.
 _COUNTED = 20
 
 
 @dataclasses.dataclass
 class State:
-    """What the controller knows, besides what the model holds.
+    """The controller's state, in addition to the model's weights.
 
     Attributes:
-        scale: what the factors are relative to; `(factors,)`.
-        signs: 1 or -1: that of each factor before it closed.
+        scale: the scale of the factors; `(factors,)`.
+        signs: 1 or -1: the sign of each factor before it closed.
         latent: the size of each closed factor in the ranking.
         closed: which factors are closed.
-        start: what was left at the start, as `Goals` measure it.
-        progress: how much of the training is over.
+        start: the cost at the start, as `Goals` measures it.
+        progress: the progress of the training.
         fixed: whether the set is fixed.
     """
 
@@ -61,7 +60,7 @@ class State:
 
     @classmethod
     def of(cls, live: LiveFactors, values: NDArray[np.float64]) -> State:
-        """The state at the start: what is 0 is closed."""
+        """The initial state: factors that are 0 are closed."""
         sizes = live.sizes(values)
         totals = np.bincount(live.owner, sizes)
         counts = np.bincount(live.owner, sizes > 0)
@@ -82,7 +81,7 @@ class Controller:
         live: the `LiveFactors`.
         goals: the `Goals`.
         state: the `State`, or None before the first step.
-        left: the share of each cost that is left.
+        left: the remaining share of each cost.
     """
 
     def __init__(
@@ -101,7 +100,7 @@ class Controller:
         self._restored = False
 
     def advance(self, progress: float) -> None:
-        """Go on to a moment of the training, from 0 to 1."""
+        """Advance to a point of the training, from 0 to 1."""
         values = self.live.read()
         if not np.isfinite(values).all():
             return
@@ -118,12 +117,12 @@ class Controller:
         state.progress = progress
 
     def hold(self) -> None:
-        """Let closed factors be 0, where the optimizer has moved them."""
+        """Reset closed factors to 0 after the optimizer has moved them."""
         if self.state is not None:
             self.live.hold(self.state.closed, self.state.fixed)
 
     def settle(self) -> None:
-        """The same at any time, with what has moved taken into account."""
+        """The same at any time, with the movement taken into account."""
         values = self.live.read()
         if self.state is not None and np.isfinite(values).all():
             state = self._watched(values)
@@ -131,7 +130,7 @@ class Controller:
 
     @property
     def finite(self) -> bool:
-        """Whether all factors are numbers."""
+        """Whether all factors are finite."""
         return bool(np.isfinite(self.live.read()).all())
 
     @property
@@ -141,13 +140,13 @@ class Controller:
 
     @property
     def thresholds(self) -> dict[str, float]:
-        """What parts closed from open factors, by kind of gate."""
+        """The threshold between closed and open factors, by kind of gate."""
         if self.state is None:
             return {}
         return self.live.thresholds(self.state.scale)
 
     def _watched(self, values: NDArray[np.float64]) -> State:
-        """The state, with what the optimizer has done to closed factors."""
+        """The state, updated with the optimizer's moves of closed factors."""
         state = self.state
         if state is None:
             self.state = state = State.of(self.live, values)
@@ -157,7 +156,7 @@ class Controller:
         moved = values + self.live.moved()
         moved = state.signs * moved / state.scale
         if self._restored:
-            # The state may be younger than the weights, and know of that.
+            # The state may already be newer than the weights.
             moved[:] = 0.0
             self._restored = False
         state.latent = np.where(
@@ -168,7 +167,7 @@ class Controller:
     def _stepped(
         self, values: NDArray[np.float64], state: State, progress: float
     ) -> NDArray[np.float64]:
-        """The factors after a step; changes the state."""
+        """The factors after a step; updates the state."""
         course = self.course
         sizes = self._sizes(values, state)
         ranks = self._ranks(sizes * self._importance, state.closed)
@@ -180,7 +179,7 @@ class Controller:
         )
         way = course.pulled(state.progress, progress) * _spread(sizes, state)
         sizes = np.maximum(sizes - way * self.live.pulls(values), 0.0)
-        # What closes next sinks so fast that it is down by then.
+        # Factors that close next shrink fast enough to be 0 by then.
         sinking = order[count:later]
         wait = np.arange(1, len(sinking) + 1) / max(1, len(sinking))
         step = (progress - state.progress) / course.descent
@@ -194,7 +193,7 @@ class Controller:
         return np.where(state.closed, 0.0, state.signs * sizes * state.scale)
 
     def _fix(self, values: NDArray[np.float64], state: State) -> None:
-        """Choose the set that stays closed."""
+        """Choose the final set of closed factors."""
         sizes = self._sizes(values, state)
         ranks = self._ranks(sizes * self.goals.importance(), state.closed)
         state.closed, state.fixed = self.goals.chosen(ranks), True
@@ -206,7 +205,7 @@ class Controller:
     def _held(
         self, values: NDArray[np.float64], state: State
     ) -> NDArray[np.float64]:
-        """Closed factors at 0, and once the set is fixed no open one near."""
+        """Closed factors at 0; open ones away from 0 at the end."""
         least = self.live.least(state.scale)
         low = self.live.sizes(values) < least
         low &= state.fixed & ~state.closed
@@ -217,7 +216,7 @@ class Controller:
     def _sizes(
         self, values: NDArray[np.float64], state: State
     ) -> NDArray[np.float64]:
-        """How large factors are beside where they started."""
+        """The size of factors relative to their start."""
         open_ones = self.live.sizes(values) / state.scale
         return np.where(state.closed, state.latent, open_ones)
 
@@ -246,7 +245,7 @@ class Controller:
         }
 
     def set_state(self, data: dict[str, Any]) -> None:
-        """Go on from what `get_state` returned."""
+        """Resume from a state of `get_state`."""
         if not data:
             return
         closed = np.zeros(self.live.count, bool)
@@ -254,9 +253,9 @@ class Controller:
             self.live.count
         ):
             raise ValueError(
-                "ReachBudget can't go on from this state: it is that of a "
-                f"model with the gates {data['names']}, and this one has "
-                f"{self.live.names}. Start anew, without the state."
+                "ReachBudget can't resume from this state: it belongs to a "
+                f"model with the gates {data['names']}, and this model has "
+                f"{self.live.names}. Start again without the state."
             )
         closed[data["closed"]] = True
         self.state = State(
@@ -274,5 +273,5 @@ class Controller:
 
 
 def _spread(sizes: NDArray[np.float64], state: State) -> float:
-    """How far apart open factors are."""
+    """The spread of open factors."""
     return float(sizes[~state.closed].std()) if not state.closed.all() else 0.0

@@ -1,4 +1,4 @@
-"""When in a training what is closed: the numbers that nobody has to tune."""
+"""The schedule of closing gates: numbers that need no tuning."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Course:
-    """Shares of a training, and what happens in them.
+    """Phases of a training.
 
     Attributes:
         warm_up: until then nothing is closed.
-        arrival: by then, what is left keeps to the budget.
-        fixed: from then on the set of closed gates is fixed.
-        descent: how long before it closes a factor begins to sink.
-        pull: how far factors that nothing holds sink on the way, in standard
-            deviations of the open ones: what the optimizer moves them apart
-            is what it can hold up.
+        arrival: by then, the budget is met.
+        fixed: from then on, the set of closed gates is fixed.
+        descent: how long before closing a factor starts to shrink.
+        pull: how far unsupported factors shrink in total, in standard
+            deviations of the open ones, which are the scale of the optimizer's
+            steps.
     """
 
     warm_up: float = 0.1
@@ -26,18 +26,18 @@ class Course:
     pull: float = 1.0
 
     def goal(self, progress: float, start: float, end: float) -> float:
-        """What may be left by then.
+        """The allowed cost at that point.
 
         Args:
             progress: from 0 to 1.
             start: the cost at the start.
-            end: the cost that is allowed.
+            end: the allowed cost at the end.
         """
         way = (progress - self.warm_up) / (self.arrival - self.warm_up)
         return start + (end - start) * min(max(way, 0.0), 1.0)
 
     def pulled(self, before: float, now: float) -> float:
-        """How far factors sink between two moments, in those units."""
+        """How far factors shrink between two points, in those units."""
         low, high = (
             min(max(moment, self.warm_up), self.arrival)
             for moment in (before, now)

@@ -1,4 +1,4 @@
-"""What budgets allow of a model, and which factors they would close."""
+"""What budgets allow, and which factors they close."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ if TYPE_CHECKING:
     from keras_gates.reaching.live_factors import LiveFactors
     from keras_gates.thresholds import Budget
 
-# At how many places at a time the cost along a ranking is looked at.
+# The number of points at which the cost along a ranking is evaluated at once.
 _COARSE, _FINE = 17, 9
 _ROUNDING = 1e-9
-# At a corner every number is 0 or 1, to rounding.
+# At a corner, every number is 0 or 1, up to rounding.
 _HALF = 0.5
 
 
 class Goals:
-    """Budgets, as one number: how much is left of the tightest of them.
+    """Budgets as one number: the state of the tightest one.
 
     Attributes:
         budgets: the budgets.
-        met: whether the model keeps to them as it is.
-        corrections: what the surgeon counted by what was expected, when that
-            was last looked at.
+        met: whether the model already meets them.
+        corrections: the ratio of the exact count to the expected cost at the
+            last check.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Goals:
         return {r: float(totals[r][which]) for r in ("macs", "params")}
 
     def _find_held(self) -> tuple[NDArray[np.bool_], dict[int, int]]:
-        """What never closes, and how many of a gate stay open at least."""
+        """What never closes, and the least number of open factors by gate."""
         live = self._live
         ones = live.factors(np.ones(live.count))
         vain = removable.never(self._graph, live.names)
@@ -101,7 +101,7 @@ class Goals:
         return held, floors
 
     def _check_reach(self) -> None:
-        """Refuse what can't be reached, and name the least that can.
+        """Refuse an unreachable budget, and name the least that is reachable.
 
         Raises:
             ValueError: it can't.
@@ -121,18 +121,17 @@ class Goals:
                     f"{of}={budget.amount!r}. It allows "
                     f"{self._limits[of]:,.0f} {UNITS[of]}, and the least that "
                     f"these gates can reach is {least[of]:,.0f} "
-                    f"({least[of] / self._wholes[of]:.1%}). Allow more, put "
-                    "gates into more layers, or lower keep_essential: pass "
+                    f"({least[of] / self._wholes[of]:.1%}). Allow more, add "
+                    "gates to more layers, or lower keep_essential: pass "
                     f"Budget({of}=..., keep_essential=...)."
                 )
 
     def importance(self) -> NDArray[np.float64]:
-        """How large the weights round each factor are, beside others' of it.
+        """The size of the weights around each factor, relative to its gate.
 
-        The root of the norm of the kernel slices that make and read its
-        channel, by the mean of the gate; 1 for what has no channel of its own.
-        With the norm itself, it would count for more than what training makes
-        of the factors.
+        The square root of the norm of the kernel slices that produce and read
+        its channel, divided by the mean of the gate; 1 for factors without a
+        channel. The norm itself would outweigh the trained factors.
         """
         live, graph = self._live, expand.read(self._model)
         found = groups.find(graph)
@@ -151,10 +150,10 @@ class Goals:
         return live.flat(each)
 
     def inside(self) -> dict[int, NDArray[np.intp]]:
-        """By the factor of a gate on a whole tensor, those that it closes.
+        """For each factor on a whole tensor, the factors that it closes.
 
-        Factors of channels that do nothing while it is closed, since nothing
-        else reads what they multiply.
+        These are factors of channels without an effect while it is closed,
+        since nothing else reads them.
         """
         live, circuit = self._live, self._cost.circuit
         wholes = [n for n, shape in enumerate(live.shapes) if not shape]
@@ -193,12 +192,12 @@ class Goals:
     def counts(
         self, order: NDArray[np.intp], now: float, soon: float
     ) -> tuple[int, int]:
-        """How many of the first of a ranking meet two goals.
+        """How many factors of a ranking meet two goals.
 
         Args:
             order: the ranking.
-            now: a goal, which is met exactly.
-            soon: a lower one, which is met nearly.
+            now: a goal to meet exactly.
+            soon: a lower one to meet approximately.
         """
         grid = np.unique(
             np.linspace(0, len(order), _COARSE).round().astype(np.intp)
@@ -223,20 +222,20 @@ class Goals:
         return high, later
 
     def position(self, closed: NDArray[np.bool_]) -> float:
-        """Where what is left is, from 0, the budget, to 1, the whole."""
+        """The position of the cost, from 0 (the budget) to 1 (the whole)."""
         return float(self._relative((~closed).astype("float64")))
 
     def _along(
         self, order: NDArray[np.intp], counts: NDArray[np.intp]
     ) -> NDArray[np.float64]:
-        """What is left when so many of the first are closed."""
+        """The cost when that many of the first factors are closed."""
         rank = np.full(self._live.count, len(order))
         rank[order] = np.arange(len(order))
         factors = (rank >= counts[:, None]).astype("float64")
         return self._relative(factors)
 
     def _relative(self, factors: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Where costs are from what is allowed (0) to the whole (1)."""
+        """The position of costs, from 0 (allowed) to 1 (the whole)."""
         each = []
         for of, limit in self._limits.items():
             left = self._cost.of(np, factors, of) * self.corrections[of]
@@ -245,7 +244,7 @@ class Goals:
         return found
 
     def share(self, closed: NDArray[np.bool_]) -> float:
-        """What is left of the first cost, as a share of the whole."""
+        """The remaining first cost, as a share of the whole."""
         of = self.budgets[0].resource
         open_ones = (~closed).astype("float64")
         left = float(self._cost.of(np, open_ones, of)) * self.corrections[of]
@@ -253,17 +252,17 @@ class Goals:
 
     @property
     def allowed(self) -> float:
-        """What the first budget allows, as a share of the whole."""
+        """The first budget, as a share of the whole."""
         of = self.budgets[0].resource
         return self._limits[of] / self._wholes[of]
 
     def exact_share(self, closed: NDArray[np.bool_]) -> float:
-        """The same as the surgeon counts it."""
+        """The same as counted by the surgeon."""
         of = self.budgets[0].resource
         return self._totals(closed)[of] / self._wholes[of]
 
     def calibrate(self, closed: NDArray[np.bool_]) -> None:
-        """Count exactly what is left now, and correct what is expected."""
+        """Count the current cost exactly, and correct the expected one."""
         self._cost.settle(self._live.by_name(closed))
         true = self._totals(closed)
         open_ones = (~closed).astype("float64")
@@ -273,10 +272,10 @@ class Goals:
                 self.corrections[of] = true[of] / guess
 
     def chosen(self, sizes: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """What the budgets close, as `plan` does.
+        """The factors that the budgets close, as in `plan`.
 
-        Of several, the one that closes most keeps to the others, too; unless
-        none does, which takes all that any of them closes.
+        With several budgets, the one that closes most may meet the others, too;
+        otherwise everything is closed that any of them closes.
         """
         live = self._live
         sizes = np.where(self._held, sizes.max(initial=0.0) + 1, sizes)

@@ -1,10 +1,10 @@
 """Closed factors, put back after each step of the optimizer.
 
-An optimizer moves a closed factor like any other: Adam by its rate, however
-small the gradient is. A few such steps are enough for a network to live on what
-is closed, the more so where a normalization makes small things large. So they
-are put back after every step. What they were moved is added up on the device:
-nothing is read, and nothing waits.
+An optimizer moves a closed factor like any other: Adam by its learning rate,
+even for tiny gradients. After a few such steps, a network can rely on closed
+factors, especially where a normalization amplifies small values. So they are
+reset after every step. Their movement is summed on the device, without reading
+anything back.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ class Held:
     """Closed factors of some variables.
 
     Attributes:
-        closed: which factors are, of each variable.
+        closed: the closed factors of each variable.
     """
 
     def __init__(
@@ -31,12 +31,12 @@ class Held:
         closed: Sequence[NDArray[np.bool_]],
         rests: Sequence[NDArray[np.float64]],
     ) -> None:
-        """Hold factors from now on.
+        """Start to hold factors.
 
         Args:
-            variables: those of the gates.
-            closed: which factors of each are held.
-            rests: the values of each that they are held at.
+            variables: the variables of the gates.
+            closed: which of their factors are held.
+            rests: the values at which they are held.
         """
         self.closed = list(closed)
         self._variables = list(variables)
@@ -59,7 +59,7 @@ class Held:
         return any(part is not None for part in self._parts)
 
     def hold(self) -> None:
-        """Put closed factors back, and add up what they were moved."""
+        """Reset closed factors, and sum their movement."""
         for number, variable in enumerate(self._variables):
             part = self._parts[number]
             if part is None:
@@ -72,7 +72,7 @@ class Held:
             variable.assign(ops.add(ops.subtract(value, own), rest))
 
     def moved(self) -> list[NDArray[np.float64]]:
-        """What each factor was moved since this was last asked."""
+        """The movement of each factor since the last call."""
         found = [
             np.zeros(mask.shape)
             if moved is None

@@ -26,32 +26,32 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.source import Source
 
 
-# Open factors end at this share of where they started, at least; random ones,
-# which start at 1, at this.
+# Open factors end at no less than this share of their start (stochastic ones,
+# which start at 1, at this value).
 LEAST = 1e-3
 
 
 class LiveFactors:
     """All factors that a budget may close.
 
-    Those of gates and skeletons are, and gammas that `slim` has made ready
-    for it, which their constraint tells.
+    These are the factors of gates and skeletons, and gammas that `slim` has
+    prepared, which their constraint shows.
 
     Attributes:
         names: the gates.
         kinds: the kind of each.
         shapes: the shape of the factors of each.
         count: how many factors there are.
-        owner: the number of the gate that each is of; int, `(factors,)`.
-        random: which are those of stochastic gates; bool, `(factors,)`.
+        owner: the index of each factor's gate; int, `(factors,)`.
+        random: which factors belong to stochastic gates; bool, `(factors,)`.
     """
 
     def __init__(self, model: keras.Model) -> None:
         """Find the factors of a model.
 
         Raises:
-            ValueError: it has none, or a gate is closed by another value of
-                its variable than 0.
+            ValueError: it has none, or a gate is closed by a value of its
+                variable other than 0.
         """
         self._model = model
         graph = gr.read(model)
@@ -76,8 +76,8 @@ class LiveFactors:
         if odd:
             raise ValueError(
                 "ReachBudget closes gates by factors of 0. Received: "
-                f"{', '.join(map(repr, odd))}, closed by another value of "
-                "the variable. Leave such gates out, or close them with "
+                f"{', '.join(map(repr, odd))}, closed by another value of the "
+                "variable. Exclude these gates, or close them with "
                 "thresholds."
             )
         found = list(sources.values())
@@ -93,40 +93,41 @@ class LiveFactors:
         self._fixed = False
         self._closed = np.zeros(self.count, bool)
         self._moved = np.zeros(self.count)
-        # Of a random gate the variable is `log_alpha`.
+        # The variable of a stochastic gate is `log_alpha`.
         self.random = np.repeat([s.factors is not None for s in found], sizes)
         self._zeros = np.where(self.random, hard_concrete.CLOSED, 0.0)
 
     def read(self) -> NDArray[np.float64]:
-        """All factors, as they are.
+        """The current values of all factors.
 
-        In the place of a random one, how far `log_alpha` is above where it
-        starts closed.
+        For a stochastic one, the distance of `log_alpha` above the closed
+        value.
         """
         synchronize(self._model)
         each = [ops.convert_to_numpy(v).ravel() for v in self._variables]
         return np.concatenate(each).astype("float64") - self._zeros
 
     def sizes(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How large factors are, of what `read` returns; 0 is closed."""
+        """The sizes of factors from `read`; 0 is closed."""
         return np.where(self.random, np.maximum(values, 0.0), np.abs(values))
 
     def pulls(self, values: NDArray[np.float64]) -> NDArray[np.float64]:
-        """How far one pull moves each, of what `read` returns.
+        """How far one pull moves each of the values from `read`.
 
-        A random factor by the slope of the chance that it is open, the sum
-        of which is the expected L0; at the steepest as far as another one.
+        For a stochastic factor, proportional to the slope of the probability
+        that it is open, whose sum is the expected L0; at the steepest point, as
+        far as for another factor.
         """
         chance = hard_concrete.chance(values + self._zeros)
         return np.where(self.random, 4 * chance * (1 - chance), 1.0)
 
     def least(self, scale: NDArray[np.float64]) -> NDArray[np.float64]:
-        """What an open factor is at least, once the set is fixed."""
+        """The least size of an open factor once the set is fixed."""
         random = hard_concrete.weight_of(LEAST) - hard_concrete.CLOSED
         return np.where(self.random, random, LEAST * scale)
 
     def thresholds(self, scale: NDArray[np.float64]) -> dict[str, float]:
-        """What parts these from closed factors, by kind of gate."""
+        """The threshold between these and closed factors, by kind of gate."""
         least = np.where(self.random, LEAST, LEAST * scale) / 2
         kinds = np.array(self.kinds)[self.owner]
         return {
@@ -136,20 +137,20 @@ class LiveFactors:
 
     @property
     def shut(self) -> NDArray[np.float64]:
-        """What closed factors are, once the set is fixed.
+        """The values of closed factors once the set is fixed.
 
-        In training, too: random ones are never drawn other than 0.
+        These hold in training, too: stochastic ones are always drawn as 0.
         """
         return np.where(self.random, hard_concrete.NEVER - self._zeros, 0.0)
 
     def write(
         self, values: NDArray[np.float64], changed: NDArray[np.bool_]
     ) -> None:
-        """Give factors these values.
+        """Assign values to the factors.
 
         Args:
             values: of all factors.
-            changed: which of them differ from what is there.
+            changed: which of them differ from the current ones.
         """
         values = values + self._zeros
         parts = zip(self.split(values), self.split(changed), strict=True)
@@ -160,11 +161,12 @@ class LiveFactors:
                 variable.assign(part.astype(variable.dtype))
 
     def hold(self, closed: NDArray[np.bool_], fixed: bool) -> None:
-        """Put closed factors back to where they rest; reads nothing.
+        """Reset closed factors to their resting values; reads nothing.
 
         Args:
             closed: which they are.
-            fixed: whether they stay so: random ones are 0 in training, too.
+            fixed: whether they stay closed: stochastic ones are 0 in training,
+                too.
         """
         held = self._held
         if (
@@ -182,7 +184,7 @@ class LiveFactors:
             held.hold()
 
     def moved(self) -> NDArray[np.float64]:
-        """What held factors were moved since this was last asked."""
+        """The movement of held factors since the last call."""
         found = self._moved
         if self._held is not None:
             found = found + self.flat(self._held.moved())
@@ -216,7 +218,7 @@ class LiveFactors:
 
 
 def _is_asked(source: Source) -> bool:
-    """Whether a source is a gate, and not just any normalization."""
+    """Whether a source is a gate rather than an ordinary normalization."""
     return source.kind not in NAMED or isinstance(
         source.variable.constraint, KeepSign
     )

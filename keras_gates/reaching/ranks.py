@@ -1,18 +1,18 @@
-"""What factors are ranked by: sizes, made comparable between gates.
+"""Ranks of factors: sizes that are comparable between gates.
 
-By size alone whole gates go: training moves the factors of one gate up or down
-together, which says little, as the kernels round them can make up for it. And
-the fewer are left of a gate, the more it costs to lose one more. So the square
-of each is divided by the sum of the squares of the larger ones of its gate, and
-multiplied by their number: `n * s^2 / (larger ones + s^2 / 10)`. That is 1 and
-less for the smallest ones, about `n / m` where m are left, and `10 n` for the
-last, so that no gate is closed wholly while others have many open. Lee et al.
-do much the same for the weights of layers (2021,
-https://arxiv.org/abs/2010.07611).
+Ranking by size alone closes whole gates: training moves the factors of a gate
+up or down together, which says little, since the kernels around them can
+compensate. And the fewer factors of a gate remain, the more it costs to lose
+another one. So the square of each is divided by the sum of the squares of the
+larger ones of its gate, and multiplied by their number: `n * s^2 / (larger ones
++ s^2 / 10)`. This is 1 or less for the smallest ones, about `n / m` if m are
+left, and `10 n` for the last one, so that no gate is closed completely while
+others have many open. Lee et al. use a similar rule for the weights of layers
+(2021, https://arxiv.org/abs/2010.07611).
 
-A gate with a single factor, as on a branch, closes all that is in it. It has
-what its factors have in the mean, those that are open, times the square of its
-own size beside others of its kind.
+A gate with a single factor, as on a branch, closes everything in the branch.
+Its rank is the mean rank of the open factors in it, times the square of its own
+size relative to others of its kind.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from keras_gates.reaching.live_factors import LiveFactors
 
 
-# How much of its own square each is divided by, beside the larger ones'.
+# The share of its own square in the divisor.
 _OWN = 0.1
 
 
@@ -38,9 +38,9 @@ class Ranks:
 
     Attributes:
         families: for each factor, the number of its gate; gates with a single
-            factor have one number for each kind.
-        inside: by the number of a gate with a single factor, the factors
-            that do nothing where it is closed.
+            factor have one index per kind.
+        inside: for each gate with a single factor, the factors without an
+            effect while it is closed.
     """
 
     families: NDArray[np.intp]
@@ -66,8 +66,8 @@ class Ranks:
         """The rank of each factor, the smallest to close first.
 
         Args:
-            sizes: how large they are, closed ones as large as they would be.
-            closed: those that are closed.
+            sizes: their sizes; for closed ones, the size that they would have.
+            closed: which of them are closed.
         """
         found = np.zeros(sizes.size)
         squares = np.square(sizes)
@@ -84,7 +84,7 @@ class Ranks:
 
 
 def _beside_larger(squares: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Each by the sum of those that are larger, times their number."""
+    """Each divided by the sum of the larger ones, times their number."""
     order = np.argsort(squares, kind="stable")
     upwards = squares[order]
     sums = np.cumsum(upwards[::-1])[::-1] - (1 - _OWN) * upwards

@@ -28,21 +28,21 @@ RESOURCES = ("macs", "params")
 
 @keras.saving.register_keras_serializable(package="keras_gates")
 class ExpectedCost(OfModel):
-    """What the pruned model would cost, as a share, by how far gates are open.
+    """The expected cost of the pruned model, given how far gates are open.
 
     `loss = strength * cost(min(abs(factors), 1)) / cost(1)`
 
-    The cost is that of the whole model, with all that is coupled in it:
-    channels that an addition ties, branches that go as a whole, the next
-    layer's inputs. Where every factor is 0 or 1, it is what `plan` counts. In
-    between it is a product where all of several things must be open, and one
-    minus a product where any of them must be, as for independent chances. A
-    layer's multiply-adds are a product of its inputs and outputs, so that the
-    pull on a channel depends on what is left round it.
+    The cost is that of the whole model, including everything that is coupled:
+    channels tied by an addition, branches that are removed as a whole, the
+    inputs of the next layer. If every factor is 0 or 1, it is what `plan`
+    counts. In between, factors act like independent probabilities: a product
+    where all of several gates must be open, and one minus a product where any
+    of them must be. A layer's multiply-adds are the product of its inputs and
+    outputs, so the pull on a channel depends on what remains around it.
 
     It is one penalty for all gates of a model, so it must know the model.
-    `bind` tells it, and puts it on one of the gates' variables, where Keras
-    adds it to the loss:
+    `bind` sets the model, and attaches the penalty to one of the gates'
+    variables, so that Keras adds it to the loss:
 
     ```python
     penalty = kg.regularizers.ExpectedCost(0.1).bind(gated)
@@ -50,11 +50,11 @@ class ExpectedCost(OfModel):
     gated.fit(...)
     ```
 
-    Of stochastic gates, how far they are open is the chance that they are not
+    A stochastic gate is open to the degree of the probability that it is not
     closed.
 
-    In a loop of your own, add `penalty()` to the loss. Copies, clones and
-    saved models keep the strength, never the model: bind it again.
+    In a custom training loop, add `penalty()` to the loss. Copies, clones and
+    saved models keep the strength, but not the model: bind them again.
 
     Reference:
 
@@ -126,7 +126,7 @@ class ExpectedCost(OfModel):
     def watch(
         self, model: keras.Model, kinds: Sequence[str] | None = None
     ) -> ExpectedCost:
-        """Know a model without penalizing it: to add to a loss, or to log.
+        """Set the model without penalizing it: to add to a loss, or to log.
 
         Args:
             model: As in `bind`.
@@ -135,7 +135,7 @@ class ExpectedCost(OfModel):
         Returns:
             The penalty itself.
         """
-        # Saved models need this class, and nothing that only `bind` does.
+        # Saved models need this class, but not the imports of `bind`.
         from keras_gates.graphs import graph as gr
         from keras_gates.surgeon.expected.model_cost import ModelCost
         from keras_gates.surgeon.gates import expand
@@ -151,9 +151,9 @@ class ExpectedCost(OfModel):
         if not live:
             raise ValueError(
                 f"ExpectedCost found no gate to penalize in '{model.name}'. "
-                f"Received: kinds={kinds!r}. Put gates into it: "
-                "keras_gates.insert_gates(model, filters=True)."
-                f"{unknown_gates(graph)}"
+                f"Received: kinds={kinds!r}. Insert gates: "
+                "keras_gates.insert_gates(model, "
+                f"filters=True).{unknown_gates(graph)}"
             )
         cost = ModelCost(graph, list(live), self.sizes)
         every = np.ones(cost.circuit.count)
@@ -171,9 +171,9 @@ class ExpectedCost(OfModel):
     def __call__(self, x: Any = None) -> Any:
         if self._cost is None:
             raise RuntimeError(
-                "ExpectedCost does not know whose cost to expect. Received: "
-                "no model. Expected: bind(model), once for each model, and "
-                "again for one that was loaded."
+                "ExpectedCost has no model. Received: no model. Expected: "
+                "bind(model), once for each model, and again for one that "
+                "was loaded."
             )
         each = [
             ops.reshape(opening(ops.convert_to_tensor(variable)), (-1,))
@@ -195,20 +195,22 @@ def _is_asked(source: Source, kinds: Sequence[str] | None) -> bool:
 
 
 def _opening(source: Source) -> Callable[[Any], Any]:
-    """How far open a gate is, from 0 to 1, of its variable's values."""
-    if source.factors is not None:  # random: the chance that it is not closed
+    """How far a gate is open, from 0 to 1, given its variable's values."""
+    if (
+        source.factors is not None
+    ):  # random: the probability that it is not closed
         return hard_concrete.openness
     return functools.partial(_openness, _scale(source))
 
 
 def _scale(source: Source) -> float:
-    """What an open factor is about: 1 for gates, whatever they are now."""
+    """The typical value of an open factor: 1 for gates."""
     if source.kind not in NAMED:
         return 1.0
     return float(np.abs(source.values()).mean()) or 1.0
 
 
 def _openness(scale: float, factors: Any) -> Any:
-    """From 0 to 1; the gradient goes on above."""
+    """Clipped to 0 and 1, with a gradient above 1."""
     size = magnitude(factors) / scale
     return size - ops.stop_gradient(ops.maximum(size - 1.0, 0.0))

@@ -17,17 +17,17 @@ from keras_gates.regularizers.of_model import OfModel
 if TYPE_CHECKING:
     from keras_gates.surgeon.gates.weight_slices import WeightSlices
 
-# Under the root, where its gradient has no end.
+# Added under the root, whose gradient diverges at 0.
 _EPSILON = 1e-12
 
 
 class _Member(NamedTuple):
-    """A weight's slices, and the unit that each is of.
+    """A weight's slices, and the unit of each.
 
     Attributes:
         slices: as `weight_slices` has them.
-        units: the number of the unit of each slice; of one that can't go, the
-            number of units, which is counted and left out.
+        units: the number of the unit of each slice; for a slice that can't be
+            removed, the number of units, which is counted and left out.
     """
 
     slices: WeightSlices
@@ -41,20 +41,19 @@ class _Member(NamedTuple):
 
 @keras.saving.register_keras_serializable(package="keras_gates")
 class GroupLasso(OfModel):
-    """The norms of all weights that go together with a channel.
+    """The norms of all weights that are removed together with a channel.
 
-    `loss = strength * sum(sqrt(n_c) * sqrt(sum(w_c ** 2)))`, for each channel
-    c that can go: `w_c` are the `n_c` weights that it is made by, scaled by
-    and read by, in all layers that are coupled, as `score` takes them
-    together.
+    `loss = strength * sum(sqrt(n_c) * sqrt(sum(w_c ** 2)))`, for each channel c
+    that can be removed: `w_c` are the `n_c` weights that produce it, scale it
+    and read it, in all coupled layers, as `score` groups them.
 
-    Where a plain L2 makes all weights smaller, this one makes all of a channel
-    smaller, or none: channels that the data don't hold up go to zero as a
-    whole, without a gate. Then `score(model, "l2")` tells them.
+    While a plain L2 shrinks all weights, this penalty shrinks all of a channel,
+    or nothing: channels that the data do not need go to zero as a whole,
+    without a gate. `score(model, "l2")` then finds them.
 
     It is one penalty for all weights of a model, so it must know the model.
-    `bind` tells it, and puts it on one of the weights, where Keras adds it to
-    the loss:
+    `bind` sets the model, and attaches the penalty to one of the weights, so
+    that Keras adds it to the loss:
 
     ```python
     penalty = kg.regularizers.GroupLasso(1e-4).bind(model)
@@ -64,8 +63,8 @@ class GroupLasso(OfModel):
     small = kg.surgeon.prune(model, kg.Budget(macs=0.5), scores=scores)
     ```
 
-    In a loop of your own, add `penalty()` to the loss. Copies, clones and
-    saved models keep the strength, never the model: bind it again.
+    In a custom training loop, add `penalty()` to the loss. Copies, clones and
+    saved models keep the strength, but not the model: bind them again.
 
     References:
     - [Wen et al., 2016, Learning Structured Sparsity in Deep Neural
@@ -78,7 +77,8 @@ class GroupLasso(OfModel):
 
     Raises:
         ValueError: If `strength` is negative or not a number; by `bind`, if no
-            channel of the model can go, or all weights have a regularizer.
+            channel of the model can be removed, or all weights have a
+            regularizer.
         RuntimeError: If applied before it is bound.
 
     Example:
@@ -112,7 +112,7 @@ class GroupLasso(OfModel):
         Returns:
             The penalty itself.
         """
-        # Saved models need this class, and nothing that only `bind` does.
+        # Saved models need this class, but not the imports of `bind`.
         from keras_gates.surgeon.gates import expand
         from keras_gates.surgeon.gates import groups
         from keras_gates.surgeon.gates.weight_slices import slices_of
@@ -126,8 +126,9 @@ class GroupLasso(OfModel):
             count += group.units.size
         if not count:
             raise ValueError(
-                f"GroupLasso found no channel of '{model.name}' that can go. "
-                "print(keras_gates.surgeon.plan(model)) tells what keeps them."
+                f"GroupLasso found no channel of '{model.name}' that can be "
+                "removed. print(keras_gates.surgeon.plan(model)) shows what "
+                "keeps them."
             )
         sizes = np.zeros(count + 1)
         self._members = []
@@ -146,9 +147,9 @@ class GroupLasso(OfModel):
     def __call__(self, x: Any = None) -> Any:
         if not self._members:
             raise RuntimeError(
-                "GroupLasso does not know whose channels to take together. "
-                "Received: no model. Expected: bind(model), once for each "
-                "model, and again for one that was loaded."
+                "GroupLasso has no model. Received: no model. Expected: "
+                "bind(model), once for each model, and again for one that "
+                "was loaded."
             )
         count = len(self._roots)
         squares: Any = 0.0

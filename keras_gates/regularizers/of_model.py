@@ -1,4 +1,4 @@
-"""A penalty on a whole model, which stands with one of its variables."""
+"""A penalty on a whole model, attached to one of its variables."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import keras
 
 
 class OfModel(keras.regularizers.Regularizer):
-    """A penalty that has to know the model: Keras passes it one variable."""
+    """A penalty on a model, of which Keras passes one variable."""
 
     def put_on(
         self, variables: Sequence[keras.Variable], model: keras.Model, what: str
     ) -> None:
-        """Let Keras add it to the loss, with the first free variable.
+        """Attach it to the first free variable.
 
         Args:
-            variables: those that it may stand with.
+            variables: those that it may be attached to.
             model: the model, for the message.
             what: what the variables are, for the message.
 
@@ -28,8 +28,8 @@ class OfModel(keras.regularizers.Regularizer):
         if not free:
             raise ValueError(
                 f"All {what} of '{model.name}' have a regularizer already. "
-                f"Leave that of one of them out, for {type(self).__name__} to "
-                "take its place."
+                f"Remove one of these, so that {type(self).__name__} can take "
+                "its place."
             )
         free[0].regularizer = self
 

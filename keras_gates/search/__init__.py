@@ -1,4 +1,4 @@
-"""Thresholds found by trying: what closing gates does to a score."""
+"""Thresholds found by search: how closing gates changes a score."""
 
 from keras_gates.search.find import find_thresholds
 from keras_gates.search.found_thresholds import FoundThresholds

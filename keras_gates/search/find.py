@@ -1,4 +1,4 @@
-"""Find thresholds by closing gates, and looking what that does."""
+"""Finds thresholds by closing gates and evaluating the model."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.thresholds.rule import Factors
 
-# From coarse to fine: the filters of a block that goes need no threshold.
+# From coarse to fine: the filters of a removed block need no threshold.
 _ORDER = (
     *("block", "branch", "layer", "head"),
     *("filter", "stripe", "batch_norm"),
@@ -52,21 +52,21 @@ def find_thresholds(
     exact: bool = True,
     verbose: int = 0,
 ) -> FoundThresholds:
-    """Find the largest thresholds that cost no more than a drop in score.
+    """Find the largest thresholds within an allowed drop of a score.
 
-    Closes gates where they are, by setting factors to 0, and evaluates: no
-    model is built. One kind of gate after the other is searched by bisection
-    over its sorted factors, the gates closed before staying closed. Of `n`
-    kinds, the first may cost `max_drop / n`, the first two `2 / n` of it,
-    and so on. It takes one evaluation for the model as it is and at most
+    Closes gates in place, by setting factors to 0, and evaluates the model; no
+    model is built. The kinds of gates are searched one after the other, by
+    bisection over their sorted factors; gates closed earlier stay closed. With
+    `n` kinds, the first may cost `max_drop / n`, the first two `2 / n` of it,
+    and so on. The search takes one evaluation for the model itself and at most
     `trials` for each kind. The same model and data give the same thresholds.
 
-    The search takes it that closing more does not score better. Where it
-    does, in a noisy score for example, it finds one crossing of several.
+    The search assumes that closing more does not improve the score. If it does,
+    as with a noisy score, the search finds one of several crossings.
 
-    Gates that nothing leads round are not closed altogether: as in
-    `Budget`, `keep_essential` of their channels stay open. They show as
-    thresholds of their own, by name, beside those by kind.
+    Gates without a path around them are not closed completely: as in `Budget`,
+    `keep_essential` of their channels stay open. They have their own thresholds
+    in the result, by name.
 
     Reference:
 
@@ -75,34 +75,34 @@ def find_thresholds(
       are found empirically
 
     Args:
-        model: A built model with gates; it is as it was afterwards, even if
-            the search is interrupted.
+        model: A built model with gates. Its factors are restored afterwards,
+            even if the search is interrupted.
         evaluate: A function of the model that returns a number, more being
             better; or data for `model.evaluate`: a tuple `(x, y)`, a
-            `tf.data.Dataset`, and what else it takes. Use held-out data
-            that is not the test set.
+            `tf.data.Dataset`, or whatever else it accepts. Use held-out data
+            other than the test set.
         max_drop: How much of the score may be lost, in its units.
-        kinds: Kinds of gates to search, in this order. Defaults to all that
-            the model has, blocks first, filters last. Batch normalisations
-            are searched only if `"batch_norm"` is among them.
-        metric: Which of the compiled metrics to read, if data are given.
-            Higher must be better; `"loss"` is turned round.
-        trials: How many evaluations each kind may take.
-        keep_essential: Channels that stay open of each gate that nothing
-            leads round, as in `Budget`: a whole number, or a share below 1 of
-            the gate's own. At least one does.
-        exact: As in `plan`; it plays a part only in what trials would cost.
+        kinds: Kinds of gates to search, in this order. Defaults to all kinds in
+            the model, blocks first, filters last. Batch normalizations are
+            searched only if `"batch_norm"` is among them.
+        metric: Which of the compiled metrics to read, if data is given. Higher
+            must be better; `"loss"` is negated.
+        trials: The number of evaluations for each kind.
+        keep_essential: The channels that stay open in each gate without a path
+            around it, as in `Budget`: an integer, or a share below 1. At least
+            one stays open.
+        exact: As in `plan`; it only affects the counted cost of trials.
         verbose: 0 for silence, 1 for a progress bar.
 
     Returns:
-        A `FoundThresholds`: a dict to be used as `thresholds`, with every
-        trial's score, parameters and multiply-adds.
+        A `FoundThresholds`: a dict to pass as `thresholds`, with the score,
+        parameters and multiply-adds of every trial.
 
     Raises:
         TypeError: If an argument is of another type, or the score is not a
             number.
         ValueError: If the model has no gates of a kind, a number is out of
-            its range, or the model's own score is not finite.
+            range, or the model's own score is not finite.
 
     Example:
     >>> import keras
@@ -131,7 +131,7 @@ def find_thresholds(
         scoring.check_score(first.score)
         for number, kind in enumerate(found, 1):
             least = first.score - max_drop * number / len(found)
-            # Metrics are float32: 0.97 - 0.01 must let 0.96 pass.
+            # Metrics are float32: 0.97 - 0.01 must accept 0.96.
             least -= 1e-6 * abs(first.score)
             best = search.bisect(kind, best, least)
     search.show(finalize=True)
@@ -157,7 +157,7 @@ class _Search:
         self.score = score
         self.exact = exact
         self.trials: list[Trial] = []
-        # By the bytes of what is closed.
+        # Keyed by the bytes of the closed masks.
         self.known: dict[bytes, Trial] = {}
         # Parameters and multiply-adds of the model with its gates.
         self.whole = (0, 0)
@@ -177,7 +177,7 @@ class _Search:
         )
 
     def _levels(self, kind: str) -> list[float]:
-        """Thresholds between the factors of a kind, one for each step up."""
+        """Thresholds between the factors of a kind, one for each step."""
         every = [
             np.abs(gate.values)[~self._held(gate)].reshape(-1)
             for gate in self.gates
@@ -186,7 +186,7 @@ class _Search:
         sizes = np.unique(np.concatenate([np.zeros(0, "float32"), *every]))
         above = np.append(sizes[1:], np.inf).astype(sizes.dtype)
         middle = sizes + (above - sizes) / 2
-        # The middle may round to the lower one, which it must be above.
+        # The midpoint may round to the lower one, but must be above it.
         next_up = np.nextafter(sizes, above)
         middle = np.where(np.isfinite(middle), middle, next_up)
         return [float(t) for t in np.maximum(middle, next_up)]
@@ -215,7 +215,7 @@ class _Search:
     def _with(
         self, fixed: dict[str, float], kind: str, threshold: float
     ) -> dict[str, float]:
-        """Thresholds with one more kind, and by name for what is held."""
+        """Thresholds with one more kind, and by name for gates with a floor."""
         found = {**fixed, kind: threshold}
         for gate in self.gates:
             if gate.kind == kind and gate.name in self.held:
@@ -225,7 +225,7 @@ class _Search:
         return found
 
     def trial(self, thresholds: dict[str, float]) -> Trial:
-        """Close gates and score the model, unless that was done before."""
+        """Close gates and score the model, unless this was done before."""
         masks = resolve(thresholds, self.gates)
         key = b"".join(mask.tobytes() for mask in masks.values())
         if key in self.known:
@@ -243,7 +243,7 @@ class _Search:
         return found
 
     def show(self, finalize: bool = False) -> None:
-        """Tell how far the search is, unless it is silent."""
+        """Show the progress of the search, unless it is silent."""
         last = self.trials[-1]
         values = [(n, getattr(last, n)) for n in ("score", "params", "macs")]
         self.progress.update(len(self.trials), values, finalize)
@@ -274,9 +274,9 @@ def _searched(
     missing = [kind for kind in kinds if kind not in there]
     if missing or not kinds or len(set(kinds)) < len(kinds):
         raise ValueError(
-            f"`find_thresholds` can't search these kinds of gates in model "
+            "`find_thresholds` can't search these kinds of gates in model "
             f"'{graph.model.name}'. Received: {kinds}. It has: "
             f"{', '.join(k for k in _ORDER if k in there) or 'none'}. Name "
-            "each of those to search once, or put gates into the model."
+            "each kind once, or insert gates."
         )
     return kinds, [gate for gate in gates if gate.kind in kinds]

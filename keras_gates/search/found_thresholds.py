@@ -1,4 +1,4 @@
-"""What a search for thresholds found, and what it saw."""
+"""The result of a search for thresholds, with its trials."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 class FoundThresholds(dict[str, float]):
-    """Thresholds as a dict, with the curve of the search that found them.
+    """Thresholds as a dict, with the curve of the search.
 
     It is used like any dict of thresholds: `plan(model, found)`.
 
@@ -25,7 +25,7 @@ class FoundThresholds(dict[str, float]):
             nothing.
         chosen: the `Trial` of the thresholds that were found.
         whole: `(params, macs)` of the model with its gates.
-        max_drop: how much of the score might be lost.
+        max_drop: the allowed drop of the score.
     """
 
     def __init__(
@@ -62,11 +62,11 @@ class FoundThresholds(dict[str, float]):
         return np.array([trial.macs for trial in self.trials])
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw what was seen: score against what is left of the model.
+        """Draw the score against the remaining size of the model.
 
-        A dot is a trial, a star the one that was chosen. The line is the best
-        score that any trial with as little left had: trials of several kinds
-        of gates lie on no curve.
+        A dot is a trial, and the star is the chosen one. The line is the best
+        score of any trial at most that large, since trials of several kinds of
+        gates do not lie on one curve.
 
         Args:
             ax: Axes of matplotlib to draw on; new ones by default.

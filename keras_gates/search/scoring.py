@@ -1,4 +1,4 @@
-"""How good a model is: one number, more is better."""
+"""Scores a model: one number, higher is better."""
 
 from __future__ import annotations
 
@@ -38,16 +38,16 @@ def scorer(
         )
     if hasattr(evaluate, "__next__"):
         raise TypeError(
-            "`evaluate` is read again at each trial. Received: an iterator "
-            f"({type(evaluate).__name__}), which ends after one. Pass arrays "
-            "(x, y), a tf.data.Dataset, a keras.utils.PyDataset or a "
+            "`evaluate` is read again in each trial. Received: an iterator "
+            f"({type(evaluate).__name__}), which can be read once. Pass "
+            "arrays (x, y), a tf.data.Dataset, a keras.utils.PyDataset or a "
             "function of the model."
         )
     if not model.compiled:
         raise ValueError(
-            f"Model '{model.name}' is not compiled, so that data alone do "
-            "not tell how good it is. Compile it with metrics, or pass a "
-            "function of the model that returns a number."
+            f"Model '{model.name}' is not compiled, so data alone can't score "
+            "it. Compile it with metrics, or pass a function of the model "
+            "that returns a number."
         )
     names = ("x", "y", "sample_weight")
     parts = evaluate if isinstance(evaluate, tuple) else (evaluate,)
@@ -72,23 +72,23 @@ def _number(value: Any, what: str) -> float:
         return float(keras.ops.convert_to_numpy(value))
     except (TypeError, ValueError) as error:
         raise TypeError(
-            f"{what} must be one number, more being better. Received: "
+            f"{what} must be one number, higher being better. Received: "
             f"{value!r} (of type {type(value).__name__})."
         ) from error
 
 
 def check_score(score: float) -> None:
-    """Refuse a score that no other can be compared with."""
+    """Refuse a score that can't be compared."""
     if not math.isfinite(score):
         raise ValueError(
             "The score of the model with all gates open must be finite. "
-            f"Received: {score}. Look at the model and the data first."
+            f"Received: {score}. Check the model and the data first."
         )
 
 
 @contextlib.contextmanager
 def whole(model: keras.Model) -> Iterator[None]:
-    """Within, an interruption leaves the model its weights.
+    """A context in which an interruption does not lose the model's weights.
 
     On JAX, Keras takes the weights out of a model while it evaluates it,
     and puts them back only at the end.

@@ -1,4 +1,4 @@
-"""One choice of thresholds that was tried."""
+"""One trial of thresholds."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Trial:
-    """What one choice of thresholds did to a model.
+    """The effect of one choice of thresholds on a model.
 
     Attributes:
         thresholds: the dict that was tried.
-        score: what `evaluate` said with these gates closed.
+        score: the result of `evaluate` with these gates closed.
         params: parameters of the model pruned with them.
         macs: its multiply-adds for one sample.
     """

@@ -3,9 +3,9 @@
 One MAC is one multiply-add, for one sample. The multiplications of kernels
 are counted: those of Dense, convolutions (transposed: at each position of
 the input) and recurrent layers (at each time step), and products of tensors:
-attention, matmul, einsum. What works number by number is not, be it a layer
-or written out: biases, normalization, activations, pooling, merges, look-ups
-and gates. Papers that speak of FLOPs mean one or two of them by a MAC.
+attention, matmul, einsum. Elementwise work is not counted, in layers or as
+operations: biases, normalization, activations, pooling, merges, look-ups and
+gates. Papers count one or two FLOPs per MAC.
 """
 
 from keras_gates.stats.comparison import Comparison

@@ -36,14 +36,14 @@ class Change:
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """What `compare` found; `print` shows it as a table.
+    """The result of `compare`; `print` shows it as a table.
 
     Attributes:
         before: the `Count` of the first model.
         after: the `Count` of the second.
         layers: a `Change` for each layer of either, matched by name.
-        params_removed: the share of parameters that went, 0 to 1.
-        macs_removed: that of the MACs; `None` where some are unknown.
+        params_removed: the share of parameters removed, from 0 to 1.
+        macs_removed: the share of MACs removed; `None` if some are unknown.
     """
 
     before: Count
@@ -74,7 +74,7 @@ class Comparison:
         return _removed(self.before.macs, self.after.macs)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in types that JSON has."""
+        """The same as plain data for JSON."""
         return {
             "unit": UNIT,
             "before": self.before.to_dict(),
@@ -86,7 +86,7 @@ class Comparison:
     def plot(self, ax: Any = None) -> Any:
         """Draw the multiply-adds of each layer, before and after.
 
-        Where none are known, its parameters.
+        If none are known, the parameters.
 
         Args:
             ax: Axes of matplotlib to draw on; new ones by default.
@@ -170,8 +170,9 @@ def compare(
 
     Args:
         before: A model as `count` takes it, or a `Count`.
-        after: Another; the pruned one. Layers are matched by name.
-        input_shape: Sizes for inputs that leave some open; see `count`.
+        after: The other model, for example the pruned one. Layers are matched
+            by name.
+        input_shape: Sizes for inputs with unknown sizes; see `count`.
 
     Returns:
         A `Comparison`.

@@ -41,9 +41,9 @@ class Layer:
     Attributes:
         name: path of the layer, from the outermost model.
         type: its class.
-        params: entries of its weights, those it shares with a layer above
-            in the table left out.
-        trainable: how many of them training changes.
+        params: entries of its weights, without those shared with a layer above
+            it in the table.
+        trainable: how many of them are trainable.
         macs: multiply-adds for one sample, over all calls of the layer;
             `None` where they are unknown.
         calls: how often the model calls it.
@@ -59,14 +59,14 @@ class Layer:
 
 @dataclasses.dataclass(frozen=True)
 class Count:
-    """What `count` found; `print` shows it as a table.
+    """The result of `count`; `print` shows it as a table.
 
     Attributes:
         model: name of the model.
         layers: a `Layer` for each layer with weights or multiply-adds, and
             for each operation whose multiply-adds are unknown.
-        params: all parameters, as `model.count_params()` tells them.
-        trainable: the trainable ones: papers mostly count these.
+        params: all parameters, as in `model.count_params()`.
+        trainable: the trainable ones, which most papers count.
         macs: multiply-adds for one sample of all layers that are known.
         unknown: names of the layers whose multiply-adds are not known.
     """
@@ -91,7 +91,7 @@ class Count:
         return tuple(x.name for x in self.layers if x.macs is None)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it in types that JSON has."""
+        """The same as plain data for JSON."""
         return {
             "model": self.model,
             "unit": UNIT,
@@ -132,16 +132,16 @@ def count(model: keras.Model, input_shape: InputShape = None) -> Count:
     The unit is one multiply-add (MAC) of a kernel, for one sample, or of two
     tensors that are multiplied, as in attention; biases, normalization,
     activations and gates are not counted. The weights of a
-    shared layer count once, its MACs at each call. A layer without a rule
-    has unknown MACs: it is named in `unknown`, and not in the sum.
+    shared layer count once, its MACs at each call. A layer without a rule has
+    unknown MACs: it is listed in `unknown`, and not included in the sum.
 
     Args:
         model: A built functional or Sequential `keras.Model`. Nested ones
             are counted layer by layer.
-        input_shape: Sizes for inputs that leave some open, without the
-            batch axis: a tuple, or for several inputs a list of tuples or a
-            dict of them by the inputs' names. Defaults to `None`, the sizes
-            of the model.
+        input_shape: Sizes for inputs with unknown sizes, without the batch
+            axis: a tuple, or for several inputs a list of tuples or a dict of
+            them by the inputs' names. Defaults to `None`, the sizes of the
+            model.
 
     Returns:
         A `Count`.
@@ -190,7 +190,7 @@ def count(model: keras.Model, input_shape: InputShape = None) -> Count:
     graph = see_through.read(model)
     shapes = shapes_of(graph, input_shape)
     variables = gr.own_variables(graph)
-    # By id: a layer of the user's may compare by value, and not be hashed.
+    # By id: a user's layer may compare by value and be unhashable.
     rows: dict[int, Layer] = {}
     seen: set[int] = set()
     for call in graph.calls:
@@ -218,9 +218,9 @@ def _macs(
 def _own_weights(
     call: Call, variables: dict[int, keras.Variable]
 ) -> list[keras.Variable]:
-    """The weights of the user's layer, of which `call` may have a copy.
+    """The weights of the user's layer, of which `call` may hold a copy.
 
-    Those of no layer of the user's hold constants there.
+    Without a user's layer, they are constants.
     """
     weights = gr.own_weights(call.op)
     if not any(scope.site.opened for scope in call.scopes):
@@ -246,14 +246,14 @@ def _rest(graph: Graph, seen: set[int]) -> list[Layer]:
 
 
 class _Size(NamedTuple):
-    """How many parameters some weights have."""
+    """The number of parameters of some weights."""
 
     params: int
     trainable: int
 
 
 def _size(weights: list[keras.Variable], seen: set[int]) -> _Size:
-    """That of the weights whose ids are not in `seen`, which gets them."""
+    """The number for weights whose ids are not in `seen`, which is updated."""
     fresh = {id(w): w for w in weights if id(w) not in seen}
     seen.update(fresh)
     every = [(w.name, w.shape) for w in fresh.values()]

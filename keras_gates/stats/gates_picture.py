@@ -1,4 +1,4 @@
-"""A picture of gates: the two heaps that their factors fall into."""
+"""Histograms of the factors of gates."""
 
 from __future__ import annotations
 
@@ -26,17 +26,17 @@ _BINS, _COLUMNS = 40, 4
 def plot_gates(
     model: keras.Model, thresholds: Any = None, *, by: str = "kind"
 ) -> Any:
-    """Draw how large the factors of a model's gates are, and what closes.
+    """Draw histograms of the factors of a model's gates, and what closes.
 
-    Trained gates fall into two heaps: those near 0, and the others. A
-    threshold belongs between them.
+    The factors of trained gates form two groups: those near 0, and the others.
+    A threshold belongs between them.
 
     Args:
         model: A built model with gates.
         thresholds: A number, a dict, or a rule such as `Quantile(0.5)`, as in
-            `plan`: what it closes is drawn in another color, and numbers as
-            lines. For a `Budget`, pass `plan(model, budget).masks()`, which
-            holds what is closed by the names of gates. Defaults to `None`.
+            `plan`: closed factors are drawn in another color, and numbers as
+            lines. For a `Budget`, pass `plan(model, budget).masks()`, which has
+            a mask for each gate. Defaults to `None`.
         by: `"kind"` for a panel for each kind of gate, or `"gate"` for one
             for each gate.
 
@@ -47,6 +47,13 @@ def plot_gates(
         ImportError: matplotlib is not installed.
         TypeError, ValueError: the thresholds are not those of this model, as
             in `plan`; the model has no gates; or `by` is unknown.
+
+    Example:
+    >>> import keras_gates as kg
+    >>> gated = kg.insert_gates(kg.zoo.mlp([8], input_shape=(4,)), filters=True)
+    >>> figure = kg.stats.plot_gates(gated, thresholds=0.05)
+    >>> len(figure.axes)
+    1
     """
     if by not in ("kind", "gate"):
         raise ValueError(f'`by` must be "kind" or "gate". Received: {by!r}.')
@@ -90,7 +97,7 @@ def _gates(model: keras.Model, thresholds: Any) -> list[Factors]:
 def _closed(
     thresholds: Any, gates: list[Factors]
 ) -> dict[str, NDArray[np.bool_]]:
-    """What is closed of each gate."""
+    """The closed factors of each gate."""
     none = {gate.name: np.zeros(gate.values.shape, bool) for gate in gates}
     if thresholds is None:
         return none
@@ -117,7 +124,7 @@ def _draw(
     masks: list[NDArray[np.bool_]],
     limits: set[float | None],
 ) -> None:
-    """One panel: a histogram, what closes in another color."""
+    """One panel: a histogram, with closed factors in another color."""
     values = np.concatenate([np.abs(g.values).reshape(-1) for g in gates])
     shut = np.concatenate([mask.reshape(-1) for mask in masks])
     top = float(values.max(initial=0.0)) or 1.0

@@ -1,4 +1,4 @@
-"""How many stripes are left at each position of the kernels."""
+"""The remaining stripes at each position of the kernels."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ def stripe_shares(
 ) -> dict[str, NDArray[np.float64]]:
     """The share of the filters that have a stripe at each position.
 
-    Of a pruned layer the filters that are left are looked at.
+    For a pruned layer, the remaining filters count.
 
     Args:
         model: A built functional or Sequential model with `StripConv`
-            layers, pruned or not. `Conv2D` layers are not looked at.
+            layers, pruned or not. `Conv2D` layers are ignored.
         threshold: Number >= 0. In a layer with a skeleton, stripes whose
             factor is 0 or below the threshold do not count. Defaults to 0.
 
@@ -35,7 +35,7 @@ def stripe_shares(
         arrays of the height and width of their kernels: shares from 0 to 1.
 
     Raises:
-        TypeError: If `model` is no Keras model.
+        TypeError: If `model` is not a Keras model.
         ValueError: If it has no `StripConv` layer, or `threshold` is
             negative.
 
@@ -83,6 +83,12 @@ def draw_stripes(model: keras.Model, threshold: float = 0.0) -> Any:
     Raises:
         ImportError: If matplotlib is not installed.
         TypeError, ValueError: As `stripe_shares`.
+
+    Example:
+    >>> import keras
+    >>> import keras_gates as kg
+    >>> layers = [keras.Input((8, 8, 3)), kg.StripConv(2, 3)]
+    >>> figure = kg.stats.draw_stripes(keras.Sequential(layers))
     """
     shares = stripe_shares(model, threshold)
     columns = _columns(shares)

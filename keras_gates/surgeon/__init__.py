@@ -1,4 +1,4 @@
-"""The surgeon: plans what can go, makes the smaller model, checks it."""
+"""Plans what can be removed, builds the smaller model, and checks it."""
 
 from keras_gates.surgeon.iterative import prune_iteratively
 from keras_gates.surgeon.plan import Plan

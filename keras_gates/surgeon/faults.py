@@ -1,4 +1,4 @@
-"""Errors of rules and of layers, with the layer that they are about."""
+"""Errors of rules and layers, with the name of the layer."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ class _OfAKind(Protocol):
 
 @contextlib.contextmanager
 def of_rule(call: Call, rule: _OfAKind) -> Iterator[None]:
-    """Within, what a rule raises names the layer that it is about.
+    """A context that adds the layer's name to what a rule raises.
 
     Args:
         call: the `Call` that the rule is asked of.
         rule: the `Rule`.
 
     Raises:
-        RuleFault: the rule raised something; that is its cause.
+        RuleFault: the rule raised something, which is the cause.
     """
     try:
         yield
@@ -49,14 +49,14 @@ def of_rule(call: Call, rule: _OfAKind) -> Iterator[None]:
             f"The rule ('{rule.kind}') for layer '{call.path}' (of type "
             f"{type(call.op).__name__}) failed with a {type(error).__name__} "
             f"on inputs of the shapes {shapes}.{why} If you registered it, "
-            "the error above says where; else please report the model, and "
-            "meanwhile leave the layer out of what is pruned."
+            "the error above says where; otherwise please report the model, "
+            "and exclude the layer for now."
         ) from error
 
 
 @contextlib.contextmanager
 def of_layer(path: str, op: object) -> Iterator[None]:
-    """Within, what Keras or a backend raises names the layer.
+    """A context that adds the layer's name to what Keras or a backend raises.
 
     Args:
         path: the path of the layer, or the name of a model.
@@ -71,9 +71,9 @@ def of_layer(path: str, op: object) -> Iterator[None]:
         if _ours(error):
             raise
         raise ValueError(
-            f"Layer '{path}' (of type {type(op).__name__}) can't be made at "
-            f"its new size; Keras raised a {type(error).__name__} "
-            f"(above). {_hint()}"
+            f"Layer '{path}' (of type {type(op).__name__}) can't be created "
+            f"at its new size; Keras raised a {type(error).__name__} (above). "
+            f"{_hint()}"
         ) from error
 
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.closing.options import Thresholds
     from keras_gates.surgeon.repair.pairs import Pairs
 
-# Criteria that look at what a model makes of inputs.
+# Criteria that need inputs.
 _ON_INPUTS = ("apoz", "mean", "obs")
 
 
@@ -48,15 +48,14 @@ def prune_iteratively(
     repair: Any = None,
     **options: Any,
 ) -> keras.Model:
-    """Prune channels without gates step by step, training in between.
+    """Prune channels without gates in steps, with training in between.
 
-    Each step scores what is left anew and closes an equal part of all that
-    is to go: after step `k` of `n` a `Quantile(q)` has closed the share
-    `q * k / n` of the channels there were, and a `Budget` has taken `k / n`
-    of what it takes altogether. Numbers as thresholds hold in each step.
-    For a `Budget` of latency, each step's model is measured in turn with the
-    model that there was to begin with; a step that would change less than
-    noise hides is left to the next.
+    Each step scores the remaining channels again and closes an equal part of
+    the total: after step `k` of `n`, a `Quantile(q)` has closed the share `q *
+    k / n` of the original channels, and a `Budget` has removed `k / n` of what
+    it removes in total. Plain numbers apply in each step. For a `Budget` of
+    latency, the model of each step is measured in turn with the original one; a
+    step whose change would be hidden by noise is left to the next one.
 
     Args:
         model: A built Functional or Sequential model.
@@ -64,26 +63,26 @@ def prune_iteratively(
         criterion: One of `surgeon.score`, or a function of the model that
             returns scores, such as `functools.partial(score,
             criterion="taylor", data=(x, y), loss="mse")`.
-        steps: How many steps.
-        on_step: Called as `on_step(model, step)` after each step, from 1 on,
-            with the pruned model, to train it. If it returns a model, the
-            next step prunes that one.
-        keep_at_least: As in `prune`; a share is one of the channels that
-            there were before the first step.
-        repair: Inputs of the model, as in `prune`: after each step what is
-            left is fitted to the model that there was to begin with, so that
-            no training is needed at all. A criterion that needs inputs and no
-            labels, such as "obs", is given these. No generator: they are read
-            in each step. A model that `on_step` returns is one to begin with.
+        steps: The number of steps.
+        on_step: Called as `on_step(model, step)` after each step, starting at
+            1, with the pruned model, to train it. If it returns a model, the
+            next step prunes that model.
+        keep_at_least: As in `prune`; a share refers to the channels before the
+            first step.
+        repair: Inputs of the model, as in `prune`: after each step, the model
+            is fitted to the original one, so no training is needed. A criterion
+            that needs inputs but no labels, such as "obs", gets these. They are
+            read in each step, so they can't be a generator. A model that
+            `on_step` returns becomes the original.
         **options: `round_to`, `exact` and `keep_optimizer`, as in `prune`.
 
     Returns:
         The model after the last step.
 
     Raises:
-        TypeError: `criterion` is neither a name nor a function, `steps` is no
-            int, or as `prune`.
-        ValueError: `steps` is below 1, or as `prune`.
+        TypeError: `criterion` is neither a name nor a function, `steps` is not
+            an int, or as in `prune`.
+        ValueError: `steps` is below 1, or as in `prune`.
 
     Example:
     >>> import keras
@@ -134,7 +133,7 @@ def prune_iteratively(
 
 
 class _Repairs:
-    """Prunes and repairs, again and again, for the same first model."""
+    """Prunes and repairs repeatedly, relative to the same first model."""
 
     def __init__(self, x: Any) -> None:
         self.x = x
@@ -144,7 +143,7 @@ class _Repairs:
     def prune(
         self, model: keras.Model, thresholds: Thresholds, **arguments: Any
     ) -> keras.Model:
-        """As `prune`, fitted to the first of the models before."""
+        """Like `prune`, fitted to the first model."""
         pairs = cut_and_pair(model, thresholds, **arguments)
         before = self.pairs
         if before is not None and before.new.model is model:
@@ -157,9 +156,9 @@ class _Repairs:
 def _check_read_again(x: Any) -> None:
     if hasattr(x, "__next__"):
         raise TypeError(
-            "`repair` is read in each step, and an iterator can be read once. "
-            f"Received: {x!r} (of type {type(x).__name__}). Pass arrays, a "
-            "dataset, or a list of batches."
+            "`repair` is read in each step, but an iterator can be read only "
+            f"once. Received: {x!r} (of type {type(x).__name__}). Pass "
+            "arrays, a dataset, or a list of batches."
         )
 
 
@@ -186,18 +185,18 @@ def _budgets(thresholds: Thresholds) -> list[th.Budget]:
 def _costs(
     model: keras.Model, thresholds: Thresholds, scores: Scores
 ) -> dict[str, int]:
-    """What the model costs, where a budget asks for it."""
+    """The cost of the model, if a budget needs it."""
     budgets = _budgets(thresholds)
     if not budgets:
         return {}
-    # That of a budget which all is within, at the sizes that it counts at.
+    # That of a budget that everything meets, at its sizes.
     counted = th.Budget(params=1.0, sizes=budgets[0].sizes)
     whole = plan(model, counted, scores=scores)
     return {"macs": whole.macs[0], "params": whole.params[0]}
 
 
 def _clock(model: keras.Model, thresholds: Thresholds) -> latency.Clock | None:
-    """A `Clock` of the model, where a budget of latency asks for it."""
+    """A `Clock` of the model, if a budget of latency needs it."""
     for budget in _budgets(thresholds):
         if budget.resource == "latency":
             clock = latency.clock(
@@ -210,7 +209,7 @@ def _clock(model: keras.Model, thresholds: Thresholds) -> latency.Clock | None:
 
 @dataclasses.dataclass(frozen=True)
 class _Start:
-    """What there was before the first step.
+    """The state before the first step.
 
     Attributes:
         sizes: `{name: how many channels have scores}`.
@@ -229,7 +228,7 @@ class _Start:
         scores: Scores,
         model: keras.Model,
     ) -> Thresholds:
-        """The thresholds of a step, up to a share of all that goes."""
+        """The thresholds of a step, for a share of the total."""
         if not isinstance(thresholds, dict):
             return self._rule(thresholds, after, model)
         return {
@@ -239,7 +238,7 @@ class _Start:
         }
 
     def floors(self, keep_at_least: Floors, scores: Scores) -> Floors:
-        """`keep_at_least` of a step: shares of what there was at the start."""
+        """`keep_at_least` of a step: shares of the original channels."""
         if not isinstance(keep_at_least, dict):
             check_floor(keep_at_least, "keep_at_least")
             if isinstance(keep_at_least, numbers.Integral):
@@ -259,7 +258,7 @@ class _Start:
         return found
 
     def _is_gone(self, key: str, scores: Scores) -> bool:
-        """Whether all groups that a key speaks of went with their layers."""
+        """Whether all groups of a key were removed with their layers."""
         spoken = [name for name in self.sizes if key_of([key], name)]
         return bool(spoken) and not any(name in scores for name in spoken)
 
@@ -294,7 +293,7 @@ class _Start:
 
 @dataclasses.dataclass(frozen=True)
 class _Further(th.ThresholdRule):
-    """Closes factors until a share of those at the start has gone."""
+    """Closes factors until a share of the original ones is removed."""
 
     share: float
     scope: str

@@ -1,9 +1,9 @@
-"""Units of removal, and the arrays that say which coordinate holds which.
+"""Units of removal, and arrays that map coordinates to units.
 
 Every tensor carries an array of unit ids with the tensor's rank (the batch
 axis is 1) and extent 1 along each axis where the id does not change. The
 labels of a `(None, 32, 32, 64)` convolution output have shape
-`(1, 1, 1, 64)`. Unit 0 is FIXED: what nothing may remove.
+`(1, 1, 1, 64)`. Unit 0 is FIXED, and never removed.
 """
 
 from __future__ import annotations
@@ -28,20 +28,19 @@ FIXED = 0
 def stretched(
     array: NDArray[Entry] | Entry, shape: tuple[int, ...]
 ) -> NDArray[Entry]:
-    """`np.broadcast_to`, which costs more than most of what is done here."""
+    """A fast `np.broadcast_to`; NumPy's is slower than most other steps."""
     if isinstance(array, np.ndarray) and array.shape == shape:
         return array
     return np.broadcast_to(array, shape)
 
 
 class Pinned(NamedTuple):
-    """Units that stay whatever is closed.
+    """Units that always stay.
 
     Attributes:
         ids: the units, each once; `(units,)`.
         reason: why they stay.
-        call: the call whose rule asks for it; None where the model as a
-            whole does.
+        call: the call whose rule pins them; None for the model itself.
     """
 
     ids: NDArray[np.intp]
@@ -50,12 +49,12 @@ class Pinned(NamedTuple):
 
 
 class Units:
-    """Mints ids, ties them together, and pins what must stay.
+    """Creates ids, ties them, and pins units that must stay.
 
     Attributes:
-        count: how many ids there are.
-        pinned: all that must stay, as `Pinned`.
-        call: the call whose rule is asked at the moment.
+        count: the number of ids.
+        pinned: the units that must stay, as `Pinned`.
+        call: the call whose rule is being asked.
     """
 
     def __init__(self) -> None:
@@ -66,14 +65,14 @@ class Units:
         self._ties: list[tuple[NDArray[np.intp], NDArray[np.intp]]] = []
 
     def mint(self, key: Hashable, size: int) -> NDArray[np.intp]:
-        """Ids of the `size` channels that `key` produces; once per key."""
+        """The ids of the `size` channels of `key`, the same each time."""
         if key not in self._minted:
             self._minted[key] = np.arange(self.count, self.count + size)
             self.count += size
         return self._minted[key]
 
     def tie(self, labels: NDArray[np.intp], others: NDArray[np.intp]) -> None:
-        """Make two label arrays stay or go together, with broadcasting."""
+        """Tie two label arrays, with broadcasting."""
         if labels is others:
             return
         left, right = np.broadcast_arrays(labels, others)
@@ -113,12 +112,12 @@ class Units:
 
 
 def fixed(rank: int) -> NDArray[np.intp]:
-    """Labels of a tensor that nothing may cut."""
+    """Labels of a tensor that is never cut."""
     return np.full((1,) * rank, FIXED)
 
 
 def vector(ids: NDArray[np.intp], rank: int, axis: int) -> NDArray[np.intp]:
-    """Labels of a tensor whose `axis` holds the channels `ids`."""
+    """Labels of a tensor with the channels `ids` along `axis`."""
     shape = [1] * rank
     shape[axis] = len(ids)
     return np.asarray(ids).reshape(shape)
@@ -141,7 +140,7 @@ def spread(
 ) -> NDArray[Entry]:
     """Broadcast to the true sizes of `axes` (all of them by default).
 
-    An axis whose size is unknown keeps the extent of the labels.
+    An axis of unknown size keeps the extent of the labels.
     """
     target = list(array.shape)
     for axis in range(1, array.ndim) if axes is None else axes:
@@ -172,9 +171,9 @@ def sole_axis(
 ) -> tuple[int | None, NDArray[np.intp] | None]:
     """`(axis, what is along it)` of an array that varies along one axis.
 
-    Ties may have made one axis of what a move spread over several. Where all
-    ids are alike, it is the axis with an extent. `(None, None)`: there is no
-    such axis.
+    After ties, channels that a move spread over several axes may vary along one
+    only. If all ids are equal, it is the axis with an extent. `(None, None)` if
+    there is no such axis.
     """
     own = collapse(ids)
     own = own if varying(own) else ids
@@ -204,7 +203,7 @@ def axis_masks(mask: NDArray[np.bool_]) -> list[NDArray[np.bool_]] | None:
 def cut_shape(
     shape: Sequence[int | None], masks: Sequence[NDArray[np.bool_]]
 ) -> tuple[int | None, ...]:
-    """A shape whose cut axes have the sizes that the masks leave."""
+    """A shape after cutting its axes by masks."""
     return tuple(
         int(mask.sum()) if len(mask) > 1 else size
         for size, mask in zip(shape, masks, strict=True)

@@ -1,4 +1,4 @@
-"""What would go, what stays, and why: `plan`, and `prune` that does it."""
+"""`plan`: what would be removed, what stays, and why; `prune` applies it."""
 
 from __future__ import annotations
 
@@ -43,35 +43,33 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.report.table import Row
     from keras_gates.surgeon.solving.solve import Solution
 
-    # Rows, notes, and what is kept, made when they are first read.
+    # Rows, notes and kept positions, created when they are first read.
     Described = tuple[list[Row], list[str], Kept | None]
 
 
 class Plan:
-    """What pruning a model would do; `apply()` does it.
+    """What pruning would do to a model; `apply()` does it.
 
-    A plan is data: which gates are closed, and for each layer what is kept.
-    It holds the model, changes nothing, prints as a table, and goes through
-    JSON.
+    A plan is data: the closed gates, and what is kept of each layer. It refers
+    to the model, changes nothing, prints as a table, and converts to JSON.
 
     Attributes:
         closed: dict from gate name to the indices of its closed factors.
-        rows: one `Row` a layer: channels, parameters and MACs before and
-            after, whether that is exact, and why something stays.
-        notes: what else there is to say, a line each.
+        rows: one `Row` per layer: channels, parameters and MACs before and
+            after, whether the change is exact, and why something stays.
+        notes: further notes, one per line.
         kept: which of the original channels stay, by position: `{layer:
             {"output" or the name of a weight: {axis: positions}}}`. Axes
-            without channels are left out. A layer that goes has no position
-            left.
+            without channels are left out. A removed layer has no positions.
         params: `(before, after)`.
         macs: `(before, after)`, in multiply-adds for one sample.
-        exact: whether nothing in it is approximate.
-        request: the thresholds, floors, and names of the scores that it was
-            made for, as data. None for a plan in JSON of version 0.1.
+        exact: whether nothing is approximate.
+        request: the thresholds, floors and names of scores that were requested,
+            as data. None for a JSON plan of version 0.1.
         options: `exact`, `round_to`, `drop_shortcuts` and `written_out` as
-            they were given; the `sizes` of a `Budget`; `groups`, the names in
-            `closed` that scores have closed; and `whole`, the layers that are
-            kept whole since they can't come back smaller, with the reason.
+            given; the `sizes` of a `Budget`; `groups`, the names in `closed`
+            that scores have closed; and `whole`, the layers that are kept whole
+            because they can't be rebuilt smaller, with the reason.
     """
 
     def __init__(
@@ -83,16 +81,16 @@ class Plan:
         shapes: Mapping[str, tuple[int, ...]],
         describe: Callable[[], Described],
     ) -> None:
-        """A plan; users get theirs from `plan`.
+        """Create a plan; users call `plan` instead.
 
         Args:
             model: the model.
             closed: as the attribute.
             options: as the attribute.
             request: as the attribute.
-            shapes: those of the factors of the gates in `closed`.
-            describe: makes the rows, the notes, and what is kept, when they
-                are first read.
+            shapes: the shapes of the factors of the gates in `closed`.
+            describe: creates the rows, notes and kept positions when they are
+                first read.
         """
         self.model = model
         self.closed = closed
@@ -104,22 +102,22 @@ class Plan:
     @functools.cached_property
     def _described(self) -> Described:
         found = self._describe()
-        del self._describe  # it holds all that was solved
+        del self._describe  # it holds the whole solution
         return found
 
     @property
     def rows(self) -> list[Row]:
-        """One `Row` a layer."""
+        """One `Row` per layer."""
         return self._described[0]
 
     @property
     def notes(self) -> list[str]:
-        """What else there is to say, a line each."""
+        """Further notes, one per line."""
         return self._described[1]
 
     @functools.cached_property
     def kept(self) -> Kept:
-        """Which channels stay: `{layer: {array: {axis: positions}}}`."""
+        """The kept channels: `{layer: {array: {axis: positions}}}`."""
         found = self._described[2]
         return kept_of.find(self.solved()) if found is None else found
 
@@ -135,7 +133,7 @@ class Plan:
 
     @property
     def exact(self) -> bool:
-        """Whether nothing in it is approximate."""
+        """Whether nothing is approximate."""
         return all(row.exact for row in self.rows)
 
     def __str__(self) -> str:
@@ -149,53 +147,51 @@ class Plan:
         )
 
     def apply(self, keep_optimizer: bool = False) -> keras.Model:
-        """The pruned model; the plan's own model stays as it is.
+        """Build the pruned model; the plan's own model does not change.
 
-        Constants and kept factors are taken from the weights as they are
-        now.
+        Constants and kept factors are taken from the current weights.
 
         Args:
             keep_optimizer: As in `prune`.
 
         Returns:
-            A new `keras.Sequential` for a Sequential that is still a chain
-            of layers, else a functional `keras.Model`.
+            A new `keras.Sequential` if the model is one and still a chain of
+            layers, otherwise a functional `keras.Model`.
 
         Raises:
-            ValueError: the weights have changed so that other channels
-                would go than the plan says.
+            ValueError: the weights have changed, so that other channels would
+                be removed.
         """
         return self.built_from(self.solved(), keep_optimizer)
 
     def solved(self) -> Solution:
-        """The solution for the weights as they are now.
+        """The solution for the current weights.
 
         Raises:
-            ValueError: as `apply`.
+            ValueError: as in `apply`.
         """
-        # Which channels are known to be constant depends on weights, and so
-        # does what is left: to solve again takes less time than to find out
-        # whether one of them has changed.
+        # Known constants, and so the result, depend on the weights. Solving
+        # again takes less time than finding out whether a weight has changed.
         solution = from_closed(self.model, self.masks(), self.options)
         widths = table.widths(solution, self.options.sizes)
         if widths != [row.after for row in self.rows]:
             raise ValueError(
                 f"The weights of '{self.model.name}' have changed since this "
-                "plan was made, so that it no longer removes what it says. "
-                "Make a new plan."
+                "plan was made, so it would remove other channels. Make a "
+                "new plan."
             )
         return solution
 
     def built_from(
         self, solution: Solution, keep_optimizer: bool
     ) -> keras.Model:
-        """The pruned model, from a solution for the weights as they are."""
+        """The pruned model, from a solution for the current weights."""
         if keep_optimizer:
             if self.options.drop_shortcuts:
                 raise ValueError(
-                    "`keep_optimizer` goes on with a training, and "
-                    "`drop_shortcuts` changes what was trained. Pass one of "
-                    "them; compile the result anew for the other."
+                    "`keep_optimizer` continues a training, but "
+                    "`drop_shortcuts` changes the trained function. Pass one "
+                    "of them; for the other, compile the result again."
                 )
             optimizer.check(self.model, solution.graph)
         decision, folds = solution.decision, solution.folds
@@ -212,13 +208,13 @@ class Plan:
         samples: int = 8,
         seed: int = 0,
     ) -> dict[str, float]:
-        """How far a pruned model is off, as `surgeon.verify` says.
+        """Compare a pruned model with the original, as in `surgeon.verify`.
 
         Args:
-            pruned: What `apply` returned, or `prune` with the same arguments.
-            x: As in `surgeon.verify`: inputs to compare on; random normal
-                ones by default.
-            samples: How many random samples.
+            pruned: The result of `apply`, or of `prune` with the same
+                arguments.
+            x: As in `surgeon.verify`: inputs to compare on; random by default.
+            samples: The number of random samples.
             seed: Seed of the random inputs.
 
         Returns:
@@ -226,7 +222,7 @@ class Plan:
             max|original|`.
 
         Raises:
-            ValueError: As `surgeon.verify`.
+            ValueError: As in `surgeon.verify`.
         """
         refuse(pruned, self.options.exact)
         return compare(
@@ -249,21 +245,21 @@ class Plan:
         repair: Repair | None = None,
         metrics: Metrics | None = None,
     ) -> None:
-        """Write all that the plan says to one file, to be handed on.
+        """Write the plan to a single file to share.
 
-        The widths, parameters and multiply-adds of each layer before and
-        after, what stays although it was closed, by reason, and the notes.
-        An HTML file holds all that it shows, and fits light and dark screens.
+        It has the widths, parameters and multiply-adds of each layer before and
+        after, closed channels that stay, by reason, and the notes. An HTML file
+        is self-contained, and works in light and dark mode.
 
         Args:
-            path: Where to write. The suffix tells the form: `.html` or `.md`.
-            repair: What `surgeon.repair` returned, or the `repair_report` of
-                what `prune(..., repair=x)` did: its table is in the file, too.
-            metrics: Names and numbers, before and after, that the file is to
-                tell: `{"accuracy": (0.91, 0.9)}`.
+            path: Where to write. The suffix sets the format: `.html` or `.md`.
+            repair: The result of `surgeon.repair`, or the `repair_report` of a
+                model from `prune(..., repair=x)`, to include its table.
+            metrics: Metrics before and after to include: `{"accuracy": (0.91,
+                0.9)}`.
 
         Raises:
-            ValueError: The suffix is another.
+            ValueError: The suffix is neither of these.
             OSError: The file can't be written.
         """
         document.write(document.of_plan(self, repair, metrics), path)
@@ -294,7 +290,7 @@ class Plan:
         return masks
 
     def to_json(self) -> str:
-        """The plan as JSON text, what it was asked for included."""
+        """The plan as JSON text, including the request."""
         content = plan_json.Content(
             self.closed,
             self.options,
@@ -307,14 +303,14 @@ class Plan:
 
     @classmethod
     def from_json(cls, text: str, model: keras.Model) -> Plan:
-        """A plan from JSON text, for the model that it was made for.
+        """Read a plan from JSON text, for the model that it was made for.
 
         Args:
-            text: what `to_json` returned.
+            text: the result of `to_json`.
             model: a model of the same architecture.
 
         Raises:
-            ValueError: the text is no plan, or a plan for another model.
+            ValueError: the text is not a plan, or a plan for another model.
         """
         content, shapes = plan_json.load(text, model)
         found = cls(
@@ -340,48 +336,46 @@ def plan(
     drop_shortcuts: bool = False,
     written_out: bool | None = None,
 ) -> Plan:
-    """Say what pruning would do, without doing it.
+    """Plan what pruning would do, without doing it.
 
     Args:
         model: A built Functional or Sequential model with gates.
         thresholds: A number, a dict by kind or gate name, or a rule such as
             `Quantile(0.5)`. A gate is closed when `|factor| < threshold`.
-        scores: What `surgeon.score` returns, for channels without gates:
-            `{name of a group of coupled channels: array}`. Thresholds speak
-            of the scores then, and of gates where a dict names them. A
-            channel that they close is zero where it is read, at all places
-            of its map.
-        keep_at_least: How many channels of each filter gate stay open at
-            least: a number, a share below 1 of the gate's own, or a dict of
-            these by gate name. The plan's notes tell where it applied.
-        round_to: Keep the channels of cut layers at a multiple of this, by
-            opening the largest closed gates again. Heads are not rounded.
-        exact: Whether to make only removals that leave the function as it
-            is, to float rounding. With `False`, constants are absorbed
-            across zero padding and channels are removed under layer
-            normalisation and softmax, and units that gates close behind
-            recurrent layers, too; the plan lists each place.
-        drop_shortcuts: Whether to take out the shortcuts that
-            `insert_gates` added for gates that stay open, as the authors of
-            Comprehensive Pruning finish. Closed gates keep theirs. This
-            changes the function, and the plan says so.
-        written_out: What stands in the place of a layer of a class without a
-            rule, in which something is removed. By default, a layer of the
-            same class with a smaller config, where a config is found that
-            makes just that layer; else a functional model of what the layer
-            is made of. With `True` always the latter, which loads where the
-            class is not installed; with `False` never: where the class can't
-            be kept, the layer is kept whole. The plan's notes tell what
-            became of each, and why.
+        scores: The result of `surgeon.score`, for channels without gates:
+            `{name of a group of coupled channels: array}`. Thresholds then
+            apply to the scores, and to gates that a dict names. A closed
+            channel is zero where it is read, at every position of its map.
+        keep_at_least: The least number of channels of each filter gate that
+            stay open: a number, a share below 1, or a dict of these by gate
+            name. The plan's notes say where it applied.
+        round_to: Round the channels of cut layers up to a multiple of this, by
+            opening the largest closed factors again. Heads are not rounded.
+        exact: Whether to make only removals that preserve the function, to
+            float rounding. With `False`, constants are also absorbed across
+            zero padding, channels are removed under layer normalization and
+            softmax, and so are units that gates close after recurrent layers;
+            the plan lists each place.
+        drop_shortcuts: Whether to remove the shortcuts that `insert_gates`
+            added for gates that stay open, which is the last step in the paper.
+            Closed gates keep theirs. This changes the function, and the plan
+            says so.
+        written_out: How to rebuild a layer of a class without a rule, if
+            something in it is removed. By default, as a layer of the same class
+            with a smaller config, if one is found that makes exactly this
+            layer; otherwise as a functional model of its parts. With `True`,
+            always as the latter, which loads without the class; with `False`,
+            never: if the class can't be kept, the layer is kept whole. The
+            plan's notes say what happens to each, and why.
 
     Returns:
         A `Plan`.
 
     Raises:
         TypeError: An argument is of the wrong type.
-        ValueError: The model is not built, subclassed, has no gate or a
-            layer that can't be cut safely; a threshold is negative, NaN or
-            for an unknown gate; or an output would become constant.
+        ValueError: The model is not built, is subclassed, or has no gate, or a
+            layer can't be cut safely; a threshold is negative, NaN or for an
+            unknown gate; or an output would become constant.
 
     Example:
     >>> import keras
@@ -399,7 +393,7 @@ def plan(
     """
     options = Options(exact, round_to, drop_shortcuts, written_out=written_out)
     found, _ = _solved(model, thresholds, scores, keep_at_least, options)
-    _ = found.rows  # made now, of the weights as they are
+    _ = found.rows  # created now, from the current weights
     return found
 
 
@@ -410,9 +404,9 @@ def _solved(
     keep_at_least: Floors,
     options: Options,
 ) -> tuple[Plan, Solution]:
-    """A plan whose rows are not made yet, and what it was made of.
+    """A plan without its rows, and its solution.
 
-    To prune takes the solution at once, and no row.
+    `prune` needs only the solution.
     """
     solution, options, notes = from_thresholds(
         model, thresholds, scores, keep_at_least, options
@@ -446,11 +440,11 @@ def prune(
     keep_optimizer: bool = False,
     repair: Any = None,
 ) -> keras.Model:
-    """A smaller model that computes the same; the original is untouched.
+    """Build a smaller model that computes the same; the original is untouched.
 
     `prune(m, t)` computes what `m` computes with its closed gates at
     exactly 0, to float rounding. Gates that stay are folded into their
-    neighbours, so the result holds stock Keras layers and operations only.
+    neighbors, so the result has no gates.
 
     Args:
         model: A built Functional or Sequential model with gates.
@@ -459,36 +453,34 @@ def prune(
         keep_at_least: As in `plan`.
         round_to: As in `plan`.
         exact: As in `plan`.
-        drop_shortcuts: As in `plan`; the one option that changes what open
+        drop_shortcuts: As in `plan`; the only option that changes what open
             gates compute.
         written_out: As in `plan`.
-        keep_optimizer: Whether to compile the result as the model is, and
-            to cut the state of its optimizer (momenta, iterations, the
-            learning rate) by the same plan, so that `fit` goes on. Where a
-            gate was folded into a weight, its state is scaled to match.
-        repair: Inputs of the model, without labels, to repair the result
-            on, as `surgeon.repair` takes them: some hundred samples. What
-            closed channels did is then left to those that stay, as well as
-            these can, and no longer zero. This is approximate by design; the
-            report is the attribute `repair_report` of the result. None for
-            the exact result.
+        keep_optimizer: Whether to compile the result like the model, and to cut
+            the state of its optimizer (momenta, iterations, learning rate) by
+            the same plan, so that `fit` continues. Where a gate is folded into
+            a weight, the weight's state is scaled to match.
+        repair: Inputs of the model, without labels, to repair the result on, as
+            in `surgeon.repair`: a few hundred samples. The remaining channels
+            are then fitted to replace what the closed channels did, instead of
+            zero. This is approximate by design; the report is the attribute
+            `repair_report` of the result. None for the exact result.
 
     Returns:
-        A new `keras.Sequential` for a Sequential that is still a chain of
-        layers (a gather is none), else a functional `keras.Model`; of the
-        model's own class if its constructor takes `(inputs, outputs)` (or
-        `(layers)`) first, with the attributes that were set on it, where
-        layers stand for those of the old model. A warning names what is
-        lost. It is compiled with `keep_optimizer=True` only.
+        A new `keras.Sequential` if the model is one and still a chain of layers
+        (without a gather), otherwise a functional `keras.Model`. It has the
+        model's own class if the constructor takes `(inputs, outputs)` (or
+        `(layers)`) first, with the attributes that were set on the model, where
+        new layers replace old ones. A warning names what is lost. It is
+        compiled only with `keep_optimizer=True`.
 
     Raises:
-        TypeError, ValueError: As `plan`; and if `keep_optimizer` is asked
-            for and the model is not compiled, or its optimizer holds what
-            can't be cut safely.
+        TypeError, ValueError: As in `plan`; and with `keep_optimizer`, if the
+            model is not compiled, or the optimizer's state can't be cut safely.
 
     Warns:
-        UserWarning: Gates are closed, and nothing can be removed for it; it
-            says what bars, as the notes of a plan do.
+        UserWarning: Gates are closed but nothing can be removed; the warning
+            says why, like the notes of a plan.
 
     Example:
     >>> import keras
@@ -526,10 +518,10 @@ def cut_and_pair(
     keep_optimizer: bool = False,
     **options: Any,
 ) -> Pairs:
-    """What `prune` makes of a model, with what it has kept of it.
+    """The result of `prune`, with the pairs of old and new parts.
 
     Args:
-        model: as in `prune`, and so are all others.
+        model: as in `prune`, like the other arguments.
         thresholds: as in `prune`.
         scores: as in `prune`.
         keep_at_least: as in `prune`.

@@ -1,4 +1,4 @@
-"""Plans as JSON text: what is stored, and what is refused when it is read."""
+"""Plans as JSON text, and checks when they are read."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
     from keras_gates.surgeon.report.kept import Kept
 
-# Format 1 is that of version 0.1, which holds no request.
+# Format 1 is that of version 0.1, which has no request.
 _FORMAT, _FORMATS = 2, (1, 2)
 
 
 class Content(NamedTuple):
-    """What of a plan is stored.
+    """The stored parts of a plan.
 
     Attributes:
         closed: `{name of a gate or group: indices of closed factors}`.
         options: how it removes them.
-        request: what it was asked to close; None if that is not known.
+        request: the request; None if it is not known.
         rows: one for each layer.
-        notes: what else there is to say.
+        notes: further notes.
         kept: which channels stay; None in plans of older versions.
     """
 
@@ -71,7 +71,7 @@ def load(
     """What a plan for this model holds, and the shapes of its gates' factors.
 
     Raises:
-        ValueError: the text is no plan, or a plan for another model.
+        ValueError: the text is not a plan, or a plan for another model.
     """
     try:
         data = json.loads(text)
@@ -115,7 +115,7 @@ def _read(data: dict[str, Any]) -> tuple[str, str, Content]:
 
 
 def _options(data: dict[str, Any]) -> Options:
-    """The options; in format 1 only the first two were always there."""
+    """The options; format 1 always has only the first two."""
     groups = data.get("groups")
     return Options(
         data["exact"],
@@ -140,11 +140,11 @@ def _request(data: dict[str, Any] | None) -> Request | None:
 
 
 def _check_closed(closed: dict[str, list[int]], sizes: dict[str, int]) -> None:
-    """Refuse a plan that closes what the model does not have."""
+    """Refuse a plan that closes gates that the model does not have."""
     for name, found in closed.items():
         size = sizes.get(name)
         if size is None:
-            raise _no_plan(f"'{name}' is no gate of the model")
+            raise _no_plan(f"'{name}' is not a gate of the model")
         if not all(isinstance(i, int) and 0 <= i < size for i in found):
             raise _no_plan(f"gate '{name}' has {size} factors, not {found}")
 

@@ -1,4 +1,4 @@
-"""What each group of channels is worth, closed alone."""
+"""The sensitivity of a model to each group of channels."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ from keras_gates.surgeon.verifying import masked_run
 from keras_gates.surgeon.verifying import other_sizes
 from keras_gates.surgeon.verifying import sample_inputs
 
-# A function of labels and outputs: a number.
+# A function from labels and outputs to a number.
 Metric: TypeAlias = Callable[[Any, Any], Any]
 _SHARES = (0.25, 0.5, 0.75)
 
 
 class Point(NamedTuple):
-    """What closing a part of one group does.
+    """The effect of closing a part of one group.
 
     Attributes:
-        closed: how many of its channels are closed.
-        value: the metric then.
+        closed: the number of closed channels.
+        value: the metric with these closed.
     """
 
     closed: int
@@ -49,15 +49,15 @@ class Point(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Sensitivity:
-    """What `sensitivity` found; `print` shows it as a table.
+    """The result of `sensitivity`; `print` shows it as a table.
 
     Attributes:
         model: name of the model.
-        metric: name of what was measured.
+        metric: name of the metric.
         whole: the metric with nothing closed.
-        shares: the shares of each group that were closed, alone.
-        sizes: how many channels each group has, by its name.
-        points: for each group a `Point` for each of the shares.
+        shares: the shares that were closed, one group at a time.
+        sizes: the number of channels of each group, by name.
+        points: for each group, a `Point` per share.
     """
 
     model: str
@@ -68,7 +68,7 @@ class Sensitivity:
     points: dict[str, tuple[Point, ...]]
 
     def to_json(self) -> str:
-        """All of it as JSON text."""
+        """The result as JSON text."""
         data = dataclasses.asdict(self)
         data["points"] = {
             name: [point._asdict() for point in points]
@@ -77,7 +77,7 @@ class Sensitivity:
         return json.dumps(data, indent=1)
 
     def plot(self, ax: Any = None) -> Any:
-        """Draw a line for each group: the metric by the share closed.
+        """Draw a line for each group: the metric against the closed share.
 
         Args:
             ax: Axes of matplotlib to draw on; new ones by default.
@@ -102,7 +102,7 @@ class Sensitivity:
         return ax
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[_tables.Cell, ...]]]:
-        """The titles of the table's columns, and its rows."""
+        """The column titles of the table, and its rows."""
         head = ("group", "channels", *(f"{s:.0%} closed" for s in self.shares))
         return head, [
             (name, self.sizes[name], *(f"{p.value:.4g}" for p in points))
@@ -141,25 +141,24 @@ def sensitivity(
     exact: bool = True,
     verbose: int = 0,
 ) -> Sensitivity:
-    """Measure a model with a part of one group of channels closed at a time.
+    """Measure a model with part of one group of channels closed at a time.
 
-    It tells which layers are worth their width. No model is built and no
-    weight changes: the model itself runs, and what is closed is multiplied by
-    zero on the way, as in `verify`. It takes one pass over the data for each
-    group and share.
+    It shows which layers need their width. No model is built and no weight
+    changes: the model itself runs, with closed channels multiplied by zero, as
+    in `verify`. It takes one pass over the data for each group and share.
 
     Args:
         model: A built Functional or Sequential model.
-        scores: What `surgeon.score` returns: the smallest of a group close
-            first.
+        scores: The result of `surgeon.score`: the smallest scores of a group
+            close first.
         data: Labelled data as `fit` takes them: `(x, y)`, or an iterable of
             batches of these.
-        metric: `"accuracy"`, `"loss"`, or a function of the labels and what
-            the model puts out, as NumPy arrays, that returns a number.
+        metric: `"accuracy"`, `"loss"`, or a function of the labels and outputs,
+            as NumPy arrays, that returns a number.
         loss: For `"loss"`: a loss by name, or a function; that of a compiled
             model by default.
         shares: The shares of each group to close.
-        batch_size: Samples a batch, where data are arrays.
+        batch_size: Samples per batch, if `data` is arrays.
         exact: As in `score`.
         verbose: 0 for silence, 1 for a progress bar.
 
@@ -167,7 +166,7 @@ def sensitivity(
         A `Sensitivity`: it prints as a table, and `plot` draws it.
 
     Raises:
-        TypeError: `data` or `metric` is of no known form.
+        TypeError: `data` or `metric` has an unknown form.
         ValueError: A share is not between 0 and 1; `scores` are not those of
             this model, or empty; the metric does not fit the labels; or there
             is no loss.
@@ -244,7 +243,7 @@ class _Run:
         )
 
     def value(self, masks: dict[str, NDArray[np.bool_]]) -> float:
-        """The metric with some of the model closed."""
+        """The metric with parts of the model closed."""
         closing = None
         if masks:
             found = closed_places.find(self.model, masks, self.exact)
@@ -260,11 +259,11 @@ def _check(
     shares: Sequence[float],
     exact: bool,
 ) -> None:
-    """Refuse scores of another model, and shares that are none."""
+    """Refuse scores of another model, and invalid shares."""
     if not isinstance(scores, Mapping) or not scores:
         raise ValueError(
-            "`scores` must be what keras_gates.surgeon.score returns: a dict "
-            f"from names of groups to arrays. Received: {scores!r}."
+            "`scores` must be the result of keras_gates.surgeon.score: a "
+            f"dict from names of groups to arrays. Received: {scores!r}."
         )
     graph = expand.read(model)
     found = groups.find(graph, exact).groups
@@ -280,13 +279,13 @@ def _check(
             )
     if not shares or not all(0 <= share <= 1 for share in shares):
         raise ValueError(
-            "`shares` must be numbers from 0 to 1, one at least. Received: "
+            "`shares` must be numbers from 0 to 1, at least one. Received: "
             f"{shares!r}."
         )
 
 
 def _measure(model: keras.Model, metric: str | Metric, loss: Any) -> Metric:
-    """The function of labels and outputs that was asked for."""
+    """The requested function of labels and outputs."""
     if metric == "accuracy":
         return _accuracy
     if metric == "loss":

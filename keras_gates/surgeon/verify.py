@@ -39,53 +39,52 @@ def verify(
     seed: int = 0,
     **options: Any,
 ) -> dict[str, float]:
-    """The largest difference of each output, relative to its scale.
+    """Return the largest difference of each output, relative to its scale.
 
-    The truth is the original model itself: its own layers are called, in the
-    recorded order, and what closed channels put out is multiplied by 0 on
-    the way. No layer is copied and no variable assigned. Where closed
-    factors are weights of a layer (gammas, a skeleton, the `m` of a
-    `ResConv`), the layer runs as if they were 0 (`keras.StatelessScope`).
-    Where scores closed the units of a recurrent layer, they are zero inside
-    its loop.
+    The reference is the original model itself: its own layers are called, in
+    the recorded order, and closed channels are multiplied by 0 on the way. No
+    layer is copied and no variable is assigned. If closed factors are weights
+    of a layer (gammas, a skeleton, the `m` of a `ResConv`), the layer runs as
+    if they were 0 (`keras.StatelessScope`). Units of a recurrent layer that are
+    closed by scores are zero inside its loop.
 
-    One thing is taken from what `prune` knows, too: which channels of which
-    tensors are those that a score closed. `verify` sees to it that the model
-    does not depend on what the scored layer puts out for them.
+    Only one thing is taken from `prune`: which channels of which tensors a
+    score has closed. `verify` checks that the model does not depend on the
+    scored layer's output for them.
 
     Args:
         model: The model with gates.
-        pruned: What `prune` returned for it.
-        thresholds: The thresholds that it was pruned with, or the `Plan`.
+        pruned: The result of `prune` for it.
+        thresholds: The thresholds used to prune it, or the `Plan`.
         x: Inputs to compare on, as for `model.predict`: arrays, a list or a
-            dict of them, or a dataset or generator of batches, of which it
-            takes the first until there are `samples` samples. Random normal
-            ones by default; whole numbers that the embeddings of the model
-            know for inputs that they read, numbers below 2 for others, below
-            256 for `uint8`; masks of random lengths for `bool` inputs.
-        samples: How many random samples.
+            dict of them, or a dataset or generator of batches, of which the
+            first `samples` samples are used. By default random: normal for
+            float inputs; valid indices for inputs of embeddings, integers below
+            2 for others, below 256 for `uint8`; masks of random lengths for
+            `bool` inputs.
+        samples: The number of random samples.
         seed: Seed of the random inputs.
         **options: `scores`, `keep_at_least`, `round_to`, `exact`,
-            `drop_shortcuts`, `written_out` as given to `prune`. Shortcuts
-            that were dropped are left out of the original, too. With
-            `exact=False` it says how far off the approximation is.
+            `drop_shortcuts`, `written_out` as given to `prune`. Dropped
+            shortcuts are left out of the original, too. With `exact=False`, the
+            result is the error of the approximation.
 
     Returns:
         A dict from output name to `max|original - pruned| / max|original|`;
-        infinite where either holds a NaN.
+        infinite if either has a NaN.
 
     Raises:
         TypeError: `thresholds` is a `Plan`, and options are given.
-        ValueError: `x` is empty; an input can't be drawn and `x` is not
-            given; the plan is one for another model; `pruned` was repaired,
-            and the options say exact; the outputs of
-            `pruned` are not shaped like those of `model`; the model is not
-            what its recorded graph computes; or a layer's rule does not say
-            how its gate is closed.
+        ValueError: `x` is empty; random values for an input are impossible and
+            `x` is not given; the plan is for another model; `pruned` was
+            repaired, and `exact=True`; the outputs of `pruned` have other
+            shapes than those of `model`; the model does not compute its
+            recorded graph; or a layer's rule does not say how its gate is
+            closed.
 
     Warns:
-        UserWarning: an output hardly varies over the samples, or there is
-            one sample only, so that a small difference proves nothing.
+        UserWarning: an output hardly varies over the samples, or there is only
+            one sample, so a small difference proves nothing.
 
     Example:
     >>> import keras
@@ -123,12 +122,12 @@ def _plan_of(
     thresholds: Thresholds | Plan,
     options: dict[str, Any],
 ) -> Plan:
-    """The plan to check, made here unless it is given."""
+    """The plan to check, created here unless it is given."""
     if not isinstance(thresholds, Plan):
         return make_plan(model, thresholds, **options)
     if options:
         raise TypeError(
-            "A `Plan` has its options already. Received as well: "
+            "A `Plan` already has its options. Also received: "
             f"{', '.join(sorted(options))}."
         )
     own = thresholds.model
@@ -146,10 +145,10 @@ def closed_gates(
     masks: Mapping[str, NDArray[np.bool_]],
     graph: Graph | None = None,
 ) -> Iterator[keras.Model]:
-    """Within, the closed factors of `model` are exactly 0.
+    """A context in which the closed factors of `model` are exactly 0.
 
-    For what runs the model by itself, `model.evaluate` say; the weights
-    change for the while.
+    For functions that run the model themselves, such as `model.evaluate`; the
+    weights change temporarily.
 
     Args:
         model: The model with gates.
@@ -158,7 +157,7 @@ def closed_gates(
             already.
 
     Raises:
-        ValueError: a layer does not tell how its gate is closed.
+        ValueError: the rule of a layer does not say how its gate is closed.
     """
     whole = see_through.read(model, graph)
     own, variables = gates_of(whole), gr.own_variables(whole)
@@ -168,8 +167,8 @@ def closed_gates(
         if name not in own:
             raise ValueError(
                 f"'{name}' is inside a layer of '{model.name}' that the "
-                "surgeon writes out, and can't be closed where it is. Leave "
-                "it out of `kinds`."
+                "surgeon writes out, and can't be closed in place. Leave it "
+                "out of `kinds`."
             )
         closed = closed_places.closing_value(
             name, own[name], factors[name].values()

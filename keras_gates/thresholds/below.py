@@ -1,4 +1,4 @@
-"""Closes what is below a number."""
+"""Closes factors below a number."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the pruned model may cost."""
+"""A limit on the cost of the pruned model."""
 
 from __future__ import annotations
 
@@ -25,68 +25,67 @@ COSTS = ("macs", "params", "latency")
 
 
 class OutOfReach(ValueError):
-    """No choice of what to close keeps to a budget."""
+    """No choice of closed factors meets a budget."""
 
 
 @renamed_arguments(keep_at_least="keep_essential")
 @dataclasses.dataclass(frozen=True)
 class Budget(ThresholdRule):
-    """Closes the smallest factors until the pruned model costs no more.
+    """Closes the smallest factors until the pruned model meets a budget.
 
-    All factors that the rule is given are ranked together by size, and the
-    first of them closed, just as many as `cost(pruned) <= budget` takes. The
-    cost is that of the *pruned* model: channels that a shortcut ties to open
-    ones, or that a layer without a rule keeps, count as the layers that they
-    stay in. A budget that the model keeps to as it is closes nothing.
+    All factors that the rule applies to are ranked together by size, and the
+    smallest are closed, just as many as `cost(pruned) <= budget` requires. The
+    cost is that of the *pruned* model: channels that stay because a shortcut
+    ties them to open ones, or because a layer without a rule keeps them, are
+    counted. If the model already meets the budget, nothing is closed.
 
-    The result is under the budget by 2 % at most. Where closing one factor
-    removes more than that (a branch, say), others are opened again beside
-    it, or it is left open and the next ones are tried; if no choice that was
-    tried comes as near, a warning tells how near the best one is. What
-    would close for nothing stays open.
+    The result is at most 2 % below the budget. If closing one factor removes
+    more than that (a branch, say), others are opened again, or it is left open
+    and the next ones are tried; if no choice comes as close, a warning says how
+    close the best one is. Factors whose closing would remove nothing stay open.
 
-    A search must not starve a layer: where nothing leads round a gate,
-    `keep_essential` of its channels stay open, and a gate of one factor stays
-    open. The plan's notes tell which. Where a shortcut does lead round a
-    filter gate, all of its channels may close, and the branch goes. Each
-    output goes on to depend on the values of every input that it depended on;
-    a mask, a condition or an index is no way round for the data.
+    A layer that everything passes through is never closed: if there is no
+    path around a gate, `keep_essential` of its channels stay open, and a gate
+    with one factor stays open. The plan's notes list these. If a shortcut
+    leads around a filter gate, all of its channels may close, and the branch
+    is removed. Each output still depends on the values of every input that it
+    depended on; a mask, a condition or an index does not count as a path.
 
-    A `Budget` is for `plan` and `prune`. In a dict of thresholds it ranks
-    the gates under its key, beside fixed thresholds for the others; one
-    `Budget` under several keys ranks all of their gates together.
+    A `Budget` is for `plan` and `prune`. In a dict of thresholds, it ranks the
+    gates under its key, with fixed thresholds for the others; one `Budget`
+    under several keys ranks all of their gates together.
 
     Args:
-        macs: Multiply-adds that may be left: up to 1 a share of those of the
-            model with gates, above 1 a number for one sample.
-        params: Parameters that may be left: a share, or a number.
-        latency: Time of one inference that may be left: up to 1 a share of
-            that of the model rebuilt with nothing removed, above 1
-            milliseconds. Each trial is rebuilt and measured with
-            `predict_on_batch`, on this machine and backend, in turn with the
-            whole model; the choice varies with the noise, so keep the plan.
-            Steps of 1/64 of the factors are tried.
-        keep_essential: Channels that stay open of each gate that nothing
-            leads round: a whole number, or a share below 1 of the gate's own.
-            At least one does. (`keep_at_least` of `plan` is for every gate.)
-        normalize: Whether to rank factors by their size relative to the
-            mean of their gate (for gates of one factor, of their kind), for
-            models whose layers' factors are on different scales.
-        batch_size: Samples a batch, for `latency`.
-        sizes: Sizes that the model's inputs leave open, to count MACs or
-            measure time at, without the batch axis: a tuple, or for several
-            inputs a list of tuples or a dict of them by name. The plan's
-            MACs are those at these sizes.
+        macs: Multiply-adds that may remain: up to 1, a share of those of the
+            model with gates; above 1, a number for one sample.
+        params: Parameters that may remain: a share, or a number.
+        latency: Time of one inference: up to 1, a share of the time of the
+            model rebuilt with nothing removed; above 1, milliseconds. Each
+            trial is rebuilt and measured with `predict_on_batch` on this
+            machine and backend, in turn with the whole model. The choice varies
+            with the noise, so keep the plan. Steps of 1/64 of the factors are
+            tried.
+        keep_essential: The channels that stay open in each gate without a path
+            around it: an integer, or a share below 1. At least one stays open.
+            (`keep_at_least` of `plan` applies to every gate.)
+        normalize: Whether to rank factors by their size relative to the mean of
+            their gate (of their kind, for gates with one factor), for models
+            whose layers' factors have different scales.
+        batch_size: Samples per batch, for `latency`.
+        sizes: Values for unknown sizes of the model's inputs, to count MACs or
+            measure time, without the batch axis: a tuple, or for several inputs
+            a list of tuples or a dict of them by name. The plan counts MACs at
+            these sizes.
         measure: For `latency`, a function from a model to milliseconds, to
-            measure elsewhere than here: on a device, or in another runtime.
+            measure on another device or in another runtime.
 
     Raises:
         TypeError: If an argument is of another type.
         ValueError: If not exactly one of `macs`, `params` and `latency` is
-            given, or an argument is not in its range. `plan` and `prune`
-            raise it for a budget that these gates can't reach, and say what
-            they can; and for a latency that differs from the whole by less
-            than one measurement from the next.
+            given, or an argument is out of range. `plan` and `prune` raise it
+            for a budget that the gates can't reach, with the least that they
+            can; and for a latency whose difference from the whole is below the
+            noise of the measurement.
 
     Example:
     >>> import keras
@@ -142,7 +141,7 @@ class Budget(ThresholdRule):
         if self.measure is not None:
             _check_measure(self.measure, self.resource)
         if self.sizes is not None:
-            # Lists and whole numbers are what JSON has.
+            # Lists and integers, as in JSON.
             object.__setattr__(self, "sizes", _plain(self.sizes))
 
     @property
@@ -152,19 +151,19 @@ class Budget(ThresholdRule):
 
     @property
     def amount(self) -> float:
-        """How much of it may be left, as it was given."""
+        """The amount that may remain, as given."""
         found: float = getattr(self, self.resource)
         return found
 
     def limit(self, whole: float) -> float:
-        """How much may be left of a model that costs `whole`."""
+        """The amount that may remain of a model that costs `whole`."""
         return self.amount * whole if self.amount <= 1 else self.amount
 
     def close(self, gates: list[Factors]) -> list[NDArray[np.bool_]]:
         raise TypeError(
-            "A Budget is counted on a pruned model, so that factors alone "
-            "do not tell what it closes. Pass it to keras_gates.surgeon.plan "
-            "or prune."
+            "A Budget is counted on a pruned model, so it can't be resolved "
+            "from factors alone. Pass it to keras_gates.surgeon.plan or "
+            "prune."
         )
 
 
@@ -184,7 +183,7 @@ def _plain(sizes: Any) -> list[Any] | dict[str, Any]:
     """Sizes as lists of ints, or a dict of these.
 
     Raises:
-        TypeError: they are something else.
+        TypeError: they have another type.
     """
     if isinstance(sizes, dict):
         return {name: s and _plain(s) for name, s in sizes.items()}

@@ -1,4 +1,4 @@
-"""How many channels of a gate stay open, whatever thresholds say."""
+"""The number of channels of a gate that stay open under any thresholds."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from typing import Any
 
 
 def check_floor(floor: Any, argument: str) -> None:
-    """Refuse what is neither a number of channels nor a share of them.
+    """Refuse anything but a number of channels or a share of them.
 
     Raises:
-        TypeError: `floor` is no number, or a float that is no share.
+        TypeError: `floor` is not a number, or a float that is not a share.
         ValueError: it is negative.
     """
     number = isinstance(floor, numbers.Real) and not isinstance(floor, bool)

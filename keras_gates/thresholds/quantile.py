@@ -19,14 +19,14 @@ if TYPE_CHECKING:
 class Quantile(ThresholdRule):
     """Closes the smallest share `q` of the factors.
 
-    Of `n` factors, the `int(q * n)` with the smallest absolute values are
-    closed, whatever ties there are (Network Slimming's rule with its ties
-    broken by order).
+    The `int(q * n)` of `n` factors with the smallest absolute values are
+    closed. Ties are broken by order (Network Slimming's rule does not break
+    them).
 
     Args:
         q: The share to close, in `[0, 1]`.
-        scope: `"global"` ranks all factors that the rule is given together,
-            `"gate"` each gate's own.
+        scope: `"global"` ranks all factors that the rule applies to together,
+            `"gate"` those of each gate.
 
     Raises:
         TypeError: If `q` is not a number.

@@ -1,4 +1,4 @@
-"""From what users give as thresholds to closed factors."""
+"""Resolves thresholds to closed factors."""
 
 from __future__ import annotations
 
@@ -28,16 +28,16 @@ if TYPE_CHECKING:
 
 
 def asked(thresholds: Any, gates: list[Factors]) -> list[Factors]:
-    """The gates that thresholds may speak of.
+    """The gates that thresholds may apply to.
 
     Args:
         thresholds: As in `resolve`.
         gates: A list of `Factors`.
 
     Returns:
-        A list of `Factors`: those of a kind that is always a gate, and
-        batch normalisations where a dict has their kind or name. Where
-        there are groups with scores, these alone, unless a dict says more.
+        A list of `Factors`: those of a kind that is always a gate, and batch
+        normalizations if a dict has their kind or name. If there are groups
+        with scores, only these, unless a dict names others.
     """
     keys = thresholds if isinstance(thresholds, dict) else ()
     scored = [g for g in gates if g.kind == "group"]
@@ -61,15 +61,14 @@ def resolve(
         thresholds: A number (for every gate), a `ThresholdRule`, or a dict of
             these by kind (`"filter"`, `"head"`, `"layer"`, `"branch"`,
             `"block"`, `"batch_norm"`, `"stripe"`), by gate name, or by a
-            pattern of names, in which `*` stands for anything. A name goes
-            before a pattern, the first pattern that fits before those after
-            it, and a pattern before a kind; gates that a dict does not
-            speak of stay open.
+            pattern of names, in which `*` stands for anything. A name has
+            precedence over a pattern, earlier patterns over later ones, and a
+            pattern over a kind. Gates that do not occur in a dict stay open.
         gates: A list of `Factors`.
-        keep_at_least: How many channels of each filter gate stay open at
-            least, those of the largest factors: a number, a share below 1
-            of the gate's own, or a dict of these by gate name or pattern.
-            Scalar gates have no channels, and are closed regardless.
+        keep_at_least: The least number of channels of each filter gate that
+            stay open, namely those with the largest factors: a number, a share
+            below 1, or a dict of these by gate name or pattern. Scalar gates
+            have no channels, and close regardless.
 
     Returns:
         A dict from gate name to boolean array.
@@ -104,7 +103,7 @@ def resolve(
 def part_budget(
     thresholds: Any, gates: list[Factors]
 ) -> tuple[Any, Budget | None, list[Factors]]:
-    """Take the budget out of thresholds.
+    """Separate the budget from the other thresholds.
 
     Args:
         thresholds: As in `resolve`.
@@ -131,7 +130,7 @@ def part_budget(
     members = [gate for _, group in found for gate in group]
     if not isinstance(thresholds, dict):
         return {}, budget, members
-    # Not left out: a name that a budget has is not for its kind's rule.
+    # Not left out, since a name with a budget is not for the rule of its kind.
     fixed = {
         key: 0 if isinstance(value, Budget) else value
         for key, value in thresholds.items()
@@ -142,10 +141,9 @@ def part_budget(
 def key_of(
     keys: Iterable[str], name: str, kind: str | None = None
 ) -> str | None:
-    """The key of a dict that speaks of a gate, or None.
+    """The key of a dict that applies to a gate, or None.
 
-    Its own name goes first, then the first pattern that fits it, then its
-    kind.
+    The name comes first, then the first pattern that fits, then the kind.
     """
     names = list(keys)
     if name in names:
@@ -159,7 +157,7 @@ def key_of(
 def _groups(
     thresholds: Any, gates: list[Factors]
 ) -> list[tuple[ThresholdRule, list[Factors]]]:
-    """`(rule, gates)` pairs; each gate is in one of them at most."""
+    """`(rule, gates)` pairs; each gate is in at most one of them."""
     if not isinstance(thresholds, dict):
         return [(_rule(thresholds, "thresholds"), list(gates))]
     names = [g.name for g in gates]
@@ -186,7 +184,7 @@ def _check_fits(key: Any, names: list[str], argument: str, what: str) -> None:
     either = f"neither {kinds} nor" if argument == "thresholds" else "not"
     raise ValueError(
         f"`{argument}` has the key {key!r}, which is {either} the name of a "
-        f"{what}, nor a pattern that fits one.{suggestion(key, known)} "
+        f"{what}, nor a pattern that matches one.{suggestion(key, known)} "
         f"{what.capitalize()}s of this model: {listed(sorted(names))}."
     )
 
@@ -209,7 +207,7 @@ def _rule(value: Any, argument: str) -> ThresholdRule:
 def _checked(
     mask: Any, gate: Factors, rule: ThresholdRule
 ) -> NDArray[np.bool_]:
-    """The mask as an array of its own, if a rule made it as it should."""
+    """A copy of a rule's mask, after a check."""
     mask = np.array(mask)
     if mask.dtype != bool or mask.shape != gate.values.shape:
         raise ValueError(

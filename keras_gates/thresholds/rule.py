@@ -1,4 +1,4 @@
-"""What thresholds speak of, and the base class of their rules."""
+"""Factors of gates, and the base class of threshold rules."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KINDS = (
 )
 # Their factors are a vector, one for each channel or head.
 VECTORS = ("filter", "head", "batch_norm", "group")
-# They are gates only where a dict of thresholds says so.
+# They are gates only if a dict of thresholds says so.
 NAMED = ("batch_norm",)
 
 
@@ -39,8 +39,7 @@ class Factors:
 class ThresholdRule:
     """Base class of rules that choose which gates to close.
 
-    A rule sees all the gates it is given at once, so that it may compare
-    them.
+    A rule gets all of its gates at once, so that it can compare them.
 
     Example:
     >>> import numpy as np
@@ -59,7 +58,7 @@ class ThresholdRule:
 
 
 def check_number(value: float, what: str) -> None:
-    """Refuse what is no finite number."""
+    """Refuse anything but a finite number."""
     if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(
             f"{what.capitalize()} must be a number. Received: {value!r} (of "

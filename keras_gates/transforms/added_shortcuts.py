@@ -1,4 +1,4 @@
-"""The shortcuts that `insert_gates` added: found again, and dropped."""
+"""Finds and drops the shortcuts that `insert_gates` added."""
 
 from __future__ import annotations
 
@@ -33,14 +33,18 @@ class AddedShortcut:
 def added_shortcuts(model: keras.Model) -> list[AddedShortcut]:
     """The shortcuts that `insert_gates` added to a model.
 
-    The gate of each says in its config that it was added, so that they are
-    found after saving and cloning, too.
+    The config of its gate says that the shortcut was added, so they are found
+    after saving and cloning, too.
 
     Args:
         model: A built functional model.
 
     Returns:
         A list of `AddedShortcut`, in the order of the model.
+
+    Raises:
+        TypeError: If `model` is not a Keras model.
+        ValueError: If it is not built, or has no recorded graph.
 
     Example:
     >>> import keras_gates as kg
@@ -56,13 +60,14 @@ def added_shortcuts(model: keras.Model) -> list[AddedShortcut]:
 def drop_shortcuts(
     model: keras.Model, thresholds: Thresholds, **options: Any
 ) -> keras.Model:
-    """Take out the added shortcuts of the gates that stay open.
+    """Remove the added shortcuts of gates that stay open.
 
-    `h = factor * f(h_in) + h_in` becomes `h = factor * f(h_in)`, as the
-    authors finish. That changes the function, and calls for fine-tuning,
-    with one exception: a shortcut of `start="same"`, the default, counts for
-    nothing where the factor is 1. Closed gates keep theirs: it is all that is
-    left of the layer. `prune(..., drop_shortcuts=True)` does this and prunes.
+    `h = factor * f(h_in) + h_in` becomes `h = factor * f(h_in)`, which is the
+    authors' last step. This changes the function, and requires fine-tuning,
+    with one exception: a shortcut of `start="same"`, the default, has no effect
+    while the factor is 1. Closed gates keep theirs, since it is all that
+    remains of the layer. `prune(..., drop_shortcuts=True)` does this and
+    prunes.
 
     Reference:
 
@@ -75,7 +80,8 @@ def drop_shortcuts(
         **options: `keep_at_least`, `round_to`, `exact` as in `surgeon.plan`.
 
     Returns:
-        A new model with all the gates. Without added shortcuts, a copy.
+        A new model with all of its gates; a copy if there are no added
+        shortcuts.
 
     Raises:
         TypeError, ValueError: As `surgeon.plan`.

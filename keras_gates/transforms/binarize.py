@@ -1,4 +1,4 @@
-"""Gates at 0 or 1, for fine-tuning before the cut."""
+"""Sets gates to 0 or 1, for fine-tuning before pruning."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 def binarize(
     model: keras.Model, thresholds: Plan | Thresholds, **options: Any
 ) -> keras.Model:
-    """A copy of a model whose gates are 0 where closed, else 1, and frozen.
+    """Copy a model with its gates frozen at 0 (closed) or 1 (open).
 
     `factor = 0 if closed else 1`
 
-    The authors' way to finish: set the gates, fine-tune the rest of the
-    network for some epochs, then prune; `prune(copy, 0.5)` removes what is
-    closed. It changes the function, since open factors become 1. Where that
-    is not wanted, prune at once: `prune` folds open factors in exactly.
+    This is the authors' procedure: set the gates, fine-tune the rest of the
+    network for some epochs, then prune with `prune(copy, 0.5)`. It changes the
+    function, since open factors become 1. To keep the function, prune at once:
+    `prune` folds open factors in exactly.
 
     Reference:
 
@@ -42,20 +42,20 @@ def binarize(
       Scaling Factors](https://arxiv.org/abs/2010.02623)
 
     Args:
-        model: A built model with gates. It stays as it is.
+        model: A built model with gates. It is not changed.
         thresholds: As in `surgeon.plan`, or a `Plan` for this model.
-        **options: Options of `surgeon.plan`, if `thresholds` is no `Plan`.
+        **options: Options of `surgeon.plan`, if `thresholds` is not a `Plan`.
 
     Returns:
         A new model, not compiled. Its gates are not trainable, and their
-        penalties are gone from the loss. What is gated inside a
-        `GatedAttention` or a `GatedRecurrent` goes on training.
+        penalties are removed from the loss. The inner layer of a
+        `GatedAttention` or `GatedRecurrent` stays trainable.
 
     Raises:
         TypeError: If `thresholds` is a `Plan` and options are given.
-        ValueError: If the thresholds close what is no gate layer (gammas of
-            a batch normalisation, say), which has no 1 to be set to; or as
-            `surgeon.plan`.
+        ValueError: If the thresholds close factors of something other than a
+            gate layer (gammas of a batch normalization, say), which can't be
+            set to 1; or as in `surgeon.plan`.
 
     Example:
     >>> import keras
@@ -78,7 +78,7 @@ def binarize(
         decided = thresholds
     else:
         raise TypeError(
-            "A `Plan` has its options already. Received as well: "
+            "A `Plan` already has its options. Also received: "
             f"{', '.join(sorted(options))}."
         )
     masks = decided.masks()
@@ -99,7 +99,7 @@ def binarize(
 
 
 def _gate_of(layer: keras.Operation) -> FactorLayer | None:
-    """The gate that a layer is, or that it has inside its loop."""
+    """The gate that a layer is, or that it has in its loop."""
     if isinstance(layer, GatedRecurrent):
         return layer.gate
     return layer if isinstance(layer, FactorLayer) else None
@@ -108,7 +108,7 @@ def _gate_of(layer: keras.Operation) -> FactorLayer | None:
 def _check(
     sources: dict[str, Source], masks: dict[str, NDArray[np.bool_]]
 ) -> None:
-    """Refuse masks of layers that hold more than a factor to set."""
+    """Refuse masks of layers that are not gates."""
     strangers = [
         name
         for name in masks
@@ -116,7 +116,7 @@ def _check(
     ]
     if strangers:
         raise ValueError(
-            "`binarize` sets gate layers to 0 or 1, and these thresholds are "
-            f"for others as well: {', '.join(map(repr, strangers))}. Leave "
-            "them out of `thresholds`, or prune the model at once."
+            "`binarize` sets gate layers to 0 or 1, but these thresholds "
+            f"also close others: {', '.join(map(repr, strangers))}. Leave "
+            "them out of `thresholds`, or prune the model directly."
         )

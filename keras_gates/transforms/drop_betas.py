@@ -1,4 +1,4 @@
-"""What the reference code of Network Slimming does to the shifts it cuts."""
+"""Drops shifts like the reference code of Network Slimming."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 def drop_betas(
     model: keras.Model, thresholds: Thresholds, **options: Any
 ) -> keras.Model:
-    """A copy of a model without the betas of channels that are closed.
+    """Copy a model without the betas of closed channels.
 
     `beta = 0 where gamma is closed`
 
-    A channel with its gamma at 0 still emits beta. The surgeon carries it on,
-    so that a cut changes nothing else; the authors' code forgets it. To do
-    as they do, prune this copy with the same thresholds. **That changes the
-    function**, often beyond use until the model is fine-tuned. What it
-    spares is the channel that stays to hold the constants of the others
-    where the zero border of a convolution takes part.
+    A channel with gamma 0 still emits beta. The surgeon carries this constant
+    forward, so that pruning is exact; the authors' code drops it. To reproduce
+    their procedure, prune this copy with the same thresholds. **This changes
+    the function**, often so much that the model is useless until it is
+    fine-tuned. It saves the channel that otherwise stays to hold the constants
+    of the others before a convolution with zero padding.
 
     Reference:
 
@@ -39,8 +39,8 @@ def drop_betas(
       Network Slimming](https://arxiv.org/abs/1708.06519)
 
     Args:
-        model: A built model with batch normalisations. It stays as it is.
-        thresholds: As in `surgeon.plan`; they speak of `"batch_norm"`.
+        model: A built model with batch normalizations. It is not changed.
+        thresholds: As in `surgeon.plan`; they must name `"batch_norm"`.
         **options: Options of `surgeon.plan`.
 
     Returns:
@@ -62,7 +62,7 @@ def drop_betas(
     variables = gr.own_variables(graph)
     for name, source in gates_of(graph).items():
         beta = getattr(source.layer, "beta", None)
-        # Other layers with gates may have a weight of that name.
+        # Other layers with gates may have a weight of this name.
         if beta is None or source.kind != "batch_norm":
             continue
         if name in masks:

@@ -1,4 +1,4 @@
-"""A functional model that computes what a subclassed model does."""
+"""Makes functional models of subclassed ones."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ from keras_gates.graphs.flattened import Unfunctional
 from keras_gates.graphs.flattened import flattened
 from keras_gates.graphs.rewrite import rewrite
 
-# What `fit`, `evaluate` and `predict` go by, and a functional model does not.
+# Methods that `fit`, `evaluate` and `predict` use, and a functional model does
+# not have.
 _STEPS = (
     *("train_step", "test_step", "predict_step", "compute_loss"),
     "compute_metrics",
@@ -24,36 +25,36 @@ def functional(
 ) -> keras.Model:
     """Make a functional model of a subclassed one.
 
-    The `call` of a subclassed model is Python code, which nothing can be
-    removed from. It is run on symbolic tensors here, and what it does to
-    them is recorded: layers that it calls, `keras.ops`, weights of the model
-    itself. The functional model takes inputs and gives outputs in the same
-    structure, and its layers have the names and weights of the old ones. It
-    goes through everything: `insert_gates`, `slim`, `surgeon.prune`.
+    The `call` of a subclassed model is Python code, from which nothing can be
+    removed. This function runs it on symbolic tensors and records what it does:
+    layers that it calls, `keras.ops`, weights of the model itself. The
+    functional model has inputs and outputs of the same structure, and layers
+    with the same names and weights. It works with everything else:
+    `insert_gates`, `slim`, `surgeon.prune`.
 
-    Both are compared on random inputs. A `call` that does more than compute
-    its outputs, or goes by their values, is refused: if it draws random
-    numbers, adds a loss, or assigns a variable. A layer inside may do so;
-    it stays as it is. Of the class itself nothing is kept: no `train_step`,
-    no metrics, no methods. Layers that `call` does not use are left out.
+    Both models are compared on random inputs. A `call` with side effects or
+    value-dependent control flow is refused, for example if it draws random
+    numbers, adds a loss, or assigns a variable. An inner layer may do so, since
+    it is kept unchanged. Nothing of the class itself is kept: no `train_step`,
+    metrics or methods. Layers that `call` does not use are left out.
 
     Args:
-        model: A subclassed `keras.Model`. It is not changed, and built only
-            in a copy. If it was never called, that copy's weights are used.
+        model: A subclassed `keras.Model`. It is not changed; if it is not
+            built, a copy is built, and its weights are used.
         inputs: What `call` takes as its first argument: arrays (of any number
             of samples), `keras.Input`s or `keras.InputSpec`s, in lists,
             tuples or dicts as the model expects them.
         inference_only: Whether it is enough that both compute the same in
-            inference. By default, a model that is otherwise in training
-            (`if training:`, or a layer that it always calls with
-            `training=False`) is refused.
+            inference. By default, a model that differs in training (`if
+            training:`, or a layer that is always called with `training=False`)
+            is refused.
 
     Returns:
-        A new functional model of the same name that shares nothing with the
-        old one, not compiled.
+        A new functional model with the same name, not compiled, that shares
+        nothing with the old one.
 
     Raises:
-        TypeError: If `model` is no Keras model.
+        TypeError: If `model` is not a Keras model.
         ValueError: If its `call` can't be recorded, with the reason.
 
     Example:
@@ -95,10 +96,10 @@ def functional(
         ) from error
     if otherwise and not inference_only:
         raise ValueError(
-            f"{named} can't be made functional as it is: {otherwise}. Let "
-            "its `call` pass `training` on to its layers and do the same "
-            "otherwise, or pass `inference_only=True` if it is enough that "
-            "both compute the same in inference."
+            f"{named} can't be made functional: {otherwise}. Let its `call` "
+            "pass `training` on to its layers and otherwise do the same, or "
+            "pass `inference_only=True` if it is enough that both compute "
+            "the same in inference."
         )
     steps = [n for n in _STEPS if getattr(type(model), n) is not _stock(n)]
     if steps:

@@ -1,4 +1,4 @@
-"""Fold what is linear into single convolutions."""
+"""Fold linear layers into single convolutions."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ if TYPE_CHECKING:
 
 
 def fuse(model: keras.Model, batch_norm: bool = True) -> keras.Model:
-    """Fold what is linear into single convolutions.
+    """Fold linear layers into single convolutions.
 
     The new model computes the same in inference, with fewer layers:
 
-    - A `ResConv` becomes the one convolution that it is.
-    - Parallel branches that are added become one convolution, if they are
-      linear and one of them is a convolution whose kernel covers all: a
-      convolution with batch normalization, a 1x1 convolution, an identity, a
-      scale, an average pooling that counts the zeros of its padding. That is
-      what pruning leaves of networks of ResConvs, and what RepVGG trains.
-    - A batch normalization or a scalar `Rescaling` goes into the convolution
-      or Dense layer beside it, a `Rescaling` past layers like ReLU and max
-      pooling where it is positive.
+    - A `ResConv` becomes one convolution.
+    - Parallel branches that are added become one convolution if they are
+      linear, and if the kernel of one of them covers the others. Linear
+      branches are a convolution with batch normalization, a 1x1 convolution, an
+      identity, a scale, and an average pooling that counts the zeros of its
+      padding. Pruned networks of ResConvs and trained RepVGGs have such
+      branches.
+    - A batch normalization or a scalar `Rescaling` is folded into a neighboring
+      convolution or Dense layer; a positive `Rescaling` also moves across
+      layers like ReLU and max pooling.
 
-    Where a border of zeros or an unknown size stands against it, layers stay
-    as they are. Layers that are called at several places stay, too, but for
-    ResConvs.
+    Layers stay as they are where zero padding or an unknown size prevents
+    folding. Layers that are called several times stay, too, except ResConvs.
 
-    Train first, then fuse: batch normalization is not what it was in training
-    any more.
+    Train first, then fuse: a folded batch normalization no longer behaves as in
+    training.
 
     Reference:
 
@@ -57,11 +57,11 @@ def fuse(model: keras.Model, batch_norm: bool = True) -> keras.Model:
             and added branches. Defaults to `True`.
 
     Returns:
-        A new model, not compiled. A fused layer has the name of the
-        convolution or ResConv that it was.
+        A new model, not compiled. A fused layer has the name of its convolution
+        or ResConv.
 
     Raises:
-        TypeError: If `model` is no Keras model.
+        TypeError: If `model` is not a Keras model.
         ValueError: If it is not built, or has no recorded graph.
 
     Example:
@@ -78,9 +78,9 @@ def fuse(model: keras.Model, batch_norm: bool = True) -> keras.Model:
     graph, fused = see_through.read_to_write(model), None
     while (edits := _edits(graph, batch_norm)) or fused is None:
         fused = rewrite(graph, functools.partial(_edit, edits))
-        # What is fused may let its neighbours fuse, such as the batch
-        # normalization behind an addition. What nothing was fused in is no
-        # other than before, so layers are looked into once.
+        # Fused layers may let their neighbors fuse, such as the batch
+        # normalization after an addition. A layer without fused parts has not
+        # changed, so layers are looked into once.
         graph = gr.read(fused)
     return fused
 
@@ -91,7 +91,7 @@ def _edit(edits: Edits, recall: Recall) -> Any:
 
 
 def _edits(graph: Graph, batch_norm: bool) -> Edits:
-    """What to do at which site, `{id: edit}`; no two touch one site."""
+    """The edits, `{id of a site: edit}`; no two touch the same site."""
     graphs = [graph, *graph.nested()]
     shared = shared_layers(graphs)
     edits: Edits = {}
@@ -107,7 +107,7 @@ def _edits(graph: Graph, batch_norm: bool) -> Edits:
 
 
 def _fused(fused: dict[int, keras.Layer], recall: Recall) -> Any:
-    """The convolution of a ResConv, made once, in place of it."""
+    """The convolution of a ResConv, made once, in its place."""
     op = recall.op
     if id(op) not in fused:
         fused[id(op)] = op.fuse()

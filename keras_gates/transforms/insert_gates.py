@@ -1,4 +1,4 @@
-"""Gates at five granularities, put into a model by one call."""
+"""Inserts gates at five granularities."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 STARTS = ("same", "residual")
 TIED = ("share", "skip")
-# From the inside out: a branch may be of one layer, a block of one branch.
+# From the inside out: a branch may have one layer, a block one branch.
 _PIECES = {"layers": LayerGate, "branches": BranchGate, "blocks": BlockGate}
 
 
@@ -66,34 +66,34 @@ def insert_gates(
     sizes: Any = None,
     written_out: bool = True,
 ) -> keras.Model:
-    """Put gates into a model, at any of five granularities.
+    """Insert gates into a model, at any of five granularities.
 
     | argument | what gets a gate | equation |
     | --- | --- | --- |
     | `filters` | each channel of a layer | `h = gate(f(h_in))` |
     | `layers` | each layer, by a shortcut | 4: `h = gate(f(h_in)) + h_in` |
-    | `branches` | each branch, in front of its join | 8 |
+    | `branches` | each branch, before its join | 8 |
     | `blocks` | all branches between a fork and a join | 12 |
     | `heads` | each head of an attention | |
 
-    A layer is one with a kernel, with the normalization and activation behind
-    it: gates on filters and layers go behind these. The gate on the units of
-    a recurrent layer is inside its loop: a `GatedRecurrent` round it.
+    A layer is one with a kernel, with the normalization and activation after
+    it: gates on filters and layers go after these. The gate on the units of a
+    recurrent layer is inside its loop: a `GatedRecurrent` around it.
 
     The weights are kept, and so is the function: gates start at one, and so
-    that a shortcut which has to be added, round a layer or a block without
+    that a shortcut which has to be added, around a layer or a block without
     one, counts for nothing until its gate closes. `start="residual"` adds it
     as the paper does, which **changes the function**, and is trained from
     there. `print(find_structure(model))` shows beforehand what gets gates, and
     what does not and why.
 
-    A head gate goes behind the weighted sum of the values of an attention that
+    A head gate goes after the weighted sum of the values of an attention that
     the model writes out. A `GatedAttention` takes the place, and the name, of
     each attention layer of Keras whose heads get gates. `filters` puts no gate
     on heads.
 
-    Channels that an addition ties together (those of a residual stream) are
-    multiplied by one gate, so that what it closes can go.
+    Channels that an addition ties together (as in a residual stream) share one
+    gate, so that closed ones can be removed.
 
     Reference:
 
@@ -102,47 +102,45 @@ def insert_gates(
 
     Args:
         model: A built functional or Sequential model. It is not changed.
-        filters: For this, the three below, and `heads`: `None`, no such
-            gates; a number, the strength of `regularizers.L1` on each gate; a
-            regularizer, as Keras layers take it; `True`, no penalty; a
-            `GateSpec` or a dict of its arguments; or a list of what to gate,
-            no penalty: layer names (`*` stands for anything), layers and
-            layer classes.
+        filters: `None` for no such gates; a number, the strength of
+            `regularizers.L1` on each gate; a regularizer, as in Keras layers;
+            `True` for gates without a penalty; a `GateSpec` or a dict of its
+            arguments; or a list of what to gate without a penalty: layer names
+            (`*` stands for anything), layers and layer classes.
         layers: As `filters`.
         branches: As `filters`. A list of pairs, `[("first_layer", "join")]`,
             names the branches.
-        blocks: As `branches`. The name of a layer of your own twice,
-            `[("block_1", "block_1")]`, stands for all that is in it.
+        blocks: As `branches`. The name of a custom layer twice, `[("block_1",
+            "block_1")]`, stands for the whole layer.
         heads: As `filters`, for `MultiHeadAttention`, `GroupQueryAttention`,
-            and where a model writes attention out.
-        mismatch: What a shortcut does where shapes differ. `"project"`: a 1x1
-            convolution for another number of channels, an average pooling for
-            another size, pooling then 1x1 for both. `"skip"`: there is no
-            gate, as in the paper's experiments.
+            and attention that is written out.
+        mismatch: What to do if the shapes at a shortcut differ. `"project"`: a
+            1x1 convolution for another number of channels, an average pooling
+            for another size, both for both. `"skip"`: no gate, as in the
+            paper's experiments.
         start: `"same"`: an added shortcut is `h = gate(f - shortcut) +
-            shortcut`, which with a gate at one is `f`, the model as it was,
-            and with a gate at zero the shortcut. `"residual"`, the paper's:
-            `h = gate(f) + shortcut`, for training from scratch.
-        tied: `"share"`: one gate for channels that are tied. `"skip"`: they
-            get none.
-        sizes: Sizes that the model's inputs leave open, to shape shortcuts
-            and to weigh multiply-adds at, without the batch axis: a tuple, or
-            for several inputs a list of tuples or a dict of them by name.
-            Defaults to `None`: 96 for each, and 160 must do as well.
-        written_out: Whether gates go inside layers of your own, which are
-            written out then: each becomes a functional model of its parts,
-            under its name. With `False` such layers keep their class, and
-            gates go beside them only: `blocks` finds each that puts out what
-            looks like what it gets.
+            shortcut`, which is `f`, as in the original model, if the gate is
+            one, and the shortcut if the gate is zero. `"residual"`, as in the
+            paper: `h = gate(f) + shortcut`, for training from scratch.
+        tied: `"share"`: tied channels share one gate. `"skip"`: they get none.
+        sizes: Values for unknown sizes of the model's inputs, to shape
+            shortcuts and to count multiply-adds, without the batch axis: a
+            tuple, or for several inputs a list of tuples or a dict of them by
+            name. Defaults to `None`: 96 for each, where 160 must work as well.
+        written_out: Whether gates are inserted inside custom layers, which are
+            then written out: each becomes a functional model of its parts, with
+            the same name. With `False`, such layers keep their class, and gates
+            are placed only around them: `blocks` finds those whose output has
+            the shape of the input.
 
     Returns:
         A new model, not compiled.
 
     Raises:
         TypeError: If an argument is of the wrong type.
-        ValueError: If no kind is asked for, nothing of a kind is found, a
+        ValueError: If no kind is requested, nothing of a kind is found, a
             pattern or a name fits nothing, a named piece has more than one
-            entry or exit, or a shortcut for it can't be shaped.
+            entry or exit, or no shortcut fits it.
 
     Example:
     >>> import keras_gates as kg
@@ -217,7 +215,7 @@ def _chosen(
     tied: str,
     written_out: bool,
 ) -> dict[str, list[Piece]]:
-    """The pieces to be gated, by kind; all checks are made here."""
+    """The pieces to gate, by kind; all checks are made here."""
     chosen: dict[str, list[Piece]] = {}
     for kind in _PIECES:
         if kind in specs:
@@ -275,7 +273,7 @@ def _pieces(
 
 
 def _inside(piece: Piece) -> str:
-    """Why a piece gets no gate if layers are to keep their class, or ""."""
+    """Why a piece gets no gate if layers must keep their class, or ""."""
     if piece.whole is not None:
         return ""
     return keeps_class([piece.end], in_front=bool(piece.operands))
@@ -285,13 +283,13 @@ def _check_once(kind: str, pairs: Sequence[Any]) -> None:
     twice = [pair for n, pair in enumerate(pairs) if pair in pairs[:n]]
     if twice:
         raise ValueError(
-            f"`{kind}` names {twice[0]!r} twice, and a piece takes one gate "
-            "of a kind. Name it once."
+            f"`{kind}` names {twice[0]!r} twice, but a piece has only one "
+            "gate of a kind. Name it once."
         )
 
 
 def _barred(graph: Graph, found: Sequence[Channels]) -> list[str]:
-    """The layers that keep channels whole, and that `found` does not name."""
+    """The layers that keep channels whole and are not named in `found`."""
     told = " ".join(f"'{x.name}' {x.reason}" for x in found)
     bars = removable.barriers(see_through.read(graph.model, graph))
     certain = [b for b in bars if b.cause in (Cause.PINNED, Cause.UNKNOWN)]

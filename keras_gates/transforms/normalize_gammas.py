@@ -1,4 +1,4 @@
-"""The scale of batch normalizations, moved into the factors behind them."""
+"""Moves the scale of batch normalizations into the factors after them."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ from keras_gates.surgeon.gates import see_through
 
 
 def normalize_gammas(model: keras.Model) -> keras.Model:
-    """Make each `ResConv`'s `m` say how much its convolution contributes.
+    """Rescale each `ResConv` so that `m` measures its convolution.
 
     `m <- m * rms(gamma)`, `gamma <- gamma / rms(gamma)`, `beta` likewise
 
-    The new model computes the same. It is for thresholds: an `m` alone says
-    little, since `m` and `gamma` only ever appear as a product. An L1 penalty
-    on `m` makes `m` small and `gamma` large, of a layer that matters too, as
-    far as weight decay on `gamma` lets it; without any, all the way. Of two
-    layers with the same `m`, one may contribute ten times as much as the
-    other. After this, every `gamma` has a root mean square of 1, as it had
-    before training, and `m` is `|m| * rms(gamma)` of before, with its sign.
+    The new model computes the same. It is useful for thresholds: `m` alone says
+    little, since `m` and `gamma` only appear as a product. An L1 penalty on `m`
+    makes `m` small and `gamma` large, also for layers that matter, as far as
+    weight decay on `gamma` allows. Of two layers with the same `m`, one may
+    contribute ten times as much as the other. Afterwards, every `gamma` has a
+    root mean square of 1, as before training, and `m` is the former `|m| *
+    rms(gamma)`, with its sign.
 
-    Do it after sparse training, then plan and prune. A penalty or constraint
-    on `m`, `gamma` or `beta` sees other values, so go on training with the
-    model as it was, or with what is left. A `ResConv` without `gamma` stays
-    as it is.
+    Use it after sparse training, then plan and prune. Penalties and constraints
+    on `m`, `gamma` or `beta` would get other values, so continue training with
+    the original or the pruned model. A `ResConv` without `gamma` is not
+    changed.
 
     Reference:
 
     - Xu et al., Layer Pruning via Fusible Residual Convolutional Block for
-      Deep Neural Networks; they go by `|m|`
+      Deep Neural Networks; where layers are ranked by `|m|`
 
     Args:
         model: A built functional or Sequential model. It is not changed.
@@ -42,7 +42,7 @@ def normalize_gammas(model: keras.Model) -> keras.Model:
         A new model, not compiled.
 
     Raises:
-        TypeError: If `model` is no Keras model.
+        TypeError: If `model` is not a Keras model.
         ValueError: If it has no `ResConv`, is not built, or has no recorded
             graph.
 
@@ -64,7 +64,7 @@ def normalize_gammas(model: keras.Model) -> keras.Model:
     found = {id(s.own): s.own for s in sites if isinstance(s.op, ResConv)}
     if not found:
         raise ValueError(
-            f"Model '{model.name}' has no ResConv, whose m could take up the "
+            f"Model '{model.name}' has no ResConv whose m could absorb the "
             "gammas. Received: a model with other layers only. Expected: one "
             "that `to_resconv` made, say."
         )
@@ -78,7 +78,7 @@ def _normalize(layer: ResConv) -> None:
     if norm is None or norm.gamma is None:
         return
     gamma = kernels.values(norm.gamma)
-    # Gammas of zero have no scale; what is left of beta must survive.
+    # Gammas of zero have no scale, but beta must be preserved.
     scale = max(np.sqrt(np.mean(gamma**2)), keras.config.epsilon())
     layer.m.assign(kernels.values(layer.m) * scale)
     norm.gamma.assign(gamma / scale)

@@ -22,25 +22,24 @@ if TYPE_CHECKING:
     from keras_gates.graphs.rewrite import Recall
     from keras_gates.surgeon.passes.label import Labelling
 
-# A convolution on the shortcut to the join "add" is called "add" and this.
+# The suffix of the convolution on the shortcut to a join.
 SEPARATED = "_separated"
 
 
 def separate_shortcuts(model: keras.Model) -> keras.Model:
-    """Put a 1x1 convolution on each shortcut that has none.
+    """Insert a 1x1 convolution into each shortcut that has none.
 
     `h[l+1] = relu(f(h[l]) + h[l])` becomes
     `h[l+1] = relu(f(h[l]) + S(h[l]))`, where S starts as the identity, so
     that the function stays as it is. An identity shortcut ties the channels
     of all blocks of a stage together; S cuts that chain, and each addition
-    can lose channels of its own. Put `FilterGate`s behind the additions and
+    can lose channels of its own. Put `FilterGate`s after the additions and
     inside the blocks with `insert_gates`.
 
-    Shortcuts are found by the graph: of the sides of an addition, the one
-    without a kernel. Those that pool, or pad channels with zeros, get their
-    convolution right in front of the addition. It has no bias, and for
-    vectors it is a Dense. Its multiply-adds come on top of the model's:
-    5.7 % for ResNet-32.
+    Shortcuts are found in the graph: the side of an addition without a kernel.
+    Those that pool, or pad channels with zeros, get their convolution right
+    before the addition. It has no bias, and for vectors it is a Dense layer.
+    Its multiply-adds are added to the model's: 5.7 % for ResNet-32.
 
     Reference:
 
@@ -50,10 +49,10 @@ def separate_shortcuts(model: keras.Model) -> keras.Model:
         model: A built functional model. It is not changed.
 
     Returns:
-        A new model with the weights of the old, not compiled.
+        A new model with the same weights, not compiled.
 
     Raises:
-        ValueError: If there is no shortcut without a kernel, or one carries
+        ValueError: If there is no shortcut without a kernel, or a shortcut has
             channels along more than one axis.
 
     Example:
@@ -65,7 +64,7 @@ def separate_shortcuts(model: keras.Model) -> keras.Model:
     """
     graph = see_through.read_to_write(model)
     joins = regions.find_joins(graph)
-    # Each addition, and the place of its shortcut among what it adds.
+    # Each addition, and the index of its shortcut.
     sums = {
         join.call.site: (join, shortcut.index)
         for join in joins
@@ -77,7 +76,7 @@ def separate_shortcuts(model: keras.Model) -> keras.Model:
         unclear = [j.call.path for j in joins if j.adds and not j.shortcut]
         raise ValueError(
             f"Model '{model.name}' has no shortcut to separate: no addition "
-            "has one side without a kernel, and a side with one. "
+            "has a side with a kernel and one without. "
             + _unclear(unclear)
             + "Pass a residual model."
         )
@@ -104,17 +103,17 @@ def separate_shortcuts(model: keras.Model) -> keras.Model:
 
 
 def _axis(call: Call, index: int, labelling: Labelling) -> int:
-    """The axis of the channels that come into a join."""
+    """The channel axis of the inputs of a join."""
     tensor = call.inputs[index]
     axes = lb.varying(labelling.labels[tensor])
     rank = len(tensor.shape)
     if len(axes) > 1 or rank > 5:
         raise ValueError(
-            f"The shortcut to '{call.path}' can't be separated: its "
-            f"channels are along the axes {axes} of {tensor.shape}. Expected: "
-            "one axis, and no more than three of space."
+            f"The shortcut to '{call.path}' can't be separated: its channels "
+            f"are along the axes {axes} of {tensor.shape}. Expected: one "
+            "axis, and at most three spatial axes."
         )
-    # Nothing is minted along any axis where the input is added itself.
+    # No axis has units if the input itself is added.
     return axes[0] if axes else rank - 1
 
 

@@ -1,4 +1,4 @@
-"""1x1 convolutions that do no more than pick channels."""
+"""Simplifies 1x1 convolutions that only select channels."""
 
 from __future__ import annotations
 
@@ -28,26 +28,30 @@ _CONVOLUTIONS = (
 
 
 def simplify_selections(model: keras.Model) -> keras.Model:
-    """Leave out 1x1 convolutions that copy channels, or gather them.
+    """Remove 1x1 convolutions that copy channels, or gather instead.
 
-    `separate_shortcuts` starts its convolutions as identities. Where they
-    were not trained before channels were pruned, a column of a kernel holds
-    a single 1, or none where its channel is gone in front. If that is the
-    identity, the layer goes. If it selects channels, a gather
-    (`keras.ops.take`) takes its place where it is cheaper: moving a value
-    takes as long as some 16 multiply-adds, so that for a kernel of 16 inputs
-    or fewer it is not. What stays keeps its cost: compare it with the network
+    `separate_shortcuts` starts its convolutions as identities. If these were
+    not trained before channels were pruned, each column of a kernel has a
+    single 1, or only zeros if its channel was removed before. If the result is
+    the identity, the layer is removed. If it selects channels, a gather
+    (`keras.ops.take`) replaces it where that is cheaper: moving a value takes
+    as long as about 16 multiply-adds, so it is not for a kernel of 16 inputs or
+    fewer. The remaining convolutions keep their cost: compare with the network
     *before* `separate_shortcuts`.
 
-    The function stays as it is. What went can't be trained any more, so
-    simplify before fine-tuning to keep the net small, or not at all to let
-    the shortcuts learn.
+    The function does not change. Removed convolutions can't be trained any
+    more: simplify before fine-tuning to keep the network small, or not at all
+    to let the shortcuts learn.
 
     Args:
         model: A built functional or Sequential model. It is not changed.
 
     Returns:
-        A new model with the weights of the old, not compiled.
+        A new model with the same weights, not compiled.
+
+    Raises:
+        TypeError: If `model` is not a Keras model.
+        ValueError: If it is not built, or has no recorded graph.
 
     Example:
     >>> import keras_gates as kg
@@ -69,7 +73,7 @@ def simplify_selections(model: keras.Model) -> keras.Model:
             return None
         x = recall.args[0]
         if recall.site.node.outputs[0].dtype != x.dtype:
-            return None  # In mixed precision the layer casts as well.
+            return None  # In mixed precision, the layer casts as well.
         inputs = values_of(op.kernel).shape[-2]
         if np.array_equal(indices, np.arange(inputs)):
             return x
@@ -80,7 +84,7 @@ def simplify_selections(model: keras.Model) -> keras.Model:
             made[op] = _operations(op, len(x.shape), zeros)
         for operation in made[op][:-1]:
             x = operation(x)
-        # The channel of zeros is the last.
+        # The channel of zeros is the last one.
         picked = np.where(indices < 0, inputs, indices).tolist()
         return made[op][-1](x, indices=picked)
 
@@ -98,7 +102,7 @@ def _cheaper(inputs: int, indices: NDArray[np.intp]) -> bool:
 def _operations(
     op: keras.Operation, rank: int, zeros: bool
 ) -> list[keras.Operation]:
-    """A gather under the name of the layer; with zeros to pick, a padding."""
+    """A gather with the layer's name, after padding for selected zeros."""
     axis = channel_axis(op, rank)
     take = _operation("numpy.Take")(axis=axis)
     take.name = op.name
@@ -115,13 +119,14 @@ def _operation(name: str) -> type[Any]:
     if found is None:
         raise ValueError(
             f"This version of Keras has no operation '{name}', which "
-            "`simplify_selections` makes gathers of. Take another version."
+            "`simplify_selections` needs for gathers. Install another "
+            "version."
         )
     return found
 
 
 def _selected(op: keras.Operation) -> NDArray[np.intp] | None:
-    """For each output the input that a layer copies, -1 for none (zero).
+    """For each output, the input that a layer copies, or -1 for zero.
 
     None if it does more than that.
     """

@@ -1,4 +1,4 @@
-"""A penalty on the gammas of batch normalisations."""
+"""Penalizes the gammas of batch normalizations."""
 
 from __future__ import annotations
 
@@ -33,19 +33,19 @@ def slim(
     include: Patterns = None,
     exclude: Patterns = None,
 ) -> keras.Model:
-    """Let training pull the gammas of batch normalisations to zero.
+    """Add a penalty that pulls the gammas of batch normalizations to zero.
 
     `loss = original + strength * sum(abs(gamma))`
 
-    Gammas are gates that are there already: where one is 0, what comes out of
-    its channel is a constant. Train the result as usual, and prune it with
-    `thresholds={"batch_norm": Quantile(0.7)}`; penalties and constraints of
-    gammas go with the cut.
+    Gammas can serve as gates: if one is 0, the output of its channel is a
+    constant. Train the result as usual, and prune it with
+    `thresholds={"batch_norm": Quantile(0.7)}`; the pruned model has no
+    penalties or constraints on gammas.
 
-    The penalty alone leaves gammas near zero. A constraint stops each at 0
-    where it would change its sign, so that they become exactly 0. Both take
-    the place of those that the layers have. Use SGD: under Adam, the strength
-    does not say how hard the penalty pulls.
+    The penalty alone leaves gammas near zero. A constraint stops each one at 0
+    when it would change its sign, so that they become exactly 0. Both replace
+    those of the layers. Use SGD: with Adam, the strength does not determine the
+    pull of the penalty.
 
     Reference:
 
@@ -55,26 +55,26 @@ def slim(
     Args:
         model: A built functional or Sequential model. It is not changed.
         strength: A number >= 0: the strength of `regularizers.L1` on the
-            gammas. The paper has 1e-4 for VGG, 1e-5 for ResNet-164 and
+            gammas. The paper uses 1e-4 for VGG, and 1e-5 for ResNet-164 and
             DenseNet-40.
-        gamma_initializer: What all gammas are set to, as in
+        gamma_initializer: Initializer of all gammas, as in
             `keras.layers.BatchNormalization`, for training from scratch. The
-            paper has `keras.initializers.Constant(0.5)`. Defaults to `None`:
-            they stay as they are, and so does the function.
-        include: Which batch normalisations: one or a list of layer names (`*`
+            paper uses `keras.initializers.Constant(0.5)`. Defaults to `None`:
+            gammas and the function do not change.
+        include: Which batch normalizations: one or a list of layer names (`*`
             stands for anything), layers and layer classes. Defaults to `None`:
             all.
         exclude: Which to leave out, likewise.
 
     Returns:
-        A new model with the weights of the old, not compiled.
+        A new model with the same weights, not compiled.
 
     Raises:
         TypeError: If a pattern is neither a name, a layer nor a class.
-        ValueError: If there is no batch normalisation, or one has no gamma;
+        ValueError: If there is no batch normalization, or one has no gamma;
             if `strength` is not a number as above, or `gamma_initializer` no
             initializer, or one of zeros; or if a pattern fits no batch
-            normalisation.
+            normalization.
 
     Example:
     >>> import keras
@@ -97,7 +97,7 @@ def slim(
         new.gamma_regularizer = L1(strength)
         new.gamma_constraint = KeepSign(_signs(start))
         outputs = recall()
-        # A copy may have come with its weights.
+        # A copy may already have its weights.
         new.gamma.regularizer = new.gamma_regularizer
         new.gamma.constraint = new.gamma_constraint
         if gamma_initializer is not None:
@@ -110,7 +110,7 @@ def slim(
 def _norms(
     graph: Graph, include: Patterns, exclude: Patterns
 ) -> list[keras.Layer]:
-    """The batch normalisations that are wanted, all with gammas."""
+    """The chosen batch normalizations, all with gammas."""
     found = {
         id(call.op)
         for call in graph.calls
@@ -119,13 +119,13 @@ def _norms(
     name = graph.model.name
     if not found:
         raise ValueError(
-            f"Model '{name}' has no batch normalisation, so there are no "
-            "gammas to slim. Put BatchNormalization layers after its "
-            "convolutions, or put gates there: keras_gates.insert_gates."
+            f"Model '{name}' has no batch normalization, so there are no "
+            "gammas to slim. Add BatchNormalization layers after its "
+            "convolutions, or insert gates: keras_gates.insert_gates."
         )
     norms = patterns.chosen_layers(
         graph,
-        "batch normalisations",
+        "batch normalizations",
         lambda op: "" if id(op) in found else "it is none",
         include,
         exclude,
@@ -133,16 +133,16 @@ def _norms(
     without = sorted({norm.name for norm in norms if not norm.scale})
     if without:
         raise ValueError(
-            "These batch normalisations have no gamma: "
+            "These batch normalizations have no gamma: "
             f"{', '.join(map(repr, without))}. Expected: scale=True. Leave "
-            f"them out with `exclude`, or build '{name}' with it and set these "
-            "gammas to 1, which leaves the function as it is."
+            f"them out with `exclude`, or build '{name}' with it and set "
+            "these gammas to 1, which does not change the function."
         )
     return norms
 
 
 def _start(norm: keras.Layer, initializer: Any) -> NDArray[np.floating]:
-    """The gammas to begin with: those that are there, or new ones."""
+    """The initial gammas: the present ones, or new ones."""
     if initializer is None:
         return values_of(norm.gamma)
     try:
@@ -150,18 +150,18 @@ def _start(norm: keras.Layer, initializer: Any) -> NDArray[np.floating]:
     except ValueError as error:
         raise ValueError(
             "`slim` can't start gammas like this. Received: "
-            f"gamma_initializer={initializer!r}. Expected: what "
-            "BatchNormalization takes as one, such as "
-            "keras.initializers.Constant(0.5). " + str(error)
+            f"gamma_initializer={initializer!r}. Expected: an initializer for "
+            "BatchNormalization, such as keras.initializers.Constant(0.5). "
+            + str(error)
         ) from error
     values: NDArray[np.floating]
     values = keras.ops.convert_to_numpy(make(norm.gamma.shape))
     if not np.isfinite(values).all() or not values.any():
         raise ValueError(
             "`slim` can't start gammas like this. Received: "
-            f"gamma_initializer={initializer!r}, which gives zeros "
-            "alone, or infinity, or NaN. Expected: gammas that training can "
-            "pull to zero, such as keras.initializers.Constant(0.5)."
+            f"gamma_initializer={initializer!r}, which gives only zeros, or "
+            "infinity, or NaN. Expected: gammas that training can pull to "
+            "zero, such as keras.initializers.Constant(0.5)."
         )
     return values
 

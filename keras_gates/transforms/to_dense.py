@@ -1,4 +1,4 @@
-"""Turn layers with stripes back into layers of Keras."""
+"""Converts layers with stripes back to stock layers."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def to_dense(
     include: Patterns = None,
     exclude: Patterns = None,
 ) -> keras.Model:
-    """A copy of a model with `Conv2D` layers in place of `StripConv`.
+    """Copy a model with `Conv2D` layers instead of `StripConv`.
 
     The kernels are zero where there is no stripe. Rows and columns on the
     outside that have none at all are left out, with as much padding or
@@ -43,12 +43,12 @@ def to_dense(
     loads where keras_gates is not installed.
 
     Args:
-        model: A built functional or Sequential model. It stays as it is.
-        only_slower: Whether to turn only pruned layers that would compute
-            dense kernels anyhow, since their stripes take longer on this
-            backend, and for the sizes of this model's tensors. Defaults to
-            `False`: every `StripConv`.
-        include: What to turn: one or a list of layer names (`*` stands for
+        model: A built functional or Sequential model. It is not changed.
+        only_slower: Whether to convert only pruned layers that would compute
+            dense kernels anyway, because their stripes are slower on this
+            backend for the tensor sizes of this model. Defaults to `False`:
+            every `StripConv`.
+        include: What to convert: one or a list of layer names (`*` stands for
             anything), layers and layer classes. Defaults to `None`: every
             `StripConv`.
         exclude: What to leave out, likewise.
@@ -87,7 +87,7 @@ def to_dense(
         exclude,
     )
     ids = {id(op) for op in turned}
-    # The shapes of what each is called on.
+    # The input shapes of each.
     found: IdentityDict[keras.Operation, list[Shape]] = IdentityDict()
     for site in [s for g in [graph, *graph.nested()] for s in g.sites]:
         if id(site.op) in ids:
@@ -131,7 +131,7 @@ def _weights(
 
 
 def _trim(layer: StripConv, shapes: list[Shape]) -> Trim:
-    """How the layer's kernel is trimmed: in one way for all of its calls."""
+    """How the layer's kernel is trimmed, in the same way for all calls."""
     kept = layer.stripes
     if kept is None:
         factors = keras.ops.convert_to_numpy(layer.skeleton)
@@ -147,7 +147,7 @@ def _trim(layer: StripConv, shapes: list[Shape]) -> Trim:
 def _layers(
     layer: StripConv, shapes: list[Shape], names: Names
 ) -> list[keras.Layer]:
-    """The layers in place of a StripConv: the convolution is the last."""
+    """The layers that replace a StripConv; the convolution is the last one."""
     how = _trim(layer, shapes)
     config = {
         key: value

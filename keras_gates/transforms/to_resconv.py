@@ -1,4 +1,4 @@
-"""Convolutions that get a shortcut that fuses away again."""
+"""Converts convolutions to ones with a fusible shortcut."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from keras_gates.transforms.finding.convolutions import Convolution
     from keras_gates.transforms.fusing.edits import Edits
 
-# What `g` starts from.
+# The initial values of `g`.
 STARTS = {"same": "zeros", "residual": "ones"}
-# What the convolution says of itself, and its batch normalization.
+# Arguments set by the convolution and its batch normalization.
 _GIVEN = (
     *("name", "filters", "kernel_size", "strides", "padding", "data_format"),
     *("dilation_rate", "groups", "activation", "use_bias", "batch_norm"),
@@ -41,13 +41,13 @@ def to_resconv(
     exclude: Patterns = None,
     **arguments: Any,
 ) -> keras.Model:
-    """Make each convolution of a model a `ResConv`.
+    """Convert each convolution of a model to a `ResConv`.
 
-    A convolution with its batch normalization becomes one `ResConv` of the
-    convolution's name, with the weights of both; activations and all other
-    layers stay, the shortcuts of residual blocks included.
-    `print(kg.transforms.find_convolutions(model))` shows which convolutions
-    are left out, and why.
+    A convolution and its batch normalization become one `ResConv` with the
+    convolution's name and the weights of both; activations and all other layers
+    stay, including the shortcuts of residual blocks.
+    `print(kg.transforms.find_convolutions(model))` shows which convolutions are
+    left out, and why.
 
     Reference:
 
@@ -58,14 +58,15 @@ def to_resconv(
         model: A built functional or Sequential model. It is not changed.
         strength: A number >= 0: the strength of `regularizers.L1` on the
             layer scaling factor `m` of each convolution. Defaults to `None`:
-            no penalty, or the one that `m_regularizer` gives.
+            no penalty, or that of `m_regularizer`.
         m_regularizer: A regularizer of each `m`, in place of `strength`.
         start: `"same"`: the shortcuts start at `g = 0`, and the new model
-            computes what the model does. `"residual"`: at `g = 1`, as the
-            paper has it for training from scratch; this changes the function.
+            computes the same as the model. `"residual"`: they start at `g = 1`,
+            as in the paper, for training from scratch; this changes the
+            function.
         include: What to convert: one or a list of layer names (`*` stands for
-            anything), layers and layer classes. Defaults to `None`: all that
-            can be.
+            anything), layers and layer classes. Defaults to `None`: everything
+            that can be converted.
         exclude: What to leave out, likewise.
         **arguments: Further arguments of each `ResConv`, such as
             `g_regularizer` or `m_constraint`.
@@ -74,8 +75,8 @@ def to_resconv(
         A new model, not compiled.
 
     Raises:
-        TypeError: If an argument is of the wrong type, or one that the
-            convolution itself has, such as `filters`.
+        TypeError: If an argument is of the wrong type, or an argument is set by
+            the convolution itself, such as `filters`.
         ValueError: If no convolution can be converted, a pattern fits none,
             `start` is unknown, or the model has no recorded graph.
 
@@ -94,9 +95,10 @@ def to_resconv(
     strange = [name for name in arguments if name in _GIVEN]
     if strange:
         raise TypeError(
-            f"`to_resconv` can't change what a convolution is. Received: "
-            f"{', '.join(strange)}. Expected: arguments of ResConv that a "
-            "convolution has not, such as g_regularizer. Leave them out."
+            "`to_resconv` can't change the arguments of a convolution. "
+            f"Received: {', '.join(strange)}. Expected: arguments of ResConv "
+            "that a convolution does not have, such as g_regularizer. Leave "
+            "them out."
         )
     arguments = {
         "m_regularizer": penalty_of(

@@ -1,4 +1,4 @@
-"""Give the filters of convolutions a shape to learn."""
+"""Converts convolutions to ones that learn the shape of their filters."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.patterns import Patterns
     from keras_gates.graphs.rewrite import Recall
 
-# Why other layers than those that `_is_plain` tells can't be turned.
+# Why a layer can't be converted, if `_is_plain` is false.
 _REASON = "it is no keras.layers.Conv2D without groups and LoRA"
 
 
@@ -35,9 +35,9 @@ def to_stripconv(
     include: Patterns = None,
     exclude: Patterns = None,
 ) -> keras.Model:
-    """A copy of a model with `StripConv` layers in place of `Conv2D`.
+    """Copy a model with `StripConv` layers instead of `Conv2D`.
 
-    The skeletons start at one, so that the copy computes what the model does.
+    The skeletons start at one, so the copy computes the same as the model.
 
     Reference:
 
@@ -45,15 +45,15 @@ def to_stripconv(
       https://arxiv.org/abs/2009.14410)
 
     Args:
-        model: A built functional or Sequential model. It stays as it is.
+        model: A built functional or Sequential model. It is not changed.
         strength: A number >= 0: the strength of `regularizers.L1` on each
-            skeleton. Defaults to `None`: no penalty, or the one that
-            `skeleton_regularizer` gives.
+            skeleton. Defaults to `None`: no penalty, or that of
+            `skeleton_regularizer`.
         skeleton_regularizer: A regularizer of each skeleton, in place of
             `strength`.
         skeleton_constraint: Constraint of each skeleton, such as
             `keras_gates.constraints.HardThreshold(0.01)`. Defaults to `None`.
-        include: What to turn: one or a list of layer names (`*` stands for
+        include: What to convert: one or a list of layer names (`*` stands for
             anything), layers and layer classes. Defaults to `None`: every
             `Conv2D` without groups and with a kernel larger than 1x1, whose
             stripes are more than its filters.
@@ -65,7 +65,7 @@ def to_stripconv(
     Raises:
         TypeError: If an argument is of the wrong type.
         ValueError: If the model is not built or has no recorded graph, or if
-            nothing is left to turn, or a pattern fits no `Conv2D` that has
+            nothing can be converted, or a pattern fits no `Conv2D` that has
             stripes.
 
     Example:
@@ -105,7 +105,7 @@ def to_stripconv(
 
 
 def _turned(graph: Graph, include: Patterns, exclude: Patterns) -> set[int]:
-    """The ids of the convolutions to turn."""
+    """The ids of the convolutions to convert."""
     chosen = patterns.chosen_layers(
         graph,
         "convolutions",
@@ -114,14 +114,14 @@ def _turned(graph: Graph, include: Patterns, exclude: Patterns) -> set[int]:
         exclude,
     )
     if include is None:
-        # A stripe of a 1x1 kernel is a filter: only if it is asked for.
+        # A stripe of a 1x1 kernel is a filter, so these must be requested.
         chosen = [op for op in chosen if max(op.kernel_size) > 1]
     if not chosen:
         raise ValueError(
-            f"`to_stripconv` finds no stripes in any layer of model "
+            "`to_stripconv` finds no layer with stripes in model "
             f"'{graph.model.name}'. Expected: layers of the class "
-            "keras.layers.Conv2D, without groups and LoRA, with kernels larger "
-            "than 1x1. Name those with 1x1 kernels in `include`."
+            "keras.layers.Conv2D, without groups and LoRA, with kernels "
+            "larger than 1x1. Name those with 1x1 kernels in `include`."
         )
     return {id(op) for op in chosen}
 

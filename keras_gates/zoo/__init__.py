@@ -1,25 +1,25 @@
 """The networks of the papers, as plain functional Keras models.
 
-No gates are in them. Parameters and MACs are checked against the papers'.
+They have no gates. Their parameters and MACs are checked against the papers.
 
-All take `input_shape`, `classes`, `name`, and of these options those that
+All of them take `input_shape`, `classes`, `name`, and these options where they
 apply:
 
-- `data_format`: "channels_last" or "channels_first"; that of Keras's config
-  by default. `input_shape` is in the same order.
+- `data_format`: "channels_last" or "channels_first"; by default that of Keras'
+  config. `input_shape` has the same order.
 - `l2`: adds `l2 * sum(square(kernel))` to the loss for each kernel. The weight
   decay `wd` of the papers' code is `l2=wd / 2` (0 by default).
 - `batch_norm`: a dict of arguments for all `BatchNormalization` layers, over
-  the defaults `epsilon=1e-5, momentum=0.9`, which are PyTorch's and so the
-  papers'. Network Slimming is
-  `batch_norm={"gamma_initializer": keras.initializers.Constant(0.5),
-  "gamma_regularizer": keras.regularizers.L1(1e-4)}`.
+  the defaults `epsilon=1e-5, momentum=0.9`, which are those of PyTorch and of
+  the papers. Network Slimming is `batch_norm={"gamma_initializer":
+  keras.initializers.Constant(0.5), "gamma_regularizer":
+  keras.regularizers.L1(1e-4)}`.
 - `classifier_activation`: "softmax" by default; `None` for logits.
 
-Convolutions start from He's normal distribution by the fan-out, hidden Dense
-layers from that by the fan-in, classifiers from a normal distribution of
-standard deviation 0.01. A strided convolution pads by half its kernel on each
-side, in a layer of its own, as the papers' code does.
+Convolutions are initialized with He's normal distribution by fan-out, hidden
+Dense layers by fan-in, and classifiers with a normal distribution of standard
+deviation 0.01. A strided convolution is padded by half of its kernel on each
+side, in a separate layer, as in the papers' code.
 """
 
 from keras_gates.zoo.densenet import densenet

@@ -1,4 +1,4 @@
-"""DenseNet in the form for CIFAR."""
+"""DenseNet for CIFAR."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ def densenet(
 ) -> keras.Model:
     """DenseNet without bottlenecks: three stages of 3x3 convolutions.
 
-    Each layer reads all layers of its stage before it, and between stages
-    stand a 1x1 convolution and an average pooling. `densenet(40, 12)` has
-    1.02M parameters and 265M MACs; Network Slimming counts 533M FLOPs, two
-    a MAC.
+    Each layer reads all earlier layers of its stage; between stages there are a
+    1x1 convolution and an average pooling. `densenet(40, 12)` has 1.02M
+    parameters and 265M MACs; Network Slimming counts 533M FLOPs, two a MAC.
 
     Reference:
 
@@ -55,8 +54,8 @@ def densenet(
     blocks, rest = divmod(depth - 4, 3)
     if blocks < 1 or rest:
         raise ValueError(
-            "densenet can't be this deep. Received: "
-            f"depth={depth!r}. Expected: 3 n + 4, such as 40 or 100."
+            f"densenet can't have this depth. Received: depth={depth!r}. "
+            "Expected: 3 n + 4, such as 40 or 100."
         )
     inputs = keras.Input(input_shape)
     x = style.conv(inputs, 16, name="conv1")

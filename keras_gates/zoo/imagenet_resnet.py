@@ -1,4 +1,4 @@
-"""ResNet in the forms for ImageNet."""
+"""ResNets for ImageNet."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras import layers
 
 from keras_gates.zoo.style import Style
 
-# Of a style, the input, the filters, the strides, and a name.
+# A function of a style, the input, the filters, the strides, and a name.
 Branch: TypeAlias = Callable[
     [Style, keras.KerasTensor, int, int, str], keras.KerasTensor
 ]
@@ -61,9 +61,9 @@ def resnet50(
     """ResNet-50 for ImageNet: bottleneck blocks.
 
     A block's stride is that of its 3x3 convolution, as in PyTorch and in
-    most papers that prune it ("version 1.5"); `keras.applications` has it
-    on the 1x1 before it. At 224x224: 4.089G MACs and 25,557,032 trainable
-    parameters.
+    most papers that prune it ("version 1.5"); `keras.applications` has it on
+    the preceding 1x1 convolution. At 224x224: 4.089G MACs and 25,557,032
+    trainable parameters.
 
     Reference:
 

@@ -26,11 +26,11 @@ def inception(
     name: str = "inception",
     **options: Any,
 ) -> keras.Model:
-    """Inception in a small form: blocks of two parallel convolutions.
+    """A small Inception: blocks of two parallel convolutions.
 
-    A first 3x3 convolution of 96 filters, then eight blocks that lay a 1x1
-    and a 3x3 convolution side by side, and two that halve the size with a
-    strided 3x3 convolution beside a max pooling. Each convolution has batch
+    A first 3x3 convolution of 96 filters, then eight blocks of a 1x1 and a 3x3
+    convolution in parallel, and two that halve the size with a strided 3x3
+    convolution in parallel with a max pooling. Each convolution has batch
     normalization and ReLU. 1,651,114 trainable parameters; the paper states
     1,649,402, which is without the normalizations' gammas
     (`batch_norm={"scale": False}`). It trains on images of 28x28.

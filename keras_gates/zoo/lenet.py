@@ -16,12 +16,12 @@ def lenet5(
     name: str = "lenet5",
     **options: Any,
 ) -> keras.Model:
-    """LeNet-5 in the form of Caffe: 20-50-800-500, for MNIST.
+    """LeNet-5 as in Caffe: 20-50-800-500, for MNIST.
 
     Two 5x5 convolutions without padding, each with ReLU and 2x2 max pooling,
     and a hidden layer of 500 units: 430,500 weights, biases aside, and
-    2.293M MACs. Caffe's own has a ReLU after the hidden layer only; the
-    papers that prune it have one after each.
+    2.293M MACs. Caffe's version has a ReLU only after the hidden layer; papers
+    that prune it have one after each layer.
 
     Reference:
 

@@ -18,7 +18,7 @@ def mlp(
     name: str = "mlp",
     **options: Any,
 ) -> keras.Model:
-    """Fully connected layers with ReLU, 784-500-300-10 as it comes.
+    """Fully connected layers with ReLU; 784-500-300-10 by default.
 
     545,000 weights and as many MACs, biases aside. Network Slimming prunes
     it to 784-100-60-10.
@@ -32,8 +32,8 @@ def mlp(
         hidden: Sequence of integers, the units of the hidden layers.
         input_shape: Shape of a sample. Images are flattened.
         classes: Integer, the number of classes.
-        norm: Whether a batch normalization takes the place of each hidden
-            layer's bias, as gates like it: it keeps the scale of what they
+        norm: Whether a batch normalization replaces each hidden layer's bias.
+            It is recommended with gates, since it fixes the scale of what they
             multiply.
         name: Name of the model.
         **options: `l2`, `batch_norm`, `classifier_activation`; see

@@ -1,4 +1,4 @@
-"""MobileNet in the form for CIFAR."""
+"""MobileNet for CIFAR."""
 
 from __future__ import annotations
 

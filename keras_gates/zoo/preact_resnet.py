@@ -1,4 +1,4 @@
-"""Pre-activation ResNet in the form for CIFAR."""
+"""Pre-activation ResNet for CIFAR."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def preact_resnet(
     blocks, rest = divmod(depth - 2, 9)
     if blocks < 1 or rest:
         raise ValueError(
-            "preact_resnet can't be this deep. Received: "
-            f"depth={depth!r}. Expected: 9 n + 2, such as 164 or 1001."
+            f"preact_resnet can't have this depth. Received: depth={depth!r}. "
+            "Expected: 9 n + 2, such as 164 or 1001."
         )
     inputs = keras.Input(input_shape)
     x = style.conv(inputs, 16, name="conv1")

@@ -1,4 +1,4 @@
-"""ResNet in the forms for CIFAR, with shortcuts and without."""
+"""ResNet for CIFAR, with and without shortcuts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from keras import ops
 
 from keras_gates.zoo.style import Style
 
-# Of a style, a block's input and output, its strides, and a name.
+# A function of a style, a block's input and output, its strides, and a name.
 Join: TypeAlias = Callable[
     [Style, keras.KerasTensor, keras.KerasTensor, int, str], keras.KerasTensor
 ]
@@ -45,12 +45,11 @@ def resnet(
 
     Args:
         depth: Integer, `6 n + 2`: 20, 32, 44, 56, 110, 1202, ...
-        shortcut: What a block that changes the shape has as its shortcut
-            (all others have the identity). `"pad"`: every second pixel,
-            with zeros for the new channels, the paper's option A.
-            `"projection"`: a 1x1 convolution with batch normalization, its
-            option B. `"identity"`: none, so that all shortcuts of the model
-            are identities.
+        shortcut: The shortcut of blocks that change the shape (all others have
+            the identity). `"pad"`: every second pixel, with zeros for the new
+            channels, the paper's option A. `"projection"`: a 1x1 convolution
+            with batch normalization, its option B. `"identity"`: none, so that
+            all shortcuts of the model are identities.
         input_shape: Shape of an image.
         classes: Integer, the number of classes.
         name: Name of the model. Defaults to "resnet" with the depth.
@@ -74,7 +73,7 @@ def resnet(
     if shortcut not in _SHORTCUTS:
         raise ValueError(
             f"Unknown shortcut. Received: shortcut={shortcut!r}. Expected: "
-            f"one of {_SHORTCUTS}. For a network without any use "
+            f"one of {_SHORTCUTS}. For a network without shortcuts, use "
             "`plain_resnet`."
         )
     join = {"identity": _same, "pad": _pad, "projection": _project}[shortcut]
@@ -133,8 +132,8 @@ def _stages(
     blocks, rest = divmod(depth - 2, 6)
     if blocks < 1 or rest:
         raise ValueError(
-            f"Model '{name}' can't be this deep. Received: depth={depth!r}. "
-            "Expected: 6 n + 2, such as 20, 32, 56 or 110."
+            f"Model '{name}' can't have this depth. Received: "
+            f"depth={depth!r}. Expected: 6 n + 2, such as 20, 32, 56 or 110."
         )
     inputs = keras.Input(input_shape)
     x = style.conv_norm_relu(inputs, 16, name="conv1")

@@ -1,4 +1,4 @@
-"""What the networks have in common: layout, initial weights, penalties."""
+"""The common parts of the networks: layout, initial weights, penalties."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ class Padded(NamedTuple):
 class Style:
     """The options of all networks; see `keras_gates.zoo`.
 
-    Each method applies layers to a tensor. An option that is no option
-    raises a `TypeError` that lists them.
+    Each method applies layers to a tensor. An unknown option raises a
+    `TypeError` that lists them.
     """
 
     data_format: str | None = None
@@ -52,7 +52,7 @@ class Style:
 
     @property
     def channels(self) -> int:
-        """The axis of the channels of a batch of images."""
+        """The channel axis of a batch of images."""
         return 1 if self.layout == "channels_first" else 3
 
     def penalty(self) -> keras.regularizers.Regularizer | None:
@@ -70,8 +70,8 @@ class Style:
     ) -> keras.KerasTensor:
         """A convolution that keeps the size, up to its strides.
 
-        At strides above 1 the padding is a layer of its own: the one that
-        "same" chooses depends on the size and is not the papers'.
+        With strides above 1, the padding is a separate layer, since "same"
+        depends on the size and differs from the papers.
         """
         x, padding = self.padded(x, size, strides, name)
         return layers.Conv2D(
@@ -109,7 +109,7 @@ class Style:
     def padded(
         self, x: keras.KerasTensor, size: int, strides: int, name: str
     ) -> Padded:
-        """What the layer `name` is to read, and its padding."""
+        """The input of the layer `name`, and its padding."""
         if size == 1:
             return Padded(x, "valid")
         if strides == 1:
@@ -212,9 +212,9 @@ class Style:
 
 
 def _he_normal() -> keras.initializers.Initializer:
-    """As He et al. start ResNet and Liu et al. VGG: by the fan-out.
+    """He initialization by fan-out, as in the papers on ResNet and VGG.
 
-    A new one each time: an initializer draws the same numbers again.
+    A new one each time, since an initializer draws the same numbers again.
     """
     return keras.initializers.VarianceScaling(
         2.0, "fan_out", "untruncated_normal"

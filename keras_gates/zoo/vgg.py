@@ -1,4 +1,4 @@
-"""VGG with batch normalization, in the forms for CIFAR."""
+"""VGG with batch normalization, for CIFAR."""
 
 from __future__ import annotations
 
@@ -124,8 +124,8 @@ def _features(
     if any(side is not None and side < 32 for side in sides):
         raise ValueError(
             f"Model '{name}' halves an image five times. Received: images of "
-            f"{sides} pixels. Expected: 32 or more each way. Pad or enlarge "
-            "the images, and pass that as `input_shape`."
+            f"{sides} pixels. Expected: at least 32 in each direction. Pad or "
+            "enlarge the images, and pass their shape as `input_shape`."
         )
     for stage, (filters, depth) in enumerate(
         zip(_FILTERS, depths, strict=True), 1

@@ -1,4 +1,4 @@
-"""What is to be pruned fades while a model trains."""
+"""Weights to be pruned decay while a model trains."""
 
 import keras
 import numpy as np

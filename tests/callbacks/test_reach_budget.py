@@ -1,4 +1,4 @@
-"""Training to a budget: met, held, cut for nothing, resumed, refused."""
+"""Training to a budget: met, kept by the cut, resumed, refused."""
 
 import json
 import warnings
@@ -384,7 +384,7 @@ def test_models_that_can_not_get_there_are_refused_at_once():
 
 def test_a_budget_that_is_met_closes_nothing():
     model, reach = compiled(chain()), ReachBudget(macs=1.0)
-    with pytest.warns(UserWarning, match="as it is"):
+    with pytest.warns(UserWarning, match="already within"):
         fit(model, reach, epochs=1)
     assert kg.surgeon.plan(model, reach.thresholds).macs.after == (
         kg.surgeon.plan(model, reach.thresholds).macs.before

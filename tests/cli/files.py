@@ -1,4 +1,4 @@
-"""Files that the command line is tried on, and how it is called."""
+"""Files for tests of the command line, and how it is called."""
 
 import types
 

@@ -62,7 +62,7 @@ BAD = {
     "inspect own.keras": (2, "Doubled, Halved.*--import my_module"),
     "inspect own.keras --import no_such_module": (2, "no_such_module.*Name a"),
     "inspect own.keras --import none.py": (2, "none.py"),
-    "prune model.keras -o s.keras": (2, "Nothing tells what to close"),
+    "prune model.keras -o s.keras": (2, "Nothing says what to close"),
     "prune model.keras -o s.keras --macs .5": (2, "has no gates.*--scores l2"),
     f"prune model.keras -o s.h5 {HALF}": (2, "ends in .keras"),
     f"prune model.keras -o none/s.keras {HALF}": (2, "no folder 'none'"),
@@ -79,8 +79,8 @@ BAD = {
     "prune model.keras --macs .5 --scores taylor": (2, "needs samples"),
     f"prune model.keras {HALF} --repair": (2, "needs samples. Pass --data"),
     f"prune model.keras {HALF} --data none.npz": (2, "no file or folder"),
-    f"prune model.keras {HALF} --data text.keras": (2, "no file of NumPy"),
-    f"prune model.keras {HALF} --data broken.npz": (2, "no file of NumPy"),
+    f"prune model.keras {HALF} --data text.keras": (2, "not a file of NumPy"),
+    f"prune model.keras {HALF} --data broken.npz": (2, "not a file of NumPy"),
     f"prune model.keras {HALF} --data objects.npz": (2, "more than plain"),
     f"prune model.keras {HALF} --data names.npz": (2, "Expected: x, or"),
     f"prune model.keras {HALF} --data short.npz": (2, "samples"),
@@ -103,9 +103,9 @@ BAD = {
     ),
     "export model.keras --to litert -o m.onnx": (2, "ends in .tflite"),
     "export model.keras --to onnx --int8": (2, "needs samples"),
-    "export model.keras --to savedmodel -o images/..": (2, "no SavedModel"),
+    "export model.keras --to savedmodel -o images/..": (2, "not a SavedModel"),
     "export model.keras --to tfjs": (2, "invalid choice"),
-    "": (2, "required: VERB"),
+    "": (2, "required: COMMAND"),
 }
 
 

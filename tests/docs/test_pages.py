@@ -14,21 +14,9 @@ PAGES = {
     if pages.script(path.read_text("utf-8"))
 }
 
-# Pages whose code doesn't run as it stands. To be empty.
-EXCEPTIONS = {
-    "custom-layers.md",
-    "reports.md",
-    "subclassed.md",
-    "tensorboard.md",
-}
-
 pytestmark = pytest.mark.once
 
 
-@pytest.mark.parametrize("name", sorted(PAGES.keys() - EXCEPTIONS))
+@pytest.mark.parametrize("name", sorted(PAGES))
 def test_the_page_runs(name, tmp_path, monkeypatch):
     pages.run(PAGES[name], tmp_path, monkeypatch)
-
-
-def test_the_exceptions_are_pages():
-    assert PAGES.keys() >= EXCEPTIONS

@@ -1,4 +1,4 @@
-"""Layers of one's own, made of a function of their weights."""
+"""Layers of your own, made of a function of their weights."""
 
 import keras
 from keras import ops

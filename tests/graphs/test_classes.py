@@ -1,4 +1,4 @@
-"""A model of the user's class stays one, with what she has put on it."""
+"""A model of a custom class keeps its class and attributes."""
 
 import contextlib
 import re

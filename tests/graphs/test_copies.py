@@ -104,7 +104,7 @@ def held(layer):
 
 
 def copied(op, changes=None, like=None):
-    """A copy of `op` by the pattern of `like`; None if it is made anew."""
+    """A copy of `op` by the pattern of `like`; None if it is rebuilt."""
     changes = changes or {}
     copies = Copies(None)
     copies.make(like or op, changes)
@@ -193,9 +193,9 @@ def holding(**values):
 
 NOT_COPIED = {
     "a subclass": lambda: call(OwnDense(3)),
-    "a function of one's own": lambda: call(L.Dense(3, own_activation)),
+    "a function of your own": lambda: call(L.Dense(3, own_activation)),
     "a layer inside": lambda: call(L.Dense(3, L.ReLU())),
-    "an object of one's own": lambda: holding(kernel_regularizer=OwnPenalty(1)),
+    "an object of your own": lambda: holding(kernel_regularizer=OwnPenalty(1)),
     "a generator": lambda: call(
         L.Dense(
             3,

@@ -1,4 +1,4 @@
-"""A dict by identity: what equality and hashes of keys have no say in."""
+"""A dict by identity, regardless of equality and hashes of keys."""
 
 import dataclasses
 

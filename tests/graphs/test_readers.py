@@ -1,4 +1,4 @@
-"""Who alone reads a tensor, and what alone follows a call."""
+"""The only reader of a tensor, and the only successor of a call."""
 
 import keras
 from keras import layers as L

@@ -1,4 +1,4 @@
-"""A model made anew has the same layers and weights, and shares nothing."""
+"""A model rebuilt has the same layers and weights, and shares nothing."""
 
 import keras
 import numpy as np
@@ -68,7 +68,7 @@ def test_an_edit_sees_calls_in_order_and_may_answer_otherwise():
     def edit(recall):
         seen.append(recall.op.name)
         if recall.op.name == "second":
-            # The output of the layer, and what stood in front of it.
+            # The output of the layer, and what stood before it.
             return ops.add(recall(), recall.tensor(y))
         return None
 

@@ -1,4 +1,4 @@
-"""Symbolic tensors in the places of a layer's variables."""
+"""Symbolic tensors in place of a layer's variables."""
 
 import keras
 import pytest

@@ -1,4 +1,4 @@
-"""What a `call` does beside computing is noticed, and nothing is changed."""
+"""Side effects of a `call` are detected, and nothing is changed."""
 
 import contextlib
 import re
@@ -258,9 +258,9 @@ WALLS = {
     "an array": (
         counts_in_array,
         lambda: {"array": np.zeros(1)},
-        "something else in another run",
+        "something else in each run",
     ),
-    "elsewhere": (counts_elsewhere, {}, "something else in another run"),
+    "elsewhere": (counts_elsewhere, {}, "something else in each run"),
     "assigns": (
         assigns,
         lambda: {"count": variable(name="count")},
@@ -272,7 +272,7 @@ WALLS = {
         lambda: {"seed": keras.random.SeedGenerator(1)},
         "or draws random numbers",
     ),
-    "numpy draws": (draws_with_numpy, {}, "something else in another run"),
+    "numpy draws": (draws_with_numpy, {}, "something else in each run"),
     "adds a loss": (adds_loss, {}, "adds a loss"),
     "branches": (branches, {}, "can't be traced: TypeError"),
     "float": (takes_float, {}, "can't be traced"),
@@ -284,21 +284,21 @@ WALLS = {
     "np.tanh": (uses_numpy, {}, "can't be traced"),
     "iterates": (iterates, {}, "can't be traced"),
     "inner kernel as array": (reads_inner_array, dense, "values"),
-    "raw value": (reads_raw, dense, "something else in another run"),
+    "raw value": (reads_raw, dense, "something else in each run"),
     "hidden": (uses_hidden, hidden, "uses the variable 'hidden'"),
     "asks for variables": (
         asks_for_variables,
         lambda: {"w": variable(12)},
-        "not what it computes",
+        "something else on symbolic",
     ),
-    "asks for symbols": (asks_for_symbols, {}, "not what it computes"),
-    "asks for samples": (asks_for_samples, {}, "not what it computes"),
+    "asks for symbols": (asks_for_symbols, {}, "something else on symbolic"),
+    "asks for samples": (asks_for_samples, {}, "something else on symbolic"),
     "trains always": (
         trains_always,
         lambda: {"drop": L.Dropout(0.5, name="noise")},
-        "has 'noise' train, even in inference",
+        "runs 'noise' in training mode, even in inference",
     ),
-    "makes layers": (makes_layers, {}, "something else in another run"),
+    "makes layers": (makes_layers, {}, "something else in each run"),
     "condition": (goes_by_condition, {}, "uses `keras.ops.cond`"),
     "a later condition": (
         goes_by_condition_later,
@@ -547,7 +547,7 @@ def test_a_regularizer_of_activity_is_said():
 
     layer = Regularized(activity_regularizer="l2")
     found = own.looked_into(layer, keras.Input(SHAPE))
-    assert "regularizer of its activity" in found.fixed
+    assert "activity regularizer" in found.fixed
 
 
 # Masks ------------------------------------------------------------------------

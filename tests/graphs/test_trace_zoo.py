@@ -1,4 +1,4 @@
-"""What layers of public packages do in their `call`, each in small.
+"""Small versions of what layers of public packages do in `call`.
 
 The truth is the user's own model, with the closed channels at 0.
 """
@@ -163,7 +163,7 @@ class Holding(Block):
 
 
 class Emptied(Block):
-    """Returns nothing in the place of what it was not asked for."""
+    """Returns nothing in place of what it was not asked for."""
 
     def call(self, x):
         return self.hidden(x), ops.zeros((0, 3, 2))
@@ -310,7 +310,7 @@ def test_layers_that_a_model_inside_holds_too_bar():
     layer = Twice()
     layer(keras.Input((6, 4)))
     found = trace.trace(layer._inbound_nodes[0], new_copies(), owned=False)
-    assert "its own, too" in found.reason
+    assert "also belongs to a model in it" in found.reason
 
 
 def test_the_layer_is_left_as_it_was():

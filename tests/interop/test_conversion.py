@@ -140,7 +140,7 @@ def test_the_new_model_shares_no_memory():
 
 
 def test_a_saved_model_of_tf_keras_is_loaded(tmp_path):
-    """With a gather and a scale, which are no layers of tf_keras."""
+    """With a gather and a scale, which are not layers of tf_keras."""
     for number, make in enumerate((sm.gated_input, sm.rescaled)):
         small = kg.surgeon.prune(make(), helpers.THRESHOLD)
         legacy = to_tf_keras(small)
@@ -231,5 +231,5 @@ def test_other_models_are_refused():
 
 def test_other_backends_are_refused(monkeypatch):
     monkeypatch.setattr(keras.backend, "backend", lambda: "jax")
-    with pytest.raises(RuntimeError, match="on TensorFlow, and it runs on jax"):
+    with pytest.raises(RuntimeError, match="TensorFlow backend. Received: jax"):
         to_tf_keras(sm.chain())

@@ -1,4 +1,4 @@
-"""Classes that Keras does not show, and where they are."""
+"""Classes that Keras does not export."""
 
 import keras
 import pytest

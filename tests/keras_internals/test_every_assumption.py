@@ -1,4 +1,4 @@
-"""Each name of private.py says what it assumes, and has a test of its own."""
+"""Each name of private.py says what it assumes, and has a test."""
 
 import ast
 import pathlib

@@ -351,3 +351,28 @@ def test_attributes_kept():
     with private.attributes_kept(layer):
         layer.units, layer.note = 3, [1, 2]
     assert layer.units == 2 and not hasattr(layer, "note")
+
+
+def test_cause_of():
+    class NoText(Exception):
+        def __init__(self, value):
+            super().__init__(f"it holds {value.shape}")
+
+    class Odd(L.Layer):
+        def call(self, x):
+            raise NoText(x)
+
+    class Outer(L.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = Odd()
+
+        def call(self, x):
+            return self.inner(x)
+
+    for layer in (Odd(), Outer()):
+        with pytest.raises(AttributeError) as caught:
+            layer(np.zeros((2, 3), "float32"))
+        assert str(private.cause_of(caught.value)) == "it holds (2, 3)"
+    error = ValueError("as it is")
+    assert private.cause_of(error) is error

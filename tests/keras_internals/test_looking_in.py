@@ -1,4 +1,4 @@
-"""What is relied on to look into a layer: scopes, contexts, records."""
+"""What seeing through a layer relies on: scopes, contexts, records."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""How Keras hands masks of time steps on."""
+"""How Keras passes on masks of time steps."""
 
 import keras
 import numpy as np

@@ -1,4 +1,4 @@
-"""Arithmetic on kernels, of numbers that are written out."""
+"""Arithmetic on kernels, with explicit numbers."""
 
 import keras
 import numpy as np

@@ -604,7 +604,7 @@ def test_a_layer_called_twice_is_expanded_once():
     filled(layer)
     outputs = layer.expand(layer.expand(inputs, made), made)
     expanded = keras.Model(inputs, outputs)
-    # g is no weight there.
+    # g is not a weight there.
     assert len(expanded.weights) == len(model.weights) - 1
     x = images((8, 8), 4)
     assert_close(weight(expanded(x)), weight(model(x)))

@@ -317,7 +317,7 @@ def test_loading_without_keras_gates_says_what_to_do(tmp_path):
 
 BAD = {
     "groups": ({"groups": 2}, "cannot be split into groups"),
-    "no stripes": ({"stripes": [[[]] * 3] * 3}, "one stripe at least"),
+    "no stripes": ({"stripes": [[[]] * 3] * 3}, "at least one stripe"),
     "too few rows": ({"stripes": [[[0]] * 3] * 2}, "3 lists of 3"),
     "too few columns": ({"stripes": [[[0]] * 2] * 3}, "3 lists of 3"),
     "no such filter": ({"stripes": [[[4]] * 3] * 3}, "below 4"),

@@ -1,4 +1,4 @@
-"""Where a kernel reads, with the padding counted out by hand."""
+"""Where a kernel reads, with padding counted by hand."""
 
 import pytest
 

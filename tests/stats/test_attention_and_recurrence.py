@@ -276,7 +276,7 @@ def test_einsum_of_cut_tensors(equation, shapes, cut):
     assert found == T * S * first[2] * first[3]
 
 
-# Inside layers of one's own, at any size -------------------------------------
+# Inside layers of your own, at any size -------------------------------------
 
 
 @keras.saving.register_keras_serializable("tests_of_macs")

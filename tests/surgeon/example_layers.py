@@ -101,10 +101,10 @@ def dense():
             "EinsumDense", heads(equation, **made), note=f"{equation} {bias}"
         )
     for equation, shape, bias, why in (
-        ("abc,bcd->abd", (8, 8), "d", "no value for each"),
-        ("abc,cb->abc", (8, 8), None, "letters of the input"),
-        ("abc,cde->abde", (8, 2, 4), "e", "no value for each"),
-        ("abc,cd->abd", (8, 8), "b", "no value for each"),
+        ("abc,bcd->abd", (8, 8), "d", "does not have one value per"),
+        ("abc,cb->abc", (8, 8), None, "letters of the"),
+        ("abc,cde->abde", (8, 2, 4), "e", "does not have one value per"),
+        ("abc,cd->abd", (8, 8), "b", "does not have one value per"),
     ):
         yield layer(
             "EinsumDense",

@@ -55,14 +55,14 @@ def elementwise():
         lambda x: x + ops.full_like(x, CONSTANT),
         "array",
         STAYS,
-        "an array beside",
+        "an array besides",
     )
     yield op(
         "numpy.Clip",
         lambda x: ops.clip(x, CONSTANT - 1, CONSTANT + 1),
         "arrays",
         STAYS,
-        "an array beside",
+        "an array besides",
     )
     yield op("math.Erfc")
     yield op("math.Erfinv", prepare=positive)
@@ -316,7 +316,7 @@ def moves():
         lambda x: ops.reshape(ops.ravel(x), (-1, 8, 8)),
         "",
         STAYS,
-        "change places",
+        "are mixed",
     )
     yield op2("numpy.Append", lambda a, b: ops.append(a, b, axis=2))
     yield op2(
@@ -355,7 +355,7 @@ def moves():
         lambda x: ops.diagonal(x, 0, 1, 2),
         "channels",
         STAYS,
-        "meets channels",
+        "runs along channels",
     )
     yield op("numpy.Tile", lambda x: ops.tile(x, (1, 2, 1)))
     yield op("numpy.Tile", lambda x: ops.tile(x, (1, 1, 2)), note="channels")
@@ -384,7 +384,7 @@ def moves():
         lambda x: x[:, 1:4, ::2],
         "and more",
         STAYS,
-        "a step, and more",
+        "slices with a step",
     )
     yield op("numpy.Take", lambda x: ops.take(x, 2, axis=1), note="one step")
     yield op(

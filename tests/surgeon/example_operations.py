@@ -62,7 +62,7 @@ def activation_arguments():
         stranger,
         note="stranger",
         shrinks=STAYS,
-        why="not one of keras.activations",
+        why="not from keras.activations",
     )
 
 
@@ -244,7 +244,7 @@ FUNCTIONS = {
 
 
 def merges():
-    yield layer("Masking", shrinks=STAYS, why="its mask looks at all")
+    yield layer("Masking", shrinks=STAYS, why="its mask depends on all")
     for name in MERGES:
         yield op2(name, merge_layer(name))
         yield op2(name, merge_layer(name, pooled=True), note="broadcast")

@@ -1,6 +1,6 @@
-"""A small model for each rule: gates in front, the subject, gates behind.
+"""A small model for each rule: gates, the subject, gates.
 
-In front of the subject, closed channels are a known constant: zero for the
+Before the subject, closed channels are a known constant: zero for the
 even ones, something else for the odd ones. Behind it, other channels are
 closed. `SHRINKS` and the like say what the cut must do to the subject.
 """
@@ -29,7 +29,7 @@ IN, OUT, BOTH, STAYS = ("in",), ("out",), ("in", "out"), ()
 
 # What the plan says of layers that `exact=False` would cut.
 TOGETHER = "reads all channels together"
-COUNTS = "its statistics count"
+COUNTS = "its statistics account for"
 FEEDS_BACK = "feeds them back into itself"
 
 SIGNAL, IMAGE, VOLUME = (8, 2), (6, 6, 2), (4, 4, 4, 2)
@@ -109,7 +109,7 @@ def around(middle, shape=SIGNAL, axis=-1, out=None, prepare=None):
         middle: tensor in, tensor or list of tensors out.
         shape: of the model's input.
         axis: 1 for channels first in `middle`.
-        out: the axis of the channels behind `middle`, if it is another.
+        out: the channel axis behind `middle`, if it is another.
         prepare: what is done to the tensor first, as to make it positive.
     """
 

@@ -22,7 +22,7 @@ BEFORE = (
     *(L.Conv1D, L.Conv2D, L.Conv3D, L.Conv2DTranspose),
     *(L.DepthwiseConv2D, L.SeparableConv2D, L.Dense),
 )
-# ... and behind these it is zero.
+# ... and after these it is zero.
 AFTER = (L.BatchNormalization, L.Activation, L.ReLU, L.LeakyReLU)
 # One size for all runs: JAX compiles each operation for each shape.
 BATCH = 4
@@ -70,7 +70,7 @@ def _calm(model):
 
 
 def _calm_source(tensor, factor):
-    """Scale down the normalisation that a summand comes from, if any."""
+    """Scale down the normalization that a summand comes from, if any."""
     op = tensor._keras_history.operation
     while isinstance(op, L.Dropout):
         op = op._inbound_nodes[0].input_tensors[0]._keras_history.operation
@@ -100,7 +100,7 @@ def settle(model, rng):
 
 
 def _center(chain, rng):
-    """Do for a chain of layers what normalisations would do.
+    """Do for a chain of layers what normalizations would do.
 
     Without them, ReLU by ReLU, all inputs come to lead to the same outputs.
     """
@@ -147,7 +147,7 @@ def inputs(model, count, rng):
 
 
 def with_filter_gates(model, types):
-    """The model with a gate behind each layer of these types but the last."""
+    """The model with a gate after each layer of these types but the last."""
     last = {kt._keras_history.operation.name for kt in model.outputs}
 
     def call(op, *args, **kwargs):

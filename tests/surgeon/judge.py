@@ -1,4 +1,4 @@
-"""What becomes of one random graph: pruned rightly, refused, or a failure."""
+"""The verdict on a random graph: correct, refused, or a failure."""
 
 import collections
 import dataclasses
@@ -15,7 +15,7 @@ WHYS = {
     "operands are constant": "dropped operand",
     "into its bias": "constants into a bias",
     "into one that stays": "merged constants",
-    "a Rescaling stays": "residual scale",
+    "a Rescaling remains": "residual scale",
     "of them stay": "closed but kept",
     "kept whole": "barrier",
 }

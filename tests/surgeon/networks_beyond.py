@@ -13,7 +13,7 @@ from tests import helpers
 
 
 def conv(x, filters, name, size=3, before=False, **options):
-    """A convolution, normalised, with a gate behind it or in front."""
+    """A convolution, normalised, with a gate after it or in front."""
     made = getattr(L, f"Conv{len(x.shape) - 2}D")
     options = {"padding": "same", "use_bias": False, **options}
     x = made(filters, size, name=name, **options)(x)
@@ -171,7 +171,7 @@ def close_half(model):
 
 # Builder -> the channels that its layers have left when half of each gate is
 # closed. Where that is one more than half of them, it is the channel that all
-# constants in front of a zero border have merged into.
+# constants before a zero border have merged into.
 TABLE = {
     unet: "down1 5, down2 6, bottom 9, up2 6, merge2 6, merge1 4, mask 2",
     # Nothing is gated on the stream that the blocks add to.

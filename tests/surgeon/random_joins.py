@@ -98,7 +98,7 @@ def dense_block(d, x):
 
 
 def concat_branches(d, x):
-    """Inception: branches next to each other, some behind one gate."""
+    """Inception: branches next to each other, some after one gate."""
     parts = []
     for _ in range(d.pick([2, 3])):
         y = branch(d, x)

@@ -1,4 +1,4 @@
-"""Layers of a user's own, and activations that Keras does not know.
+"""Layers of a user, and activations that Keras does not know.
 
 Each class is a way in which a layer can be more, or less, than its config
 says. `MIXES` tells the judge which of them read all channels of their input.
@@ -116,7 +116,7 @@ class Flipped(L.Layer):
 
 
 class Model(keras.Model):
-    """A functional model of a class of the user's."""
+    """A functional model of a user's class."""
 
     def compute_loss(self, *args, **kwargs):
         return super().compute_loss(*args, **kwargs)

@@ -157,7 +157,7 @@ SEQUENCE = {
 
 
 def norm_anywhere(d, x):
-    """A normalisation in front of or behind what is gated, any kind."""
+    """A normalization before or behind what is gated, any kind."""
     kinds = [getattr(L, name) for name in _NORMS]
     kinds.append(L.UnitNormalization)
     if rb.is_image(x):

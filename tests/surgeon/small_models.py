@@ -37,7 +37,7 @@ def sequential(**options):
 
 
 def scalar_chain(**options):
-    """A gate on a whole tensor, without a shortcut round it."""
+    """A gate on a whole tensor, without a shortcut around it."""
     inputs = keras.Input((5,))
     x = L.Dense(8, name="hidden")(inputs)
     x = kg.LayerGate(name="layer_gate")(x)
@@ -46,7 +46,7 @@ def scalar_chain(**options):
 
 
 def convnet(data_format="channels_last", **options):
-    """Gates in front of BN: closed channels are constants, not zeros."""
+    """Gates before BN: closed channels are constants, not zeros."""
     last = data_format == "channels_last"
     axis = -1 if last else 1
     layout = {"data_format": data_format}
@@ -79,7 +79,7 @@ def residual(**options):
 
 
 def normalised(**options):
-    """A layer normalisation behind a gate reads all channels together."""
+    """A layer normalization after a gate reads all channels together."""
     inputs = keras.Input((5,))
     x = L.Dense(8, name="hidden")(inputs)
     x = kg.FilterGate(name="gate")(x)
@@ -144,7 +144,7 @@ def shared(**options):
 
 
 def gated_output(**options):
-    """A gate right in front of the output."""
+    """A gate right before the output."""
     inputs = keras.Input((5,))
     x = L.Dense(4, activation="tanh", name="hidden")(inputs)
     x = kg.FilterGate(name="gate")(x)
@@ -189,7 +189,7 @@ def half(count, closed=None):
 
 
 def barred():
-    """A layer without a rule behind the gate."""
+    """A layer without a rule after the gate."""
     inputs = keras.Input((5,))
     x = L.Dense(8, name="hidden")(inputs)
     x = kg.FilterGate(name="gate")(x)
@@ -199,7 +199,7 @@ def barred():
 
 
 def normalised_twice():
-    """Gates in front of a layer normalisation and behind it."""
+    """Gates before a layer normalization and after it."""
     inputs = keras.Input((5,))
     x = L.Dense(8, name="hidden")(inputs)
     x = kg.FilterGate(name="before")(x)
@@ -212,7 +212,7 @@ def normalised_twice():
 
 
 def constants():
-    """`convnet` with half closed, and no constant zero behind the ReLU."""
+    """`convnet` with half closed, and no constant zero after the ReLU."""
     model = set_gates(convnet(), gate1=half(8), gate2=half(6))
     norm = model.get_layer("norm")
     norm.moving_mean.assign([0.0] * 8)

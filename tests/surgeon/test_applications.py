@@ -117,7 +117,7 @@ def test_nothing_closed_gives_the_same_network(name):
         np.testing.assert_array_equal(*map(helpers.numpy_of, (new, old)))
 
 
-# "before" leaves constants in front of zero borders. What `exact=False` would
+# "before" leaves constants before zero borders. What `exact=False` would
 # leave is smaller by the channels into which they merge, one for each tensor.
 @pytest.mark.parametrize("name", ["ResNet50", "DenseNet121", "MobileNetV2"])
 def test_exactness_costs_a_channel_a_tensor(name):

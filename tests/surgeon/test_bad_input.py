@@ -172,7 +172,7 @@ def spoilt(value):
 
 
 LAYERS = [
-    (quantised, "'out' is quantised.*Prune the model first"),
+    (quantised, "'out' is quantized.*Prune the model first"),
     (with_lora, "'out' has LoRA enabled.*without LoRA"),
     (gate_inside, "'inner' is inside 'wrapper'.*Holder"),
     (
@@ -259,7 +259,7 @@ CONSTANT = [
 @pytest.mark.parametrize("make, threshold, gate, has_floor", CONSTANT)
 def test_constant_outputs(make, threshold, gate, has_floor):
     model = compiled(make())
-    match = f"no longer depends on.*lets nothing through: {gate}. Lower"
+    match = f"no longer depends on.*a completely closed gate: {gate}. Lower"
     for call in (plan, prune):
         refuse(model, lambda: call(model, threshold), ValueError, match)  # noqa: B023
     with pytest.raises(ValueError) as caught:

@@ -52,7 +52,7 @@ TEXTS = [
     ({"closed": {"gate": [8]}}, f"{NO_PLAN}.*'gate' has 8 factors"),
     ({"closed": {"gate": [-1]}}, f"{NO_PLAN}.*'gate'"),
     ({"closed": {"gate": ["a"]}}, f"{NO_PLAN}.*'gate'"),
-    ({"closed": {"other": [0]}}, f"{NO_PLAN}.*'other' is no gate"),
+    ({"closed": {"other": [0]}}, f"{NO_PLAN}.*'other' is not a gate"),
     ({"rows": [{"layer": "x"}]}, NO_PLAN),
     ({"options": {}}, NO_PLAN),
     ({"format": 99}, "format 99.*reads format 1 and 2"),
@@ -80,7 +80,7 @@ def test_weights_that_changed_under_a_plan():
     model = sm.constants()
     found = plan(model, T)
     norm = model.get_layer("norm")
-    # Now the closed channels are zero behind the ReLU.
+    # Now the closed channels are zero after the ReLU.
     norm.beta.assign([-9.0] * 4 + [0.5] * 4)
     refuse(model, found.apply, ValueError, "'convnet' have changed since")
     helpers.assert_same(model, plan(model, T).apply())
@@ -92,8 +92,12 @@ def test_weights_that_changed_under_a_plan():
 @pytest.mark.parametrize(
     "arguments, error, match",
     [
-        ((L.Dense, Elementwise()), ValueError, "Dense has a rule already"),
-        ((kg.FilterGate, Elementwise()), ValueError, "FilterGate has a rule"),
+        ((L.Dense, Elementwise()), ValueError, "Dense already has a rule"),
+        (
+            (kg.FilterGate, Elementwise()),
+            ValueError,
+            "FilterGate already has a rule",
+        ),
         ((L.Dense(3), Elementwise()), TypeError, "must be a class.*Dense"),
         (("Dense", Elementwise()), TypeError, "must be a class.*str"),
         ((sm.Unknown, Elementwise), TypeError, "rule of Unknown.*instance"),
@@ -135,7 +139,7 @@ def test_verify_needs_the_plan_of_its_model():
     small, found = prune(model, T), plan(other, T)
     with pytest.raises(ValueError, match="another model than 'chain'"):
         verify(model, small, found)
-    with pytest.raises(TypeError, match="has its options.*round_to"):
+    with pytest.raises(TypeError, match="already has its options.*round_to"):
         verify(model, small, plan(model, T), round_to=2)
 
 

@@ -262,7 +262,7 @@ def test_a_masked_layer_and_one_behind_it():
 
 
 def step_by_step(masked, nested):
-    """A model in TimeDistributed whose mask an attention finds behind it."""
+    """A model in TimeDistributed whose mask an attention finds after it."""
     x, mask = keras.Input((6, 3)), keras.Input((6,), dtype="bool")
     one = keras.Input((8,))
     inner = keras.Sequential([one, L.Dense(7, activation="relu"), L.Dense(8)])
@@ -298,7 +298,7 @@ def test_the_walker_is_the_model_at_each_step(masked, nested):
 
 
 def test_a_mask_made_of_channels_ties_none_that_it_masks():
-    """Channels that are closed behind a mask do not close what made it."""
+    """Channels that are closed after a mask do not close what made it."""
     tokens = keras.Input((6,), dtype="int32")
     x = L.Embedding(5, 4)(tokens)
     there = ops.any(x > 0.9, axis=-1)

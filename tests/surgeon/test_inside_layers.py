@@ -1,4 +1,4 @@
-"""All that works on a model works inside the layers that are seen through.
+"""Everything that works on a model works inside layers seen through.
 
 The truth is the same function built by hand of stock layers.
 """
@@ -21,7 +21,7 @@ PAIRS = {
 
 @pytest.fixture(params=PAIRS)
 def pair(request):
-    """A model with layers of one's own, the same by hand, and inputs."""
+    """A model with layers of your own, the same by hand, and inputs."""
     model, plain = (make() for make in PAIRS[request.param])
     x = np.random.default_rng(0).normal(size=(16, *model.inputs[0].shape[1:]))
     helpers.randomize(model, x=x.astype("float32"))
@@ -151,7 +151,7 @@ def test_random_scores_have_paths(pair):
 def test_what_is_inside_can_be_ignored(ignore, left):
     model = own_layers.sequences()
     if left is None:
-        with pytest.raises(ValueError, match="leaves out all groups"):
+        with pytest.raises(ValueError, match="excludes all groups"):
             kg.surgeon.score(model, "l2", ignore=ignore)
         return
     assert list(kg.surgeon.score(model, "l2", ignore=ignore)) == left
@@ -165,7 +165,7 @@ def test_layers_inside_can_be_ignored_as_objects():
     assert every.keys() - inside.keys() == {"mix/wide"}
     whole = kg.surgeon.score(model, "l2", ignore=[mix])
     assert every.keys() - whole.keys() == {"embed", "mix/wide"}
-    with pytest.raises(ValueError, match="none of model"):
+    with pytest.raises(ValueError, match="not part of model"):
         kg.surgeon.score(model, "l2", ignore=L.Dense(3))
 
 
@@ -192,7 +192,7 @@ def test_channels_are_deleted_by_path():
     small = kg.surgeon.delete_channels(model, "mix/wide", [0, 3])
     expected = masked(model, lambda m: m.get_layer("mix").parts[0], [0, 3], x)
     assert max(helpers.differences(expected, helpers.run(small, x))) < 1e-5
-    # By the layer itself, and by that round it, whose channels they are.
+    # By the layer itself, and by that around it, whose channels they are.
     again = kg.surgeon.delete_channels(
         model, model.get_layer("mix").parts[0], [0, 3]
     )
@@ -209,7 +209,7 @@ def test_channels_of_a_whole_layer_are_those_it_puts_out():
     assert small.count_params() < model.count_params()
     with pytest.raises(ValueError, match="'scale' has no channels of its own"):
         kg.surgeon.delete_channels(model, "scale", [1])
-    with pytest.raises(ValueError, match="can only go together"):
+    with pytest.raises(ValueError, match="can only be deleted together"):
         kg.surgeon.delete_channels(model, "block", [1])
     kg.surgeon.delete_channels(model, "block", [1], tied=True)
 

@@ -1,4 +1,4 @@
-"""What must not matter: spelling, nesting, the order of channels, sharing."""
+"""Invariances: spelling, nesting, the order of channels, sharing."""
 
 import keras
 import numpy as np

@@ -209,7 +209,7 @@ def test_a_mask_that_cannot_be_told_names_the_layer_and_the_remedy():
     first, x = embedded()
     inner = nested(lambda x: L.LSTM(4, name="reader")(Shifted()(gated(x))))
     model = drawn(model_of(first, L.Dense(3)(inner(x))))
-    with pytest.raises(ValueError, match="mask.*'reader'.*input of its own"):
+    with pytest.raises(ValueError, match="mask.*'reader'.*separate input"):
         kg.surgeon.plan(model, helpers.THRESHOLD)
 
 
@@ -277,7 +277,7 @@ def test_scores_of_a_layer_of_stripes_that_heads_a_group(stored):
         assert max(found.values()) < 2e-5
     # As it was stored while the group had the name of the gate.
     text = plan.to_json().replace("conv/channels", "conv")
-    with pytest.raises(ValueError, match="'conv' is no gate"):
+    with pytest.raises(ValueError, match="'conv' is not a gate"):
         kg.surgeon.Plan.from_json(text, model)
     with pytest.raises(ValueError, match=r"'conv'.*shape \(3, 3, 8\)"):
         kg.surgeon.plan(model, 0.5, scores={"conv": np.arange(8.0)})

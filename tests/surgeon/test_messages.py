@@ -1,4 +1,4 @@
-"""What messages must name: the layer, what is wrong, and how to mend it."""
+"""Messages name the layer, the problem, and the remedy."""
 
 import keras
 import numpy as np
@@ -249,7 +249,7 @@ MESSAGES = {
                 L.Dense(2),
             )
         ),
-        ["'odd' (Lambda)", "keras.ops", "class of your own"],
+        ["'odd' (Lambda)", "keras.ops", "custom layer class"],
     ),
     "only an output": (
         score(lambda: plain(L.Dense(3, name="o"))),
@@ -263,7 +263,7 @@ MESSAGES = {
         score(lambda: plain(L.Dense(8), L.Softmax(name="s"), L.Dense(2))),
         ["'s' (Softmax)", "all channels together"],
     ),
-    "gates on an RNN of a cell of one's own": (
+    "gates on an RNN of a custom cell": (
         lambda: insert_gates(
             plain(
                 L.RNN(OwnCell(8), name="r"),
@@ -272,7 +272,11 @@ MESSAGES = {
             ),
             filters=True,
         ),
-        ["'r' (RNN)", "a cell may use its state", "'o': it is an output"],
+        [
+            "'r' (RNN)",
+            "a custom cell may use its state",
+            "'o': it is an output",
+        ],
     ),
     "gates on a custom layer": (
         lambda: insert_gates(
@@ -280,11 +284,15 @@ MESSAGES = {
         ),
         ["'odd' (Strange)", "no rule", "'o': it is an output"],
     ),
-    "RNN of a cell of one's own": (
+    "RNN of a custom cell": (
         score(
             lambda: plain(L.RNN(OwnCell(8), name="r"), L.Dense(2), shape=(5, 4))
         ),
-        ["'r' (RNN)", "a cell may use its state in any way", "neither makes"],
+        [
+            "'r' (RNN)",
+            "a custom cell may use its state in any way",
+            "neither produces",
+        ],
     ),
     "states of an encoder": (
         score(decoder),
@@ -298,7 +306,7 @@ MESSAGES = {
         score(lambda: _two_barriers()),
         ["'large' (Strange) keeps them whole: no rule for Strange", "'small'"],
     ),
-    # What is no gate.
+    # What is not a gate.
     "no gates": (
         prune(lambda: plain(L.Dense(2))),
         ["'net' has no gates", "FilterGate", "score"],
@@ -318,7 +326,7 @@ MESSAGES = {
     ),
     "expand takes no argument": (
         prune(lambda: composed("well", shift=1.0)),
-        ["'c' (of type Composed)", "`expand`", "further arguments"],
+        ["'c' (of type Composed)", "`expand`", "other arguments"],
     ),
     "expand of another shape": (
         prune(lambda: composed("wide")),
@@ -368,7 +376,7 @@ MESSAGES = {
     # Weights.
     "quantized": (
         prune(quantized),
-        ["'o' is quantised (int8)", "Prune the model first"],
+        ["'o' is quantized (int8)", "Prune the model first"],
     ),
     "LoRA": (prune(with_lora), ["'o' has LoRA", "Merge it"]),
     "NaN": (prune(with_nan), ["'g'", "not finite", "checkpoint"]),
@@ -427,7 +435,7 @@ MESSAGES = {
     ),
     "verify of another model": (
         lambda: surgeon.verify(of(), plain(L.Dense(3)), T),
-        ["'net'", "(8, 2)", "(8, 3)", "`prune` returned"],
+        ["'net'", "(8, 2)", "(8, 3)", "result of `prune`"],
     ),
     "delete too many": (
         lambda: surgeon.delete_channels(

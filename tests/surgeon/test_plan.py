@@ -39,7 +39,8 @@ SAYS = [
             r"gate1 +gate +8 -> 5 +8 -> 0",
             r"4 of 8 channels closed",
             r"1 of them stay: one channel has to stay",
-            r"3 constant inputs go into one that stays, for the zero border",
+            r"3 constant inputs are merged into one that stays, because of "
+            r"the zero padding",
             r"out +dense +3 +21 -> 12 +18 -> 9 +exact",
             r"parameters: 729 -> 310 \(42.5% of before\)",
             r"MACs: 41,490 -> 17,289 .*one sample, 1 MAC = one multiply-add",
@@ -49,8 +50,9 @@ SAYS = [
         sm.constants,
         {"exact": False},
         [
-            r"conv2 .* approximate\n +4 constant inputs go into its bias\n"
-            r" +not exact at the zero border",
+            r"conv2 .* approximate\n"
+            r" +4 constant inputs are folded into its bias\n"
+            r" +not exact at the zero padding",
             r"conv1 .* exact",
             r"note: cut approximately \(exact=False\): 'conv2'$",
         ],
@@ -61,11 +63,11 @@ SAYS = [
         [
             # Said where a branch begins, and not again.
             r"a1 +convolution +8 -> 0 +56 -> 0 +1,728 -> 0 +exact\n"
-            r" +goes: nothing that is left depends on it\n"
+            r" +removed: nothing in the pruned model depends on it\n"
             r"inner1 +gate +8 -> 0 +8 -> 0 +0 +exact\n"
             r"b1 +convolution +6 -> 0 +438 -> 0 +15,552 -> 0 +exact\n"
             r"stream1 ",
-            r"add1 .*\n +1 of 2 operands are constant and go",
+            r"add1 .*\n +1 of 2 operands are constant and are removed",
             r"3 of them stay: 'stem', 'b2' share them; .*'a2' reads them",
         ],
     ),
@@ -73,7 +75,7 @@ SAYS = [
         sm.barred,
         {},
         [
-            r"4 of them stay: no rule for Unknown, .*surgeon.register can",
+            r"4 of them stay: no rule for Unknown, .*surgeon.register",
             r"strange +barrier .*\n +kept whole: no rule for Unknown",
             r"MACs unknown, and not in the total: 'strange'",
         ],
@@ -82,7 +84,7 @@ SAYS = [
         lambda: sm.set_gates(sm.normalised(), gate=sm.half(8)),
         {},
         [
-            r"'norm' \(layer normalization\) takes its statistics of them",
+            r"'norm' \(layer normalization\) computes its statistics over them",
             r"reads all channels: .* costs more than it saves",
         ],
     ),
@@ -96,7 +98,7 @@ SAYS = [
         {},
         [
             r"stay: it is an output of the model",
-            r"a Rescaling stays: no neighbour can take its factors",
+            r"a Rescaling remains: no neighboring layer can absorb its factors",
         ],
     ),
     (
@@ -107,7 +109,7 @@ SAYS = [
     (
         lambda: sm.set_gates(sm.rescaled(), gate=sm.half(8)),
         {},
-        [r"4 constant inputs go into its bias"],
+        [r"4 constant inputs are folded into its bias"],
     ),
     (sm.siamese, {}, [r"tower/hidden +dense", r"tower/gate +gate"]),
 ]
@@ -120,6 +122,17 @@ def test_the_printed_plan_says(make, options, patterns):
         assert re.search(pattern, text), f"{pattern}\n{text}"
 
 
+def test_macs_of_open_sizes_are_unknown_and_the_plan_says_what_to_do():
+    x = inputs = keras.Input((None, 4))
+    for i in range(10):
+        x = L.Dense(4, name=f"layer{i}")(x)
+    model = keras.Model(inputs, kg.FilterGate()(x))
+    text = str(plan(model, 0.5))
+    assert "'layer7' and 2 more. If an input leaves sizes open" in text
+    with pytest.raises(ValueError, match=r"unknown sizes .* pass `x`"):
+        verify(model, model, 0.5)
+
+
 def test_lines_have_no_trailing_space_and_the_repr_is_short():
     found = plan(sm.constants(), T)
     assert all(line == line.rstrip() for line in str(found).splitlines())
@@ -129,7 +142,9 @@ def test_lines_have_no_trailing_space_and_the_repr_is_short():
 def test_a_note_says_how_far_closed_gates_are_from_zero():
     model = sm.set_gates(sm.chain(), gate=[0.1, 0, -0.3, 1, 1, 1, 1, 1])
     (note,) = plan(model, T).notes
-    assert note.startswith("2 of 3 closed factors are not 0 yet, up to 0.3:")
+    assert note.startswith(
+        "2 of 3 closed factors are not 0 yet (largest: 0.3):"
+    )
     sm.set_gates(model, gate=[0, 0, 0, 1, 1, 1, 1, 1])
     assert plan(model, T).notes == []
 
@@ -370,7 +385,9 @@ def test_the_rows_tell_of_the_weights_that_a_plan_was_made_with():
     found = plan(model, T)
     sm.set_gates(model, gate=[0.0] * 8)
     (note,) = found.notes
-    assert note.startswith("2 of 3 closed factors are not 0 yet, up to 0.3:")
+    assert note.startswith(
+        "2 of 3 closed factors are not 0 yet (largest: 0.3):"
+    )
 
 
 def test_the_masks_of_a_plan_are_its_own():
@@ -388,7 +405,7 @@ def test_the_masks_of_a_plan_are_its_own():
 def test_a_plan_that_was_edited_no_longer_removes_what_it_says():
     found = plan(sm.chain(), T)
     found.closed["gate"].pop()
-    with pytest.raises(ValueError, match="no longer removes what it says"):
+    with pytest.raises(ValueError, match="would remove other channels"):
         found.apply()
 
 

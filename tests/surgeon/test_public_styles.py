@@ -1,4 +1,4 @@
-"""Models in the styles of public code lose what they can, and are the same.
+"""Models in the styles of public code are pruned as far as possible, exactly.
 
 The truth is the user's own model, with the closed channels at 0; for gates,
 what the gated model itself computes.

@@ -1,4 +1,4 @@
-"""Graphs that the surgeon once got wrong, as small as they go.
+"""Graphs that the surgeon once got wrong, as small as possible.
 
 Most were found by benchmarks/fuzz.py and made small by it.
 """

@@ -27,7 +27,7 @@ class Callable:
 
 
 class ShiftedReLU(layers.ReLU):
-    """An activation that is a layer of the user's."""
+    """An activation that is a user's layer."""
 
     def call(self, x):
         return super().call(x) + 0.1

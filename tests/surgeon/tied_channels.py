@@ -1,4 +1,4 @@
-"""Which channels can only go together, found out by trying.
+"""Finds by trial which channels can only be removed together.
 
 Each channel that a layer makes is disturbed in a sample of its own, in one
 run of the user's model; what layers with kernels put out is set back, so that
@@ -7,7 +7,7 @@ reach is one that ties two channels. What a weight is shared by (the calls of
 a layer, the places in a map, the groups of a convolution) ties channels, too.
 
 A channel is all of its map. Where no disturbance gets to a place of it, since
-what is there is a constant (the rim that a padding puts round it) or since all
+what is there is a constant (the rim that a padding puts around it) or since all
 of them ended in the dead half of a ReLU, the place is the channel's all the
 same, unless the inputs get there: then it is disturbed with the channel.
 """

@@ -1,4 +1,4 @@
-"""Runs a user's own model, call by call, and asks the surgeon nothing.
+"""Runs a user's own model, call by call, without the surgeon.
 
 `run` walks the nodes that Keras recorded, nested models included, and hands
 what each call puts out to a hook, which may change it. That is enough to

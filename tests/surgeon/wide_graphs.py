@@ -1,4 +1,4 @@
-"""Random models of all that users build, and a request to prune each.
+"""Random models of many kinds, and a request to prune each.
 
 A seed gives a model, and what is asked of the surgeon: a transform first or
 none, gates or scores, thresholds, options. As in `random_graphs`, each block

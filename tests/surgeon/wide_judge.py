@@ -1,4 +1,4 @@
-"""What becomes of one wide random graph: an outcome, and what it was.
+"""The outcome of one wide random graph.
 
 The truth is the user's own model object: gates that the plan closes are set
 to exactly 0 in place, units of recurrent layers that scores close are cut off
@@ -311,8 +311,8 @@ class Trial:
         if self.scores and _has_composites(case.model):
             return self.verdict("not compared", "groups of written-out parts")
         if self.scores and _norm_inside(self.plan):
-            # What scores close behind it is closed inside a layer of the
-            # user's, where the walker does not get to.
+            # What scores close after it is closed inside a user's layer, where
+            # the walker does not get to.
             verdict = self._verified(case)
             told = "a normalization inside a layer"
             return verdict or self.verdict("not compared", told)
@@ -558,7 +558,7 @@ def _judged(case, scores):
 
 
 def scores_of(scores, by_path):
-    """The names that scores are for and that are no gates."""
+    """The names that scores are for and that are not gates."""
     if scores is None:
         return set()
     return {n for n in scores if not hasattr(by_path.get(n), "kind")}
@@ -607,8 +607,8 @@ def fingerprint(model):
 
 
 def _norm_inside(plan):
-    """Whether a normalization inside a layer of the user's is written out."""
-    told = "written out, each as a model of that name"
+    """Whether a normalization inside a user's layer is written out."""
+    told = "written out under the same name as a model"
     return any(told in x and "/" in x.split(told)[0] for x in plan.notes)
 
 

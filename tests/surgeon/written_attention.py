@@ -1,7 +1,7 @@
 """Attention written out in the ways that people write it.
 
 Each function takes a tensor `(batch, STEPS, WIDTH)` and puts out the heads
-side by side, `(batch, STEPS, HEADS * SIZE)`; `behind` stands behind the
+side by side, `(batch, STEPS, HEADS * SIZE)`; `behind` stands after the
 weighted sum, where the heads are apart, and is told their axis.
 """
 

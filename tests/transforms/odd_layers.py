@@ -1,4 +1,4 @@
-"""Layers that no config tells whole, each as `vectors -> vectors`.
+"""Layers with incomplete configs, each as `vectors -> vectors`.
 
 Keras serialises a function by its name; a `get_config` may forget an argument
 or be missing; layers hold what no config speaks of. What they compute is told
@@ -242,8 +242,8 @@ def with_regularizer():
 
 # Name -> a layer, or what calls some.
 ODD = {
-    "a gelu of one's own": dense(gelu),
-    "a relu of one's own": dense(relu),
+    "a gelu of your own": dense(gelu),
+    "a relu of your own": dense(relu),
     "keras.ops.gelu": dense(ops.gelu),
     "keras.ops.silu": dense(ops.silu),
     "a lambda": dense(lambda x: ops.sin(x)),
@@ -289,7 +289,7 @@ ODD = {
         )
     ),
     "a nested model": nested(keras.Model, gelu),
-    "a nested model of one's own": nested(OwnModel, ops.gelu),
+    "a nested model of your own": nested(OwnModel, ops.gelu),
     "a nested chain": chain,
     "a layer that holds a chain": lambda: Bare(chain(), ops.tanh),
     "a layer that holds a model": lambda: Bare(

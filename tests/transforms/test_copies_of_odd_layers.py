@@ -52,7 +52,7 @@ def network(names):
             layer.set_weights([drawn(w, rng) for w in layer.get_weights()])
     gate = model.get_layer("gate")
     gate.factor.assign([0.0, 1.0, 0.0, 1.0, 1.0, 0.9, 1.1, 1.0])
-    # What nobody reads may be deleted.
+    # What nothing reads may be deleted.
     kernel, bias = model.get_layer("out").get_weights()
     kernel[:2] = 0.0
     model.get_layer("out").set_weights([kernel, bias])

@@ -159,7 +159,7 @@ def test_one_block_that_is_called_twice():
 def test_blocks_that_make_an_output_are_told():
     x = keras.Input((dm.LENGTH, dm.WIDTH))
     model = keras.Model(x, dm.Block(4, name="only")(x))
-    with pytest.raises(ValueError, match="it makes an output of the model"):
+    with pytest.raises(ValueError, match="it produces an output of the model"):
         kg.insert_gates(model, blocks=[("only", "only")])
 
 
@@ -199,7 +199,10 @@ def test_the_class_comes_back_with_fewer_blocks(post, gone, tmp_path):
     stays = tuple(n for n in range(3) if n not in gone)
     assert type(small) is dm.Backbone
     assert small.num_layers == len(stays)
-    assert any("is of its class Backbone again" in note for note in plan.notes)
+    assert any(
+        "is an instance of its class Backbone again" in note
+        for note in plan.notes
+    )
     other = dm.Backbone(len(stays), post=post)
     other.set_weights(dm.left(model, 3, stays))
     x = batch(model)

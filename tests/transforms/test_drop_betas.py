@@ -1,4 +1,4 @@
-"""Shifts forgotten, as the reference code does: against NumPy and by hand."""
+"""Dropped shifts, as in the reference code: against NumPy and by hand."""
 
 import keras
 import numpy as np

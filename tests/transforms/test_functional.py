@@ -376,7 +376,7 @@ REFUSED = {
     "trains always": (
         trains_always,
         {"drop": L.Dropout(0.5, name="noise")},
-        "has 'noise' train, even in inference",
+        "runs 'noise' in training mode, even in inference",
     ),
 }
 
@@ -392,6 +392,20 @@ def test_what_is_more_than_a_function_is_refused(name):
         kg.functional(model, floats(2, 4))
     assert snapshot(model) == before
     assert getattr(model, "calls", []) == []
+
+
+def test_the_reason_is_told_where_the_model_was_never_called():
+    class Odd(keras.Model):
+        def __init__(self):
+            super().__init__()
+            self.dense = L.Dense(4)
+
+        def call(self, x):
+            return self.dense(x) if ops.sum(x) > 0 else x
+
+    # "as a Python `bool`", "boolean conversion", "used as a boolean".
+    with pytest.raises(ValueError, match=r"traced: \w+: .*bool"):
+        kg.functional(Odd(), keras.Input((4,)))
 
 
 def branches_in_training(self, x, training=False):

@@ -1,4 +1,4 @@
-"""`fuse` against the model as it was, and against what it should leave."""
+"""`fuse` against the original model and the expected layers."""
 
 import keras
 import numpy as np
@@ -116,7 +116,7 @@ def block_with_two_readers(x):
 
 
 def negative_block(x):
-    """The sum is negative, so that the ReLU behind it makes it zero."""
+    """The sum is negative, so that the ReLU after it makes it zero."""
     x = L.ReLU()(x)
     y = L.ReLU()(L.Add()([x, L.Rescaling(-2.0)(x)]))
     return L.Add()([same(4)(x), y])
@@ -132,7 +132,7 @@ def shared_res_conv(x):
     return L.Add()([layer(layer(x)), x])
 
 
-# A model, and the types of the layers that are left behind the input.
+# A model, and the types of the layers that are left after the input.
 FUSED = {
     "conv": (lambda x: bn(same()(x)), [L.Conv2D]),
     "conv, unknown size": (
@@ -156,12 +156,12 @@ FUSED = {
     ),
     "dense": (lambda x: bn(L.Dense(3)(x)), [L.Dense]),
     "dense, flat": (lambda x: bn(L.Dense(3)(x)), [L.Dense], (5,)),
-    "in front of dense": (
+    "before dense": (
         lambda x: L.Dense(3, activation="relu")(bn(x)),
         [L.Dense],
     ),
-    "in front of valid": (lambda x: L.Conv2D(3, 3)(bn(x)), [L.Conv2D]),
-    "in front of depthwise": (
+    "before valid": (lambda x: L.Conv2D(3, 3)(bn(x)), [L.Conv2D]),
+    "before depthwise": (
         lambda x: L.DepthwiseConv2D(3, depth_multiplier=2)(bn(x)),
         [L.DepthwiseConv2D],
     ),
@@ -266,7 +266,7 @@ def same_pool(x):
 
 
 def conv_then_pool(x):
-    """A bias in front of the zeros of a padding is averaged with them."""
+    """A bias before the zeros of a padding is averaged with them."""
     z = L.ZeroPadding2D(1)(same(4, 1)(x))
     return L.Add()([same()(x), L.AveragePooling2D(3, 1)(z)])
 
@@ -291,20 +291,18 @@ def gaps(x):
 
 # Layers that stay, by type, and the shape of the input.
 KEPT = {
-    "in front of a border of zeros": (lambda x: same()(bn(x)),),
-    "behind an activation": (lambda x: bn(same(activation="relu")(x)),),
+    "before a border of zeros": (lambda x: same()(bn(x)),),
+    "after an activation": (lambda x: bn(same(activation="relu")(x)),),
     "along another axis": (lambda x: bn(same()(x), axis=1),),
     "two readers": (two_readers,),
     "a shared convolution": (twice(same()),),
-    "an offset in front of zeros": (
-        lambda x: same()(L.Rescaling(0.5, 1.0)(x)),
-    ),
+    "an offset before zeros": (lambda x: same()(L.Rescaling(0.5, 1.0)(x)),),
     "a negative scale": (lambda x: same()(L.ReLU()(L.Rescaling(-0.5)(x))),),
     "a clipped ReLU": (
         lambda x: same()(L.ReLU(max_value=6.0)(L.Rescaling(0.5)(x))),
     ),
     "a pool that leaves zeros out": (same_pool,),
-    "a bias in front of a padding": (conv_then_pool,),
+    "a bias before a padding": (conv_then_pool,),
     "two kernels in a row": (two_kernels,),
     "a shared addition": (shared_addition,),
     "dense beside grouped": (dense_into_grouped,),

@@ -1,4 +1,4 @@
-"""Gates put into networks: the function at first, and after pruning."""
+"""Inserted gates: the function before and after pruning."""
 
 import itertools
 
@@ -228,7 +228,7 @@ def test_shortcut_sizes(size, options):
 @pytest.mark.parametrize("build", NETWORKS[:8])
 @pytest.mark.parametrize("position", ["activation", "norm"])
 def test_no_gate_is_divided_out_again(build, position):
-    """In training, a normalization behind a gate would undo its factor."""
+    """In training, a normalization after a gate would undo its factor."""
     gated = insert_gates(build(), filters={"position": position})
     x = helpers.inputs_for(gated)
     helpers.randomize(gated, x=x)

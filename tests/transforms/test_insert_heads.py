@@ -1,4 +1,4 @@
-"""`insert_gates(heads=...)` where a model writes its attention out."""
+"""`insert_gates(heads=...)` in models that write out attention."""
 
 import keras
 import numpy as np
@@ -72,7 +72,7 @@ def test_a_gate_is_not_put_behind_another():
 
 @keras.saving.register_keras_serializable("tests")
 class Attention(L.Layer):
-    """The attention inside a layer of one's own."""
+    """The attention inside a layer of your own."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)

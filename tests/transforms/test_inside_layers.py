@@ -1,4 +1,4 @@
-"""Transforms reach into layers that are seen through, where it makes sense."""
+"""Transforms work inside layers that are seen through."""
 
 import keras
 import numpy as np
@@ -260,7 +260,7 @@ def test_thresholds_are_found_for_gates_inside():
 
 
 def classes_of(model):
-    """The names of layers that are still of a class of the user's."""
+    """The names of layers that are still of a user's class."""
     return {
         x.name
         for x in model.layers

@@ -1,4 +1,4 @@
-"""Prunings that papers report, decoded from their rates, done again."""
+"""Reproduces prunings of papers from their published rates."""
 
 import pytest
 

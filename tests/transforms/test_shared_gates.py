@@ -1,4 +1,4 @@
-"""Layers that are called more than once have one gate behind all calls."""
+"""Layers that are called several times share one gate after all calls."""
 
 import keras
 import numpy as np
@@ -44,7 +44,7 @@ def cut(gated, name="shared", size=8):
 
 
 def twins(shared, first, second, shape=(8,)):
-    """A shared layer on two inputs, with something of its own behind each."""
+    """A shared layer on two inputs, with something of its own after each."""
     a, b = keras.Input(shape), keras.Input(shape)
     parts = [first(shared(a)), second(shared(b))]
     parts = [L.Flatten()(part) for part in parts]
@@ -206,7 +206,7 @@ def test_a_nested_model_that_is_called_twice():
 
 
 def test_no_gate_where_one_call_can_have_none():
-    """A gate of the user's is behind one call already."""
+    """A gate of the user's is after one call already."""
     shared = dense()
     a, b = keras.Input((8,)), keras.Input((8,))
     one = kg.FilterGate(name="mine")(shared(a))

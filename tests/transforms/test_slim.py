@@ -99,7 +99,7 @@ def test_gammas_start_where_they_are_told(case):
 
 
 def test_training_is_what_numpy_says():
-    """A normalisation alone: its gammas follow projected gradient descent."""
+    """A normalization alone: its gammas follow projected gradient descent."""
     rng = np.random.default_rng(0)
     x = rng.normal(size=(32, 4)).astype("float32")
     y = (x * [1.0, 0.2, -0.9, 0.05]).astype("float32")
@@ -156,7 +156,7 @@ def without_scale():
 @pytest.mark.parametrize(
     "make, arguments, match",
     [
-        (without_norm, (0.1,), "'bare' has no batch normalisation"),
+        (without_norm, (0.1,), "'bare' has no batch normalization"),
         (without_scale, (0.1,), "no gamma: 'none'.*scale=True"),
         (plain, (-1.0,), "slim cannot use this `strength`"),
         (plain, (float("nan"),), "`strength`"),

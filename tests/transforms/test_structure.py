@@ -237,7 +237,7 @@ def squeeze():
 
 
 GATES = {
-    "behind the normalization, wherever it is": (
+    "after the normalization, wherever it is": (
         shuffled_norms,
         {"a_bn": ["a_relu"], "c_bn": ["c_relu"]},
     ),
@@ -283,7 +283,7 @@ def test_position():
 def test_prints():
     text = str(find_structure(inner_fork()))
     assert "it is inside another block" in text
-    assert "in front of outer" in text
+    assert "before outer" in text
     assert "with a shortcut: 1x1" in text
 
 

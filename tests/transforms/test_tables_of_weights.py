@@ -24,7 +24,7 @@ class Positions(layers.Layer):
 
 
 class Token(layers.Layer):
-    """Puts a learned step in front of the others."""
+    """Puts a learned step before the others."""
 
     def build(self, shape):
         self.token = self.add_weight(

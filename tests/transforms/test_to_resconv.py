@@ -296,7 +296,7 @@ def test_layers_choose():
     converted = to_resconv(original, include=original.get_layer("two"))
     found = [x.name for x in converted.layers if type(x) is ResConv]
     assert found == ["two"]
-    with pytest.raises(ValueError, match="'two', which is none of model"):
+    with pytest.raises(ValueError, match="'two', which is not part of model"):
         to_resconv(converted, include=original.get_layer("two"))
 
 
@@ -307,7 +307,11 @@ def test_layers_choose():
         ({"exclude": 3}, TypeError, "`exclude` takes layer names"),
         ({"start": "zero"}, ValueError, "'same', 'residual'"),
         ({"start": []}, ValueError, "'same', 'residual'"),
-        ({"filters": 7}, TypeError, "what a convolution is.*: filters"),
+        (
+            {"filters": 7},
+            TypeError,
+            "the arguments of a convolution.*: filters",
+        ),
         ({"batch_norm": False}, TypeError, "batch_norm.* Leave them out"),
         ({"strength": -1.0}, ValueError, "-1.0"),
         ({"m_regularizer": 0.1}, TypeError, "Pass strength=0.1"),

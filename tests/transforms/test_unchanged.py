@@ -212,9 +212,9 @@ ROWS = {
 }
 # What a transform says where a model has nothing for it.
 LACKING = re.compile(
-    "No (filters|layers|branches|blocks) of this model can get gates"
-    "|No convolution of model .* can be a ResConv|no shortcut to separate"
-    "|finds no stripes|has no batch normalisation|has no gates"
+    "No (filters|layers|branches|blocks) of this model can get gates|No "
+    "convolution of model .* can be a ResConv|no shortcut to separate|finds "
+    "no layer with stripes|has no batch normalization|has no gates"
 )
 # These have something for each.
 WHOLE = (residual, nested, own_layers.images)

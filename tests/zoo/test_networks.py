@@ -156,7 +156,7 @@ def test_pad_shortcut_is_the_papers():
         (lambda: zoo.preact_resnet(21), ValueError, r"9 n \+ 2"),
         (lambda: zoo.densenet(41), ValueError, r"3 n \+ 4"),
         (lambda: zoo.resnet(20, "zero"), ValueError, "Unknown shortcut"),
-        (lambda: zoo.vgg16((28, 28, 1)), ValueError, "32 or more"),
+        (lambda: zoo.vgg16((28, 28, 1)), ValueError, "at least 32"),
         (lambda: zoo.vgg19(l1=1.0), TypeError, "l1"),
     ],
 )

@@ -35,7 +35,7 @@ def expand(
     for label, part in {**parts, name: layer.gate}.items():
         if part is not None:
             outputs = _copied(made, label, part, outputs)
-    # A shortcut of zeros would hide that nothing else is left.
+    # A shortcut of zeros would hide that nothing else remains.
     if kernels.values(layer.g) != 0:
         shortcut = _shortcut(layer, inputs, made)
         add = _kept(made, f"{name}_add", lambda n: keras.layers.Add(name=n))
@@ -58,7 +58,7 @@ def _shortcut(
     name, g = layer.name, float(kernels.values(layer.g))
     if layer.shortcut_kind.startswith("pool"):
         window, _ = layer.read(x.shape)
-        # Inputs of other sizes may want other paddings.
+        # Inputs of other sizes may need other paddings.
         pools = made.setdefault(f"{name}_pools", {})
         if window.pads not in pools:
             number = f"_{len(pools) + 1}" if pools else ""
@@ -103,7 +103,7 @@ def _copied(
     x: keras.KerasTensor,
     weights: list[NDArray[Any]] | None = None,
 ) -> keras.KerasTensor:
-    """A call of a layer's copy, which is made by the first call."""
+    """A call of a layer's copy, which the first call creates."""
     if name in made:
         return made[name](x)
     made[name] = type(layer).from_config({**layer.get_config(), "name": name})

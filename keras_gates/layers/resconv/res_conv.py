@@ -30,15 +30,15 @@ class ResConv(Fusible):
 
     `outputs = activation(m * BN(conv(inputs)) + g * f(inputs))`
 
-    `m`, the layer scaling factor, says how much the convolution matters: an
-    L1 penalty on it closes layers that are not needed, and what remains of
-    those is `f`. `g`, the information control parameter, is the strength of
-    the shortcut `f`. Both are scalars. With the shortcut, deep networks
-    without any other train well. It costs nothing in inference: `fuse` gives
-    the one convolution that computes the same.
+    `m`, the layer scaling factor, says how much the convolution matters: an L1
+    penalty on it closes layers that are not needed, and only `f` remains of
+    them. `g`, the information control parameter, is the strength of the
+    shortcut `f`. Both are scalars. With the shortcut, deep networks without any
+    other shortcuts train well. It costs nothing in inference: `fuse` returns a
+    single convolution that computes the same.
 
-    The rank, 1D or 2D, is that of the input. Where `groups` is the number of
-    channels of the input, the convolution is depthwise.
+    The rank, 1D or 2D, follows from the input. If `groups` is the number of
+    input channels, the convolution is depthwise.
 
     Reference:
 
@@ -54,7 +54,7 @@ class ResConv(Fusible):
             that of Keras' config.
         dilation_rate: Integer or tuple. Defaults to `1`.
         groups: Integer, as in `keras.layers.Conv2D`. Defaults to `1`.
-        activation: What follows the sum. Defaults to `None`.
+        activation: Activation after the sum. Defaults to `None`.
         use_bias: Whether the convolution has a bias. Defaults to `False`: the
             batch normalization has one.
         batch_norm: `True` (the default) for a batch normalization after the
@@ -65,17 +65,18 @@ class ResConv(Fusible):
             padding; `"pool_conv"`, the pooling and then the 1x1 convolution,
             which has the convolution's `groups`. `"auto"` (the default) takes
             the first of them that fits the shapes.
-        kernel_initializer: Start of the kernels, that of the shortcut's too.
-        bias_initializer: Start of the biases.
+        kernel_initializer: Initializer of the kernels, including the
+            shortcut's.
+        bias_initializer: Initializer of the biases.
         kernel_regularizer: Regularizer of the kernels.
         bias_regularizer: Regularizer of the biases.
         kernel_constraint: Constraint of the kernels.
         bias_constraint: Constraint of the biases.
-        m_initializer: Start of `m`. Defaults to `"ones"`.
+        m_initializer: Initializer of `m`. Defaults to `"ones"`.
         m_regularizer: Regularizer of `m`, such as
             `keras_gates.regularizers.L1(1e-3)`.
         m_constraint: Constraint of `m`.
-        g_initializer: Start of `g`. Defaults to `"ones"`.
+        g_initializer: Initializer of `g`. Defaults to `"ones"`.
         g_regularizer: Regularizer of `g`. The paper has none.
         g_constraint: Constraint of `g`.
         **kwargs: Keyword arguments of `keras.layers.Layer`.
@@ -86,11 +87,11 @@ class ResConv(Fusible):
         unknown.
 
     Output shape:
-        That of a `Conv1D` or `Conv2D` with these arguments.
+        The same as a `Conv1D` or `Conv2D` with these arguments.
 
     Raises:
-        ValueError: If no convolution could compute the same, or if the shape
-            of the input does not fit.
+        ValueError: If no single convolution could compute the same, or if the
+            input shape does not fit.
 
     Example:
     >>> import keras
@@ -163,7 +164,7 @@ class ResConv(Fusible):
         self.g_regularizer = keras.regularizers.get(g_regularizer)
         self.g_constraint = keras.constraints.get(g_constraint)
         stock.normalization(self, "norm")
-        # All axes are alike where no argument tells how many there are.
+        # All axes are equal if no argument says how many there are.
         sc.resolve(self, self.window((None,) * (self.rank or 1)))
 
     @property
@@ -197,7 +198,7 @@ class ResConv(Fusible):
             name="gate",
         )
         self.gate.build(shape)
-        # In float32, and never cast, for the reason that gates are.
+        # In float32, and never cast, for the same reason as gates.
         self.g = self.add_weight(
             name="g",
             shape=(),
@@ -233,10 +234,11 @@ class ResConv(Fusible):
         Returns:
             A built `Conv1D`, `Conv2D`, `DepthwiseConv1D` or
             `DepthwiseConv2D` of the same name, with a bias and the
-            activation. It has no constraints: the sum needn't meet them.
+            activation. It has no constraints, since the sum need not satisfy
+            them.
 
         Raises:
-            ValueError: If the layer has no weights yet.
+            ValueError: If the layer is not built.
         """
         self._check_built("fused")
         return fusion.fuse(self)
@@ -244,7 +246,7 @@ class ResConv(Fusible):
     def expand(
         self, inputs: keras.KerasTensor, made: dict[str, Any] | None = None
     ) -> keras.KerasTensor:
-        """The same function of a KerasTensor, out of layers of Keras.
+        """Write the layer out as stock layers, on a KerasTensor.
 
         `m` becomes a `LayerGate` of this layer's name, so that the surgeon
         can close it, and `g` a `Rescaling`, or a part of the 1x1
@@ -252,14 +254,14 @@ class ResConv(Fusible):
 
         Args:
             inputs: KerasTensor that this layer could be called on.
-            made: Dict in which the new layers are kept, and found by the
-                next call, for a layer that is called more than once.
+            made: Dict for the new layers, so that the next call of the same
+                layer finds them.
 
         Returns:
             A KerasTensor.
 
         Raises:
-            ValueError: If the layer has no weights yet.
+            ValueError: If the layer is not built.
         """
         self._check_built("expanded")
         return expansion.expand(self, inputs, {} if made is None else made)
@@ -281,7 +283,7 @@ class ResConv(Fusible):
     def _pointwise(self, rank: int, channels: int) -> keras.Layer:
         start = self.kernel_initializer
         if isinstance(start, keras.initializers.Initializer):
-            # One initializer would draw the same numbers twice.
+            # A single initializer would draw the same numbers twice.
             start = type(start).from_config(start.get_config())
         return self.convolution(
             rank,
@@ -299,6 +301,6 @@ class ResConv(Fusible):
         if not self.built:
             raise ValueError(
                 f"ResConv '{self.name}' can't be {done} yet. Received: a "
-                "layer without weights. Expected: one that was built. Call it "
-                "on an input, or build the model that it is in."
+                "layer without weights. Expected: a built layer. Call it on "
+                "an input, or build its model."
             )

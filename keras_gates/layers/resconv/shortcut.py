@@ -1,4 +1,4 @@
-"""Which shortcuts a convolution can have and still be one convolution."""
+"""The shortcuts that a convolution can have and still fuse into one."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def resolve(layer: ResConv, window: Window, channels: int | None = None) -> str:
         channels: those of the input; None where they are not known yet.
 
     Raises:
-        ValueError: The two would not be one convolution.
+        ValueError: The two would not fuse into one convolution.
     """
     kind = layer.shortcut
     if kind not in ("auto", *KINDS):
@@ -38,7 +38,7 @@ def resolve(layer: ResConv, window: Window, channels: int | None = None) -> str:
 
 
 def depends_on_size(kind: str, window: Window) -> bool:
-    """Whether the size of the input decides which tap the shortcut meets."""
+    """Whether the shortcut's tap depends on the size of the input."""
     wide = any(
         taps > 1 < stride
         for taps, stride in zip(window.kernel, window.strides, strict=True)
@@ -47,7 +47,7 @@ def depends_on_size(kind: str, window: Window) -> bool:
 
 
 def _choose(window: Window, same_channels: bool) -> str:
-    """The shortcut whose outcome has the shape of the convolution's."""
+    """The shortcut whose output has the shape of the convolution's."""
     if window.keeps_size:
         return "identity" if same_channels else "conv"
     return "pool" if same_channels else "pool_conv"
@@ -56,12 +56,12 @@ def _choose(window: Window, same_channels: bool) -> str:
 def _obstacle(kind: str, window: Window) -> str | None:
     """Why such a shortcut doesn't fit the window, and the remedy.
 
-    Returns None where it does, if only the channels fit.
+    Returns None if it does, provided that the channels fit.
     """
     if kind.startswith("pool"):
         if max(window.dilation) > 1:
             return (
-                "An average over neighbours is no kernel with gaps. Use "
+                "An average over neighbors is no kernel with gaps. Use "
                 "dilation_rate=1, or padding='same', which needs no pooling."
             )
         return None

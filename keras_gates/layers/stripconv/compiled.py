@@ -1,4 +1,4 @@
-"""Have a function of tensors run by XLA."""
+"""Compiles a function of tensors with XLA."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import keras
 
 
 class Compiled:
-    """A function that XLA runs, where the backend has it.
+    """A function compiled with XLA, if the backend has it.
 
-    Not a bare `tf.function`: TensorFlow would save one that is an attribute
-    of a layer with each model.
+    Not a bare `tf.function`: TensorFlow would save it with each model if it is
+    an attribute of a layer.
 
     Args:
         function: a function of tensors, without side effects.
@@ -31,8 +31,8 @@ def _through_xla(function: Callable[..., Any]) -> Callable[..., Any]:
     if backend == "tensorflow":
         import tensorflow as tf
 
-        # TensorFlow takes functions of the same code for one, and would warn
-        # of the traces of all layers together. A partial has no code.
+        # TensorFlow treats functions with the same code as one, and would warn
+        # about the traces of all layers together. A partial has no code.
         function = functools.partial(function)
         compiled: Callable[..., Any] = tf.function(
             function, jit_compile=True, autograph=False

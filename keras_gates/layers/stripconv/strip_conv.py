@@ -37,15 +37,15 @@ class StripConv(keras.layers.Conv2D):
 
     `outputs = activation(conv(inputs, kernel * skeleton) + bias)`
 
-    The skeleton has one factor for each stripe: for what one filter reads at
-    one position of the kernel. Training drives some of them towards 0, and
-    the surgeon (`keras_gates.surgeon.prune`, kind `"stripe"`) takes these
-    stripes out. Pruned, the layer is of this class still. It stores only the
-    stripes that are left, and it computes only these, or the dense kernel
-    that they are part of: what costs less.
+    The skeleton has one factor per stripe, that is, for what one filter reads
+    at one position of the kernel. Training drives some of them towards 0, and
+    `keras_gates.surgeon.prune` (kind `"stripe"`) removes these stripes. A
+    pruned layer still has this class. It stores only the remaining stripes, and
+    computes either these alone or the dense kernel that contains them,
+    whichever costs less.
 
     A pruned model with this layer needs keras_gates to load;
-    `keras_gates.to_dense` makes it one that does not.
+    `keras_gates.to_dense` converts it to one that does not.
 
     Reference:
 
@@ -55,33 +55,34 @@ class StripConv(keras.layers.Conv2D):
     Args:
         filters: Integer, the number of filters.
         kernel_size: Integer or pair of integers, in pixels.
-        skeleton_initializer: Start of the skeleton. Defaults to `"ones"`:
-            the function is that of the kernel.
+        skeleton_initializer: Initializer of the skeleton. Defaults to `"ones"`:
+            the layer computes what its kernel computes.
         skeleton_regularizer: Regularizer of the skeleton, such as
             `keras_gates.regularizers.L1(1e-5)`. Defaults to `None`.
         skeleton_constraint: Constraint of the skeleton, such as
             `keras_gates.constraints.HardThreshold(0.01)`: the paper's hard
             mask. Defaults to `None`.
-        stripes: What is left: for each row, for each column of the kernel, a
-            list of the filters with a stripe there. Defaults to `None`: all,
-            with a skeleton to train. Else there is no skeleton, and the
-            stripes are one weight of shape `(number, input channels)`.
+        stripes: The remaining stripes: for each row and each column of the
+            kernel, a list of the filters that have a stripe there. Defaults to
+            `None`: all of them, with a skeleton to train. Otherwise there is no
+            skeleton, and the stripes are one weight of shape `(number, input
+            channels)`.
         method: How a layer with `stripes` computes in inference: `"stripes"`,
-            `"dense"`, or `"auto"`, the one that a model of their costs
-            prefers. Training is always dense. Defaults to `"auto"`.
-        **kwargs: Further arguments of `keras.layers.Conv2D`, as `strides`,
-            `padding`, `dilation_rate`, `data_format`. `groups` must be 1.
+            `"dense"`, or `"auto"`, the faster one according to a cost model.
+            Training is always dense. Defaults to `"auto"`.
+        **kwargs: Further arguments of `keras.layers.Conv2D`, such as `strides`,
+            `padding`, `dilation_rate` and `data_format`. `groups` must be 1.
 
     Input shape:
         `(batch, height, width, channels)`, or `(batch, channels, height,
         width)` for `"channels_first"`.
 
     Output shape:
-        Like that of `keras.layers.Conv2D`.
+        The same as `keras.layers.Conv2D`.
 
     Raises:
-        ValueError: If `groups` is not 1, or if `stripes` do not fit the
-            kernel, or are none at all.
+        ValueError: If `groups` is not 1, or if `stripes` do not fit the kernel
+            or are empty.
 
     Example:
     >>> import keras
@@ -147,7 +148,7 @@ class StripConv(keras.layers.Conv2D):
 
     @property
     def channel_axis(self) -> int:
-        """The axis of the channels in input and output."""
+        """The channel axis of input and output."""
         return 1 if self.data_format == "channels_first" else -1
 
     def build(self, input_shape: Shape) -> None:
@@ -155,7 +156,7 @@ class StripConv(keras.layers.Conv2D):
             self._build_stripes(self.stripes, input_shape)
             return
         super().build(input_shape)
-        # Float32 without autocast, as the factors of gates.
+        # Float32 without autocast, like the factors of gates.
         self.skeleton = self.add_weight(
             name="skeleton",
             shape=(*self.kernel_size, self.filters),
@@ -203,8 +204,8 @@ class StripConv(keras.layers.Conv2D):
             kernel = self.effective_kernel()
             outputs = self.convolution_op(inputs, kernel)
         else:
-            # `convert_to_tensor` hands out TensorFlow's variable itself, whose
-            # values a compiled function would take for constants.
+            # `convert_to_tensor` returns TensorFlow's variable itself, whose
+            # values a compiled function would treat as constants.
             weights = ops.cast(self.stripe_kernel, self.compute_dtype)
             outputs = self._paths(inputs, weights, training)
         if self.bias is not None:
@@ -225,7 +226,7 @@ class StripConv(keras.layers.Conv2D):
         )
 
     def computes(self, input_shape: Shape) -> str:
-        """How inference on inputs of this shape goes on.
+        """How inference on inputs of this shape computes.
 
         Returns:
             `"stripes"` or `"dense"`.
@@ -236,7 +237,7 @@ class StripConv(keras.layers.Conv2D):
         return self._paths.choice(self.window(input_shape), channels)
 
     def effective_kernel(self) -> Any:
-        """The kernel with which a `Conv2D` computes the same."""
+        """The kernel of a `Conv2D` that computes the same."""
         if self.stripes is not None:
             weights = ops.convert_to_tensor(self.stripe_kernel)
             return dense_kernel(weights, self.stripes)
@@ -245,14 +246,14 @@ class StripConv(keras.layers.Conv2D):
         return ops.multiply(kernel, ops.expand_dims(factors, 2))
 
     def enable_lora(self, *args: Any, **kwargs: Any) -> None:
-        """Refused: low-rank updates know no stripes."""
+        """Refused, since low-rank updates have no stripes."""
         raise ValueError(
-            f"StripConv '{self.name}' has no LoRA. Train it whole, or call "
+            f"StripConv '{self.name}' has no LoRA. Train it fully, or call "
             "keras_gates.to_dense on the pruned model and use LoRA there."
         )
 
     def save_own_variables(self, store: Any) -> None:
-        # Conv2D would save kernel and bias alone.
+        # Conv2D would save only the kernel and the bias.
         keras.layers.Layer.save_own_variables(self, store)
 
     def load_own_variables(self, store: Any) -> None:
@@ -275,7 +276,7 @@ class StripConv(keras.layers.Conv2D):
         }
         if self.stripes is not None:
             config["stripes"] = self.stripes.lists()
-            # Keras prints the config where it cannot load the class.
+            # Keras prints the config if it cannot load the class.
             config = {"needs": _NEEDS, **config}
         return config
 

@@ -1,4 +1,4 @@
-"""What computing with stripes costs, against the dense kernel."""
+"""The cost of computing with stripes, compared with the dense kernel."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Rates:
-    """What single steps cost on a backend, in multiply-adds.
+    """The cost of single steps on a backend, in multiply-adds.
 
-    Those of the backend's dense convolution. Fitted to the CPU times that
-    `benchmarks/stripes.py` shows, of two cores that others used, too.
+    In multiply-adds of the backend's dense convolution. Fitted to the CPU times
+    of `benchmarks/stripes.py`, on two cores that were shared with other
+    processes.
 
     Attributes:
         product: a multiply-add of the product with the stripes.
         written: a number that this product writes, and the sums read.
         summed: adding one position of the kernel to one output.
-        constant: what comes on top, as a share of the dense kernel.
+        constant: the constant overhead, as a share of the dense kernel.
     """
 
     product: float
@@ -41,14 +42,15 @@ RATES = {
     "jax": Rates(0.85, 84.0, 18.0, 0.03),
     "torch": Rates(0.64, 120.0, 28.0, 0.24),
 }
-# By how much stripes must promise to win: the rates are no better than that.
+# The least predicted gain for which stripes are used, since the rates are not
+# more accurate.
 _MARGIN = 0.9
 
 
 def pays(stripes: Stripes, window: Window, channels: int) -> bool:
-    """Whether to compute by stripes takes less time than the dense kernel.
+    """Whether computing by stripes takes less time than the dense kernel.
 
-    Not where there is an accelerator: no rates were measured on any.
+    False on an accelerator, for which no rates were measured.
 
     Args:
         stripes: the `Stripes`.
@@ -64,7 +66,7 @@ def pays(stripes: Stripes, window: Window, channels: int) -> bool:
 def shares(
     stripes: Stripes, window: Window, channels: int
 ) -> tuple[float, float]:
-    """The costs of both ways, relative to a `Conv2D` as wide.
+    """The costs of both methods, relative to a `Conv2D` of the same width.
 
     Args:
         stripes: the `Stripes`.
@@ -73,7 +75,7 @@ def shares(
 
     Returns:
         `(by stripes, by the dense kernel in the smallest box)`. The first is
-        infinite where the stripes can't be computed alone.
+        infinite if the stripes can't be computed alone.
     """
     rates = RATES[keras.backend.backend()]
     rows, columns, filters = stripes.kept.shape

@@ -1,10 +1,10 @@
 """Convolution with stripes: one product, then shifted sums.
 
-All stripes together are a 1x1 convolution. What it gives for a stripe is
-added to the stripe's filter, shifted by the stripe's position in the kernel.
-Positions whose shift leaves the same remainder by the strides read the same
-pixels; each such phase is cut out before the product, so that nothing is
-multiplied that no output reads.
+All stripes together are a 1x1 convolution. Its output for a stripe is added to
+the stripe's filter, shifted by the stripe's position in the kernel. Positions
+whose shifts have the same remainder modulo the strides read the same pixels;
+each such phase is cut out before the product, so that only pixels that an
+output reads are multiplied.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class Tap:
     """One position of the kernel.
 
     Attributes:
-        shift: how many pixels of its phase it looks ahead, on each axis.
+        shift: its offset in pixels of the phase, on each axis.
         filters: the filters with a stripe there.
-        start: the first of these stripes among those of its phase.
+        start: the index of its first stripe within the phase.
     """
 
     shift: tuple[int, ...]
@@ -38,7 +38,7 @@ class Tap:
     start: int
 
     def columns(self, filters: int, none: int) -> NDArray[np.int32]:
-        """For each of the filters, its stripe; `none` where it has none."""
+        """The stripe of each filter; `none` if it has none."""
         columns = np.full(filters, none, np.int32)
         columns[self.filters] = self.start + np.arange(len(self.filters))
         return columns
@@ -50,7 +50,7 @@ class Phase:
 
     Attributes:
         first: the first of these pixels, on each axis.
-        rows: the numbers of its stripes among all.
+        rows: the indices of its stripes.
         taps: its `Tap`s.
     """
 
@@ -120,7 +120,7 @@ def convolve(
 
 
 class _Sum:
-    """Adds shifted products, in a form that XLA makes one loop of."""
+    """Adds shifted products in a form that XLA fuses into one loop."""
 
     def __init__(
         self, window: Window, filters: int, channels_first: bool
@@ -143,13 +143,13 @@ class _Sum:
         return x[tuple(cut)]
 
     def add(self, product: Any, phase: Phase) -> None:
-        """Add what a phase's product gives to each filter."""
+        """Add the product of a phase to each filter."""
         extra = [self._extra(axis, phase) for axis in (0, 1)]
         pads = [self._pad(axis, phase, extra[axis]) for axis in (0, 1)]
         widths = [(0, 0)] * 4
         for axis, pad in zip(self.spatial, pads, strict=True):
             widths[axis] = pad
-        # The column that filters without a stripe at a position read.
+        # The column that filters read if they have no stripe at a position.
         widths[self.channels] = (0, 1)
         product = ops.pad(product, widths)
         for tap in phase.taps:
@@ -180,7 +180,7 @@ class _Sum:
 
 
 class _SumInPlace(_Sum):
-    """Adds each product where it belongs: what is fastest without XLA."""
+    """Adds each product in place, which is fastest without XLA."""
 
     def add(self, product: Any, phase: Phase) -> None:
         if self.total is None:

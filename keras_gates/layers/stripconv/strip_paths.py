@@ -1,4 +1,4 @@
-"""The ways to compute a convolution of which some stripes are left."""
+"""The ways to compute a convolution with some of its stripes."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(eq=False)
 class StripPaths:
-    """By the stripes alone, or by the dense kernel that they are part of.
+    """Computes by the stripes alone, or by the dense kernel that contains them.
 
     Attributes:
         stripes: the `Stripes`.
         settings: the arguments of the convolution by name: `strides`,
             `padding`, `dilation_rate`, `data_format`.
         window: `shape -> Window`, for an input of this shape.
-        method: `"stripes"`, `"dense"`, or `"auto"` for what costs less.
+        method: `"stripes"`, `"dense"`, or `"auto"` for the cheaper one.
         owner: name of the layer, for messages.
     """
 

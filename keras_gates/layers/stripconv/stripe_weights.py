@@ -1,4 +1,4 @@
-"""Between stripes, stored as rows, and the kernel that they are part of."""
+"""Converts between rows of stripes and the kernel that contains them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def dense_kernel(weights: Any, stripes: Stripes, box: Box | None = None) -> Any:
     Args:
         weights: the stripes, `(count, input channels)`.
         stripes: their `Stripes`.
-        box: the part of the kernel that is wanted, as `Stripes.box`.
+        box: the part of the kernel to return, as `Stripes.box`.
 
     Returns:
         A kernel `(rows, columns, input channels, filters)`.
@@ -42,7 +42,7 @@ def stripe_rows(kernel: Any, stripes: Stripes) -> Any:
 
 
 class AsKernel:
-    """Lets what is said of a kernel hold for the stripes that it keeps.
+    """Applies regularizers and initializers of a kernel to its stripes.
 
     Args:
         stripes: the `Stripes`.
@@ -56,7 +56,7 @@ class AsKernel:
     def initializer(
         self, initializer: Callable[..., Any]
     ) -> Callable[..., Any]:
-        """As the whole kernel would start: by its size, not by what is left."""
+        """An initializer that scales as for the whole kernel."""
         rows, columns, filters = self.stripes.kept.shape
 
         def start(shape: tuple[int, ...], dtype: Any = None) -> Any:

@@ -1,4 +1,4 @@
-"""Which stripes of a kernel are left, and where they lie."""
+"""The remaining stripes of a kernel, and their positions."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Lists: TypeAlias = Sequence[Sequence[Sequence[int]]]
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Stripes:
-    """The shape of the filters of a convolution.
+    """The stripes of the filters of a convolution.
 
     A stripe is what one filter reads at one position of the kernel: a vector
     over the input channels. Stored, stripes are the rows of a matrix, by
@@ -48,7 +48,7 @@ class Stripes:
             owner: name of the layer, for the message.
 
         Raises:
-            ValueError: the lists are no such thing, or all empty.
+            ValueError: the lists have another form, or are all empty.
         """
         try:
             kept = _mask(lists, kernel_size, filters)
@@ -59,9 +59,9 @@ class Stripes:
             raise ValueError(
                 f"StripConv '{owner}' cannot use these `stripes`. Received: "
                 f"{_shortened(lists)}. Expected: {rows} lists of {columns} "
-                "lists that hold numbers of filters, each below "
-                f"{filters} and in ascending order, and one stripe at least. "
-                "Leave `stripes` out for a layer with all of its stripes."
+                f"lists of indices of filters, each below {filters} and in "
+                "ascending order, with at least one stripe. Leave `stripes` "
+                "out for a layer with all of its stripes."
             )
         return cls(kept)
 
@@ -73,7 +73,7 @@ class Stripes:
 
     @property
     def count(self) -> int:
-        """How many there are."""
+        """The number of stripes."""
         return int(np.count_nonzero(self.kept))
 
     @property

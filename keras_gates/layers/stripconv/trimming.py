@@ -1,4 +1,4 @@
-"""A kernel whose outer rows and columns are zero, without these."""
+"""A kernel without its outer rows and columns of zeros."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Trim:
-    """How the kernel in a box reads what the whole one reads.
+    """How the kernel in a box reads the same as the whole kernel.
 
     Attributes:
         box: the `Box` of the positions.
         padding: that of the convolution.
-        pads: the zeros round its input on each axis, `(before, after)`, put
-            there beforehand; pixels to cut off where they are negative.
+        pads: the zeros around its input on each axis, `(before, after)`, added
+            beforehand; negative numbers are pixels to cut off.
     """
 
     box: Box
@@ -34,7 +34,7 @@ class Trim:
         return bottom - top, right - left
 
     def padded(self, x: Any, channel_axis: int) -> Any:
-        """The input with these zeros round it, or without these pixels."""
+        """The input, padded with these zeros or cropped."""
         widths = [(0, 0), *self.pads]
         widths.insert(channel_axis % 4, (0, 0))
         cut = tuple(
@@ -49,7 +49,7 @@ class Trim:
 def trim(window: Window, box: Box) -> Trim:
     """The `Trim` of a window to a box.
 
-    The whole kernel where the padding depends on a size that is unknown.
+    The whole kernel if the padding depends on an unknown size.
     """
     rows, columns = window.kernel
     whole = (0, rows), (0, columns)

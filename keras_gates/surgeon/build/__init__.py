@@ -1,1 +1,1 @@
-"""The smaller model: layers, weights, and the state of an optimizer."""
+"""Builds the smaller model: layers, weights, and optimizer state."""

@@ -1,4 +1,4 @@
-"""Which models inside a model are other ones in the smaller model."""
+"""Finds the nested models that change in the smaller model."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 class Changes:
-    """Tells what a decision leaves as it was.
+    """Says what a decision leaves unchanged.
 
     Args:
         decision: the `Decision`.
@@ -31,7 +31,7 @@ class Changes:
         self.weights = weights
 
     def inside(self, graph: Graph) -> bool:
-        """Whether anything in a nested graph is no longer as it was."""
+        """Whether anything in a nested graph changes."""
         for each in [graph, *graph.nested()]:
             for site in each.sites:
                 if site.child is None and site in self._changed:

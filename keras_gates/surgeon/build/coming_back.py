@@ -1,8 +1,8 @@
-"""How the layers that were seen through come back in the smaller model.
+"""How layers that were seen through are rebuilt in the smaller model.
 
 In this order: the same class with a smaller config; written out as a model of
 its parts; kept whole, for which the model is solved again. The outermost layer
-whose class can be kept is; what is inside it is part of it.
+whose class can be kept is kept, with everything inside it.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome:
-    """What becomes of the layers of a model that were seen through.
+    """How the layers that were seen through are rebuilt.
 
     Attributes:
         returns: those in which something changes, the outermost first.
@@ -47,7 +47,7 @@ class Outcome:
 
 
 def find(solution: Solution, written_out: bool | None) -> Outcome:
-    """How the layers of a solution come back.
+    """How the layers of a solution are rebuilt.
 
     Args:
         solution: the `Solution`.
@@ -59,7 +59,7 @@ def find(solution: Solution, written_out: bool | None) -> Outcome:
 
 
 class _Search:
-    """Asks for each layer that was seen through what can stand in its place.
+    """Finds a replacement for each layer that was seen through.
 
     Args:
         solution: the `Solution`.
@@ -238,8 +238,8 @@ def _tried(builder: Builder, site: Site) -> Smaller:
 
 
 def _whole(fixed: str, why: str) -> str:
-    """Why a layer can't come back: a clause."""
+    """Why a layer can't be rebuilt: a clause."""
     out = f"written out ({fixed or 'written_out=False'})"
     if not why:
-        return f"it could not come back {out}"
-    return f"it could come back neither {out} nor in its class ({why})"
+        return f"it can't be {out}"
+    return f"it can neither be {out} nor keep its class ({why})"

@@ -1,4 +1,4 @@
-"""The numbers in a layer's config that may hold a size, and what to try."""
+"""The numbers in a layer's config that may be sizes, and values to try."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def proposals(
     found: list[int | float] = []
     for old, new in resized:
         if isinstance(value, float):
-            # A width that it was multiplied by. To cut off what is behind the
+            # A width that it was multiplied by. To cut off what is after the
             # point, or to round, makes the new size of the second one.
             width = old / value if value > 0 else 0
             if width >= 1 and math.isclose(width, round(width), rel_tol=0.02):
@@ -139,7 +139,7 @@ def own_config(layer: keras.Layer, recorded: bool = False) -> Config | None:
     """
     try:
         return dict(layer.get_config())
-    except Exception:  # whatever a class without a config says
+    except Exception:  # a class without a config may raise anything
         return _arguments(layer) if recorded else None
 
 

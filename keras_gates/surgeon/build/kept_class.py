@@ -1,10 +1,10 @@
-"""The same class with a smaller config, found by trial.
+"""Finds a smaller config of the same class, by trial.
 
-Which keys of a config hold sizes, a class does not say. Those that may are
-changed, the layer is made, and the shapes of its weights tell. It stands in
-for the smaller parts only if every weight has exactly the shape asked for, and
-if it computes the same on sample inputs: with the weights that it gets, with
-others, and once more when it is made from the config that it tells itself.
+A class does not say which keys of its config hold sizes. Candidates are
+changed, the layer is created, and the shapes of its weights show the effect. It
+replaces the smaller parts only if every weight has exactly the required shape,
+and if it computes the same on sample inputs: with its weights, with others, and
+again when it is created from its own config.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class NotKept(Exception):
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Smaller:
-    """What a layer of the user's class is to be.
+    """What a user's layer class is to be.
 
     Attributes:
         layer: the layer, or model, as it is.
@@ -77,7 +77,7 @@ class Smaller:
 
 
 class KeptClasses:
-    """Finds smaller configs; equal layers are searched for once.
+    """Finds smaller configs; equal layers are searched once.
 
     Args:
         copies: makes the copies of layers.
@@ -152,7 +152,7 @@ class KeptClasses:
             lost -= set(classes.set_otherwise(base, again))
         if lost:
             raise NotKept(
-                f"its config does not tell its {', '.join(sorted(lost))}"
+                f"its config does not hold its {', '.join(sorted(lost))}"
             )
         classes.carry_beside(layer, new)
         return new
@@ -194,12 +194,12 @@ class KeptClasses:
             _assign(again, smaller.weights)
         except Exception as error:
             raise NotKept(
-                f"{told} a {name} can't be made from the config that it tells"
+                f"{told} a {name} can't be made from its own config"
             ) from error
         if not same(again, smaller):
             raise NotKept(
-                f"{told} the config of a {name} does not tell all that it "
-                "computes"
+                f"{told} the config of {name} does not determine everything "
+                "that it computes"
             )
 
 
@@ -208,7 +208,7 @@ def _reloads(layer: keras.Layer) -> bool:
     try:
         with _known_classes(layer):
             type(layer).from_config(layer.get_config())
-    except Exception:  # whatever the class says
+    except Exception:  # the class may raise anything
         return False
     return True
 
@@ -386,7 +386,7 @@ class _Search:
             with _known_classes(self.layer):
                 (new,) = configs.from_configs(self.layer, changes)
                 _build(new, self.smaller)
-        except Exception:  # whatever the class says to such a config
+        except Exception:  # the class may raise anything for such a config
             return None
         return _shapes(new)
 
@@ -397,11 +397,11 @@ class _Search:
         path = min(unlike or [path for path, _ in odd], key=repr)
         name = "/".join(str(key).strip("_") for key in path)
         if path not in self.wanted:
-            return f"no change to its config can leave out `{name}`"
+            return f"no change of its config leaves out `{name}`"
         if path not in self.before:
-            return f"no change to its config can bring `{name}` in"
+            return f"no change of its config adds `{name}`"
         return (
-            f"no change to the sizes in its config makes `{name}` "
+            f"no change of the sizes in its config makes `{name}` "
             f"{self.wanted[path]}"
         )
 
@@ -480,7 +480,7 @@ def _assign(new: keras.Layer, weights: Mapping[Path, Wanted]) -> None:
 def same(
     new: keras.Layer, smaller: Smaller, near: float = sampled.NEAR
 ) -> bool:
-    """Whether both have been run, and have put out the same.
+    """Whether both ran and returned the same.
 
     Args:
         new: the layer or model.
@@ -528,9 +528,9 @@ def other_weights(
 
 
 def _told(edits: Edits) -> str:
-    """What is changed, in words."""
+    """The changes, in words."""
     if not edits:
-        return "with its config as it is"
+        return "with its config unchanged"
     pairs = (
         f"{'.'.join(map(str, path))}={new!r}" for path, new in edits.items()
     )

@@ -1,4 +1,4 @@
-"""Carry the state of a model's optimizer over to the pruned model.
+"""Carries the state of a model's optimizer over to the pruned model.
 
 A gate's factor s that went into a weight changed its unit: w' = s w. What a
 slot holds decides what becomes of it, besides the cut:
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 
 class Slot(enum.Enum):
-    """What an optimizer keeps for a weight."""
+    """The kinds of optimizer slots."""
 
     GRADIENT = "gradient"
     SIZE = "size of a gradient"
@@ -93,7 +93,7 @@ _COMMON = {
 def carry(
     model: keras.Model, pruned: keras.Model, decision: Decision, folds: Folds
 ) -> None:
-    """Compile a pruned model as the model is, and continue its optimizer.
+    """Compile a pruned model like the original, and continue its optimizer.
 
     Args:
         model: the compiled model.
@@ -140,16 +140,17 @@ def check(model: keras.Model, graph: Graph) -> None:
     for old, _ in _pairs(model.optimizer, model.optimizer):
         if isinstance(getattr(old, "optimizers", None), (list, tuple)):
             raise ValueError(
-                f"Optimizer '{old.name}' (of type {type(old).__name__}) is "
-                "several optimizers in one, whose states can't be told apart "
-                "here. Prune with keep_optimizer=False and compile the result."
+                f"Optimizer '{old.name}' (of type {type(old).__name__}) "
+                "combines several optimizers, whose states can't be "
+                "separated here. Prune with keep_optimizer=False and compile "
+                "the result."
             )
     changed = [call.op.name for call in graph.calls if _repacked(call)]
     for name in changed or _written_out(model, graph):
         raise ValueError(
-            f"Pruning gives layer '{name}' weights of another form, for which "
-            "the optimizer has no state. Prune with keep_optimizer=False and "
-            "compile the result."
+            f"Pruning changes the form of the weights of layer '{name}', for "
+            "which the optimizer has no state. Prune with "
+            "keep_optimizer=False and compile the result."
         )
 
 
@@ -191,7 +192,7 @@ def _scalars(old: keras.Optimizer, new: keras.Optimizer) -> None:
 def _slots(
     old: keras.Optimizer, new: keras.Optimizer, cuts: dict[int, Cut]
 ) -> None:
-    """Cut the slots of each weight that was trained before."""
+    """Cut the slots of each trained weight."""
     lists = private.slots_of(new)
     place = {id(w): i for i, w in enumerate(private.trained_by(old))}
     for index, weight in enumerate(private.trained_by(new)):

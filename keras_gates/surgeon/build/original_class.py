@@ -1,4 +1,4 @@
-"""The class again that a model was of, before gates were put into it.
+"""Restores the class that a model had before gates were inserted.
 
 Its constructor makes blocks of layers, so many as a number in its config says.
 Where whole blocks have gone, a smaller number makes a model with as many
@@ -62,8 +62,8 @@ def edits(origin: Origin, new: keras.Model) -> Edits:
         if found is not None:
             return found
     raise NotKept(
-        "no change to the numbers in its config makes a model with the "
-        "weights that are left"
+        "no change of the numbers in its config makes a model with the "
+        "remaining weights"
     )
 
 
@@ -145,7 +145,7 @@ def _model(origin: Origin, edits: Edits) -> keras.Model | None:
     config.update(cs.changes(config, edits))
     try:
         model = origin.cls.from_config(config)
-    except Exception:  # whatever the class says to such a config
+    except Exception:  # the class may raise anything for such a config
         return None
     return model if gr.is_functional(model) else None
 

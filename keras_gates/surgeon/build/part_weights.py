@@ -1,4 +1,4 @@
-"""From the parts of a layer, at their final sizes, back to its own weights."""
+"""Maps the parts of a layer, at their final sizes, to its own weights."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 
 class NoPlace(Exception):
-    """The smaller parts hold what the layer has no place for."""
+    """The layer has no place for what its smaller parts hold."""
 
 
 class Rest(NamedTuple):
@@ -157,7 +157,7 @@ class PartWeights:
         return found
 
     def of_model(self, graph: Graph) -> dict[Path, Wanted]:
-        """The same, for a functional model of a class of the user's.
+        """The same, for a functional model of a user's class.
 
         Args:
             graph: its graph, whose smaller model is made.
@@ -199,14 +199,14 @@ class PartWeights:
             return {}
         if old not in paths:
             raise NoPlace(
-                f"'{old.name}' in it is held by none of its attributes"
+                f"'{old.name}' in it is not held by any of its attributes"
             )
         new = self.operations.get(old)
         if new is None:
             step = self.steps.get(old)
             if step is not None and step.is_gate:
                 return {}
-            raise NoPlace(f"'{old.name}' in it goes as a whole")
+            raise NoPlace(f"'{old.name}' in it would be removed as a whole")
         if type(new) is not type(old):
             raise NoPlace(
                 f"'{old.name}' in it becomes a layer of another class"
@@ -230,7 +230,9 @@ class PartWeights:
         """Add what becomes of a variable that operations use."""
         path = where.get(variable)
         if path is None:
-            raise NoPlace(f"its variable '{variable.name}' has no place in it")
+            raise NoPlace(
+                f"its variable '{variable.name}' can't be found in it"
+            )
         wanted = self._bare(variable, place)
         before = found.setdefault(path, wanted)
         same = before.shape == wanted.shape and np.array_equal(
@@ -245,7 +247,9 @@ class PartWeights:
         old = getattr(place.layer, place.name)
         new_layer = self.operations.get(place.layer)
         if new_layer is None:
-            raise NoPlace(f"its variable '{variable.name}' goes as a whole")
+            raise NoPlace(
+                f"its variable '{variable.name}' would be removed as a whole"
+            )
         new = getattr(new_layer, place.name, None)
         if new is None:
             raise NoPlace(f"its variable '{variable.name}' is not needed")
@@ -258,14 +262,14 @@ class PartWeights:
             if place.part is not None:
                 return self._some(variable, place, new)
             raise NoPlace(
-                f"it computes with other numbers than those of its variable "
+                "it computes with values other than those of its variable "
                 f"'{variable.name}'"
             )
         kept = self._positions(place)
         wanted = shape if kept.size == math.prod(shape) else _box(kept, shape)
         if wanted is None or math.prod(wanted) != math.prod(new.shape):
             raise NoPlace(
-                f"what is left of its variable '{variable.name}' is no array"
+                f"the rest of its variable '{variable.name}' is not an array"
             )
         return Wanted(wanted, new)
 
@@ -293,7 +297,7 @@ class PartWeights:
         read = np.intersect1d(left, place.part)
         if not np.array_equal(read, np.unique(kept)):
             raise NoPlace(
-                f"what is left of its variable '{variable.name}' is no array"
+                f"the rest of its variable '{variable.name}' is not an array"
             )
         sizes = tuple(map(len, index))
         held = np.searchsorted(left, kept)
@@ -301,8 +305,8 @@ class PartWeights:
         found = wanted.values().reshape(-1)[held]
         if not np.array_equal(found, values_of(new).reshape(-1)):
             raise NoPlace(
-                f"what it looks up in its variable '{variable.name}' becomes "
-                "different at different places"
+                f"what it looks up in its variable '{variable.name}' would "
+                "differ between places"
             )
         return wanted
 
@@ -345,7 +349,7 @@ def _is_open(site: Site, operations: Operations) -> bool:
 def _box(
     kept: NDArray[np.intp], shape: tuple[int, ...]
 ) -> tuple[int, ...] | None:
-    """The shape of what is left of an array; None if it is no array.
+    """The shape of what is left of an array; None if it is not an array.
 
     Args:
         kept: its positions in the array, counted flat.

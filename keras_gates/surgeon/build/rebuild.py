@@ -1,4 +1,4 @@
-"""Make the smaller model: nested models as they were, each layer once."""
+"""Builds the smaller model: nested models as before, each layer once."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ class Builder:
         # Each old model -> the new one; and what is called in its place.
         self.models: IdentityDict[keras.Model, keras.Model] = IdentityDict()
         self.wrappers: IdentityDict[keras.Layer, keras.Layer] = IdentityDict()
-        # Of those, the ones that a class of the user's has made.
+        # Of those, the ones that a user's class has made.
         self.made_again: IdentityDict[keras.Model, keras.Model] = IdentityDict()
         # Those that put out what they get, by the numbers of their inputs.
         self.empty: IdentityDict[keras.Model, list[int]] = IdentityDict()
@@ -195,13 +195,13 @@ class Builder:
                     f"Layer '{site.name}' (of type {type(site.op).__name__}) "
                     f"in '{graph.model.name}' finds a mask of time steps on "
                     "its input, and would not find it in a smaller model. "
-                    f"Give '{graph.model.name}' the mask as an input of its "
-                    "own and pass it on, mask=..., or call its layers "
+                    f"Make the mask a separate input of '{graph.model.name}' "
+                    "and pass it on with mask=..., or call its layers "
                     "directly."
                 )
 
     def _carry(self, graph: Graph, new: keras.Model) -> None:
-        """What the user has put on the model, and her class."""
+        """The user's attributes and class of a model."""
 
         def twins() -> Twins:
             made = new_copies().twins
@@ -269,7 +269,7 @@ class Builder:
     def _note_empty(
         self, graph: Graph, tensors: dict[int, keras.KerasTensor]
     ) -> None:
-        """Note it if nothing is left in a model."""
+        """Record it if nothing remains in a model."""
         inputs = [id(tensors[id(kt)]) for kt in graph.functional.inputs]
         outputs = [id(tensors[id(kt)]) for kt in graph.functional.outputs]
         if graph.sites and set(outputs) <= set(inputs):
@@ -303,7 +303,7 @@ class Builder:
         return new
 
     def _pieces(self, site: Site) -> list[Piece]:
-        """What a site becomes; for a chain, with the gate behind it."""
+        """What a site becomes; for a chain, with the gate after it."""
         step = self.steps.get(StepKey(site, None))
         pieces = [] if step is None else self.pieces.make(step)
         for gate in site.behind.values():
@@ -319,7 +319,7 @@ class Builder:
         return StepKey(site, None) in self.steps and not gathers
 
     def _inner(self, site: Site, child: Graph) -> keras.Layer:
-        """What is called in the place of a nested model, or of its wrapper."""
+        """The replacement of a nested model, or of its wrapper."""
         model = self.model(child, child.bounds[0])
         if site.op not in self.wrappers:
             step = model if site.opened is None else self._step(site, child)
@@ -369,7 +369,7 @@ class Builder:
         child: Graph,
         tensors: dict[int, keras.KerasTensor],
     ) -> bool:
-        """Leave out a model in which nothing is left, or such a layer."""
+        """Leave out a model or layer in which nothing remains."""
         if site.folds or not self.changes.inside(child):
             return False
         if site.opened is not None and site.op in self.kept:
@@ -390,7 +390,7 @@ class Builder:
         child: Graph,
         tensors: dict[int, keras.KerasTensor],
     ) -> None:
-        """Call what stands in the place of a layer that was seen through."""
+        """Call what stands in place of a layer that was seen through."""
         new = self._part(site, child)
         model = self.models.get(child.model)
         if model is not None and new is model:
@@ -402,7 +402,7 @@ class Builder:
         _bind(site.node, outputs, tensors)
 
     def _part(self, site: Site, child: Graph) -> keras.Layer:
-        """What stands in the place of a model, or of a layer seen through.
+        """What stands in place of a model, or of a layer seen through.
 
         That is the layer itself where nothing in it changes; else one of its
         class, or the model of its parts.
@@ -435,7 +435,7 @@ class Builder:
         try:
             edits = classes_of.edits(self.smaller(site), recorded=True)
         except (NoPlace, NotKept) as error:
-            what = f"'{site.name}' in it can't come back in its class"
+            what = f"'{site.name}' in it can't keep its class"
             raise NotKept(f"{what}: {error}") from error
         return Return(layer, site.name, How.CLASS, edited(layer, edits))
 
@@ -458,7 +458,7 @@ class Builder:
         return [*found.values()]
 
     def smaller(self, site: Site) -> Smaller:
-        """What a layer that was seen through is to be.
+        """The target of a layer that was seen through.
 
         Raises:
             NoPlace: its class has no place for what its parts become.
@@ -525,7 +525,7 @@ def _call(
     own: dict[int, keras.KerasTensor],
     found: tuple[str, ...] = (),
 ) -> Any:
-    """The outcome of a piece, on its own arguments or on `x`."""
+    """The output of a piece, on its own arguments or on `x`."""
     args: tuple[Any, ...] = (x,)
     kwargs = {k: v for k, v in piece.kwargs.items() if k not in found}
     if piece.args is not None:

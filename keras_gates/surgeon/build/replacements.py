@@ -1,4 +1,4 @@
-"""What one call turns into in the smaller model."""
+"""The replacement of a call in the smaller model."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ class Piece:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class View:
-    """What a rule may ask when it revises a call.
+    """What a rule can ask when it revises a call.
 
     Attributes:
         decision: the `Decision`.
@@ -95,7 +95,7 @@ class View:
 
 
 class Pieces:
-    """Makes the pieces of each step of a decision.
+    """Creates the pieces of each step of a decision.
 
     Args:
         decision: the `Decision`.
@@ -128,7 +128,7 @@ class Pieces:
         }
 
     def make(self, step: Step) -> list[Piece]:
-        """The pieces of a step, in order; none where it is passed over."""
+        """The pieces of a step, in order; none if it is bypassed."""
         if step.is_gate:
             return self._scale(step)
         gone = self.decision.dropped.get(step.key, ())
@@ -195,7 +195,7 @@ class Pieces:
         return Piece(op, args, kwargs, self._spec(step), arrays)
 
     def _copied(self, step: Step, config: dict[str, Any]) -> keras.Operation:
-        """The new operation of a step: as it is if nothing has to change."""
+        """The new operation of a step: unchanged if nothing has to change."""
         old = step.rule.base(step.call.op)
         if config or self._resized(step):
             return self.copies.make(old, config)
@@ -238,7 +238,7 @@ class Pieces:
     # What gates and constant operands leave behind -----------------------
 
     def _scale(self, step: Step) -> list[Piece]:
-        """What is left of a gate: nothing, or a stock Rescaling."""
+        """The replacement of a gate: nothing, or a stock Rescaling."""
         factors = self.folds.scales.get(step.key)
         if factors is None:
             return []
@@ -247,7 +247,7 @@ class Pieces:
     def _without(
         self, step: Step, gone: tuple[int, ...], alone: bool
     ) -> list[Piece]:
-        """What constant operands that are left out do to the others."""
+        """How removed constant operands affect the others."""
         constants = {}
         for index in gone:
             tensor = step.inputs[index]
@@ -272,7 +272,7 @@ class Pieces:
         return made and not again and masked.is_near(step.call)
 
     def _unmasked(self, step: Step) -> Piece:
-        """A copy of the values, which no mask of time steps goes along with."""
+        """A copy of the values without their mask of time steps."""
         name = self._names.free(f"{step.call.op.name}_unmasked")
         return Piece(_operation("numpy.Copy", name))
 
@@ -304,7 +304,7 @@ class Pieces:
         return [Piece(layer, spec=self._spec(step))]
 
     def _unique(self, step: Step, name: str) -> str:
-        """`name`, unless something else has it.
+        """`name`, unless it is taken.
 
         A shared operation may leave something behind at each of its calls.
         """
@@ -337,7 +337,7 @@ class Pieces:
     def _sides(
         self, selection: Step
     ) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
-        """What is kept before a selection and after it, `(channels,)` each."""
+        """The kept channels before and after a selection."""
         wanted = self.decision.mask(selection.flow.labels[0])
         source = self.decision.mask(self.labels[selection.inputs[0]])
         source = np.broadcast_to(source, wanted.shape)
@@ -345,7 +345,7 @@ class Pieces:
 
 
 def _operation(path: str, name: str, **arguments: Any) -> keras.Operation:
-    """An operation of `keras.ops` with a name that is known beforehand."""
+    """An operation of `keras.ops` with a given name."""
     cls: Any = gr.operation(path)
     operation = cls(**arguments)
     operation.name = name
@@ -353,7 +353,7 @@ def _operation(path: str, name: str, **arguments: Any) -> keras.Operation:
 
 
 def _settled(op: keras.Operation) -> dict[str, None]:
-    """What undoes `slim`, so that no gamma needs this package to load."""
+    """Undo `slim`, so that no gamma needs this package to load."""
     if not isinstance(op, keras.layers.BatchNormalization):
         return {}
     pairs = (("gamma_regularizer", L1), ("gamma_constraint", KeepSign))
@@ -361,7 +361,7 @@ def _settled(op: keras.Operation) -> dict[str, None]:
 
 
 class _Affine:
-    """A scale and an offset on an axis that Rescaling does not speak of."""
+    """A scale and an offset on an axis without support by Rescaling."""
 
     def __init__(
         self, scale: NDArray[np.float64], offset: NDArray[np.float64]
@@ -383,7 +383,7 @@ class _Affine:
 def _compressed(
     array: NDArray[np.float64], masks: list[NDArray[np.bool_]]
 ) -> NDArray[np.float64]:
-    """What is kept of an array, along the axes where it has an extent."""
+    """The kept part of an array, along the axes where it varies."""
     for axis in range(array.ndim):
         if array.shape[axis] == len(masks[axis]) > 1:
             array = array.compress(masks[axis], axis)
@@ -398,7 +398,7 @@ def _listed(array: NDArray[np.float64]) -> float | list[float]:
 def _left_out(
     args: tuple[Any, ...], kwargs: dict[str, Any], operands: list[Tensor]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """Arguments without some of the tensors that they hold."""
+    """Arguments without some of their tensors."""
     ids = {id(tensor) for tensor in operands}
 
     def left(x: Any) -> Any:

@@ -1,4 +1,4 @@
-"""What became of each weight: which part is left, and times what."""
+"""The cut of each weight: the remaining part, and its factors."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Cut:
-    """How a weight of the model became one of the pruned model.
+    """How a weight of the pruned model was cut from one of the model.
 
     Attributes:
         old: the weight that it was.
@@ -61,7 +61,7 @@ class Cut:
         return found
 
     def then(self, later: Cut) -> Cut | None:
-        """This cut and one of what it left, as one.
+        """The composition of this cut with a later one.
 
         None where the axes of the weight in between are not those of both.
         """
@@ -80,7 +80,7 @@ class Cut:
     def apply(
         self, array: NDArray[np.float64], power: int
     ) -> NDArray[np.float64]:
-        """What is left of an array like the old weight.
+        """The cut of an array like the old weight.
 
         Args:
             array: the array, of the shape of the old weight.
@@ -101,7 +101,7 @@ class Cut:
             return array
         if power >= 0:
             return np.asarray(array * factor**power)
-        # A factor of 0 let no gradient through: nothing is known of it.
+        # A factor of 0 passes no gradient, so its state is unknown.
         zeros = np.zeros_like(factor)
         inverse = np.divide(1, factor, out=zeros, where=factor != 0)
         return np.asarray(array * inverse**-power)
@@ -152,7 +152,7 @@ class _Inside:
     def __init__(self) -> None:
         # Copy of a layer -> its parts.
         self._parts: IdentityDict[keras.Layer, Parts] = IdentityDict()
-        # Weight in the place of another -> the weight of the copy.
+        # Weight in place of another -> the weight of the copy.
         self._bare: IdentityDict[keras.Variable, keras.Variable]
         self._bare = IdentityDict()
         self._seen: set[int] = set()
@@ -165,13 +165,13 @@ class _Inside:
         new: keras.Layer | None,
         depth: int,
     ) -> Iterator[tuple[keras.Variable, Cut]]:
-        """Each new weight of a step, and what it is of the user's weight.
+        """Each new weight of a step, and its part of the user's weight.
 
         Args:
             step: a step in such a layer.
             decision: the `Decision`.
             folds: the `Folds`.
-            new: what is in its place, or in that of a layer round it.
+            new: what is in its place, or in that of a layer around it.
             depth: of how many models that is in.
         """
         scopes = step.call.scopes
@@ -211,7 +211,7 @@ class _Inside:
         new: keras.Layer | None,
         twin: Opened | None,
     ) -> keras.Layer | None:
-        """What a layer inside became; None for what is no layer inside."""
+        """What a layer inside became; None for what is not a layer inside."""
         if twin is None or new is None:
             return new
         path = self._of_layer(twin.twin).layer_paths().get(op)
@@ -262,7 +262,7 @@ def _of_some(cut: Cut, old: keras.Variable, new: keras.Variable) -> Cut | None:
 
 
 def _layer_at(model: keras.Model, path: str) -> tuple[keras.Layer | None, int]:
-    """The layer at a path such as "tower/hidden", or the one round it.
+    """The layer at a path such as "tower/hidden", or its outer layer.
 
     Returns:
         `(layer, number of models that it is in)`; None if there is none.

@@ -43,7 +43,7 @@ _AT_ONCE = 2**18
 
 
 class CutLayer(NamedTuple):
-    """What a layer is to be created with.
+    """The arrays and config for creating a layer.
 
     Attributes:
         arrays: its weights by name, at their final sizes.
@@ -57,8 +57,8 @@ class CutLayer(NamedTuple):
 class Weights:
     """Cuts, absorbs and scales the weights of one decision.
 
-    Constants that go are absorbed in terms of the original kernel; factors
-    of gates come after, and the cut comes last.
+    Removed constants are absorbed with the original kernel; then factors of
+    gates are applied, and the cut comes last.
 
     Args:
         decision: the `Decision`.
@@ -83,7 +83,7 @@ class Weights:
                 self._steps.setdefault(step.call.op, []).append(step)
 
     def cut_layer(self, step: Step) -> CutLayer:
-        """What the layer of a step is created with.
+        """The arrays and config for a step's layer.
 
         Empty where the layer creates its weights in layers of its own;
         `finish` sets those, and all that creation does not use.
@@ -141,7 +141,7 @@ class Weights:
         part: keras.Layer,
         arrays: Arrays,
     ) -> dict[str, Any]:
-        """Fold known inputs that go into the weights; config changes."""
+        """Fold removed known inputs into weights; returns config changes."""
         layer = step.call.op
         shift = self._shifts.pop(layer, None)
         if shift is not None:
@@ -162,7 +162,7 @@ class Weights:
         return changes
 
     def _carry(self, step: Step, arrays: Arrays, index: int) -> None:
-        """Give inputs that stand for others the kernel slices of these."""
+        """Add the kernel slices of carried inputs to their carriers."""
         carried = self.decision.carried(step, index)
         if carried is None:
             return
@@ -198,10 +198,10 @@ class Weights:
         index: int,
         gone: NDArray[np.float64],
     ) -> None:
-        """Give the one constant input that stays the kernel slices of all.
+        """Merge the kernel slices of constant inputs into one that stays.
 
-        What the reader gets of the constants is the sum of `c * slice` over
-        them, at any padding: the same as `c0 * (sum of c / c0 * slice)`.
+        The reader gets the sum of `c * slice` over the constants, with any
+        padding, which equals `c0 * (sum of c / c0 * slice)`.
         """
         target = merge_target(self.decision, step, index)
         absorbable = self.decision.absorbable(step, index)
@@ -230,7 +230,7 @@ class Weights:
         name: str,
         added: NDArray[np.float64],
     ) -> dict[str, Any]:
-        """Add to a bias, or to what stands for one; config changes."""
+        """Add to a bias or its equivalent; returns config changes."""
         call = step.call
         if name in arrays:
             bias = arrays[name]
@@ -274,9 +274,9 @@ class Weights:
         return cut(array, roles, index, step.flow.roles).size
 
     def sole_norm(self, step: Step) -> keras.Layer | None:
-        """The BatchNormalization that alone reads a layer's output.
+        """The BatchNormalization that is the only reader of a layer.
 
-        Its mean takes what the layer loses of constants.
+        Its mean absorbs the layer's removed constants.
         """
         tensor = step.outputs[0]
         call = sole_reader(self.decision.labelling.graph, tensor)
@@ -307,7 +307,7 @@ class Weights:
             self._left.pop(old, None)
 
     def finish(self, old: keras.Layer, new: keras.Layer) -> None:
-        """Set the weights that creation left, and the random states."""
+        """Set the remaining weights, and the random states."""
         if old not in self._left:
             return
         left = self._left.pop(old)
@@ -321,7 +321,7 @@ class Weights:
 
 
 def _assign(old: keras.Layer, part: keras.Layer, arrays: Arrays) -> None:
-    """Give a part of a new layer the weights that it was not made with."""
+    """Set the weights of a part that it was not created with."""
     weights = dict(named_weights(part, arrays)) if arrays else {}
     for name, array in arrays.items():
         weight = weights.get(name)
@@ -358,7 +358,7 @@ def kept_positions(decision: Decision, step: Step) -> Positions:
 def cut(
     array: NDArray[Any], roles: Roles, index: Positions, units: Positions
 ) -> NDArray[Any]:
-    """Keep the positions of each role along its axis; a copy in any case.
+    """Keep the positions of each role along its axis; always a copy.
 
     Args:
         array: a weight, or an array like one.

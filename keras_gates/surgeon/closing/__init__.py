@@ -1,1 +1,1 @@
-"""From thresholds, scores, or a budget to what is closed."""
+"""From thresholds, scores or a budget to closed factors."""

@@ -1,4 +1,4 @@
-"""From thresholds to closed gates; a budget is counted on the way."""
+"""From thresholds to closed gates, including budgets."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def close(
 
     Args:
         graph: the `Graph` of the model.
-        gates: the `Factors` that thresholds may speak of.
+        gates: the `Factors` that thresholds may apply to.
         thresholds: as in `plan`.
         keep_at_least: as in `plan`.
         options: the `Options`; `exact` and `round_to` matter here.
@@ -107,12 +107,12 @@ def _either(mask: Mask, other: Mask | None) -> Mask:
 
 
 class Chosen(NamedTuple):
-    """What a budget closes, as masks by gate name.
+    """The factors that a budget closes, as masks by gate name.
 
     Attributes:
-        held: what stays open in any case.
+        held: what always stays open.
         closed: what is closed.
-        reached: what would be if nothing were held.
+        reached: what would be closed if nothing were held.
     """
 
     held: Masks
@@ -121,7 +121,7 @@ class Chosen(NamedTuple):
 
 
 class _Search:
-    """What a budget closes of its gates, beside others that are closed."""
+    """What a budget closes, in addition to other closed gates."""
 
     def __init__(
         self,
@@ -158,7 +158,7 @@ class _Search:
         return table.totals(self.solved(masks), self.shapes)
 
     def find(self, held: Masks) -> Chosen:
-        """What to close, and to hold open beside `held`."""
+        """What to close, and what to hold open besides `held`."""
         meet = (
             self._timed if self.budget.resource == "latency" else self._counted
         )
@@ -248,27 +248,27 @@ def _nothing_counted(graph: Graph, of: str, unknown: list[str]) -> str:
 def _not_counted(budget: Budget, unknown: list[str]) -> str:
     names = ", ".join(map(repr, unknown[:8])) + ", ..." * (len(unknown) > 8)
     return (
-        f"Budget({budget.resource}={budget.amount!r}) counts nothing for "
-        f"{len(unknown)} layers or operations: {names}. It is met by the rest "
-        "of the model alone. If the size of an input is unknown, pass one to "
-        "count at, as Budget(..., sizes=...); if they have no rule, register "
-        "one with `costs` or `counts`, or set a budget of params."
+        f"Budget({budget.resource}={budget.amount!r}) does not count "
+        f"{len(unknown)} layers or operations: {names}. Only the rest of the "
+        "model is counted. If the size of an input is unknown, pass it with "
+        "Budget(..., sizes=...); if there is no rule, register one with "
+        "`costs` or `counts`, or set a budget of params."
     )
 
 
 def _more_macs(budget: Budget, share: float, allowed: float) -> str:
     return (
-        f"Budget(latency={budget.amount!r}) leaves {share:.1%} of the MACs to "
-        f"come to {allowed:.1%} of the time: time hardly follows MACs here. "
-        "What takes it may be the overhead of calls, not the channels; try a "
-        "larger batch_size, or a budget of macs."
+        f"Budget(latency={budget.amount!r}) leaves {share:.1%} of the MACs "
+        f"for {allowed:.1%} of the time: time hardly depends on MACs here, "
+        "probably because of the overhead of calls. Try a larger batch_size, "
+        "or a budget of macs."
     )
 
 
 def _budget_notes(
     wanted: Masks, closed: Masks, spared: Masks, floors: str
 ) -> list[str]:
-    """What floors hold open, and what is left open for want of a use."""
+    """Notes on what floors hold open, and what is left open as useless."""
     kept = {n: wanted[n] & spared[n] & ~closed[n] for n in spared}
     asked = {n: m & ~kept[n] if n in kept else m for n, m in wanted.items()}
     why = "closing these removes nothing, so the budget leaves them open"
@@ -278,13 +278,13 @@ def _budget_notes(
 def _notes(
     wanted: Masks, closed: Masks, floors: str = "keep_at_least"
 ) -> list[str]:
-    """What floors hold open that would be closed without them."""
+    """Factors that would be closed without floors."""
     kept = {name: wanted[name] & ~closed[name] for name in closed}
     return _listed(f"held open by {floors}", kept)
 
 
 def _listed(what: str, masks: Masks) -> list[str]:
-    """A note with the gates that have any factor in `masks`, if any has."""
+    """A note with the gates that have a factor in `masks`, if any."""
     parts = [
         f"'{name}' ({np.count_nonzero(mask)} of {mask.size})"
         for name, mask in masks.items()

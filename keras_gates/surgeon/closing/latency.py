@@ -1,4 +1,4 @@
-"""How long a model takes, measured against another at the same time."""
+"""Latency of a model, measured in turn with a baseline."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 # Pairs of times for each model that is measured; each time is the least of some
 # runs, which take turns, so that what runs beside has to hit all of them.
 _PAIRS, _RUNS = 9, 3
-# A function of the user's may build, convert and time a model, many times
+# A user's function may build, convert and time a model, many times
 # over, so it is called less often.
 _CALLS = 5
 # The spread of a median is this many times that of one value, over the root
@@ -60,10 +60,10 @@ class Times(NamedTuple):
 class Clock:
     """Measures models against one that stays the same.
 
-    What a machine does beside changes from minute to minute, so each model
-    is run in turn with the baseline, a few times for each ratio, and what
-    counts is the median of the ratios. Where other processes leave too little
-    of the processor for the clock to tell, it is the time of the processor.
+    The load of a machine changes from minute to minute, so each model is run in
+    turn with the baseline, a few times per ratio, and the result is the median
+    of the ratios. If other processes disturb the clock too much, processor time
+    is used instead.
 
     Attributes:
         runner: a function from a model to a function that runs it once.
@@ -82,7 +82,7 @@ class Clock:
     runs: int = 1
 
     def ratio(self, model: keras.Model) -> float:
-        """How long a model takes, as a share of the baseline."""
+        """The latency of a model, as a share of the baseline."""
         run = self.runner(model)
         times = _in_turn(run, self.baseline, self.pairs, self.runs)
         return statistics.median(_ratios(times))
@@ -136,7 +136,7 @@ def clock(
     Args:
         model: the baseline.
         batch_size: samples a batch.
-        measure: a function from a model to milliseconds, in the place of
+        measure: a function from a model to milliseconds, in place of
             `predict_on_batch` here.
         input_shape: sizes that the inputs leave open, as in `kg.stats.count`.
 
@@ -166,7 +166,7 @@ def _noise(ratios: list[float]) -> float:
 def _measuring(
     measure: Callable[[keras.Model], float],
 ) -> Callable[[keras.Model], Run]:
-    """The runner of a function of the user's."""
+    """The runner of a user's function."""
 
     def run(model: keras.Model) -> Times:
         found: Any = measure(model)

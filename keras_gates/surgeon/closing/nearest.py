@@ -1,4 +1,4 @@
-"""Of the choices that keep to a limit, one that leaves nearly all of it.
+"""Chooses what to close so that the cost is just below a limit.
 
 Factors close in the order of their size, as many as it takes. Where the last
 of them goes too far (a branch, the last channel of many that are tied, eight
@@ -244,7 +244,7 @@ class _Search:
         count: int,
         by_family: bool,
     ) -> tuple[Way, Way]:
-        """What is `(fixed, free, within)` behind a step that went too far."""
+        """What is `(fixed, free, within)` after a step that went too far."""
         step = free[count - 1]
         kinds = self.families if by_family else self.units
         alike = kinds[free] == kinds[step]

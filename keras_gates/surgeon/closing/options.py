@@ -1,4 +1,4 @@
-"""What a plan was asked for, and how it goes about it: plain data."""
+"""Requests and options of plans, as plain data."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """How a plan removes what is closed.
+    """How a plan removes closed channels.
 
     Attributes:
-        exact: whether only exact removals are made.
-        round_to: the multiple that the channels of cut layers are kept to.
-        drop_shortcuts: whether the added shortcuts of open gates go.
+        exact: whether to make only exact removals.
+        round_to: the multiple to which the channels of cut layers are rounded.
+        drop_shortcuts: whether to remove the added shortcuts of open gates.
         sizes: those of the inputs, at which a `Budget` counts: lists, or a
             dict of them by name; None for the sizes that the model has.
         groups: the names that are those of groups of channels with scores,
@@ -87,7 +87,7 @@ class Options:
 
 @dataclasses.dataclass(frozen=True)
 class Request:
-    """What a plan was asked to close, as data that JSON can hold.
+    """The request of a plan, as data for JSON.
 
     Attributes:
         thresholds: a number; a rule, as a dict of its arguments with the name
@@ -109,13 +109,13 @@ class Request:
         keep_at_least: Floors,
         scores: Scores | None,
     ) -> Request:
-        """The record of what a user passes."""
+        """The record of the user's arguments."""
         names = None if scores is None else tuple(map(str, scores))
         return cls(plain(thresholds), plain(keep_at_least), names)
 
 
 def plain(value: object) -> Any:
-    """A value as JSON can hold it; what it can't hold is told by its `repr`."""
+    """A value as JSON data, or its `repr`."""
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, numbers.Integral):

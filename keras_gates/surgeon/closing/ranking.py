@@ -1,4 +1,4 @@
-"""Which gates to close so that the pruned model keeps to a budget."""
+"""Which gates to close so that the pruned model meets a budget."""
 
 from __future__ import annotations
 
@@ -261,21 +261,21 @@ def _out_of_reach(
 ) -> str:
     return (
         f"{_called(budget)} can't be reached: it allows "
-        f"{_amount(limit, whole, budget)}, and the least that these gates "
-        f"can reach is {_amount(least, whole, budget)}. Allow more, close "
-        "more kinds of gates, put gates into more layers, or lower "
-        f"keep_essential (now {budget.keep_essential!r}). "
+        f"{_amount(limit, whole, budget)}, and the least that these gates can "
+        f"reach is {_amount(least, whole, budget)}. Allow more, close more "
+        "kinds of gates, add gates to more layers, or lower keep_essential "
+        f"(now {budget.keep_essential!r}). "
         "`print(keras_gates.surgeon.plan(model, ...))` with a high threshold "
-        "tells what keeps the rest."
+        "shows what keeps the rest."
     )
 
 
 def _too_fine(budget: Budget, limit: float, clock: Clock) -> str:
     return (
         f"{_called(budget)} asks for {_amount(limit, clock.whole, budget)}, "
-        f"but the time of the model as it is varies by {clock.noise:.1%} from "
-        "one measurement to the next, so that nothing smaller can be told. "
-        "Allow less, stop what else runs on the machine, take a larger "
+        f"but the time of the unchanged model varies by {clock.noise:.1%} "
+        "between measurements, so smaller differences can't be measured. "
+        "Allow less, stop other processes on the machine, take a larger "
         "batch_size, pass a `measure` that repeats its runs more often, or "
         "set a budget of macs."
     )
@@ -284,8 +284,8 @@ def _too_fine(budget: Budget, limit: float, clock: Clock) -> str:
 def _far(budget: Budget, limit: float, left: float, whole: float) -> str:
     return (
         f"{_called(budget)} allows {_amount(limit, whole, budget)}. The "
-        "nearest choice found that keeps to it leaves "
-        f"{_amount(left, whole, budget)}: these gates close in larger steps."
+        f"closest choice that meets it leaves {_amount(left, whole, budget)}: "
+        "these gates close in larger steps."
     )
 
 

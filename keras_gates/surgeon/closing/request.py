@@ -1,4 +1,4 @@
-"""From a model and thresholds, or what they closed, to a `Solution`."""
+"""From a model and thresholds, or closed masks, to a `Solution`."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-    """What comes of a request.
+    """The result of a request.
 
     Attributes:
         solution: what is closed, what stays, and where factors go.
@@ -62,11 +62,11 @@ def from_thresholds(
     keep_at_least: Floors,
     options: Options,
 ) -> Outcome:
-    """Close what thresholds say; arguments and errors as those of `plan`.
+    """Close factors by thresholds; arguments and errors as in `plan`.
 
-    A layer that was seen through, and can't come back smaller, is kept whole
-    after all: then what is closed is told again, without what is inside it,
-    or without those groups in it that are in the way.
+    A layer that was seen through but can't be rebuilt smaller is kept whole:
+    then the closed factors are determined again, without those inside it, or
+    without the groups in it that are the cause.
     """
     _check_drop(options.drop_shortcuts, scores)
     request = Asked(thresholds, scores, keep_at_least)
@@ -200,8 +200,8 @@ def _left_alone(names: list[str], why: str) -> str:
     told = ", ".join(f"'{name}'" for name in names[:3])
     more = f" and {len(names) - 3} more" if names[3:] else ""
     return (
-        f"all channels of {told}{more} stay: if any went, their layers could "
-        f"not come back: {why}"
+        f"all channels of {told}{more} stay: without them, their layers could "
+        f"not be rebuilt: {why}"
     )
 
 
@@ -219,8 +219,8 @@ def _closed(
     gates = _asked(thresholds, factors_of(graph), scores)
     if not gates and options.whole:
         raise ValueError(
-            f"Nothing is left in '{model.name}' that could be closed."
-            f"{_kept_whole(options)}"
+            f"Nothing remains in '{model.name}' that could be "
+            f"closed.{_kept_whole(options)}"
         )
     if not gates:
         raise ValueError(
@@ -262,8 +262,8 @@ def from_closed(
     found = coming_back.find(solution, options.written_out)
     for path, why in found.whole.items():
         raise ValueError(
-            f"Layer '{path}' of '{model.name}' can't be made smaller any "
-            f"more, as this plan has it: {why}. Make a new plan."
+            f"Layer '{path}' of '{model.name}' can no longer be made smaller "
+            f"as in this plan: {why}. Make a new plan."
         )
     return dataclasses.replace(solution, returns=found.returns)
 
@@ -407,15 +407,16 @@ def _dropped(
         return []
     some = ", ".join(map(repr, found[:3])) + ", ..." * (len(found) > 3)
     return [
-        f"drop_shortcuts takes out {len(found)} added shortcuts of gates "
-        f"that stay open ({some}): this changes the function."
+        f"drop_shortcuts removes {len(found)} added shortcuts of gates that "
+        f"stay open ({some}): this changes the function."
     ]
 
 
 def _check_drop(drop_shortcuts: bool, scores: Scores | None) -> None:
     if drop_shortcuts and scores is not None:
         raise ValueError(
-            "`drop_shortcuts` is for models with gates, and `scores` for "
-            "channels without: a dropped shortcut no longer ties the channels "
-            "that were scored together. Pass one of them, or prune twice."
+            "`drop_shortcuts` is for models with gates, and `scores` is for "
+            "channels without gates: a dropped shortcut no longer ties the "
+            "channels that were scored together. Pass one of them, or prune "
+            "twice."
         )

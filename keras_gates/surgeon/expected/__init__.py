@@ -1,1 +1,1 @@
-"""What a model is expected to cost by how far its gates are open."""
+"""The expected cost of a model, given how far its gates are open."""

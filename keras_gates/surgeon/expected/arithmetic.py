@@ -1,4 +1,4 @@
-"""Truth as a number from 0 to 1, on arrays of NumPy and tensors alike.
+"""Truth values from 0 to 1, for NumPy arrays and tensors.
 
 "And" is a product, "or" is `1 - (1 - a) * (1 - b)`. Where all numbers are 0 or
 1, both are what they are for truth values. In all functions `xp` is `numpy` or

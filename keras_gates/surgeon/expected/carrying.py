@@ -1,4 +1,4 @@
-"""Which channels carry others behind a normalization, at one corner.
+"""Channels that carry others after a normalization, at one corner.
 
 What comes out of a normalization for a channel that is closed varies with the
 statistics, and is a combination of one or two others that stay. Which these

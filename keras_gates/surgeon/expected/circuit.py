@@ -1,4 +1,4 @@
-"""How far each class of units is kept, by how far the gates are open.
+"""To what degree each class of units is kept, given partly open gates.
 
 What `passes.decide` decides for closed gates, as numbers from 0 to 1, in one
 pass forwards (what varies) and one backwards (what is demanded, who is there,
@@ -83,7 +83,7 @@ class Reading:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Kept:
-    """What is left, from 0 to 1.
+    """What remains, from 0 to 1.
 
     Attributes:
         classes: how far each class is; `(..., classes)`.
@@ -97,7 +97,7 @@ class Kept:
 
 
 class Circuit:
-    """The passes of one labelling, for numbers.
+    """The passes of one labelling, with numbers.
 
     Attributes:
         labelling: the `Labelling`.
@@ -184,7 +184,7 @@ class Circuit:
         self._carrying = Carrying(self.labelling, known, shut)
 
     def kept(self, xp: Any, factors: Any) -> Kept:
-        """What is left when factors are open so far.
+        """What remains for partly open factors.
 
         Args:
             xp: `numpy` or `keras.ops`.
@@ -420,7 +420,7 @@ def _pinned(labelling: Labelling) -> NDArray[np.intp]:
 
 
 def _there(xp: Any, reading: Reading, values: Mapping[Tensor, Any]) -> Any:
-    """How far each thing that is read varies, or is a constant but 0."""
+    """How far each read thing varies, or is a constant other than 0."""
     always = constant(xp, reading.always)
     own = picked(xp, values[reading.tensor], reading.places)
     return own + (1 - own) * always

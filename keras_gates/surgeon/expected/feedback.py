@@ -1,4 +1,4 @@
-"""How far a recurrent layer reads its own units, by how far they are open."""
+"""How much a recurrent layer reads its own units if these are partly open."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model costs, as a function of how far its gates are open."""
+"""The cost of a model as a function of how far its gates are open."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 
 class ModelCost:
-    """The multiply-adds and parameters that are left.
+    """The remaining multiply-adds and parameters.
 
     Attributes:
         circuit: the `Circuit` of the gathers that paid where it was last asked
@@ -56,7 +56,7 @@ class ModelCost:
         return self._known[uncut]
 
     def of(self, xp: Any, factors: Any, resource: str) -> Any:
-        """The cost where factors are open so far.
+        """The cost for partly open factors.
 
         Args:
             xp: `numpy` or `keras.ops`.
@@ -70,7 +70,7 @@ class ModelCost:
         return found
 
     def settle(self, closed: Mapping[str, NDArray[np.bool_]]) -> None:
-        """Find the gathers that pay when these gates are closed."""
+        """Find the gathers that pay off when these gates are closed."""
         factors = self.flat(closed)
         poor: set[StepKey] | None = None
         while poor is None or poor:

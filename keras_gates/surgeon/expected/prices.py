@@ -1,4 +1,4 @@
-"""What each step costs, as a polynomial of how many units are kept.
+"""The cost of each step, as a polynomial in the numbers of kept units.
 
 A cost is linear in each size by itself: the multiply-adds of a kernel are
 `positions * taps * in * out`. So its coefficients follow from the costs with
@@ -41,7 +41,7 @@ _MOST = 8
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Size:
-    """How many of some units are kept.
+    """The number of kept units.
 
     Attributes:
         places: the classes of each unit, of which one must be kept; int,
@@ -77,7 +77,7 @@ class Size:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Price:
-    """The cost of a step that is there.
+    """The cost of a step that is present.
 
     Attributes:
         steps: those that it is paid for once, if any of them is there.
@@ -93,7 +93,7 @@ class Price:
     lacking: Size | None = None
 
     def of(self, xp: Any, kept: Kept) -> Any:
-        """What is left of it, `(...)`."""
+        """The remaining cost, `(...)`."""
         sizes = [size.kept(xp, kept) for size in self.sizes]
         there = either([kept.steps[step] for step in self.steps])
         if self.lacking is not None:
@@ -108,7 +108,7 @@ class Price:
 
 
 def multiply_adds(circuit: Circuit, shapes: Shapes) -> list[Price]:
-    """The prices of all steps in MACs, without those that can't be counted."""
+    """The prices of all countable steps in MACs."""
     found = []
     for step in _calls(circuit.labelling):
         price = _of_step(circuit, step, shapes)
@@ -123,7 +123,7 @@ def multiply_adds(circuit: Circuit, shapes: Shapes) -> list[Price]:
 def _of_writing(
     circuit: Circuit, step: Step, shapes: Shapes
 ) -> Iterator[Price]:
-    """The MACs of what a step is written out as, once channels go."""
+    """The MACs of a step's written-out form."""
     call, rule, tensor = step.call, step.rule, step.call.inputs[0]
     sizes = {
         axis: size
@@ -284,7 +284,7 @@ def _of_stripes(
 
 
 def _stripes(circuit: Circuit, step: Step) -> Size:
-    """How many stripes of a strip convolution are kept."""
+    """The number of kept stripes of a strip convolution."""
     classes = circuit.labelling.classes
     opened = step.rule.opened_by(step.call, step.flow)
     ids = step.flow.roles["out"]
@@ -297,7 +297,7 @@ def _stripes(circuit: Circuit, step: Step) -> Size:
 
 
 def _axes(labelling: Labelling, step: Step) -> dict[tuple[Tensor, int], Size]:
-    """The axes of a call's tensors along which something may go."""
+    """The axes of a call's tensors along which something may be removed."""
     found = {}
     pairs = [
         *zip(step.call.inputs, step.inputs, strict=True),

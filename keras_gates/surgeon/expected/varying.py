@@ -1,4 +1,4 @@
-"""How far each coordinate varies, by how far the gates before it are open.
+"""How much each coordinate varies, given how far earlier gates are open.
 
 The pass `label.constants` says of each coordinate whether it is a constant when
 some gates are closed. Here the same is a number: 1 where it varies, 0 where it

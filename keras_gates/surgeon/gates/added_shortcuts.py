@@ -1,4 +1,4 @@
-"""The shortcuts that were added for gates: found again, and taken out.
+"""Finds and removes shortcuts that were added for gates.
 
 `h = gate(f) + shortcut`, or `h = gate(f - shortcut) + shortcut`. The gate says
 of itself that its shortcut was added, in its config, so that this survives
@@ -133,7 +133,7 @@ def without_open(model: keras.Model, closed: Collection[str]) -> keras.Model:
         closed: the paths of the closed gates.
     """
     graph = see_through.read_to_write(model)
-    # Recorded call -> the symbolic tensor that it hands on.
+    # Recorded call -> the symbolic tensor that it passes on.
     handed_on: dict[Site, keras.KerasTensor] = {}
     bare: set[Site] = set()
     for add, gate, subtract in added(graph):

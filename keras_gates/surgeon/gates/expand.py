@@ -1,4 +1,4 @@
-"""Read a model with its composite layers written out."""
+"""Reads a model with its composite layers written out."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class Trace:
         self._tensors: list[keras.KerasTensor] = []
 
     def origin(self, site: Site, number: int) -> Origin | None:
-        """What an output is in the user's model; None for one of a part.
+        """The output in the user's model, or None for an output of a part.
 
         Args:
             site: a `Site` of the graph that was read.
@@ -90,7 +90,7 @@ class Trace:
         return self._by_tensor.get(id(kt)) or self._by_maker.get(key)
 
     def recording(self, graph: Graph, edit: Edit) -> tuple[Edit, Note]:
-        """An `edit` and a `note` for `rewrite` that keep all this."""
+        """An `edit` and a `note` for `rewrite` that record this."""
         self.written_out = True
         names = _model_names(graph)
 
@@ -108,7 +108,7 @@ class Trace:
             for number, kt in enumerate(flat):
                 op, index = gr.maker(kt)
                 key = names[site], id(op), index
-                # What is handed on unchanged is what it was before.
+                # What is passed on unchanged is what it was before.
                 self._by_tensor.setdefault(id(kt), Origin(site.node, number))
                 self._tensors.append(kt)
                 taken = key in self._by_maker
@@ -120,7 +120,7 @@ class Trace:
         return recorded, noted
 
     def finish(self, graph: Graph) -> Graph:
-        """The graph that was read in the end."""
+        """The final graph."""
         self._model_names = _model_names(graph)
         return graph
 
@@ -163,9 +163,9 @@ def read(
         if rule is not None and len(places) > 1 and not rule.shares:
             raise ValueError(
                 f"Layer '{op.name}' (of type {type(op).__name__}) is called "
-                f"{len(places)} times in '{model.name}', and the surgeon "
-                "can write such a layer out at one place only. Use a layer "
-                "of its own at each place."
+                f"{len(places)} times in '{model.name}', and the surgeon can "
+                "write out such a layer only once. Use a separate layer for "
+                "each call."
             )
     if not sites:
         return graph
@@ -202,7 +202,7 @@ def _seen(
 
 
 def _fixed(graph: Graph) -> IdentityDict[keras.Layer, str]:
-    """Layers that would be written out for what is in them, and can't be."""
+    """Layers that would be written out for inner gates, but can't be."""
     found: IdentityDict[keras.Layer, str] = IdentityDict()
     for call in graph.calls:
         for scope in call.scopes if _rule(call.site) is not None else ():
@@ -245,8 +245,9 @@ def _written_out(made: Made, recall: Recall) -> Any:
         raise ValueError(
             f"{_named(recall.op)} could not be written out: `expand` of its "
             f"Composite rule raised a {type(error).__name__} (above). It is "
-            f"called as expand{takes}, with the further arguments of the "
-            "recorded call, and makes new layers: the old ones have a model."
+            f"called as expand{takes}, with the other arguments of the "
+            "recorded call, and must create new layers, since the old ones "
+            "belong to a model."
         ) from error
     _check_outputs(recall, outputs)
     return outputs
@@ -280,7 +281,7 @@ def _check_outputs(recall: Recall, outputs: Any) -> None:
     else:
         got = outputs
     raise ValueError(
-        f"{_named(recall.op)} was not written out as it is: its outputs have "
+        f"{_named(recall.op)} was not written out correctly: its outputs have "
         f"the shapes {expected}, and `expand` of its Composite rule returned "
         f"{got}. It must return tensors of the same shapes."
     )
@@ -306,7 +307,7 @@ def _check_gate(site: Site, graph: Graph) -> None:
     raise ValueError(
         f"{_named(op)} has factors of the kind {kind!r} and the shape "
         f"{tuple(variable.shape)}, as `gate` of its Composite rule says, but "
-        f"`expand` makes {what}. Give the gate in it the name of the layer: "
+        f"`expand` creates {what}. Give the gate the name of the layer: "
         f"name=layer.name, here {op.name!r}."
     )
 

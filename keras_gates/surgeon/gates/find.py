@@ -1,4 +1,4 @@
-"""Which layers of a graph have factors that can be closed."""
+"""Finds the layers of a graph with factors that can be closed."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 def gates_of(graph: Graph) -> dict[str, Source]:
-    """What can be closed: a `Source` for each gate and each group, by path.
+    """The `Source` of each gate and group, by path.
 
     Raises:
         ValueError: two gates have one path.
@@ -42,7 +42,7 @@ def gates_of(graph: Graph) -> dict[str, Source]:
         if call.path in found:
             raise ValueError(
                 f"Two gates are called '{call.path}'. Rename one of them, so "
-                "that thresholds and plans can tell them apart."
+                "that thresholds and plans can distinguish them."
             )
         found[call.path] = source
     for name, values in graph.scores.items():
@@ -51,7 +51,7 @@ def gates_of(graph: Graph) -> dict[str, Source]:
 
 
 def unknown_gates(graph: Graph) -> str:
-    """A sentence on gates of classes that no rule speaks of, or nothing."""
+    """A sentence on gates of classes without a rule, or ""."""
     found = {  # as keys, since a gate may be called twice
         f"'{call.path}' (of type {type(call.op).__name__})": None
         for call in graph.calls
@@ -72,7 +72,7 @@ def unknown_gates(graph: Graph) -> str:
 
 
 def _check_no_gate_inside(call: Call, graph: Graph) -> None:
-    """Refuse a layer that has a gate in it, where no plan could close it."""
+    """Refuse a layer with a gate inside that no plan could close."""
     layer = time_axis.layer_of(call.op)
     if layer in graph.whole:  # the plan says so
         return
@@ -90,7 +90,7 @@ def _check_no_gate_inside(call: Call, graph: Graph) -> None:
 
 
 def factors_of(graph: Graph) -> list[Factors]:
-    """The `Factors` of all that can be closed.
+    """The `Factors` of everything that can be closed.
 
     Raises:
         ValueError: a gate holds a NaN or an infinity.
@@ -100,9 +100,8 @@ def factors_of(graph: Graph) -> list[Factors]:
         values = source.values()
         if not np.isfinite(values).all():
             raise ValueError(
-                f"Gate '{name}' has factors that are not finite; training "
-                "went wrong before the surgeon came. Restore an earlier "
-                "checkpoint."
+                f"Gate '{name}' has factors that are not finite: training "
+                "failed. Restore an earlier checkpoint."
             )
         found.append(Factors(name, source.kind, values))
     return found

@@ -1,4 +1,4 @@
-"""Coupled channels: what can only stay or go together, gates or not.
+"""Coupled channels, which can only stay or go together.
 
 A *unit* is a class of tied channels: one of a convolution, with its place in
 the normalization after it and in all kernels that read it; along a residual
@@ -119,7 +119,7 @@ def find(graph: Graph, exact: bool = True) -> Groups:
 
     Args:
         graph: the `Graph` of a model.
-        exact: whether only exact removals are made.
+        exact: whether to make only exact removals.
     """
     labelling = label(graph, selections=False)
     places, free = _places(labelling, exact)
@@ -149,7 +149,7 @@ def find(graph: Graph, exact: bool = True) -> Groups:
 
 
 class _Made(NamedTuple):
-    """Units that a step makes, or that are inside its layer.
+    """Units that a step produces, or that are inside its layer.
 
     Attributes:
         name: that of their group.
@@ -165,7 +165,7 @@ class _Made(NamedTuple):
 
 
 def _gate_paths(labelling: Labelling) -> set[str]:
-    """The names that thresholds know gates by."""
+    """The names of gates in thresholds."""
     return {
         step.path
         for step in labelling.steps
@@ -174,7 +174,7 @@ def _gate_paths(labelling: Labelling) -> set[str]:
 
 
 def _made(step: Step, gates: set[str]) -> Iterator[_Made]:
-    """What a step has units of: its channels, and what is inside.
+    """The units of a step: its channels, and inner units.
 
     Args:
         step: a step.
@@ -190,7 +190,7 @@ def _made(step: Step, gates: set[str]) -> Iterator[_Made]:
 
 
 def channels_of(path: str, names: Container[str]) -> str:
-    """The name of the group of the channels that come out of a layer.
+    """The name of the group of a layer's output channels.
 
     Args:
         path: that of the layer.
@@ -227,7 +227,7 @@ def _group(
 def _places(
     labelling: Labelling, exact: bool
 ) -> tuple[dict[Tensor, int], NDArray[np.bool_]]:
-    """Where units are read, and which units could go."""
+    """Where units are read, and which can be removed."""
     classes = labelling.classes
     pinned = np.zeros(len(classes), bool)
     pinned[classes[lb.FIXED]] = True
@@ -274,7 +274,7 @@ def _why(labelling: Labelling, own: NDArray[np.intp]) -> str:
     for ids, reason, _ in labelling.pinned:
         if np.isin(own, labelling.classes[ids]).any():
             return reason
-    return "what reads its channels reads all of them together"
+    return "everything that reads its channels reads all of them together"
 
 
 def insert(
@@ -282,7 +282,7 @@ def insert(
     found: Groups,
     scores: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> None:
-    """Put a virtual gate where units are read; changes the graph.
+    """Insert virtual gates where units are read; changes the graph.
 
     Args:
         graph: the `Graph`, freshly read.
@@ -313,7 +313,7 @@ def insert(
 
 
 def without(found: Groups, names: Iterable[str]) -> Groups:
-    """`Groups` without those of some names; the others stay where they are."""
+    """`Groups` without some names; the others keep their places."""
     gone = set(names)
     left = {n: group for n, group in found.groups.items() if n not in gone}
     return dataclasses.replace(found, groups=left)
@@ -324,7 +324,7 @@ def insert_gates(
     gates: Mapping[str, Iterable[tuple[Tensor, int]]],
     looped: Mapping[str, keras.Operation] | None = None,
 ) -> None:
-    """Put virtual gates on tensors, for a trial; changes the graph.
+    """Insert virtual gates on tensors, for a trial; changes the graph.
 
     Args:
         graph: the `Graph`, freshly read.
@@ -416,7 +416,9 @@ def _scored(found: Groups, scores: Mapping[str, NDArray[np.float64]]) -> Groups:
     for name, values in scores.items():
         group, values = found.groups.get(name), np.asarray(values, "float64")
         if group is None:
-            why = found.kept.get(name, "it heads no group of coupled channels")
+            why = found.kept.get(
+                name, "it is not the first layer of a group of coupled channels"
+            )
             near = suggestion(name, list(found.groups))
             raise ValueError(
                 f"`scores` has the key {name!r}, whose channels can't be "
@@ -440,8 +442,8 @@ def scored(
         raise ValueError(
             f"The scores of {name!r} must be finite numbers in an array of "
             f"the shape {source.shape}. Received: an array of shape "
-            f"{values.shape}. Scores are for the model that they were taken "
-            "of, at the widths that it had."
+            f"{values.shape}. Scores are valid only for the model that was "
+            "scored, at its widths."
         )
     return dataclasses.replace(source, scores=values)
 

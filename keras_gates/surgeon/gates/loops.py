@@ -73,7 +73,7 @@ def _is_read_elsewhere(state: Tensor) -> bool:
 
 
 def _maker(gate: Call) -> Call:
-    """The call of the layer that a gate is right behind."""
+    """The call of the layer right before a gate."""
     maker = gate.inputs[0].producer
     # What scores close may stand between.
     while maker is not None and isinstance(maker.op, VirtualGate):

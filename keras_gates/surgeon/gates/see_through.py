@@ -1,8 +1,8 @@
-"""Which layers of a model are looked into, each once.
+"""Sees through the layers of a model, each once.
 
-To trace a layer takes about as long as to build it, so what reads a model
-several times in one public call reads it with the same `Seeing`. None is kept
-beyond that: what a layer is made of holds copies of its weights.
+Tracing a layer takes about as long as building it, so code that reads a model
+several times in one public call uses the same `Seeing`. It is not kept
+afterwards, since the parts of a layer hold copies of its weights.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 _MOST_WAYS = 16
 _DIFFERENT = f"it is called in more than {_MOST_WAYS} different ways"
-_SEVERAL = "it is called in several ways, each of which has its own parts"
+_SEVERAL = "it is called in several ways, which have different parts"
 
 
 def read(

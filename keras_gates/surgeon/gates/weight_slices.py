@@ -1,4 +1,4 @@
-"""Which slices of which weights belong to the units of groups."""
+"""Finds the slices of weights that belong to the units of groups."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""From labels to what stays: one pass a module."""
+"""The passes from labels to kept units, one per module."""

@@ -1,4 +1,4 @@
-"""What stands for channels that are known but for a signal.
+"""Channels that carry others that are known up to a signal.
 
 Behind a normalization a channel that was a constant varies, but only with the
 statistics: all such channels are combinations of two signals, `mu / sigma` and
@@ -166,7 +166,7 @@ def _passed(
     found: Mapping[Tensor, Carried],
     shut: NDArray[np.bool_] | None,
 ) -> Iterator[tuple[Tensor, Carried]]:
-    """What is still carried behind a step that treats each channel alone."""
+    """What is still carried after a step that treats each channel alone."""
     tensor, *others = step.inputs
     trained = step.call.kwargs.get("training") is True and step.rule.trains
     barred = others or trained or step.flow.mixes or step.flow.reason

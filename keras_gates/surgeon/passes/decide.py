@@ -1,4 +1,4 @@
-"""What stays: liveness backwards, to a fixed point.
+"""Decides what stays: liveness backwards, to a fixed point.
 
 Three facts are kept apart. A coordinate may be *known* (its value is a
 constant), *demanded* (something that varies depends on it), and *kept* (it
@@ -72,7 +72,7 @@ def decide(
     Args:
         labelling: the `Labelling`.
         values: what `label.constants` found for it.
-        exact: whether only exact removals are made.
+        exact: whether to make only exact removals.
         closed: as in `label.constants`.
         uncut: as in `Candidate`.
 
@@ -113,7 +113,7 @@ def absorbable_by_layer(
     Args:
         labelling: the `Labelling`.
         values: what is known of each tensor.
-        exact: whether only exact removals are made.
+        exact: whether to make only exact removals.
         uncut: as in `Candidate`.
         closed: as in `label.constants`.
     """
@@ -265,7 +265,7 @@ def _stuck(path: str, why: str) -> RuntimeError:
 
 
 def _fixpoint(candidate: Candidate, forced: list[NDArray[np.intp]]) -> Decision:
-    """Keep what is read, until that is what is kept.
+    """Keep what is read, until a fixed point.
 
     Args:
         candidate: the first one, which keeps everything.
@@ -300,7 +300,7 @@ def _reader(decision: Decision, changed: NDArray[np.intp]) -> str:
 
 
 def _missing(decision: Decision) -> list[Read]:
-    """What to force: a tensor left empty, or a merge without a target.
+    """The units to force: for an empty tensor, or a merge without a target.
 
     A tensor of size 0 was empty before, and has nothing that could be kept.
     """

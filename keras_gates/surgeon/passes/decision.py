@@ -1,4 +1,4 @@
-"""What was decided of one labelling: plain data."""
+"""The decision on a labelling, as plain data."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ class Candidate:
     Attributes:
         labelling: the `Labelling`.
         values: tensor -> its known values, for those that have any.
-        exact: whether only exact removals are made.
+        exact: whether to make only exact removals.
         closed: layer -> what is closed of it; bool, shaped like its factors,
             or like its `Rule.inner_units`, one role after the other.
         uncut: keys of the selections that are left out, since a gather would

@@ -1,4 +1,4 @@
-"""Dissolve gates: find neighbors whose weights can take the factors."""
+"""Dissolves gates: finds neighbors whose weights can absorb the factors."""
 
 from __future__ import annotations
 
@@ -195,11 +195,11 @@ def _passes(how: str | None, factors: NDArray[np.float64]) -> bool:
 
 
 class _Search:
-    """Walks from a gate to the weights that can take its factors.
+    """Walks from a gate to the weights that can absorb its factors.
 
-    Each walk returns a list of `Place`s, or None if some path ends at
-    something that can't take the factors. Factors have the shape of the
-    labels of the tensor that they are walked to.
+    Each walk returns a list of `Place`s, or None if a path ends at something
+    that can't absorb the factors. Factors have the shape of the labels of the
+    tensor that they are walked to.
     """
 
     def __init__(self, decision: Decision) -> None:

@@ -1,4 +1,4 @@
-"""Which inputs of a model its outputs depend on, and by what."""
+"""The inputs on which a model's outputs depend, and how."""
 
 from __future__ import annotations
 

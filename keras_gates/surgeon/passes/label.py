@@ -1,4 +1,4 @@
-"""Labels and constants: what each coordinate is, and what it must be."""
+"""Labels and constants of each coordinate."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def label(
     uncut: frozenset[StepKey] = frozenset(),
     selections: bool = True,
 ) -> Labelling:
-    """Give every tensor its labels, and tie what must stay together.
+    """Label every tensor, and tie what must stay together.
 
     Args:
         graph: the `Graph` of a model.
@@ -204,7 +204,7 @@ class _Labeller:
     def walk(self, uncut: frozenset[StepKey], selections: bool) -> None:
         """Make the steps, from the first call to the last."""
         calls, outputs = self.graph.calls, set(self.graph.outputs)
-        # A gather hands on no mask: what finds one at run time would lack it.
+        # A gather passes on no mask: what finds one at run time would lack it.
         by_masks = selections and any(map(masked.joins_by_masks, calls))
         for call in calls:
             rule = rule_of(call)
@@ -254,7 +254,7 @@ class _Labeller:
         axes = lb.varying(labels)
         scopes = [scope.site.child for scope in call.scopes] or [self.graph]
         if any(each in masking for each in scopes):
-            # A gather hands on no mask.
+            # A gather passes on no mask.
             return None
         fresh = rule.is_gate and rule.along_axis(call)
         if len(axes) == 1 and shared:
@@ -340,12 +340,12 @@ def _ones(rank: int, axis: int, size: int) -> tuple[int, ...]:
 
 
 def _check_weights(call: Call, rule: Rule) -> None:
-    """Refuse layers whose weights are not what their rule describes."""
+    """Refuse layers whose weights their rule does not describe."""
     op = call.op
     if getattr(op, "quantization_mode", None) is not None:
         raise ValueError(
-            f"Layer '{call.path}' is quantised ({op.quantization_mode}), and "
-            "quantised weights can't be cut. Prune the model first, then "
+            f"Layer '{call.path}' is quantized ({op.quantization_mode}), and "
+            "quantized weights can't be cut. Prune the model first, then "
             "call `quantize`."
         )
     if getattr(op, "lora_enabled", False):

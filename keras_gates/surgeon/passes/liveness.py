@@ -1,4 +1,4 @@
-"""One pass backwards: what is demanded, who is there, what is read."""
+"""One pass backwards: what is demanded, present, and read."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class _Walk:
         Args:
             needed: keys of steps that are there in each call of their model.
             called: sites of nested models that are called in each call of
-                the model round them.
+                the model around them.
         """
         graph = self.labelling.graph
         used = set(graph.outputs)

@@ -1,4 +1,4 @@
-"""What costs more than it saves: gathers, and what would be written out."""
+"""Finds what costs more than it saves: gathers and written-out layers."""
 
 from __future__ import annotations
 

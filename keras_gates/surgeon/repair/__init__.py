@@ -1,1 +1,1 @@
-"""Fit a smaller model to its original, without training it."""
+"""Fits a smaller model to its original without training."""

@@ -1,7 +1,7 @@
-"""Find what a smaller model has kept of another by the values in its weights.
+"""Finds what a smaller model has kept of another one by its weights.
 
-For models of which there is no plan any more. A number in a kernel is hardly
-ever there twice, so that it tells from which position it was taken.
+For models without a plan. A number hardly ever occurs twice in a kernel, so it
+shows from which position it was taken.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def pairs_of(model: keras.Model, small: keras.Model) -> Pairs:
     """The `Pairs` of a model and what `prune` once made of it.
 
     Raises:
-        TypeError: one of them is no Keras model.
+        TypeError: one of them is not a Keras model.
         ValueError: the second was not made of the first, or its kernels were
             trained, or multiplied by the factors of gates.
     """
@@ -62,10 +62,10 @@ def pairs_of(model: keras.Model, small: keras.Model) -> Pairs:
 def _misfit(old: Graph, new: Graph, lost: list[str]) -> str:
     which = f": {', '.join(map(repr, lost[:5]))}" if lost else ""
     return (
-        f"'{new.model.name}' is not what prune returned for "
-        f"'{old.model.name}': the kernels of its layers are not found in those "
-        f"of the layers of the same names{which}. Pass the model that it was "
-        "made of, before any training; or, where gates were folded into "
+        f"'{new.model.name}' is not the result of prune for "
+        f"'{old.model.name}': the kernels of its layers are not parts of the "
+        f"kernels of the layers with the same names{which}. Pass the model "
+        "that was pruned, before any training; or, if gates were folded into "
         "kernels, the plan: repair(plan, x)."
     )
 

@@ -1,4 +1,4 @@
-"""Fit a smaller model to its original, layer by layer, front to back."""
+"""Fits a smaller model to its original, layer by layer, front to back."""
 
 from __future__ import annotations
 

@@ -28,8 +28,8 @@ class Form(abc.ABC):
     """How the kernel of a layer meets its input.
 
     Attributes:
-        axis_in: the axis of the channels in the input.
-        axis_out: the axis of the channels in the output.
+        axis_in: the channel axis in the input.
+        axis_out: the channel axis in the output.
         folded: whether the first axis after that of samples belongs to it, as
             time does in TimeDistributed.
         joined: how many axes of the input a kernel sums over, `axis_in` last.

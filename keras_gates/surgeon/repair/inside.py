@@ -1,6 +1,6 @@
 """What the last kernel of an attention layer reads, seen from outside.
 
-The layer is run with a kernel that hands on what it reads, some at a time,
+The layer is run with a kernel that passes on what it reads, some at a time,
 as much as the output has room for. The layer itself stays as it is.
 """
 

@@ -1,4 +1,4 @@
-"""Repair a smaller model on data, and say what came of it."""
+"""Repairs a smaller model on data, and reports the result."""
 
 from __future__ import annotations
 
@@ -198,11 +198,10 @@ def _check_runs(graph: Graph, batch: Batch) -> None:
     if not far <= max(_SAME, coarsest):
         raise ValueError(
             f"Model '{model.name}' (of type {type(model).__name__}) does not "
-            "compute what the layers in its recorded graph compute one after "
-            f"the other: they differ by {far:.2g} of the outputs' scale. A "
-            "repair runs them one by one, so it can't be right for such a "
-            "model. Put what its class does in `call` into the functional "
-            "graph."
+            "compute what the layers of its recorded graph compute in "
+            f"sequence: they differ by {far:.2g} of the outputs' scale. A "
+            "repair runs them one by one, so it can't support such a model. "
+            "Move what its class does in `call` into the functional graph."
         )
 
 
@@ -228,9 +227,9 @@ def _warn(report: Repair) -> None:
         more = f" and {len(few) - _MOST} more" if len(few) > _MOST else ""
         warnings.warn(
             f"{report.samples} samples are few for '{report.model.name}': "
-            f"{names}{more} read more numbers than there were rows to fit "
-            "them on, so that they were held near the cut weights. Pass more "
-            "samples for a better repair.",
+            f"{names}{more} have more inputs than there were rows to fit, so "
+            "they were kept close to the cut weights. Pass more samples for "
+            "a better repair.",
             UserWarning,
             stacklevel=4,
         )

@@ -1,4 +1,4 @@
-"""`repair`: what closed channels did is left to those that stay."""
+"""`repair`: fits the remaining channels to replace closed ones."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ def repair(
     seed: int = 0,
     verbose: int = 0,
 ) -> Repair:
-    """Prune by a plan, and fit what stays to what the original computes.
+    """Prune by a plan, and fit the result to what the original computes.
 
-    No labels and no training: some hundred inputs are run through both
-    models, layer by layer. Each kernel of the smaller one gets the values
-    with which it comes nearest, on what the smaller model itself hands it, to
-    what the layer of the original put out:
+    It needs no labels and no training: a few hundred inputs are run through
+    both models, layer by layer. Each kernel of the smaller model gets the
+    values with which its output, on the inputs from the smaller model itself,
+    is closest to the output of the original layer:
 
     `min |y - (x W + b)|^2 + ridge * |W - W_cut|^2`
 
-    over all places of `x`, for `y` of the original. A fifth of the samples is
-    left out at first. How much ridge there is, and whether the new values stay
-    at all, is decided by the error on these, so that no layer is worse on them
-    than it was cut; then they are fitted, too. A tenth, or of few samples a
-    fifth, is held out for good, to tell how far the outputs are off. Shapes,
-    names and types of the layers are as they were; a stock layer that lost
-    inputs, and has neither a bias nor a batch normalization after it, is given
+    over all positions of `x`, for `y` of the original. A fifth of the samples
+    is left out at first. The error on these decides how much ridge is used, and
+    whether the new values are kept at all, so that no layer is worse on them
+    than after the cut; then they are fitted, too. A tenth (a fifth of few
+    samples) is never fitted, and measures the error of the outputs. Shapes,
+    names and types of the layers do not change, except that a stock layer that
+    lost inputs, and has neither a bias nor a batch normalization after it, gets
     a bias.
 
     A repair is approximate by design: `verify` refuses to compare its result
@@ -52,40 +52,41 @@ def repair(
 
     References:
     - [He et al., 2017, Channel Pruning for Accelerating Very Deep Neural
-      Networks](https://arxiv.org/abs/1707.06168), who fit each layer by least
-      squares
+      Networks](https://arxiv.org/abs/1707.06168), where each layer is fitted by
+      least squares
     - [An et al., 2024, Fluctuation-based Adaptive Structured Pruning for Large
-      Language Models](https://arxiv.org/abs/2312.11983), who fit the biases
+      Language Models](https://arxiv.org/abs/2312.11983), where the biases are
+      fitted
 
     Args:
-        target: A `Plan`; or a model and what `prune` has made of it, before
+        target: A `Plan`; or a pair of a model and the result of `prune`, before
             any training. The smaller model of a pair is copied.
-        x: Inputs of the model as `fit` takes them: an array, a list or a dict
-            of them for several inputs, or an iterable of batches, a tuple
-            being `(x, y)` of which y is left alone. More samples than a layer
-            reads numbers are better; 128 are a start.
+        x: Inputs of the model as in `fit`: an array, a list or a dict of arrays
+            for several inputs, or an iterable of batches, where y of a tuple
+            `(x, y)` is ignored. It is best to have more samples than a layer
+            has inputs; 128 are a start.
         method: `"kernels"`; `"bias"` to fit the biases alone, which is fast,
-            and needs few samples; or `"statistics"`, to measure the
-            statistics of batch normalizations again, and no more.
-        max_samples: How many samples are taken from `x` at most.
-        batch_size: Samples a batch, where `x` is arrays.
-        seed: Seed of which samples are held out, and of which places of a
-            layer's output are looked at.
+            and needs few samples; or `"statistics"`, to only measure the
+            statistics of batch normalizations again.
+        max_samples: The largest number of samples to take from `x`.
+        batch_size: Samples per batch, if `x` is arrays.
+        seed: Seed for the choice of held-out samples, and of the positions of a
+            layer's output.
         verbose: 0 for silence, 1 for a progress bar.
 
     Returns:
-        A `Repair`: its `model`, and what was done to each layer. It prints as
-        a table. The model has it as `repair_report`.
+        A `Repair`: its `model`, and a report on each layer. It prints as a
+        table, and is the model's attribute `repair_report`.
 
     Raises:
-        TypeError: `target` or `x` is of no known form.
-        ValueError: `x` does not fit the model, holds NaN or infinity, or is
-            fewer than three samples; the models of a pair don't belong
-            together; or a number or a name is out of range.
+        TypeError: `target` or `x` has an unknown form.
+        ValueError: `x` does not fit the model, has NaN or infinity, or has
+            fewer than three samples; the models of a pair do not belong
+            together; or an argument is out of range.
 
     Warns:
-        UserWarning: Layers read more numbers than there were rows to fit
-            them on.
+        UserWarning: Layers have more inputs than there were rows to fit them
+            on.
 
     Example:
     >>> import keras
@@ -115,8 +116,8 @@ def repair(
         return mend(Pairs.of_solution(solution, pruned), batches, request)
     if not isinstance(target, (tuple, list)) or len(target) != 2:
         raise TypeError(
-            "`repair` takes a Plan, or a pair of a model and what prune made "
-            f"of it. Received: {target!r} (of type {type(target).__name__})."
+            "`repair` takes a Plan, or a pair of a model and the result of "
+            f"prune. Received: {target!r} (of type {type(target).__name__})."
         )
     model, small = target
     pairs_of(model, small)

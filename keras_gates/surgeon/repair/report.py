@@ -1,4 +1,4 @@
-"""What a repair has done, layer by layer."""
+"""The report of a repair, layer by layer."""
 
 from __future__ import annotations
 
@@ -15,20 +15,19 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """One layer of a repair.
+    """The repair of one layer.
 
     Attributes:
         layer: path of the layer, and the kernel in it if it has several.
-        errors: how far what it puts out was off, and is: relative errors on
-            samples that the fit was chosen by. None where it was not looked
-            at.
-        rows: how many places of its output, over all samples, it was fitted
-            on; 0 where it was not.
-        inputs: how many numbers it reads at each of them.
-        ridge: the pull to the weights of the cut, by the mean variance of an
-            input; None where there was none.
-        changed: whether it has other weights than the cut gave it.
-        why: why not, or what else there is to say.
+        errors: the relative errors of its output before and after, on the
+            samples that choose the fit. None if it was not considered.
+        rows: the number of output positions, over all samples, that it was
+            fitted on; 0 if it was not fitted.
+        inputs: the number of inputs at each of them.
+        ridge: the ridge towards the weights of the cut, relative to the mean
+            variance of an input; None if there was none.
+        changed: whether its weights differ from those of the cut.
+        why: why not, or further notes.
     """
 
     layer: str
@@ -42,19 +41,19 @@ class Row:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Repair:
-    """A repaired model, and what was done to it. It prints as a table.
+    """A repaired model and its report. It prints as a table.
 
-    A repair is approximate by design: the model computes what fits best to
-    what its original computed on some samples, and no more.
+    A repair is approximate by design: the model is the best fit to its original
+    on some samples.
 
     Attributes:
         model: the repaired model.
-        rows: one `Row` a layer that could be fitted.
+        rows: one `Row` per layer that could be fitted.
         total: the relative errors of the model's outputs, before and after,
-            on samples that no fit has looked at.
-        samples: how many samples there were, these included.
-        held_out: how many of them no fit has looked at.
-        seconds: how long it took.
+            on samples that were never fitted.
+        samples: the number of samples, including these.
+        held_out: the number of samples that were never fitted.
+        seconds: the time it took.
         method: as in `repair`.
     """
 
@@ -68,11 +67,11 @@ class Repair:
 
     @property
     def changed(self) -> list[str]:
-        """The layers that have other weights than the cut gave them."""
+        """The layers whose weights differ from those of the cut."""
         return [row.layer for row in self.rows if row.changed]
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it but the model, in types that JSON has."""
+        """Everything but the model, as plain data for JSON."""
         return {
             "model": self.model.name,
             "method": self.method,
@@ -95,7 +94,7 @@ class Repair:
         setattr(self.model, _MARK, self)
 
     def table(self) -> tuple[tuple[str, ...], list[tuple[Any, ...]]]:
-        """The titles of the table's columns, and its rows."""
+        """The column titles of the table, and its rows."""
         cells = [
             (
                 row.layer,
@@ -173,12 +172,12 @@ def refuse(model: keras.Model, exact: bool) -> None:
     before, after = _errors(report.total)
     raise ValueError(
         f"'{model.name}' was repaired: {len(report.changed)} of its layers "
-        "have weights that fit some samples best, so that it computes about "
-        "what its original did, by design, and `verify` can't tell a fault "
-        f"from that. Its outputs are off by {after} on held-out samples "
-        f"({before} as it was cut); print({_MARK}) says more. Verify what "
-        "prune returns without repair=..., compare the metrics of both "
-        "models, or pass exact=False to see how far off it is."
+        "were fitted to some samples, so by design it computes only "
+        "approximately what its original did, and `verify` can't distinguish "
+        f"a fault from that. Its outputs are off by {after} on held-out "
+        f"samples ({before} as it was cut); print({_MARK}) has details. "
+        "Verify the result of prune without repair=..., compare the metrics "
+        "of both models, or pass exact=False to see the difference."
     )
 
 

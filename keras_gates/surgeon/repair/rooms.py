@@ -1,4 +1,4 @@
-"""How many samples there is room for, round each layer."""
+"""How many samples there is room for, around each layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     Shapes = dict[Tensor, tuple[int, ...]]
 
-# What the tensors round a layer may take, over all samples, in float32.
+# What the tensors around a layer may take, over all samples, in float32.
 _BYTES = 2**29
 # About how many tensors of a size are held at a time, of both models.
 _HELD = 3

@@ -78,9 +78,9 @@ def _masks(samples: int, seed: int) -> list[NDArray[np.bool_]]:
     """Which samples are for choosing, and which for judging."""
     if samples < 3:
         raise ValueError(
-            "A repair needs at least three samples: one to fit on, one to "
-            "choose the fit by, and one to judge the whole by; some hundred "
-            f"are usual. Received: {samples}."
+            "A repair needs at least three samples: one to fit, one to "
+            "choose the fit, and one to judge the whole; a few hundred are "
+            f"usual. Received: {samples}."
         )
     order = np.random.default_rng(seed).permutation(samples)
     enough = max(_JUDGING * samples, min(_ENOUGH, _MOST * samples))
@@ -106,6 +106,6 @@ def _check_finite(arrays: list[Any]) -> None:
             continue
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(
-                "The data to repair on hold NaN or infinity. Every layer is "
-                "fitted to what the model makes of them: clean them first."
+                "The data for the repair has NaN or infinity. Every layer is "
+                "fitted to it: clean it first."
             )

@@ -26,8 +26,8 @@ class Walk:
     """The tensors of a model for one batch.
 
     A tensor is made when it is asked for, and let go of when all calls that
-    read it have been made: what is held is as much as one layer hands on, and
-    the shortcuts round it. One that is asked for again is made again.
+    read it have been made: what is held is as much as one layer passes on, and
+    the shortcuts around it. One that is asked for again is made again.
 
     No variable is assigned, and no gradient kept.
 

@@ -1,1 +1,1 @@
-"""What a plan says: its rows, its reasons, its notes."""
+"""Rows, reasons and notes of a plan."""

@@ -1,7 +1,8 @@
-"""A plan as a document to hand on: what it holds, in HTML or Markdown."""
+"""A plan as a document to pass on: what it holds, in HTML or Markdown."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import pathlib
 from collections.abc import Mapping
@@ -13,6 +14,7 @@ from typing import TypeAlias
 from keras_gates import _documents
 from keras_gates import _files
 from keras_gates import _tables
+from keras_gates import thresholds
 from keras_gates._documents import Document
 from keras_gates._documents import Section
 from keras_gates.surgeon.report import futile
@@ -96,7 +98,7 @@ def write(document: Document, path: str | os.PathLike[str]) -> None:
     form = forms.get(pathlib.Path(path).suffix.lower())
     if form is None:
         raise ValueError(
-            "A report is an HTML page or a text in Markdown. Received: "
+            "A report is an HTML or Markdown file. Received: "
             f"path={os.fspath(path)!r}. Expected: a name that ends in .html "
             "or .md."
         )
@@ -132,9 +134,17 @@ def _asked(value: Any) -> str:
     given = {k: v for k, v in value.items() if k != "rule"}
     if len(given) == len(value):
         return ", ".join(f"{k}: {_asked(v)}" for k, v in given.items())
-    # What is off by default says nothing.
-    told = [f"{k}={v!r}" for k, v in given.items() if v not in (None, False)]
+    usual = _defaults(value["rule"])
+    told = [f"{k}={v!r}" for k, v in given.items() if v != usual.get(k)]
     return f"{value['rule']}({', '.join(told)})"
+
+
+def _defaults(rule: str) -> dict[str, Any]:
+    """The arguments of a rule as they are if they are not passed."""
+    if rule not in thresholds.__all__:
+        return {}
+    fields = dataclasses.fields(getattr(thresholds, rule))
+    return {field.name: field.default for field in fields}
 
 
 def _metrics(metrics: Metrics) -> Section:
@@ -166,9 +176,15 @@ def _layers(plan: PlanLike, most: int | None = None) -> Section:
         for row in shown[:most]
     ]
     more = len(shown) - len(rows)
-    told = ["blue stays, gray goes; layers without weights are left out"]
+    told = ["layers without weights are left out"]
     told += [f"{more} more layers: print the plan"] * bool(more)
-    return Section("Layer by layer", head=table.HEAD, rows=rows, items=told)
+    return Section(
+        "Layer by layer",
+        head=table.HEAD,
+        rows=rows,
+        items=told,
+        legend="blue: what stays; gray: what is removed",
+    )
 
 
 def _counts(row: Row) -> bool:

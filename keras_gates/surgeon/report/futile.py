@@ -1,4 +1,4 @@
-"""Notes on what is closed and removes nothing: how much, why, what to do."""
+"""Notes on channels closed for nothing: how many, why, and what to do."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def notes(solution: Solution) -> list[str]:
     by_reason = collections.defaultdict(list)
     for one in find(solution):
         by_reason[one.why, one.remedy].append(one)
-    # Those that the most parameters hang on come first.
+    # Those with the most parameters come first.
     said = sorted(
         by_reason.values(), key=lambda same: -sum(x.parameters for x in same)
     )
@@ -34,7 +34,7 @@ def notes(solution: Solution) -> list[str]:
     rest = said[_MOST:]
     if rest:
         names = few([f"'{one.gate}'" for same in rest for one in same])
-        lines[_MOST:] = [f"{len(rest)} more such notes, on {names}"]
+        lines[_MOST:] = [f"{len(rest)} more notes like these, about {names}"]
     return lines
 
 
@@ -44,17 +44,17 @@ def is_note(note: str) -> bool:
 
 
 def _line(same: list[Futile]) -> str:
-    """What is said of all that is closed in vain for one reason."""
+    """The note on everything that is closed for nothing for one reason."""
     what = few([one.what for one in same])
     verb = "removes" if len(same) == same[0].count == 1 else "remove"
     return f"{what} {verb} nothing: {same[0].why}. {same[0].remedy}".rstrip()
 
 
 def warn(solution: Solution, name: str) -> None:
-    """Warn of a prune that closes channels and removes no parameter.
+    """Warn if channels are closed but no parameter is removed.
 
     Warns:
-        UserWarning: all parameters are left, those of gates aside.
+        UserWarning: all parameters except those of gates remain.
     """
     shut = sum(int(mask.sum()) for mask in solution.closed.values())
     if not shut or removable.is_smaller(solution.decision):
@@ -62,7 +62,7 @@ def warn(solution: Solution, name: str) -> None:
     said = " ".join(notes(solution))
     if said:
         warnings.warn(
-            f"Nothing of '{name}' was removed, although {shut} factors are "
+            f"Nothing was removed from '{name}', although {shut} factors are "
             f"closed: {said}",
             stacklevel=3,
         )

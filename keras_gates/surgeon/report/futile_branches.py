@@ -68,12 +68,12 @@ def _kept_branch(
         else:
             todo.extend(step.inputs)
     if not makers:
-        return "no layer with weights is on its branch", ""
+        return "its branch has no layer with weights", ""
     if not all(step in decision.present for step in makers):
         return None
     names = few([f"'{step.path}'" for step in makers])
     whom = few(list(readers)) or "other layers"
     return (
-        f"{names} stays for {whom}",
-        "Gate a branch of which nothing else is read.",
+        f"{names} is also read by {whom}",
+        "Gate a branch whose tensors nothing else reads.",
     )

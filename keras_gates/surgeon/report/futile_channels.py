@@ -32,20 +32,21 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.solving.solve import Solution
 
 _IN_LOOP = (
-    "A gate behind the layer does not stop the feedback. Put it inside the "
-    "loop, as insert_gates does (keras_gates.GatedRecurrent), or close units "
-    "by scores (keras_gates.surgeon.score): those go with their feedback."
+    "A gate after the layer does not stop the feedback. Gate the units "
+    "inside the loop, as insert_gates does (keras_gates.GatedRecurrent), or "
+    "close units by scores (keras_gates.surgeon.score): these are removed "
+    "with their feedback."
 )
 _NO_FEEDBACK = (
-    "A gate behind the layer does not stop the feedback: gate other layers."
+    "A gate after the layer does not stop the feedback: gate other layers."
 )
 _STATES = (
-    "Its states are read as they are: read its output in their place, or pass "
-    "gate_states=True to GatedRecurrent where it is the state h."
+    "Its states are read without the gate: read its output instead, or, for "
+    "the state h, pass gate_states=True to GatedRecurrent."
 )
 
-_WHOLE = "what the gate is on is kept whole"
-_BEHIND = "Put the gate right behind the layer that makes its channels."
+_WHOLE = "the tensor that it gates is kept whole"
+_BEHIND = "Put the gate right after the layer that produces its channels."
 
 
 class Answer(NamedTuple):
@@ -155,7 +156,7 @@ class Finder:
         if self._left_open(name, classes):
             return Answer(
                 f"channels that '{name}' leaves open are coupled to them, and "
-                "go only with them",
+                "can only be removed together with them",
                 "Close coupled channels together.",
             )
         gates = [
@@ -166,8 +167,8 @@ class Finder:
         others, again = self._makers(name, classes)
         if again:
             return Answer(
-                f"{_quoted(again)} makes them in other calls, too, where they "
-                "are open",
+                f"{_quoted(again)} also produces them in other calls, where "
+                "they are open",
                 "Close the same channels at each of its calls.",
             )
         if gates or others:
@@ -272,7 +273,9 @@ class Finder:
         uncut = self.decision.uncut
         if any(StepKey(s.site, 0) in uncut for s in self.steps[name]):
             why += "; a gather of the others would cost more than it saves"
-        return Answer(why, "Put the gate before all that reads the channels.")
+        return Answer(
+            why, "Put the gate before everything that reads the channels."
+        )
 
     def _in_loop(self, names: list[str]) -> bool:
         """Whether any of some gates is inside a loop."""
@@ -291,7 +294,7 @@ class Finder:
             and np.isin(self.labelling.classes[ids], classes).any()
         ]
         named = _quoted(list(dict.fromkeys(paths))) or "what follows"
-        return f"a nested model needs the width before {named}"
+        return f"a nested model needs the full width before {named}"
 
     def _gates(self, classes: NDArray[np.intp]) -> list[str]:
         """The gates of the model that have any of these channels."""

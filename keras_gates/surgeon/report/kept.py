@@ -1,4 +1,4 @@
-"""Which of the original channels stay: positions, axis by axis."""
+"""The positions of the original channels that stay, by axis."""
 
 from __future__ import annotations
 

@@ -30,8 +30,8 @@ def notes(solution: Solution) -> list[str]:
     }
     if own:
         found.append(
-            f"the result loads where {listed([*own])} can be imported, as the "
-            f"model itself does; {_otherwise(solution)}"
+            f"to load the result, {listed([*own])} must be importable, as for "
+            f"the model itself; {_otherwise(solution)}"
         )
     return found
 
@@ -60,14 +60,14 @@ def _told(each: Return) -> str:
             f"{'.'.join(map(str, path))} {old} -> {new}"
             for path, (old, new) in each.edits.items()
         )
-        with_ = f"with {edits}" if edits else "with the config that it has"
+        with_ = f"with {edits}" if edits else "with its config unchanged"
         if each.cls is not None:
-            return f"is of its class {name} again, {with_}"
+            return f"is an instance of its class {name} again, {with_}"
         return f"(of type {name}) keeps its class, {with_}"
     why = f": its class can't be kept, since {each.reason}" * bool(each.reason)
     made = "written out as a model of its parts"
     if isinstance(each.layer, keras.Model):
-        made = "made again as a model of Keras' class"
+        made = "rebuilt as a plain Keras model"
     return f"(of type {name}) is {made}{why}"
 
 

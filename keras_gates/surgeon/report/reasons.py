@@ -1,4 +1,4 @@
-"""Why a channel stays although its gate is closed, in words."""
+"""The reasons why a channel stays although its gate is closed."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.packing import Packing
     from keras_gates.surgeon.solving.solve import Solution
 
-GOES = "goes: nothing that is left depends on it"
+GOES = "removed: nothing in the pruned model depends on it"
 _MOST = 3
 _HELD = re.compile(r"(?:(\d+) of them stay|kept whole): (.*)", re.DOTALL)
 
@@ -52,7 +52,7 @@ def held(line: str) -> Held | None:
 
 
 class Reasons:
-    """Collects what a solution has to say of each step.
+    """Collects the lines on each step of a solution.
 
     Args:
         solution: the `Solution`.
@@ -63,8 +63,8 @@ class Reasons:
         self.decision = solution.decision
         self.labelling = solution.labelling
         self._approximate = self._find_approximate()
-        # A plan asks of each gate who reads it: to look through all steps
-        # each time would take the square of the depth.
+        # A plan asks for the readers of each gate: searching all steps each
+        # time would take quadratic time.
         classes = self.labelling.classes
         self._makers = [
             step
@@ -106,7 +106,11 @@ class Reasons:
             left = len(step.inputs) - len(gone)
             lines.append(
                 f"{len(gone)} of {len(step.inputs)} operands are constant "
-                + ("and go" if left > 1 else "and go; it is passed over")
+                + (
+                    "and are removed"
+                    if left > 1
+                    else "and are removed; the operation is bypassed"
+                )
             )
         lines += self._absorbs(step)
         lines += self._counts(step)
@@ -125,7 +129,10 @@ class Reasons:
         """What is closed of a gate, and what of that stays."""
         lines = []
         if step.key in self.solution.folds.scales:
-            lines.append("a Rescaling stays: no neighbour can take its factors")
+            lines.append(
+                "a Rescaling remains: no neighboring layer can absorb its "
+                "factors"
+            )
         shut = self.solution.closed.get(step.path)
         scored = step.path in self.solution.graph.groups
         if scored or shut is None or not shut.any():
@@ -188,7 +195,7 @@ class Reasons:
         if pinned.size:
             return self.labelling.pinned[int(pinned[0])].reason
         if self.decision.carriers[wanted].all():
-            return "they carry what the others are behind a normalization"
+            return "they stand for the others after a normalization"
         readers: dict[str, str] = {}
         for number in self._read.holding(wanted):
             step, _ = self.decision.reads[number]
@@ -197,7 +204,7 @@ class Reasons:
             if np.isin(classes[read], wanted).any():
                 readers[step.path] = bars.recalling(step)
         if not readers:
-            return "one channel has to stay, as the constant of the others"
+            return "one channel has to stay to hold the constant of the others"
         told = [f"'{p}' {how}" for p, how in readers.items()]
         more = len(told) - _MOST
         tail = f" and {more} more" if more > 0 else ""
@@ -224,7 +231,7 @@ class Reasons:
             return f"({step.rule.kind}) {step.rule.reads_all(step.call)}"
         counts = step.rule.reading(step.call) == STATISTICS
         if step.flow.mixes and counts:
-            return f"({step.rule.kind}) takes its statistics of them"
+            return f"({step.rule.kind}) computes its statistics over them"
         return "reads them where they are open or not constant"
 
     # Constants -----------------------------------------------------------
@@ -242,28 +249,28 @@ class Reasons:
                 gone = np.where(known, 0.0, gone)
                 if not gone.any():
                     continue
-            how = "into its bias"
+            how = "folded into its bias"
             if self._absorption(step, index) is Absorption.MERGE:
-                how = "into one that stays, for the zero border"
-            lines.append(f"{np.count_nonzero(gone)} constant inputs go {how}")
+                how = "merged into one that stays, because of the zero padding"
+            lines.append(f"{np.count_nonzero(gone)} constant inputs are {how}")
         return list(dict.fromkeys(lines))
 
     def _counts(self, step: Step) -> list[str]:
         """What becomes of statistics over channels that go."""
         if step.key in self.decision.uncut:
             return [
-                "reads all channels: to count what goes it would be written "
-                "out, which costs more than it saves"
+                "reads all channels: to account for removed ones it would "
+                "have to be written out, which costs more than it saves"
             ]
         gone = self.decision.removed(step, 0)
         exactly = self._absorption(step, 0) is Absorption.STATISTICS
         if gone is None or not exactly:
             return []
         count = int((~np.isnan(gone)).sum())
-        how = "its statistics count"
+        how = "its statistics account for"
         if self.decision.written_out(step):
-            how = "written out: its statistics count"
-        return [f"{how} the {count} channels that go"]
+            how = "written out: its statistics account for"
+        return [f"{how} the {count} removed channels"]
 
     def _constants(self, step: Step, index: int) -> NDArray[np.float64]:
         absorbable = self.decision.absorbable(step, index)
@@ -290,22 +297,25 @@ class Reasons:
         if step not in self.decision.present:
             value = self.decision.values.get(step.outputs[0])
             guessed = value is not None and value.guess
-            return "not exact: it counts as constant" if guessed else None
+            return "not exact: it is treated as constant" if guessed else None
         counts = step.rule.reading(step.call) == STATISTICS
         if not counts and any(
             self._absorption(step, index) is Absorption.APPROXIMATE
             for index in self.decision.absorbed(step)
         ):
-            return "not exact at the zero border"
+            return "not exact at the zero padding"
         demand, closed = self.decision.demand, self.decision.closed
         units = liveness.recalled(step, demand, closed)
         if units is not None and not self.decision.mask(units).all():
-            return "not exact: units go that it fed back into itself"
+            return "not exact: units are removed that it feeds back into itself"
         whole = step.flow.mixes and step.rule.reading(step.call) == ALL
         loose = self._absorption(step, 0) is Absorption.APPROXIMATE
         mixes = (whole or loose) and step.rule.approximates(step.call)
         if mixes and not self.decision.mask(step.flow.labels[0]).all():
-            return "not exact: channels go that it read together with others"
+            return (
+                "not exact: channels are removed that it reads together with "
+                "others"
+            )
         return None
 
     def _selects(self, step: Step) -> list[str]:
@@ -314,8 +324,8 @@ class Reasons:
         if step.position is None and selection in self.decision.uncut:
             size = int(self.decision.mask(step.flow.labels[0]).sum())
             return [
-                f"reads all {size} channels: a gather of those that are open "
-                "would cost more than it saves"
+                f"reads all {size} channels: a gather of the open ones would "
+                "cost more than it saves"
             ]
         for other in self._selections.get(step.site, []):
             before = self.labelling.labels[other.inputs[0]]
@@ -348,9 +358,9 @@ class Reasons:
         if not count:
             return []
         return [
-            f"{count} of {sizes.size} closed factors are not 0 yet, up to "
-            f"{sizes.max():.2g}: the pruned model computes what this one "
-            "does with them at 0"
+            f"{count} of {sizes.size} closed factors are not 0 yet (largest: "
+            f"{sizes.max():.2g}): the pruned model computes what this model "
+            "computes with them at 0"
         ]
 
     def _cut_approximately(self) -> list[str]:
@@ -372,9 +382,9 @@ class Reasons:
         tail = f" and {more} more" if more > 0 else ""
         names = ", ".join(f"'{path}'" for path in paths[:_MOST])
         return [
-            f"{names}{tail}: written out, each as a model of that name made "
-            "of stock operations, whose statistics count the channels that "
-            "go. It is slower than the layer where nothing compiles it"
+            f"{names}{tail}: written out under the same name as a model of "
+            "stock operations, whose statistics account for the removed "
+            "channels. It is slower than the layer unless it is compiled"
         ]
 
 
@@ -383,6 +393,7 @@ def _carried(places: NDArray[np.intp]) -> str:
     count = int((places >= 0).any(axis=0).sum())
     carriers = np.unique(places[places >= 0]).size
     return (
-        f"{count} inputs go into {carriers} that "
-        f"{'stays' if carriers == 1 else 'stay'}, of which they are multiples"
+        f"{count} inputs are merged into {carriers} that "
+        f"{'stays' if carriers == 1 else 'stay'}, since they are multiples of "
+        f"{'it' if carriers == 1 else 'them'}"
     )

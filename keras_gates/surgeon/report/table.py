@@ -1,4 +1,4 @@
-"""Rows of a plan: sizes before and after, and why something stays."""
+"""Rows of a plan: sizes before and after, and reasons."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import Protocol
 import keras
 
 from keras_gates import _tables
+from keras_gates._checks import listed
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.shapes import shapes_of
 from keras_gates.surgeon import labels as lb
@@ -50,12 +51,12 @@ class Row:
     Attributes:
         layer: path of the layer.
         kind: the kind of its rule.
-        before: channels of its output, `None` where it has no such axis.
-        after: channels that stay; 0 where the layer goes.
+        before: channels of its output, `None` if it has no channel axis.
+        after: channels that stay; 0 if the layer is removed.
         params: `(before, after)`.
-        macs: `(before, after)`, None where they are not known; at the sizes
-            of a `Budget`, if it has any.
-        exact: whether what happens to the layer is exact.
+        macs: `(before, after)`, None if they are not known; at the sizes of a
+            `Budget`, if any.
+        exact: whether the change is exact.
         why: what happens, and why something stays.
     """
 
@@ -355,10 +356,19 @@ def sums(plan: PlanLike) -> list[str]:
         unit = f" for one sample{at}, 1 MAC = one multiply-add"
         unit *= name == "MACs"
         lines.append(f"{name}: {before:,} -> {after:,}{share}{unit}")
-    unknown = ", ".join(f"'{r.layer}'" for r in plan.rows if r.macs is None)
-    if unknown:
-        lines.append(f"MACs unknown, and not in the total: {unknown}")
-    return lines
+    return lines + _uncounted(plan)
+
+
+def _uncounted(plan: PlanLike) -> list[str]:
+    """The line on layers whose multiply-adds no total has, if any."""
+    names = [f"'{row.layer}'" for row in plan.rows if row.macs is None]
+    if not names:
+        return []
+    return [
+        f"MACs unknown, and not in the total: {listed(names)}. If an input "
+        "leaves sizes open, give them: stats.compare(..., input_shape=...) or "
+        "Budget(..., sizes=...)"
+    ]
 
 
 def _at(given: Any) -> str:

@@ -1,7 +1,7 @@
-"""Rules: what the surgeon knows of each layer and operation.
+"""Rules: what the surgeon knows about each layer and operation.
 
-All that a rule for a layer of one's own needs is here; how to write one is on
-the page "Layers of your own" of the docs.
+It exports everything that a rule for a custom layer needs; the page "Extending"
+of the docs shows how to write one.
 """
 
 from keras_gates.graphs import time_axis as _time_axis
@@ -88,7 +88,7 @@ register(_time_axis.FoldTime, _time_distributed.FOLD)
 register(_time_axis.UnfoldTime, _time_distributed.UNFOLD)
 
 __all__ = [
-    # Rules, from the most ready-made to those that are all one's own.
+    # Rules, from ready-made ones to those written from scratch.
     "Elementwise",
     "PerChannel",
     "Linear",
@@ -99,7 +99,7 @@ __all__ = [
     "Barrier",
     "Rule",
     "Packing",
-    # What rules are told, and what they answer.
+    # What rules receive and return.
     "Call",
     "Tensor",
     "Units",

@@ -1,4 +1,4 @@
-"""What the surgeon knows of activation functions.
+"""What the surgeon knows about activation functions.
 
 A constant is carried through them in NumPy (a backend may compile for each
 shape), and a factor passes where the function is homogeneous.
@@ -216,12 +216,12 @@ def why_not(function: Callable[..., Any] | None) -> str | None:
         is_layer = isinstance(function, keras.Layer)
         asked = type(function).__name__ if is_layer else "function"
         return (
-            f"the activation {name} is not one of keras.activations or "
-            "keras.ops, so it may mix channels; if it does not, tell the "
-            f"surgeon: keras_gates.surgeon.register({asked}, "
+            f"the activation {name} is not from keras.activations or "
+            "keras.ops, so it may mix channels; if it does not, register it: "
+            f"keras_gates.surgeon.register({asked}, "
             "keras_gates.surgeon.rules.Elementwise())"
         )
-    return f"{name} over the channels reads them all" if row.mixes else None
+    return f"{name} over the channels reads all of them" if row.mixes else None
 
 
 def _name(function: Callable[..., Any] | None) -> str:

@@ -1,4 +1,4 @@
-"""Which axis of a tensor what reads it takes for its channels.
+"""The axis of a tensor that its readers use as channels.
 
 Of a tensor whose channels are along several axes one can be cut. Heads are one
 thing, and what they hold another: a product of tensors tells them apart.

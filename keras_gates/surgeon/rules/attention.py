@@ -1,4 +1,4 @@
-"""Attention with projections: its heads, and the channels round it.
+"""Attention with projections: its heads, and its channels.
 
 A head is one unit over the projections of query, key, value and output. Closed,
 its rows of the output's kernel are zero; it goes from all four. So does a
@@ -40,12 +40,12 @@ if TYPE_CHECKING:
 
 _ARGUMENTS = ("query", "value", "key")
 _MASKS = ("query_mask", "key_mask", "value_mask")
-_OTHER = "a mask of attention is read whole"
-_WHOLE = "what attention reads has all of its channels"
-_ALONG = "attention mixes the positions along its other axes"
+_OTHER = "an attention mask is kept whole"
+_WHOLE = "an input of the attention has no channels that can be removed"
+_ALONG = "the attention mixes positions along other axes"
 _MASKED = "its mask has an axis of heads"
-_SCORES = "its attention scores are read, which have an axis of heads"
-_BIASED = "its output has several axes of channels, and a bias along them"
+_SCORES = "its attention scores are read, and they have an axis of heads"
+_BIASED = "its output has several channel axes with a bias along them"
 _QUERY = ("query_kernel", "query_bias")
 
 
@@ -54,7 +54,7 @@ def _role(argument: str) -> str:
 
 
 def _equally_wide(op: keras.Layer) -> bool:
-    """Whether Keras wants the query as wide as the value.
+    """Whether Keras requires the query to be as wide as the value.
 
     That depends on the class, and on the version of Keras.
     """
@@ -80,11 +80,11 @@ class Attention(Rule):
         return Projections(op)
 
     def layout(self, op: keras.Layer) -> Layout:
-        """Which axes of the weights hold heads, and which dimensions."""
+        """The axes of heads and of dimensions in the weights."""
         return au.MULTI_HEAD
 
     def arguments(self, call: Call) -> dict[int, str]:
-        """By the number of an input, the argument that it is."""
+        """The argument name of each input, by index."""
         found = {}
         for name in _ARGUMENTS:
             tensor = call.argument(name)
@@ -136,7 +136,7 @@ class Attention(Rule):
     ) -> NDArray[np.intp]:
         """The units that a kernel reads, the same in all calls of a layer.
 
-        One call may have a key of its own, and another may not.
+        One call may have a separate key, and another may not.
         """
         width = self.projections(call.op).size(argument, 0)
         return units.mint((id(call.op), argument), width)
@@ -151,9 +151,9 @@ class Attention(Rule):
         return units.mint(id(call.op), part.size("output", -1))
 
     def _equal_dims(self, call: Call) -> bool:
-        """Whether keys and values have to stay equally wide.
+        """Whether keys and values must stay equally wide.
 
-        The fused attention of JAX wants it.
+        The fused attention of JAX requires it.
         """
         return bool(keras.backend.backend() == "jax")
 
@@ -165,7 +165,7 @@ class Attention(Rule):
         roles: dict[str, NDArray[np.intp]],
         units: Units,
     ) -> None:
-        """Keep heads whole where their number shows outside."""
+        """Keep heads whole if their number shows outside."""
         axis = _heads_axis(call)
         mask = call.argument("attention_mask")
         if mask is not None:
@@ -275,7 +275,7 @@ class Attention(Rule):
         demanded: list[NDArray[np.bool_]],
         closed: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.intp]:
-        """What is open inside; one at least, for a layer has to have one."""
+        """The open inner units, at least one."""
         live = any(mask.any() for mask in demanded)
         inner = self.inner_units(call)
         shut = iu.split(inner, flow.roles, closed)
@@ -294,7 +294,7 @@ class Attention(Rule):
         value: Known | None,
         mask: NDArray[np.bool_],
     ) -> Known | None:
-        """Without any head, or any dimension of them, the bias comes out."""
+        """Without any head, or any of their dimensions, only the bias."""
         inner = self.inner_units(call)
         shut = iu.split(inner, flow.roles, mask)
         ends = ("head", self.layout(call.op).value_dim)
@@ -318,7 +318,8 @@ class Attention(Rule):
         role = self.layout(call.op).key_dim
         mask = kept[role]
         if not mask.all():
-            # Scores are by the root of what is left, and were by that of all.
+            # Scores are divided by the root of the remaining size, not of the
+            # original one.
             scale = np.full(mask.shape, math.sqrt(mask.sum() / mask.size))
             found += [(name, role, scale) for name in _QUERY]
         return found
@@ -331,7 +332,7 @@ class Attention(Rule):
         return config, call.args, call.kwargs
 
     def _sizes(self, call: Call, view: View) -> dict[str, Any]:
-        """The changes to the config for what is left inside."""
+        """The changes to the config for the remaining inner units."""
         keys = {"num_heads": "head", "key_dim": "key_dim"}
         return {
             key: len(view.index[role])

@@ -1,4 +1,4 @@
-"""The units inside attention: its heads, and the dimensions that all have."""
+"""The units inside attention: heads, and dimensions of all heads."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _OUTPUT = "output_kernel"
 
 
 class Projections:
-    """The weights of an attention layer, under names that tell them apart.
+    """The weights of an attention layer, under unique names.
 
-    Each projection is a layer of its own, and calls its weights "kernel" and
-    "bias". Here they are `query_kernel`, `output_bias`, and so on.
+    Each projection is a separate layer with weights "kernel" and "bias". Here
+    they are `query_kernel`, `output_bias`, and so on.
 
     Attributes:
         weights: all weights of the layer.
@@ -144,7 +144,7 @@ class Layout:
     def idle(
         self, part: Projections, roles: dict[str, NDArray[np.intp]]
     ) -> dict[str, NDArray[np.bool_]]:
-        """Which units count for nothing, since weights of theirs are 0."""
+        """Which units have no effect, because their weights are 0."""
         count = len(roles["head"])
         rows = part.is_zero("output", 0).reshape(count, -1)
         heads: NDArray[np.bool_] = np.asarray(rows.all(axis=1))

@@ -1,6 +1,6 @@
-"""EinsumDense with nothing to sum: a factor for each channel, or a weight.
+"""EinsumDense without a sum: a factor per channel, or a weight.
 
-So weights are written that a layer uses in operations of its own:
+Weights that a layer uses in bare operations are written in this way:
 `abc,c->abc` is `x * kernel`, and `ab,bcd->acd` of a one for each sample is the
 kernel itself.
 """
@@ -149,9 +149,9 @@ SCALE = EinsumScale(
 class EinsumSource(Linear):
     """The kernel for each sample.
 
-    What reads it says which axis holds the channels: those of heads in a bias
-    of attention. Where nothing does, it is the last one; but where a softmax
-    goes along that, as in a mask, there are none.
+    Its readers determine the channel axis, such as that of heads in a bias of
+    attention. By default, it is the last one; but if a softmax runs along it,
+    as for a mask, there is none.
     """
 
     kind: str = "einsum source"
@@ -160,12 +160,12 @@ class EinsumSource(Linear):
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
         if (inputs[0] != lb.FIXED).any():
-            units.pin(inputs[0], "it is a number for each sample")
+            units.pin(inputs[0], "it has one value per sample")
         axis = self._channels(call)
         if axis is None:
             rank = len(call.outputs[0].shape)
             return Flow([lb.fixed(rank)], [[None]], {}, mixes=True)
-        # Calls may have it along different axes, and then keep it whole.
+        # If calls have it along different axes, it is kept whole.
         key = (id(call.op), axis)
         out = units.mint(key, int(call.op.kernel.shape[axis]))
         reason = activations.why_not(call.op.activation)
@@ -179,7 +179,7 @@ class EinsumSource(Linear):
         return -1 if axis is None else axis
 
     def _channels(self, call: Call) -> int | None:
-        """The axis of the channels, counted from the end, if it has any."""
+        """The channel axis, counted from the end, if it has any."""
         output = call.outputs[0]
         rank = len(output.shape)
         sizes = {

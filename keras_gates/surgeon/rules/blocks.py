@@ -47,7 +47,7 @@ def patches(call: Call, arrays: list[Numbers]) -> Numbers:
     """The channels of each place in a patch, place by place."""
     x = arrays[0]
     if channel_axis(call.op, x.ndim) != x.ndim - 1 or x.ndim < 4:
-        raise ValueError("patches are followed with channels last")
+        raise ValueError("patches are supported with channels last only")
     if any(size > 1 for size in x.shape[:-1]):
         raise ValueError("positions hold different channels")
     return np.tile(x, math.prod(call.op.size))

@@ -1,4 +1,4 @@
-"""RNN round cells of Keras: cut as the layers that run the same cells."""
+"""RNN with cells of Keras, cut like the layers with the same cells."""
 
 from __future__ import annotations
 
@@ -22,24 +22,23 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.rules.rule import Rule
 
-OWN = "a cell may use its state in any way"
-_STATEFUL = "it keeps its states between batches"
+OWN = "a custom cell may use its state in any way"
+_STATEFUL = "it is stateful: it keeps its states between batches"
 _MASKED = (
-    "what several cells put out at a masked step, one RNN for each of them "
-    "does not; use one RNN for each cell"
+    "at a masked step, several cells in one RNN behave differently from one "
+    "RNN per cell; use one RNN per cell"
 )
 _SEVERAL = (
-    "several cells in one RNN are not told apart here; use one RNN for each "
-    "cell"
+    "several cells in one RNN can't be separated here; use one RNN per cell"
 )
 _ARGUMENTS = ("sequences", "initial_state", "mask", "training")
 
 
 @dataclasses.dataclass(frozen=True)
 class Cells(Recurrent):
-    """`RNN` round one cell, or several, which are written out one by one.
+    """`RNN` around one cell, or several, which are written out one by one.
 
-    A cell of one's own is a barrier.
+    A cell of your own is a barrier.
     """
 
     kind: str = "recurrent cells"
@@ -95,8 +94,8 @@ def finds_mask(call: Call) -> bool:
 def expand(layer: keras.layers.RNN, *given: Any, **kwargs: Any) -> Any:
     """An `RNN` of several cells as one for each, of KerasTensors.
 
-    What one cell puts out at each step, the next one reads at that step: so
-    one may as well run the first to the end, and then the next.
+    At each step, a cell reads the output of the previous cell at that step, so
+    the cells can run one after the other over the whole sequence.
 
     Args:
         layer: the built layer.

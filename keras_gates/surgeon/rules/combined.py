@@ -1,4 +1,4 @@
-"""Operations on several tensors whose outcome for constants is run."""
+"""Operations on several tensors, which are run on constants."""
 
 from __future__ import annotations
 
@@ -31,8 +31,7 @@ if TYPE_CHECKING:
 class Combined(Merge):
     """Ties its operands; the operation itself combines known values.
 
-    In NumPy, numbers at hand might compare in another way than they do in
-    the precision of the model.
+    In NumPy, comparisons might differ from those in the precision of the model.
     """
 
     kind: str = "combined"
@@ -72,7 +71,7 @@ class Combined(Merge):
         arrays: dict[Tensor, NDArray[np.float64]],
         shape: tuple[int, ...],
     ) -> NDArray[np.bool_]:
-        """Where the outcome is not known."""
+        """Where the result is not known."""
         gone = np.zeros(shape, bool)
         for array in arrays.values():
             gone = gone | np.isnan(array)
@@ -81,7 +80,7 @@ class Combined(Merge):
 
 @dataclasses.dataclass(frozen=True)
 class Choice(Combined):
-    """`where`: known where the one that is chosen is."""
+    """`where`: known if the chosen operand is."""
 
     kind: str = "choice"
 

@@ -1,4 +1,4 @@
-"""Layers that stand for several others, which have rules."""
+"""Layers that stand for several others with rules."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Composite(Barrier):
         gate: `layer -> (kind, variable)`: the factors in the layer that the
             gate of that name has, or None for a layer without. Where the
             factors are a function of the variable, `(kind, variable, value)`
-            with the value at which they are zero, and behind it that at which
+            with the value at which they are zero, and after it that at which
             they are one, unless it is 1; thresholds and plans speak of the
             factors, and never of the variable.
     """

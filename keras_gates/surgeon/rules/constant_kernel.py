@@ -1,4 +1,4 @@
-"""Products with arrays that are no weights: they read channels."""
+"""Products with arrays that are not weights: they read channels."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.rule import Revision
     from keras_gates.surgeon.rules.view import View
 
-_PRODUCT = "a product over the channels needs both sides alike"
+_PRODUCT = "a product over the channels needs the same channels on both sides"
 
 
 @dataclasses.dataclass(frozen=True)
 class ConstantKernel(Rule):
-    """`x . kernel` with an array `(..., in, out)`; what comes out stays.
+    """`x . kernel` with an array `(..., in, out)`; the output stays.
 
     Attributes:
         argument: the name of the array among the arguments of the call.
@@ -84,7 +84,10 @@ class ConstantKernel(Rule):
         ids = one_axis(inputs[0], self.axis(call), call.inputs[0].shape)
         roles = {} if ids is None else {"in": ids}
         if ids is None and lb.varying(inputs[0]):
-            units.pin(inputs[0], "its channels are not those it multiplies")
+            units.pin(
+                inputs[0],
+                "its channels are not along the axis that is multiplied",
+            )
         outputs = [lb.fixed(len(t.shape)) for t in call.outputs]
         return Flow(outputs, [[None]], roles, mixes=True)
 

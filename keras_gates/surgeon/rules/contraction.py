@@ -1,4 +1,4 @@
-"""Products of tensors, axis by axis: what is summed over, and what stays.
+"""Products of tensors, axis by axis.
 
 Each axis of each operand has a letter, as in `einsum`. Letters that several
 operands have tie their channels: heads in `bhqd,bhkd->bhqk`, which the output
@@ -42,10 +42,12 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.modes import Reading
     from keras_gates.surgeon.rules.modes import Scaling
 
-_SUMMED = "a product of tensors sums over its channels alone"
-_APART = "what it is multiplied with has no channels to go along with its own"
-_CROSSED = "a product has the channels of two tensors along two axes"
-_SEVERAL = "a product of tensors meets channels along more than one axis"
+_SUMMED = (
+    "a product of tensors sums over its channels, and the other side has none"
+)
+_APART = "it is multiplied with a tensor that has no matching channels"
+_CROSSED = "a product of tensors has channels of both along two axes"
+_SEVERAL = "a product of tensors finds channels along more than one axis"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,7 +63,9 @@ class Contraction(Rule):
     kind: str = "product"
     costs: Any = None
     terms: Callable[[Call], Terms] = matmul_terms
-    why: str = "a product over the channels needs both sides alike"
+    why: str = (
+        "a product over the channels needs the same channels on both sides"
+    )
 
     multiplies = True
 
@@ -70,7 +74,7 @@ class Contraction(Rule):
             if len(call.inputs) < 2 or len(self._tensors(call)) != len(
                 call.inputs
             ):
-                raise ValueError("not all of it are tensors")
+                raise ValueError("not all of its operands are tensors")
             terms = self.terms(call)
         except ValueError:
             return Product(costs=None, why=self.why, counts=self.counts)
@@ -169,7 +173,7 @@ class Contraction(Rule):
         wide: list[NDArray[np.intp]],
         units: Units,
     ) -> list[str | None]:
-        """By input, the letter along which its channels are, if they may go."""
+        """For each input, the letter of its removable channels."""
         terms = self.terms(call)
         along: list[str | None] = []
         for index, array in enumerate(wide):
@@ -190,10 +194,10 @@ class Contraction(Rule):
     def _barred(
         self, call: Call, along: Sequence[str | None]
     ) -> Iterator[tuple[int, str]]:
-        """The inputs whose channels have to stay, and why."""
+        """The inputs whose channels must stay, and why."""
         terms = self.terms(call)
         carried = dict.fromkeys(c for c in along if c and c in terms.output)
-        # Heads may go rather than what they hold.
+        # Prefer removing heads to removing their dimensions.
         shared = [c for c in carried if terms.is_shared(c)]
         first = [*shared, *carried][:1]
         for index, letter in enumerate(along):
@@ -297,7 +301,7 @@ class Contraction(Rule):
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
-        """Zero where each product in the sum has a factor that is zero."""
+        """Zero if each product in the sum has a factor of zero."""
         terms = self.terms(call)
         zeros = [
             np.zeros((1,) * len(term), bool)
@@ -322,7 +326,7 @@ class Contraction(Rule):
         wanted: Sequence[NDArray[np.bool_]],
         zeros: Sequence[NDArray[np.bool_]],
     ) -> NDArray[np.bool_]:
-        """What is multiplied by zero only, nothing depends on."""
+        """Nothing depends on what is only multiplied by zero."""
         terms = self.terms(call)
         every = self._zeros(call, zeros)
         asked = spread_out(wanted[0], terms.output, terms.letters)

@@ -90,7 +90,7 @@ class Conv(Linear):
 
 
 def conv_reading(op: keras.Layer) -> Reading:
-    """Zero padding turns a constant into something else at the border."""
+    """Zero padding changes a constant at the border."""
     point = all(k == 1 for k in op.kernel_size)
     return BIAS if point or op.padding == "valid" else ZERO
 
@@ -99,9 +99,9 @@ def conv_reading(op: keras.Layer) -> Reading:
 class ConvTranspose(Linear):
     """Transposed convolutions; the kernel is `(..., out, in)`.
 
-    How many taps reach an output position depends on the stride, so that a
-    constant input gives no constant output; but it is linear, so constants
-    merge.
+    The number of taps that reach an output position depends on the stride, so a
+    constant input does not give a constant output; but the operation is linear,
+    so constants merge.
     """
 
     kind: str = "transposed convolution"

@@ -1,4 +1,4 @@
-"""What a call costs in multiply-adds, told from shapes alone.
+"""The multiply-adds of a call, from shapes.
 
 One MAC is one multiply-add, for one sample. A weight that `Rule.costs` names
 is used once at each position of a tensor, so it costs its size times the

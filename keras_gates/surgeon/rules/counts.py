@@ -1,4 +1,4 @@
-"""Multiply-adds that are more than a kernel used at each position.
+"""Multiply-adds other than those of a kernel at each position.
 
 Each function is a `Rule.counts`: `(call, weights, inputs, outputs)`, where
 `weights` are `[(name, shape)]`, before a cut or after it, and the others the

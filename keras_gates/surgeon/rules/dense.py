@@ -1,7 +1,7 @@
-"""Dense, which may have its channels along an axis that it leaves alone.
+"""Dense, whose channels may be along an axis that it does not mix.
 
 A mixer swaps the axes of tokens and channels, and mixes tokens: the kernel
-reads tokens, and does the same to each channel. So channels pass, as through a
+reads tokens, in the same way for each channel. So channels pass, as through a
 pooling over space. What the kernel makes then stays whole: a tensor has units
 along one axis.
 """

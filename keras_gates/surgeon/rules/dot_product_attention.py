@@ -36,7 +36,10 @@ _TERMS = {
     "mask": "bhqk",
 }
 _HEADS = 2
-_ALIKE = "the sizes of keys and values go together, and not all of them can"
+_ALIKE = (
+    "keys and values must have the same size, and not all of their channels "
+    "can be removed"
+)
 
 
 def _names(call: Call) -> list[str]:
@@ -49,7 +52,7 @@ def _names(call: Call) -> list[str]:
     given = [*zip(positional, call.args, strict=False), *call.kwargs.items()]
     found = [name for name, x in given if isinstance(x, Tensor)]
     if len(found) != len(call.inputs) or not {*found} <= _TERMS.keys():
-        raise ValueError("it is given other tensors")
+        raise ValueError("it is called on other tensors")
     return found
 
 

@@ -1,4 +1,4 @@
-"""EinsumDense, where its equation is that of a Dense layer on some axes.
+"""EinsumDense with an equation like that of a Dense layer.
 
 Its kernel may sum over several axes and put out several: those of heads, and
 of what they hold. One of them is cut: of those it sums over the one that holds
@@ -43,10 +43,10 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.view import View
 
 _EQUATION = (
-    "its equation is followed only where the kernel sums over letters of the "
+    "its equation is supported only if the kernel sums over letters of the "
     "input and has new letters, as in 'abc,cd->abd' or 'abc,bcd->abd'"
 )
-_BIAS = "its bias has no value for each of the new channels"
+_BIAS = "its bias does not have one value per new channel"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -233,7 +233,7 @@ class EinsumDense(Linear):
     def minted(self, call: Call, units: Units) -> NDArray[np.intp]:
         spec = self._spec(call)
         size = call.op.kernel.shape[spec.kernel.index(spec.new[0])]
-        # Calls may have it along different axes, and then keep it whole.
+        # If calls have it along different axes, it is kept whole.
         return units.mint((id(call.op), spec.new[0]), int(size))
 
     def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:

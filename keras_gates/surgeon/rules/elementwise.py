@@ -1,4 +1,4 @@
-"""Operations that treat every coordinate alike, or each channel alone."""
+"""Operations that treat every value in the same way."""
 
 from __future__ import annotations
 
@@ -36,11 +36,14 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.known import Known
     from keras_gates.surgeon.rules.modes import Reading
 
-    # What an operation makes of known values, in NumPy.
+    # A function of an operation and known values, in NumPy.
     Twin = Callable[[keras.Operation, NDArray[np.float64]], NDArray[np.float64]]
 
-ARRAY = "it has an array beside the data, which may tell channels apart"
-EXTRA = "an input beside the data is read whole"
+ARRAY = (
+    "it is called with an array besides the data, which may treat channels "
+    "differently"
+)
+EXTRA = "an input other than the data is kept whole"
 
 
 def rerun(call: Call, array: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -65,7 +68,7 @@ def rerun_all(
 
 
 def arrays_beside(call: Call) -> bool:
-    """Whether an operation has an array that might tell channels apart."""
+    """Whether an operation has an array that may differ between channels."""
     if isinstance(call.op, keras.Layer):
         return False
     names = inspect.signature(type(call.op).__init__).parameters
@@ -75,11 +78,11 @@ def arrays_beside(call: Call) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class Elementwise(Rule):
-    """Labels pass; a constant is what the operation makes of it.
+    """Passes labels on; constants are computed by the operation itself.
 
     Attributes:
-        passes: how a factor passes, a `Scaling` or its value; or None.
-        twin: `(op, array) -> array`, instead of running the operation.
+        passes: how a factor passes: a `Scaling` or its value; or None.
+        twin: `(op, array) -> array`, to use instead of the operation.
     """
 
     kind: str = "elementwise"

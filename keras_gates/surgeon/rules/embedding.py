@@ -1,4 +1,4 @@
-"""Layers that look vectors up in a table, one of which also reads it back."""
+"""Layers that look up vectors in a table, or also read it back."""
 
 from __future__ import annotations
 
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.rule import Sizes
     from keras_gates.surgeon.rules.rule import Weights
 
-_WHOLE = "its table is read back by a tensor whose channels stay"
-_ALONG = "its last axis holds no channels that could go"
+_WHOLE = "its table is read back by a tensor whose channels are kept"
+_ALONG = "its last axis has no channels that can be removed"
 
 
 @dataclasses.dataclass(frozen=True)
 class Embedding(Linear):
-    """Mints its output channels; its input is a table index, kept whole."""
+    """Creates its output channels; its input is an index, kept whole."""
 
     kind: str = "embedding"
 

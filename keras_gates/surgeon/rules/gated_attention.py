@@ -1,4 +1,4 @@
-"""Attention with a gate on each head, which the pruned model has no more."""
+"""Attention with a gate on each head, which pruning removes."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class _Gated(Attention):
-    """The factors of heads that stay go into their rows of the kernel."""
+    """The factors of open heads are folded into the kernel's rows."""
 
-    note: str = "the layer inside stays, with the heads that are open"
+    note: str = "the inner layer remains, with the open heads"
 
     @property
     def dissolved(self) -> tuple[str, ...]:
@@ -47,7 +47,7 @@ class _Gated(Attention):
         return source_of(call.op)
 
     def opened_by(self, call: Call, flow: Flow) -> NDArray[np.intp] | None:
-        """A head that is open lets all through."""
+        """An open head lets everything through."""
         heads = np.arange(len(flow.roles["head"]))
         return np.broadcast_to(heads, (*flow.labels[0].shape, heads.size))
 

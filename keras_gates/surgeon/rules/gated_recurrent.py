@@ -1,4 +1,4 @@
-"""GatedRecurrent: a stock layer, and a gate that closes units in its loop."""
+"""GatedRecurrent: a stock layer with a gate in its loop."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 class LoopGateRule(GateRule):
     """A gate whose factors may each be for more than one channel.
 
-    What goes through it raw is closed in the loop, and nowhere else.
+    Raw outputs are closed only in the loop.
     """
 
     closes_loop = True
@@ -155,7 +155,8 @@ GATED_RECURRENT = Composite(
         ),
     ),
     counts=_counts,
-    why="its units have a gate already",
-    note="the stock layer; its units go with their feedback",
+    why="its units already have a gate",
+    note="the stock layer remains; closed units are removed with their "
+    "feedback",
 )
 LOOP_GATE = LoopGateRule(axis=lambda call: call.op.axis, cuts=False)

@@ -1,4 +1,4 @@
-"""Gates: factors that are known, and zero where they are closed."""
+"""Gates: known factors, zero where they are closed."""
 
 from __future__ import annotations
 
@@ -34,11 +34,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class GateRule(PerChannel):
-    """Multiplies by factors; the surgeon takes it out of the model."""
+    """Multiplies by factors; the surgeon removes it from the model."""
 
     kind: str = "gate"
     passes: str | None = LINEAR
-    note: str = "dissolved into its neighbours"
+    note: str = "folded into neighboring layers"
 
     is_gate = True
 

@@ -35,18 +35,17 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class Index(Rule):
-    """Runs `move` on the coordinates' numbers and reads the labels off.
+    """Runs `move` on coordinate numbers to find the labels.
 
     Attributes:
         move: `(call, [array]) -> array or list of arrays`; the arrays have
             a batch axis of 1.
-        along: `call -> axes` that `move` looks at, None for all; only
-            these are broadcast to their true sizes.
-        rewrite: `(call, flow, view) -> (config, args, kwargs)` where the
-            operation names sizes or positions; None where it does not.
-        other: `(call, flow, view) ->` another operation for what is left,
-            or None.
-        rims: `call ->` whether there is a rim of zeros round what is moved.
+        along: `call -> axes` that `move` depends on, None for all; only these
+            are broadcast to their true sizes.
+        rewrite: `(call, flow, view) -> (config, args, kwargs)` if the operation
+            has sizes or positions as arguments; otherwise None.
+        other: `(call, flow, view) ->` a replacement of the operation, or None.
+        rims: `call ->` whether the moved tensor is padded with zeros.
     """
 
     kind: str = "index"
@@ -148,8 +147,8 @@ def _fits(extents: tuple[int, ...], shape: tuple[int | None, ...]) -> bool:
 
 def _cannot(call: Call, error: object) -> str:
     return (
-        f"{type(call.op).__name__} moves channels in a way that can't be "
-        f"followed here ({error})"
+        f"{type(call.op).__name__} moves channels in a way that is not "
+        f"supported here ({error})"
     )
 
 
@@ -164,7 +163,7 @@ def _rectangular(
     It is the axis that the next kernel takes for its channels, or that of the
     heads in the next product of tensors. Where none is in sight, it is the one
     along which the numbers in `moved` are nearest to each other: there,
-    neighbours were channels of one tensor before. Elsewhere they may be groups
+    neighbors were channels of one tensor before. Elsewhere they may be groups
     of channels, or different tensors.
     """
     axes = lb.varying(labels)

@@ -1,4 +1,4 @@
-"""Units inside a layer: heads of attention, units that feed back."""
+"""Units inside a layer: attention heads and recurrent units."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class InnerUnits:
-    """Units that are closed inside their layer, by zeros in its weights.
+    """Units that are closed inside their layer by zeros in its weights.
 
-    The units of a recurrent layer come out of it and are read inside as well;
-    the heads of attention never come out.
+    The units of a recurrent layer are outputs and are also read inside;
+    attention heads are never outputs.
 
     Attributes:
         role: the role of the units, as in `Rule.axes`.
         zeroed: pairs of a weight and the role of its axis: what is zero where
             a unit is closed. The role may be another one of the same units.
-        name: what the name of their group has behind the path of the layer;
+        name: what the name of their group has after the path of the layer;
             "" where they are channels that come out.
-        kind: the kind that thresholds speak of.
+        kind: the kind in thresholds.
         main: whether scores offer them unasked.
     """
 
@@ -66,7 +66,7 @@ def split(
 def along(
     roles: Roles, role: str, mask: NDArray[np.bool_], other: str
 ) -> NDArray[np.bool_]:
-    """A mask of units, where the same units stand along another role."""
+    """A mask of units, for the same units along another role."""
     if role == other:
         return mask
     return np.isin(roles[other], roles[role][mask])

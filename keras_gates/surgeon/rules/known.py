@@ -1,4 +1,4 @@
-"""Known values: what a coordinate is whatever the model's inputs are."""
+"""Known values: coordinates that do not depend on the model's inputs."""
 
 from __future__ import annotations
 
@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Known:
-    """Known values of a tensor's coordinates, NaN where there is none.
+    """Known values of a tensor's coordinates, NaN where unknown.
 
-    With `border`, the value holds inside and the rim is zero (a constant
-    that went through zero padding). A `guess` is what `exact=False` takes
-    for a constant although it varies.
+    With `border`, the value holds inside and the rim is zero (a constant after
+    zero padding). A `guess` varies, but `exact=False` treats it as constant.
 
     Attributes:
         values: float64, of the shape of the tensor's labels.
         border: whether the rim is zero.
-        guess: whether `exact=False` takes it for a constant.
+        guess: whether `exact=False` treats it as constant.
     """
 
     values: NDArray[np.float64]
@@ -37,9 +36,9 @@ class Known:
 
 
 class Signals(NamedTuple):
-    """Channels that are combinations of two signals, which nobody knows.
+    """Channels that are combinations of two unknown signals.
 
-    Constants that go into a normalization come out as
+    A normalization turns constants into
     `gamma * (c / sigma - mu / sigma) + beta`.
 
     Attributes:
@@ -58,7 +57,7 @@ class Signals(NamedTuple):
 def known(
     values: NDArray[np.float64] | None, border: bool = False
 ) -> Known | None:
-    """`Known`, or None if nothing is known."""
+    """A `Known`, or None if nothing is known."""
     if values is None:
         return None
     values = np.where(np.isfinite(values), values, np.nan)
@@ -66,7 +65,7 @@ def known(
 
 
 def as_float64(tensor: Any) -> NDArray[np.float64]:
-    """A variable or a tensor of a backend in NumPy."""
+    """A variable or tensor as a NumPy array."""
     array: NDArray[Any] = keras.ops.convert_to_numpy(tensor)
     return array.astype("float64")
 
@@ -74,7 +73,7 @@ def as_float64(tensor: Any) -> NDArray[np.float64]:
 def channel_values(
     values: NDArray[np.float64], axis: int
 ) -> NDArray[np.float64]:
-    """The 1-D known values along `axis`; NaN where positions differ."""
+    """The known values along `axis`, 1-D; NaN where positions differ."""
     flat = np.moveaxis(values, axis, -1).reshape(-1, values.shape[axis])
     same = (flat == flat[:1]).all(axis=0)
     return np.where(same, flat[0], np.nan)

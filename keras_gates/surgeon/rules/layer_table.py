@@ -1,4 +1,4 @@
-"""The rows: every layer of Keras that has a rule."""
+"""The table of all layers of Keras that have a rule."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ LAYER_NORM = nm.Normalizing(
     scales={"out": {"gamma": "channel", "beta": "channel"}},
     axis=nm.single_axis,
     spans=nm.norm_axes,
-    note="written out where channels go, to count them; not so under "
-    "exact=False",
+    note="written out where channels are removed, to account for them; not "
+    "with exact=False",
 )
 RMS_NORM = nm.RMSNorm(
     "RMS normalization",
@@ -119,7 +119,8 @@ GROUP_NORM = nm.GroupNorm(
     scales={"out": {"gamma": "channel", "beta": "channel"}},
     axis=lambda call: call.op.axis,
     spans=nm.all_axes,
-    note="written out where channels go, unless each group is one channel",
+    note="written out where channels are removed, unless each group is one "
+    "channel",
 )
 UNIT_NORM = nm.Mixing(
     "unit normalization",
@@ -130,7 +131,7 @@ UNIT_NORM = nm.Mixing(
 SOFTMAX = nm.Mixing(
     "softmax",
     spans=nm.norm_axes,
-    note="channels are removed under exact=False only",
+    note="channels are removed only with exact=False",
 )
 PRELU = pc.PReLU(passes=POSITIVE)
 RESCALING = pc.Rescaling("rescaling")
@@ -158,7 +159,7 @@ REVERSIBLE = em.Reversible(
     config={"output_dim": "out"},
     trains=False,
     counts=em.reversible_counts,
-    note="read back by `reverse=True`, it is cut along the same width",
+    note="also read back by `reverse=True`, along the same width",
 )
 
 
@@ -185,21 +186,23 @@ def _recurrent(gates: int, rule: type[rc.Recurrent] = rc.Recurrent) -> Rule:
         costs=_EACH_STEP,
         scales=_SEQUENCE,
         gates=gates,
-        note="units go that scores or gates inside the loop close; those "
-        "that gates behind close do where none reads them, and under "
-        "exact=False",
+        note="units closed by scores or by gates inside the loop are removed; "
+        "those closed by a gate after the layer, only where no other "
+        "unit reads them, or with exact=False",
     )
 
 
 CONV_LSTM = _recurrent(4, rc.ConvRecurrent)
 ATTENTION = pr.Attention(
     costs=None,
-    why="attention takes products over all channels",
-    note="seen through: channels of the values, and those of queries and "
-    "keys, which go together",
+    why="attention computes products over all channels",
+    note="seen through: channels of the values are removed, and those of "
+    "queries and keys together",
     counts=ct.attention,
 )
-_BOTH_SIDES = "a product over the channels needs both sides alike"
+_BOTH_SIDES = (
+    "a product over the channels needs the same channels on both sides"
+)
 
 
 def product(counts: Counts) -> Rule:
@@ -234,7 +237,7 @@ LAYERS = {
     "GroupNormalization": GROUP_NORM,
     "UnitNormalization": UNIT_NORM,
     "Normalization": _barrier(
-        "its statistics describe the data as it is", costs={}
+        "its statistics describe the data with all of its channels", costs={}
     ),
     "Rescaling": RESCALING,
     "Activation": ew.Activated(),
@@ -294,13 +297,15 @@ LAYERS = {
     "GroupQueryAttention": at.Grouped(counts=ct.multi_head),
     "Attention": ATTENTION,
     "AdditiveAttention": ATTENTION,
-    "Masking": _barrier("its mask looks at all features", costs={}),
+    "Masking": _barrier("its mask depends on all features", costs={}),
     "SimpleRNN": _recurrent(1),
     "GRU": _recurrent(3),
     "LSTM": _recurrent(4),
     "Bidirectional": rc.Bidirectional(scales=_SEQUENCE),
     "TimeDistributed": td.TimeDistributed(),
-    "RNN": ce.Cells(note="as the layers, round cells of Keras; " + ce.OWN),
+    "RNN": ce.Cells(
+        note="like the recurrent layers, for the cells of Keras; " + ce.OWN
+    ),
     **{f"ConvLSTM{n}D": CONV_LSTM for n in (1, 2, 3)},
 }
 

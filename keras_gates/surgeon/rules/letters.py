@@ -1,4 +1,4 @@
-"""The axes of tensors that are multiplied, by letters as in `einsum`."""
+"""Letters for the axes of multiplied tensors, as in `einsum`."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def einsum_terms(call: Call) -> Terms:
     left, arrow, output = equation.partition("->")
     terms = left.split(",")
     if not arrow or len(terms) != len(call.inputs):
-        raise ValueError("it has operands that are no tensors of the model")
+        raise ValueError("some of its operands are not tensors of the model")
     free = [c for c in _LETTERS if c not in equation]
     most = 0
     for number, tensor in enumerate(call.inputs):
@@ -107,14 +107,14 @@ def einsum_terms(call: Call) -> Terms:
             most = max(most, count)
     output = output.replace("...", "".join(free[:most][::-1]))
     if any(len(set(term)) < len(term) for term in (*terms, output)):
-        raise ValueError("it has a letter twice")
+        raise ValueError("its equation has a letter twice")
     return Terms(tuple(terms), output)
 
 
 def dot_terms(call: Call) -> Terms:
     """Those of the layer `Dot`."""
     if call.op.normalize:
-        raise ValueError("it normalizes what it multiplies")
+        raise ValueError("it normalizes its operands")
     first, second = (len(t.shape) for t in call.inputs)
     axes = call.op.axes
     pair = (axes, axes) if isinstance(axes, int) else tuple(axes)

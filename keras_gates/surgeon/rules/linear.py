@@ -1,4 +1,4 @@
-"""Layers that multiply by a kernel: they read their inputs, mint outputs."""
+"""Layers that multiply by a kernel: they read units and create new ones."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ class Linear(Rule):
     linear = True
 
     def axis(self, call: Call) -> int:
-        """The axis of the channels in the input."""
+        """The channel axis in the input."""
         return channel_axis(call.op, len(call.inputs[0].shape))
 
     def flow(
@@ -83,7 +83,7 @@ class Linear(Rule):
         if ids is not None:
             roles[role] = ids
         for labels in inputs[1:]:
-            units.pin(labels, "an input beside the data is read whole")
+            units.pin(labels, "an input other than the data is kept whole")
         out = self.minted(call, units)
         roles["out"] = out
         reason = activations.why_not(getattr(op, "activation", None))
@@ -98,16 +98,16 @@ class Linear(Rule):
     def reads_of(
         self, call: Call, labels: NDArray[np.intp], units: Units
     ) -> tuple[str, NDArray[np.intp] | None]:
-        """The role of what the kernel reads, and its units, if they may go."""
+        """The role that the kernel reads, and its units, if removable."""
         axis = self.axis(call)
         ids = one_axis(labels, axis, call.inputs[0].shape)
         if ids is None and lb.varying(labels):
-            why = f"it reads axis {axis}, which is not the channels'"
+            why = f"it reads axis {axis}, which is not the channel axis"
             units.pin(labels, why)
         return "in", ids
 
     def minted(self, call: Call, units: Units) -> NDArray[np.intp]:
-        """The units of the output, the same in all calls of a layer."""
+        """The units of the output, the same for all calls of a layer."""
         return units.mint(id(call.op), self.size(call.op))
 
     def size(self, op: keras.Layer) -> int:
@@ -115,7 +115,7 @@ class Linear(Rule):
         return int(getattr(op, self.width))
 
     def axis_out(self, call: Call) -> int:
-        """The axis of the channels in the output."""
+        """The channel axis in the output."""
         return self.axis(call)
 
     def couple(
@@ -135,7 +135,7 @@ class Linear(Rule):
     def contribution(
         self, part: keras.Layer, values: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """What known inputs `(in,)` of a part add, as a bias of its own."""
+        """What known inputs `(in,)` of a part add, as a bias."""
         kernel = create.array_of(getattr(part, self.kernel))
         values = np.where(np.isnan(values), 0.0, values)
         added = np.zeros(kernel.shape[-1])
@@ -170,11 +170,11 @@ class Linear(Rule):
         return [known(out.reshape(flow.labels[0].shape))]
 
     def behind(self, call: Call) -> Scaling | None:
-        """A factor on the output has to pass the built-in activation."""
+        """A factor on the output must pass the built-in activation."""
         return built_in(call)
 
 
 def built_in(call: Call) -> Scaling | None:
-    """How a factor passes the activation that a layer has of its own."""
+    """How a factor passes the layer's built-in activation."""
     row = activations.known_activation(getattr(call.op, "activation", None))
     return row.passes if row is not None else None

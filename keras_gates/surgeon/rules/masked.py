@@ -1,7 +1,7 @@
 """Layers of Keras that join tensors by their masks of time steps.
 
-`Multiply` takes what a mask hides for 1, and what all masks hide comes out
-as 0; `Maximum` and `Minimum` leave out what a mask hides.
+`Multiply` treats masked values as 1, and returns 0 where all operands are
+masked; `Maximum` and `Minimum` ignore masked values.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.surgeon.rules.rule import Rule
 
-UNKNOWN = "a mask that shows only when the model runs"
+UNKNOWN = "a mask that is known only when the model runs"
 # A plan asks for the same calls again and again; what is recorded stays.
 _FOUND: weakref.WeakKeyDictionary[Call, list[Any]] = weakref.WeakKeyDictionary()
 
@@ -58,7 +58,7 @@ class ByMask(mg.Merge):
 def carried(call: Call) -> list[Any]:
     """For each input of a call its mask, None, or UNKNOWN if it may have one.
 
-    What comes out of a nested model has masks that its record has not.
+    Outputs of a nested model have masks that are not recorded.
     """
     if call not in _FOUND:
         _FOUND[call] = [
@@ -70,7 +70,7 @@ def carried(call: Call) -> list[Any]:
 
 
 def joins_by_masks(call: Call) -> bool:
-    """Whether masks that its operands carry decide what a call computes."""
+    """Whether the masks of its operands determine what a call computes."""
     layers = keras.layers.Multiply, keras.layers.Maximum, keras.layers.Minimum
     if not isinstance(call.op, layers):
         return False
@@ -84,7 +84,7 @@ def is_near(call: Call) -> bool:
 
 
 def finder(call: Call) -> str:
-    """What finds the mask that a call hands on with what it puts out.
+    """What finds the mask that a call passes on with its output.
 
     A mask that is an argument in the record is found in any case. One that
     goes along with a tensor is lost where other operations make that tensor.

@@ -1,4 +1,4 @@
-"""Operations on several tensors, coordinate by coordinate."""
+"""Elementwise operations on several tensors."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ RANKS = "its operands have different ranks"
 
 
 def uncertain(arrays: list[NDArray[np.float64]]) -> NDArray[np.float64]:
-    """Nothing is known of the outcome."""
+    """Nothing is known about the result."""
     shape = np.broadcast_shapes(*(x.shape for x in arrays))
     return np.full(shape, np.nan)
 
@@ -60,13 +60,13 @@ class Merge(Rule):
     """Ties its operands, with broadcasting.
 
     Attributes:
-        function: combines a list of arrays in NumPy, NaN where a value is
-            not known. By default, nothing is known of the outcome.
+        function: combines a list of arrays in NumPy, with NaN for unknown
+            values. By default, nothing is known about the result.
         without: `(constants, count) -> (scale, offset)` that replaces the
             operands in `constants` (by index) of `count`; None if they
             can't be left out.
-        absorbing: the value that decides the result alone (0 for a
-            product), or None.
+        absorbing: the value that determines the result alone (0 for a product),
+            or None.
     """
 
     kind: str = "merge"
@@ -90,9 +90,11 @@ class Merge(Rule):
         # Operands that have all channels; those of others are repeated.
         whole = [_is_whole(shape, out_shape, extents) for shape in shapes]
         if not any(whole):
-            return barrier(call, inputs, units, "it broadcasts both ways")
+            return barrier(
+                call, inputs, units, "both of its operands are broadcast"
+            )
         if any(not _fits(array, extents) for array in constants):
-            return barrier(call, inputs, units, "its constant is of other size")
+            return barrier(call, inputs, units, "its constant has another size")
         first = inputs[whole.index(True)]
         for labels, full in zip(inputs, whole, strict=True):
             if full:

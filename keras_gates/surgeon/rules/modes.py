@@ -1,7 +1,7 @@
-"""The words in which a rule answers: how it reads, scales, and reaches.
+"""Enumerations for rules: how inputs are read, scaled and reached.
 
-Each is a string (a number for `Reach`), so that rules may be written with
-either: `Elementwise(passes="zero")` is `Elementwise(passes=PRESERVES_ZERO)`.
+Each value is a string (a number for `Reach`), so rules may use either:
+`Elementwise(passes="zero")` is `Elementwise(passes=PRESERVES_ZERO)`.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ class Reading(str, enum.Enum):
     """How an input coordinate with a known value may be removed."""
 
     ALL = "all"
-    """Never: every coordinate is read, as by a softmax over the channels."""
+    """Never: every coordinate is read, as in a softmax over the channels."""
     ZERO = "zero"
-    """Where the value is zero, as by a convolution with a zero border."""
+    """If the value is zero, as in a convolution with zero padding."""
     BIAS = "bias"
-    """Whatever the value is: it becomes a bias, as in a `Dense`."""
+    """For any value: it becomes a bias, as in a `Dense`."""
     STATISTICS = "statistics"
-    """Whatever the value is, if it is the same in all calls: what is left of
-    the operation counts it, as in a `LayerNormalization`."""
+    """For any value that is the same in all calls: the rebuilt operation
+    accounts for it, as in a `LayerNormalization`."""
 
     @property
     def drops_zeros(self) -> bool:
-        """Whether a zero may go without any change to what reads it."""
+        """Whether a zero may be removed without changing the reader."""
         return self in (Reading.ZERO, Reading.BIAS)
 
 
 class Scaling(str, enum.Enum):
-    """How a factor g on the input comes out: f(g x) against g f(x)."""
+    """How a factor g on the input passes: f(g x) compared with g f(x)."""
 
     LINEAR = "linear"
     """Equal for every g."""
@@ -40,18 +40,18 @@ class Scaling(str, enum.Enum):
 
 
 class Identity(str, enum.Enum):
-    """The only value of a source that is no array; see `Flow.sources`."""
+    """The only value of a source that is not an array; see `Flow.sources`."""
 
     IDENTITY = "identity"
-    """Each output coordinate stems from the input one at its place."""
+    """Each output coordinate comes from the same input coordinate."""
 
 
 class Reach(enum.IntEnum):
-    """How an output depends on an input; a higher one includes a lower."""
+    """How an output depends on an input; higher values include lower ones."""
 
     NOTHING = 0
     """Not at all."""
     CHOICE = 1
-    """By what the input chooses: a mask, a condition, indices."""
+    """Through a choice: a mask, a condition, or indices."""
     VALUES = 2
-    """By its values, which is what a network is for."""
+    """Through its values."""

@@ -1,4 +1,4 @@
-"""How operations move coordinates, and what they are called on after a cut.
+"""How operations move coordinates, and their arguments after a cut.
 
 A move is the NumPy twin of an operation; a rewrite gives the sizes and
 positions that the operation names in terms of what is left.
@@ -38,12 +38,12 @@ def concatenate(call: Call, arrays: list[Numbers]) -> Numbers:
 def _joined(call: Call, arrays: list[Numbers], axis: int | None) -> Numbers:
     rank = arrays[0].ndim
     if len(keras.tree.flatten(call.args)) != len(arrays):
-        raise ValueError("some of what it joins is no tensor of the model")
+        raise ValueError("some of its operands are not tensors of the model")
     if axis is None or any(array.ndim != rank for array in arrays):
-        raise ValueError("it flattens what it joins")
+        raise ValueError("it flattens its operands")
     axis = int(axis) % rank
     if axis == 0:
-        raise ValueError("it joins batches")
+        raise ValueError("it joins tensors along the batch axis")
     extents = np.max([a.shape for a in arrays], axis=0)
     grown = []
     for array in arrays:
@@ -80,10 +80,10 @@ def flatten(call: Call, arrays: list[Numbers]) -> Numbers:
 
 
 def reshape(call: Call, arrays: list[Numbers]) -> Numbers:
-    """Reshape; positions without channels may join the batch, or leave it.
+    """Reshape; positions without channels may enter or leave the batch.
 
     All that varies has to be on axes that make up one block at the end, and
-    some of these make up one after it: what is in front of it counts blocks,
+    some of these make up one after it: what is before it counts blocks,
     however many of them there are. Or it is in a block at the beginning of
     each sample.
     """
@@ -107,7 +107,7 @@ def reshape(call: Call, arrays: list[Numbers]) -> Numbers:
         kept = x[(slice(None),) * last + (0,) * (x.ndim - last)]
         return kept.reshape(kept.shape + (1,) * (len(shape) - last))
     raise ValueError(
-        "channels change places with positions that go into the batch, or "
+        "channels are mixed with positions that go into the batch axis, or "
         "whose number is unknown"
     )
 
@@ -135,7 +135,7 @@ def _filled(
 
 
 def reshaped(call: Call, flow: Flow, view: View) -> Revision:
-    """Reshape's target, from the sizes that are left."""
+    """The target of a reshape, from the remaining sizes."""
     shape = view.shape(call.outputs[0], flow.labels[0])
     if isinstance(call.op, keras.Layer):
         target = [-1 if s is None else s for s in shape[1:]]
@@ -217,9 +217,11 @@ def get_item(call: Call, arrays: list[Numbers]) -> Numbers:
     for axis, item in items:
         labelled = axis is not None and x.shape[axis] > 1
         if not (item is None or isinstance(item, (slice, numbers.Integral))):
-            raise ValueError("it picks by a list; use keras.ops.take")
+            raise ValueError("it indexes by a list; use keras.ops.take")
         if labelled and _steps(item) and _stepped(call, x.ndim) is None:
-            raise ValueError("a slice with a step, and more")
+            raise ValueError(
+                "it slices with a step, and indexes in other ways as well"
+            )
         unlabelled = axis is not None and x.shape[axis] == 1
         if unlabelled and isinstance(item, slice):
             item = slice(None)
@@ -324,7 +326,7 @@ def take(call: Call, arrays: list[Numbers]) -> Numbers:
     indices, axis = _indices(call), call.op.axis
     varies = axis is not None and lb.collapse(arrays[0]).shape[axis] > 1
     if axis is None or (indices.ndim > 1 and varies):
-        raise ValueError("only a list of indices along one axis")
+        raise ValueError("only a list of indices along one axis is supported")
     return np.take(arrays[0], indices, axis)
 
 
@@ -332,7 +334,7 @@ def _indices(call: Call) -> Numbers:
     """The positions that `take` was given, in NumPy."""
     indices = call.argument("indices")
     if isinstance(indices, Tensor) or len(call.inputs) > 1:
-        raise ValueError("its indices are known at run time only")
+        raise ValueError("its indices are known only at run time")
     return np.asarray(keras.ops.convert_to_numpy(indices))
 
 
@@ -392,22 +394,22 @@ def flip(call: Call, arrays: list[Numbers]) -> Numbers:
 
 def repeat(call: Call, arrays: list[Numbers]) -> Numbers:
     if call.op.axis is None:
-        raise ValueError("repeat without an axis")
+        raise ValueError("it repeats without an axis")
     if np.ndim(call.op.repeats) and np.size(call.op.repeats) > 1:
-        raise ValueError("repeats of its own for each position")
+        raise ValueError("each position has its own number of repeats")
     return np.repeat(arrays[0], call.op.repeats, call.op.axis)
 
 
 def tile(call: Call, arrays: list[Numbers]) -> Numbers:
     repeats = np.atleast_1d(call.op.repeats)
     if len(repeats) > arrays[0].ndim:
-        raise ValueError("it puts an axis before that of the batch")
+        raise ValueError("it puts an axis before the batch axis")
     return np.tile(arrays[0], repeats)
 
 
 def broadcast(call: Call, arrays: list[Numbers]) -> Numbers:
     if len(call.outputs[0].shape) > arrays[0].ndim:
-        raise ValueError("it puts an axis before that of the batch")
+        raise ValueError("it puts an axis before the batch axis")
     return arrays[0]
 
 
@@ -421,14 +423,14 @@ def diagonal(call: Call, arrays: list[Numbers]) -> Numbers:
     """The diagonal of two axes that hold no channels, as the last axis."""
     axes = [a % arrays[0].ndim for a in (call.op.axis1, call.op.axis2)]
     if 0 in axes or any(arrays[0].shape[a] > 1 for a in axes):
-        raise ValueError("the diagonal meets channels or samples")
+        raise ValueError("the diagonal runs along channels or samples")
     return np.squeeze(arrays[0], tuple(axes))[..., None]
 
 
 def rot90(call: Call, arrays: list[Numbers]) -> Numbers:
     first, second = (a % arrays[0].ndim for a in call.op.axes)
     if 0 in (first, second):
-        raise ValueError("it turns the axis of the batch")
+        raise ValueError("it moves the batch axis")
     return np.rot90(arrays[0], call.op.k, (first, second))
 
 

@@ -1,9 +1,9 @@
 """Operations on polynomials of one tensor and of the means of its channels.
 
-What a normalization computes of x before it takes a root is a polynomial in x,
-in the mean `m` of x, and in the mean `q` of its square, whatever it is written
-with: `square(x - mean(x))` and `x * x` are two such. So what somebody has
-written is told by what comes out, and not by how it was put.
+Before taking a root, a normalization computes a polynomial in x, in the mean
+`m` of x, and in the mean `q` of its square, whatever it is written
+with: `square(x - mean(x))` and `x * x` are two such. So what was written by
+hand is told by what comes out, and not by how it was put.
 """
 
 from __future__ import annotations

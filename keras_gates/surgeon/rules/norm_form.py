@@ -1,4 +1,4 @@
-"""What a functional model computes, if it is a normalization.
+"""Recognizes functional models that compute a normalization.
 
 Nothing but that: of one tensor x, over axes that hold its channels, with
 factors and shifts that are weights. It goes by the operations, so that what
@@ -28,13 +28,13 @@ from keras_gates.surgeon.rules.norm_algebra import Level
 from keras_gates.surgeon.rules.rule import LINEAR
 from keras_gates.surgeon.rules.rule import axes_among
 
-# More operations than these are no normalization.
+# With more operations than this, it is not a normalization.
 _MOST = 60
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Weight:
-    """A weight that multiplies what was normalized, or is added to it.
+    """A weight that scales or shifts the normalized tensor.
 
     Attributes:
         layer: the layer that holds it.
@@ -66,7 +66,7 @@ class Form:
 
     Attributes:
         statistics: what it divides by.
-        axis: the axis of the channels, counted from the first.
+        axis: the channel axis, counted from the first.
         spans: the axes that statistics are taken over.
         group_of: the group of each channel; int, `(channels,)`.
         gamma: the factors, or None.
@@ -136,7 +136,7 @@ def _read(model: keras.Model) -> Form | None:
 
 
 class _Walk:
-    """Goes through the calls of a model, as long as they are understood."""
+    """Evaluates the calls of a model, as far as they are understood."""
 
     def __init__(self, x: keras.KerasTensor, nodes: Sequence[Any]) -> None:
         self.shape = tuple(x.shape)
@@ -170,7 +170,7 @@ class _Walk:
         return handler(self, node, args)
 
     def operand(self, value: Any) -> Any:
-        """A value, or a constant as one."""
+        """A value; constants are converted."""
         kinds = (na.Poly, na.Root, na.Ratio, _Ones, _Tensor, _Scaled)
         if value is None or isinstance(value, kinds):
             return value
@@ -210,7 +210,7 @@ class _Walk:
         return Form(statistics, axis, spans, group_of, found.gamma, found.beta)
 
     def _axis(self, found: _Scaled) -> int | None:
-        """The axis of the channels: of several, that of the weights."""
+        """The channel axis: of several, that of the weights."""
         spans = self.spans or ()
         if self.group_of is not None:
             return self._channels

@@ -1,4 +1,4 @@
-"""What a normalization divides by, when some of its channels have gone.
+"""The statistics of a normalization after some channels are removed.
 
 With `m` the mean of what is left of a group,
 
@@ -115,7 +115,7 @@ def from_polynomials(
     mean: tuple[Vector, Vector] | None,
     variance: tuple[Vector, Vector, Vector, Vector],
 ) -> Statistics | None:
-    """The `Statistics` of a normalization that somebody has written.
+    """The `Statistics` of a normalization that was written by hand.
 
     Args:
         mean: `(share, shift)` of what is taken off x; None for nothing.

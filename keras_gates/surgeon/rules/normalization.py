@@ -1,4 +1,4 @@
-"""Operations that read all channels for statistics, or for a softmax."""
+"""Operations that read all channels: normalizations and softmax."""
 
 from __future__ import annotations
 
@@ -108,14 +108,14 @@ class Normalizing(PerChannel):
         if not finds:
             return told
         return (
-            f"{told}: written out, it would hand on no mask of time steps, "
-            f"which {finds} finds with what comes out of it"
+            f"{told}: written out, it would not pass on the mask of time "
+            f"steps that {finds} finds on its output"
         )
 
     def _hands_mask(self, call: Call) -> str:
-        """Who would miss the mask that goes along with what it puts out.
+        """What would miss the mask of its output.
 
-        What is written out would not hand it on.
+        The written-out form would not pass it on.
         """
         layer = self.writes_out(call) and not self.writes_again
         near = layer and masked.is_near(call)
@@ -210,7 +210,7 @@ class Normalizing(PerChannel):
 
 @dataclasses.dataclass(frozen=True)
 class RMSNorm(Normalizing):
-    """Stays what it is: the mean of squares takes constants as an epsilon.
+    """Keeps its class: constants act like an epsilon in the mean of squares.
 
     With k of n channels gone, the mean of the squares of all is
     `(n - k) / n * mean(x^2) + sum(c^2) / n`.
@@ -221,7 +221,7 @@ class RMSNorm(Normalizing):
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
-        """Zeros stay; all other constants are divided by what varies."""
+        """Zeros stay zero; other constants are divided by a varying number."""
         if values[0] is None:
             return [None]
         return [known(np.where(values[0].plain() == 0, 0.0, np.nan))]
@@ -335,7 +335,7 @@ class Mixing(Elementwise):
     cuts: bool = False
 
     # `UnitNormalization` takes zeros for what they are, and puts out others
-    # for what comes in: gates act in front of it.
+    # for what comes in: gates act before it.
     pointwise = False
 
     def flow(
@@ -395,7 +395,7 @@ def _vector(weight: Weight | None) -> NDArray[np.float64] | None:
 
 
 def norm_axes(op: keras.Operation, rank: int) -> list[int]:
-    """The axes of a normalisation as a list."""
+    """The axes of a normalization as a list."""
     return axes_among(op.axis, rank)
 
 
@@ -405,5 +405,5 @@ def all_axes(op: keras.Operation, rank: int) -> list[int]:
 
 
 def single_axis(call: Call) -> int:
-    """The last of the axes that a normalisation was given."""
+    """The last of the axes that a normalization was given."""
     return int(np.atleast_1d(call.op.axis)[-1])

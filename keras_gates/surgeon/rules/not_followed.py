@@ -1,23 +1,25 @@
-"""The operations of `keras.ops` that have no rule, and why.
+"""The operations of `keras.ops` without a rule, with reasons.
 
 A test compares this table, together with those that have a rule, with what
 `keras.ops` shows: whatever a new Keras adds needs a row in one of them.
 """
 
-_PRODUCT = "it takes products over the channels"
-_WEIGHTS = "its weights are arguments of the call; use the layer of Keras"
+_PRODUCT = "it computes products over the channels"
+_WEIGHTS = "its weights are arguments of the call; use the Keras layer"
 _MATRIX = "it reads whole matrices"
-_SIGNALS = "it mixes whole signals: all of its output depends on all channels"
-_COMPLEX = "complex numbers are not followed"
-_ZERO_SIGN = "it depends on the sign of zero, which a closed gate leaves open"
+_SIGNALS = "it mixes whole signals: every output depends on all channels"
+_COMPLEX = "complex numbers are not supported"
+_ZERO_SIGN = (
+    "it depends on the sign of zero, which a closed gate does not determine"
+)
 _NEW = "it makes an array of numbers, and reads no channels"
-_FLOW = "it calls functions, whose code is not recorded"
-_ASKS = "it asks for something of a tensor, and is no operation on it"
-_SHAPE = "it puts channels where the others tell them apart by position"
-_DRAWS = "it samples between positions that are known at run time only"
-_COLORS = "it mixes the three colors"
-_POSITIONS = "the positions it works at are known at run time only"
-_COUNTS = "what comes out counts values, or looks them up in a table"
+_FLOW = "it calls functions whose code is not recorded"
+_ASKS = "it queries a tensor, and does not compute with it"
+_SHAPE = "it places channels by their positions"
+_DRAWS = "it samples at positions that are known only at run time"
+_COLORS = "it mixes the three color channels"
+_POSITIONS = "the positions that it works at are known only at run time"
+_COUNTS = "its output counts values, or looks them up in a table"
 _LOSS = "it is a loss or a metric over all channels"
 
 _GROUPS = {
@@ -47,11 +49,12 @@ _GROUPS = {
     "ctc_loss psnr sparse_categorical_crossentropy ssim",
     "Keras records a wrong shape for it; use the layer": "adaptive_max_pool "
     "adaptive_average_pool",
-    "on TensorFlow, Keras fails along other axes than the last": "argpartition",
-    "on torch, Keras turns what comes out of it": "count_nonzero",
-    "the frames of a signal are not followed": "extract_sequences",
-    "it halves an axis whose halves go together; use sigmoid and split": "glu",
-    "volumes are not followed; use extract_patches": "extract_patches_3d",
+    "on TensorFlow, Keras fails along any axis but the last": "argpartition",
+    "on torch, Keras transposes its output": "count_nonzero",
+    "the frames of a signal are not supported": "extract_sequences",
+    "it splits an axis into halves that belong together; use sigmoid and "
+    "split": "glu",
+    "volumes are not supported; use extract_patches": "extract_patches_3d",
 }
 
 # By the name of the function.

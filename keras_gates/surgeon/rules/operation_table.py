@@ -1,6 +1,6 @@
-"""The rows: every operation of `keras.ops` that has a rule.
+"""The table of all operations of `keras.ops` that have a rule.
 
-What has none is in `not_followed`, with the reason.
+Operations without one are in `not_followed`, with the reason.
 """
 
 from __future__ import annotations

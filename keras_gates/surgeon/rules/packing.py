@@ -1,4 +1,4 @@
-"""What is asked of layers that hold other weights once they are pruned."""
+"""The protocol of layers with other weights when pruned."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 
 class Packing:
-    """A rule for a layer whose kernel is packed when its factors are closed.
+    """A rule for a layer whose kernel is packed when factors are closed.
 
-    It stands before the class of the rule: `class MyRule(Packing, Linear)`.
+    List it before the base class of the rule: `class MyRule(Packing, Linear)`.
     In all methods `index` holds the kept positions by role, and `shut` the
     mask of the closed factors, or None.
     """

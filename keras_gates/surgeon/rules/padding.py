@@ -32,10 +32,10 @@ _COPIES = ("constant", "reflect", "symmetric", "edge")
 
 @dataclasses.dataclass(frozen=True)
 class Pad(Rule):
-    """Padded channels are new units, known to be what is padded with.
+    """Padded channels are new units with the known padding value.
 
-    That is the parameter-free shortcut of residual networks, where the
-    channels that a block adds start from zero.
+    This is the parameter-free shortcut of residual networks, where new channels
+    start at zero.
     """
 
     kind: str = "padding"
@@ -47,10 +47,12 @@ class Pad(Rule):
         labels = inputs[0]
         op = call.op
         if op.mode not in _COPIES or _rim(call) is None:
-            return barrier(call, inputs, units, "it pads with other values")
+            return barrier(
+                call, inputs, units, "it pads with values that are not constant"
+            )
         axes = _channel_axes(call, labels)
         numbers = np.arange(labels.size).reshape(labels.shape)
-        sources = only_first(inputs, units, "it is read whole")
+        sources = only_first(inputs, units, "it is kept whole")
         if not axes:
             return Flow([labels], [sources])
         if len(axes) > 1 or op.mode != "constant":
@@ -98,7 +100,7 @@ class Pad(Rule):
         return True
 
     def revise(self, call: Call, flow: Flow, view: View) -> Revision:
-        """Pad as many channels as are left of those that were padded."""
+        """Pad the remaining number of channels."""
         source = flow.sources[0][0]
         if not isinstance(source, np.ndarray):
             return {}, call.args, call.kwargs
@@ -134,7 +136,7 @@ def _widths(call: Call) -> list[tuple[int, int]]:
 
 
 def _rim(call: Call) -> float | None:
-    """The one number that it pads with, None where there are more."""
+    """The padding value, or None if there are several."""
     value = call.argument("constant_values")
     if value is None:
         return 0.0

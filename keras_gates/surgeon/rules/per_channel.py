@@ -1,4 +1,4 @@
-"""Layers that treat each channel alone, with weights of its own."""
+"""Layers that treat each channel alone, with its own weights."""
 
 from __future__ import annotations
 
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True)
 class PerChannel(Rule):
-    """One or more vectors of weights along an axis, each channel alone.
+    """Vectors of weights along an axis; each channel is treated alone.
 
     Attributes:
-        axis: `call -> axis` of the channels, in the place of the method.
+        axis: `call -> axis` of the channels, used instead of the method.
         twin: `(op, array) -> array` on an array with all channels,
             instead of running the layer.
         axes: weight name -> `("channel",)`, right-aligned as ever.
@@ -151,7 +151,10 @@ class Rescaling(PerChannel):
         first = keras.config.image_data_format() == "channels_first"
         vectors = np.ndim(call.op.scale) or np.ndim(call.op.offset)
         if vectors and first:
-            why = "a vector Rescaling follows the global image format"
+            why = (
+                "a Rescaling by a vector depends on the global image data "
+                "format"
+            )
             return barrier(call, inputs, units, why)
         if vectors:
             return super().flow(call, inputs, units)
@@ -220,7 +223,7 @@ def batch_norm_axis(op: keras.Layer) -> int:
 
 
 def batch_norm(op: keras.Layer, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Batch normalisation in inference, channels on `op.axis`."""
+    """Batch normalization in inference, channels on `op.axis`."""
     shape = [1] * x.ndim
     shape[batch_norm_axis(op)] = -1
 

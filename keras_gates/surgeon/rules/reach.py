@@ -1,4 +1,4 @@
-"""How an input of an operation gets to its outputs.
+"""How the outputs of an operation depend on an input.
 
 An output may depend on an input by its *values*, which is what a network is
 for, or only by what the input chooses: which steps a mask leaves out, which

@@ -1,4 +1,4 @@
-"""Recurrent layers: their units read each other, whatever stands behind."""
+"""Recurrent layers, whose units read each other."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.view import View
 
 _STATE = (
-    "its initial state comes from outside, as a decoder's from its encoder, "
-    "and no rule cuts both yet"
+    "its initial state comes from outside, such as an encoder, and has no "
+    "channels to remove together with its units"
 )
-_STATEFUL = "it keeps its state between batches"
+_STATEFUL = "it is stateful: it keeps its state between batches"
 # A unit that is zero inside the loop is one that no unit reads.
 _UNITS = (InnerUnits("out", (("recurrent_kernel", "out"),)),)
 
@@ -48,7 +48,7 @@ class Recurrent(Linear):
 
     Both kernels are `(..., gates * units)`; a bias has that last axis too.
     Each unit is read by the units to which its row of the recurrent kernel
-    leads: a gate behind the layer does not change what they see. A unit that
+    leads: a gate after the layer does not change what they see. A unit that
     a score closes is zero for them as well, as with a row of zeros.
 
     Attributes:
@@ -75,7 +75,7 @@ class Recurrent(Linear):
         if ids is not None:
             roles["in"] = ids
         else:
-            units.pin(inputs[0], "it works along the axis of time")
+            units.pin(inputs[0], "its channels are along the time axis")
         out = units.mint(id(call.op), self.size(call.op))
         states = self._states(call, inputs, out, units)
         roles["out"] = out
@@ -108,7 +108,7 @@ class Recurrent(Linear):
                 axis = labels.ndim + self.last_axis(call.op)
                 ids = one_axis(labels, axis, tensor.shape)
             if ids is None or len(ids) != len(out):
-                units.pin(labels, "a state or a mask is read whole")
+                units.pin(labels, "a state or a mask is kept whole")
             else:
                 units.tie(labels, lb.vector(out, labels.ndim, axis))
                 found.append(index)
@@ -117,7 +117,7 @@ class Recurrent(Linear):
         return tuple(found)
 
     def last_axis(self, op: keras.Layer) -> int:
-        """The axis of the channels, counted from the end, of all tensors."""
+        """The channel axis, counted from the end, of all tensors."""
         return -1
 
     def outputs(
@@ -262,7 +262,7 @@ class Bidirectional(Recurrent):
     """
 
     kind: str = "bidirectional"
-    note: str = "both directions are cut alike"
+    note: str = "both directions are cut in the same way"
     inner: Recurrent | None = None
 
     def pick(self, call: Call) -> Rule:
@@ -272,7 +272,10 @@ class Bidirectional(Recurrent):
             _way(call, ways[1])
         )
         if not isinstance(first, Recurrent) or not alike or first.spatial:
-            why = "it is cut only round two SimpleRNN, two GRU or two LSTM"
+            why = (
+                "it is supported only for two SimpleRNN, two GRU or two LSTM "
+                "layers"
+            )
             return Barrier(why=why, counts=_both_ways)
         if first.size(ways[0]) != first.size(ways[1]):
             why = "its two directions have different widths"

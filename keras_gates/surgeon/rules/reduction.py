@@ -1,4 +1,4 @@
-"""Operations along axes whose outcome for a constant has to be computed."""
+"""Reductions, which are computed for constants."""
 
 from __future__ import annotations
 
@@ -131,7 +131,7 @@ def always_zero(call: Call, x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def uncertain(call: Call, x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Nothing is known of the outcome."""
+    """Nothing is known about the result."""
     return np.full(x.shape, np.nan)
 
 

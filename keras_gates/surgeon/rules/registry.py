@@ -1,8 +1,8 @@
-"""The append-only table of rules, by exact class.
+"""The registry of rules, by exact class; entries are never replaced.
 
-A subclass is not its parent: what it adds may change what its channels
-mean, so it gets no rule until it is registered. One that adds nothing, as
-libraries have them to export a layer under a name of their own, is its parent.
+A subclass does not inherit a rule, since its additions may change the meaning
+of its channels. A subclass without additions, as libraries define them to
+export a layer under another name, does.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _RULES: dict[type[Any], Rule] = {}
 _FUNCTIONS: dict[Callable[..., Any], Rule] = {}
 _REASONS: dict[type[Any], Barrier] = {}
 _UNKNOWN = Barrier()
-_REPLACED = Barrier(why="its `call` is not that of its class")
+_REPLACED = Barrier(why="its `call` has been replaced on the object")
 # Each of these stands for many functions: what one of them computes, its
 # class does not say. Operations that take a function are such, too.
 _MANY = (
@@ -47,22 +47,21 @@ _INHERITED: dict[type[Any], tuple[str, ...]] = {}
 
 
 def register(layer_class: type[Any], rule: Rule) -> None:
-    """Tell the surgeon how to treat a class of layers or operations.
+    """Register a rule for a class of layers or operations.
 
-    A function can be registered as well, for layers that have it for their
-    `activation`: with `Elementwise()`, which says that it treats each number
-    alone.
+    A function can be registered as well, for layers that use it as
+    `activation`: with `Elementwise()`, if it treats each value alone.
 
     Args:
-        layer_class: the class, subclasses not included; or a function.
+        layer_class: the class (not its subclasses), or a function.
         rule: a `keras_gates.surgeon.rules.Rule`, such as `PerChannel(...)`
             or `Elementwise()`.
 
     Raises:
-        TypeError: `layer_class` is no class and no function, or `rule` is no
-            `Rule`, or for a function not `Elementwise`.
-        ValueError: the class or the function has a rule already, or the
-            class stands for many functions, as `keras.layers.Lambda` does.
+        TypeError: `layer_class` is neither a class nor a function, or `rule` is
+            not a `Rule`, or not `Elementwise` for a function.
+        ValueError: the class or function already has a rule, or the class
+            stands for many functions, such as `keras.layers.Lambda`.
 
     Example:
     A layer that adds a vector of weights treats each channel alone:
@@ -89,7 +88,7 @@ def register(layer_class: type[Any], rule: Rule) -> None:
     >>> tuple(small.get_layer("shift").shift.shape)
     (5,)
 
-    A function that layers have for their activation:
+    A function that layers use as activation:
 
     >>> def squared_relu(x):
     ...     return keras.ops.square(keras.ops.relu(x))
@@ -111,10 +110,9 @@ def register(layer_class: type[Any], rule: Rule) -> None:
         return
     if not isinstance(layer_class, type):
         raise TypeError(
-            "`layer_class` must be a class. Received: "
-            f"{layer_class!r} (of type {type(layer_class).__name__}). A "
-            "function may be registered, too, if layers have it for their "
-            "activation."
+            f"`layer_class` must be a class. Received: {layer_class!r} (of "
+            f"type {type(layer_class).__name__}). A function may be "
+            "registered, too, if layers use it as activation."
         )
     if not isinstance(rule, Rule):
         raise TypeError(
@@ -124,40 +122,40 @@ def register(layer_class: type[Any], rule: Rule) -> None:
         )
     if _stands_for_many(layer_class):
         raise ValueError(
-            f"{layer_class.__name__} can have no rule: rules go by class, and "
-            "layers of this one compute many functions. Write yours with "
-            "`keras.ops`, which have rules, or as a layer class of your own, "
-            "and register that."
+            f"{layer_class.__name__} can't have a rule: rules apply to "
+            "classes, and layers of this class compute many functions. Write "
+            "yours with `keras.ops`, which have rules, or as a custom layer "
+            "class, and register that."
         )
     if layer_class in _RULES:
         raise ValueError(
-            f"{layer_class.__name__} has a rule already "
+            f"{layer_class.__name__} already has a rule "
             f"({_RULES[layer_class].kind}). Rules are never replaced; "
-            "subclass the layer to treat it in another way."
+            "subclass the layer to give it another rule."
         )
     _RULES[layer_class] = rule
 
 
 def _register_function(function: Callable[..., Any], rule: Rule) -> None:
-    """Register a function of single numbers."""
+    """Register an elementwise function."""
     known = rule.as_function(None) if isinstance(rule, Rule) else None
     if known is None or known[1]:
         raise TypeError(
-            f"A function can only be registered as "
+            "A function can only be registered as "
             "keras_gates.surgeon.rules.Elementwise(...): it treats each "
-            f"number alone. Received for {function.__name__}: {rule!r}. For "
-            "anything else make a layer class, and register that."
+            f"value alone. Received for {function.__name__}: {rule!r}. For "
+            "anything else, write a layer class, and register that."
         )
     if function in _FUNCTIONS:
         raise ValueError(
-            f"The function {function.__name__} has a rule already "
+            f"The function {function.__name__} already has a rule "
             f"({_FUNCTIONS[function].kind}). Rules are never replaced."
         )
     _FUNCTIONS[function] = rule
 
 
 def explain(cls: type[Any], reason: str) -> None:
-    """Say why a class has no rule; it may be registered all the same."""
+    """Set the reason why a class has no rule; it may still be registered."""
     name = cls.__name__
     _REASONS[cls] = Barrier(why=f"no rule for {name}: {reason}")
 
@@ -190,8 +188,8 @@ def rule_of(call: Call) -> Rule:
         return rule
     why = (
         f"its activation '{weighted.name}' (of type "
-        f"{type(weighted).__name__}) has weights of its own; make it a layer "
-        "behind this one"
+        f"{type(weighted).__name__}) has weights of its own; call it as a "
+        "layer after this one"
     )
     return Barrier(costs=rule.costs, why=why)
 

@@ -1,9 +1,9 @@
-"""What a rule says of one kind of operation, and the rule for the unknown.
+"""The protocol of rules, and the rule for unknown operations.
 
-A rule knows nothing of models. It is asked, for one call: which units the
-outputs carry (`flow`), what comes out of known inputs (`value`), what must
-be physically there (`reading`), how a factor passes (`scaling`), and what
-the operation looks like at its final size (`revise`).
+A rule knows nothing about models. For one call, it says which units the outputs
+have (`flow`), what known inputs become (`value`), what must be physically
+present (`reading`), how a factor passes (`scaling`), and what the operation
+looks like at its final size (`revise`).
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.source import Source
     from keras_gates.surgeon.rules.view import View
 
-# What `revise` gives: changes to the config, and the arguments of the call.
+# The result of `revise`: changes to the config, and call arguments.
 Revision = tuple[dict[str, Any], tuple[Any, ...], dict[str, Any]]
 
 # `(call, weights, inputs, outputs)` -> multiply-adds; see `Rule.counts`.
@@ -50,13 +50,13 @@ Counts = Callable[
 Entry = TypeVar("Entry", bound=np.generic)
 # Name of a weight -> the roles of its axes; see `Rule.axes`.
 Axes = Mapping[str, tuple[str | None, ...]]
-# Pairs and no dictionary: a layer made of layers may have a name twice.
+# Pairs instead of a dict, since a layer made of layers may have a name twice.
 Weights = list[tuple[str, tuple[int, ...]]]
-# A shape for a count: its sizes are integers. One that is unknown is None, and
-# to multiply by it raises a TypeError, which is told to the user.
+# A shape for counting, with integer sizes. An unknown size is None, and
+# multiplying by it raises a TypeError, which is reported to the user.
 Sizes = tuple[Any, ...]
 
-# The words of `modes`, by their short names.
+# Short names of the enumerations in `modes`.
 ALL = Reading.ALL
 ZERO = Reading.ZERO
 BIAS = Reading.BIAS
@@ -66,37 +66,36 @@ LINEAR = Scaling.LINEAR
 POSITIVE = Scaling.POSITIVE
 PRESERVES_ZERO = Scaling.PRESERVES_ZERO
 
-# For each coordinate of an output, which of an input it stems from.
+# For each coordinate of an output, its source in an input.
 Origin = NDArray[np.intp] | Identity | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Flow:
-    """Where the coordinates of a call's outputs come from.
+    """The units of a call's outputs, and where they come from.
 
     Attributes:
-        labels: for each output, an array of the numbers of units: of the
-            output's rank, 1 along the axes where the unit does not change
-            (that of the batch is one of them).
-        sources: for each output, for each input: an array like the labels
-            of the output, with the coordinate in the flattened labels of
-            the input that each output coordinate stems from, -1 where there
-            is none; or IDENTITY, where the two have the same labels; or
-            None, for an input with no part in it, or of a layer that mixes.
-        roles: role -> the units `(size,)` along it. A role is the name of an
-            axis of weights, such as "in", "out" and "channel"; see
-            `Rule.axes`.
-        mixes: whether each output coordinate depends on every input one.
-        untied: inputs whose units are other than the outputs', so that a
+        labels: for each output, an array of unit numbers, with the output's
+            rank and size 1 along axes where the unit does not change, such as
+            the batch axis.
+        sources: for each output, for each input: an array like the labels of
+            the output that holds, for each output coordinate, its source
+            coordinate in the flattened labels of the input, or -1 for none; or
+            IDENTITY, if the two have the same labels; or None, for an input
+            that is not involved, or if the layer mixes.
+        roles: role -> the units along it, `(size,)`. A role is the name of an
+            axis of weights, such as "in", "out" and "channel"; see `Rule.axes`.
+        mixes: whether each output coordinate depends on every input coordinate.
+        untied: inputs whose units differ from those of the outputs, so that a
             kept output coordinate must be read from its source.
-        states: inputs of a layer that mixes whose units are those of its
-            outputs, and that it reads where those are kept.
+        states: inputs of a mixing layer that share the units of its outputs,
+            and are read where these are kept.
         reason: why the inputs are kept whole, if they are.
-        reads: input that is read by a kernel -> the role of its units.
-        multiplied: inputs that are multiplied with each other and summed up:
-            a unit of one is read only where none of the others is zero.
-        idle: role of units inside the layer -> whether its weights make each
-            of them count for nothing; see `Rule.inner_units`.
+        reads: index of an input that a kernel reads -> the role of its units.
+        multiplied: inputs that are multiplied with each other and summed: a
+            unit of one is read only where none of the others is zero.
+        idle: role of units inside the layer -> which of them have no effect
+            because of their weights; see `Rule.inner_units`.
     """
 
     labels: list[NDArray[np.intp]]
@@ -111,32 +110,31 @@ class Flow:
     idle: dict[str, NDArray[np.bool_]] = dataclasses.field(default_factory=dict)
 
     def read(self, index: int) -> NDArray[np.intp] | None:
-        """The units that a kernel reads of an input, or None."""
+        """The units of an input that a kernel reads, or None."""
         role = self.reads.get(index)
         return None if role is None else self.roles.get(role)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """The defaults: one input, one output, nothing to resize.
+    """The base class of rules: one input, one output, nothing to resize.
 
     Attributes:
-        kind: the name that the plan and the table of layers show.
+        kind: the name in plans and in the table of layers.
         axes: weight name -> the role of each of its axes, from the last
             backwards; None for an axis that is never cut.
         config: config key -> the role whose width it holds.
-        costs: weight name -> "out" or "in": the tensor over whose
-            positions its multiplications are counted; "step" for those of
-            the output at every time step. None where it is not known.
-        scales: "in" or "out" -> the weights that take a factor there, as
+        costs: weight name -> "out" or "in": the tensor whose positions multiply
+            its cost; "step" for the output at every time step. None if it is
+            not known.
+        scales: "in" or "out" -> the weights that absorb a factor there, as
             `{weight: role}`.
-        cuts: whether a selection of channels may stand in front.
-        trains: whether a call with `training=True` may compute something
-            else than one in inference.
-        counts: the multiply-adds of a call that `costs` can't express, as
-            `(call, weights, inputs, outputs) -> number`: `[(name, shape)]`
-            of the weights, the shapes of all inputs and outputs. None where
-            there are no such, or where they can't be counted.
+        cuts: whether a selection of channels may come before it.
+        trains: whether a call with `training=True` may differ from inference.
+        counts: the multiply-adds of a call, if `costs` can't express them, as
+            `(call, weights, inputs, outputs) -> number`: `[(name, shape)]` of
+            the weights, and the shapes of all inputs and outputs. None if there
+            are none, or if they can't be counted.
     """
 
     kind: str = "rule"
@@ -153,67 +151,68 @@ class Rule:
     note: str = ""
     counts: Counts | None = None
 
-    # Attributes, not fields: a class of rules sets them for all of its rules.
+    # Attributes, not fields: a subclass sets them for all of its rules.
 
     kernel = "kernel"
-    """The kernel whose outputs get a bias where constants are absorbed."""
+    """The kernel whose outputs get a bias if constants are absorbed."""
     merging = False
-    """Whether constant operands are left out; see `without`."""
+    """Whether constant operands are removed; see `without`."""
     blends = True
-    """Whether an output may come of more coordinates of its unit than of the
-    one in `Flow.sources`, as a mean over space does. A move has no others."""
+    """Whether an output may depend on more coordinates of its unit than the one
+    in `Flow.sources`, as in a mean over space. A move does not."""
     moves = False
     """Whether it only moves coordinates, as a reshape does."""
     pointwise = False
     """Whether it treats each value alone, as activation functions do."""
     linear = False
-    """Whether it is `act(kernel . x + bias)`, and mints what it puts out."""
+    """Whether it is `act(kernel . x + bias)`, with new units in the output."""
     multiplies = False
-    """Whether it multiplies tensors axis by axis; `demanded` says of which
+    """Whether it multiplies tensors axis by axis; `demanded` says on which
     coordinates something depends."""
     is_gate = False
-    """Whether it multiplies by factors that the surgeon takes out of the
+    """Whether it multiplies by factors that the surgeon removes from the
     model."""
     closes_loop = False
-    """Whether what it closes is zero for the recurrent layer before it, too."""
+    """Whether its closed units are also zero inside the recurrent layer before
+    it."""
     opens = False
-    """Whether its layer is seen through first, and the rule is for where it
-    can't be: what it is made of says more."""
+    """Whether its layer is seen through first, which gives more detail, so that
+    the rule applies only if that fails."""
     keeps_whole = False
-    """Whether its layer stays as it is, whatever is cut around it."""
+    """Whether its layer is never changed."""
     writes_again = False
-    """Whether it is written out already, so that to write it again costs
+    """Whether it is already written out, so that writing it again costs
     nothing."""
     feeds_back = False
-    """Whether what comes out of it is read inside it, whatever is closed
-    behind; `exact=False` lets such units go."""
+    """Whether it reads its own output, whatever is closed after it;
+    `exact=False` removes such units."""
 
     def composite_of(
         self, op: keras.Operation, calls: Sequence[Call] = ()
     ) -> Composite | None:
-        """How a layer is written out before all else, or None.
+        """How a layer is written out before everything else, or None.
 
         Args:
             op: the layer.
-            calls: its calls at one place, as far as they are known.
+            calls: its calls at one place, if known.
         """
         return None
 
     @property
     def dissolved(self) -> tuple[str, ...]:
-        """The factors in a layer that other weights take in any case.
+        """The factors in a layer that other weights always absorb.
 
-        What is left is its `base`.
+        The rest of the layer is its `base`.
         """
         return ()
 
     @property
     def packing(self) -> Packing | None:
-        """The rule itself, if its layer holds other weights once pruned."""
+        """The rule itself, if its layer has other weights when pruned."""
         return None
 
     def pick(self, call: Call) -> Rule:
-        """The rule for this call, where a class has more than one."""
+        """The rule for this call, if a class has more than one."""
         return self
 
     def positions(
@@ -223,11 +222,11 @@ class Rule:
         in_shape: tuple[int | None, ...],
         out_shape: tuple[int | None, ...],
     ) -> list[int | None]:
-        """The axes' sizes over which a weight is used again; see `costs`."""
+        """The sizes of the axes over which a weight is reused; see `costs`."""
         shape = tuple(in_shape if over == "in" else out_shape)
         steps: tuple[int | None, ...] = ()
         if over == "step":
-            # Only the last state may come out, but each step is computed.
+            # Only the last state may be returned, but each step is computed.
             steps = (in_shape[1],)
             shape = shape[:1] + shape[1 + (len(shape) == len(in_shape)) :]
         channels = self.channels(call, over, len(shape)) % len(shape)
@@ -235,7 +234,7 @@ class Rule:
         return [*steps, *rest]
 
     def channels(self, call: Call, over: str, rank: int) -> int:
-        """The axis of the channels in the tensor that `over` names."""
+        """The channel axis of the tensor that `over` names."""
         return channel_axis(call.op, rank)
 
     def flow(
@@ -246,22 +245,22 @@ class Rule:
         Args:
             call: the `Call`.
             inputs: the label arrays of its inputs.
-            units: the `Units`, to mint, tie and pin.
+            units: the `Units`, to create, tie and pin units.
         """
         raise self._lacking("flow", "every rule says how channels run")
 
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
-        """A `Known` or None for each output."""
+        """The known values of each output: a `Known` or None."""
         return [None] * len(call.outputs)
 
     def reaches(self, call: Call, known: Sequence[Known | None]) -> list[int]:
-        """How far each input gets: VALUES, CHOICE or NOTHING of `reach`.
+        """How outputs depend on each input: VALUES, CHOICE or NOTHING.
 
-        An output whose data has been closed is useless, although a mask may
-        still vary it. What a call of Keras names a mask, a condition or
-        indices is a choice; all else counts with its values.
+        An output whose data is closed is useless, even if a mask still changes
+        it. Call arguments that are masks, conditions or indices are choices;
+        all others count with their values.
 
         Args:
             call: the `Call`.
@@ -277,14 +276,14 @@ class Rule:
         wanted: Sequence[NDArray[np.bool_]],
         zeros: Sequence[NDArray[np.bool_]],
     ) -> NDArray[np.bool_]:
-        """On which coordinates of an input the outputs depend.
+        """The coordinates of an input on which the outputs depend.
 
-        Asked of rules that are `multiplies`; of others, `Flow` says it.
+        Used if `multiplies` is true; otherwise, `Flow` says it.
 
         Args:
             call: the `Call`.
             flow: its `Flow`.
-            index: the number of the input.
+            index: the index of the input.
             wanted: for each output, which coordinates are demanded; like its
                 labels.
             zeros: for each input, which coordinates are zero; like its labels.
@@ -292,32 +291,32 @@ class Rule:
         raise self._lacking("demanded", "it is `multiplies`")
 
     def axes_read(self, call: Call) -> list[int]:
-        """The axes of the input that a kernel of it sums over."""
+        """The axes of the input that a kernel sums over."""
         return [self.axis(call)]
 
     def compared_axes(self, call: Call) -> list[int]:
-        """The axes whose positions it compares, as a softmax over keys does.
+        """The axes whose positions it compares, as in a softmax over keys.
 
-        What is along them are no channels, which it would keep whole.
+        Along these there are no channels, which would have to be kept whole.
         """
         return []
 
     def looks_along(self, call: Call) -> list[int] | None:
-        """The axes that a move looks at, None for all of them."""
+        """The axes that a move depends on, or None for all."""
         return None
 
     def moved(
         self, call: Call, numbers: list[NDArray[np.intp]]
     ) -> list[NDArray[np.intp]]:
-        """Where a move puts the numbers of coordinates, for each output."""
+        """The coordinates that a move puts into each output."""
         raise self._lacking("moved", "it is `moves`")
 
     def shared_axes(self, call: Call, index: int) -> list[int]:
-        """The axes that an input, others and the output have, as of heads."""
+        """The axes that an input shares with other inputs and the output."""
         return []
 
     def carried_axes(self, call: Call, index: int) -> dict[int, int]:
-        """The axes of an input that the output has, and where it has them."""
+        """The axes of an input, mapped to those of the output."""
         return {}
 
     def met_axes(self, call: Call, index: int, other: int) -> dict[int, int]:
@@ -325,37 +324,37 @@ class Rule:
         return {}
 
     def head_axis(self, call: Call, flow: Flow) -> int | None:
-        """The axis of the output along which there are heads, or None.
+        """The axis of heads in the output, or None.
 
-        Asked of rules that are `multiplies`.
+        Used if `multiplies` is true.
         """
         return None
 
     def reading(self, call: Call) -> Reading:
         """How inputs with known values may be removed.
 
-        Asked of calls that mix (`Flow.mixes`).
+        Used for calls that mix (`Flow.mixes`).
         """
         return ZERO
 
     def reads_all(self, call: Call) -> str:
-        """How it reads all of its inputs, where its `reading` is ALL."""
+        """How it reads all of its inputs, if its `reading` is ALL."""
         return "reads all channels together"
 
     def axis(self, call: Call) -> int:
-        """The axis of the channels that the role "in" stands for."""
+        """The channel axis of the role "in"."""
         return channel_axis(call.op, len(call.inputs[0].shape))
 
     def axis_read(self, call: Call, flow: Flow) -> int:
-        """The axis of the input along which a kernel reads its units."""
+        """The axis of the input along which a kernel reads units."""
         return self.axis(call)
 
     def contribution(
         self, part: keras.Layer, values: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """What known inputs add to the output, as a bias of its own.
+        """What known inputs add to the output, as a bias.
 
-        Asked of rules whose `reading` is BIAS.
+        Used if `reading` is BIAS.
 
         Args:
             part: one of `parts`.
@@ -364,34 +363,34 @@ class Rule:
         raise self._lacking("contribution", "its `reading` is BIAS")
 
     def with_bias(self, call: Call) -> dict[str, Any]:
-        """The change to the config that gives the layer a bias."""
+        """The change of the config that adds a bias."""
         return {"use_bias": True}
 
     def without(
         self, constants: dict[int, NDArray[np.float64]], count: int
     ) -> tuple[NDArray[np.float64] | float, NDArray[np.float64] | float] | None:
-        """What stands in for operands that are constant, if they can go.
+        """The replacement of constant operands, if they can be removed.
 
-        Asked of rules that are `merging`.
+        Used if `merging` is true.
 
         Args:
             constants: `{index of the operand: its values}`.
-            count: how many operands there are.
+            count: the number of operands.
 
         Returns:
-            `(scale, offset)` for what is left, or None.
+            `(scale, offset)` for the remaining operands, or None.
         """
         return None
 
     def factors(
         self, call: Call, rank: int, factor: NDArray[Any] | None = None
     ) -> NDArray[Any]:
-        """The factors of a gate, shaped for a tensor of `rank` axes.
+        """The factors of a gate, shaped for a tensor with `rank` axes.
 
         Args:
             call: the `Call`.
-            rank: the number of axes, the batch's included.
-            factor: an array like the factors, to be shaped in their place.
+            rank: the number of axes, including the batch axis.
+            factor: an array like the factors, to shape instead.
         """
         raise self._lacking("factors", "it is a rule for gates")
 
@@ -402,52 +401,52 @@ class Rule:
         )
 
     def merges(self, call: Call) -> bool:
-        """Whether known inputs can merge into one of them.
+        """Whether known inputs can be merged into one of them.
 
-        A linear operation sees a sum of constants: the kernel slice of the
-        one that stays becomes the weighted sum of all, at any padding.
+        A linear operation reads a sum of constants: the kernel slice of the one
+        that stays becomes the weighted sum of all, with any padding.
         """
         return False
 
     def guess(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
-        """Like `value`, for what `exact=False` takes for constant."""
+        """Like `value`, for what `exact=False` treats as constant."""
         return [None] * len(call.outputs)
 
     def approximates(self, call: Call) -> bool:
-        """Whether `exact=False` may remove what is not quite removable.
+        """Whether `exact=False` may remove inputs approximately.
 
-        Inputs that are all read, or constants that meet a zero border.
+        These are inputs that are all read, or constants at zero padding.
         """
         return False
 
     def scaling(self, call: Call) -> Scaling | None:
-        """How a factor on all inputs comes out; None: in no simple way."""
+        """How a factor on all inputs passes, or None."""
         return None
 
     def scaling_but_bias(self, call: Call) -> Scaling | None:
-        """As `scaling`, were there no bias.
+        """Like `scaling`, if there were no bias.
 
-        A normalization that follows takes the shift by a bias back.
+        A following normalization undoes the shift by a bias.
         """
         return self.scaling(call)
 
     def puts_rim(self, call: Call) -> bool:
-        """Whether it puts a rim of its own round its input."""
+        """Whether it pads its input."""
         return False
 
     def as_function(
         self, op: keras.Operation | None
     ) -> tuple[Scaling | None, bool] | None:
-        """What the operation is where another has it for an activation.
+        """The operation as the activation of another one.
 
         Args:
-            op: the operation; None for any of its class.
+            op: the operation, or None for any of its class.
 
         Returns:
-            `(how a factor passes, whether it mixes channels)`, or None where
-            it is no function of its input alone.
+            `(how a factor passes, whether it mixes channels)`, or None if it
+            does not depend on its input alone.
         """
         return None
 
@@ -456,7 +455,7 @@ class Rule:
         return LINEAR
 
     def carries(self, call: Call, index: int) -> Scaling | None:
-        """How a factor on input `index` alone comes out."""
+        """How a factor on input `index` alone passes."""
         return self.scaling(call)
 
     def one_takes_all(self, call: Call) -> bool:
@@ -464,13 +463,13 @@ class Rule:
         return False
 
     def takes(self, call: Call, side: str) -> dict[str, str] | None:
-        """The weights `{name: role}` that take a factor, or None."""
+        """The weights `{name: role}` that absorb a factor, or None."""
         return self.scales.get(side)
 
     def takes_input(
         self, call: Call, flow: Flow, index: int
     ) -> dict[str, str] | None:
-        """As `takes`, for a factor on one of the inputs."""
+        """Like `takes`, for a factor on one of the inputs."""
         return self.takes(call, "in") if index == 0 else None
 
     def absorbed(
@@ -480,13 +479,13 @@ class Rule:
         role: str,
         values: NDArray[np.float64],
     ) -> dict[str, NDArray[np.float64]]:
-        """What known inputs add: the name of a bias -> an array like it.
+        """What known inputs add: name of a bias -> an array like it.
 
         Args:
             call: the `Call`.
             part: one of `parts`.
-            role: that of the inputs.
-            values: theirs, `(units,)`, 0 for what does not go.
+            role: the role of the inputs.
+            values: their values, `(units,)`, 0 for those that stay.
         """
         return {"bias": self.contribution(part, values)}
 
@@ -495,30 +494,29 @@ class Rule:
         return self.axes
 
     def parts(self, op: keras.Operation) -> list[keras.Layer]:
-        """The layers that hold the weights, each with a name for each.
+        """The layers that hold the weights.
 
-        The layer itself, unless it keeps them in layers of its own. Parts
-        are alike: `axes` holds for each of them.
+        By default the layer itself. `axes` applies to each of the parts.
         """
         return [op]
 
     def sense(self, call: Call) -> Hashable:
-        """Equal for the calls of a layer that do the same with its weights.
+        """A key that is equal for calls that use the weights in the same way.
 
-        Their inputs and outputs are tied. Where a layer can be called in
-        another sense, its rule ties what the two have in common.
+        Inputs and outputs of such calls are tied. If a layer can be called in
+        several ways, its rule ties what these have in common.
         """
         return None
 
     def holds(self, layer: keras.Layer | None) -> bool:
-        """Whether another layer may be what one of this rule became.
+        """Whether another layer may be the pruned form of this one.
 
-        It holds its weights then; `parts` tells how.
+        If so, it holds the weights as `parts` says.
         """
         return False
 
     def sized(self, call: Call) -> bool:
-        """Whether the operation itself has a size, for all of its calls."""
+        """Whether the operation itself has a size, the same for all calls."""
         return bool(self.axes_of(call) or self.config)
 
     def recalls(
@@ -528,22 +526,22 @@ class Rule:
         demanded: list[NDArray[np.bool_]],
         closed: NDArray[np.bool_] | None = None,
     ) -> NDArray[np.intp] | None:
-        """The units inside that the operation itself reads, or None.
+        """The inner units that the operation itself reads, or None.
 
-        Asked of rules with `inner_units`.
+        Used for rules with `inner_units`.
 
         Args:
             call: the `Call`.
             flow: its `Flow`.
-            demanded: for each output, which of its coordinates (an array
-                like its labels) something that varies depends on.
-            closed: which of the `inner_units` are zero inside, one role after
-                the other; a boolean array, or None.
+            demanded: for each output, an array like its labels that marks the
+                coordinates on which something varying depends.
+            closed: which of the `inner_units` are zero, one role after the
+                other; a boolean array, or None.
         """
         return None
 
     def inner_units(self, call: Call) -> tuple[iu.InnerUnits, ...]:
-        """The units that are closed inside the layer, if it has any."""
+        """The units that can be closed inside the layer, if any."""
         return ()
 
     def inner_factors(
@@ -553,7 +551,7 @@ class Rule:
         kept: Mapping[str, NDArray[np.bool_]],
         closed: NDArray[np.bool_] | None,
     ) -> list[tuple[str, str, NDArray[np.float64]]]:
-        """What weights are multiplied by for what is closed inside.
+        """The factors of weights for units that are closed inside.
 
         Args:
             call: the `Call`.
@@ -585,7 +583,7 @@ class Rule:
             view: the `View`: what is kept.
 
         Returns:
-            What changes in the config of the layer (or the arguments of the
+            The changes to the config of the layer (or to the arguments of the
             operation's class), and the arguments of the call.
         """
         config: dict[str, Any] = {
@@ -598,47 +596,47 @@ class Rule:
     def replaced(
         self, call: Call, flow: Flow, view: View
     ) -> keras.Operation | None:
-        """Another operation for what is left of this one, or None.
+        """Another operation that replaces this one, or None.
 
-        It gets the arguments that `revise` gives.
+        It gets the arguments from `revise`.
         """
         return None
 
     def writes_out(self, call: Call) -> bool:
-        """Whether it becomes other operations, to count what goes.
+        """Whether it is written out to account for removed channels.
 
-        Asked of rules whose `reading` is STATISTICS.
+        Used if `reading` is STATISTICS.
         """
         return False
 
     def signals(
         self, call: Call, constants: NDArray[np.float64]
     ) -> Signals | None:
-        """What becomes of constants that it counts, or None.
+        """The outputs for constants in its statistics, or None.
 
-        Asked of rules whose `reading` is STATISTICS.
+        Used if `reading` is STATISTICS.
 
         Args:
             call: the `Call`.
-            constants: those of its input; float64, `(channels,)`, NaN for
-                what varies.
+            constants: the constants of its input; float64, `(channels,)`, NaN
+                for varying channels.
         """
         return None
 
     def written_macs(self, call: Call, sizes: Sizes) -> int:
-        """The multiply-adds of what it becomes where it is written out.
+        """The multiply-adds of its written-out form.
 
         Args:
             call: the `Call`.
-            sizes: the shape of what it reads after the cut.
+            sizes: the shape of its input after the cut.
         """
         return 0
 
     def rescaled(self, removed: NDArray[np.float64] | None) -> dict[str, float]:
-        """What weights are multiplied by, to count what goes.
+        """The factors of weights that account for removed channels.
 
         Args:
-            removed: as `View.removed` gives it of the first input.
+            removed: `View.removed` of the first input.
 
         Returns:
             `{weight: number}`.
@@ -650,18 +648,18 @@ class Rule:
         return False
 
     def base(self, op: keras.Operation) -> keras.Operation:
-        """What is made again at its final size: the operation itself.
+        """The operation to rebuild at its final size: by default itself.
 
-        Or a layer inside it, where what is round that goes in any case.
+        It is an inner layer if the wrapper is always removed.
         """
         return op
 
     def source(self, call: Call) -> Source | None:
-        """The `Source` of factors that thresholds may close, or None."""
+        """The `Source` of the factors that thresholds may close, or None."""
         return None
 
     def zeroed(self, call: Call) -> dict[str, str]:
-        """`{weight: role}` of the weights that are zero where it is closed."""
+        """`{weight: role}` of the weights that are zero for closed factors."""
         source = self.source(call)
         return {} if source is None else source.zeroed
 
@@ -672,24 +670,24 @@ class Rule:
         value: Known | None,
         mask: NDArray[np.bool_],
     ) -> Known | None:
-        """The output's `Known` when the factors in `mask` are zero.
+        """The output's `Known` if the factors in `mask` are zero.
 
-        `value` is what is known of it with all factors as they are.
+        `value` is the output's `Known` with the current factors.
         """
         return value
 
     def opened_by(self, call: Call, flow: Flow) -> NDArray[np.intp] | None:
-        """Which factors of its `source` let each coordinate through.
+        """The factors of its `source` that let each coordinate through.
 
         Returns:
-            Places among the flattened factors, shaped like the labels of the
+            Indices of the flattened factors, shaped like the labels of the
             output with one more axis: a coordinate varies if one of them is
-            open. None where no factor closes any.
+            open. None if no factor closes any.
         """
         return None
 
     def missing(self, call: Call) -> list[str]:
-        """Weights of the layer that this rule does not label."""
+        """The weights of the layer that the rule does not name."""
         if not isinstance(call.op, keras.Layer):
             return []
         axes = self.axes_of(call)
@@ -707,8 +705,8 @@ def named_weights(
 ) -> list[tuple[str, keras.Variable]]:
     """Pairs of name and weight, in the order of `part.weights`.
 
-    A weight that its layer gives no name goes by the attribute in `names`
-    that holds it.
+    A weight without a given name is known by the attribute in `names` that
+    holds it.
     """
     attributes = {id(getattr(part, name, None)): name for name in names}
     return [
@@ -720,12 +718,12 @@ def named_weights(
 def along_role(
     vector: NDArray[Entry], role: str, roles: Sequence[str | None], rank: int
 ) -> NDArray[Entry]:
-    """A vector as an array that varies along the axis of a role.
+    """A vector, reshaped to vary along the axis of a role.
 
     Args:
         vector: `(size,)`.
         role: the role of its axis.
-        roles: those of the last axes of a weight, in order.
+        roles: the roles of the last axes of a weight, in order.
         rank: the number of the weight's axes.
     """
     shape = [1] * rank
@@ -736,7 +734,7 @@ def along_role(
 def barrier(
     call: Call, inputs: list[NDArray[np.intp]], units: Units, reason: str
 ) -> Flow:
-    """Pin every input whole; the outputs carry nothing to remove."""
+    """Keep every input whole; the outputs have no removable units."""
     for labels in inputs:
         units.pin(labels, reason)
     outputs = [lb.fixed(len(t.shape)) for t in call.outputs]
@@ -751,7 +749,7 @@ def barrier(
 def only_first(
     inputs: list[NDArray[np.intp]], units: Units, why: str
 ) -> list[Origin]:
-    """The sources of a one-input rule; further inputs are kept whole."""
+    """The sources of a rule with one input; further inputs are kept whole."""
     for labels in inputs[1:]:
         units.pin(labels, why)
     return [IDENTITY, *[None] * (len(inputs) - 1)]
@@ -767,7 +765,7 @@ def weight(op: keras.Layer, name: str) -> NDArray[np.float64] | None:
 
 @dataclasses.dataclass(frozen=True)
 class Barrier(Rule):
-    """Keeps what goes in whole, for a reason that is told."""
+    """Keeps inputs whole, for a reason that the plan prints."""
 
     kind: str = "barrier"
     costs: Mapping[str, str | None] | None = None
@@ -788,37 +786,37 @@ class Barrier(Rule):
 
 
 def unknown(call: Call) -> str:
-    """Why an operation without a rule is kept, and what to do about it."""
+    """Why an operation without a rule is kept, and the remedy."""
     op, opaque = call.op, call.site.opaque
     name = type(op).__name__
     seen = f", and it can't be seen through: {opaque}" if opaque else ""
     if isinstance(op, keras.layers.Lambda):
         return (
             f"a {name} may compute anything{seen}; write it with keras.ops, "
-            "or as a layer class of your own for keras_gates.surgeon.register"
+            "or as a custom layer class with a rule "
+            "(keras_gates.surgeon.register)"
         )
     return (
-        f"no rule for {name}{seen}; keras_gates.surgeon.register can give it "
-        "one"
+        f"no rule for {name}{seen}; add one with keras_gates.surgeon.register"
     )
 
 
 def run(
     function: Callable[[Any], Any], array: NDArray[np.float64]
 ) -> NDArray[np.float64]:
-    """Apply a Keras function to a float array, in NumPy and out."""
+    """Apply a Keras function to a NumPy array."""
     return as_float64(function(keras.ops.convert_to_tensor(array, "float32")))
 
 
 def channel_axis(op: keras.Operation, rank: int) -> int:
-    """The axis of the channels of a layer that has a `data_format`."""
+    """The channel axis of a layer, by its `data_format`."""
     layout = getattr(op, "data_format", "channels_last")
     layout = layout or keras.config.image_data_format()
     return 1 if layout == "channels_first" else rank - 1
 
 
 def common_channel_axis(calls: Iterable[Call], rank: int) -> int:
-    """As the first of some calls has it whose layer has a `data_format`."""
+    """The channel axis of the first call whose layer has a `data_format`."""
     laid = (call.op for call in calls if hasattr(call.op, "data_format"))
     return channel_axis(next(laid, None), rank)
 
@@ -831,9 +829,9 @@ def operands(call: Call) -> list[Any]:
 
 
 def axes_among(axis: Any, rank: int) -> list[int]:
-    """An argument `axis` as a list of axes, none negative; None for all.
+    """An argument `axis` as a list of nonnegative axes; None for all.
 
-    It may be a number, a list, a tuple, or an array of NumPy or a backend.
+    It may be a number, a list, a tuple, or an array.
     """
     if axis is None:
         return list(range(rank))
@@ -845,10 +843,10 @@ def axes_among(axis: Any, rank: int) -> list[int]:
 def one_axis(
     labels: NDArray[np.intp], axis: int, shape: tuple[int | None, ...]
 ) -> NDArray[np.intp] | None:
-    """Units along `axis` if they are all that varies, else None.
+    """The units along `axis` if nothing else varies, otherwise None.
 
-    None as well where the axis is longer than its labels: a tensor that
-    is fixed there has no unit for each channel.
+    Also None if the axis is longer than its labels: then there is no unit per
+    channel.
     """
     ids = lb.along(labels, axis)
     if ids is None or (len(ids) != shape[axis]):

@@ -1,4 +1,4 @@
-"""Operations that look at the shape of a tensor, and at none of its values."""
+"""Operations that depend on the shape of a tensor, not on its values."""
 
 from __future__ import annotations
 

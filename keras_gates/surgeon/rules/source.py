@@ -1,4 +1,4 @@
-"""What thresholds close: the factors that a layer holds."""
+"""The factors of a layer that thresholds close."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Source:
 
     Attributes:
         layer: the layer.
-        kind: the kind that thresholds speak of.
-        variable: the variable that holds the factors, or what they are made
-            of.
+        kind: the kind in thresholds.
+        variable: the variable that holds the factors, or from which they are
+            computed.
         zeroed: the weights of the layer, with the role of their axis, that
             are zero where a closed factor stays; a gate leaves none.
         closed: the value of `variable` at which its factor is zero, or None
@@ -27,7 +27,7 @@ class Source:
         opened: the value of `variable` at which its factor is 1.
         factors: the factors of the variable's values, as a tensor; None where
             they are its values.
-        scores: what thresholds compare in the place of the factors, or None.
+        scores: what thresholds compare in place of the factors, or None.
     """
 
     layer: keras.Layer
@@ -44,7 +44,7 @@ class Source:
         return tuple(self.variable.shape)
 
     def values(self) -> NDArray[Any]:
-        """What thresholds compare: the scores, or the factors as they are."""
+        """The values that thresholds compare: the scores or the factors."""
         if self.scores is not None:
             return self.scores
         factors = self.variable

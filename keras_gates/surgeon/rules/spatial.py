@@ -1,4 +1,4 @@
-"""Operations along axes other than the channels'."""
+"""Operations along axes other than the channel axis."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Space = Callable[[Call], Sequence[int]]
     Twin = Callable[[Call, NDArray[np.float64]], NDArray[np.float64]]
 
-WHY = "an input beside the data is read whole"
+WHY = "an input other than the data is kept whole"
 
 
 def all_but_channels(call: Call) -> list[int]:
@@ -43,14 +43,14 @@ def all_but_channels(call: Call) -> list[int]:
 
 @dataclasses.dataclass(frozen=True)
 class Spatial(Rule):
-    """Acts along `space`, leaving each channel alone.
+    """Works along `space`, each channel alone.
 
     Attributes:
         space: `call -> axes` that it works along.
-        twin: what a constant becomes; identity for an average, a maximum.
-        pads: whether a rim is put round the input.
-        rim: the value of that rim.
-        bars: `call -> ` why a call is not followed, or None.
+        twin: what a constant becomes; the identity for an average or a maximum.
+        pads: whether the input is padded.
+        rim: the padding value.
+        bars: `call -> ` why a call is not supported, or None.
     """
 
     kind: str = "spatial"
@@ -80,7 +80,7 @@ class Spatial(Rule):
             if labels.shape[axis] > 1:
                 first = labels.take([0], axis)
                 if not (labels == first).all():
-                    why = f"it works along axis {axis}, which holds channels"
+                    why = f"it works along axis {axis}, which has channels"
                     return barrier(call, inputs, units, why)
                 labels = first
         rank = len(call.outputs[0].shape)
@@ -152,9 +152,9 @@ def _of_nothing(call: Call) -> Flow:
 def filled(call: Call) -> str | None:
     """`bars` for an operation on images, as a batch and padded with 0."""
     if len(call.inputs[0].shape) != 4:
-        return "it is followed on batches of images"
+        return "it is supported on batches of images only"
     if getattr(call.op, "fill_value", 0):
-        return "it fills up with a value other than 0"
+        return "it fills with a value other than 0"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Registers all that the tables name and this Keras has."""
+"""Registers the rules of the tables for the installed Keras."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""TimeDistributed: the rule of the layer inside, one axis further on.
+"""TimeDistributed: the rule of the inner layer, shifted by one axis.
 
 What `TimeDistributed` has of its own is in `OWN`, with the reason. All else
 that `Rule` declares, today or tomorrow, is asked of the rule of the layer
@@ -51,7 +51,10 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.rules.view import View
 
 _TIME = time_axis.AXIS
-_GATE = "a gate inside TimeDistributed is not seen; gates take any rank"
+_GATE = (
+    "a gate inside TimeDistributed is not found; gates work at any rank, so "
+    "use the gate itself"
+)
 
 # What the rule of the layer inside is not simply asked, and why.
 _FACTORS = "factors inside are not closed"
@@ -73,15 +76,15 @@ OWN = {
     "guess": "known values have an axis more",
     "revise": "the layer inside is an entry of the config",
     "with_bias": "the layer inside is an entry of the config",
-    "writes_out": "what is written out is no layer inside",
-    "written_macs": "what is written out is no layer inside",
-    "signals": "what is written out is no layer inside",
-    "holds": "what is written out is no layer inside",
-    "reading": "what is written out is no layer inside",
-    "reads_all": "what is written out is no layer inside",
-    "writes_again": "what is written out is no layer inside",
-    "rescaled": "what is written out is no layer inside",
-    "replaced": "what takes the place of a layer inside is no layer",
+    "writes_out": "what is written out is not a layer inside",
+    "written_macs": "what is written out is not a layer inside",
+    "signals": "what is written out is not a layer inside",
+    "holds": "what is written out is not a layer inside",
+    "reading": "what is written out is not a layer inside",
+    "reads_all": "what is written out is not a layer inside",
+    "writes_again": "what is written out is not a layer inside",
+    "rescaled": "what is written out is not a layer inside",
+    "replaced": "what takes the place of a layer inside is not a layer",
     "reaches": "the arguments are those of TimeDistributed",
     "as_function": "a TimeDistributed is no activation function",
     "source": _FACTORS,
@@ -104,7 +107,7 @@ OWN = {
     "looks_along": _INSERTING,
     "moved": _INSERTING,
     "dissolved": _FACTORS,
-    "base": "it is made again round the layer inside",
+    "base": "it is made again around the layer inside",
     "moves": _INSERTING,
     "pointwise": _INSERTING,
     "puts_rim": _INSERTING,
@@ -230,7 +233,7 @@ def hooks() -> dict[str, Any]:
 
 
 def delegated() -> dict[str, Any]:
-    """What `TimeDistributed` gets for a class of its own, to hand on."""
+    """What `TimeDistributed` gets for a class of its own, to pass on."""
     fields = {field.name for field in dataclasses.fields(Rule)}
     found = {}
     for name, hook in hooks().items():
@@ -307,7 +310,7 @@ class TimeDistributed(Rule):
     """
 
     kind: str = "time distributed"
-    note: str = "as the layer inside"
+    note: str = "like the inner layer"
     inner: Rule = Barrier()
 
     def pick(self, call: Call) -> Rule:
@@ -360,10 +363,10 @@ class TimeDistributed(Rule):
     ) -> Flow:
         labels = inputs[0]
         if labels.shape[_TIME] > 1:
-            why = "it works along the axis of time"
+            why = "its channels are along the time axis"
             return barrier(call, inputs, units, why)
         for other in inputs[1:]:
-            units.pin(other, "a mask is read whole")
+            units.pin(other, "a mask is kept whole")
         one = self.inner.flow(inside(call), [_without_time(labels)], units)
         return _moved(one, _with_time, len(inputs))
 

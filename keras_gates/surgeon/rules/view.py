@@ -1,4 +1,4 @@
-"""What a rule may ask of what is left, when its call is rewritten."""
+"""What a rule can ask about the kept parts when its call is rewritten."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class View(Protocol):
-    """What is kept of the tensors and the weights of one call."""
+    """The kept parts of the tensors and weights of one call."""
 
     @property
     def index(self) -> dict[str, NDArray[np.intp]]:
-        """Role -> the positions along it that are kept, in order."""
+        """Role -> the kept positions along it, in order."""
 
     @property
     def inputs(self) -> list[NDArray[np.intp]]:
@@ -28,14 +28,14 @@ class View(Protocol):
         """Whether only exact removals are made."""
 
     def removed(self, index: int) -> NDArray[np.float64] | None:
-        """The constants that go of an input that a kernel reads.
+        """The removed constants of an input that a kernel reads.
 
         Returns:
-            `(channels,)`, NaN for those that stay; None where nothing goes.
+            `(channels,)`, NaN for those that stay; None if nothing is removed.
         """
 
     def masks(self, labels: NDArray[np.intp]) -> list[NDArray[np.bool_]]:
-        """Which positions are kept, one mask for each axis of `labels`.
+        """The kept positions: one mask for each axis of `labels`.
 
         Each is as long as the labels along its axis: 1 where they do not
         vary, and nothing can be cut.
@@ -44,4 +44,4 @@ class View(Protocol):
     def shape(
         self, tensor: Tensor, labels: NDArray[np.intp]
     ) -> tuple[int | None, ...]:
-        """The shape of a tensor with these labels when the rest is cut."""
+        """The shape of a tensor with these labels after the cut."""

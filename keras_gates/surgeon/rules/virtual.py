@@ -1,4 +1,4 @@
-"""Gates that are in no model: what scores close."""
+"""Virtual gates, which scores close."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A normalization that was written out, or that somebody has written so."""
+"""A normalization that is written out as operations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A normalization of fewer channels, with the statistics of all of them.
+"""A normalization of fewer channels with the statistics of all.
 
 What is written out is a model of `Statistics`, with the name of the layer:
 stock operations in float32 at least, as Keras has it, and an `EinsumDense`
@@ -33,8 +33,8 @@ class Left:
     Attributes:
         layer: the layer, or a model that computes what one does.
         form: what it computed.
-        shape: that of its input when the channels are gone, the axis of the
-            batch included.
+        shape: that of its input when the channels are gone, the batch axis
+            included.
         dtype: that of its input.
         removed: the constants that have gone, NaN for the channels that stay;
             float64, `(channels,)`.
@@ -58,7 +58,7 @@ class Left:
 
 
 def written_out(left: Left) -> keras.Model:
-    """The model that is called in the place of a layer."""
+    """The model that is called in place of a layer."""
     layer = left.layer
     inputs = keras.Input(
         batch_shape=(None, *left.shape[1:]),

@@ -1,4 +1,4 @@
-"""How many samples a model tells the class of."""
+"""Classification accuracy."""
 
 from __future__ import annotations
 

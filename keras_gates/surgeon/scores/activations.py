@@ -1,4 +1,4 @@
-"""Criteria that look at what comes out on data."""
+"""Criteria based on activations."""
 
 from __future__ import annotations
 

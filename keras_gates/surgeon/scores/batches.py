@@ -1,4 +1,4 @@
-"""Data as batches, whatever form they come in: as `fit` takes them."""
+"""Data of any form that `fit` takes, as batches."""
 
 from __future__ import annotations
 
@@ -107,8 +107,8 @@ def _each(
         yield _sized(_parts(pair, criterion, inputs), inputs)
     if empty:
         raise ValueError(
-            "`data` hold no batch. An iterator that was read before is empty: "
-            "pass a new one."
+            "`data` has no batches. An iterator that was read before is "
+            "empty: pass a new one."
         )
 
 
@@ -117,8 +117,8 @@ def _sized(batch: Batch, inputs: Inputs) -> Batch:
     if inputs.batch_size not in (None, batch.size):
         raise ValueError(
             f"Model '{inputs.model}' is made for batches of "
-            f"{inputs.batch_size}. Received: {batch.size} samples, in the "
-            "last batch at least. Leave some out."
+            f"{inputs.batch_size}. Received: {batch.size} samples, at least "
+            "in the last batch. Leave some out."
         )
     return batch
 
@@ -178,7 +178,7 @@ def _iterable(data: Any) -> Iterable[Any]:
         TypeError: the data are no iterable.
         ValueError: they have no end.
     """
-    endless = "`data` have no end ({}). Take some: {}."
+    endless = "`data` is infinite ({}). Take a part of it: {}."
     cardinality = getattr(data, "cardinality", None)
     if callable(cardinality) and int(cardinality()) == -1:
         # What tf.data says of a dataset that is repeated for ever.

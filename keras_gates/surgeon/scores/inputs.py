@@ -87,9 +87,10 @@ class Inputs:
         missing = [key for key in keys if key not in x]
         if missing:
             raise ValueError(
-                f"`data` do not fit model '{self.model}': no array for "
+                f"`data` does not fit model '{self.model}': no array for "
                 f"{', '.join(map(repr, missing))}. Expected: {self}. "
-                f"Received: a dict with {', '.join(map(repr, x)) or 'nothing'}."
+                "Received: a dict with "
+                f"{', '.join(map(repr, x)) or 'nothing'}."
             )
         return [x[key] for key in keys]
 
@@ -100,10 +101,10 @@ class Inputs:
         if len(flat) == len(self.names) and (ordered or len(flat) == 1):
             return flat
         raise ValueError(
-            f"`data` do not fit model '{self.model}'. Expected for x: {self}. "
-            f"Received: {_described(x)}. Pass several inputs as a dict by "
-            "name, or as a list in this order; a tuple is read as (x, y, "
-            "sample_weight)."
+            f"`data` does not fit model '{self.model}'. Expected for x: "
+            f"{self}. Received: {_described(x)}. Pass several inputs as a "
+            "dict by name, or as a list in this order; a tuple is read as "
+            "(x, y, sample_weight)."
         )
 
     def _checked(self, value: Any, tensor: keras.KerasTensor) -> Any:
@@ -111,13 +112,13 @@ class Inputs:
             if getattr(gr.input_layer(tensor), "optional", False):
                 return None
             raise ValueError(
-                f"`data` hold None for input '{tensor.name}' of model "
+                f"`data` has None for input '{tensor.name}' of model "
                 f"'{self.model}', which is not optional."
             )
         array = array_of(value, f"input '{tensor.name}'")
         if not _fits(tuple(array.shape), tuple(tensor.shape)):
             raise ValueError(
-                f"`data` do not fit model '{self.model}': input "
+                f"`data` does not fit model '{self.model}': input "
                 f"'{tensor.name}' takes the shape {tuple(tensor.shape)}, and "
                 f"received an array of {tuple(array.shape)}. Expected for x: "
                 f"{self}. A tuple is read as (x, y, sample_weight); pass "
@@ -143,7 +144,7 @@ def array_of(value: Any, name: str) -> Any:
         array = None
     if array is None or not array.shape:
         raise TypeError(
-            "`data` must hold arrays with a first axis of samples. Received "
+            "`data` must have arrays with a first axis of samples. Received "
             f"for {name}: {value!r} (of type {type(value).__name__})."
         )
     return array

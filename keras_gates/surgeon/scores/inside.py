@@ -179,7 +179,7 @@ class _Probe(AroundAttention):
     """What is put round an attention layer to watch it, as in inference.
 
     Args:
-        layer: the attention layer, or what is round it.
+        layer: the attention layer, or what is around it.
         inside: the units inside.
     """
 

@@ -75,7 +75,7 @@ class Objective:
         """`sum |dL/dnudge|` over batches, an array for each.
 
         A step of plain SGD at rate 1 from zero is the gradient, on any
-        backend. Frozen normalisations use their moving statistics.
+        backend. Frozen normalizations use their moving statistics.
 
         Args:
             copy: a copy of the model with the nudges.
@@ -145,7 +145,7 @@ class Objective:
             raise ValueError(
                 f"The loss of '{self.model.name}' is not finite on a batch of "
                 f"`data` ({float(logs['loss'])}): the data, the labels or the "
-                "weights hold NaN or infinity. Look at these first."
+                "weights have NaN or infinity. Check these first."
             )
         return [np.abs(ops.convert_to_numpy(n.nudge)) for n in nudges]
 
@@ -158,12 +158,13 @@ class Objective:
         weight = batch.sample_weight
         weighted = "" if weight is None else f", weights {_shapes(weight)}"
         return (
-            f"The loss of '{self.model.name}' can't be taken of these labels. "
-            f"{_misnamed(self.loss, names)}{_misnamed(self.weights, names)}"
-            f"It has the outputs {outputs}, the loss {_as_written(self.loss)} "
-            f"and loss_weights={self.weights!r}. Received: y {_shapes(y)}"
-            f"{weighted}. Pass them as `fit` takes them: in the structure of "
-            "the outputs, or as a dict by their names."
+            f"The loss of '{self.model.name}' can't be computed for these "
+            "labels. "
+            f"{_misnamed(self.loss, names)}{_misnamed(self.weights, names)}It "
+            f"has the outputs {outputs}, the loss {_as_written(self.loss)} "
+            f"and loss_weights={self.weights!r}. Received: y "
+            f"{_shapes(y)}{weighted}. Pass them as in `fit`: in the structure "
+            "of the outputs, or as a dict by name."
         )
 
     def _check(self, total: float, count: int, wrong: float | None) -> None:
@@ -196,10 +197,10 @@ def _say_what_is_left_out(model: keras.Model) -> None:
     ]
     if own and not isinstance(model, keras.Sequential):
         warnings.warn(
-            f"'{model.name}' (of type {type(model).__name__}) has a "
-            f"{' and a '.join(own)} of its own, which scores don't call: "
-            "taylor differentiates the compiled loss. Pass loss=... for "
-            "another, or scores of your own to prune.",
+            f"'{model.name}' (of type {type(model).__name__}) has a custom "
+            f"{' and '.join(own)}, which scores don't call: taylor "
+            "differentiates the compiled loss. Pass loss=... for another "
+            "loss, or custom scores to prune.",
             UserWarning,
             stacklevel=2,
         )

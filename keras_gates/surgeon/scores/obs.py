@@ -1,4 +1,4 @@
-"""The structural OBS criterion: what cannot be made up for by what stays.
+"""The structural OBS criterion: the error that a repair can't remove.
 
 Of a linear reader with inputs of covariance H, removing the inputs S costs
 

@@ -14,7 +14,7 @@ class Meter(keras.layers.Layer):
 
     Args:
         measure: a function of a tensor, elementwise.
-        axis: the axis of the channels.
+        axis: the channel axis.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class Nudge(keras.layers.Layer):
     float32 rounding.
 
     Args:
-        axis: the axis of the channels, or None for one nudge for all.
+        axis: the channel axis, or None for one nudge for all.
     """
 
     def __init__(self, axis: int | None, **kwargs: Any) -> None:

@@ -1,4 +1,4 @@
-"""One call for all criteria."""
+"""`score`: one function for all criteria."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ _NORMALIZE: dict[str | None, Callable[[NDArray[np.float64]], Any]] = {
     "max": np.max,
     "sum": np.sum,
 }
-# What scores that are equal may differ by, in sums of float32.
+# The tolerance for equal scores, in sums of float32.
 _ROUNDING = 1e-6
 _MOST = 5
 _LOOKED_AT = {"batch_norm": "gamma", "obs": "linear reader"}
-# Where there is nothing of the kind that is asked for.
+# Messages if nothing of the requested kind exists.
 _NONE = {
     "groups": (
         "Of '{}' nothing but dimensions of attention heads can be removed. "
@@ -62,17 +62,16 @@ _NONE = {
         'of="groups" for channels and heads.'
     ),
 }
-# What to do where all scores of a group are equal.
+# Remedies if all scores of a group are equal.
 _REMEDIES = {
     "apoz": (
         "Nothing is ever zero there, or all is; activations such as GELU or "
         'tanh have no zeros to count. Score by "mean" or "taylor".'
     ),
     "taylor": (
-        "Where they are 0, the loss does not depend on these channels, or the "
-        "labels are where it is at its least, as the model's own outputs are. "
-        "Pass hard labels (the true ones, or the argmax of the outputs), or "
-        "another loss."
+        "If they are 0, the loss does not depend on these channels, or the "
+        "labels minimize it, as the model's own outputs do. Pass hard labels "
+        "(the true ones, or the argmax of the outputs), or another loss."
     ),
     None: (
         "Train the model first, pass more data, or score by another criterion."
@@ -94,11 +93,11 @@ def score(
     exact: bool = True,
     seed: int = 0,
 ) -> dict[str, NDArray[np.float64]]:
-    """Score channels that have no gates, for `plan` and `prune`.
+    """Score channels without gates, for `plan` and `prune`.
 
-    Channels that can only go together are scored together: those of a
-    layer, of the normalization after it, of all layers along a residual
-    stream, and of what reads them.
+    Channels that can only be removed together are scored together: those of a
+    layer, of the normalization after it, of all layers along a residual stream,
+    and of their readers.
 
     Args:
         model: A built Functional or Sequential model.
@@ -107,50 +106,49 @@ def score(
             `"batch_norm"` (`|gamma|`), `"apoz"` (one minus the average
             percentage of zeros), `"mean"` (mean absolute activation),
             `"taylor"` (`sum |a * dL/da|`, first order), `"obs"` (structural
-            OBS: what all that read a channel lose with it if they are fitted
-            again to the channels that stay, by the variance of what they
-            compute: for `prune(..., repair=x)`; with labels and a loss, by
-            how much the loss depends on it), or `"random"`, the control that
-            any other should beat.
-        data: For `"apoz"`, `"mean"` and `"obs"` (x) and `"taylor"` (x and y;
-            for `"obs"` as well, if labels are there), as `fit`
-            takes them: a tuple is `(x, y)` or `(x, y, sample_weight)`; an
-            array is x, and so is a dict or a list of arrays for several
-            inputs; anything else is an iterable of batches of these (a
-            `tf.data.Dataset`, a `keras.utils.PyDataset`, a PyTorch
-            `DataLoader`, a generator, a list), which is read once.
-        of: `"groups"` of coupled channels, the heads of attention among
-            them; the `"dims"` that all heads of a layer have; or the model's
-            `"gates"` (`"taylor"` and `"random"` only).
-        normalize: What the scores of each group are divided by, so that
-            layers compare: their `"mean"`, `"max"`, `"sum"`, or None.
-        ignore: What stays whole: one or a list of layer names (`*` stands for
-            anything), layers and layer classes; a nested model stands for all
-            that is in it. The groups, or gates, whose channels come out of
-            these layers are left out.
+            OBS, for `prune(..., repair=x)`: the error of all readers of a
+            channel after they are fitted again to the remaining channels,
+            relative to the variance of their outputs; with labels and a loss,
+            weighted by how much the loss depends on them), or `"random"`, as a
+            control.
+        data: For `"apoz"`, `"mean"` and `"obs"` (x) and `"taylor"` (x and y,
+            which `"obs"` also uses if present), as in `fit`: a tuple is `(x,
+            y)` or `(x, y, sample_weight)`; an array, or a dict or list of
+            arrays for several inputs, is x; anything else is an iterable of
+            batches of these (a `tf.data.Dataset`, a `keras.utils.PyDataset`, a
+            PyTorch `DataLoader`, a generator, a list), which is read once.
+        of: `"groups"` of coupled channels, including attention heads; `"dims"`,
+            the dimensions of all heads of a layer; or the model's `"gates"`
+            (only `"taylor"` and `"random"`).
+        normalize: The divisor of each group's scores, to make layers
+            comparable: their `"mean"`, `"max"` or `"sum"`, or None.
+        ignore: Layers to leave whole: one or a list of layer names (`*` stands
+            for anything), layers and layer classes; a nested model stands for
+            everything in it. Groups, or gates, of channels that these layers
+            produce are left out.
         loss: The loss for `"taylor"` in any form that `compile` takes; that
-            of a compiled model by default, with its weights. What layers add
-            with `add_loss` and penalties on activations count as in `fit`; a
-            `compute_loss` or `train_step` of the model's own is not called.
-        loss_weights: The weights of `loss`, as `compile` takes them.
-        batch_size: Samples a batch, where data are arrays.
-        exact: As in `prune`: which groups there are depends on it.
-        seed: Seed of `"random"`, and of the places that `"obs"` looks at.
+            of a compiled model by default, with its weights. Losses added with
+            `add_loss` and activity penalties count as in `fit`; a custom
+            `compute_loss` or `train_step` is not called.
+        loss_weights: The weights of `loss`, as in `compile`.
+        batch_size: Samples per batch, if `data` is arrays.
+        exact: As in `prune`, since the groups depend on it.
+        seed: Seed of `"random"`, and of the positions that `"obs"` uses.
 
     Returns:
         A dict from the name of each group (the first layer that produces
-        its channels, or `"name/channels"` where a gate has that name) or
-        gate to an array, one score a channel.
+        its channels, or `"name/channels"` if a gate has that name) or gate to
+        an array with one score per channel.
 
     Raises:
-        TypeError: `data` or `ignore` is of no known form.
-        ValueError: The criterion or another name is unknown, data or a loss
-            are missing or do not fit the model, no channel can be removed, or
-            `ignore` leaves all out.
+        TypeError: `data` or `ignore` has an unknown form.
+        ValueError: The criterion or another name is unknown, data or a loss is
+            missing or does not fit the model, no channel can be removed, or
+            `ignore` excludes everything.
 
     Warns:
-        UserWarning: Scores rank nothing: all of a group are equal, or their
-            gradients are rounding noise. Or groups have no score.
+        UserWarning: Scores rank nothing, since all scores of a group are equal
+            or gradients are rounding noise; or groups have no score.
 
     Example:
     >>> import keras
@@ -317,7 +315,7 @@ def _left(names: Iterable[str], out: set[str], of: str) -> list[str]:
     left = [name for name in names if name not in out]
     if names and not left:
         raise ValueError(
-            f"`ignore` leaves out all {of} of this model, so there is nothing "
+            f"`ignore` excludes all {of} of this model, so there is nothing "
             f"to score: {', '.join(map(repr, names))}. Ignore fewer layers."
         )
     return left
@@ -355,15 +353,15 @@ def _check_scores(
     if bad:
         raise ValueError(
             f"The {criterion!r} scores of {_first_names(bad)} are not finite: "
-            "the data, the loss or the weights hold NaN or infinity, or "
-            "overflow. Look at these first."
+            "the data, the loss or the weights have NaN or infinity, or "
+            "overflow. Check these first."
         )
     alike = [n for n, v in scores.items() if v.size > 1 and _alike(v)]
     if alike:
         remedy = _REMEDIES.get(criterion, _REMEDIES[None])
         warnings.warn(
             f"All {criterion!r} scores are equal within {len(alike)} of "
-            f"{len(scores)} {of}, so which of their channels are closed is "
+            f"{len(scores)} {of}, so the choice of closed channels is "
             f"arbitrary: {_first_names(alike)}. {remedy}",
             UserWarning,
             stacklevel=3,

@@ -1,4 +1,4 @@
-"""The first-order Taylor criterion: what the loss does without a channel.
+"""The first-order Taylor criterion: the change of the loss without a channel.
 
 For a gate of factor `a` on a tensor, the loss changes by about
 `-a * dL/da` when the gate closes (Molchanov et al. 2017,

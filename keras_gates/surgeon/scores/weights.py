@@ -1,4 +1,4 @@
-"""Criteria that look at weights alone.
+"""Criteria based on weights.
 
 Each returns a score for each class of a labelling: the mean over all members
 of a group, as DepGraph takes it, so that wide groups are no better than

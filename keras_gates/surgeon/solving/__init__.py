@@ -1,1 +1,1 @@
-"""What stays when gates close, and what can go at all."""
+"""What stays when gates close, and what can be removed at all."""

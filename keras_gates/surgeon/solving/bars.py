@@ -1,4 +1,4 @@
-"""What keeps channels: the layers that bar, each with its reason."""
+"""The layers that keep channels, each with its reason."""
 
 from __future__ import annotations
 
@@ -165,7 +165,7 @@ class Bars:
             if fixed and len(fixed) < len(tensors):
                 maker = fixed[0].producer
                 what = "an input" if maker is None else f"'{maker.path}'"
-                text = f"ties them to {what}, which nothing may cut"
+                text = f"ties them to {what}, which can't be cut"
                 yield _bar(step, text, Cause.FIXED)
 
     def _is_fixed(self, tensor: Tensor) -> bool:
@@ -180,7 +180,7 @@ class Bars:
             while maker is not None and (maker.is_gate or maker.is_selection):
                 maker = producer.get(maker.inputs[0])
             if maker is not None and np.isin(labels, ids).any():
-                yield _bar(maker, "makes an output", Cause.OUTPUT)
+                yield _bar(maker, "produces an output", Cause.OUTPUT)
 
     def _of_makers(self, ids: NDArray[np.intp], reason: str) -> Iterator[Bar]:
         """Pins that the whole model makes, such as calls that differ."""
@@ -210,7 +210,7 @@ class Bars:
                 text = step.rule.reads_all(step.call)
                 yield _bar(step, text, Cause.TOGETHER)
             elif self._constant(step, wanted):
-                text = "can't take over what is constant there"
+                text = "can't absorb the constants there"
                 yield _bar(step, text, Cause.CONSTANT)
             else:
                 yield _bar(step, "reads them where they are open", Cause.OPEN)
@@ -260,7 +260,7 @@ def recalling(step: Step) -> str:
     """How a step holds units inside it, in words."""
     if step.rule.feeds_back:
         return "feeds them back into itself"
-    return "keeps those that are open, and one at least"
+    return "keeps those that are open, and at least one"
 
 
 def sizes(labelling: Labelling) -> NDArray[np.float64]:
@@ -296,7 +296,7 @@ class WeightRoles(NamedTuple):
 
 
 def weight_roles(step: Step) -> list[WeightRoles]:
-    """The weights of a step's layer, if it is no gate."""
+    """The weights of a step's layer, if it is not a gate."""
     own = not step.is_selection and not step.is_gate
     if not own or not isinstance(step.call.op, keras.Layer):
         return []
@@ -322,13 +322,12 @@ def few(items: Iterable[str], joint: str = ", ", most: int = _MOST) -> str:
 
 _REMEDIES = {
     Cause.OUTPUT: "Close channels of a layer before the output",
-    Cause.PINNED: "Close channels that it neither makes nor reads",
-    Cause.FIXED: "Project what is fixed first (a Dense layer or a 1x1 "
-    "convolution), so that its channels can go as well",
+    Cause.PINNED: "Close channels that it neither produces nor reads",
+    Cause.FIXED: "Project the fixed tensor first (a Dense layer or a 1x1 "
+    "convolution), so that its channels can be removed as well",
 }
 _LAMBDA = (
-    "Write what the Lambda does with keras.ops, or as a layer class of your "
-    "own with a rule"
+    "Write the Lambda with keras.ops, or as a custom layer class with a rule"
 )
 
 

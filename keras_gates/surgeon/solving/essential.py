@@ -1,4 +1,4 @@
-"""What a search must leave open, so that no input is cut off."""
+"""What a search must leave open so that no input is cut off."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def severing(
 
     Returns:
         A function from `{gate name: boolean array}` to bool. The graph is
-        labelled once, so that a call costs a few milliseconds.
+        labeled once, so that a call costs a few milliseconds.
     """
     search = Trials(graph) if trials is None else trials
     every: frozenset[StepKey] = frozenset()
@@ -70,7 +70,7 @@ def held_open(
     keep_at_least: float,
     severs: Severs,
 ) -> dict[str, NDArray[np.bool_]]:
-    """Find the gates that nothing leads round, and what of them stays open.
+    """Find the gates that nothing leads around, and what of them stays open.
 
     Gates are closed altogether, those of small factors first. The one with
     which the model falls apart is held open in part, and so on until all

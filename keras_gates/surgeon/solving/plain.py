@@ -1,4 +1,4 @@
-"""Graphs in which all coupled channels can go: there is nothing to try."""
+"""Graphs in which all coupled channels can be removed, without trials."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which closed channels remove nothing, in one solution or in any."""
+"""Closed channels that remove nothing, in one solution or in any."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def in_vain(solution: Solution) -> Masks:
     """The closed factors of each vector of factors that remove nothing.
 
     A channel that stays as the constant of those that went, or to carry what
-    they are behind a normalization, does not count: it is what they cost.
+    they are after a normalization, does not count: it is what they cost.
 
     Returns:
         `{name: mask}` of the gates and groups in `solution.closed` whose

@@ -1,4 +1,4 @@
-"""How a layer that was seen through comes back in the smaller model."""
+"""How a layer that was seen through is rebuilt."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import keras
 
 
 class How(enum.Enum):
-    """What stands in the place of a layer in which something changes."""
+    """What stands in place of a layer in which something changes."""
 
     CLASS = enum.auto()
     WRITTEN_OUT = enum.auto()

@@ -1,4 +1,4 @@
-"""Open closed gates again, until the widths of cut layers are multiples."""
+"""Opens closed gates again until the widths of cut layers are multiples."""
 
 from __future__ import annotations
 

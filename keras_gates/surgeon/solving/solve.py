@@ -1,4 +1,4 @@
-"""From closed gates to a decision: the checks and rounds around `decide`."""
+"""From closed gates to a decision: checks and iterations of `decide`."""
 
 from __future__ import annotations
 
@@ -78,10 +78,10 @@ def solve(
     Args:
         graph: the `Graph` of the model.
         closed: `{gate name: boolean array}`.
-        exact: whether only exact removals are made.
+        exact: whether to make only exact removals.
         round_to: a multiple that the channels of cut layers are kept to,
             by opening the largest of the closed gates again.
-        check: whether to refuse what makes an output constant; a trial that
+        check: whether to refuse what produces an output constant; a trial that
             builds nothing need not.
         trials: what remembers other trials of the graph, for a search.
 
@@ -158,11 +158,11 @@ def _check_outputs(
         remedy = "pass keep_at_least=1 or more, " if floor else ""
         raise ValueError(
             f"With these thresholds output {number} ('{name}') no longer "
-            f"depends on {_what(now, tensor)}: every path to it goes through a "
-            "gate that lets nothing through: "
+            f"depends on {_what(now, tensor)}: every path to it passes "
+            "through a completely closed gate: "
             f"{', '.join(map(repr, sorted(gates)))}. Lower the threshold of "
             f"one of them (thresholds takes a dict by gate name), {remedy}or "
-            "put a shortcut round the gate so that the rest can do without it."
+            "add a shortcut around the gate."
         )
 
 

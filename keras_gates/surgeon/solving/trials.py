@@ -1,4 +1,4 @@
-"""What is the same whenever one graph is solved, whatever is closed."""
+"""What all solutions of a graph have in common."""
 
 from __future__ import annotations
 

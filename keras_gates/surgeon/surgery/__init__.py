@@ -1,4 +1,4 @@
-"""Keras-Surgeon's calls: layers and channels deleted, inserted, replaced."""
+"""Keras-Surgeon's functions: delete, insert and replace layers and channels."""
 
 from keras_gates.surgeon.surgery.identify import get_apoz
 from keras_gates.surgeon.surgery.identify import high_apoz

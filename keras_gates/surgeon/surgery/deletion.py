@@ -1,4 +1,4 @@
-"""Channels cut out of a model, with all weights that belong to them.
+"""Deletes channels of a model, with all of their weights.
 
 The labels are those of pruning, the decision is the caller's: nothing is
 known to be constant, so nothing is absorbed.
@@ -121,7 +121,7 @@ def _maker(labelling: Labelling, path: str) -> str:
                     return step.path
     raise ValueError(
         f"Layer '{path}' has no channels of its own: it passes on those of "
-        "others. Pass the layer that makes them."
+        "other layers. Pass the layer that produces them."
     )
 
 
@@ -168,8 +168,8 @@ def _positions(
         )
     if len(positions) == count:
         raise ValueError(
-            f"These are all {count} channels of '{path}'. Leave one, or take "
-            "the layer out with delete_layer."
+            f"These are all {count} channels of '{path}'. Keep one, or remove "
+            "the layer with delete_layer."
         )
     return np.array(positions, np.intp)
 
@@ -196,7 +196,7 @@ def _check_readers(
             continue
         if any(gone[classes[labelling.labels[t]]].any() for t in step.inputs):
             what = f"'{step.path}' (of type {type(step.call.op).__name__})"
-            reasons.append(f"{what} behind them reads all channels together")
+            reasons.append(f"{what} after them reads all channels together")
     if reasons:
         raise ValueError(f"Channels of {names} can't be deleted: {reasons[0]}.")
 
@@ -231,9 +231,9 @@ def _check_ties(
     given = (f"{p.tolist()} of '{name}'" for name, p in asked.items())
     group = (f"{positions} of '{name}'" for name, positions in others.items())
     raise ValueError(
-        f"Channels {', '.join(given)} can only go together with channels "
-        f"{', '.join(group)}.{where} Pass tied=True to delete the whole "
-        "group, or name these channels too."
+        f"Channels {', '.join(given)} can only be deleted together with "
+        f"channels {', '.join(group)}.{where} Pass tied=True to delete the "
+        "whole group, or name these channels too."
     )
 
 
@@ -244,6 +244,6 @@ def _check_left(decision: Decision) -> None:
             labels = decision.labelling.labels[tensor]
             if labels.size and not decision.mask(labels).any():
                 raise ValueError(
-                    f"Nothing would be left of the tensor at '{step.path}'. "
-                    "Leave at least one of its channels."
+                    f"Nothing would remain of the tensor at '{step.path}'. "
+                    "Keep at least one of its channels."
                 )

@@ -1,4 +1,4 @@
-"""Which channels to delete: the average percentage of zeros (APoZ).
+"""Finds channels to delete: the average percentage of zeros (APoZ).
 
 Hu et al. 2016, https://arxiv.org/abs/1607.03250.
 """
@@ -35,14 +35,14 @@ def get_apoz(
     x_val: Any,
     node_indices: Sequence[int] | None = None,
 ) -> NDArray[np.float64]:
-    """The share of zeros among a layer's activations, for each channel.
+    """Return the share of zeros among a layer's activations, per channel.
 
     Activations are taken after the next nonlinear activation: the layer's
     own, or that of a layer after it (a batch normalization may be between).
 
     Args:
         model: A built Functional or Sequential model.
-        layer: A layer of it, or the layer's name.
+        layer: One of its layers, or the layer's name.
         x_val: Inputs: an array, a list or dict of them for a model with
             several inputs, a `keras.utils.PyDataset`, or an iterable of
             batches, with or without labels.
@@ -93,10 +93,10 @@ def high_apoz(
     cutoff_std: float = 1,
     cutoff_absolute: float = 0.99,
 ) -> NDArray[np.intp]:
-    """The channels with many zeros.
+    """Return the channels with many zeros.
 
     Args:
-        apoz: What `get_apoz` returns.
+        apoz: The result of `get_apoz`.
         method: `"std"`: those `cutoff_std` standard deviations above the
             mean; `"absolute"`: those at `cutoff_absolute`; `"both"`: those
             at the lower of the two.

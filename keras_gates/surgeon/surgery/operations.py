@@ -1,4 +1,4 @@
-"""One operation on a model: Keras-Surgeon's functions."""
+"""Single operations on a model: Keras-Surgeon's functions."""
 
 from __future__ import annotations
 
@@ -17,20 +17,20 @@ def delete_layer(
     node_indices: Sequence[int] | None = None,
     copy: bool = True,
 ) -> keras.Model:
-    """Take a layer out of a model; what it read goes on in its place.
+    """Remove a layer from a model; its input takes the place of its output.
 
     Args:
         model: A built Functional or Sequential model.
-        layer: A layer of it with one input, or the layer's name.
+        layer: One of its layers with one input, or the layer's name.
         node_indices: Which of its calls; all by default.
-        copy: Taken for compatibility; the model is copied in any case.
+        copy: For compatibility; the model is always copied.
 
     Returns:
         A new model.
 
     Raises:
-        ValueError: The layer is not in the model, has several inputs, or
-            one after it does not fit what then comes in.
+        ValueError: The layer is not in the model, has several inputs, or a
+            layer after it does not fit its new input.
 
     Example:
     >>> import keras
@@ -57,23 +57,23 @@ def insert_layer(
     node_indices: Sequence[int] | None = None,
     copy: bool = True,
 ) -> keras.Model:
-    """Put a new layer before a layer.
+    """Insert a new layer before a layer.
 
     Args:
         model: A built Functional or Sequential model.
-        layer: A layer of it with one input, or the layer's name.
-        new_layer: A layer, built or not; a copy of it goes in.
+        layer: One of its layers with one input, or the layer's name.
+        new_layer: A layer, built or not; a copy of it is inserted.
         node_indices: Before which of the layer's calls; all by default,
             where the new layer is then shared.
-        copy: Taken for compatibility; the model is copied in any case.
+        copy: For compatibility; the model is always copied.
 
     Returns:
         A new model.
 
     Raises:
-        TypeError: `new_layer` is no layer.
-        ValueError: The layer is not in the model, has several inputs, or
-            does not fit what then comes in.
+        TypeError: `new_layer` is not a layer.
+        ValueError: The layer is not in the model, has several inputs, or does
+            not fit its new input.
 
     Example:
     >>> import keras
@@ -104,23 +104,23 @@ def replace_layer(
     node_indices: Sequence[int] | None = None,
     copy: bool = True,
 ) -> keras.Model:
-    """Put a new layer in the place of a layer.
+    """Replace a layer by a new one.
 
     Args:
         model: A built Functional or Sequential model.
-        layer: A layer of it, or the layer's name.
-        new_layer: A layer, built or not; a copy of it goes in.
+        layer: One of its layers, or the layer's name.
+        new_layer: A layer, built or not; a copy of it is inserted.
         node_indices: Which of the layer's calls; all by default, where the
             new layer is then shared.
-        copy: Taken for compatibility; the model is copied in any case.
+        copy: For compatibility; the model is always copied.
 
     Returns:
         A new model.
 
     Raises:
-        TypeError: `new_layer` is no layer.
-        ValueError: The layer is not in the model, or one after it does not
-            fit what then comes in.
+        TypeError: `new_layer` is not a layer.
+        ValueError: The layer is not in the model, or a layer after it does not
+            fit its new input.
 
     Example:
     >>> import keras
@@ -152,39 +152,38 @@ def delete_channels(
     copy: bool | None = None,
     tied: bool = False,
 ) -> keras.Model:
-    """Delete channels of a layer, and the weights everywhere that are theirs.
+    """Delete channels of a layer, with all weights that belong to them.
 
-    The kernels, biases and statistics that are left are those of the
-    original, as `numpy.delete` leaves them, through whatever stands between:
-    normalisations, depthwise convolutions, pooling, concatenation, flattening.
-    What the channels put out is *not* made up for: a channel that emits a
-    constant is missed by what reads it. `keras_gates.surgeon.prune` absorbs
-    the constants that closed gates and gammas leave.
+    The remaining kernels, biases and statistics are those of the original, as
+    after `numpy.delete`, across normalizations, depthwise convolutions,
+    pooling, concatenation and flattening. The output of deleted channels is
+    *not* compensated, even if it is constant. `keras_gates.surgeon.prune`
+    absorbs the constants that closed gates and gammas leave.
 
     Args:
         model: A built Functional or Sequential model. Gates in it are
-            dissolved, as pruning does it.
+            dissolved, as in pruning.
         layer: A layer of it with channels, or the layer's name: filters of
             convolutions, units of `Dense`, recurrent and bidirectional
             layers, dimensions of an `Embedding`.
         channels: Positions of the channels to delete; negative ones count
             from the end.
-        node_indices: Which of the layer's calls; all by default. Some of
-            them get a layer of their own, called `<name>_delete_channels`.
-        copy: Taken for compatibility; the model is copied in any case.
-        tied: Whether to delete, too, the channels of other layers that can
-            only go together with these: those that are added to them, say.
+        node_indices: Which of the layer's calls; all by default. If only some
+            are given, these get a separate layer, `<name>_delete_channels`.
+        copy: For compatibility; the model is always copied.
+        tied: Whether to also delete channels of other layers that can only be
+            removed together with these, such as those added to them.
 
     Returns:
-        A new model. Where the channels reach an output, it is narrower.
+        A new model. An output that the channels reach becomes narrower.
 
     Raises:
-        TypeError: A channel is no int.
+        TypeError: A channel is not an int.
         ValueError: The layer is not in the model or has no channels; the
-            channels are out of range, given twice or all there are; they are
-            tied to channels of other layers (which the message lists) and
-            `tied` is False; or a layer after it reads all of them together, as
-            an `Embedding` does.
+            channels are out of range, given twice, or all of the layer's
+            channels; they are tied to channels of other layers (which the
+            message lists) and `tied` is False; or a layer after it reads all of
+            them together, as an `Embedding` does.
 
     Example:
     >>> import keras

@@ -1,4 +1,4 @@
-"""Several operations on a model in one go."""
+"""Several operations on a model at once."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Site
     from keras_gates.graphs.rewrite import Recall
 
-# What each job needs besides the layer.
+# The argument of each job besides the layer.
 _NEEDS: dict[str, str | None] = {
     "delete_layer": None,
     "insert_layer": "new_layer",
@@ -34,15 +34,15 @@ _NEEDS: dict[str, str | None] = {
 
 @dataclasses.dataclass(eq=False)
 class _Job:
-    """What is done at one or more calls of a layer.
+    """A job at one or more calls of a layer.
 
     Attributes:
-        verb: what is done: a key of `_NEEDS`.
+        verb: the job: a key of `_NEEDS`.
         argument: the new layer, or the channels to delete, or None.
         tied: whether channels of other layers may be deleted, too.
-        alone: whether these calls get a layer of their own, because the
-            layer's other calls keep theirs.
-        made: the layer of the new model, once it is made.
+        alone: whether these calls get a separate layer, because the layer's
+            other calls keep theirs.
+        made: the layer of the new model, once created.
     """
 
     verb: str
@@ -53,18 +53,18 @@ class _Job:
 
 
 class Surgeon:
-    """Keras-Surgeon's class on Keras 3: jobs are added, then done at once.
+    """Keras-Surgeon's class for Keras 3: add jobs, then run them at once.
 
-    The model stays as it is, and so does a `new_layer`: the result has
-    copies of all layers, with their weights. It is not compiled. First
-    layers are deleted, inserted and replaced, then channels deleted.
+    Neither the model nor a `new_layer` is changed: the result has copies of all
+    layers, with their weights. It is not compiled. Layers are deleted, inserted
+    and replaced first, then channels are deleted.
 
     Args:
         model: A built Functional or Sequential model.
-        copy: Taken for compatibility; the model is copied in any case.
+        copy: For compatibility; the model is always copied.
 
     Raises:
-        TypeError, ValueError: The model is none, not built, or subclassed.
+        TypeError, ValueError: `model` is not a model, not built, or subclassed.
 
     Example:
     >>> import keras
@@ -104,7 +104,7 @@ class Surgeon:
         node_indices: Sequence[int] | None = None,
         tied: bool = False,
     ) -> None:
-        """Note something to do at a layer's calls; one job for each call.
+        """Add a job at a layer's calls; each call takes one job.
 
         Args:
             job: `"delete_layer"`, `"insert_layer"` (`new_layer` before
@@ -113,19 +113,18 @@ class Surgeon:
             layer: A layer of the model, or its name.
             channels: Positions of the channels to delete; negative ones
                 count from the end.
-            new_layer: A layer, built or not. Its weights are taken over if
-                it is built.
-            node_indices: Which of the layer's calls; all by default. Where
-                channels are deleted for some only, these get a layer of
-                their own, called `<name>_delete_channels`.
-            tied: Whether channels of other layers that can only go together
-                with these are deleted, too.
+            new_layer: A layer, built or not. Its weights are copied if it is
+                built.
+            node_indices: Which of the layer's calls; all by default. If
+                channels are deleted for some only, these get a separate layer,
+                `<name>_delete_channels`.
+            tied: Whether to also delete channels of other layers that can only
+                be removed together with these.
 
         Raises:
-            TypeError: `new_layer` is no layer.
-            ValueError: The job is unknown, lacks its argument or has that
-                of another; the layer or a node is not in the model; or a
-                node has a job already.
+            TypeError: `new_layer` is not a layer.
+            ValueError: The job is unknown, or has a wrong argument; the layer
+                or a node is not in the model; or a node already has a job.
         """
         argument = _argument(
             job, {"channels": channels, "new_layer": new_layer}
@@ -134,22 +133,23 @@ class Surgeon:
         sites = sites_of(self._graph, layer, node_indices)
         if any(site in self._jobs for site in sites):
             raise ValueError(
-                f"Layer '{sites[0].name}' has a job at one of these nodes, and "
-                "each node takes one. Do the second on the result of the first."
+                f"Layer '{sites[0].name}' already has a job at one of these "
+                "nodes, and each node takes one. Run the second job on the "
+                "result of the first."
             )
         new = _Job(job, argument, tied, len(sites) < len(every))
         self._jobs |= dict.fromkeys(sites, new)
 
     def operate(self) -> keras.Model:
-        """Do all jobs.
+        """Run all jobs.
 
         Returns:
-            A new model: a `keras.Sequential` for a Sequential that is still
-            a chain of layers, else a functional `keras.Model`.
+            A new model: a `keras.Sequential` if the model is one and still a
+            chain of layers, otherwise a functional `keras.Model`.
 
         Raises:
-            TypeError, ValueError: A layer does not fit where it comes to
-                stand, or channels can't be deleted: see `delete_channels`.
+            TypeError, ValueError: A layer does not fit in its new place, or
+                channels can't be deleted: see `delete_channels`.
         """
         for job in self._jobs.values():
             job.made = None
@@ -188,8 +188,7 @@ class Surgeon:
                         f"Layer '{site.calls[0].path}' is inside "
                         f"'{scope.site.name}' (of type "
                         f"{type(scope.site.op).__name__}), which its parts "
-                        f"can't replace: {opened.fixed}. Pass the layer round "
-                        "it."
+                        f"can't replace: {opened.fixed}. Pass the outer layer."
                     )
 
     def _edit(self, recall: Recall) -> Any:
@@ -203,13 +202,13 @@ class Surgeon:
             before = [tuple(x.shape) for x in recall.site.node.input_tensors]
             raise ValueError(
                 f"This surgery fails at layer '{recall.op.name}' (of type "
-                f"{type(recall.op).__name__}), where the shapes {shapes} would "
-                f"come in; before, they were {before}: {error}"
+                f"{type(recall.op).__name__}), where the input shapes would "
+                f"be {shapes}; before, they were {before}: {error}"
             ) from error
         if len(keras.tree.flatten(outputs)) != len(recall.site.node.outputs):
             raise ValueError(
-                f"What comes in the place of layer '{recall.op.name}' must "
-                f"have {len(recall.site.node.outputs)} outputs, as it has."
+                f"The replacement of layer '{recall.op.name}' must have "
+                f"{len(recall.site.node.outputs)} outputs, like the layer."
             )
         return outputs
 

@@ -1,1 +1,1 @@
-"""How the user's own model is run with what is closed at zero."""
+"""Runs the user's own model with closed channels at zero."""

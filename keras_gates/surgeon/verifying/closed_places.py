@@ -1,4 +1,4 @@
-"""Where the user's own model is masked, so that what a plan closes is zero.
+"""The places where the user's own model is masked.
 
 What is taken from where:
 
@@ -79,7 +79,7 @@ def find(
         channels another one, which has to be the same function.
 
     Raises:
-        ValueError: a layer does not tell how its gate is closed.
+        ValueError: the rule of a layer does not say how its gate is closed.
     """
     places = _Places(model, whole)
     if drop_shortcuts:
@@ -137,7 +137,7 @@ class _Places:
                 self._find_calls_round(outer.child, within)
 
     def drop_shortcuts(self, closed: Collection[str]) -> None:
-        """Let what adds the shortcuts of open gates hand on the gate's part."""
+        """Let what adds the shortcuts of open gates pass on the gate's part."""
         for add, gate, subtract in added(self.own):
             if gate.path in closed:
                 continue
@@ -205,7 +205,7 @@ class _Places:
                 self._gates.append((site, Mask(factors, gate.axis)))
 
     def _stand_ins(self, site: Site) -> list[StandIn]:
-        """What is run in the place of the layer that a site is part of."""
+        """What is run in place of the layer that a site is part of."""
         if site not in self._calls_round:
             return [self._stand_in(self._part(site)[0])]
         found = []
@@ -257,8 +257,8 @@ class _Places:
             if calls:
                 return composite, calls
         raise ValueError(
-            f"`verify` can't tell where '{site.name}' is in "
-            f"'{self.model.name}'. Give its layers names of their own."
+            f"`verify` can't locate '{site.name}' in '{self.model.name}'. "
+            "Give its layers unique names."
         )
 
     def _stand_in(self, composite: Node) -> StandIn:
@@ -395,9 +395,9 @@ def _function_of(outer: Site) -> keras.Model:
     if outer.child is None or outer.folds:
         raise ValueError(
             f"`verify` can't run '{outer.name}' (of type "
-            f"{type(outer.op).__name__}) by its parts where it is: in a layer "
-            "without a rule. Call what it wraps directly, or give the layer "
-            "round it a rule (keras_gates.surgeon.register)."
+            f"{type(outer.op).__name__}) by its parts inside a layer without "
+            "a rule. Call the wrapped layer directly, or give the outer "
+            "layer a rule (keras_gates.surgeon.register)."
         )
     return outer.child.functional
 
@@ -429,7 +429,7 @@ def closing_value(name: str, source: Source, factors: NDArray[Any]) -> float:
 
     Args:
         name: the name of the gate.
-        source: the `Source` of a layer of the user's own model.
+        source: the `Source` of a user's layer own model.
         factors: the factors that thresholds see.
 
     Raises:
@@ -447,9 +447,9 @@ def closing_value(name: str, source: Source, factors: NDArray[Any]) -> float:
     raise ValueError(
         f"Layer '{name}' (of type {type(layer).__name__}) has a gate whose "
         f"factors are not the values of '{variable.path}', the variable that "
-        "its rule names, so that nothing says at which value of it a factor "
-        f"is zero. Received: factors of the shape {factors.shape} from values "
-        f"of the shape {values.shape}. Expected: the same, or a rule that "
-        "says more: Composite(gate=lambda layer: (kind, variable, value)), "
-        "value being that of the variable at which the factor is zero."
+        "its rule names, so the value for a factor of zero is unknown. "
+        f"Received: factors of the shape {factors.shape} from values of the "
+        f"shape {values.shape}. Expected: the same, or a rule that gives it: "
+        "Composite(gate=lambda layer: (kind, variable, value)), with the "
+        "value of the variable at which the factor is zero."
     )

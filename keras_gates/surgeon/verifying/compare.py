@@ -1,4 +1,4 @@
-"""Run a pruned model and its original, masked, and compare the outputs."""
+"""Runs a pruned model and its masked original, and compares the outputs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def compare(
     groups: Collection[str] | None,
     whole: Mapping[str, str],
 ) -> dict[str, float]:
-    """The largest difference of each output, relative to its scale.
+    """Return the largest difference of each output, relative to its scale.
 
     Args:
         model: the model with gates.
@@ -88,7 +88,7 @@ def _check_shapes(
             f"The outputs of '{pruned.name}' have the shapes "
             f"{[y.shape for y in got]}, and those of '{model.name}' "
             f"{[y.shape for y in expected]}. `verify` compares a model with "
-            "what `prune` returned for it."
+            "its result of `prune`."
         )
 
 
@@ -99,7 +99,7 @@ def _warn(
     far: list[float],
     samples: int,
 ) -> None:
-    """Tell of outputs whose agreement proves nothing.
+    """Warn about outputs whose agreement proves nothing.
 
     Where they differ by much, that is proof enough.
     """

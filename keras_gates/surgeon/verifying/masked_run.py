@@ -1,4 +1,4 @@
-"""Run a model's own layers, with some of what they put out multiplied by 0.
+"""Runs a model's own layers, with some of their outputs multiplied by 0.
 
 The model object itself is called, so that casts, masks, structures of inputs
 and a `call` of the user's own are as they always are. Only the loop over its
@@ -51,7 +51,7 @@ class Mask:
     Attributes:
         open: 1.0 where the tensor stays, 0.0 where it is closed: a vector
             along `axis`, or a scalar for the whole tensor.
-        axis: the axis of the channels, or None.
+        axis: the channel axis, or None.
     """
 
     open: NDArray[np.float64]
@@ -98,8 +98,8 @@ class Closing:
         masks: `{recorded call: {number of an output: [Mask]}}`.
         values: `{id of a variable: (variable, array)}` to be used instead of
             the values that it has.
-        handed_on: `{recorded call: number of an input}` for calls that hand
-            on this input instead.
+        handed_on: `{recorded call: number of an input}` for calls that pass on
+            this input instead.
         inside: `{recorded call: StandIn}`.
     """
 
@@ -181,10 +181,10 @@ def check_recorded(model: keras.Model, x: Any) -> None:
     if max(far) > max(_SAME, *map(resolution, expected)):
         raise ValueError(
             f"Model '{model.name}' (of type {type(model).__name__}) does not "
-            "compute what the layers in its recorded graph compute one after "
-            f"the other: they differ by {max(far):.2g} of the outputs' scale. "
-            "Prune reads the recorded graph, so it can't be right for such a "
-            "model. Put what its class does in `call` into the functional "
+            "compute what the layers of its recorded graph compute in "
+            f"sequence: they differ by {max(far):.2g} of the outputs' scale. "
+            "Pruning reads the recorded graph, so it can't support such a "
+            "model. Move what its class does in `call` into the functional "
             "graph; if it draws random numbers in inference, draw them from "
             "a `keras.random.SeedGenerator`."
         )
@@ -215,7 +215,7 @@ class _Loop:
                 raise ValueError(
                     f"Model '{each.model.name}' (of type "
                     f"{type(each.model).__name__}) never calls the layers of "
-                    "its recorded graph, in which channels are closed. Put "
+                    "its recorded graph, in which channels are closed. Move "
                     "what its class does in `call` into the functional graph."
                 )
 
@@ -288,11 +288,11 @@ def _check_parts(
         if not far <= max(_ALIKE, resolution(a)):
             raise ValueError(
                 f"Layer '{layer.name}' (of type {type(layer).__name__}) and "
-                "what it is taken to be made of do not compute the same: they "
-                f"differ by {far:.2g} of the output's scale. Expected: layers "
-                "that compute the same, with copies of its weights. Correct "
-                "the `expand` that it was registered with; if it has no rule, "
-                "give it one (keras_gates.surgeon.register)."
+                f"its parts do not compute the same: they differ by {far:.2g} "
+                "of the output's scale. Expected: layers that compute the "
+                "same, with copies of its weights. Correct the `expand` that "
+                "it was registered with; if it has no rule, give it one "
+                "(keras_gates.surgeon.register)."
             )
 
 

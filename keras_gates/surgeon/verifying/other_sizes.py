@@ -72,8 +72,9 @@ def _open_size(model: keras.Model, x: Any) -> int | None:
     if len(sizes) > 1:
         raise ValueError(
             f"Inputs of '{model.name}' have the sizes {sorted(sizes)} where "
-            "the model leaves them open. `verify` runs layers by their parts, "
-            "which are known for one size at a time: pass `x` with one size."
+            "the model has unknown sizes. `verify` runs layers by their "
+            "parts, which are known for one size at a time: pass `x` with "
+            "one size."
         )
     return next(iter(sizes), None)
 
@@ -94,9 +95,8 @@ def _again(
         raise ValueError(
             f"Layer '{node.operation.name}' (of type "
             f"{type(node.operation).__name__}) makes other calls for inputs "
-            f"of the size {size} than for those that it was read with, so "
-            "that `verify` can't run it by its parts. Pass `x` of another "
-            "size."
+            f"of the size {size} than when it was read, so `verify` can't run "
+            "it by its parts. Pass `x` of another size."
         )
     variables = {
         id(v): w

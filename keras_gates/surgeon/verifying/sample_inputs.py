@@ -1,4 +1,4 @@
-"""Inputs to compare two models on: those given, or random ones."""
+"""Inputs for comparing two models: given or random ones."""
 
 from __future__ import annotations
 
@@ -159,8 +159,8 @@ def _drawn(
     shape = (size, *kt.shape[1:])
     if any(s is None for s in shape):
         raise ValueError(
-            f"Input '{kt.name}' has the shape {tuple(kt.shape)}: pass `x`, "
-            "since its unknown sizes can't be guessed."
+            f"Input '{kt.name}' has the shape {tuple(kt.shape)}, and its "
+            "unknown sizes can't be guessed: pass `x`, inputs of your own."
         )
     if isinstance(bound, list):
         words = np.array(bound, dtype=object)[
@@ -169,8 +169,8 @@ def _drawn(
         return words if kt.dtype == "string" else _cast(words, kt)
     if kt.dtype == "string":
         raise ValueError(
-            f"Input '{kt.name}' takes strings, and which can't be guessed: "
-            "pass `x`."
+            f"Input '{kt.name}' takes strings, which can't be guessed: pass "
+            "`x`."
         )
     if bound is not None:
         found = rng.integers(0, max(1, bound), shape)

@@ -1,1 +1,1 @@
-"""What there is in a model to be gated."""
+"""Finds what can be gated in a model."""

@@ -1,4 +1,4 @@
-"""A layer and what belongs to it: normalization and activation behind it."""
+"""Chains: a layer with its normalization and activation."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ NORMS = (
 
 
 def chain(graph: Graph, call: Call, position: str = "activation") -> list[Call]:
-    """The calls from a layer to where a gate on it belongs.
+    """The calls from a layer to the place of its gate.
 
-    A gate in front of a normalization would be divided out again, so it
-    comes behind: at the end of the chain, or for `position="norm"` in front
-    of an activation that ends it.
+    A gate before a normalization would be divided out again, so it comes after
+    it: at the end of the chain, or, for `position="norm"`, before a final
+    activation.
 
     Args:
         graph: the `Graph`.
@@ -46,7 +46,7 @@ def chain(graph: Graph, call: Call, position: str = "activation") -> list[Call]:
 
 
 def entry_of(graph: Graph, call: Call) -> Call:
-    """The call at which a layer begins: zero padding in front of it, or it."""
+    """The first call of a layer: the zero padding before it, or the layer."""
     before = call.inputs[0].producer
     if before is None or _sole_reader(graph, before) is not call:
         return call
@@ -54,7 +54,7 @@ def entry_of(graph: Graph, call: Call) -> Call:
 
 
 def _sole_reader(graph: Graph, call: Call) -> Call | None:
-    """The one call that reads what `call` gives, in the same model."""
+    """The only call that reads the output of `call`, in the same model."""
     after = sole_successor(graph, call)
     return after if after and after.scopes == call.scopes else None
 

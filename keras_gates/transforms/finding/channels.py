@@ -1,4 +1,4 @@
-"""Where gates on channels go, and which of them must be one gate."""
+"""The places of gates on channels, and which of them share a gate."""
 
 from __future__ import annotations
 
@@ -40,22 +40,22 @@ _HEADS = "it makes the heads of an attention, which `heads` gates"
 
 @dataclasses.dataclass(eq=False)
 class Channels:
-    """The tensors whose channels stay or go together, for one gate.
+    """Tensors whose channels stay or go together, for one gate.
 
     Attributes:
-        places: for each tensor, the calls from the layer that makes it (or
-            the normalization that reads it) to where the gate goes.
+        places: for each tensor, the calls from the layer that produces it (or
+            the normalization that reads it) to the place of the gate.
         axis: that of the channels.
         classes: for each channel, its class in the labelling: integers of
             shape `(channels,)`; empty where there is no `axis` for them.
-        tied: whether other gates hold some of the same channels, or there
-            are places of more than one layer.
+        tied: whether other gates have some of the same channels, or the places
+            belong to more than one layer.
         reason: why they get no gate; "" if they get one.
-        approximate: why they get one only if they are asked for by name:
-            what closing them does to the function with `exact=False`.
-        looped: whether they are the units of a recurrent layer, whose gate is
+        approximate: why they get a gate only if requested by name: how closing
+            them changes the function with `exact=False`.
+        looped: whether they are the units of a recurrent layer, with a gate
             inside its loop.
-        states: the outputs of it but the first that the gate is on, too.
+        states: its other outputs that the gate multiplies, too.
     """
 
     places: list[list[Call]]
@@ -81,7 +81,7 @@ class Channels:
 
     @property
     def gated(self) -> list[Call]:
-        """The calls that the gate goes behind."""
+        """The calls that the gate follows."""
         return [call for place in self.places for call in place[-1].site.calls]
 
     @property
@@ -90,13 +90,13 @@ class Channels:
 
     @property
     def sites(self) -> list[Site]:
-        """Where the gate is called, or what it is put round."""
+        """The call after which the gate is called, or that it wraps."""
         at = [call.site if self.looped else behind(call) for call in self.gated]
         return list(dict.fromkeys(at))
 
     @property
     def inside(self) -> str:
-        """Why it gets no gate if layers are to keep their class, or ""."""
+        """Why it gets no gate if layers must keep their class, or ""."""
         for call in self.gated if self.looped else ():
             for scope in call.scopes:
                 if scope.site.opened is not None:
@@ -105,10 +105,10 @@ class Channels:
 
 
 def behind(call: Call) -> Site:
-    """Where a gate on what a call puts out is called.
+    """The place of a gate on the output of a call.
 
-    Behind a layer that is seen through, if it hands that out and does not
-    read it itself: so the layer may stay as it is.
+    After a layer that is seen through, if the layer returns the tensor and does
+    not read it: then the layer need not change.
     """
     site, tensor = call.site, call.outputs[0]
     for scope in reversed(call.scopes):
@@ -121,13 +121,13 @@ def behind(call: Call) -> Site:
 
 
 def keeps_class(calls: Iterable[Call], in_front: bool = False) -> str:
-    """Why no gate goes behind some calls if layers are to keep their class.
+    """Why some calls get no gate if layers must keep their class.
 
     A clause; "" if none of them is inside a layer.
 
     Args:
         calls: the calls.
-        in_front: whether the gates go in front of them instead.
+        in_front: whether the gates would precede them.
     """
     for call in calls:
         site = call.site if in_front else behind(call)
@@ -153,24 +153,24 @@ def find_channels(
 ) -> list[Channels]:
     """The `Channels` of a graph, in order.
 
-    A gate is never in front of a batch normalization that would divide its
+    A gate is never before a batch normalization that would divide its
     factors out again, be it past an addition, a concatenation or a
-    depthwise convolution. There, gates go behind the normalization. Nor is
+    depthwise convolution. There, gates go after the normalization. Nor is
     one where closing it could remove nothing.
 
-    Each call of a shared layer is a place for the same gate: what stays open
-    behind one of them keeps its channels for all.
+    Each call of a shared layer is a place for the same gate, since channels
+    that are open after one call stay for all.
 
-    The gate of a recurrent layer is inside its loop, and not behind it.
+    The gate of a recurrent layer is inside its loop, not after it.
 
     Args:
         graph: the `Graph` of a model.
-        labelling: its `Labelling`, if it is at hand.
-        position: where in the chain, as for `chains.chain`.
+        labelling: its `Labelling`, if available.
+        position: the place in the chain, as in `chains.chain`.
     """
     labelling = labelling or label(graph)
     places: dict[Site, list[Call]] = {}
-    # The units of all tensors so far, and the ids of what made them.
+    # The units of all tensors so far, and the ids of their producers.
     seen, makers = {lb.FIXED}, set[int]()
     for step in labelling.steps:
         made = {
@@ -208,7 +208,7 @@ def find_channels(
 
 
 def classes_of_heads(labelling: Labelling) -> set[int]:
-    """The classes of units that products of tensors have side by side."""
+    """The classes of units along the same axis of products of tensors."""
     found: set[int] = set()
     for step in labelling.steps:
         if step.rule.multiplies and step.rule.head_axis(step.call, step.flow):
@@ -218,7 +218,7 @@ def classes_of_heads(labelling: Labelling) -> set[int]:
 
 
 def mark_futile(graph: Graph, found: list[Channels]) -> None:
-    """Find those whose closing removes nothing, by trial solutions."""
+    """Find places whose closing removes nothing, by trial."""
     why = _futile(graph, found, exact=True)
     loose = _futile(graph, found, exact=False) if why else {}
     for number, reason in why.items():
@@ -231,10 +231,10 @@ def mark_futile(graph: Graph, found: list[Channels]) -> None:
 
 
 def _futile(graph: Graph, found: list[Channels], exact: bool) -> dict[int, str]:
-    """`{number: reason}` of those none of whose channels can go."""
+    """`{number: reason}` of places with no removable channel."""
     trial = see_through.read(graph.model, graph)
     twin = dict(zip(graph.calls, trial.calls, strict=True))
-    # A gate in a model that is called twice is there in both calls.
+    # A gate in a model that is called twice occurs in both calls.
     gates = {
         str(number): [
             (twin[call].outputs[output], channels.axis)
@@ -260,7 +260,7 @@ def _futile(graph: Graph, found: list[Channels], exact: bool) -> dict[int, str]:
 def _behind_norms(
     graph: Graph, chain: list[Call], position: str
 ) -> list[list[Call]]:
-    """The chain itself, or those of the normalizations that come next."""
+    """The chain itself, or the chains of the following normalizations."""
     norms = _norms_ahead(chain[-1].outputs[0])
     if not norms:
         return [chain]
@@ -290,7 +290,7 @@ def _norms_ahead(tensor: Tensor) -> list[Call]:
 
 
 def _passes_factors(call: Call) -> bool:
-    # A bias moves the channel, and the normalization takes that back.
+    # A bias shifts the channel, and the normalization undoes the shift.
     return rule_of(call).scaling_but_bias(call) in (LINEAR, POSITIVE)
 
 
@@ -309,11 +309,11 @@ def pinned_classes(labelling: Labelling) -> dict[int, str]:
 def _behind_moves(
     graph: Graph, labelling: Labelling, chain: list[Call], position: str
 ) -> list[Call]:
-    """The chain, or a longer one, to where each factor is for one channel.
+    """The chain, extended to where each factor has one channel.
 
-    The units of a layer that is reshaped to a map go by the channel of the
-    map, and those in front of a pixel shuffle likewise: in front of the move,
-    several factors would have to close for one channel to go.
+    The units of a layer that is reshaped to a map are gated by the channel of
+    the map, and so are those before a pixel shuffle: before the move, several
+    factors would have to close to remove one channel.
     """
     if _has_factor_each(labelling, chain[-1]):
         return chain
@@ -330,7 +330,7 @@ def _behind_moves(
 
 
 def _moved_or_treated(graph: Graph, call: Call) -> Call | None:
-    """What alone reads a call's output, and moves or treats its channels."""
+    """The only reader of a call, if it moves or transforms channels."""
     after = sole_successor(graph, call)
     if after is None:
         return None
@@ -341,7 +341,7 @@ def _moved_or_treated(graph: Graph, call: Call) -> Call | None:
 
 
 def _has_factor_each(labelling: Labelling, call: Call) -> bool:
-    """Whether an axis of what a call puts out has each channel just once."""
+    """Whether an axis of a call's output has each channel exactly once."""
     along = along_one_axis(labelling, call.outputs[0])
     return along is not None and len(np.unique(along[1])) == len(along[1])
 
@@ -349,7 +349,7 @@ def _has_factor_each(labelling: Labelling, call: Call) -> bool:
 def along_one_axis(
     labelling: Labelling, tensor: Tensor
 ) -> tuple[int, NDArray[np.int64]] | None:
-    """`(axis, classes)` of a tensor's channels; None: of several axes."""
+    """`(axis, classes)` of a tensor's channels; None for several axes."""
     axis, own = lb.sole_axis(labelling.classes[labelling.labels[tensor]])
     if axis is None or own is None or own.size != tensor.shape[axis]:
         return None
@@ -392,7 +392,7 @@ def _looped(labelling: Labelling, channels: Channels) -> Channels:
 
 
 def _barred(labelling: Labelling, chain: list[Call]) -> str:
-    """Why what comes out of a chain has no channels that a gate could close."""
+    """Why a chain's output has no channels that a gate could close."""
     for step in labelling.steps:
         if step.call is chain[-1] and step.flow.reason is not None:
             name = type(step.call.op).__name__
@@ -415,19 +415,19 @@ def _only_scales(tensor: Tensor) -> bool:
 
 
 def shared(found: list[Channels]) -> list[Channels]:
-    """Put together what holds the same channels; mark what is tied."""
+    """Merge places with the same channels, and mark tied ones."""
     barred = {id(c.places[0][0].op): c.reason for c in found if c.reason}
     for one in found:
-        # Where one call of a layer gets no gate, the others close in vain.
+        # If one call of a layer gets no gate, closing the others has no effect.
         one.reason = barred.get(id(one.places[0][0].op), "")
-    # By what is the same for all places of a gate; those without by the id.
+    # Keyed by what all places of a gate have in common; otherwise by the id.
     alike: dict[object, Channels] = {}
     for one in found:
         key: object = id(one)
         if not one.reason:
             key = (one.axis, one.classes.tobytes())
         if not one.reason and one.looped:
-            # It is round the layer, for all of its calls and no other's.
+            # It wraps the layer, for all of its calls and no others.
             key = id(one.places[0][0].op), "loop"
         if key in alike:
             alike[key].places += one.places

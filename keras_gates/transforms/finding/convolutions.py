@@ -1,4 +1,4 @@
-"""Which convolutions of a model can carry a shortcut."""
+"""The convolutions of a model that can have a shortcut."""
 
 from __future__ import annotations
 
@@ -38,11 +38,10 @@ class Convolution:
     Attributes:
         name: its path in the model.
         site: its recorded call.
-        norm: the recorded call of the batch normalization that belongs to
-            it, or None.
-        arguments: those of its `ResConv`.
-        shortcut: the kind of shortcut that it would get, or None.
-        reason: why it gets none, or None.
+        norm: the recorded call of its batch normalization, or None.
+        arguments: the arguments of its `ResConv`.
+        shortcut: the kind of its shortcut, or None.
+        reason: why it has none, or None.
     """
 
     name: str
@@ -55,7 +54,7 @@ class Convolution:
 
 @dataclasses.dataclass(frozen=True)
 class Convolutions:
-    """What `find_convolutions` found; `print` shows it as a table.
+    """The result of `find_convolutions`; `print` shows it as a table.
 
     Attributes:
         model: name of the model.
@@ -130,7 +129,7 @@ def read_convolutions(
         for site in each.sites:
             if isinstance(site.op, (*_KINDS, *_OTHERS)) and site.calls:
                 found.append(_judged(site, wiring, include, exclude))
-    # One that can't be converted may be named: the table says why it can't.
+    # A convolution that can't be converted may be named: the table says why.
     choices = [patterns.Choice(x.name, x.site.calls) for x in found]
     patterns.chosen(graph, choices, "convolutions", include, exclude)
     return Convolutions(graph.model.name, found)
@@ -161,7 +160,7 @@ def _why_not(
     if left or patterns.matches(exclude, site.calls):
         return "it was not asked for"
     if gr.has_own_call(op):
-        return "its `call` is not that of its class"
+        return "its `call` has been replaced on the object"
     if type(op) not in _KINDS:
         return f"a {type(op).__name__} and its shortcut are no one layer"
     if id(op) in wiring.shared:
@@ -172,7 +171,7 @@ def _why_not(
 
 
 def _norm_in_the_way(site: Site, wiring: Wiring) -> str | None:
-    """Why `m` would be divided out again behind it, or None."""
+    """Why a following normalization would divide `m` out again, or None."""
     if site.op.activation is not keras.activations.linear:
         return None
     readers = wiring.readers(site.node.outputs[0])
@@ -180,7 +179,7 @@ def _norm_in_the_way(site: Site, wiring: Wiring) -> str | None:
     if not norms or _normalization(site, wiring) is not None:
         return None
     return (
-        f"batch normalization '{norms[0].name}' behind it is shared, or not "
+        f"batch normalization '{norms[0].name}' after it is shared, or not "
         "the only one to read it, or normalizes in another way"
     )
 
@@ -225,8 +224,8 @@ def _arguments(site: Site, norm: Site | None) -> dict[str, Any]:
     return arguments
 
 
-# What a ResConv takes of the config of a convolution, and what it doesn't of
-# that of a batch normalization.
+# The config keys that a ResConv takes from a convolution, and those that it
+# does not take from a batch normalization.
 _TAKEN = (
     *("name", "dtype", "filters", "kernel_size", "strides", "padding"),
     *("data_format", "dilation_rate", "groups", "activation", "use_bias"),

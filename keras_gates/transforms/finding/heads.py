@@ -1,4 +1,4 @@
-"""Where gates on the heads of an attention go that a model writes out."""
+"""The places of gates on heads of attention that is written out."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(eq=False)
 class Heads(Channels):
-    """The heads that stay or go together, for one gate.
+    """Heads that stay or go together, for one gate.
 
-    A place is the call that first makes them, and the one that the gate goes
-    behind: what puts out the weighted sum of the values, or, where several
-    query heads share a head of values, what makes these.
+    A place is the call that first produces them, and the call that the gate
+    follows: the weighted sum of the values or, if several query heads share a
+    head of values, the call that produces these.
     """
 
     kind = "head"
@@ -41,7 +41,7 @@ def find_heads(graph: Graph, labelling: Labelling | None = None) -> list[Heads]:
 
     Args:
         graph: the `Graph` of a model.
-        labelling: its `Labelling`, if it is at hand.
+        labelling: its `Labelling`, if available.
     """
     labelling = labelling or label(graph)
     pinned = pinned_classes(labelling)
@@ -65,7 +65,7 @@ def _heads(
     pinned: dict[int, str],
     makers: dict[int, Call],
 ) -> Heads:
-    """The heads that a product of tensors puts out."""
+    """The heads in the output of a product of tensors."""
     place = _with_each_once(labelling, call)
     if place is None:
         return Heads([[call]], reason="no tensor has each of its heads once")
@@ -82,7 +82,7 @@ def _heads(
 
 
 def _why_none(labelling: Labelling, call: Call) -> str:
-    """Why what might be heads has to stay; "" for other products."""
+    """Why possible heads must stay; "" for other products."""
     rule = rule_of(call)
     axes = rule.shared_axes(call, 0)
     if not any(axis and call.inputs[0].shape[axis] != 1 for axis in axes):
@@ -91,7 +91,7 @@ def _why_none(labelling: Labelling, call: Call) -> str:
 
 
 def _makers(labelling: Labelling) -> dict[int, Call]:
-    """Class -> the first call of a layer that makes its units."""
+    """Class -> the first call of a layer that produces its units."""
     found: dict[int, Call] = {}
     for step in labelling.steps:
         ids = step.flow.roles.get("out")
@@ -104,7 +104,7 @@ def _makers(labelling: Labelling) -> dict[int, Call]:
 def _meets_product(tensor: Tensor) -> bool:
     """Whether another product of tensors reads it before a kernel does.
 
-    As one does the scores of an attention.
+    As for the scores of attention.
     """
     todo, seen = [tensor], set()
     while todo:
@@ -121,9 +121,9 @@ def _meets_product(tensor: Tensor) -> bool:
 
 
 def _with_each_once(labelling: Labelling, call: Call) -> Call | None:
-    """A call that puts out each of the heads once: this, or one before it.
+    """A call that returns each head once: this one, or one before it.
 
-    A head of values that several query heads share is repeated for them.
+    A head of values is repeated for the query heads that share it.
     """
     for one in _backwards(call):
         along = along_one_axis(labelling, one.outputs[0])
@@ -133,7 +133,7 @@ def _with_each_once(labelling: Labelling, call: Call) -> Call | None:
 
 
 def _backwards(call: Call) -> Iterator[Call]:
-    """A product of tensors, and the moves that its values come from."""
+    """A product of tensors, and the moves that produce its values."""
     yield call
     rule = rule_of(call)
     for index, tensor in enumerate(call.inputs):
@@ -147,6 +147,6 @@ def _backwards(call: Call) -> Iterator[Call]:
         ):
             moves.append(maker)
             maker = maker.inputs[0].producer
-        # Weights come from a softmax, and are no values.
+        # Weights come from a softmax, and are not values.
         if maker is not None and rule_of(maker).linear:
             yield from [*moves, maker]

@@ -1,4 +1,4 @@
-"""Branches and blocks that the user names by their first and last layers."""
+"""Branches and blocks that the user names by their first and last layer."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ def named_piece(finder: Finder, kind: str, pair: Sequence[str]) -> Piece:
     Args:
         finder: the `Finder` of the model.
         kind: "branch" or "block".
-        pair: names of the first layer, and of the last or of the join.
+        pair: the names of the first layer, and of the last one or the join.
 
     Raises:
-        ValueError: a name is that of no layer, the piece has more than one
-            way in or out, or no shortcut can be shaped for it.
+        ValueError: no layer has such a name, the piece has more than one entry
+            or exit, or no shortcut fits it.
     """
     what = f"The {kind} {tuple(pair)!r}"
     for piece in finder.whole(kind) if pair[0] == pair[1] else ():
@@ -35,8 +35,8 @@ def named_piece(finder: Finder, kind: str, pair: Sequence[str]) -> Piece:
     if len(set(first.inputs)) != 1:
         raise ValueError(
             f"{what} can't begin at '{first.path}', which reads "
-            f"{len(set(first.inputs))} tensors. Expected: a layer that reads "
-            "one, from which the whole of it starts. Name another."
+            f"{len(set(first.inputs))} tensors. Expected: a layer with one "
+            "input, where the piece starts. Name another."
         )
     piece = Piece(kind, [])
     if regions.is_join(last):
@@ -51,8 +51,8 @@ def named_piece(finder: Finder, kind: str, pair: Sequence[str]) -> Piece:
     )
     if outside is not None and outside.producer is not None:
         raise ValueError(
-            f"{what} has more than one way out: the output of "
-            f"'{outside.producer.path}', inside it, is read elsewhere, too. "
+            f"{what} has more than one exit: the output of "
+            f"'{outside.producer.path}', inside it, is also read elsewhere. "
             "Expected: a piece with a single entry and a single exit. Name "
             "layers that enclose one."
         )
@@ -84,13 +84,13 @@ def _call(graph: Graph, name: str, kind: str) -> Call:
         )
     names = ", ".join(dict.fromkeys(c.path for c in graph.calls))
     raise ValueError(
-        f"A {kind} can't begin or end at '{name}': no layer is called that. "
+        f"A {kind} can't begin or end at '{name}': there is no such layer. "
         f"Layers of this model: {names}."
     )
 
 
 def _end_at_join(piece: Piece, first: Call, join: Call, what: str) -> None:
-    """Gate the one operand of the join that comes from the first layer."""
+    """Gate the only operand of the join that comes from the first layer."""
     places = [
         index
         for index, tensor in enumerate(join.inputs)
@@ -99,9 +99,9 @@ def _end_at_join(piece: Piece, first: Call, join: Call, what: str) -> None:
     if len(places) != 1:
         how = "no" if not places else "more than one"
         raise ValueError(
-            f"{what} is no branch: {how} way leads from '{first.path}' to "
-            f"one input alone of '{join.path}'. Expected: the first layer of "
-            "a branch, and the layer that joins it. Name another pair."
+            f"{what} is not a branch: {how} path leads from '{first.path}' to "
+            f"exactly one input of '{join.path}'. Expected: the first layer "
+            "of a branch, and the layer that joins it. Name another pair."
         )
     piece.operands = [(join, places[0])]
 
@@ -113,14 +113,14 @@ def _calls(
     calls, strays = regions.calls_between(entry, tensor)
     if first not in calls:
         raise ValueError(
-            f"{what} does not begin where it says: no way leads from "
-            f"'{first.path}' to its end. Name the first layer, then the last."
+            f"{what} has a wrong start: no path leads from '{first.path}' to "
+            "its end. Name the first layer, then the last."
         )
     if strays:
         ways = [c for c in calls if set(c.inputs) & set(strays)]
         names = ", ".join(repr(c.path) for c in ways)
         raise ValueError(
-            f"{what} has more than one way in: it is also reached past "
+            f"{what} has more than one entry: it is also reached without "
             f"'{first.path}', through {names}. Expected: a piece with a "
             "single entry and a single exit. Name layers that enclose one."
         )

@@ -24,25 +24,24 @@ if TYPE_CHECKING:
     from keras_gates.transforms.gating.weighing import Shapes
 
 MISMATCH = ("project", "skip")
-# Why a piece gets no gate under mismatch="skip".
+# Why a piece gets no gate with mismatch="skip".
 SKIPPED = "its shortcut would need"
 
 
 @dataclasses.dataclass(eq=False)
 class Piece:
-    """A layer, branch or block, and where its gate goes.
+    """A layer, branch or block, and the place of its gate.
 
     Attributes:
         kind: "layer", "branch" or "block".
-        calls: what it consists of, in order.
-        last: the call whose output is gated; None where `operands` are.
-        operands: pairs of a call and a place among its inputs, to be gated
-            there.
-        entry: such a pair: where the input of the piece is read.
-        shortcut: the `Shortcut` to be added; None if there is one.
+        calls: its calls, in order.
+        last: the call whose output is gated; None if `operands` are.
+        operands: pairs of a call and the index of an input, to be gated.
+        entry: such a pair, which reads the input of the piece.
+        shortcut: the `Shortcut` to add; None if there is one.
         reason: why it gets no gate; "" if it gets one.
-        whole: the layer that it is, of a class that is seen through; the gate
-            goes beside it, and it stays as it is.
+        whole: its layer, if the class is seen through; the gate goes next to
+            it, and the layer does not change.
     """
 
     kind: str
@@ -58,7 +57,7 @@ class Piece:
 
     @property
     def name(self) -> str:
-        """The path of its first layer; of its last for a block."""
+        """The path of its first layer, or of the last one for a block."""
         if self.whole is not None:
             return self.path
         if self.kind == "block":
@@ -68,7 +67,7 @@ class Piece:
 
     @property
     def path(self) -> str:
-        """The path of the layer that it is, or ends in."""
+        """The path of its layer, or of the layer where it ends."""
         call, scope = self.calls[0], self.whole
         if scope is None:
             return self.end.path
@@ -77,7 +76,7 @@ class Piece:
 
     @property
     def end(self) -> Call:
-        """The call that it ends in: the join, or its last one."""
+        """The call where it ends: the join, or its last call."""
         return self.last or self.operands[0][0]
 
     @property
@@ -95,9 +94,9 @@ class Finder:
 
     Args:
         graph: the `Graph`.
-        shapes: for each size of the inputs that is tried, `{Tensor: shape}`.
-        mismatch: one of `MISMATCH`: what to do where a shortcut would need
-            a pooling or a 1x1 convolution.
+        shapes: `{Tensor: shape}` for each tried size of the inputs.
+        mismatch: one of `MISMATCH`: what to do if a shortcut needs a pooling or
+            a 1x1 convolution.
     """
 
     def __init__(
@@ -107,7 +106,7 @@ class Finder:
         self.shapes = shapes
         self.mismatch = mismatch
         self.order = {call: n for n, call in enumerate(graph.calls)}
-        # What transforms add is no layer, and no join, to be gated.
+        # What transforms add is neither a layer nor a join to gate.
         self._added = added_calls(graph)
         self.joins = [
             join
@@ -116,7 +115,7 @@ class Finder:
         ]
 
     def layers(self, position: str = "activation") -> list[Piece]:
-        """Each layer with a kernel, and a shortcut round it."""
+        """Each layer with a kernel, and a shortcut around it."""
         found = {}
         for call in self.graph.calls:
             if call.site not in found and self._is_layer(call):
@@ -139,7 +138,7 @@ class Finder:
         return piece
 
     def branches(self) -> list[Piece]:
-        """What can be closed on its way to a join."""
+        """What can be closed on the way to a join."""
         found = []
         for join in self.joins:
             for operand in join.branches:
@@ -153,8 +152,8 @@ class Finder:
     def blocks(self) -> list[Piece]:
         """The pieces from a fork to a join, with all their branches.
 
-        A block that needs a shortcut and is inside another gets none: the
-        branch that it belongs to has a way round it.
+        A block inside another one gets no shortcut, since there is a path
+        around its branch.
         """
         found = [self._block(join) for join in self.joins if join.branches]
         for block in found:
@@ -167,9 +166,9 @@ class Finder:
         return found
 
     def whole(self, kind: str = "block") -> list[Piece]:
-        """Each layer that is seen through and could as well be left out.
+        """Each layer that is seen through and could be left out.
 
-        It puts out what looks like what it gets.
+        Its output has the shape of its input.
         """
         pieces = [
             Piece(kind, [call], call.outputs[0].producer, entry=(call, 0))
@@ -195,7 +194,7 @@ class Finder:
         return [p for p in pieces if self._goes_round(p)]
 
     def _goes_round(self, piece: Piece) -> bool:
-        """Find the way round a layer; whether there is one."""
+        """Find the path around a layer; returns whether there is one."""
         scope, output = piece.whole, piece.end.outputs[0]
         inputs = piece.calls[0].inputs if scope is None else scope.inputs
         alike = [
@@ -210,7 +209,7 @@ class Finder:
         piece.shortcut = shortcuts.Shortcut(-1, len(output.shape))
         readers = output.consumers
         if output in self.graph.outputs:
-            piece.reason = "it makes an output of the model"
+            piece.reason = "it produces an output of the model"
         elif any(self._is_gate(c, piece.kind) for c in readers):
             piece.reason = "it has a gate already"
         return True
@@ -251,12 +250,12 @@ class Finder:
         return self.checked(piece)
 
     def checked(self, piece: Piece) -> Piece:
-        """Give the reason why a piece that is found gets no gate."""
+        """Set the reason why a piece gets no gate."""
         if piece.last is not None:
             tensor = piece.last.outputs[0]
             outside = regions.leak(self.graph, piece.calls, tensor)
             if tensor in self.graph.outputs:
-                piece.reason = "it makes an output of the model"
+                piece.reason = "it produces an output of the model"
             elif outside is not None:
                 piece.reason = _leaks(outside)
             gated = any(self._is_gate(c, piece.kind) for c in tensor.consumers)
@@ -268,7 +267,7 @@ class Finder:
         return piece
 
     def _is_gate(self, call: Call | None, kind: str) -> bool:
-        """Whether a call is a gate, or leads to one by an added subtraction."""
+        """Whether a call is a gate, or an added subtraction before one."""
         if call is None:
             return False
         if call in self._added and isinstance(call.op, layers.Subtract):
@@ -293,17 +292,17 @@ def _leaks(tensor: Any) -> Any:
 
 
 def _channels(piece: Any, ends: Any) -> Any:
-    """The axis of the channels of what goes in and what comes out."""
+    """The channel axis of the input and the output."""
     if isinstance(piece.last.op, layers.Concatenate):
         return piece.last.op.axis
     return common_channel_axis(piece.calls, len(ends[0].shape))
 
 
 def _costs_as_much(call: Call, shortcut: Shortcut | None) -> bool:
-    """Whether a 1x1 convolution has as large a kernel as the layer."""
+    """Whether a 1x1 convolution would have as large a kernel as the layer."""
     if shortcut is None or not shortcut.width:
         return False
     kernels = [w.shape for w in gr.own_weights(call.op) if len(w.shape) > 1]
-    # A shortcut of another width goes from a width that is known.
+    # A shortcut to another width needs a known width.
     before = call.inputs[0].shape[shortcut.axis] or 0
     return sum(map(math.prod, kernels)) <= before * shortcut.width

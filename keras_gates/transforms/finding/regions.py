@@ -24,7 +24,7 @@ JOINS = (*SUMS, lt.CONCATENATE)
 
 
 def has_kernel(call: Call) -> bool:
-    """Whether a call multiplies by weights, or may do so for all we know."""
+    """Whether a call multiplies by weights, or may do so."""
     costs = rule_of(call).costs
     if costs is None:
         return bool(gr.own_weights(call.op))
@@ -32,14 +32,14 @@ def has_kernel(call: Call) -> bool:
 
 
 def is_join(call: Call) -> bool:
-    """Whether tensors meet in a call, each in a place of its own."""
+    """Whether a call joins several tensors, each as its own operand."""
     return len(set(call.inputs)) > 1 and rule_of(call) in JOINS
 
 
 class Dominators:
     """For each tensor, the last one that all paths to it go through.
 
-    None stands for what is in front of the model's inputs.
+    None stands for the source of the model's inputs.
     """
 
     def __init__(self, graph: Graph) -> None:
@@ -60,7 +60,7 @@ class Dominators:
         for tensor in tensors[1:]:
             other: Tensor | None = tensor
             while found is not other:
-                # None is above all: whichever is lower goes up.
+                # None is above all others: the lower one moves up.
                 if (
                     other is not None
                     and self._depth[found] < self._depth[other]
@@ -87,8 +87,8 @@ def calls_between(
     """The calls on paths from `entry` to `tensor`, in no order.
 
     Returns:
-        `(calls, strays)`: the strays are tensors without a producer that
-        paths to `tensor` start from as well.
+        `(calls, strays)`: the strays are other tensors without a producer from
+        which paths to `tensor` start.
     """
     calls: dict[Call, None] = {}
     strays: list[Tensor] = []
@@ -107,7 +107,7 @@ def calls_between(
 
 
 def calls_from(fork: Tensor, tensor: Tensor) -> list[Call]:
-    """The calls on the way to `tensor` that depend on `fork`, in no order."""
+    """The calls on paths to `tensor` that depend on `fork`, in no order."""
     calls, _ = calls_between(fork, tensor)
     between, found = set(calls), dict[gr.Call, None]()
     todo = [fork]
@@ -130,8 +130,8 @@ def leak(
     Args:
         graph: the `Graph`.
         calls: the calls of the piece.
-        exit: the tensor that it ends in.
-        join: the only call that may read `exit`; any may by default.
+        exit: its last tensor.
+        join: the only call that may read `exit`; by default, any may.
     """
     inside, outputs = set(calls), set(graph.outputs)
     for call in calls:
@@ -148,14 +148,14 @@ def leak(
 
 @dataclasses.dataclass(eq=False)
 class Operand:
-    """What comes into a join at one place.
+    """An operand of a join.
 
     Attributes:
-        index: its place among the inputs of the join.
-        entry: where the piece that ends here starts: the fork, or below it.
-        calls: the calls of that piece.
-        weight: how many kernels are on the way from the fork.
-        closed: whether what is in the piece is read nowhere else.
+        index: its index among the inputs of the join.
+        entry: where its piece starts: the fork, or below it.
+        calls: the calls of the piece.
+        weight: the number of kernels on the way from the fork.
+        closed: whether nothing in the piece is read elsewhere.
     """
 
     index: int
@@ -167,7 +167,7 @@ class Operand:
 
 @dataclasses.dataclass(eq=False)
 class Join:
-    """A call at which branches meet that forked at one tensor."""
+    """A call that joins branches from one tensor."""
 
     call: gr.Call
     fork: gr.Tensor
@@ -176,15 +176,15 @@ class Join:
 
     @property
     def adds(self) -> bool:
-        """Whether it adds; else it lays channels side by side."""
+        """Whether it adds; otherwise it concatenates channels."""
         return self.rule in SUMS
 
     @property
     def shortcut(self) -> Operand | None:
-        """The operand that is there if the others are zero, or None.
+        """The operand that remains if the others are zero, or None.
 
-        In a sum it is the one with the fewest kernels, and it must be told
-        from the others by that; side by side, it has none.
+        In a sum, it is the only one with the fewest kernels; in a
+        concatenation, there is none.
         """
         first, second = sorted(self.operands, key=lambda o: o.weight)[:2]
         if self.adds:
@@ -198,7 +198,7 @@ class Join:
 
 
 def find_joins(graph: Graph) -> list[Join]:
-    """The `Join`s of a graph, in order; those of one site once."""
+    """The `Join`s of a graph, in order; one per site."""
     dominators = Dominators(graph)
     found: dict[Site, Join] = {}
     for call in graph.calls:
@@ -225,9 +225,9 @@ def find_joins(graph: Graph) -> list[Join]:
 
 
 def _fork_past_masks(join: Call) -> Tensor | None:
-    """The operand that all others start from, with more ways into them.
+    """The operand from which all others start, if they have further inputs.
 
-    Attention gets its mask from elsewhere, say.
+    For example, attention gets its mask from elsewhere.
     """
     for fork in join.inputs:
         rest = [tensor for tensor in join.inputs if tensor is not fork]
@@ -239,7 +239,7 @@ def _fork_past_masks(join: Call) -> Tensor | None:
 def _operand_past_masks(
     graph: Graph, fork: Tensor, join: Call, index: int
 ) -> Operand:
-    """What of an operand depends on the fork; all that can be closed."""
+    """The part of an operand that depends on the fork."""
     tensor = join.inputs[index]
     calls = calls_from(fork, tensor)
     weight = sum(map(has_kernel, calls))
@@ -250,7 +250,7 @@ def _operand_past_masks(
 def _operand(
     graph: Graph, dominators: Dominators, fork: Tensor, join: Call, index: int
 ) -> Operand:
-    """The longest closed piece that ends at this place."""
+    """The longest closed piece that ends at this operand."""
     tensor = join.inputs[index]
     calls, _ = calls_between(fork, tensor)
     weight = sum(map(has_kernel, calls))

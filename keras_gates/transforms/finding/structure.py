@@ -1,4 +1,4 @@
-"""What there is in a model to be gated, and what is not and why."""
+"""What can be gated in a model, and why the rest can't."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ if TYPE_CHECKING:
     from keras_gates.transforms.finding.pieces import Piece
     from keras_gates.transforms.gating.weighing import Shapes
 
-# Two sizes for inputs whose size is open: a shortcut must do for both.
+# Two values for unknown input sizes: a shortcut must fit both.
 _TRIED = (96, 160)
 
 
 @dataclasses.dataclass(frozen=True)
 class Structure:
-    """What `find_structure` found; `print` shows it as a table.
+    """The result of `find_structure`; `print` shows it as a table.
 
     Attributes:
         model: name of the model.
-        filters: the `Channels` that stay or go together.
+        filters: a `Channels` for each set that stays or goes together.
         layers: a `Piece` for each layer with a kernel.
         branches: a `Piece` for each branch between a fork and a join.
-        blocks: a `Piece` for each fork and join with all between them.
-        heads: the `Heads` that stay or go together, and `StockHeads` for each
-            attention layer of Keras.
+        blocks: a `Piece` for each fork and join, with everything between them.
+        heads: a `Heads` for each set that stays or goes together, and a
+            `StockHeads` for each attention layer of Keras.
     """
 
     model: str
@@ -68,12 +68,12 @@ class Structure:
 def find_structure(
     model: keras.Model, mismatch: str = "project", position: str = "activation"
 ) -> Structure:
-    """Find the filters, layers, branches, blocks and heads for gates.
+    """Find the filters, layers, branches, blocks and heads that can get gates.
 
-    By the graph alone: a branch is what lies between a fork and a join
-    (an addition or a concatenation) and is read nowhere else; a block is a
-    fork and a join with all branches between them. Of the two sides of an
-    addition, the one with fewer kernels is the shortcut.
+    The search uses only the graph: a branch lies between a fork and a join (an
+    addition or a concatenation) and is not read elsewhere; a block is a fork
+    and a join with all branches between them. The side of an addition with
+    fewer kernels is the shortcut.
 
     Args:
         model: A built functional or Sequential model.
@@ -109,8 +109,8 @@ def find_structure(
 def tried_shapes(graph: Graph, given: Any = None) -> list[Shapes]:
     """The shape of each tensor, for some sizes of the inputs.
 
-    Where an input leaves a size open, for two. Where these do not fit the
-    model, open sizes stay open. Where sizes are given, for these alone.
+    For unknown sizes, two values are tried; if these do not fit the model, the
+    sizes stay unknown. If sizes are given, only these are used.
     """
     if given is not None:
         return [shapes_of(graph, given)]
@@ -135,7 +135,7 @@ def _path_in(call: Call) -> str:
 
 
 def _path_behind(call: Call) -> str:
-    """The path of the call, or layer round it, that the gate goes behind."""
+    """The path of the call that the gate follows, or of its layer."""
     site = behind(call)
     if site is call.site:
         return call.path
@@ -154,7 +154,7 @@ def _described(found: Channels | Piece | StockHeads) -> tuple[str, str]:
         where = ", ".join(dict.fromkeys(path(call) for call in ends))
     elif found.last is None:
         joins = dict.fromkeys(call.path for call, _ in found.operands)
-        where = f"in front of {', '.join(joins)}"
+        where = f"before {', '.join(joins)}"
     else:
         shortcut = f", with a shortcut: {found.shortcut}"
         where = found.last.path + shortcut * (found.shortcut is not None)

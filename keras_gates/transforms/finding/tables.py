@@ -1,8 +1,8 @@
-"""Weights that are joined with the channels of a layer: positions, tokens.
+"""Weights that are joined with a layer's channels: positions, tokens.
 
 A table of positions is added to a stream whatever a gate on the stream does:
 closed before that, a channel still is what the table has there. So the gate
-goes behind the join, where it is on both.
+goes after the join, where it is on both.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 def tables(labelling: Labelling) -> set[Tensor]:
-    """The tensors that weights alone make, which no layer reads first."""
+    """Tensors made only of weights, which no layer reads first."""
     found: set[Tensor] = set()
     seen = {lb.FIXED}
     for step in labelling.steps:
@@ -38,7 +38,7 @@ def tables(labelling: Labelling) -> set[Tensor]:
 
 
 def joined(graph: Graph, call: Call, fixed: set[Tensor]) -> list[Call] | None:
-    """The calls to where what a call puts out is joined with tables.
+    """The calls up to where a call's output is joined with tables.
 
     Args:
         graph: the `Graph`.
@@ -46,7 +46,7 @@ def joined(graph: Graph, call: Call, fixed: set[Tensor]) -> list[Call] | None:
         fixed: the `tables` of its labelling.
 
     Returns:
-        The last of them is the join; None where there is none.
+        The last of them is the join; None if there is none.
     """
     found: list[Call] = []
     while len(call.outputs) == 1:
@@ -66,5 +66,5 @@ def joined(graph: Graph, call: Call, fixed: set[Tensor]) -> list[Call] | None:
 
 
 def _is_empty(call: Call) -> bool:
-    """Whether it reads no channel at all, as what counts samples does."""
+    """Whether it reads no channel at all, such as a count of samples."""
     return all(0 in output.shape for output in call.outputs)

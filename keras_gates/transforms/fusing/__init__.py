@@ -1,1 +1,1 @@
-"""What `fuse` finds and folds: one kind of pattern a module."""
+"""The patterns that `fuse` folds, one per module."""

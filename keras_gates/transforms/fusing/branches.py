@@ -1,4 +1,4 @@
-"""Linear branches that are added, and one convolution for them all."""
+"""Merges added linear branches into one convolution."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Branch:
-    """A way from a tensor to an operand of an addition.
+    """A path from a tensor to an operand of an addition.
 
     Attributes:
-        source: the tensor that it starts from.
+        source: the tensor where it starts.
         form: what it computes.
         sites: its calls, in order.
     """
@@ -38,7 +38,7 @@ class Branch:
 
     @property
     def base(self) -> Site | None:
-        """Its convolution, if nothing but padding is in front, or None."""
+        """Its convolution, if only padding precedes it, or None."""
         for site in self.sites:
             if forms.is_kernel(site):
                 return site
@@ -55,7 +55,7 @@ def find(graph: Graph, wiring: Wiring, edits: Edits, batch_norm: bool) -> None:
 
 
 def _adds(site: Site) -> bool:
-    """Whether a call adds tensors of one shape, and nothing else."""
+    """Whether a call only adds tensors of one shape."""
     shapes = {tuple(kt.shape) for kt in site.node.input_tensors}
     several = len(site.node.input_tensors) > 1
     add = (layers.Add, gr.operation("numpy.Add"))
@@ -77,7 +77,7 @@ def _merge(site: Site, wiring: Wiring, edits: Edits) -> None:
             base, convolution, form = merged
             for branch in parallel:
                 edits.update({id(s): ed.passed for s in branch.sites})
-            # The padding in front of the convolution stays.
+            # The padding before the convolution stays.
             for kept in base.sites[: base.sites.index(convolution)]:
                 del edits[id(kept)]
             source = convolution.node.input_tensors[0]

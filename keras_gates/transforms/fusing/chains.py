@@ -1,4 +1,4 @@
-"""Convolutions and Dense layers with scales and offsets beside them."""
+"""Folds scales and offsets into neighboring convolutions and Dense layers."""
 
 from __future__ import annotations
 

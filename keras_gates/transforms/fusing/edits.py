@@ -1,4 +1,4 @@
-"""What becomes of a call: the edits that `rewrite` makes."""
+"""Edits of calls for `rewrite`."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ if TYPE_CHECKING:
 
 
 def passed(recall: Recall) -> keras.KerasTensor:
-    """Nothing: the call hands its input on."""
+    """An edit that passes the input on."""
     return recall.tensor(recall.site.node.input_tensors[0])
 
 
 def merged(layer: keras.Layer, form: Linear, source: keras.KerasTensor) -> Edit:
-    """An edit: a layer like `layer`, of another form, called on `source`."""
+    """An edit that calls a layer like `layer`, of another form, on `source`."""
     return functools.partial(_merged, layer, form, source)
 
 

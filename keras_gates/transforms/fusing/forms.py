@@ -1,4 +1,4 @@
-"""Which layers are linear, in the form of `Linear`."""
+"""Converts linear layers to the form `Linear`."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def form_of(site: Site, rank: int, axis: int) -> Linear | None:
 
 
 def form_inside(site: Site) -> Linear | None:
-    """The `Linear` of a convolution or Dense layer, activation aside."""
+    """The `Linear` of a convolution or Dense layer without its activation."""
     return _form(site, *layout_of(site))
 
 
@@ -56,7 +56,7 @@ def _form(site: Site, rank: int, axis: int) -> Linear | None:
 
 
 def is_kernel(site: Site) -> bool:
-    """Whether a call is of a layer that a fused one can be made from."""
+    """Whether a fused layer can be made from the layer of a call."""
     return type(site.op) in KERNELS
 
 
@@ -66,7 +66,7 @@ def is_padding(site: Site) -> bool:
 
 
 def layouts(shape: Shape) -> list[tuple[int, int]]:
-    """`(rank, axis)` of all layers that tensors of a shape may come from."""
+    """`(rank, axis)` of all layers that can produce tensors of a shape."""
     rank = len(shape) - 2
     spatial = [(rank, rank + 1), (rank, 1)] if rank in stock.RANKS else []
     return [*spatial, (0, rank + 1)]
@@ -100,7 +100,7 @@ def remade(
 
 
 def _window(site: Site, rank: int, axis: int) -> Window | None:
-    """The `Window` of a layer that has the wanted layout, or None."""
+    """The `Window` of a layer with the given layout, or None."""
     op, shape = site.op, site.node.input_tensors[0].shape
     first = getattr(op, "data_format", "channels_last") == "channels_first"
     if len(shape) != rank + 2 or axis != (1 if first else rank + 1):
@@ -158,7 +158,7 @@ def _dense(site: Site, rank: int, axis: int) -> Linear | None:
 
 
 def _is_bare(op: keras.Layer) -> bool:
-    """Whether it has no weights but those that every one has."""
+    """Whether it has no additional weights."""
     return bool(len(op.weights) == 1 + op.use_bias)
 
 
@@ -176,7 +176,7 @@ def _rescaling(site: Site, rank: int, axis: int) -> Linear | None:
     op, tensor = site.op, site.node.input_tensors[0]
     if np.ndim(op.scale) or np.ndim(op.offset):
         return None
-    # Integers, that it makes floats of, no convolution takes.
+    # It converts integers to floats, which a convolution does not.
     if not keras.backend.is_float_dtype(tensor.dtype) or not tensor.shape[axis]:
         return None
     ones = np.ones(tensor.shape[axis])
@@ -186,7 +186,7 @@ def _rescaling(site: Site, rank: int, axis: int) -> Linear | None:
 
 def _pool(site: Site, rank: int, axis: int) -> Linear | None:
     window = _window(site, rank, axis)
-    # The "same" of a pooling is no sum of zeros: see `zero_padded_pool`.
+    # "same" pooling does not count zeros: see `zero_padded_pool`.
     if window is None or any(pad is None or any(pad) for pad in window.pads):
         return None
     channels = site.node.input_tensors[0].shape[axis]

@@ -1,4 +1,4 @@
-"""Linear operations in one form, which composes and adds up."""
+"""Linear operations in one form that can be composed and added."""
 
 from __future__ import annotations
 
@@ -13,22 +13,22 @@ from numpy.typing import NDArray
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Linear:
-    """What a convolution, or anything that could be written as one, computes.
+    """A convolution, or anything that can be written as one.
 
     `y[o] = bias + sum over taps t: kernel[t] @ x[o * strides + start + t *
-    dilation]`, with zeros for pixels that are not there.
+    dilation]`, with zeros for missing pixels.
 
     Attributes:
         kernel: `(*taps, channels of a group, filters)`, in float64.
         bias: one number for each filter.
-        groups: groups of channels; as many as channels where it is depthwise.
+        groups: the number of groups; as many as channels if it is depthwise.
         strides: pixels from one output to the next, for each axis.
-        start: where the first tap reads for the first output.
+        start: the position of the first tap for the first output.
         dilation: pixels from one tap to the next.
-        biased: whether there is a bias, be it of zeros for now.
-        borders: whether it reads zeros round its input.
-        placed: whether `start` is known; it is 0 where the size of the input,
-            that "same" goes by, is not.
+        biased: whether there is a bias, even one of zeros.
+        borders: whether it reads zeros around its input.
+        placed: whether `start` is known; it is 0 if the size of the input, on
+            which "same" depends, is not.
     """
 
     kernel: NDArray[np.float64]
@@ -55,7 +55,7 @@ class Linear:
 
     @property
     def diagonal(self) -> bool:
-        """Whether each channel only becomes that channel."""
+        """Whether each channel depends on the same input channel only."""
         return self.groups == self.channels == self.filters
 
     @property
@@ -64,7 +64,7 @@ class Linear:
 
     @property
     def zero_outside(self) -> bool:
-        """Whether it is zero for all pixels beyond its own output."""
+        """Whether it is zero outside of its own output."""
         still = self.single and set(self.strides) <= {1}
         return still and max(self.start, default=0) <= 0 and not self.biased
 
@@ -72,7 +72,7 @@ class Linear:
 def pointwise(
     scale: NDArray[Any], offset: NDArray[Any], rank: int, biased: bool = True
 ) -> Linear:
-    """`scale * x + offset`, with a number of each for each channel."""
+    """`scale * x + offset`, with one of each per channel."""
     ones = (1,) * rank
     return Linear(
         np.reshape(scale, (*ones, 1, -1)).astype("float64"),
@@ -86,12 +86,12 @@ def pointwise(
 
 
 def identity(channels: int, rank: int) -> Linear:
-    """Each channel as it is."""
+    """The identity."""
     return pointwise(np.ones(channels), np.zeros(channels), rank, False)
 
 
 def then(first: Linear, second: Linear) -> Linear | None:
-    """Both, one after the other; None where no one form holds the two."""
+    """The composition; None if no single form represents it."""
     if second.borders and not first.zero_outside:
         return None
     if first.borders and not second.placed:
@@ -123,10 +123,10 @@ def then(first: Linear, second: Linear) -> Linear | None:
 
 
 def plus(base: Linear, other: Linear) -> Linear | None:
-    """The sum, on the taps of `base`; None if `other` needs others."""
+    """The sum on the taps of `base`; None if `other` needs other taps."""
     kernel = _regrouped(other, base.groups)
     known = base.placed and other.placed
-    # What "same" adds in front depends on no more than these and the size.
+    # The padding of "same" depends only on these and the size.
     alike = (base.taps, base.dilation) == (other.taps, other.dilation)
     if kernel is None or base.strides != other.strides:
         return None
@@ -173,7 +173,7 @@ def _of_inputs(
 def _through(
     constants: NDArray[np.float64], linear: Linear
 ) -> NDArray[np.float64]:
-    """What a form makes of constant channels, away from borders."""
+    """The output for constant channels, away from borders."""
     axes = tuple(range(len(linear.taps) + 1))
     products = linear.kernel * _of_inputs(constants, linear)
     summed: NDArray[np.float64] = products.sum(axes)
@@ -181,7 +181,7 @@ def _through(
 
 
 def _regrouped(linear: Linear, groups: int) -> NDArray[np.float64] | None:
-    """Its kernel with fewer groups, zeros filled in; None if it has not."""
+    """Its kernel with fewer groups, filled with zeros, or None."""
     if linear.groups % groups:
         return None
     rows = linear.channels // groups

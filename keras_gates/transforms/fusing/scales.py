@@ -1,4 +1,4 @@
-"""Scales, merged and moved behind what they pass; ReLUs behind ReLUs."""
+"""Merges scales, moves them past other layers, and drops repeated ReLUs."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ _POOLS = (
 
 
 def find(graph: Graph, wiring: Wiring, edits: Edits, batch_norm: bool) -> None:
-    """Add the edits that move scales towards the layers that take them."""
+    """Add the edits that move scales towards layers that absorb them."""
     for site in graph.sites:
         if id(site) in edits:
             continue
@@ -47,13 +47,13 @@ def find(graph: Graph, wiring: Wiring, edits: Edits, batch_norm: bool) -> None:
 
 
 def _move(site: Site, after: Site | None, edits: Edits) -> None:
-    """Multiply the scale behind, or go behind what lets it pass."""
+    """Merge with the next scale, or move past the next layer."""
     if after is None or id(after) in edits:
         return
     scale = site.op.scale
     if _is_scale(after):
         edit = functools.partial(_scaled, after.op, scale * after.op.scale)
-    # A scale of 0 would have nothing left to fold into.
+    # A scale of 0 would leave nothing to fold into.
     elif scale > 0 and _lets_pass(after):
         edit = functools.partial(_scaled_behind, site.op)
     else:
@@ -63,7 +63,7 @@ def _move(site: Site, after: Site | None, edits: Edits) -> None:
 
 
 def _sum(site: Site, wiring: Wiring, edits: Edits) -> None:
-    """Make `a x + b x` one scale: what is left of a block without layers."""
+    """Merge `a x + b x` into one scale, as for a block without layers."""
     ways = [_scale_of(kt, wiring, edits) for kt in site.node.input_tensors]
     source = ways[0][0]
     alike = len({id(kt) for kt, _, _ in ways}) == 1 and len(ways) > 1
@@ -78,7 +78,7 @@ def _sum(site: Site, wiring: Wiring, edits: Edits) -> None:
 def _scale_of(
     kt: keras.KerasTensor, wiring: Wiring, edits: Edits
 ) -> tuple[keras.KerasTensor, float, list[Site]]:
-    """`(source, scale, sites)`: what a tensor is a multiple of."""
+    """`(source, scale, sites)`: of which a tensor is a multiple."""
     scale = 1.0
     sites: list[Site] = []
     while (site := wiring.sole_maker(kt)) is not None:
@@ -128,7 +128,7 @@ def _is_relu(site: Site) -> bool:
 
 
 def _is_nonnegative(kt: keras.KerasTensor, wiring: Wiring) -> bool:
-    """Whether a tensor comes from a ReLU, by no more than pooling."""
+    """Whether a tensor comes from a ReLU, with at most pooling after it."""
     maker = wiring.maker(kt)
     while maker is not None and type(maker.op) in _POOLS:
         maker = wiring.maker(maker.node.input_tensors[0])
@@ -136,7 +136,7 @@ def _is_nonnegative(kt: keras.KerasTensor, wiring: Wiring) -> bool:
 
 
 def _lets_pass(site: Site) -> bool:
-    """Whether a call has one tensor in and out, and a factor passes it."""
+    """Whether a call has one input and output, and passes a factor."""
     tensors = [*site.node.input_tensors, *site.node.outputs]
     op = site.op
     if len(tensors) != 2 or not site.calls or type(op) is layers.Rescaling:

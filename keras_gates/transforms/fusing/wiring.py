@@ -1,4 +1,4 @@
-"""Who makes and who reads each tensor of one recorded model."""
+"""Producers and readers of each tensor of a recorded model."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 
 
 class Wiring:
-    """The neighbours of the recorded calls of one `Graph`, nested or not.
+    """The neighbors of the recorded calls of one `Graph`, nested or not.
 
     Args:
         graph: the `Graph`; models inside it are single calls.
-        shared: ids of the layers that are called at several places.
+        shared: ids of the layers that are called several times.
     """
 
     def __init__(self, graph: Graph, shared: set[int]) -> None:
@@ -32,7 +32,7 @@ class Wiring:
                 self._readers[id(kt)].append(site)
 
     def maker(self, kt: keras.KerasTensor) -> Site | None:
-        """The call that makes a tensor; None for an input of the model."""
+        """The call that produces a tensor; None for an input of the model."""
         return self._makers.get(id(kt))
 
     def readers(self, kt: keras.KerasTensor) -> list[Site]:
@@ -40,17 +40,17 @@ class Wiring:
         return self._readers[id(kt)]
 
     def before(self, site: Site) -> Site | None:
-        """The call before, if only this one reads what it makes."""
+        """The preceding call, if only this one reads its output."""
         return self.sole_maker(site.node.input_tensors[0])
 
     def sole_maker(self, kt: keras.KerasTensor) -> Site | None:
-        """The unshared call that makes `kt`, if that is read once."""
+        """The unshared call that produces `kt`, if it is read once."""
         found = self.maker(kt)
         once = len(self._readers[id(kt)]) == 1 and id(kt) not in self._outputs
         return found if once and self._is_own(found) else None
 
     def after(self, site: Site) -> Site | None:
-        """The call after, if it is the only one to read this one."""
+        """The following call, if it is the only reader."""
         kt = site.node.outputs[0]
         readers = self._readers[id(kt)]
         alone = len(readers) == 1 and id(kt) not in self._outputs
@@ -65,7 +65,7 @@ class Wiring:
 
 
 def shared_layers(graphs: list[Graph]) -> set[int]:
-    """The ids of the layers that are called at several places."""
+    """The ids of the layers that are called several times."""
     counts = collections.Counter(
         id(site.op) for graph in graphs for site in graph.sites
     )

@@ -1,1 +1,1 @@
-"""How gates are put into a model."""
+"""Inserts gates into a model."""

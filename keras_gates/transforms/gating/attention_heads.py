@@ -1,4 +1,4 @@
-"""Gates on the heads of stock attention layers, put into a copy of a model."""
+"""Inserts gates on heads of stock attention layers."""
 
 from __future__ import annotations
 
@@ -75,13 +75,13 @@ def insert_stock_heads(
 ) -> keras.Model:
     """A new model with gates on the heads of some attention layers.
 
-    A gate stands in the place of its layer, under the layer's name.
+    A gate replaces its layer, under the layer's name.
 
     Args:
         graph: the `Graph` of a model.
-        chosen: what is to be gated.
+        chosen: what to gate.
         spec: the `GateSpec`.
-        shapes: `{Tensor: shape}`; read for `spec.weigh` alone.
+        shapes: `{Tensor: shape}`; used only for `spec.weigh`.
     """
     costs = _costs(graph, chosen, spec, shapes)
     wanted: IdentityDict[keras.Operation, NDArray[np.float64] | None]
@@ -104,7 +104,7 @@ def insert_stock_heads(
 def _costs(
     graph: Graph, chosen: list[StockHeads], spec: GateSpec, shapes: Shapes
 ) -> IdentityDict[keras.Operation, NDArray[np.float64]]:
-    """The share of the model that goes with each head, by layer."""
+    """The share of the model that is removed with each head, by layer."""
     found: IdentityDict[keras.Operation, NDArray[np.float64]] = IdentityDict()
     if spec.weigh not in COSTS:
         return found

@@ -1,4 +1,4 @@
-"""Gates on channels, put into a copy of a model."""
+"""Inserts gates on channels."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ _CLASSES: dict[str, type[FilterGate]] = {
 def chosen_channels(
     graph: Graph, spec: GateSpec, tied: str, written_out: bool
 ) -> tuple[list[Channels], list[Channels], Labelling]:
-    """What the filter gates of a model are for.
+    """The channels that get filter gates.
 
     Args:
         graph: the `Graph` of a model.
@@ -76,7 +76,7 @@ def chosen_channels(
 def chosen_heads(
     graph: Graph, spec: GateSpec, written_out: bool
 ) -> tuple[list[Heads], list[Heads], Labelling]:
-    """What the head gates of a model are for, as `chosen_channels`."""
+    """The heads that get gates, as in `chosen_channels`."""
     labelling = label(graph)
     found = find_heads(graph, labelling)
     for heads in found:
@@ -91,13 +91,13 @@ def chosen_heads(
 def insert_heads(
     graph: Graph, spec: GateSpec, written_out: bool, shapes: Shapes
 ) -> keras.Model:
-    """A new model with gates on the heads of its attentions.
+    """A new model with gates on attention heads.
 
     Args:
         graph: the `Graph` of a model.
         spec: the `GateSpec`.
         written_out: as in `insert_gates`.
-        shapes: `{Tensor: shape}`; read for `spec.weigh` alone.
+        shapes: `{Tensor: shape}`; used only for `spec.weigh`.
     """
     _, chosen, labelling = chosen_heads(graph, spec, written_out)
     names = Names.from_graph(graph)
@@ -120,7 +120,7 @@ def insert_filters(
         spec: the `GateSpec`.
         tied: as in `insert_gates`.
         written_out: likewise.
-        shapes: `{Tensor: shape}`; read for `spec.weigh` alone.
+        shapes: `{Tensor: shape}`; used only for `spec.weigh`.
     """
     found, chosen, labelling = chosen_channels(graph, spec, tied, written_out)
     if not chosen and not spec.inputs:
@@ -139,7 +139,7 @@ def _places(
     shapes: Shapes,
     names: Names,
 ) -> dict[Site, FilterGate | Round]:
-    """The sites that gates go behind, or round."""
+    """The sites that gates follow or wrap."""
     places: dict[Site, FilterGate | Round] = {}
     cost = None
     if spec.weigh in COSTS:
@@ -165,7 +165,7 @@ def _inserted(
             return None
         if isinstance(gate, Round):
             return gate(recall)
-        # Recurrent layers may return their states behind the data.
+        # Recurrent layers may return their states after the data.
         outputs = recall()
         flat = keras.tree.flatten(outputs)
         flat[0] = gate(flat[0])
@@ -182,11 +182,11 @@ def _inserted(
 
 @dataclasses.dataclass(eq=False)
 class Round:
-    """A `GatedRecurrent` to be put round a layer, at all of its calls.
+    """A `GatedRecurrent` that wraps a layer in all of its calls.
 
     Attributes:
         arguments: those of the gate.
-        made: the gate, once it is.
+        made: the gate, once created.
     """
 
     arguments: dict[str, Any]
@@ -203,7 +203,7 @@ class Round:
 
 
 def _warn_of_none(found: list[Channels]) -> None:
-    """Added shortcuts tie channels, and those of an input can't go."""
+    """Added shortcuts tie channels, and those of an input can't be removed."""
     why = few([f"'{x.name}': {x.reason}" for x in found if x.reason], "; ")
     warnings.warn(
         "No filter gates were put in: with the shortcuts that the other gates "
@@ -244,9 +244,9 @@ def _input_gates(
     names: Names,
     places: dict[Site, FilterGate | Round],
 ) -> dict[int, FilterGate]:
-    """`{id of an input: its gate}`, if inputs are to be gated.
+    """`{id of an input: its gate}`, if inputs get gates.
 
-    Where an input is flattened first, its gate is behind that, in `places`.
+    Where an input is flattened first, its gate is after that, in `places`.
     """
     found: dict[int, FilterGate] = {}
     if not spec.inputs:

@@ -1,4 +1,4 @@
-"""What a number means where transforms take a penalty."""
+"""Penalties of transforms: numbers and regularizers."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ def penalty_of(
 ) -> Any:
     """The regularizer of each gate, from a number or from a regularizer.
 
-    A number is a `strength`, and means `L1(strength)` wherever it is given:
-    `strength * sum(abs(factor))` is added to the loss. A regularizer is what
-    Keras layers take as one, so never a number.
+    A number is a `strength`, and always means `L1(strength)`: `strength *
+    sum(abs(factor))` is added to the loss. A regularizer is anything that Keras
+    layers accept, so never a number.
 
     Args:
-        strength: What the user gave as the strength of a penalty, or None.
-        regularizer: What they gave as `argument`, or None.
+        strength: The user's strength of a penalty, or None.
+        regularizer: The user's `argument`, or None.
         argument: The name of the argument that takes a regularizer.
         owner: The name of the transform.
 
     Returns:
-        An `L1`, the `regularizer` as it is, or None: no penalty.
+        An `L1`, the `regularizer` unchanged, or None for no penalty.
 
     Raises:
         TypeError: `regularizer` is a number.
@@ -34,10 +34,10 @@ def penalty_of(
     """
     if isinstance(regularizer, numbers.Real):
         raise TypeError(
-            f"`{argument}` takes what Keras layers take as a regularizer. "
-            f"Received: {argument}={regularizer!r}. Pass strength="
-            f"{regularizer!r} for an L1 penalty, or {argument}="
-            f"keras_gates.regularizers.L1({regularizer!r})."
+            f"`{argument}` takes a regularizer, as in Keras layers. Received: "
+            f"{argument}={regularizer!r}. Pass strength={regularizer!r} for "
+            "an L1 penalty, or "
+            f"{argument}=keras_gates.regularizers.L1({regularizer!r})."
         )
     if strength is None:
         return regularizer

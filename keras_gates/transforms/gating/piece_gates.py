@@ -1,4 +1,4 @@
-"""Gates on layers, branches and blocks, put into a copy of a model."""
+"""Inserts gates on layers, branches and blocks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def insert_pieces(
 
     Args:
         graph: the `Graph` of a model.
-        jobs: pairs of a `Piece` and the gate for it, from the inside out.
+        jobs: pairs of a `Piece` and its gate, from the inside out.
         start: as in `insert_gates`.
     """
     before: dict[Site, list[tuple[keras.KerasTensor, Gate]]] = {}
@@ -99,7 +99,7 @@ def swapped(
 def _gated(
     recall: Recall, gates: Sequence[tuple[keras.KerasTensor, Gate]]
 ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    """The arguments of a call, some of its tensors behind gates."""
+    """The arguments of a call, with some of its tensors gated."""
     swaps: dict[int, keras.KerasTensor] = {}
     for kt, gate in gates:
         x = recall.tensor(kt)

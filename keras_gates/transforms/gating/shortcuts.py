@@ -1,4 +1,4 @@
-"""The shortcuts that gates need: how they are shaped and added."""
+"""Shapes and adds the shortcuts that gates need."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.calls import Shape
     from keras_gates.layers import Gate
 
-# As there: added to the name of the gate.
+# A suffix of the gate's name.
 POOL = "_shortcut_pool"
 PROJECT = "_shortcut_conv"
 
@@ -32,15 +32,15 @@ _CONVS = {1: layers.Conv1D, 2: layers.Conv2D, 3: layers.Conv3D}
 
 
 class CannotShape(ValueError):
-    """No pooling and no 1x1 convolution makes the one shape of the other."""
+    """No pooling or 1x1 convolution converts one shape to the other."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Shortcut:
-    """How to make one tensor look like another.
+    """How to convert a tensor to the shape of another.
 
     Attributes:
-        axis: the axis of the channels.
+        axis: the channel axis.
         rank: of both tensors, the batch included.
         pool: the arguments of an average pooling, or None.
         width: the filters of a 1x1 convolution, or None.
@@ -58,7 +58,7 @@ class Shortcut:
     def __call__(
         self, x: keras.KerasTensor, name: str, dtype: Any
     ) -> keras.KerasTensor:
-        """The shortcut on `x`; `name` is that of the gate it is for."""
+        """The shortcut on `x`; `name` is the name of its gate."""
         layout = {}
         if self.rank > 2:
             first = self.axis == 1
@@ -76,16 +76,16 @@ class Shortcut:
 def project(
     x: keras.KerasTensor, axis: int, width: int, name: str, dtype: Any
 ) -> keras.KerasTensor:
-    """A 1x1 convolution of `x` (of rank 2: a Dense) that starts as identity.
+    """A 1x1 convolution of `x` (a Dense for rank 2) that starts as identity.
 
-    Channels that are more than before start at zero.
+    Additional channels start at zero.
     """
     rank, before = len(x.shape), x.shape[axis]
     if rank == 2:
         layer = layers.Dense(width, use_bias=False, name=name, dtype=dtype)
     else:
         # TensorFlow on a CPU fuses zero padding with a "valid" convolution
-        # behind it, that of channels too, and fails.
+        # after it, that of channels too, and fails.
         layer = _CONVS[rank - 2](
             width,
             1,
@@ -105,12 +105,12 @@ def shape(pairs: Sequence[tuple[Shape, Shape]], axis: int) -> Shortcut:
     """The `Shortcut` from one tensor to another.
 
     Args:
-        pairs: for each size of the model's inputs that is tried, the shapes
-            of the two tensors.
-        axis: the axis of the channels.
+        pairs: the shapes of the two tensors, for each tried size of the model's
+            inputs.
+        axis: the channel axis.
 
     Raises:
-        CannotShape: there is none, for the reason given.
+        CannotShape: there is none, with the reason.
     """
     first, second = pairs[0]
     rank = len(first)
@@ -130,9 +130,9 @@ def shape(pairs: Sequence[tuple[Shape, Shape]], axis: int) -> Shortcut:
 def _pooling(
     space: Sequence[Sequence[tuple[int | None, int | None]]],
 ) -> dict[str, Any] | None:
-    """The arguments of a pooling, or None where sizes are the same.
+    """The arguments of a pooling, or None if the sizes are equal.
 
-    `space` holds, for each axis, pairs of a size before and after.
+    `space` has, for each axis, pairs of a size before and after.
     """
     if all(n == m for pairs in space for n, m in pairs):
         return None
@@ -160,7 +160,7 @@ def _pooling(
 
 
 def _stride(pairs: Sequence[tuple[int, int]]) -> int | None:
-    """The stride that makes m of n for all pairs with "same", or None."""
+    """The stride that maps n to m for all pairs with "same", or None."""
     n, m = pairs[0]
     for stride in (n // m, n // m + 1):
         if all(math.ceil(n / stride) == m for n, m in pairs):
@@ -174,14 +174,14 @@ def bypass(
     shortcut: keras.KerasTensor,
     start: str,
 ) -> keras.KerasTensor:
-    """`x` through a gate, with a shortcut round what it comes from.
+    """`x` through a gate, with a shortcut around its piece.
 
     Args:
         gate: the gate layer.
-        x: the tensor to be gated.
-        shortcut: the tensor that is there when the gate is closed.
+        x: the tensor to gate.
+        shortcut: the tensor that remains when the gate is closed.
         start: "residual": `gate(x) + shortcut`. "same":
-            `gate(x - shortcut) + shortcut`, which is x at a gate of one.
+            `gate(x - shortcut) + shortcut`, which is x if the gate is one.
     """
     dtype = gate.dtype_policy
     gate.added_shortcut = True

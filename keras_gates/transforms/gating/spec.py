@@ -1,4 +1,4 @@
-"""What `insert_gates` is told about the gates of one kind."""
+"""Arguments of `insert_gates` for gates of one kind."""
 
 from __future__ import annotations
 
@@ -29,15 +29,15 @@ WEIGHS = (None, "count", "macs", "params")
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class GateSpec:
-    """How to make the gates of one kind, and where.
+    """How to create the gates of one kind, and where.
 
     `penalty = strength * sum(weight * abs(factor))`
 
-    By default every factor weighs 1, as in `regularizers.L1`. By
-    `weigh="count"` the weights are those of the paper: each of the n channels
-    of a filter gate weighs 1/n, and each of N layer gates (or branch gates, or
-    block gates) 1/N. By "macs" or "params" a factor weighs as much as the
-    share of the model's that goes when it alone is closed.
+    By default, every factor has weight 1, as in `regularizers.L1`. With
+    `weigh="count"`, the weights are those of the paper: 1/n for each of the n
+    channels of a filter gate, and 1/N for each of N layer gates (or branch
+    gates, or block gates). With "macs" or "params", the weight of a factor is
+    the share of the model that is removed if it alone is closed.
 
     Reference:
 
@@ -46,32 +46,32 @@ class GateSpec:
 
     Args:
         strength: A number >= 0 in units of loss. Defaults to `None`: no
-            penalty, or the one that `regularizer` gives.
+            penalty, or that of `regularizer`.
         regularizer: A regularizer for each gate, in place of `strength`:
-            an object, an identifier or a config, as Keras layers take it.
+            an object, an identifier or a config, as in Keras layers.
         weigh: `None`, `"count"`, `"macs"` or `"params"`.
-        initializer: Start of the factors. `"ones"` leaves the function as it
-            is; `"uniform"`, in (0, 1), is the paper's.
+        initializer: Initial values of the factors. `"ones"` leaves the function
+            unchanged; `"uniform"`, in (0, 1), is the paper's choice.
         constraint: Constraint of the factors. Defaults to
             `constraints.UnitInterval()`: the paper's range, in which L1 gives
-            exact zeros. `None` for none. Stochastic gates have none.
+            exact zeros. `None` for no constraint. Stochastic gates have none.
         stochastic: Whether the factors are random in training (hard concrete
-            gates); the penalty is then on the chance that they are not 0.
+            gates); the penalty is then on the probability that they are not 0.
         include: What to gate: one or a list of layer names (`*` stands for
-            anything), layers and layer classes. Defaults to `None`: all that
-            is found.
+            anything), layers and layer classes. Defaults to `None`: everything
+            that is found.
         exclude: What to leave out, likewise.
         pieces: For branches and blocks: pairs `(first, last)` of layer names,
-            in place of what is found. `last` is the layer that joins the
-            branch to its shortcut; otherwise it is the last layer of the
-            piece, which gets a shortcut.
-        position: For filters and layers: `"activation"`, behind the
-            activation that follows the layer, or `"norm"`, in front of it.
+            instead of those found. `last` is the layer that joins the branch to
+            its shortcut; otherwise it is the last layer of the piece, and a
+            shortcut is added.
+        position: For filters and layers: `"activation"`, after the
+            activation that follows the layer, or `"norm"`, before it.
             Behind the normalization in any case.
         inputs: For filters: whether the model's inputs get gates, too.
 
     Raises:
-        TypeError: If an argument is of the wrong type, such as a number as
+        TypeError: If an argument is of the wrong type, such as a number for
             `regularizer`.
         ValueError: If `strength` is negative or not finite, `regularizer`
             is given as well, or `weigh` or `position` is unknown.
@@ -113,7 +113,7 @@ class GateSpec:
         _check_pieces(self.pieces)
 
     def named(self, graph: Graph) -> GateSpec:
-        """The spec with paths in place of layers of the model."""
+        """The spec with layers of the model replaced by their paths."""
         return dataclasses.replace(
             self,
             include=patterns.named(self.include, graph, "include"),
@@ -121,7 +121,7 @@ class GateSpec:
         )
 
     def wants(self, calls: Sequence[Call]) -> bool:
-        """Whether what consists of these calls is to be gated."""
+        """Whether to gate a piece of these calls."""
         chosen = self.include is None or patterns.matches(self.include, calls)
         return chosen and not patterns.matches(self.exclude, calls)
 
@@ -183,7 +183,7 @@ def _read(value: Any, kind: str) -> GateSpec:
         if isinstance(value, types):
             return reader(value, kind)
     raise TypeError(
-        f"`{kind}` can't be understood. Received: {value!r} (of type "
+        f"`{kind}` is not valid. Received: {value!r} (of type "
         f"{type(value).__name__}). Expected: a strength, a regularizer, True "
         "for gates without a penalty, a GateSpec or a dict of its arguments, "
         "or a list of layer names."
@@ -209,14 +209,14 @@ def _from_list(value: list[Any] | tuple[Any, ...], kind: str) -> GateSpec:
     if not value:
         raise ValueError(
             f"`{kind}` is empty, so there is nothing to gate. Pass None to "
-            "leave this kind out, or name some."
+            "exclude this kind, or name some."
         )
     if any(isinstance(item, (list, tuple)) for item in value):
         return GateSpec(pieces=tuple(value))
     return GateSpec(include=list(value))
 
 
-# By type, the first that fits: True is a number as well.
+# By type, the first that fits, since True is a number as well.
 _READERS: tuple[tuple[Any, Callable[[Any, str], GateSpec]], ...] = (
     (bool, lambda value, kind: GateSpec()),
     (GateSpec, lambda value, kind: value),
@@ -243,7 +243,7 @@ def _check_known(name: str, value: Any, get: Callable[[Any], Any]) -> None:
     except ValueError as error:
         raise ValueError(
             f"Gates can't have this `{name}`. Received: {value!r}. Expected: "
-            f"what Keras layers take as `{name}`. ({error})"
+            f"a `{name}`, as in Keras layers. ({error})"
         ) from error
 
 
@@ -263,7 +263,7 @@ def _check_pieces(pieces: Any) -> None:
 
 
 def check_one_of(value: object, known: Sequence[object], argument: str) -> None:
-    """Refuse a value that is not among those known."""
+    """Refuse an unknown value."""
     if value not in known:
         raise ValueError(
             f"`{argument}` is unknown. Received: {value!r}. Expected: one of "

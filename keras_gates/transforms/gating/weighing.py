@@ -1,4 +1,4 @@
-"""What a gate costs: the share of the model that goes when it is closed."""
+"""Weights of gates: the share of the model that each removes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     Shapes = dict[Tensor, Shape]
 
-# What a gate can be weighed by.
+# The units of weights.
 COSTS = ("macs", "params")
 
 
@@ -36,14 +36,14 @@ class Shares:
         unit: "macs" or "params".
 
     Attributes:
-        unknown: the paths of what could not be counted.
+        unknown: the paths of calls that could not be counted.
     """
 
     def __init__(self, calls: list[Call], shapes: Shapes, unit: str) -> None:
         self.shapes = shapes
         self.unit = unit
         self.unknown: list[str] = []
-        # A model without a single kernel has no shares to speak of.
+        # A model without any kernel has no shares.
         self.total = self._cost(calls) or 1
 
     def share_of(self, calls: Iterable[Call]) -> float:
@@ -51,7 +51,7 @@ class Shares:
         return self._cost(calls) / self.total
 
     def of_classes(self, labelling: Labelling) -> NDArray[np.float64]:
-        """For each class, the share that goes when it alone is removed."""
+        """For each class, the share that is removed with it alone."""
         found = np.zeros(len(labelling.classes))
         steps = {s.call: s for s in labelling.steps if s.position is None}
         for call in self._once(steps):
@@ -73,10 +73,10 @@ class Shares:
         whole: int,
         found: NDArray[np.float64],
     ) -> None:
-        """Add what goes with the channels of tensors that are multiplied.
+        """Add the cost of products of tensors.
 
-        A slice of a tensor is shared out among the classes in it, and what
-        has classes along several axes among these.
+        A slice is divided among its classes, and a tensor with classes along
+        several axes among these.
         """
         call = step.call
         tensors = dict(zip(call.inputs, step.inputs, strict=True))
@@ -95,7 +95,7 @@ class Shares:
                     found[own] += saved / len(own)
 
     def warn_of(self, gates: Iterable[tuple[str, Any]]) -> None:
-        """Name the gates whose share is 0: nothing would hold them down.
+        """Warn about gates with a share of 0, which have no penalty.
 
         Args:
             gates: pairs of a gate's name and its share or shares.
@@ -113,7 +113,7 @@ class Shares:
         )
 
     def _once(self, calls: Iterable[Call]) -> list[Call]:
-        """Multiply-adds count at each call, the parameters of a layer once."""
+        """Multiply-adds count for each call, the parameters of a layer once."""
         if self.unit == "macs":
             return list(calls)
         return list(
@@ -126,7 +126,7 @@ class Shares:
     def _of(
         self, call: Call, kept: dict[str, int], shapes: Shapes | None = None
     ) -> int:
-        """The cost of a call with so many positions left along some roles."""
+        """The cost of a call with these numbers of positions along roles."""
         rule = rule_of(call)
         weights = costs.cut_weight_shapes(call, rule, kept)
         if self.unit == "params":
@@ -147,10 +147,10 @@ def _listed(names: list[str]) -> str:
 
 
 def _picked(labelling: Labelling) -> list[tuple[int, int]]:
-    """Pairs of classes: one that is picked from, and what is picked of it.
+    """Pairs of classes: the source and the result of a gather.
 
-    What a reader picks goes with what it is picked from. Last ones first, so
-    that costs add up towards the front.
+    The result is removed with its source. The last ones come first, so that
+    costs add up towards the front.
     """
     pairs: dict[tuple[int, int], None] = {}
     for step in reversed(labelling.steps):

@@ -1,4 +1,4 @@
-"""Layers of a user's, whose classes the surgeon knows nothing of."""
+"""Custom layers that are unknown to the surgeon."""
 
 import keras
 

@@ -1,4 +1,4 @@
-"""What leaves Keras computes what the pruned model computes.
+"""Exported models compute the same as the pruned model.
 
 A freshly pruned model is exported, never called before: that is what users
 do, and Keras' ONNX export asks functional models for a call.

@@ -1,4 +1,4 @@
-"""Keras' own quantisation works on a pruned model."""
+"""Keras' own quantization works on a pruned model."""
 
 import numpy as np
 import pytest

@@ -1,4 +1,4 @@
-"""How layers that were seen through come back: class, written out, whole."""
+"""How layers that were seen through are rebuilt: class, written out, whole."""
 
 import keras
 import numpy as np
@@ -110,11 +110,11 @@ def test_class_is_kept_with_a_smaller_config(case, tmp_path):
 
 WRITTEN_OUT = {
     "another function": (lambda: kl.Scaled(16), "computes something else"),
-    "a forgetful config": (lambda: kl.Forgetful(), "no change to the sizes"),
+    "a forgetful config": (lambda: kl.Forgetful(), "no change of the sizes"),
     "no config": (lambda: kl.Secretive("relu"), "Secretive has no config"),
     "two sizes for one key": (
         lambda: kl.Outer(16),
-        "no change to the sizes in its config makes",
+        "no change of the sizes in its config makes",
     ),
 }
 
@@ -235,7 +235,7 @@ def test_gate_that_no_switch_leaves_out_is_written_out():
     pruned = plan.apply()
     assert isinstance(pruned.get_layer("x"), keras.Model)
     (note,) = [n for n in plan.notes if n.startswith("x ")]
-    assert "can leave out `gate/" in note
+    assert "leaves out `gate/" in note
     x, expected = truth(model, gate, np.arange(16) < 8)
     assert np.allclose(helpers.predicted(pruned, x), expected, atol=CLOSE)
 

@@ -85,8 +85,8 @@ def test_what_no_config_leads_to_becomes_a_model_of_keras(case, tmp_path):
         model.limit = 5  # which its config does not tell
     plan = plan_of(model, written_out=True if case == "written out" else None)
     why = {
-        "forgetful": "can't be made from the config that it tells",
-        "set later": "its config does not tell its limit",
+        "forgetful": "can't be made from its own config",
+        "set later": "its config does not hold its limit",
     }
     told = [note for note in plan.notes if why.get(case, "no") in note]
     assert len(told) == len(why.keys() & {case})

@@ -207,7 +207,7 @@ def test_a_stream_that_keeps_layers_from_coming_back_is_left_alone():
     small = plan.apply()
     assert type(small.get_layer("decoder_0")) is Normed
     assert small.get_layer("decoder_0").inner == INNER // 2
-    assert any("'words' stay: if any went" in note for note in plan.notes)
+    assert any("'words' stay: without them" in note for note in plan.notes)
     assert max(plan.verify(small, some_words()).values()) < helpers.RTOL
     # Alone it is refused, and the layer is named.
     stream = {"words": scores["words"]}

@@ -1,4 +1,4 @@
-"""What keeps a layer from coming back is left alone, for what does not."""
+"""Groups that keep a layer from being rebuilt are left alone."""
 
 import keras
 import numpy as np
@@ -65,7 +65,7 @@ def test_heads_are_left_alone_where_the_class_is_asked_for():
     assert {n.rpartition("/")[-1] for n in scores} == {"heads", "up"}
     plan = kg.surgeon.plan(model, HALF, scores=scores, written_out=False)
     assert set(plan.closed) == {"block_0/up", "block_1/up"}
-    (note,) = (n for n in plan.notes if "stay: if any went" in n)
+    (note,) = (n for n in plan.notes if "stay: without them" in n)
     assert "'block_0/attention/heads'" in note
     small = plan.apply()
     for number in range(2):

@@ -31,7 +31,7 @@ JOINS = {
     "concatenate": lambda x, y: ops.concatenate([y, x], axis=-1),
     "Maximum": lambda x, y: L.Maximum()([x, y]),
 }
-# Whether they hand on the mask of what they are called on.
+# Whether they pass on the mask of what they are called on.
 BRANCHES = {
     "mask kept": lambda x: L.Dense(4)(x),
     "mask lost": lambda x: ops.tanh(L.Dense(4)(x)),

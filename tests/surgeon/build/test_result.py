@@ -1,4 +1,4 @@
-"""The pruned model: an ordinary Keras model, with nothing of ours in it."""
+"""The pruned model is an ordinary Keras model."""
 
 import keras
 import numpy as np
@@ -102,7 +102,7 @@ def test_a_sequential_stays_one():
 
 
 def test_a_sequential_that_is_no_chain_any_more_says_what_it_is():
-    """A gather stands in no Sequential: it is no layer."""
+    """A gather stands in no Sequential: it is not a layer."""
     model = keras.Sequential(
         [
             keras.Input((6,)),

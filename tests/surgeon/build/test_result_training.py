@@ -52,7 +52,7 @@ def test_it_trains(make):
         for weight in small.trainable_weights
         if np.array_equal(before[weight.path], helpers.numpy_of(weight))
     ]
-    # A bias in front of a normalisation has a gradient of zero, and a ReLU
+    # A bias before a normalization has a gradient of zero, and a ReLU
     # can be shut for all of four samples: most weights move, not each.
     assert len(still) <= len(small.trainable_weights) / 2, still
     assert all(np.isfinite(w).all() for w in weights_of(small))

@@ -134,6 +134,6 @@ def test_what_bars_is_named():
     model = model_of(ByWidth(QUERIES, KEYS, name="block"))
     before = helpers.weights_digest(model)
     scores = kg.surgeon.score(model, "l2")
-    with pytest.raises(ValueError, match="no change to the sizes in its conf"):
+    with pytest.raises(ValueError, match="no change of the sizes in its conf"):
         kg.surgeon.plan(model, kg.Quantile(0.5), scores=scores)
     assert helpers.weights_digest(model) == before

@@ -173,7 +173,7 @@ def test_a_step_that_goes_too_far_is_left_out():
     assert found.closed["branch"] == []
     inner = found.closed["inner"]
     assert inner == list(range(len(inner)))
-    # 10 x 20 of the stem and 20 x 3 behind it are left.
+    # 10 x 20 of the stem and 20 x 3 after it are left.
     assert plan(model, kg.Budget(macs=260)).closed["branch"] == [0]
 
 

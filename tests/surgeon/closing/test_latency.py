@@ -1,4 +1,4 @@
-"""Budgets of time, with clocks that are made up: what is told from noise."""
+"""Budgets of time, with artificial clocks and noise."""
 
 import dataclasses
 import json

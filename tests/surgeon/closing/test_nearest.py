@@ -1,4 +1,4 @@
-"""The search for what comes nearest to a limit, with made-up costs."""
+"""The search for the choice closest to a limit, with artificial costs."""
 
 import itertools
 

@@ -1,4 +1,4 @@
-"""Budgets come near where a choice does: against all choices there are."""
+"""Budgets are met as closely as the best of all choices."""
 
 import keras
 import numpy as np
@@ -47,7 +47,7 @@ def branches():
 
 
 def flattened():
-    """A channel in front of Flatten takes many rows of a kernel with it."""
+    """A channel before Flatten takes many rows of a kernel with it."""
     inputs = keras.Input((6, 6, 2))
     x = gated(L.Conv2D(4, 3, activation="relu")(inputs), "g0")
     x = gated(L.Conv2D(5, 3, activation="relu")(x), "g1")
@@ -66,7 +66,7 @@ def streams():
 
 
 def blocks():
-    """A block that goes as a whole, filters in it and behind it."""
+    """A block that goes as a whole, filters in it and after it."""
     inputs = keras.Input((8,))
     x = L.Dense(10, name="in")(inputs)
     y = gated(L.Dense(9, activation="relu")(x), "g0")

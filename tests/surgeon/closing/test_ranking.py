@@ -1,4 +1,4 @@
-"""Rankings of hand-made factors, and budgets with made-up costs."""
+"""Rankings of hand-made factors, and budgets with artificial costs."""
 
 import dataclasses
 

@@ -50,7 +50,7 @@ def test_coupled_channels_are_taken_together():
     moving = [
         numpy_of(w) for w in model.get_layer("norm").non_trainable_weights
     ]
-    assert len(moving) == 2  # they are no weights that a penalty may pull
+    assert len(moving) == 2  # they are not weights that a penalty may pull
     stream = [
         [
             *(stem[..., c], b0[c], first[:, :, c]),

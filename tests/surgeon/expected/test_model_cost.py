@@ -80,7 +80,7 @@ def written_out():
 
 
 def stream(norm, attends=True):
-    """A residual stream that a gate closes, behind each sum."""
+    """A residual stream that a gate closes, after each sum."""
     gate = kg.FilterGate(name="stream")
     inputs = keras.Input((6, 6, 1))
     x = gate(layers.Reshape((9, 8))(layers.Conv2D(8, 2, 2)(inputs)))

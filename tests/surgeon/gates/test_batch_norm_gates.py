@@ -1,4 +1,4 @@
-"""Gammas of batch normalisations as gates: cut exactly, beta and all."""
+"""Gammas of batch normalizations as gates: cut exactly, beta and all."""
 
 import keras
 import numpy as np

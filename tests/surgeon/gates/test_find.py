@@ -1,4 +1,4 @@
-"""Which gates a graph has, and what is said of those that are none."""
+"""The gates of a graph, and messages for what is not a gate."""
 
 import keras
 import numpy as np

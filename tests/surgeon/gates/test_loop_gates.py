@@ -85,7 +85,7 @@ def nested():
 
 
 class Own(L.Layer):
-    """A layer of one's own, with a recurrent one in it."""
+    """A layer of your own, with a recurrent one in it."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
@@ -135,7 +135,7 @@ MODELS = {
     "twice": twice,
     "nested": nested,
     "own": own,
-    "round cells": round_cells,
+    "around cells": round_cells,
     "masked": masked,
 }
 
@@ -300,7 +300,7 @@ def test_a_state_that_is_read_as_it_is_keeps_its_units(number):
     found = kg.GatedRecurrent(cells)(a)
     model = keras.Model(a, head(L.Concatenate()([found[0], found[number]])))
     plan = plan_of(model, cells_gate=CLOSED)
-    assert "read its output in their place" in str(plan)
+    assert "read its output instead" in str(plan)
     assert units_of(plan.apply()) == {"cells": UNITS}
     assert max(plan.verify(plan.apply()).values()) < 1e-5
 
@@ -428,7 +428,7 @@ def several_cells():
 
 NONE = {
     "keeps its state between batches": stateful,
-    "one RNN for each cell": several_cells,
+    "one RNN per cell": several_cells,
 }
 
 

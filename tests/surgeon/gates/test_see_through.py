@@ -1,6 +1,6 @@
-"""Layers of one's own, pruned: the truth is the user's own model.
+"""Layers of your own, pruned: the truth is the user's own model.
 
-Channels are made zero in front of the layer and behind it, by weights that
+Channels are made zero before the layer and after it, by weights that
 are zero; then closing them must not change what the model computes.
 """
 

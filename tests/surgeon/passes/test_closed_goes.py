@@ -1,7 +1,7 @@
-"""What is closed goes: for each rule, whatever stays has a reason here.
+"""Closed channels are removed: for each rule, what stays has a reason.
 
-A gate in front of the subject closes channels that are zero, or another
-constant; one behind it closes what it puts out; and scores close half of each
+A gate before the subject closes channels that are zero, or another
+constant; one after it closes what it puts out; and scores close half of each
 group. A channel that was closed and is still there was closed for nothing.
 """
 
@@ -34,21 +34,21 @@ REASONS = (
     "reads all channels together",
     "softmax over the channels",
     "feeds them back into itself",
-    "cells in an RNN are not cut",
+    "several cells in one RNN",
     "it keeps its state between batches",
     "its initial state comes from outside",
-    "it is cut only round two",
+    "it is supported only for two",
     "attention",
     "a product over the channels",
-    "they carry what the others are",
-    "takes its statistics of them",
+    "they stand for the others",
+    "computes its statistics over them",
     "its channels are not on axis",
-    "holds channels",
-    "its mask looks at all features",
+    "which has channels",
+    "its mask depends on all features",
     "its statistics describe the data",
-    "its equation is followed only where",
-    "its bias has no value for each",
-    "stranger is not one of keras.activations",
+    "its equation is supported only if",
+    "its bias does not have one value per",
+    "stranger is not from keras.activations",
 )
 # One operand is closed and the others, which it is added to, are not.
 TIED = (
@@ -70,7 +70,7 @@ BORDER = re.compile(
 # Behind them a closed channel varies, and no other carries it: the only one of
 # its group, or one with another gamma at each position.
 ALONE = ("GroupNormalization groups=2", "LayerNormalization axis=[1, 2]")
-ONE = "one channel has to stay, as the constant of the others"
+ONE = "one channel has to stay to hold the constant of the others"
 
 
 @pytest.fixture(autouse=True)
@@ -139,7 +139,7 @@ def excused(example, way, line):
     return tied or any(reason in line for reason in REASONS)
 
 
-# Constants in front of layers that Keras records training=True for -----------
+# Constants before layers that Keras records training=True for -----------
 
 INTERPOLATIONS = ["nearest", "bilinear", "bicubic"]
 if keras.backend.backend() != "torch":

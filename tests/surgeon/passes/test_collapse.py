@@ -1,4 +1,4 @@
-"""A layer left with no channel: refused with a remedy, or cut round."""
+"""A layer without channels: refused with a remedy, or bypassed."""
 
 import warnings
 
@@ -39,7 +39,7 @@ def vgg():
 
 def test_the_collapsed_vgg_is_refused_by_name(vgg):
     assert sum(LEFT) == 1651
-    # The first that is empty; the two behind it are constant as it is.
+    # The first that is empty; the two after it are constant as it is.
     with pytest.raises(ValueError, match="'conv4_4_bn'.*keep_at_least=1"):
         kg.surgeon.plan(vgg, CLOSED)
 

@@ -14,7 +14,7 @@ IMAGES = np.random.default_rng(0).normal(size=(4, 12, 12, 3))
 
 
 def pre_activation(filters, size, sides=(12, 12), closed=8):
-    """Two branches that read one stream, each behind its normalisation."""
+    """Two branches that read one stream, each after its normalization."""
     inputs = keras.Input((*sides, 3))
     x = L.Conv2D(STREAM, 1, name="stem")(inputs)
     ends = []

@@ -28,7 +28,7 @@ def gate(x, name):
 
 
 def with_mask(middle, dtype="bool"):
-    """`middle` of gated data and of a mask; a head behind it."""
+    """`middle` of gated data and of a mask; a head after it."""
 
     def build():
         x = keras.Input((STEPS, 5), name="data")

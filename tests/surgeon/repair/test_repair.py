@@ -519,7 +519,7 @@ def test_it_says_what_it_did_and_is_not_taken_for_exact():
 
 
 BAD = {
-    "shape": (lambda x: x[:, :4], {}, "do not fit model"),
+    "shape": (lambda x: x[:, :4], {}, "does not fit model"),
     "NaN": (lambda x: np.where(x > 2, np.nan, x), {}, "NaN or infinity"),
     "two samples": (lambda x: x[:2], {}, "at least three samples"),
     "method": (lambda x: x, {"method": "magic"}, "`method` must be one of"),
@@ -620,7 +620,7 @@ def test_heads_that_went_are_made_up_for():
 def test_models_that_do_not_belong_together_are_refused():
     model, other = (vector(L.Dense(3, name="reader")) for _ in range(2))
     small = kg.surgeon.prune(other, 0.5, scores=scores("source"))
-    with pytest.raises(ValueError, match="not what prune returned"):
+    with pytest.raises(ValueError, match="not the result of prune"):
         kg.surgeon.repair((model, small), data(model))
     with pytest.raises(TypeError, match="takes a Plan, or a pair"):
         kg.surgeon.repair(model, data(model))

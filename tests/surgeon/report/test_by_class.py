@@ -1,4 +1,4 @@
-"""Things found by classes are those that a look at each would find."""
+"""A search by classes finds the same as a search of all."""
 
 import numpy as np
 import pytest

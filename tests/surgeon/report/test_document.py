@@ -65,6 +65,7 @@ def test_a_report_in_html_holds_all(plan, repair, tmp_path):
         "<td",
         "0.91",
         "8 &rarr; 5",
+        "blue: what stays",
         "What stays, and why",
         "Closed for nothing",
         "relative error of the outputs",
@@ -86,6 +87,15 @@ def test_a_report_in_markdown(plan, tmp_path):
     assert "| conv | convolution | 8 -> 5 | 224 -> 140 |" in "\n".join(lines)
     assert "## Repair" not in lines
     assert "## Measured" not in lines
+    assert "blue" not in "\n".join(lines)  # a table of text has no bars
+
+
+def test_a_report_says_what_was_asked_for_and_no_defaults(tmp_path):
+    path = tmp_path / "report.md"
+    rules = {"gate": kg.Budget(params=0.87), "both": kg.Quantile(0.25)}
+    kg.surgeon.plan(network(), rules).report(path)
+    wanted = "asked for: gate: Budget(params=0.87), both: Quantile(q=0.25)\n"
+    assert wanted in path.read_text("utf-8")
 
 
 def test_a_report_in_another_form_is_refused(plan, tmp_path):

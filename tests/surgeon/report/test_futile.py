@@ -1,4 +1,4 @@
-"""Nothing is closed for nothing in silence: notes, scores, budgets, gates."""
+"""Channels closed for nothing are reported: notes, scores, budgets, gates."""
 
 import keras
 import numpy as np
@@ -154,7 +154,7 @@ NOTES = {
     ),
     "normalization": (
         before(L.LayerNormalization(name="ln")),
-        ["'ln' (LayerNormalization)", "can't take over", "exact=False"],
+        ["'ln' (LayerNormalization)", "can't absorb", "exact=False"],
     ),
     "custom": (
         before(Strange(name="odd")),
@@ -183,12 +183,15 @@ NOTES = {
         ["'shared'", "other calls", "each of its calls"],
     ),
     "one path": (one_path_of_two, ["'q' (Dense)", "gather"]),
-    "output": (on_the_output, ["(ReLU) makes an output", "before the output"]),
+    "output": (
+        on_the_output,
+        ["(ReLU) produces an output", "before the output"],
+    ),
     "coupled": (part_of_coupled_channels, ["coupled", "leaves open"]),
     **{
         f"scalar {kind.__name__}": (
             scalar(kind),
-            ["'g' removes nothing", "'a' stays for 'p'"],
+            ["'g' removes nothing", "'a' is also read by 'p'"],
         )
         for kind in (kg.LayerGate, kg.BranchGate, kg.BlockGate)
     },
@@ -279,7 +282,7 @@ def test_notes_are_few():
     assert len(notes) == 5
     # Those of the most parameters come first.
     assert "'g8'" in notes[0] and "'g4'" in notes[-1]
-    (rest,) = [n for n in plan(model, T).notes if "more such notes" in n]
+    (rest,) = [n for n in plan(model, T).notes if "more notes like these" in n]
     assert rest.startswith("4 more") and "'g3'" in rest
 
 

@@ -85,7 +85,7 @@ def test_a_layer_that_goes():
     row = rows(kg.surgeon.plan(model, 0.5))["branch"]
     assert (row.before, row.after) == (2, 0)
     assert (row.params, row.macs) == ((6, 0), (4, 0))
-    assert row.why == ["goes: nothing that is left depends on it"]
+    assert row.why == ["removed: nothing in the pruned model depends on it"]
 
 
 def test_rows_survive_json():

@@ -33,7 +33,7 @@ def streams(count=3):
 
 
 def around(call, layer=multi):
-    """A model with a call of attention, and a residual round it."""
+    """A model with a call of attention, and a residual around it."""
     inputs, (a, b, c) = streams()
     y = call(layer(), a, b, c)
     if isinstance(y, (list, tuple)):
@@ -128,7 +128,7 @@ MODELS = {
     "nested": nested,
     "at each step": at_each_step,
     "twice": twice,
-    "several axes": several_axes,
+    "several channel axes": several_axes,
     "one axis of two": one_axis_of_two,
     "embedded": embedded,
 }
@@ -419,7 +419,7 @@ def test_an_output_of_two_axes_with_a_bias_keeps_the_heads():
     model = drawn(
         around(lambda f, a, b, c: f(a, b), lambda: multi(output_shape=(2, 3)))
     )
-    with pytest.raises(ValueError, match="several axes of channels"):
+    with pytest.raises(ValueError, match="several channel axes"):
         closed_by_scores(model)
 
 
@@ -433,7 +433,7 @@ def test_scores_that_are_not_one_for_each_head(wrong):
 
 @keras.saving.register_keras_serializable("attention_heads")
 class Block(L.Layer):
-    """A transformer block of one's own."""
+    """A transformer block of your own."""
 
     def __init__(self, width, heads, hidden, **kwargs):
         super().__init__(**kwargs)

@@ -1,4 +1,4 @@
-"""Heads of attention that is written out, by the truth that NumPy tells."""
+"""Heads of attention that is written out, compared with NumPy."""
 
 import keras
 import numpy as np
@@ -339,7 +339,7 @@ def test_closing_all_heads_takes_the_branch_or_is_refused():
     x = keras.Input((wa.STEPS, wa.WIDTH))
     alone = keras.Model(x, L.Dense(3)(wa.fused(x, wa.head_gate)))
     alone.get_layer("gate").factor.assign([0.1] * 3)
-    with pytest.raises(ValueError, match="lets nothing through: 'gate'"):
+    with pytest.raises(ValueError, match="a completely closed gate: 'gate'"):
         kg.surgeon.prune(alone, 0.5)
 
 
@@ -354,7 +354,7 @@ def test_heads_that_are_multiplied_with_what_has_none_stay():
     small = kg.surgeon.prune(model, 0.5)
     helpers.assert_same(model, small, helpers.inputs_for(model))
     assert small.get_layer("v").units == model.get_layer("v").units
-    with pytest.raises(ValueError, match="no channels to go along with"):
+    with pytest.raises(ValueError, match="has no matching channels"):
         kg.insert_gates(keras.Model([x, weights], y), heads=True)
 
 

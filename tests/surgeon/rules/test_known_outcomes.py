@@ -1,4 +1,4 @@
-"""What is known of the outcome of known values, without a model."""
+"""Known results of known values, without a model."""
 
 import keras
 import numpy as np

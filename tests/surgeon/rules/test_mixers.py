@@ -1,4 +1,4 @@
-"""Channels along an axis that a Dense leaves alone, as one that mixes tokens.
+"""Channels along an axis that a Dense does not mix, as in token mixers.
 
 The truth is the user's own model with what is closed at zero.
 """

@@ -62,7 +62,7 @@ def test_reshape_moves_numbers(function, shape, numbers, expected):
 
 def test_reshape_refuses_to_cut_a_block_of_channels():
     call = call_of(to(-1, 3), (None, 6))
-    with pytest.raises(ValueError, match="channels change places"):
+    with pytest.raises(ValueError, match="channels are mixed"):
         moves.reshape(call, [np.arange(6).reshape(1, 1, 6)])
 
 

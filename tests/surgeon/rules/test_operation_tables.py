@@ -59,7 +59,7 @@ def test_no_operation_has_both():
 @pytest.mark.parametrize(
     "call, why",
     [
-        (lambda x: ops.glu(x), "halves an axis"),
+        (lambda x: ops.glu(x), "splits an axis"),
         (lambda x: ops.cast(ops.signbit(x), "float32") + x, "sign of zero"),
         (
             lambda x: ops.matmul(

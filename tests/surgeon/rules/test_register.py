@@ -1,4 +1,4 @@
-"""A rule for a layer of one's own, and what happens without one."""
+"""A rule for a layer of your own, and what happens without one."""
 
 import keras
 import numpy as np
@@ -163,7 +163,7 @@ def test_a_subclass_has_no_rule_of_its_parent():
 
 
 def test_registering_twice_is_refused():
-    with pytest.raises(ValueError, match="Dense has a rule already.*subclass"):
+    with pytest.raises(ValueError, match="Dense already has a rule.*subclass"):
         kg.surgeon.register(L.Dense, Elementwise())
 
 

@@ -68,7 +68,7 @@ def test_a_shift_that_is_no_more_leaves_no_channel():
 def test_a_layer_without_stripes_is_refused_where_nothing_leads_round(name):
     model = network()
     close(model, name, True)
-    with pytest.raises(ValueError, match=f"lets nothing through: '{name}'"):
+    with pytest.raises(ValueError, match=f"a completely closed gate: '{name}'"):
         kg.surgeon.prune(model, CLOSED)
 
 

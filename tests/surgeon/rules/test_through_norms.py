@@ -226,7 +226,7 @@ def chain(norm, before=(), after=()):
     return drawn(keras.Model(inputs, [L.Dense(4)(x), L.Dense(9)(x)]))
 
 
-# How many of six constants stay behind each norm: none where they are zero
+# How many of six constants stay after each norm: none where they are zero
 # again; one for each group; two where the constants differ.
 CARRIERS = {
     "LayerNormalization": (1, 2),
@@ -252,7 +252,7 @@ def test_a_gate_before_a_norm(name, free):
         small = check(plan, samples())
         assert small.get_layer("made").units == 6 + stays
         if 0 < stays < 6:
-            assert "carry what the others are" in str(plan)
+            assert "stand for the others" in str(plan)
 
 
 def test_constants_that_are_alike_have_one_carrier(free):
@@ -415,7 +415,7 @@ def test_a_mask_of_time_steps_is_an_argument_of_what_reads(name, free):
 
 
 def test_a_mask_that_goes_along_with_a_tensor_keeps_a_norm(free):
-    """A model in the place of a layer would lose it."""
+    """A model in place of a layer would lose it."""
 
     def kept(last):
         inputs = keras.Input((5,), dtype="int32")
@@ -435,13 +435,13 @@ def test_a_mask_that_goes_along_with_a_tensor_keeps_a_norm(free):
 
     stays, text = kept(attention)
     assert stays
-    assert "no mask of time steps, which 'attention' finds" in text
+    assert "the mask of time steps that 'attention' finds" in text
     stays, text = kept(L.Dense(3))
     assert stays
-    assert "which the loss of the model finds" in text
+    assert "that the loss of the model finds" in text
     stays, text = kept(L.LSTM(4))
     assert not stays
-    assert "no mask" not in text
+    assert "not pass on the mask" not in text
 
 
 @pytest.mark.filterwarnings("ignore:`verify` can't tell:UserWarning")

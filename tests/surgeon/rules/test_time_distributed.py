@@ -1,4 +1,4 @@
-"""TimeDistributed hands on all that a rule may be asked, but for a list."""
+"""TimeDistributed passes on all questions to a rule, except for a list."""
 
 import dataclasses
 import inspect
@@ -19,7 +19,7 @@ FIELDS = {field.name for field in dataclasses.fields(Rule)}
 
 
 def forgotten():
-    """What `Rule` declares, and TimeDistributed neither has nor hands on."""
+    """What `Rule` declares, and TimeDistributed neither has nor passes on."""
     has = {*td.OWN, *vars(td.TimeDistributed), *FIELDS}
     return [name for name in td.hooks() if name not in has]
 

@@ -709,7 +709,7 @@ def test_a_convolution_both_ways_is_kept_whole():
     model = keras.Model(x, L.Dense(2)(L.Conv2D(3, 3, name="next")(y)))
     assert set(kg.surgeon.score(model, "l2")) == {"next"}
     plan = kg.surgeon.plan(model, 0.5, scores={"next": np.ones(3)})
-    assert "only round two SimpleRNN" in str(plan)
+    assert "only for two SimpleRNN" in str(plan)
 
 
 @pytest.mark.parametrize("backwards", [False, True])
@@ -772,7 +772,7 @@ def test_several_cells_start_with_the_states_of_several():
 
 
 class Repeating(L.Layer):
-    """A cell of one's own."""
+    """A cell of your own."""
 
     state_size = UNITS
 
@@ -787,7 +787,7 @@ def masked_cells(x, inputs):
 
 
 WHOLE = {
-    "one RNN for each of them does not": masked_cells,
+    "behave differently from one RNN per cell": masked_cells,
     "use its state in any way": lambda x, _: L.RNN(Repeating())(x),
 }
 

@@ -207,7 +207,7 @@ def test_a_gate_has_a_factor_for_each_channel(network, position):
 
 @pytest.mark.parametrize("criterion", kg.surgeon.scores.CRITERIA)
 def test_every_criterion_scores_the_channels(criterion):
-    # Nothing is ever zero behind a LeakyReLU.
+    # Nothing is ever zero after a LeakyReLU.
     model = Built(dense_to_map if criterion == "apoz" else generator).model
     x = helpers.inputs_for(model, batch=8)
     y = np.random.default_rng(0).normal(size=(8, *model.output_shape[1:]))

@@ -1,4 +1,4 @@
-"""What scores leave out on demand, and what they say when they rank nothing."""
+"""Ignored layers, and warnings when scores rank nothing."""
 
 import keras
 import numpy as np
@@ -93,14 +93,14 @@ def test_what_an_addition_ties_is_ignored_together():
 @pytest.mark.parametrize(
     "ignore, error, words",
     [
-        ("mpl0", ValueError, "'mpl0'.*fits no layer.*Near it: .*'mlp0'"),
-        (["mlp0", "conv*"], ValueError, r"'conv\*'.*fits no layer"),
-        (L.Conv2D, ValueError, "Conv2D.*fits no layer"),
-        (L.Dense(2, name="other"), ValueError, "'other'.*none of model"),
+        ("mpl0", ValueError, "'mpl0'.*matches no layer.*Near it: .*'mlp0'"),
+        (["mlp0", "conv*"], ValueError, r"'conv\*'.*matches no layer"),
+        (L.Conv2D, ValueError, "Conv2D.*matches no layer"),
+        (L.Dense(2, name="other"), ValueError, "'other'.*not part of model"),
         (3, TypeError, "layer names, patterns, layer classes and layers"),
         (["mlp0", None], TypeError, "Received: None"),
-        ("*", ValueError, "`ignore` leaves out all groups.*'mlp0', 'mlp1'"),
-        (L.Dense, ValueError, "`ignore` leaves out all groups"),
+        ("*", ValueError, "`ignore` excludes all groups.*'mlp0', 'mlp1'"),
+        (L.Dense, ValueError, "`ignore` excludes all groups"),
     ],
 )
 def test_bad_ignore(ignore, error, words):
@@ -129,7 +129,7 @@ def gated():
 def test_gates_may_be_ignored(ignore, left):
     options = {"of": "gates", "ignore": ignore}
     if left is None:
-        with pytest.raises(ValueError, match="leaves out all gates"):
+        with pytest.raises(ValueError, match="excludes all gates"):
             score(gated(), "random", **options)
     else:
         assert set(score(gated(), "random", **options)) == left

@@ -281,7 +281,7 @@ def test_what_score_returns_for_gates_is_taken():
         ([1.0], TypeError, "must be a dict from the names"),
         ({"gate1": np.ones(5)}, ValueError, r"'gate1'.*shape \(6,\)"),
         ({"gate1": np.full(6, np.nan)}, ValueError, "finite"),
-        ({"nowhere": np.ones(6)}, ValueError, "heads no group"),
+        ({"nowhere": np.ones(6)}, ValueError, "not the first layer of a group"),
     ],
 )
 def test_bad_scores(scores, error, words):

@@ -1,6 +1,6 @@
 """A channel that a score closes is zero at all places where it is read.
 
-That holds for what is a constant there, too: the rim that a padding puts round
+That holds for what is a constant there, too: the rim that a padding puts around
 it, and what a normalization makes of such a rim. The truth is the user's own
 layers, in two halves, with the channels masked between them by hand.
 """
@@ -135,7 +135,7 @@ def test_what_is_constant_along_space_is_the_channels(between, reader):
 
 
 def test_a_residual_stream_with_a_rim():
-    """It is read twice: behind a normalization, and with what that adds."""
+    """It is read twice: after a normalization, and with what that adds."""
     x = keras.Input((SIZE, 4))
     rim = ops.pad(L.Dense(WIDTH, name="cells")(x), [(0, 0), (0, 1), (0, 0)])
     inner = L.ReLU()(L.BatchNormalization()(rim))
@@ -204,7 +204,7 @@ def test_what_varies_along_space_is_no_channel_of_its_own(between):
 
 
 def test_a_gate_closes_no_more_than_what_it_is_on():
-    """What a rim becomes behind it stays, at the price of one channel."""
+    """What a rim becomes after it stays, at the price of one channel."""
     x = keras.Input((SIZE, SIZE, 3))
     y = L.Conv2D(WIDTH, 1, name="cells")(x)
     y = L.ZeroPadding2D(1)(kg.FilterGate(name="gate")(y))

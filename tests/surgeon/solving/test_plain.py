@@ -1,4 +1,4 @@
-"""Where no trial is needed: it would find that all groups can go."""
+"""Graphs that need no trial, since all groups can be removed."""
 
 import keras
 import pytest
@@ -75,7 +75,7 @@ OTHERS = {
     "has no rule": lambda: sequential(
         L.Dense(4), L.Lambda(lambda x: x), L.Dense(2)
     ),
-    "hands on a mask": lambda: sequential(
+    "passes on a mask": lambda: sequential(
         L.Masking(), L.Dense(4), L.Dense(2), shape=(5, 3)
     ),
 }

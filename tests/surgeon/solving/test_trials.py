@@ -1,4 +1,4 @@
-"""What a search remembers is what solving afresh would find."""
+"""What a search remembers is what solving again would find."""
 
 import keras
 import numpy as np

@@ -182,7 +182,7 @@ def test_what_looks_at_one_number_at_a_time(kind):
     ],
     ids=[
         *("conv", "transposed", "separable", "depthwise", "dense of rank 4"),
-        *("batch normalisation", "layer normalisation"),
+        *("batch normalization", "layer normalization"),
     ],
 )
 def test_what_reads_channels_loses_its_part_of_them(make, axes, channels):
@@ -271,7 +271,10 @@ def test_targets_of_reshapes_follow(middle):
     try:
         new = kg.surgeon.delete_channels(model, "first", [1])
     except ValueError as error:
-        assert "can only go together with channels [3] of 'first'" in str(error)
+        assert (
+            "can only be deleted together with channels [3] of 'first'"
+            in str(error)
+        )
         new = kg.surgeon.delete_channels(model, "first", [1, 3])
     x = helpers.inputs_for(new)
     assert np.isfinite(helpers.run(new, x)[0]).all()
@@ -330,8 +333,9 @@ def test_one_of_two_joined_layers_is_an_error_that_lists_the_other():
     model, _ = two_convs(L.Add(name="sum"))
     with pytest.raises(
         ValueError,
-        match=r"Channels \[0, 2\] of 'conv0' can only go together with "
-        r"channels \[0, 2\] of 'conv1'. They meet in 'sum'. Pass tied=True",
+        match=r"Channels \[0, 2\] of 'conv0' can only be deleted together "
+        r"with channels \[0, 2\] of 'conv1'. They meet in 'sum'. Pass "
+        "tied=True",
     ):
         kg.surgeon.delete_channels(model, "conv0", [0, 2])
     surgeon = kg.surgeon.Surgeon(model)

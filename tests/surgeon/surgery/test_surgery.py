@@ -225,7 +225,9 @@ def test_a_node_takes_one_job():
     surgeon = S.Surgeon(reused())
     surgeon.add_job("delete_layer", "b", node_indices=[0])
     surgeon.add_job("delete_layer", "b", node_indices=[1])
-    with pytest.raises(ValueError, match="'b' has a job at one of these"):
+    with pytest.raises(
+        ValueError, match="'b' already has a job at one of these"
+    ):
         surgeon.add_job("insert_layer", "b", new_layer=L.ReLU())
 
 

@@ -34,7 +34,7 @@ class Concrete(L.Layer):
 
 
 class Inside(Concrete):
-    """With something behind the gate; the value at zero is known."""
+    """With something after the gate; the value at zero is known."""
 
     def call(self, x):
         return ops.tanh(super().call(x))
@@ -45,7 +45,7 @@ class InsideUnsaid(Inside):
 
 
 class Plain(Inside):
-    """Something behind the gate, whose factors are the weight itself."""
+    """Something after the gate, whose factors are the weight itself."""
 
     def call(self, x):
         return ops.tanh(x * self.phi)
@@ -221,7 +221,7 @@ def test_a_search_speaks_of_factors():
 
 
 class Two(L.Layer):
-    """Two layers with a normalisation, and channels between them."""
+    """Two layers with a normalization, and channels between them."""
 
     def __init__(self, **kwargs):
         super().__init__(**kwargs)
