@@ -164,8 +164,8 @@ small.save("small.keras")
 
 # %% [markdown]
 # The saved model consists of stock Keras layers and loads where `keras_gates`
-# is not installed. The [command line](../howto/command-line.md) does the same with
-# saved models:
+# is not installed. The [command line](../howto/command-line.md) does the same
+# with saved models:
 #
 # ```shell
 # keras-gates prune model.keras -o small.keras --macs 0.5 --scores l2 \
