@@ -178,22 +178,28 @@ def arguments(argv):
     )
     add = parser.add_argument
     rows = ["baseline", "reach", "random"]
-    add("--rows", nargs="+", choices=rows, default=rows, help="what is trained")
-    add("--macs", type=float, default=0.5, help="share of MACs that stays")
-    add("--seeds", type=int, nargs="+", default=[0], help="one run for each")
-    add("--images", type=int, help="train on so many")
-    add("--epochs", type=int, default=12, help="of each training")
-    add("--rate", type=float, default=0.3, help="the learning rate")
+    add(
+        "--rows",
+        nargs="+",
+        choices=rows,
+        default=rows,
+        help="rows of the table to compute",
+    )
+    add("--macs", type=float, default=0.5, help="share of MACs to keep")
+    add("--seeds", type=int, nargs="+", default=[0], help="seeds, one run each")
+    add("--images", type=int, help="training images")
+    add("--epochs", type=int, default=12, help="epochs of each training")
+    add("--rate", type=float, default=0.3, help="learning rate")
     add("--weight-decay", type=float, default=1e-4, help="of the optimizer")
-    add("--batch-size", type=int, default=256, help="samples a batch")
-    add("--data-dir", help="folder of tensorflow_datasets")
+    add("--batch-size", type=int, default=256, help="batch size")
+    add("--data-dir", help="tensorflow_datasets folder")
     add(
         "--output",
         type=pathlib.Path,
         default="build/cifar10",
-        help="folder of what is written",
+        help="folder for results",
     )
-    add("--smoke", action="store_true", help="a few images, for CI")
+    add("--smoke", action="store_true", help="a quick run, for tests")
     args = parser.parse_args(argv)
     if args.smoke:
         args.epochs, args.batch_size = 4, 4

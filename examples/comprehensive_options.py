@@ -86,53 +86,74 @@ def arguments(argv, text):
     )
     add = parser.add_argument
     add(
-        "--model", choices=sorted(RECIPES), default="lenet5", help="the network"
+        "--model",
+        choices=sorted(RECIPES),
+        default="lenet5",
+        help="network to prune",
     )
-    add("--dataset", choices=DATASETS, help="what it is trained on")
-    add("--data-dir", help="folder of tensorflow_datasets")
-    add("--gates", type=kinds, default=["filter"], help="as filter,layer")
-    add("--input-gates", action="store_true", help="on the inputs, too")
+    add("--dataset", choices=DATASETS, help="dataset to train on")
+    add("--data-dir", help="tensorflow_datasets folder")
+    add(
+        "--gates",
+        type=kinds,
+        default=["filter"],
+        help="kinds, such as filter,layer",
+    )
+    add(
+        "--input-gates",
+        action="store_true",
+        help="put gates on the inputs, too",
+    )
     for kind in KINDS:
-        add(f"--{kind}-strength", type=float, help="of its gates' penalty")
+        add(f"--{kind}-strength", type=float, help="penalty on these gates")
     add(
         "--weigh",
         choices=["count", "macs", "params"],
         default="count",
-        help="what the pull on a gate is weighed by",
+        help="quantity that weights the penalty of a gate",
     )
     add(
         "--mismatch",
         choices=["project", "skip"],
         default="skip",
-        help="what becomes of shortcuts whose shapes differ",
+        help="what to do with shortcuts whose shapes differ",
     )
-    add("--l2", type=float, help="of all kernels")
-    add("--rate", type=float, help="learning rate at the start")
-    add("--batch", type=int, default=128, help="samples a batch")
-    add("--shift", type=int, help="move images by up to as many pixels")
-    add("--epochs", type=int, help="with gates")
-    add("--base-epochs", type=int, help="without; as many unless given")
-    add("--passes", type=int, default=1, help="of training and cutting")
-    add("--fine-tune-epochs", type=int, default=10, help="after pruning")
+    add("--l2", type=float, help="L2 on kernels")
+    add("--rate", type=float, help="initial learning rate")
+    add("--batch", type=int, default=128, help="batch size")
+    add("--shift", type=int, help="random shift, in pixels")
+    add("--epochs", type=int, help="epochs with gates")
+    add("--base-epochs", type=int, help="epochs without gates")
+    add("--passes", type=int, default=1, help="rounds of training and pruning")
+    add("--fine-tune-epochs", type=int, default=10, help="epochs after pruning")
     add("--adam", type=float, help="fine-tune with Adam at this rate")
-    add("--held-out", type=int, default=5000, help="training images")
-    add("--max-drop", type=float, default=0.005, help="for the search")
-    add("--threshold", type=float, help="instead of a search")
-    add("--budget", type=float, help="share of MACs, instead of a search")
-    add("--drop-shortcuts", action="store_true", help="as the authors do")
+    add("--held-out", type=int, default=5000, help="training images held out")
+    add(
+        "--max-drop",
+        type=float,
+        default=0.005,
+        help="accuracy that may be lost",
+    )
+    add("--threshold", type=float, help="threshold, without a search")
+    add("--budget", type=float, help="share of MACs, without a search")
+    add(
+        "--drop-shortcuts",
+        action="store_true",
+        help="drop added shortcuts at the end",
+    )
     add(
         "--control",
         choices=["random"],
-        help="prune at random instead, to compare with",
+        help="prune at random instead, for comparison",
     )
     add(
         "--seed",
         type=int,
         default=0,
-        help="of weights, and of the order of the samples",
+        help="random seed",
     )
-    add("--output", type=pathlib.Path, help="folder of what is written")
-    add("--small", action="store_true", help="a few seconds, for CI")
+    add("--output", type=pathlib.Path, help="folder for results")
+    add("--small", action="store_true", help="a quick run, for tests")
     return completed(parser, parser.parse_args(argv))
 
 

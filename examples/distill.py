@@ -114,21 +114,21 @@ def arguments(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--macs", type=float, default=0.1, help="share of MACs that stays")
-    add("--seeds", type=int, nargs="+", default=[0], help="one run for each")
-    add("--images", type=int, default=1200, help="train on so many")
-    add("--epochs", type=int, default=20, help="before the cut")
-    add("--more", type=int, default=10, help="after the cut")
-    add("--rate", type=float, default=3e-3, help="the learning rate")
-    add("--batch-size", type=int, default=32, help="samples a batch")
-    add("--share", type=float, default=0.7, help="of the teacher in the loss")
+    add("--macs", type=float, default=0.1, help="share of MACs to keep")
+    add("--seeds", type=int, nargs="+", default=[0], help="seeds, one run each")
+    add("--images", type=int, default=1200, help="training images")
+    add("--epochs", type=int, default=20, help="epochs before the cut")
+    add("--more", type=int, default=10, help="epochs after the cut")
+    add("--rate", type=float, default=3e-3, help="learning rate")
+    add("--batch-size", type=int, default=32, help="batch size")
+    add("--share", type=float, default=0.7, help="weight of the teacher")
     add(
         "--temperature",
         type=float,
         default=2.0,
-        help="of the teacher's outputs",
+        help="temperature of the teacher's outputs",
     )
-    add("--smoke", action="store_true", help="a few steps, for CI")
+    add("--smoke", action="store_true", help="a quick run, for tests")
     args = parser.parse_args(argv)
     if args.smoke:
         args.images, args.epochs, args.more = 64, 1, 1

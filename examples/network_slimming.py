@@ -225,36 +225,46 @@ def arguments(argv):
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("--network", choices=sorted(RECIPES), default="mlp", help="the network")
+    add(
+        "--network",
+        choices=sorted(RECIPES),
+        default="mlp",
+        help="network to prune",
+    )
     add(
         "--passes",
         type=int,
         default=1,
-        help="how often to prune and train again",
+        help="rounds of pruning and training",
     )
     add(
         "--seeds",
         type=int,
         nargs="+",
         default=[0, 1, 2],
-        help="one run for each",
+        help="seeds, one run each",
     )
-    add("--epochs", type=int, help="of sparse training, in each pass")
+    add("--epochs", type=int, help="epochs of sparse training")
     add("--fine-tune", type=int, help="epochs after each cut")
-    add("--strength", type=float, help="of the penalty on gammas")
-    add("--quantile", type=float, help="close this share, not the zeros only")
+    add("--strength", type=float, help="penalty on gammas")
+    add("--quantile", type=float, help="share to close, besides zeros")
     add("--decay", type=float, help="L2 on kernels")
-    add("--keep-at-least", type=int, default=1, help="channels of each layer")
-    add("--no-zeros", action="store_true", help="L1 without exact zeros")
-    add("--images", type=int, help="train on the first so many")
-    add("--data-dir", help="folder of tensorflow_datasets")
+    add(
+        "--keep-at-least",
+        type=int,
+        default=1,
+        help="channels to keep in each layer",
+    )
+    add("--no-zeros", action="store_true", help="plain L1, without exact zeros")
+    add("--images", type=int, help="training images; all by default")
+    add("--data-dir", help="tensorflow_datasets folder")
     add(
         "--output",
         type=pathlib.Path,
         default="build/network_slimming",
-        help="folder of what is written",
+        help="folder for results",
     )
-    add("--smoke", action="store_true", help="random images, for CI")
+    add("--smoke", action="store_true", help="a quick run, for tests")
     args = parser.parse_args(argv)
     if args.smoke:
         args.seeds = [0]

@@ -197,29 +197,29 @@ def arguments(argv):
         "--dataset",
         choices=sorted(NETWORKS),
         default="mnist",
-        help="what it is trained on",
+        help="dataset to train on",
     )
-    add("--data-dir", help="folder of tensorflow_datasets")
-    add("--macs", type=float, default=0.2, help="share that is left")
-    add("--steps", type=int, default=3, help="of pruning")
-    add("--epochs", type=int, default=5, help="of the dense network")
-    add("--tuning-epochs", type=int, default=1, help="after each step")
-    add("--train-images", type=int, help="the first of them; all by default")
+    add("--data-dir", help="tensorflow_datasets folder")
+    add("--macs", type=float, default=0.2, help="share of MACs to keep")
+    add("--steps", type=int, default=3, help="pruning steps")
+    add("--epochs", type=int, default=5, help="epochs before pruning")
+    add("--tuning-epochs", type=int, default=1, help="epochs after each step")
+    add("--train-images", type=int, help="training images; all by default")
     add("--scored", type=int, default=2048, help="images for the scores")
-    add("--images", type=int, default=10_000, help="for each test")
+    add("--images", type=int, default=10_000, help="images for each test")
     add(
         "--output",
         type=pathlib.Path,
         default="build/quantize",
-        help="folder of what is written",
+        help="folder for results",
     )
     add(
         "--seed",
         type=int,
         default=0,
-        help="of weights, and of the order of the samples",
+        help="random seed",
     )
-    add("--smoke", action="store_true", help="a few seconds, for CI")
+    add("--smoke", action="store_true", help="a quick run, for tests")
     args = parser.parse_args(argv)
     if args.smoke:
         args.epochs, args.steps, args.scored, args.images = 1, 2, 64, 32

@@ -287,25 +287,30 @@ def arguments(argv):
         "--dataset",
         choices=sorted(EPOCHS),
         default="digits",
-        help="what it is trained on",
+        help="dataset to train on",
     )
-    add("--data-dir", help="folder of tensorflow_datasets, for the others")
-    add("--epochs", type=int, help="of training with gates")
-    add("--fine-tune-epochs", type=int, default=10, help="after pruning")
-    add("--threshold", type=float, default=0.05, help="closed is below it")
+    add("--data-dir", help="tensorflow_datasets folder")
+    add("--epochs", type=int, help="epochs with gates")
+    add("--fine-tune-epochs", type=int, default=10, help="epochs after pruning")
+    add(
+        "--threshold",
+        type=float,
+        default=0.05,
+        help="gates below it are closed",
+    )
     add(
         "--output",
         type=pathlib.Path,
         default="build/quickstart",
-        help="folder of what is written",
+        help="folder for results",
     )
     add(
         "--seed",
         type=int,
         default=0,
-        help="of weights, and of the order of the samples",
+        help="random seed",
     )
-    add("--smoke", action="store_true", help="a few seconds, for CI")
+    add("--smoke", action="store_true", help="a quick run, for tests")
     args = parser.parse_args(argv)
     args.epochs = args.epochs or EPOCHS[args.dataset]
     args.calls = 100

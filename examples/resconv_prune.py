@@ -236,17 +236,21 @@ def arguments(argv):
         "--network",
         choices=sorted(NETWORKS),
         default="resnet20",
-        help="the network",
+        help="network to prune",
     )
-    add("--strength", type=float, default=1e-2, help="of the penalty on m")
-    add("--start", choices=["same", "residual"], help="g = 0, or g = 1")
-    add("--share", type=float, default=0.5, help="of layers to close")
-    add("--threshold", type=float, help="close what is below, not a share")
-    add("--seeds", type=int, nargs="+", default=[0], help="one run for each")
-    add("--epochs", type=int, default=300, help="of each of four trainings")
-    add("--rate", type=float, default=0.1, help="of learning")
-    add("--batch", type=int, default=256, help="samples a batch")
-    add("--images", type=int, help="train on the first so many")
+    add("--strength", type=float, default=1e-2, help="penalty on m")
+    add(
+        "--start",
+        choices=["same", "residual"],
+        help="initial shortcut: g = 0, or g = 1",
+    )
+    add("--share", type=float, default=0.5, help="share of layers to close")
+    add("--threshold", type=float, help="close below it, not a share")
+    add("--seeds", type=int, nargs="+", default=[0], help="seeds, one run each")
+    add("--epochs", type=int, default=300, help="epochs of each training")
+    add("--rate", type=float, default=0.1, help="learning rate")
+    add("--batch", type=int, default=256, help="batch size")
+    add("--images", type=int, help="training images; all by default")
     add(
         "--pixels",
         type=int,
@@ -254,14 +258,14 @@ def arguments(argv):
         default=32,
         help="height and width of the images",
     )
-    add("--data-dir", help="folder of tensorflow_datasets")
+    add("--data-dir", help="tensorflow_datasets folder")
     add(
         "--output",
         type=pathlib.Path,
         default="build/resconv_prune",
-        help="folder of what is written",
+        help="folder for results",
     )
-    add("--smoke", action="store_true", help="random images, for CI")
+    add("--smoke", action="store_true", help="a quick run, for tests")
     args = parser.parse_args(argv)
     if args.smoke:
         args.network, args.epochs, args.seeds = "resnet8", 1, [0]

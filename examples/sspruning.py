@@ -229,7 +229,7 @@ def arguments(argv):
         nargs="+",
         choices=places,
         default=["both"],
-        help="what is pruned",
+        help="parts to prune",
     )
     rankings = ("learned", "random", "taylor")
     add(
@@ -237,27 +237,27 @@ def arguments(argv):
         nargs="+",
         choices=rankings,
         default=["learned", "random"],
-        help="what channels are ranked by",
+        help="criterion that ranks the channels",
     )
-    add("--macs", type=float, default=0.5, help="share of MACs that stays")
-    add("--seeds", type=int, nargs="+", default=[0], help="one run for each")
-    add("--depth", type=int, default=20, help="of the ResNet")
-    add("--epochs", type=int, default=160, help="before anything is pruned")
-    add("--sparse-epochs", type=int, default=40, help="before the cut")
+    add("--macs", type=float, default=0.5, help="share of MACs to keep")
+    add("--seeds", type=int, nargs="+", default=[0], help="seeds, one run each")
+    add("--depth", type=int, default=20, help="depth of the ResNet")
+    add("--epochs", type=int, default=160, help="epochs before pruning")
+    add("--sparse-epochs", type=int, default=40, help="epochs with gates")
     add("--fine-tune", type=int, default=80, help="epochs after the cut")
-    add("--rate", type=float, default=0.05, help="learning rate of the latter")
-    add("--strength", type=float, default=1e-3, help="of the penalty on a gate")
+    add("--rate", type=float, default=0.05, help="rate after the cut")
+    add("--strength", type=float, default=1e-3, help="penalty on a gate")
     add("--decay", type=float, default=5e-4, help="L2 on kernels")
-    add("--images", type=int, help="train on the first so many")
-    add("--halve", action="store_true", help="images of 16x16 pixels")
-    add("--data-dir", help="folder of tensorflow_datasets")
+    add("--images", type=int, help="training images; all by default")
+    add("--halve", action="store_true", help="scale images to 16x16 pixels")
+    add("--data-dir", help="tensorflow_datasets folder")
     add(
         "--output",
         type=pathlib.Path,
         default="build/sspruning",
-        help="folder of what is written",
+        help="folder for results",
     )
-    add("--smoke", action="store_true", help="random images, for CI")
+    add("--smoke", action="store_true", help="a quick run, for tests")
     args = parser.parse_args(argv)
     if args.smoke:
         args.depth, args.halve, args.seeds = 14, True, [0]

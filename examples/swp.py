@@ -330,7 +330,7 @@ def arguments(argv):
         "--network",
         choices=sorted(RECIPES),
         default="lenet5",
-        help="the network",
+        help="network to prune",
     )
     add("--continual", action="store_true", help="filters first, then stripes")
     add(
@@ -338,23 +338,23 @@ def arguments(argv):
         type=int,
         nargs="+",
         default=[0, 1, 2],
-        help="one run for each",
+        help="seeds, one run each",
     )
-    add("--epochs", type=int, help="of each training")
+    add("--epochs", type=int, help="epochs of each training")
     add("--fine-tune", type=int, help="epochs after each cut")
     add("--skeleton", type=float, help="strength of the L1 on skeletons")
     add("--lasso", type=float, help="strength of the group lasso")
     add("--gates", type=float, help="strength of the L1 on filter gates")
-    add("--shares", type=float, nargs="+", help="of the MACs that may stay")
-    add("--images", type=int, help="train on the first so many")
-    add("--data-dir", help="folder of tensorflow_datasets")
+    add("--shares", type=float, nargs="+", help="shares of MACs to keep")
+    add("--images", type=int, help="training images; all by default")
+    add("--data-dir", help="tensorflow_datasets folder")
     add(
         "--output",
         type=pathlib.Path,
         default="build/swp",
-        help="folder of what is written",
+        help="folder for results",
     )
-    add("--smoke", action="store_true", help="random images, for CI")
+    add("--smoke", action="store_true", help="a quick run, for tests")
     args = parser.parse_args(argv)
     if args.smoke:
         args.seeds = [0]

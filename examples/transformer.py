@@ -252,30 +252,30 @@ def arguments(argv):
         "--task",
         choices=["words", "images"],
         default="words",
-        help="what is told apart",
+        help="task to train on",
     )
     add(
         "--ways",
         nargs="+",
         choices=WAYS,
         default=list(WAYS),
-        help="what is tried",
+        help="ways to prune",
     )
-    add("--macs", type=float, default=0.5, help="share of MACs that stays")
-    add("--seeds", type=int, nargs="+", default=[0], help="one run for each")
-    add("--epochs", type=int, default=10, help="before anything is pruned")
-    add("--more", type=int, default=10, help="epochs that each way has")
-    add("--rate", type=float, default=2e-3, help="learning rate at the start")
-    add("--batch-size", type=int, default=64, help="samples a batch")
-    add("--count", type=int, default=20_000, help="train on so many")
-    add("--data-dir", help="folder of tensorflow_datasets")
+    add("--macs", type=float, default=0.5, help="share of MACs to keep")
+    add("--seeds", type=int, nargs="+", default=[0], help="seeds, one run each")
+    add("--epochs", type=int, default=10, help="epochs before pruning")
+    add("--more", type=int, default=10, help="epochs after that, each way")
+    add("--rate", type=float, default=2e-3, help="initial learning rate")
+    add("--batch-size", type=int, default=64, help="batch size")
+    add("--count", type=int, default=20_000, help="training samples")
+    add("--data-dir", help="tensorflow_datasets folder")
     add(
         "--output",
         type=pathlib.Path,
         default="build/transformer",
-        help="folder of what is written",
+        help="folder for results",
     )
-    add("--smoke", action="store_true", help="a few inputs, for CI")
+    add("--smoke", action="store_true", help="a quick run, for tests")
     args = parser.parse_args(argv)
     if args.smoke:
         args.seeds, args.count, args.batch_size = [0], 256, 4

@@ -30,18 +30,20 @@ def axes(ax: Any = None, size: tuple[float, float] = (6.4, 4.8)) -> Any:
 def grid(rows: int, columns: int, size: tuple[float, float]) -> Any:
     """An array of axes of a new figure, `(rows, columns)`.
 
-    The figure is not registered with pyplot, since a notebook would show it
-    twice.
+    Pyplot makes the figure, since a notebook cannot draw any before pyplot
+    has chosen its backend, and forgets it: the notebook would show it twice.
 
     Raises:
         ImportError: matplotlib is not installed.
     """
     try:
-        from matplotlib.figure import Figure
+        from matplotlib import pyplot
     except ImportError as error:
         raise _missing() from error
-    figure = Figure(figsize=size, layout="constrained")
-    found = figure.subplots(rows, columns, squeeze=False)
+    figure, found = pyplot.subplots(
+        rows, columns, figsize=size, squeeze=False, layout="constrained"
+    )
+    pyplot.close(figure)
     for ax in found.flat:
         _plain(ax)
     return found

@@ -346,7 +346,7 @@ def test_the_version_is_one():
 
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 TEXTS = {
-    str(path.relative_to(ROOT)): path.read_text("utf-8") for path in PAGES
+    path.relative_to(ROOT).as_posix(): path.read_text("utf-8") for path in PAGES
 }
 
 

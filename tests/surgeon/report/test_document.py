@@ -201,6 +201,8 @@ def test_gates_fall_into_two_heaps():
     matplotlib.use("Agg")
     model = network()
     figure = kg.stats.plot_gates(model, 0.5)
+    # A notebook shows what is returned, and all that pyplot knows besides.
+    assert figure.number not in matplotlib.pyplot.get_fignums()
     (axes,) = figure.axes
     labels = [text.get_text() for text in axes.get_legend().get_texts()]
     assert labels == ["closed: 5", "open: 16"]
