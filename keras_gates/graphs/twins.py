@@ -62,6 +62,7 @@ class Twins:
     _journal: list[int] = dataclasses.field(default_factory=list)
     _owned: set[int] = dataclasses.field(default_factory=set)
     _gone: dict[int, Any] = dataclasses.field(default_factory=dict)
+    _weighted: set[int] = dataclasses.field(default_factory=set)
 
     def note(self, old: Any, new: Any) -> None:
         """Let `new` stand for `old` in all twins to come."""
@@ -95,10 +96,11 @@ class Twins:
         """
         held = [x for layer in layers for x in (layer, *own_weights(layer))]
         self._gone = {id(x): x for x in held if id(x) not in self._pairs}
+        self._weighted = {id(layer) for layer in layers if own_weights(layer)}
         try:
             return self.twin(value)
         finally:
-            self._gone = {}
+            self._gone, self._weighted = {}, set()
 
     def twin(self, value: Any) -> Any:
         """The copy of a layer, an operation, or of what one holds.
@@ -169,6 +171,11 @@ class Twins:
             return self._keras(old)
         if self.of_model is None:
             raise Uncopied(f"model '{old.name}' is functional")
+        if any(id(x) in self._weighted for x in private.sublayers(old)):
+            # A copy would be the part as it was, at its old size.
+            raise Uncopied(
+                f"model '{old.name}' is a part of the model that it belongs to"
+            )
         new = self.of_model(old)
         self.note(old, new)
         return new

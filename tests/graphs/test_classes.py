@@ -147,6 +147,30 @@ def test_a_warning_names_what_speaks_of_layers_that_went():
     assert binary.gates[0] is binary.get_layer("gate")
 
 
+PARTS = {
+    "alone": lambda part: part,
+    "in a list": lambda part: [part],
+    "in a dict": lambda part: {"features": part},
+}
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+@pytest.mark.parametrize("how", PARTS)
+def test_a_model_of_a_part_is_not_carried_at_its_old_size(name, how):
+    """As encoders that a model is built on; a copy would hold its weights."""
+    model = counting()
+    hidden = model.get_layer("hidden")
+    expected = TRANSFORMS[name](model)
+    model.part = PARTS[how](keras.Model(model.inputs, hidden.output, name="p"))
+    size = model.count_params()
+    with told() as found:
+        new = TRANSFORMS[name](model)
+    assert "`part` (model 'p' is a part of" in str(found[-1].message)
+    assert not hasattr(new, "part")
+    assert new.count_params() == expected.count_params()
+    assert model.count_params() == size
+
+
 def test_a_call_of_its_own_is_not_lost_in_silence():
     with pytest.raises(ValueError, match="`call` of its class Doubling"):
         surgeon.prune(Doubling(16), HALF)
