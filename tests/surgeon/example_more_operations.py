@@ -55,14 +55,14 @@ def elementwise():
         lambda x: x + ops.full_like(x, CONSTANT),
         "array",
         STAYS,
-        "an array besidess",
+        "an array besides",
     )
     yield op(
         "numpy.Clip",
         lambda x: ops.clip(x, CONSTANT - 1, CONSTANT + 1),
         "arrays",
         STAYS,
-        "an array besidess",
+        "an array besides",
     )
     yield op("math.Erfc")
     yield op("math.Erfinv", prepare=positive)
@@ -329,14 +329,14 @@ def moves():
         lambda a, b: ops.reshape(ops.vstack([a, b]), (-1, 16, 8)),
         "",
         STAYS,
-        "batches",
+        "along the batch axis",
     )
     yield op(
         "numpy.Concatenate",
         lambda x: ops.concatenate([x, np.ones((4, 8, 8), "float32")], 1),
         "array",
         STAYS,
-        "no tensor",
+        "not tensors of the model",
     )
     yield op("numpy.Fliplr", lambda x: ops.fliplr(x))
     yield op("numpy.Flipud", lambda x: ops.flipud(ops.flipud(x)))

@@ -142,7 +142,7 @@ def test_data_of_pytorch_and_tensorflow():
     for data in forms:
         np.testing.assert_allclose(score(model, "mean", data)["h"], expected)
     endless = forms[1].repeat()
-    with pytest.raises(ValueError, match=r"no end.*data\.take"):
+    with pytest.raises(ValueError, match=r"infinite.*data\.take"):
         score(model, "mean", endless)
 
 
@@ -345,7 +345,7 @@ def test_a_loss_of_the_models_own_is_named():
     model.compile("sgd", "mse")
     with helpers.told() as told:
         found = score(model, "taylor", (P, Y))
-    assert "(of type Own) has a compute_loss of its own" in told[0]
+    assert "(of type Own) has a custom compute_loss" in told[0]
     expected = score(plain, "taylor", (P, Y), loss="mse")
     np.testing.assert_allclose(found["h"], expected["h"], rtol=1e-5)
     score(model, "taylor", (P, Y), loss="mse")  # asked for: no warning
