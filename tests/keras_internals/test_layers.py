@@ -356,7 +356,7 @@ def test_attributes_kept():
 def test_cause_of():
     class NoText(Exception):
         def __init__(self, value):
-            super().__init__(f"it holds {value.shape}")
+            super().__init__(f"it holds {tuple(value.shape)}")
 
     class Odd(L.Layer):
         def call(self, x):
