@@ -125,7 +125,7 @@ def _bars(networks, table):
 
 
 def _plain(text):
-    """A message without what colours a terminal and breaks a table."""
+    """A message without what colors a terminal and breaks a table."""
     for mark in ("\x1b[1m", "\x1b[0m"):
         text = text.replace(mark, "")
     return text.replace("|", "\\|").replace("<", "&lt;")

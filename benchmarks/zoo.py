@@ -81,7 +81,7 @@ def inputs(model, rng, count=SAMPLES):
 
 
 def disturb(model, rng):
-    """Draw what initialisers make all alike, as training could have left it."""
+    """Draw what initializers make all alike, as training could have left it."""
     for weight in model.weights:
         value = helpers.numpy_of(weight)
         floats = keras.backend.is_float_dtype(weight.dtype)

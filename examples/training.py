@@ -9,7 +9,7 @@ import sys
 import keras
 import numpy as np
 
-# Mean and deviation of the colours of CIFAR-10, as its recipes have them.
+# Mean and deviation of the colors of CIFAR-10, as its recipes have them.
 CIFAR_MEAN, CIFAR_DEVIATION = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
 
 
@@ -54,8 +54,8 @@ def load(name, folder=None, images=None, smoke=False, halve=False):
 
 
 def _halved(images):
-    count, rows, columns, colours = images.shape
-    pairs = (count, rows // 2, 2, columns // 2, 2, colours)
+    count, rows, columns, colors = images.shape
+    pairs = (count, rows // 2, 2, columns // 2, 2, colors)
     return images.reshape(pairs).mean((2, 4))
 
 

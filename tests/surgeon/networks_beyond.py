@@ -13,7 +13,7 @@ from tests import helpers
 
 
 def conv(x, filters, name, size=3, before=False, **options):
-    """A convolution, normalised, with a gate after it or in front."""
+    """A convolution, normalized, with a gate after it or in front."""
     made = getattr(L, f"Conv{len(x.shape) - 2}D")
     options = {"padding": "same", "use_bias": False, **options}
     x = made(filters, size, name=name, **options)(x)

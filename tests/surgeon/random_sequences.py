@@ -103,7 +103,7 @@ def cross_attention(d, x):
 
 
 def feed_forward(d, x):
-    """The second half of a transformer, normalised before or behind."""
+    """The second half of a transformer, normalized before or behind."""
     norm = d.pick([L.LayerNormalization, L.RMSNormalization])
     y = norm()(x) if d.chance(0.5) else x
     y = d.maybe_gate(L.Dense(2 * d.width(), activation="gelu")(y), 0.7)

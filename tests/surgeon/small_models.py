@@ -78,14 +78,14 @@ def residual(**options):
     return helpers.randomize(keras.Model(inputs, x, name="residual"), **options)
 
 
-def normalised(**options):
+def normalized(**options):
     """A layer normalization after a gate reads all channels together."""
     inputs = keras.Input((5,))
     x = L.Dense(8, name="hidden")(inputs)
     x = kg.FilterGate(name="gate")(x)
     x = L.LayerNormalization(name="norm")(x)
     x = L.Dense(3, name="out")(x)
-    model = keras.Model(inputs, x, name="normalised")
+    model = keras.Model(inputs, x, name="normalized")
     return helpers.randomize(model, **options)
 
 
@@ -198,7 +198,7 @@ def barred():
     return set_gates(helpers.randomize(model), gate=half(8))
 
 
-def normalised_twice():
+def normalized_twice():
     """Gates before a layer normalization and after it."""
     inputs = keras.Input((5,))
     x = L.Dense(8, name="hidden")(inputs)
@@ -231,7 +231,7 @@ MODELS = [
     sequential,
     convnet,
     residual,
-    normalised,
+    normalized,
     gated_input,
     rescaled,
     siamese,

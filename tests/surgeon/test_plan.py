@@ -81,7 +81,7 @@ SAYS = [
         ],
     ),
     (
-        lambda: sm.set_gates(sm.normalised(), gate=sm.half(8)),
+        lambda: sm.set_gates(sm.normalized(), gate=sm.half(8)),
         {},
         [
             r"'norm' \(layer normalization\) computes its statistics over them",
@@ -89,7 +89,7 @@ SAYS = [
         ],
     ),
     (
-        sm.normalised_twice,
+        sm.normalized_twice,
         {"exact": False},
         [r"norm +layer normalization +8 -> 4 +16 -> 8 .* approximate"],
     ),

@@ -21,8 +21,8 @@ T = helpers.THRESHOLD
     "make, places",
     [
         (sm.constants, ["conv2"]),
-        (sm.normalised, ["norm"]),
-        (sm.normalised_twice, ["norm"]),
+        (sm.normalized, ["norm"]),
+        (sm.normalized_twice, ["norm"]),
         (sm.chain, []),
         (sm.residual, []),
         (sm.rescaled, []),

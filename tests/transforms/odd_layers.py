@@ -1,6 +1,6 @@
 """Layers with incomplete configs, each as `vectors -> vectors`.
 
-Keras serialises a function by its name; a `get_config` may forget an argument
+Keras serializes a function by its name; a `get_config` may forget an argument
 or be missing; layers hold what no config speaks of. What they compute is told
 by the layers themselves, never by a copy.
 """

@@ -101,7 +101,7 @@ def test_thresholds_of_every_kind(thresholds, options, closed):
     np.testing.assert_array_equal(factor, again)
 
 
-def normalised():
+def normalized():
     inputs = keras.Input((4,))
     x = keras.layers.BatchNormalization(name="norm")(inputs)
     x = kg.FilterGate(name="gate")(x)
@@ -111,7 +111,7 @@ def normalised():
 @pytest.mark.parametrize(
     "make, thresholds, options, error, match",
     [
-        (normalised, {"batch_norm": T}, {}, ValueError, "gate layers.*'norm'"),
+        (normalized, {"batch_norm": T}, {}, ValueError, "gate layers.*'norm'"),
         (sm.chain, -1, {}, ValueError, "at least 0"),
         (sm.chain, T, {"round_to": 0}, ValueError, "`round_to`"),
     ],

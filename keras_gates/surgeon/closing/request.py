@@ -227,7 +227,7 @@ def _closed(
             f"Model '{model.name}' has no gates, so there is nothing to "
             "close. Put FilterGate, HeadGate, LayerGate, BranchGate or "
             "BlockGate layers into it before training; or take the gammas of "
-            'its batch normalisations for gates: thresholds={"batch_norm": '
+            'its batch normalizations for gates: thresholds={"batch_norm": '
             "...}; or pass scores=keras_gates.surgeon.score(model, ...)."
             f"{unknown_gates(graph)}"
         )

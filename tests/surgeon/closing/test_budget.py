@@ -437,7 +437,7 @@ def test_round_to():
 # Ranking ------------------------------------------------------------------
 
 
-def test_normalised_factors_are_compared_with_their_own_gate():
+def test_normalized_factors_are_compared_with_their_own_gate():
     model = two_layers(1 / 50)
     plain = plan(model, kg.Budget(macs=0.5)).closed
     assert plain["second"] == [] != plain["first"]
@@ -445,7 +445,7 @@ def test_normalised_factors_are_compared_with_their_own_gate():
     assert abs(len(own["second"]) - len(own["first"])) <= 1
 
 
-def test_gates_of_one_factor_are_normalised_by_kind():
+def test_gates_of_one_factor_are_normalized_by_kind():
     model = sm.set_gates(scalar_steps(), branch1=0.8, branch2=0.2)
     budget = kg.Budget(macs=294, normalize=True)
     assert plan(model, budget).closed == {"branch1": [], "branch2": [0]}

@@ -259,7 +259,7 @@ def test_groups_are_told_of_like_gates():
 
 @pytest.mark.parametrize("make", sm.MODELS)
 def test_nothing_is_said_where_all_that_is_closed_goes(make):
-    if make in (sm.normalised, sm.gated_output, sm.residual):
+    if make in (sm.normalized, sm.gated_output, sm.residual):
         return  # they do close what stays
     assert not futile(plan(make(closed="half"), T))
     _, texts = warned(lambda: prune(make(closed="half"), T))

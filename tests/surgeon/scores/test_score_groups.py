@@ -26,7 +26,7 @@ def dense_to_map(make, at):
 
 
 def generator(make, at):
-    """DCGAN's: normalised and activated before it is a map."""
+    """DCGAN's: normalized and activated before it is a map."""
     x = keras.Input((10,))
     y = make(L.Dense, 4 * 4 * 6, use_bias=False, name="fc")(x)
     y = make(L.LeakyReLU)(make(L.BatchNormalization)(y))
@@ -36,7 +36,7 @@ def generator(make, at):
     return x, make(L.Conv2DTranspose, 1, 5, 2, activation="tanh")(y)
 
 
-def normalised_as_a_map(make, at):
+def normalized_as_a_map(make, at):
     x = keras.Input((10,))
     y = make(L.Dense, 4 * 4 * 6, name="fc")(x)
     y = make(L.BatchNormalization)(make(L.Reshape, (4, 4, 6))(y))
@@ -134,7 +134,7 @@ def there_and_back(make, at):
 
 
 NETWORKS = [
-    *(dense_to_map, generator, normalised_as_a_map, by_operation, pooled_map),
+    *(dense_to_map, generator, normalized_as_a_map, by_operation, pooled_map),
     *(sequence, pixel_shuffle, pixel_shuffle_of_pytorch, channel_shuffle),
     *(activated_behind_the_shuffle, channels_first_map, even_and_odd),
     *(joined_maps, flattened, there_and_back),

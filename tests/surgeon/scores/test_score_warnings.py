@@ -14,7 +14,7 @@ score = kg.surgeon.score
 
 
 def network(activation="relu"):
-    """Two layers, a normalised one, and a nested model."""
+    """Two layers, a normalized one, and a nested model."""
     inner = keras.Sequential(
         [
             keras.Input((7,)),

@@ -99,7 +99,7 @@ SPATIAL = {
     "global maximum": lambda n, layout: [
         getattr(L, f"GlobalMaxPooling{n}D")(data_format=layout)
     ],
-    "normalisation": lambda n, layout: [
+    "normalization": lambda n, layout: [
         L.BatchNormalization(1 if layout == "channels_first" else -1),
         L.ReLU(),
     ],

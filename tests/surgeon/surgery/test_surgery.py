@@ -318,7 +318,7 @@ class Batches(keras.utils.PyDataset):
         return self.x[5 * index : 5 * index + 5], np.zeros(5)
 
 
-def test_normalisations_and_datasets():
+def test_normalizations_and_datasets():
     model = convnet(between=[L.BatchNormalization()])
     x = helpers.inputs_for(model, batch=10)
     expected = zeros(model, x, -1)

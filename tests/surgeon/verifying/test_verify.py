@@ -475,6 +475,6 @@ def test_one_sample_does_not_tell():
 
 
 def test_approximations_are_compared_with_zeros():
-    model = sm.set_gates(sm.normalised(), gate=sm.half(8))
+    model = sm.set_gates(sm.normalized(), gate=sm.half(8))
     small = kg.surgeon.prune(model, T, exact=False)
     assert far(model, small, T, exact=False) > 1e-3
