@@ -67,9 +67,7 @@ def flattened(model: keras.Model, example: Any) -> tuple[keras.Model, str]:
         opened = trace.trace_model(_copy(source), node)
     except SideEffect as error:
         raise Unfunctional(str(error)) from error
-    except (
-        Exception
-    ) as error:  # the user's code may raise anything for symbolic tensors
+    except Exception as error:  # the user's code may raise anything
         raise Unfunctional(
             f"its `call` can't be traced: {trace.told(error)}"
         ) from error

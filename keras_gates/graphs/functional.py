@@ -47,7 +47,7 @@ def struct_of(function: keras.Model) -> Any:
 
 
 def input_layer(kt: keras.KerasTensor) -> keras.Layer:
-    """The `InputLayer` after a model's input tensor."""
+    """The `InputLayer` that makes a model's input tensor."""
     return private.origin_of(kt)[0]
 
 

@@ -59,7 +59,7 @@ def layer_class(path: str) -> type[Any] | None:
 
 
 def operation(name: str) -> type[Any] | None:
-    """The class after an operation of `keras.ops`, such as "numpy.Add".
+    """The class of an operation of `keras.ops`, such as "numpy.Add".
 
     Assumes: it is in the module `keras.src.ops.numpy`, that of an activation
     which is no such operation in "activations"; None if it is not.
@@ -72,7 +72,7 @@ def operation(name: str) -> type[Any] | None:
 
 
 def operation_of(function: Callable[..., Any] | None) -> type[Any] | None:
-    """The class after a function of `keras.ops`, by identity, or None.
+    """The class of a function of `keras.ops`, by identity, or None.
 
     Assumes: it is named after the function: `log_softmax` and `LogSoftmax`.
     """

@@ -177,9 +177,7 @@ def _attempt(each: CallTrace) -> Opened | Opaque:
                 return Opaque(first)
         except SideEffect as error:
             return Opaque(first or str(error))
-        except (
-            Exception
-        ) as error:  # the user's code may raise anything for symbolic tensors
+        except Exception as error:  # the user's code may raise anything
             why = f"its `call` can't be traced: {told(error)}"
             first = first or why
             # Once more, with what the layer inside calls in its place.

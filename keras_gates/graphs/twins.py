@@ -61,8 +61,7 @@ class Twins:
     _pairs: dict[int, tuple[Any, Any]] = dataclasses.field(default_factory=dict)
     _journal: list[int] = dataclasses.field(default_factory=list)
     _owned: set[int] = dataclasses.field(default_factory=set)
-    _gone: dict[int, Any] = dataclasses.field(default_factory=dict)
-    _weighted: set[int] = dataclasses.field(default_factory=set)
+    _of_old: dict[int, Any] = dataclasses.field(default_factory=dict)
 
     def note(self, old: Any, new: Any) -> None:
         """Let `new` stand for `old` in all twins to come."""
@@ -95,12 +94,11 @@ class Twins:
                 copied.
         """
         held = [x for layer in layers for x in (layer, *own_weights(layer))]
-        self._gone = {id(x): x for x in held if id(x) not in self._pairs}
-        self._weighted = {id(layer) for layer in layers if own_weights(layer)}
+        self._of_old = {id(x): x for x in held}
         try:
             return self.twin(value)
         finally:
-            self._gone, self._weighted = {}, set()
+            self._of_old = {}
 
     def twin(self, value: Any) -> Any:
         """The copy of a layer, an operation, or of what one holds.
@@ -129,7 +127,7 @@ class Twins:
             return value
         if id(value) in self._pairs:
             return self._pairs[id(value)][1]
-        if id(value) in self._gone:
+        if id(value) in self._of_old:
             raise Uncopied(f"'{value.name}' is not in the new model")
         for kinds, make in _MAKERS:
             if isinstance(value, kinds):
@@ -171,7 +169,7 @@ class Twins:
             return self._keras(old)
         if self.of_model is None:
             raise Uncopied(f"model '{old.name}' is functional")
-        if any(id(x) in self._weighted for x in private.sublayers(old)):
+        if any(id(x) in self._of_old for x in own_weights(old)):
             # A copy would be the part as it was, at its old size.
             raise Uncopied(
                 f"model '{old.name}' is a part of the model that it belongs to"
@@ -219,7 +217,7 @@ class Twins:
         return new
 
     def _symbolic(self, old: keras.KerasTensor) -> keras.KerasTensor:
-        """A tensor that is left of a trace, without the graph after it."""
+        """A tensor that is left of a trace, without its graph."""
         new = keras.KerasTensor(old.shape, old.dtype, old.sparse, name=old.name)
         self.note(old, new)
         return new
@@ -313,7 +311,7 @@ class Twins:
 
     def _bound(self, old: Any, seen: set[int]) -> Any:
         """A function, or what one refers to, for the new layer."""
-        if any(id(old) in x for x in (self._pairs, self._owned, self._gone)):
+        if any(id(old) in x for x in (self._pairs, self._owned, self._of_old)):
             return self._value(old)
         if id(old) in seen:
             return old

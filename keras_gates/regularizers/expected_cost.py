@@ -196,9 +196,7 @@ def _is_asked(source: Source, kinds: Sequence[str] | None) -> bool:
 
 def _opening(source: Source) -> Callable[[Any], Any]:
     """How far a gate is open, from 0 to 1, given its variable's values."""
-    if (
-        source.factors is not None
-    ):  # random: the probability that it is not closed
+    if source.factors is not None:  # the probability that it is not closed
         return hard_concrete.openness
     return functools.partial(_openness, _scale(source))
 

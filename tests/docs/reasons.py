@@ -21,11 +21,8 @@ MODULES = (
     *("surgeon/build/coming_back.py", "surgeon/build/kept_class.py"),
     *("graphs/call_trace.py", "graphs/effects.py", "graphs/holders.py"),
     *("graphs/several_sizes.py", "graphs/trace.py", "graphs/weight_values.py"),
-    *(
-        "graphs/bare_weights.py",
-        "graphs/stand_ins.py",
-        "graphs/step_by_step.py",
-    ),
+    *("graphs/bare_weights.py", "graphs/stand_ins.py"),
+    "graphs/step_by_step.py",
     *("surgeon/build/part_weights.py", "surgeon/build/original_class.py"),
 )
 # They hold names of operations, kinds of rules, and notes on methods.
