@@ -19,6 +19,7 @@ MODULES = (
     *("surgeon/report/slow_widths.py", "surgeon/solving/bars.py"),
     *("surgeon/passes/label.py", "surgeon/gates/see_through.py"),
     *("surgeon/build/coming_back.py", "surgeon/build/kept_class.py"),
+    "surgeon/build/config_search.py",
     *("graphs/call_trace.py", "graphs/effects.py", "graphs/holders.py"),
     *("graphs/several_sizes.py", "graphs/trace.py", "graphs/weight_values.py"),
     *("graphs/bare_weights.py", "graphs/stand_ins.py"),

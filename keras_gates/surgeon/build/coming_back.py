@@ -17,10 +17,10 @@ from keras_gates.graphs import origins
 from keras_gates.graphs.trace import told
 from keras_gates.surgeon.build import original_class
 from keras_gates.surgeon.build.kept_class import KeptClasses
-from keras_gates.surgeon.build.kept_class import NotKept
 from keras_gates.surgeon.build.kept_class import edited
 from keras_gates.surgeon.build.part_weights import NoPlace
 from keras_gates.surgeon.build.rebuild import Builder
+from keras_gates.surgeon.build.smaller import NotKept
 from keras_gates.surgeon.solving.returns import How
 from keras_gates.surgeon.solving.returns import Return
 
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Site
     from keras_gates.graphs.graph import Tensor
     from keras_gates.graphs.origins import Origin
-    from keras_gates.surgeon.build.kept_class import Smaller
+    from keras_gates.surgeon.build.smaller import Smaller
     from keras_gates.surgeon.solving.solve import Solution
 
 

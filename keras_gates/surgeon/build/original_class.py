@@ -29,9 +29,10 @@ from keras_gates.graphs.origins import Origin
 from keras_gates.graphs.variables import values_of
 from keras_gates.surgeon.build import config_sizes as cs
 from keras_gates.surgeon.build import kept_class as kc
-from keras_gates.surgeon.build.kept_class import Edits
-from keras_gates.surgeon.build.kept_class import NotKept
 from keras_gates.surgeon.build.part_weights import Wanted
+from keras_gates.surgeon.build.smaller import Edits
+from keras_gates.surgeon.build.smaller import NotKept
+from keras_gates.surgeon.build.smaller import Smaller
 
 # So many blocks are made by a number at most.
 _MOST = 256
@@ -175,7 +176,7 @@ def _fill(model: keras.Model, new: keras.Model) -> bool:
         for variable, source in pairs:
             variable.assign(values_of(source).reshape(variable.shape))
             variable.trainable = source.trainable
-        smaller = kc.Smaller(model, (inputs,), {}, new, weights)
+        smaller = Smaller(model, (inputs,), {}, new, weights)
         if kc.same(model, smaller, _NEAR):
             with kc.other_weights(model, weights):
                 if kc.same(model, smaller, _NEAR):

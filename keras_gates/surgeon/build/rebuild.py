@@ -28,12 +28,12 @@ from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build import original_class
 from keras_gates.surgeon.build.changes import Changes
 from keras_gates.surgeon.build.kept_class import KeptClasses
-from keras_gates.surgeon.build.kept_class import NotKept
-from keras_gates.surgeon.build.kept_class import Smaller
 from keras_gates.surgeon.build.kept_class import edited
 from keras_gates.surgeon.build.part_weights import NoPlace
 from keras_gates.surgeon.build.part_weights import PartWeights
 from keras_gates.surgeon.build.replacements import Pieces
+from keras_gates.surgeon.build.smaller import NotKept
+from keras_gates.surgeon.build.smaller import Smaller
 from keras_gates.surgeon.passes.label import StepKey
 from keras_gates.surgeon.solving.returns import How
 from keras_gates.surgeon.solving.returns import Return
