@@ -18,6 +18,7 @@ from keras_gates.surgeon.closing import latency
 from keras_gates.surgeon.closing import ranking as bg
 from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.report import table
+from keras_gates.surgeon.report.row_memo import RowMemo
 from keras_gates.surgeon.solving import essential
 from keras_gates.surgeon.solving import removable
 from keras_gates.surgeon.solving import solve
@@ -138,24 +139,28 @@ class _Search:
         self.options = options
         self.shapes = shapes_of(graph, budget.sizes)
         self.trials = Trials(graph)
+        self.rows = RowMemo()
         self.notes: list[str] = []  # for the plan, on what was found
 
     def solved(self, masks: Masks) -> Solution:
         """The `Solution` with these closed, too."""
         return self._solve({**self.others, **masks})
 
-    def _solve(self, closed: Masks) -> Solution:
+    def _solve(self, closed: Masks, check: bool = True) -> Solution:
         options = self.options
         return solve.solve(
             self.graph,
             closed,
             options.exact,
             options.round_to,
+            check=check,
             trials=self.trials,
         )
 
     def totals(self, masks: Masks) -> dict[str, tuple[int, int]]:
-        return table.totals(self.solved(masks), self.shapes)
+        # What must stay open does; and what is chosen is checked.
+        solution = self._solve({**self.others, **masks}, check=False)
+        return table.totals(solution, self.shapes, self.rows)
 
     def find(self, held: Masks) -> Chosen:
         """What to close, and what to hold open besides `held`."""
@@ -187,7 +192,7 @@ class _Search:
     def _counted(self) -> Ask:
         """A function from a ranking to what is closed, by counts."""
         of, solution = self.budget.resource, self.solved({})
-        whole = table.totals(solution, self.shapes)[of][0]
+        whole = table.totals(solution, self.shapes, self.rows)[of][0]
         unknown: list[str] = []
         if of == "macs":
             unknown = table.uncounted(solution, self.shapes)

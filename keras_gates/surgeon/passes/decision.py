@@ -177,9 +177,10 @@ class Candidate:
     def written_out(self, step: Step) -> bool:
         """Whether a step becomes other operations, to count what goes."""
         absorbable = self.absorbable(step, 0)
-        exactly = absorbable and absorbable.how is Absorption.STATISTICS
+        if absorbable is None or absorbable.how is not Absorption.STATISTICS:
+            return False
         gone = self.removed(step, 0) is not None
-        return bool(exactly and gone and step.rule.writes_out(step.call))
+        return gone and step.rule.writes_out(step.call)
 
     def absorbed(self, step: Step) -> dict[int, NDArray[np.float64]]:
         """The constants that a layer loses, by input.

@@ -60,7 +60,7 @@ def levels(
             continue
         for tensor in step.outputs:
             value = values.get(tensor)
-            if value is None or np.isnan(value.values).any():
+            if value is None or not value.complete:
                 found[tensor] = level
     return found
 

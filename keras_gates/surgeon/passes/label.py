@@ -378,14 +378,15 @@ def outputs_of(
         exact: as in `constants`.
     """
     outputs: list[Known | None] = [None] * len(step.outputs)
-    if any(v is not None for v in inputs):
-        outputs = step.rule.value(step.call, step.flow, inputs)
-    if not exact and step.flow.mixes and inputs[0] is not None:
-        guesses = step.rule.guess(step.call, step.flow, inputs)
-        pairs = zip(outputs, guesses, strict=True)
-        outputs = [value or guess for value, guess in pairs]
-    if shut is not None:
-        outputs[0] = step.rule.shut(step.call, step.flow, outputs[0], shut)
+    with faults.of_rule(step.call, step.rule):
+        if any(v is not None for v in inputs):
+            outputs = step.rule.value(step.call, step.flow, inputs)
+        if not exact and step.flow.mixes and inputs[0] is not None:
+            guesses = step.rule.guess(step.call, step.flow, inputs)
+            pairs = zip(outputs, guesses, strict=True)
+            outputs = [value or guess for value, guess in pairs]
+        if shut is not None:
+            outputs[0] = step.rule.shut(step.call, step.flow, outputs[0], shut)
     return outputs
 
 
@@ -415,8 +416,7 @@ def constants(
         trained = step.call.kwargs.get("training") is True
         if (trained and step.rule.trains) or step.flow.reason:
             continue
-        with faults.of_rule(step.call, step.rule):
-            outputs = compute(step, inputs, shut, exact)
+        outputs = compute(step, inputs, shut, exact)
         for tensor, value in zip(step.outputs, outputs, strict=True):
             if value is not None:
                 values[tensor] = value

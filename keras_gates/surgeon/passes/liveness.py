@@ -131,9 +131,10 @@ class _Walk:
     def _demand(
         self, tensor: Tensor, wanted: NDArray[np.bool_] | np.bool_
     ) -> None:
-        labels = self.labelling.labels[tensor]
-        varies = ~self.candidate.known(tensor)
-        wanted = lb.stretched(wanted, labels.shape) & varies
+        shape = self.labelling.labels[tensor].shape
+        wanted = lb.stretched(wanted, shape)
+        if tensor in self.candidate.values:
+            wanted = wanted & ~self.candidate.known(tensor)
         before = self.demand.get(tensor)
         self.demand[tensor] = wanted if before is None else before | wanted
 

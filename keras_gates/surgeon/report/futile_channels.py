@@ -10,6 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates.find import gates_of
@@ -27,6 +28,8 @@ from keras_gates.surgeon.solving.bars import remedies
 from keras_gates.surgeon.solving.bars import sizes
 
 if TYPE_CHECKING:
+    import keras
+
     from keras_gates.graphs.graph import Tensor
     from keras_gates.surgeon.passes.label import Step
     from keras_gates.surgeon.solving.solve import Solution
@@ -360,15 +363,14 @@ def not_followed(solution: Solution) -> list[Futile]:
     """Closed channels of gates that stand where none can be followed."""
     found: list[Futile] = []
     sources = gates_of(solution.graph)
+    calls_of: IdentityDict[keras.Operation, list[Step]] = IdentityDict()
+    for step in solution.labelling.steps:
+        if step.is_gate:
+            calls_of.setdefault(step.call.op, []).append(step)
     for name, mask in solution.closed.items():
         if not mask.ndim or not mask.any() or name in solution.graph.groups:
             continue
-        layer = sources[name].layer
-        steps = [
-            step
-            for step in solution.labelling.steps
-            if step.call.op is layer and step.is_gate
-        ]
+        steps = calls_of.get(sources[name].layer, [])
         followed = any("channel" in step.flow.roles for step in steps)
         present = solution.decision.present
         if followed or not any(step in present for step in steps):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Collection
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ from keras_gates.graphs.shapes import shapes_of
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build.weights import Weights
 from keras_gates.surgeon.build.weights import kept_positions
+from keras_gates.surgeon.passes.fold import Folds
 from keras_gates.surgeon.report import futile
 from keras_gates.surgeon.report import opened_layers
 from keras_gates.surgeon.report import reasons
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.label import Step
     from keras_gates.surgeon.report.reasons import Reasons
+    from keras_gates.surgeon.report.row_memo import RowMemo
     from keras_gates.surgeon.solving.solve import Solution
 
     # The name and shape of each weight of a layer.
@@ -123,12 +126,18 @@ def widths(solution: Solution, sizes: Any = None) -> list[int | None]:
 def totals(
     solution: Solution,
     shapes: dict[Tensor, tuple[int | None, ...]] | None = None,
+    memo: RowMemo | None = None,
 ) -> dict[str, tuple[int, int]]:
     """The `(before, after)` of all rows together, by what they count.
 
     Without reasons, which take longer to find than the rest of the rows.
+
+    Args:
+        solution: the `Solution`.
+        shapes: those of the tensors; by default, as the graph has them.
+        memo: what remembers other solutions of the graph, for a search.
     """
-    rows = _rows(solution, shapes or shapes_of(solution.graph))
+    rows = _rows(solution, shapes or shapes_of(solution.graph), memo=memo)
     return {what: total(rows, what) for what in ("params", "macs")}
 
 
@@ -143,16 +152,18 @@ def _rows(
     solution: Solution,
     shapes: dict[Tensor, tuple[int | None, ...]],
     told: Reasons | None = None,
+    memo: RowMemo | None = None,
 ) -> list[Row]:
-    decision = solution.decision
-    weights = Weights(decision, solution.folds)
-    parts = Parts(solution)
+    decision, parts = solution.decision, Parts(solution)
+    # Where the factors of gates go does not matter to sizes.
+    weights = Weights(decision, Folds(IdentityDict(), {}))
     rows: list[Row] = []
     found: IdentityDict[keras.Operation, _Entry] = IdentityDict()
     for step in decision.labelling.steps:
         if step.position is not None:
             continue
-        row = _row(step, decision, weights, shapes, parts)
+        made = functools.partial(_row, step, decision, weights, shapes, parts)
+        row = made() if memo is None else memo.row(step, weights, made)
         if told is not None:
             exact = not told.approximate(step)
             row = dataclasses.replace(row, why=told.lines(step), exact=exact)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 from typing import NamedTuple
 
@@ -27,6 +28,11 @@ class Known:
     values: NDArray[np.float64]
     border: bool = False
     guess: bool = False
+
+    @functools.cached_property
+    def complete(self) -> bool:
+        """Whether all of the values are known."""
+        return not np.isnan(self.values).any()
 
     def plain(self) -> NDArray[np.float64]:
         """The values that hold at every position."""

@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING
 from typing import Any
 
 import keras
-import numpy as np
 
 from keras_gates.surgeon.rules.modes import Reach
 
@@ -50,9 +49,12 @@ def by_argument(call: Call, known: Sequence[Known | None]) -> list[int]:
     most = CHOICE if _is_test(call) else VALUES
     if len(call.inputs) == 1:
         return [most]
+    given = [*_arguments(call)]
+    weighing = _weighing(call, dict(given), known)
+    if not weighing and not any(_chooses(name) for name, _ in given):
+        return [most] * len(call.inputs)
     found: dict[Tensor, Reach] = {}
-    weighing = _weighing(call, known)
-    for name, value in _arguments(call):
+    for name, value in given:
         level = CHOICE if _chooses(name) else VALUES
         level = NOTHING if name in weighing else level
         for tensor in keras.tree.flatten(value):
@@ -97,9 +99,10 @@ def _positional(function: Callable[..., Any]) -> tuple[str, ...]:
     )
 
 
-def _weighing(call: Call, known: Sequence[Known | None]) -> tuple[str, ...]:
+def _weighing(
+    call: Call, given: dict[str, Any], known: Sequence[Known | None]
+) -> tuple[str, ...]:
     """The arguments by which a call weighs what is the same everywhere."""
-    given = dict(_arguments(call))
     if "query" not in given or "value" not in given:
         return ()
     of = dict(zip(call.inputs, known, strict=True))
@@ -108,7 +111,7 @@ def _weighing(call: Call, known: Sequence[Known | None]) -> tuple[str, ...]:
 
 def steady(known: Known | None) -> bool:
     """Whether a tensor is known and the same at each of its positions."""
-    if known is None or np.isnan(known.values).any():
+    if known is None or not known.complete:
         return False
     return all(size == 1 for size in known.values.shape[1:-1])
 
