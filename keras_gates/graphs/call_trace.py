@@ -93,6 +93,8 @@ class CallTrace:
         self.inlined: list[keras.Layer] = []
         self.apart = False
         self.asks = False
+        # The revision of the last run that was asked about.
+        self._revised: tuple[Run, Revision] | None = None
 
     def inlines(self, layers: list[keras.Layer]) -> bool:
         """Note layers inside that can't be called; whether one is new.
@@ -174,6 +176,12 @@ class CallTrace:
         """What of a run is otherwise for other sizes."""
         if not self.others:
             return Revision(fixed=self.asks)
+        if self._revised is None or self._revised[0] is not run:
+            self._revised = run, self._compared_sizes(run)
+        return self._revised[1]
+
+    def _compared_sizes(self, run: Run) -> Revision:
+        """The same, by more runs at other sizes."""
         runs = [run]
         for other in self.others:
             args, kwargs = other.arguments()

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from keras_gates.surgeon import plan_json
 from keras_gates.surgeon.build import optimizer
 from keras_gates.surgeon.build.rebuild import rebuild
+from keras_gates.surgeon.build.remembered import Remembered
 from keras_gates.surgeon.closing.options import Options
 from keras_gates.surgeon.closing.options import Request
 from keras_gates.surgeon.closing.request import from_closed
@@ -44,7 +45,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.solving.solve import Solution
 
     # Rows, notes and kept positions, created when they are first read.
-    Described = tuple[list[Row], list[str], Kept | None]
+    Described = tuple[list[Row], list[str], Kept | None, Remembered | None]
 
 
 class Plan:
@@ -90,7 +91,7 @@ class Plan:
             request: as the attribute.
             shapes: the shapes of the factors of the gates in `closed`.
             describe: creates the rows, notes and kept positions when they are
-                first read.
+                first read, and what `apply` need not find once more.
         """
         self.model = model
         self.closed = closed
@@ -172,7 +173,10 @@ class Plan:
         """
         # Known constants, and so the result, depend on the weights. Solving
         # again takes less time than finding out whether a weight has changed.
-        solution = from_closed(self.model, self.masks(), self.options)
+        remembered = self._described[3]
+        solution = from_closed(
+            self.model, self.masks(), self.options, remembered
+        )
         widths = table.widths(solution, self.options.sizes)
         if widths != [row.after for row in self.rows]:
             raise ValueError(
@@ -319,7 +323,7 @@ class Plan:
             content.options,
             content.request,
             shapes,
-            lambda: (content.rows, content.notes, content.kept),
+            lambda: (content.rows, content.notes, content.kept, None),
         )
         _ = found.rows
         return found
@@ -415,7 +419,8 @@ def _solved(
     def describe() -> Described:
         rows, told = table.describe(solution, options.sizes)
         told = told + notes + notes_on(model)
-        return rows, told, kept_of.find(solution)
+        remembered = Remembered.of(model, solution)
+        return rows, told, kept_of.find(solution), remembered
 
     closed = {
         name: np.flatnonzero(mask.reshape(-1)).tolist()

@@ -16,7 +16,6 @@ from keras_gates.graphs import classes
 from keras_gates.graphs import origins
 from keras_gates.graphs.trace import told
 from keras_gates.surgeon.build import original_class
-from keras_gates.surgeon.build.kept_class import KeptClasses
 from keras_gates.surgeon.build.kept_class import edited
 from keras_gates.surgeon.build.part_weights import NoPlace
 from keras_gates.surgeon.build.rebuild import Builder
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Site
     from keras_gates.graphs.graph import Tensor
     from keras_gates.graphs.origins import Origin
+    from keras_gates.surgeon.build.kept_class import Found
     from keras_gates.surgeon.build.smaller import Smaller
     from keras_gates.surgeon.solving.solve import Solution
 
@@ -46,14 +46,18 @@ class Outcome:
     whole: dict[str, str]
 
 
-def find(solution: Solution, written_out: bool | None) -> Outcome:
+def find(
+    solution: Solution, written_out: bool | None, found: Found | None = None
+) -> Outcome:
     """How the layers of a solution are rebuilt.
 
     Args:
         solution: the `Solution`.
         written_out: as in `plan`.
+        found: the configs that were found for other solutions of the model;
+            those that are found now are added.
     """
-    search = _Search(solution, written_out)
+    search = _Search(solution, written_out, {} if found is None else found)
     search.graph(solution.graph, solution.graph.inputs, ())
     return Outcome(tuple(search.returns), search.whole)
 
@@ -64,11 +68,15 @@ class _Search:
     Args:
         solution: the `Solution`.
         written_out: as in `plan`.
+        found: as in `find`.
     """
 
-    def __init__(self, solution: Solution, written_out: bool | None) -> None:
+    def __init__(
+        self, solution: Solution, written_out: bool | None, found: Found
+    ) -> None:
         self.solution = solution
         self.written_out = written_out
+        self.found = found
         self.returns: list[Return] = []
         self.whole: dict[str, str] = {}
         self._seen: set[int] = set()
@@ -86,12 +94,8 @@ class _Search:
             solution.graph.masking,
             inside,
             trial=True,
+            found=self.found,
         )
-
-    @functools.cached_property
-    def configs(self) -> KeptClasses:
-        """Remembers what was found for layers that are alike."""
-        return KeptClasses(self.builder.pieces.copies)
 
     def graph(
         self, graph: Graph, bound: list[Tensor], path: tuple[str, ...]
@@ -167,7 +171,7 @@ class _Search:
         except Exception as error:  # parts that are for single sizes
             raise NotKept(f"its parts can't be tried: {error}") from error
         smaller = builder.smaller_model(graph, new)
-        edits = KeptClasses(builder.pieces.copies).edits(smaller)
+        edits = builder.classes.edits(smaller)
         changes = edited(graph.model, edits)
         return Return(graph.model, name, How.CLASS, changes)
 
@@ -205,9 +209,9 @@ class _Search:
         if self.written_out is not True:
             try:
                 smaller, *others = [_tried(builder, each) for each in ways]
-                edits = self.configs.edits(smaller, recorded=barred)
+                edits = builder.classes.edits(smaller, recorded=barred)
                 for other in others:
-                    self.configs.check(other, edits, recorded=barred)
+                    builder.classes.check(other, edits, recorded=barred)
             except (NoPlace, NotKept) as error:
                 why = str(error)
             else:

@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
+from typing import TypeAlias
 
 import keras
 import numpy as np
@@ -24,6 +25,7 @@ from keras_gates.graphs import private
 from keras_gates.graphs import sampled
 from keras_gates.graphs.attribute_paths import Path
 from keras_gates.graphs.attribute_paths import parts_of
+from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.variables import copy_seeds
 from keras_gates.graphs.variables import values_of
 from keras_gates.surgeon.build import config_sizes as cs
@@ -42,16 +44,26 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.build.smaller import Smaller
 
 
+# What searches have found, by what they looked for.
+Found: TypeAlias = "dict[Any, Edits | NotKept]"
+
+
 class KeptClasses:
     """Finds smaller configs; equal layers are searched once.
 
+    It is for one solution, in which a layer becomes one other.
+
     Args:
         copies: makes the copies of layers.
+        found: what was found before; what is found now is added.
     """
 
-    def __init__(self, copies: Copies) -> None:
+    def __init__(self, copies: Copies, found: Found | None = None) -> None:
         self.copies = copies
-        self._found: dict[Any, Edits | NotKept] = {}
+        self._found: Found = {} if found is None else found
+        # What came of each layer, by whether recorded arguments would do.
+        self._of_layer: IdentityDict[keras.Layer, dict[bool, Edits | NotKept]]
+        self._of_layer = IdentityDict()
 
     def edits(self, smaller: Smaller, recorded: bool = False) -> Edits:
         """The changes to the config that make the layer smaller.
@@ -65,6 +77,16 @@ class KeptClasses:
         Raises:
             NotKept: there are none.
         """
+        known = self._of_layer.setdefault(smaller.layer, {})
+        if recorded not in known:
+            try:
+                known[recorded] = self._searched(smaller, recorded)
+            except NotKept as error:
+                known[recorded] = NotKept(*error.args)
+        return _raised(known[recorded])
+
+    def _searched(self, smaller: Smaller, recorded: bool) -> Edits:
+        """The changes, searched for if those of no equal layer are known."""
         layer = smaller.layer
         config = cs.own_config(layer, recorded)
         if config is None:
@@ -75,12 +97,10 @@ class KeptClasses:
             try:
                 self._found[key] = search.edits()
             except NotKept as error:
-                self._found[key] = error
-        found = self._found[key]
-        if isinstance(found, NotKept):
-            raise found
-        self.check(smaller, found, recorded)
-        return found
+                self._found[key] = NotKept(*error.args)
+        edits = _raised(self._found[key])
+        self.check(smaller, edits, recorded)
+        return edits
 
     def made(self, smaller: Smaller, edits: Edits) -> keras.Layer:
         """The smaller layer, built, with its weights.
@@ -167,6 +187,16 @@ class KeptClasses:
                 f"{told} the config of {name} does not determine everything "
                 "that it computes"
             )
+
+
+def _raised(found: Edits | NotKept) -> Edits:
+    """What was found, or the error, without the frames that it was raised in.
+
+    These hold the layers that were made on the way.
+    """
+    if isinstance(found, NotKept):
+        raise NotKept(*found.args)
+    return found
 
 
 def _reloads(layer: keras.Layer) -> bool:

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from keras_gates.graphs.graph import Site
     from keras_gates.graphs.graph import Tensor
     from keras_gates.graphs.twins import Twins
+    from keras_gates.surgeon.build.kept_class import Found
     from keras_gates.surgeon.build.replacements import Piece
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.fold import Folds
@@ -82,6 +83,7 @@ class Builder:
         masking: the nested graphs in which a layer finds a mask.
         returns: as in `rebuild`.
         trial: whether what is made is for comparison only.
+        found: the configs that were found before, and those found here.
     """
 
     def __init__(
@@ -91,11 +93,13 @@ class Builder:
         masking: list[Graph],
         returns: Iterable[Return] = (),
         trial: bool = False,
+        found: Found | None = None,
     ) -> None:
         self.decision = decision
         self.labels = decision.labelling.labels
         self.pieces = Pieces(decision, folds)
         self.changes = Changes(decision, folds, self.pieces.weights)
+        self.classes = KeptClasses(self.pieces.copies, found)
         # Each old model -> the new one; and what is called in its place.
         self.models: IdentityDict[keras.Model, keras.Model] = IdentityDict()
         self.wrappers: IdentityDict[keras.Layer, keras.Layer] = IdentityDict()
@@ -156,8 +160,7 @@ class Builder:
         edits = {path: value for path, (_, value) in kept.edits.items()}
         origin = origins.origin_of(graph.model)
         if origin is None:
-            classes_of = KeptClasses(self.pieces.copies)
-            made = classes_of.made(self.smaller_model(graph, new), edits)
+            made = self.classes.made(self.smaller_model(graph, new), edits)
         else:
             made = original_class.made(origin, new, edits)
         self.made_again[graph.model] = made
@@ -419,8 +422,9 @@ class Builder:
             return self._inner(site, child)
         if site.op not in self.wrappers:
             edits = {path: new for path, (_, new) in kept.edits.items()}
-            classes_of = KeptClasses(self.pieces.copies)
-            self.wrappers[site.op] = classes_of.made(self.smaller(site), edits)
+            self.wrappers[site.op] = self.classes.made(
+                self.smaller(site), edits
+            )
         return self.wrappers[site.op]
 
     def _tried_in_its_class(self, site: Site) -> Return:
@@ -431,9 +435,8 @@ class Builder:
         """
         assert site.opened is not None
         layer = site.opened.layer
-        classes_of = KeptClasses(self.pieces.copies)
         try:
-            edits = classes_of.edits(self.smaller(site), recorded=True)
+            edits = self.classes.edits(self.smaller(site), recorded=True)
         except (NoPlace, NotKept) as error:
             what = f"'{site.name}' in it can't keep its class"
             raise NotKept(f"{what}: {error}") from error

@@ -33,6 +33,8 @@ from keras_gates.thresholds.rule import NAMED
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
+    from keras_gates.surgeon.build.kept_class import Found
+    from keras_gates.surgeon.build.remembered import Remembered
     from keras_gates.surgeon.closing.options import Floors
     from keras_gates.surgeon.closing.options import Options
     from keras_gates.surgeon.closing.options import Scores
@@ -69,12 +71,12 @@ def from_thresholds(
     without the groups in it that are the cause.
     """
     _check_drop(options.drop_shortcuts, scores)
-    request = Asked(thresholds, scores, keep_at_least)
+    request, tries = Asked(thresholds, scores, keep_at_least), _Tries(model)
     while True:
-        outcome, whole = _tried(model, request, options)
+        outcome, whole = tries.outcome(request, options)
         if not whole:
             return outcome
-        again = _with_some_open(model, request, options, whole)
+        again = _with_some_open(tries, request, options, whole)
         if again is not None:
             return again
         options = dataclasses.replace(
@@ -102,22 +104,46 @@ class Asked(NamedTuple):
         return Asked(thresholds, left, keep_at_least)
 
 
-def _tried(
-    model: keras.Model, request: Asked, options: Options
-) -> tuple[Outcome, dict[str, str]]:
-    """What comes of it, and which layers can't come back with that."""
-    graph = expand.read(model, whole=options.whole)
-    if options.whole:
-        left = _names(graph, options.exact)
-        request = Asked(*(_fitting(each, left) for each in request))
-    outcome = _closed(model, graph, *request, options)
-    found = coming_back.find(outcome.solution, options.written_out)
-    solution = dataclasses.replace(outcome.solution, returns=found.returns)
-    return outcome._replace(solution=solution), found.whole
+class _Tries:
+    """Tries one thing after another on a model.
+
+    What its layers are made of, and what becomes of their configs, is found
+    once.
+
+    Args:
+        model: the model.
+    """
+
+    def __init__(self, model: keras.Model) -> None:
+        self._model = model
+        self._first: Graph | None = None
+        self._configs: Found = {}
+
+    def graph(self, whole: Mapping[str, str]) -> Graph:
+        """The graph of the model, in which some layers are kept whole."""
+        found = expand.read(self._model, like=self._first, whole=whole)
+        if self._first is None and not whole:
+            self._first = found
+        return found
+
+    def outcome(
+        self, request: Asked, options: Options
+    ) -> tuple[Outcome, dict[str, str]]:
+        """What comes of it, and which layers can't come back with that."""
+        graph = self.graph(options.whole)
+        if options.whole:
+            left = _names(graph, options.exact)
+            request = Asked(*(_fitting(each, left) for each in request))
+        outcome = _closed(self._model, graph, *request, options)
+        found = coming_back.find(
+            outcome.solution, options.written_out, self._configs
+        )
+        solution = dataclasses.replace(outcome.solution, returns=found.returns)
+        return outcome._replace(solution=solution), found.whole
 
 
 def _with_some_open(
-    model: keras.Model,
+    tries: _Tries,
     request: Asked,
     options: Options,
     whole: dict[str, str],
@@ -129,22 +155,22 @@ def _with_some_open(
     them are left alone, and then, if need be, a kind inside as well.
 
     Args:
-        model: the model.
+        tries: those of the model.
         request: what is asked for.
         options: the options.
         whole: path of a layer that can't come back -> why.
     """
-    found = _without_one_kind(model, request, options, whole)
-    streams = [] if found else _streams(model, request, options, whole)
+    found = _without_one_kind(tries, request, options, whole)
+    streams = [] if found else _streams(tries, request, options, whole)
     if not streams:
         return found
     request = request.without(streams)
     try:
-        outcome, again = _tried(model, request, options)
+        outcome, again = tries.outcome(request, options)
     except ValueError:  # nothing else was asked for
         return None
     if again:
-        found = _without_one_kind(model, request, options, again)
+        found = _without_one_kind(tries, request, options, again)
         if found is None:
             return None
         outcome = found
@@ -153,7 +179,7 @@ def _with_some_open(
 
 
 def _without_one_kind(
-    model: keras.Model,
+    tries: _Tries,
     request: Asked,
     options: Options,
     whole: dict[str, str],
@@ -167,7 +193,7 @@ def _without_one_kind(
             inside.setdefault(part, []).append(name)
     for names in inside.values() if len(inside) > 1 else ():
         try:
-            outcome, again = _tried(model, request.without(names), options)
+            outcome, again = tries.outcome(request.without(names), options)
         except ValueError:  # the budget is out of reach without them
             continue
         if not again:
@@ -179,13 +205,13 @@ def _without_one_kind(
 
 
 def _streams(
-    model: keras.Model,
+    tries: _Tries,
     request: Asked,
     options: Options,
     whole: dict[str, str],
 ) -> list[str]:
     """The groups around some layers that these keep, if they stay whole."""
-    kept = expand.read(model, whole={**options.whole, **whole})
+    kept = tries.graph({**options.whole, **whole})
     left = _names(kept, options.exact)
     names = request.scores or ()
     return [n for n in names if n not in left and not _is_inside(n, whole)]
@@ -249,16 +275,26 @@ def from_closed(
     model: keras.Model,
     closed: Mapping[str, NDArray[np.bool_]],
     options: Options,
+    remembered: Remembered | None = None,
 ) -> Solution:
     """The `Solution` for `{name of a gate or group: mask}`.
 
     What was opened for `round_to` is open in the masks.
+
+    Args:
+        model: the model.
+        closed: the masks.
+        options: the options.
+        remembered: how its layers came back when the masks were made.
 
     Raises:
         ValueError: a layer can't come back as it could when the masks were
             made.
     """
     solution = _solved(model, closed, options)
+    known = remembered and remembered.recalled(model, solution)
+    if known is not None:
+        return dataclasses.replace(solution, returns=known)
     found = coming_back.find(solution, options.written_out)
     for path, why in found.whole.items():
         raise ValueError(
