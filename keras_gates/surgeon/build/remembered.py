@@ -98,7 +98,8 @@ def _state(model: keras.Model, layers: Iterable[keras.Layer]) -> bytes:
     digest = hashlib.sha256()
     for variable in model.weights:
         values = np.asarray(keras.ops.convert_to_numpy(variable))
-        digest.update(np.ascontiguousarray(values).reshape(-1).view("uint8"))
+        flat = np.ascontiguousarray(values).reshape(-1)
+        digest.update(flat.view("uint8").data)
     for layer in layers:
         config = cs.own_config(layer, recorded=True)
         digest.update(repr((type(layer), config)).encode())

@@ -292,9 +292,10 @@ def from_closed(
             made.
     """
     solution = _solved(model, closed, options)
-    known = remembered and remembered.recalled(model, solution)
-    if known is not None:
-        return dataclasses.replace(solution, returns=known)
+    if remembered is not None:
+        returns = remembered.recalled(model, solution)
+        if returns is not None:
+            return dataclasses.replace(solution, returns=returns)
     found = coming_back.find(solution, options.written_out)
     for path, why in found.whole.items():
         raise ValueError(
