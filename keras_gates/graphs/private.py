@@ -287,6 +287,23 @@ def set_mask(x: Any, mask: Any) -> None:
     set_keras_mask(x, mask)
 
 
+@contextlib.contextmanager
+def masks_set(tensors: Sequence[Any], masks: Sequence[Any]) -> Iterator[None]:
+    """Within, tensors carry other masks, but where these are None.
+
+    Assumes: as `mask_of`.
+    """
+    pairs = [(x, m) for x, m in zip(tensors, masks, strict=False) if m is not None]
+    before = [get_keras_mask(x) for x, _ in pairs]
+    for x, mask in pairs:
+        set_keras_mask(x, mask)
+    try:
+        yield
+    finally:
+        for (x, _), mask in zip(pairs, before, strict=True):
+            set_keras_mask(x, mask)
+
+
 def hands_mask_on(layer: keras.Layer) -> bool:
     """Whether a layer that supports masks passes on the one that it gets.
 
@@ -350,6 +367,18 @@ def has_sublayers(op: keras.Operation) -> bool:
     Assumes: `_layers` lists them.
     """
     return isinstance(op, keras.Layer) and bool(op._layers)
+
+
+def rename(op: keras.Operation, name: str) -> None:
+    """Give a layer or operation another name, before it is called.
+
+    Assumes: it is the attribute `name`, which the config tells; where Keras
+    records the arguments of the constructor, it may be among them.
+    """
+    op.name = name
+    auto = getattr(op, "_auto_config", None)
+    if auto is not None and "name" in auto.config:
+        auto.config["name"] = name
 
 
 def copy_trainable(old: keras.Model, new: keras.Model) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
@@ -11,8 +12,10 @@ from typing import TypeAlias
 import keras
 from numpy.typing import NDArray
 
+from keras_gates.graphs import carried
 from keras_gates.graphs import classes
 from keras_gates.graphs import create
+from keras_gates.graphs import origins
 from keras_gates.graphs import private
 from keras_gates.graphs import time_axis
 from keras_gates.graphs.arguments import recorded
@@ -94,6 +97,27 @@ class Recall:
         return self._touched or not same
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Inlining:
+    """Nested models whose calls are made in the model around them.
+
+    Attributes:
+        graphs: those of the models.
+        names: the new names of the operations in them.
+        parts: for the graph of a model that gets such calls, by the new name
+            of each operation, its old one, after those of the nested models
+            that it was in.
+    """
+
+    graphs: frozenset[Graph] = frozenset()
+    names: IdentityDict[keras.Operation, str] = dataclasses.field(
+        default_factory=IdentityDict
+    )
+    parts: Mapping[Graph, dict[str, tuple[str, ...]]] = dataclasses.field(
+        default_factory=dict
+    )
+
+
 def new_copies() -> Copies:
     """`Copies` for one new model."""
     return Copies(_twin_model)
@@ -112,6 +136,7 @@ def rewrite(
     stock: bool = False,
     note: Note | None = None,
     parts: bool = False,
+    inlining: Inlining | None = None,
 ) -> keras.Model:
     """A new model of a graph, with copies of its layers and weights.
 
@@ -138,6 +163,7 @@ def rewrite(
             flat outputs of its call in the new model.
         parts: whether layers that are seen through are written out though
             nothing in them is changed.
+        inlining: nested models that are not to be nested any more.
 
     Returns:
         A `keras.Sequential` or a functional `keras.Model`.
@@ -145,7 +171,7 @@ def rewrite(
     Raises:
         ValueError: a layer can't be made from its config.
     """
-    rewriter = _Rewriter(edit, edit_input, stock, note, parts)
+    rewriter = _Rewriter(edit, edit_input, stock, note, parts, inlining)
     return rewriter.model(graph, name, outer=True)
 
 
@@ -158,6 +184,8 @@ class _Rewriter:
         pending: the old ones of those that still lack their weights.
         edited: whether an edit has changed anything so far.
         parts: as in `rewrite`.
+        inlining: likewise.
+        training: what the nested model is told whose calls are being made.
         written_out: layer that is seen through -> the new model of its parts,
             None where nothing in it was edited.
     """
@@ -169,9 +197,12 @@ class _Rewriter:
         stock: bool,
         note: Note | None,
         parts: bool,
+        inlining: Inlining | None,
     ) -> None:
         self.stock = stock
         self.parts = parts
+        self.inlining = inlining or Inlining()
+        self.training: bool | None = None
         self.note = note
         self.edit = edit or (lambda recall: None)
         self.edit_input = edit_input or (lambda new, old: new)
@@ -212,11 +243,15 @@ class _Rewriter:
         private.copy_trainable(graph.model, new)
         private.mark_called(new)
         self.models[id(graph.model)] = new
+        origins.note_parts(new, self.inlining.parts.get(graph, {}))
         if not stock:
             classes.carry(graph, new, lambda: self.copies.twins)
         return new
 
     def _site(self, site: Site, tensors: dict[int, keras.KerasTensor]) -> None:
+        if site.child in self.inlining.graphs:
+            self._inlined(site, tensors)
+            return
         args, kwargs = recorded(site.node, tensors)
         outputs = None
         called = site.child is None or site.opened is not None
@@ -232,6 +267,35 @@ class _Rewriter:
         for kt, new in zip(site.node.outputs, flat, strict=True):
             tensors[id(kt)] = new
 
+    def _inlined(
+        self, site: Site, tensors: dict[int, keras.KerasTensor]
+    ) -> None:
+        """Make the calls of a nested model, instead of a call of it."""
+        assert site.child is not None
+        given = carried.arguments(site.node)
+        bound = [tensors[id(kt)] for kt in carried.data(site.node)]
+        masks = [
+            None if mask is None else tensors[id(mask)]
+            for mask in keras.tree.flatten(given.get("mask"))
+        ]
+        inner: dict[int, keras.KerasTensor] = {}
+        for kt, x in zip(site.child.functional.inputs, bound, strict=True):
+            # A model converts its inputs to the type that it was made for.
+            same = x.dtype == kt.dtype
+            inner[id(kt)] = x if same else keras.ops.cast(x, kt.dtype)
+        before, told = self.training, given.get("training")
+        self.training = before if told is None else told
+        with private.masks_set(list(inner.values()), masks):
+            for each in site.child.sites:
+                self._site(each, inner)
+        self.training = before
+        ends = site.child.functional.outputs
+        for kt, end in zip(site.node.outputs, ends, strict=True):
+            tensors[id(kt)] = new = inner[id(end)]
+            mask = private.mask_of(kt)
+            if mask is not None and private.mask_of(new) is None:
+                private.set_mask(new, tensors.get(id(mask)))
+
     def _parts(self, site: Site, child: Graph) -> keras.Model | None:
         """The model of a layer's parts; None if none of them is edited."""
         if site.op not in self.written_out:
@@ -246,14 +310,22 @@ class _Rewriter:
         if site.child is not None and site.opened is None:
             if id(site.op) not in self.made:
                 model = self.model(site.child)
-                self.made[id(site.op)] = time_axis.again(site.op, model)
+                new = time_axis.again(site.op, model)
+                self.made[id(site.op)] = self._renamed(site.op, new)
             return self.made[id(site.op)]
         if id(site.op) not in self.made:
             new, complete = self.copies.whole(site.op)
-            self.made[id(site.op)] = new
+            self.made[id(site.op)] = self._renamed(site.op, new)
             if not complete:
                 self.pending[id(site.op)] = site.op
         return self.made[id(site.op)]
+
+    def _renamed(
+        self, op: keras.Operation, new: keras.Operation
+    ) -> keras.Operation:
+        if op in self.inlining.names:
+            private.rename(new, self.inlining.names[op])
+        return new
 
     def call(
         self, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -265,6 +337,10 @@ class _Rewriter:
                 return parts(unpacked(flat_tensors((args, kwargs))))
         new = self.copy(site)
         nested = site.child is not None and site.opened is None
+        if self.training is not None and private.takes_training(site.op):
+            named = carried.arguments(site.node)
+            if named.get("training") is None:
+                kwargs = {**kwargs, "training": self.training}
         if not isinstance(new, keras.Layer) or nested:
             return new(*args, **kwargs)
         fresh = self.pending.pop(id(site.op), None) is not None

@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_gates import regularizers
+from keras_gates.graphs.inlined import inlined
 from keras_gates.graphs.names import Names
 from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
@@ -165,6 +166,7 @@ def insert_gates(
     _check(specs, mismatch=mismatch, start=start, tied=tied)
     check_one_of(written_out, (True, False), "written_out")
     graph = see_through.read_to_write(model)
+    before = Names.from_graph(graph)
     specs = {kind: spec.named(graph) for kind, spec in specs.items()}
     shapes = tried_shapes(graph, sizes)
     finder = Finder(graph, shapes, mismatch)
@@ -192,8 +194,9 @@ def insert_gates(
         shapes = tried_shapes(graph, sizes)
     if "heads" in specs:
         _, stock = _stock_heads(graph, specs["heads"], written_out)
-        return insert_stock_heads(graph, stock, specs["heads"], shapes[0])
-    return graph.model
+        gated = insert_stock_heads(graph, stock, specs["heads"], shapes[0])
+        return inlined(gated, before)
+    return inlined(graph.model, before)
 
 
 def _check(specs: dict[str, GateSpec], **options: str) -> None:
