@@ -287,23 +287,6 @@ def set_mask(x: Any, mask: Any) -> None:
     set_keras_mask(x, mask)
 
 
-@contextlib.contextmanager
-def masks_set(tensors: Sequence[Any], masks: Sequence[Any]) -> Iterator[None]:
-    """Within, tensors carry other masks, but where these are None.
-
-    Assumes: as `mask_of`.
-    """
-    pairs = [(x, m) for x, m in zip(tensors, masks, strict=False) if m is not None]
-    before = [get_keras_mask(x) for x, _ in pairs]
-    for x, mask in pairs:
-        set_keras_mask(x, mask)
-    try:
-        yield
-    finally:
-        for (x, _), mask in zip(pairs, before, strict=True):
-            set_keras_mask(x, mask)
-
-
 def hands_mask_on(layer: keras.Layer) -> bool:
     """Whether a layer that supports masks passes on the one that it gets.
 

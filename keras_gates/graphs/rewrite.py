@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
 from typing import TypeAlias
@@ -24,6 +23,7 @@ from keras_gates.graphs.functional import has_own_call
 from keras_gates.graphs.functional import input_layer
 from keras_gates.graphs.functional import structures
 from keras_gates.graphs.identity import IdentityDict
+from keras_gates.graphs.nesting import Inlining
 from keras_gates.graphs.opened import flat_tensors
 from keras_gates.graphs.opened import unpacked
 from keras_gates.graphs.reading import read
@@ -97,27 +97,6 @@ class Recall:
         return self._touched or not same
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Inlining:
-    """Nested models whose calls are made in the model around them.
-
-    Attributes:
-        graphs: those of the models.
-        names: the new names of the operations in them.
-        parts: for the graph of a model that gets such calls, by the new name
-            of each operation, its old one, after those of the nested models
-            that it was in.
-    """
-
-    graphs: frozenset[Graph] = frozenset()
-    names: IdentityDict[keras.Operation, str] = dataclasses.field(
-        default_factory=IdentityDict
-    )
-    parts: Mapping[Graph, dict[str, tuple[str, ...]]] = dataclasses.field(
-        default_factory=dict
-    )
-
-
 def new_copies() -> Copies:
     """`Copies` for one new model."""
     return Copies(_twin_model)
@@ -185,7 +164,8 @@ class _Rewriter:
         edited: whether an edit has changed anything so far.
         parts: as in `rewrite`.
         inlining: likewise.
-        training: what the nested model is told whose calls are being made.
+        inside: whether the calls of such a model are being made.
+        training: what that model is told.
         written_out: layer that is seen through -> the new model of its parts,
             None where nothing in it was edited.
     """
@@ -202,6 +182,7 @@ class _Rewriter:
         self.stock = stock
         self.parts = parts
         self.inlining = inlining or Inlining()
+        self.inside = False
         self.training: bool | None = None
         self.note = note
         self.edit = edit or (lambda recall: None)
@@ -220,6 +201,8 @@ class _Rewriter:
         """The new model of a graph; always the same."""
         if id(graph.model) in self.models:
             return self.models[id(graph.model)]
+        before = self.inside, self.training
+        self.inside, self.training = False, None
         inputs = {id(kt): _input(kt) for kt in graph.functional.inputs}
         tensors = dict(inputs)
         if outer:
@@ -227,6 +210,7 @@ class _Rewriter:
                 tensors[id(kt)] = self.edit_input(tensors[id(kt)], kt)
         for site in graph.sites:
             self._site(site, tensors)
+        self.inside, self.training = before
         structure, results = structures(graph.model)
         ends = (
             keras.tree.map_structure(lambda kt: inputs[id(kt)], structure),
@@ -253,6 +237,8 @@ class _Rewriter:
             self._inlined(site, tensors)
             return
         args, kwargs = recorded(site.node, tensors)
+        if self.inside:
+            kwargs = {**kwargs, **carried.found_again(site.node, tensors)}
         outputs = None
         called = site.child is None or site.opened is not None
         if called:
@@ -272,23 +258,20 @@ class _Rewriter:
     ) -> None:
         """Make the calls of a nested model, instead of a call of it."""
         assert site.child is not None
-        given = carried.arguments(site.node)
+        told = site.node.arguments.kwargs.get("training")
         bound = [tensors[id(kt)] for kt in carried.data(site.node)]
-        masks = [
-            None if mask is None else tensors[id(mask)]
-            for mask in keras.tree.flatten(given.get("mask"))
-        ]
         inner: dict[int, keras.KerasTensor] = {}
         for kt, x in zip(site.child.functional.inputs, bound, strict=True):
-            # A model converts its inputs to the type that it was made for.
-            same = x.dtype == kt.dtype
-            inner[id(kt)] = x if same else keras.ops.cast(x, kt.dtype)
-        before, told = self.training, given.get("training")
-        self.training = before if told is None else told
-        with private.masks_set(list(inner.values()), masks):
-            for each in site.child.sites:
-                self._site(each, inner)
-        self.training = before
+            inner[id(kt)] = x
+            if x.dtype != kt.dtype:
+                # A model converts its inputs to the type that it is for.
+                inner[id(kt)] = keras.ops.cast(x, kt.dtype)
+                private.set_mask(inner[id(kt)], private.mask_of(x))
+        before = self.inside, self.training
+        self.inside, self.training = True, before[1] if told is None else told
+        for each in site.child.sites:
+            self._site(each, inner)
+        self.inside, self.training = before
         ends = site.child.functional.outputs
         for kt, end in zip(site.node.outputs, ends, strict=True):
             tensors[id(kt)] = new = inner[id(end)]

@@ -94,7 +94,10 @@ def insert_gates(
     on heads.
 
     Channels that an addition ties together (as in a residual stream) share one
-    gate, so that closed ones can be removed.
+    gate, so that closed ones can be removed. Keras can't load a model that
+    shares a layer with a model inside it. So a model inside, or a written-out
+    layer, that shares a gate with others becomes part of the model around it:
+    its layers get its name in front of their own.
 
     Reference:
 
@@ -130,9 +133,9 @@ def insert_gates(
             name. Defaults to `None`: 96 for each, where 160 must work as well.
         written_out: Whether gates are inserted inside custom layers, which are
             then written out: each becomes a functional model of its parts, with
-            the same name. With `False`, such layers keep their class, and gates
-            are placed only around them: `blocks` finds those whose output has
-            the shape of the input.
+            the same name, unless it shares a gate with others. With `False`,
+            such layers keep their class, and gates are placed only around them:
+            `blocks` finds those whose output has the shape of the input.
 
     Returns:
         A new model, not compiled.

@@ -47,9 +47,7 @@ _WORDS = ("layer", "depth", "block", "stage")
 # A weight of the class's model, and the one whose values it gets.
 Pairs: TypeAlias = list[tuple[keras.Variable, keras.Variable]]
 # Of the name of a layer, the layer, and its weight.
-Key: TypeAlias = Callable[
-    [str, keras.Layer, keras.Variable], tuple[str, ...]
-]
+Key: TypeAlias = Callable[[str, keras.Layer, keras.Variable], tuple[str, ...]]
 # Layers with weights that are in one layer of the class, by their paths in it.
 Block: TypeAlias = dict[tuple[str, ...], keras.Layer]
 

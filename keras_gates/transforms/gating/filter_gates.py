@@ -14,7 +14,6 @@ from keras import layers
 from numpy.typing import NDArray
 
 from keras_gates import regularizers
-from keras_gates.graphs.inlined import why_not
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.graphs.variables import copy_state
@@ -70,7 +69,6 @@ def chosen_channels(
             channels.reason = channels.reason or channels.approximate
         if not written_out:
             channels.reason = channels.reason or channels.inside
-    _bar_apart(graph, found)
     chosen = [c for c in found if not c.reason and spec.wants(c.calls)]
     return found, chosen, labelling
 
@@ -86,19 +84,8 @@ def chosen_heads(
             heads.reason = heads.reason or heads.approximate
         if not written_out:
             heads.reason = heads.reason or heads.inside
-    _bar_apart(graph, found)
     chosen = [h for h in found if not h.reason and spec.wants(h.calls)]
     return found, chosen, labelling
-
-
-def _bar_apart(graph: Graph, found: Sequence[Channels]) -> None:
-    """Find gates that would be called in models which have to stay apart."""
-    for channels in found:
-        sites = () if channels.reason else channels.sites
-        if len(sites) > 1 and (why := why_not(graph, sites)):
-            channels.reason = (
-                f"its gate would be called in several models, and {why}"
-            )
 
 
 def insert_heads(
