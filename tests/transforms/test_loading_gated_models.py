@@ -232,7 +232,7 @@ def test_models_that_share_nothing_stay_nested():
     for name in ("one", "other"):
         inner = gated.get_layer(name)
         assert any(x.name.startswith("wide_filter_gate") for x in inner.layers)
-    gated = kg.insert_gates(images(), filters=True, written_out=False)
+    gated = kg.insert_gates(images(), blocks=True, written_out=False)
     assert type(gated.get_layer("block_0")) is own_layers.Residual
 
 
@@ -291,6 +291,7 @@ def test_what_a_nested_model_is_told_is_told_to_its_layers(training, tmp_path):
     )
 
 
+@pytest.mark.filterwarnings("ignore:.*does not support masking:UserWarning")
 def test_masks_that_tensors_carry_into_a_nested_model(tmp_path):
     inputs = keras.Input((LENGTH,), dtype="int32", name="x")
     x = L.Embedding(3, WIDTH, mask_zero=True, name="embed")(inputs)
@@ -356,6 +357,7 @@ APART = {
 
 
 @pytest.mark.parametrize("case", APART)
+@pytest.mark.filterwarnings("ignore:.*does not support masking:UserWarning")
 def test_no_gate_is_in_models_that_have_to_stay_apart(case, tmp_path):
     make, reason = APART[case]
     model = make()
