@@ -87,6 +87,31 @@ def found(node: Node, masks: Masks) -> dict[str, Any]:
     return {k: v for k, v in wanted.items() if any(keras.tree.flatten(v))}
 
 
+def found_again(
+    node: Node, tensors: Mapping[int, keras.KerasTensor]
+) -> dict[str, Any]:
+    """The masks that a layer finds on others than the recorded inputs.
+
+    Args:
+        node: the recorded call.
+        tensors: `{id of a symbolic tensor: the one in its place}`.
+
+    Returns:
+        As `found`, with symbolic masks.
+    """
+    masks = [
+        (id(x), mask)
+        for x in node.input_tensors
+        if (mask := private.mask_of(tensors[id(x)])) is not None
+    ]
+    # By numbers from 1, since a symbolic tensor is neither true nor false.
+    numbers: Any = {key: number for number, (key, _) in enumerate(masks, 1)}
+    again: dict[str, Any] = keras.tree.map_structure(
+        lambda number: number and masks[number - 1][1], found(node, numbers)
+    )
+    return again
+
+
 def within(node: Node, masks: Masks, known: Known) -> list[Mask]:
     """The masks of the inputs of a nested model, where it is called.
 

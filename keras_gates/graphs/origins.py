@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import keras
@@ -24,11 +25,16 @@ class Origin:
         cls: the class.
         config: the config.
         weights: how many weights it had.
+        parts: for the new name of a layer that was in a layer of the model,
+            the names that led to it.
     """
 
     cls: type[keras.Model]
     config: dict[str, Any]
     weights: int
+    parts: Mapping[str, tuple[str, ...]] = dataclasses.field(
+        default_factory=dict
+    )
 
 
 def origin_of(model: keras.Model) -> Origin | None:
@@ -56,6 +62,16 @@ def hand_on(old: keras.Model, new: keras.Model) -> None:
     found = origin_of(old)
     if found is not None:
         _set(new, found)
+
+
+def note_parts(
+    model: keras.Model, parts: Mapping[str, tuple[str, ...]]
+) -> None:
+    """Let a model remember which layers were in others; as `Origin.parts`."""
+    found = origin_of(model)
+    if found is not None and parts:
+        both = {**found.parts, **parts}
+        _set(model, dataclasses.replace(found, parts=both))
 
 
 def _set(model: keras.Model, origin: Origin) -> None:

@@ -352,6 +352,18 @@ def has_sublayers(op: keras.Operation) -> bool:
     return isinstance(op, keras.Layer) and bool(op._layers)
 
 
+def rename(op: keras.Operation, name: str) -> None:
+    """Give a layer or operation another name, before it is called.
+
+    Assumes: it is the attribute `name`, which the config tells; where Keras
+    records the arguments of the constructor, it may be among them.
+    """
+    op.name = name
+    auto = getattr(op, "_auto_config", None)
+    if auto is not None and "name" in auto.config:
+        auto.config["name"] = name
+
+
 def copy_trainable(old: keras.Model, new: keras.Model) -> None:
     """Give a model the flag of another, leaving its layers' own alone.
 

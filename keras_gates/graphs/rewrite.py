@@ -11,8 +11,10 @@ from typing import TypeAlias
 import keras
 from numpy.typing import NDArray
 
+from keras_gates.graphs import carried
 from keras_gates.graphs import classes
 from keras_gates.graphs import create
+from keras_gates.graphs import origins
 from keras_gates.graphs import private
 from keras_gates.graphs import time_axis
 from keras_gates.graphs.arguments import recorded
@@ -21,6 +23,7 @@ from keras_gates.graphs.functional import has_own_call
 from keras_gates.graphs.functional import input_layer
 from keras_gates.graphs.functional import structures
 from keras_gates.graphs.identity import IdentityDict
+from keras_gates.graphs.nesting import Inlining
 from keras_gates.graphs.opened import flat_tensors
 from keras_gates.graphs.opened import unpacked
 from keras_gates.graphs.reading import read
@@ -112,6 +115,7 @@ def rewrite(
     stock: bool = False,
     note: Note | None = None,
     parts: bool = False,
+    inlining: Inlining | None = None,
 ) -> keras.Model:
     """A new model of a graph, with copies of its layers and weights.
 
@@ -138,6 +142,7 @@ def rewrite(
             flat outputs of its call in the new model.
         parts: whether layers that are seen through are written out though
             nothing in them is changed.
+        inlining: nested models that are not to be nested any more.
 
     Returns:
         A `keras.Sequential` or a functional `keras.Model`.
@@ -145,7 +150,7 @@ def rewrite(
     Raises:
         ValueError: a layer can't be made from its config.
     """
-    rewriter = _Rewriter(edit, edit_input, stock, note, parts)
+    rewriter = _Rewriter(edit, edit_input, stock, note, parts, inlining)
     return rewriter.model(graph, name, outer=True)
 
 
@@ -158,6 +163,9 @@ class _Rewriter:
         pending: the old ones of those that still lack their weights.
         edited: whether an edit has changed anything so far.
         parts: as in `rewrite`.
+        inlining: likewise.
+        inside: whether the calls of such a model are being made.
+        training: what that model is told.
         written_out: layer that is seen through -> the new model of its parts,
             None where nothing in it was edited.
     """
@@ -169,9 +177,13 @@ class _Rewriter:
         stock: bool,
         note: Note | None,
         parts: bool,
+        inlining: Inlining | None,
     ) -> None:
         self.stock = stock
         self.parts = parts
+        self.inlining = inlining or Inlining()
+        self.inside = False
+        self.training: bool | None = None
         self.note = note
         self.edit = edit or (lambda recall: None)
         self.edit_input = edit_input or (lambda new, old: new)
@@ -189,6 +201,8 @@ class _Rewriter:
         """The new model of a graph; always the same."""
         if id(graph.model) in self.models:
             return self.models[id(graph.model)]
+        before = self.inside, self.training
+        self.inside, self.training = False, None
         inputs = {id(kt): _input(kt) for kt in graph.functional.inputs}
         tensors = dict(inputs)
         if outer:
@@ -196,6 +210,7 @@ class _Rewriter:
                 tensors[id(kt)] = self.edit_input(tensors[id(kt)], kt)
         for site in graph.sites:
             self._site(site, tensors)
+        self.inside, self.training = before
         structure, results = structures(graph.model)
         ends = (
             keras.tree.map_structure(lambda kt: inputs[id(kt)], structure),
@@ -212,12 +227,18 @@ class _Rewriter:
         private.copy_trainable(graph.model, new)
         private.mark_called(new)
         self.models[id(graph.model)] = new
+        origins.note_parts(new, self.inlining.parts.get(graph, {}))
         if not stock:
             classes.carry(graph, new, lambda: self.copies.twins)
         return new
 
     def _site(self, site: Site, tensors: dict[int, keras.KerasTensor]) -> None:
+        if site.child in self.inlining.graphs:
+            self._inlined(site, tensors)
+            return
         args, kwargs = recorded(site.node, tensors)
+        if self.inside:
+            kwargs = {**kwargs, **carried.found_again(site.node, tensors)}
         outputs = None
         called = site.child is None or site.opened is not None
         if called:
@@ -231,6 +252,32 @@ class _Rewriter:
             self.note(site, flat)
         for kt, new in zip(site.node.outputs, flat, strict=True):
             tensors[id(kt)] = new
+
+    def _inlined(
+        self, site: Site, tensors: dict[int, keras.KerasTensor]
+    ) -> None:
+        """Make the calls of a nested model, instead of a call of it."""
+        assert site.child is not None
+        told = site.node.arguments.kwargs.get("training")
+        bound = [tensors[id(kt)] for kt in carried.data(site.node)]
+        inner: dict[int, keras.KerasTensor] = {}
+        for kt, x in zip(site.child.functional.inputs, bound, strict=True):
+            inner[id(kt)] = x
+            if x.dtype != kt.dtype:
+                # A model converts its inputs to the type that it is for.
+                inner[id(kt)] = keras.ops.cast(x, kt.dtype)
+                private.set_mask(inner[id(kt)], private.mask_of(x))
+        before = self.inside, self.training
+        self.inside, self.training = True, before[1] if told is None else told
+        for each in site.child.sites:
+            self._site(each, inner)
+        self.inside, self.training = before
+        ends = site.child.functional.outputs
+        for kt, end in zip(site.node.outputs, ends, strict=True):
+            tensors[id(kt)] = new = inner[id(end)]
+            mask = private.mask_of(kt)
+            if mask is not None and private.mask_of(new) is None:
+                private.set_mask(new, tensors.get(id(mask)))
 
     def _parts(self, site: Site, child: Graph) -> keras.Model | None:
         """The model of a layer's parts; None if none of them is edited."""
@@ -246,14 +293,22 @@ class _Rewriter:
         if site.child is not None and site.opened is None:
             if id(site.op) not in self.made:
                 model = self.model(site.child)
-                self.made[id(site.op)] = time_axis.again(site.op, model)
+                new = time_axis.again(site.op, model)
+                self.made[id(site.op)] = self._renamed(site.op, new)
             return self.made[id(site.op)]
         if id(site.op) not in self.made:
             new, complete = self.copies.whole(site.op)
-            self.made[id(site.op)] = new
+            self.made[id(site.op)] = self._renamed(site.op, new)
             if not complete:
                 self.pending[id(site.op)] = site.op
         return self.made[id(site.op)]
+
+    def _renamed(
+        self, op: keras.Operation, new: keras.Operation
+    ) -> keras.Operation:
+        if op in self.inlining.names:
+            private.rename(new, self.inlining.names[op])
+        return new
 
     def call(
         self, site: Site, args: tuple[Any, ...], kwargs: dict[str, Any]
@@ -265,6 +320,10 @@ class _Rewriter:
                 return parts(unpacked(flat_tensors((args, kwargs))))
         new = self.copy(site)
         nested = site.child is not None and site.opened is None
+        if self.training is not None and private.takes_training(site.op):
+            named = carried.arguments(site.node)
+            if named.get("training") is None:
+                kwargs = {**kwargs, "training": self.training}
         if not isinstance(new, keras.Layer) or nested:
             return new(*args, **kwargs)
         fresh = self.pending.pop(id(site.op), None) is not None

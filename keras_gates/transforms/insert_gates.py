@@ -11,6 +11,7 @@ from typing import Any
 import keras
 
 from keras_gates import regularizers
+from keras_gates.graphs.inlined import inlined
 from keras_gates.graphs.names import Names
 from keras_gates.layers import BlockGate
 from keras_gates.layers import BranchGate
@@ -93,7 +94,10 @@ def insert_gates(
     on heads.
 
     Channels that an addition ties together (as in a residual stream) share one
-    gate, so that closed ones can be removed.
+    gate, so that closed ones can be removed. Keras can't load a model that
+    shares a layer with a model inside it. So a model inside, or a written-out
+    layer, that shares a gate with others becomes part of the model around it:
+    its layers get its name in front of their own.
 
     Reference:
 
@@ -129,9 +133,9 @@ def insert_gates(
             name. Defaults to `None`: 96 for each, where 160 must work as well.
         written_out: Whether gates are inserted inside custom layers, which are
             then written out: each becomes a functional model of its parts, with
-            the same name. With `False`, such layers keep their class, and gates
-            are placed only around them: `blocks` finds those whose output has
-            the shape of the input.
+            the same name, unless it shares a gate with others. With `False`,
+            such layers keep their class, and gates are placed only around them:
+            `blocks` finds those whose output has the shape of the input.
 
     Returns:
         A new model, not compiled.
@@ -165,6 +169,7 @@ def insert_gates(
     _check(specs, mismatch=mismatch, start=start, tied=tied)
     check_one_of(written_out, (True, False), "written_out")
     graph = see_through.read_to_write(model)
+    before = Names.from_graph(graph)
     specs = {kind: spec.named(graph) for kind, spec in specs.items()}
     shapes = tried_shapes(graph, sizes)
     finder = Finder(graph, shapes, mismatch)
@@ -192,8 +197,9 @@ def insert_gates(
         shapes = tried_shapes(graph, sizes)
     if "heads" in specs:
         _, stock = _stock_heads(graph, specs["heads"], written_out)
-        return insert_stock_heads(graph, stock, specs["heads"], shapes[0])
-    return graph.model
+        gated = insert_stock_heads(graph, stock, specs["heads"], shapes[0])
+        return inlined(gated, before)
+    return inlined(graph.model, before)
 
 
 def _check(specs: dict[str, GateSpec], **options: str) -> None:

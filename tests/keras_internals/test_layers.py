@@ -48,6 +48,17 @@ def test_has_sublayers():
     assert not private.has_sublayers(built())
 
 
+def test_rename():
+    class Named(L.Layer):
+        def __init__(self, size, **kwargs):
+            super().__init__(**kwargs)
+
+    for layer in (L.Dense(2, name="a"), Named(3, name="a"), Named(3)):
+        private.rename(layer, "b")
+        assert layer.name == layer.get_config()["name"] == "b"
+        assert type(layer).from_config(layer.get_config()).name == "b"
+
+
 def test_copy_trainable():
     holder, frozen = Holder(), Holder()
     frozen.trainable = False

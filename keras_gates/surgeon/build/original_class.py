@@ -22,6 +22,7 @@ from typing import TypeAlias
 import keras
 
 from keras_gates.graphs import graph as gr
+from keras_gates.graphs import origins
 from keras_gates.graphs import private
 from keras_gates.graphs.attribute_paths import Path
 from keras_gates.graphs.attribute_paths import parts_of
@@ -45,7 +46,10 @@ _WORDS = ("layer", "depth", "block", "stage")
 
 # A weight of the class's model, and the one whose values it gets.
 Pairs: TypeAlias = list[tuple[keras.Variable, keras.Variable]]
-Key: TypeAlias = Callable[[keras.Layer, keras.Variable], tuple[str, ...]]
+# Of the name of a layer, the layer, and its weight.
+Key: TypeAlias = Callable[[str, keras.Layer, keras.Variable], tuple[str, ...]]
+# Layers with weights that are in one layer of the class, by their paths in it.
+Block: TypeAlias = dict[tuple[str, ...], keras.Layer]
 
 
 def edits(origin: Origin, new: keras.Model) -> Edits:
@@ -196,10 +200,10 @@ def _pairs(model: keras.Model, new: keras.Model, key: Key) -> Pairs:
         key: equal for weights in two layers that may be counterparts.
     """
     found: Pairs = []
-    layers = [[x for x in m.layers if x.weights] for m in (model, new)]
-    if len(layers[0]) != len(layers[1]):
+    blocks = _blocks(model), _blocks(new)
+    if len(blocks[0]) != len(blocks[1]):
         return []
-    for own, other in zip(*layers, strict=True):
+    for own, other in zip(*blocks, strict=True):
         mine, rest = _by_key(own, key), _by_key(other, key)
         alike = [k for k in mine if len(mine[k]) == len(rest.get(k, ()))]
         for name in alike:
@@ -215,28 +219,47 @@ def _pairs(model: keras.Model, new: keras.Model, key: Key) -> Pairs:
     return found
 
 
+def _blocks(model: keras.Model) -> list[Block]:
+    """The layers with weights, in order; together what was in one layer."""
+    origin = origins.origin_of(model)
+    parts = {} if origin is None else origin.parts
+    found: dict[str, Block] = {}
+    for layer in model.layers:
+        path = parts.get(layer.name, (layer.name,))
+        if layer.weights:
+            found.setdefault(path[0], {})[path] = layer
+    return [*found.values()]
+
+
 def _entries(weight: keras.Variable) -> int:
     return math.prod(weight.shape)
 
 
 def _by_key(
-    layer: keras.Layer, key: Key
+    block: Block, key: Key
 ) -> dict[tuple[str, ...], list[keras.Variable]]:
-    """The weights of a layer and of those inside, by what they are."""
-    owners = {  # the innermost comes last
-        id(weight): part
-        for part in private.sublayers(layer, own=True)
-        for weight in part.weights
-    }
+    """The weights of layers and of those inside, by what they are."""
     found = collections.defaultdict(list)
-    for weight in layer.weights:
-        found[key(owners[id(weight)], weight)].append(weight)
+    for path, layer in block.items():
+        owners = {  # the innermost comes last
+            id(weight): part
+            for part in private.sublayers(layer, own=True)
+            for weight in part.weights
+        }
+        for weight in layer.weights:
+            part = owners[id(weight)]
+            own = path[-1] if part is layer else part.name
+            found[key(own, part, weight)].append(weight)
     return dict(found)
 
 
-def _by_name(part: keras.Layer, weight: keras.Variable) -> tuple[str, ...]:
-    return part.name, weight.name
+def _by_name(
+    name: str, part: keras.Layer, weight: keras.Variable
+) -> tuple[str, ...]:
+    return name, weight.name
 
 
-def _by_class(part: keras.Layer, weight: keras.Variable) -> tuple[str, ...]:
+def _by_class(
+    name: str, part: keras.Layer, weight: keras.Variable
+) -> tuple[str, ...]:
     return type(part).__name__, weight.name

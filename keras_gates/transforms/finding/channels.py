@@ -10,6 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs.inlined import why_not
 from keras_gates.graphs.readers import sole_successor
 from keras_gates.layers import FilterGate
 from keras_gates.layers import recurrence
@@ -203,8 +204,19 @@ def find_channels(
             one.reason = _HEADS
         found.append(one)
     result = shared(found)
+    bar_apart(graph, result)
     mark_futile(graph, [one for one in result if not one.reason])
     return result
+
+
+def bar_apart(graph: Graph, found: Iterable[Channels]) -> None:
+    """Find gates that would be called in models that have to stay apart."""
+    for one in found:
+        sites = () if one.reason else one.sites
+        if len(sites) > 1 and (why := why_not(graph, sites)):
+            one.reason = (
+                f"its gate would be called in more than one model, and {why}"
+            )
 
 
 def classes_of_heads(labelling: Labelling) -> set[int]:

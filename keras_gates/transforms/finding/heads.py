@@ -13,6 +13,7 @@ from keras_gates.surgeon.passes.label import label
 from keras_gates.surgeon.rules import rule_of
 from keras_gates.transforms.finding.channels import Channels
 from keras_gates.transforms.finding.channels import along_one_axis
+from keras_gates.transforms.finding.channels import bar_apart
 from keras_gates.transforms.finding.channels import mark_futile
 from keras_gates.transforms.finding.channels import pinned_classes
 from keras_gates.transforms.finding.channels import shared
@@ -55,6 +56,7 @@ def find_heads(graph: Graph, labelling: Labelling | None = None) -> list[Heads]:
         elif why := _why_none(labelling, step.call):
             found.append(Heads([[step.call]], reason=why))
     heads = [one for one in shared(found) if isinstance(one, Heads)]
+    bar_apart(graph, heads)
     mark_futile(graph, [one for one in heads if not one.reason])
     return heads
 
