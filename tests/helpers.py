@@ -64,15 +64,40 @@ def functional(model):
     return getattr(model, "_functional", model)
 
 
+def called(model, x, training=False):
+    """`model(x)`, compiled as a whole on JAX.
+
+    There, each operation of an eager call is compiled for its shapes alone,
+    which takes several times as long as compiling the model.
+    """
+    if keras.backend.backend() != "jax" or not model.built:
+        return model(x, training=training)
+    import jax
+
+    def call(trainable, others, x):
+        return model.stateless_call(trainable, others, x, training=training)
+
+    variables = model.trainable_variables, model.non_trainable_variables
+    values = [[variable.value for variable in each] for each in variables]
+    try:
+        outputs, updated = jax.jit(call)(*values, x)
+    except jax.errors.JAXTypeError:
+        # A layer that looks at values, as is allowed in an eager call.
+        return model(x, training=training)
+    for variable, value in zip(variables[1], updated, strict=True):
+        variable.assign(value)
+    return outputs
+
+
 def run(model, x):
     """The outputs in inference, flat, as float64 arrays."""
-    outputs = model(x, training=False)
+    outputs = called(model, x)
     return [numpy_of(y).astype("float64") for y in keras.tree.flatten(outputs)]
 
 
 def predicted(model, x):
     """What `predict` returns; a graph for so few samples would take longer."""
-    return keras.tree.map_structure(numpy_of, model(x, training=False))
+    return keras.tree.map_structure(numpy_of, called(model, x))
 
 
 @contextlib.contextmanager
@@ -144,7 +169,7 @@ def _set_moving_statistics(model, x):
     for norm in norms:
         norm.momentum = 0.0
     if norms:
-        model(x, training=True)
+        called(model, x, training=True)
     for norm, momentum in zip(norms, before, strict=True):
         norm.momentum = momentum
 
