@@ -59,6 +59,6 @@ def start(name, folder, *options):
 
 def run(name, folder, *options):
     """What a smoke run with its output in the folder prints."""
-    done = start(name, folder, *options)
+    done = start(name, folder, "--output", folder, *options)
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
