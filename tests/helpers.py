@@ -264,7 +264,7 @@ def differences(expected, got):
     return found
 
 
-def probe(model, x, expected, threshold=THRESHOLD, seed=0):
+def probe(model, x, expected, threshold=THRESHOLD, seed=0, call=None):
     """How far outputs move when the inputs move by about `PROBE`."""
     rng = np.random.default_rng(seed)
 
@@ -273,7 +273,7 @@ def probe(model, x, expected, threshold=THRESHOLD, seed=0):
         return array + rng.choice([-step, step], array.shape).astype("float32")
 
     there = keras.tree.map_structure(moved, x)
-    return differences(expected, gated_outputs(model, there, threshold, called))
+    return differences(expected, gated_outputs(model, there, threshold, call))
 
 
 def assert_same(
@@ -307,7 +307,7 @@ def assert_same(
     far = differences(expected, got)
     if max(far) <= rtol:
         return far
-    rounding = probe(model, x, expected, threshold)
+    rounding = probe(model, x, expected, threshold, call=called)
     for number, (one, other) in enumerate(zip(far, rounding, strict=True)):
         limit = max(rtol, PROBE_FACTOR * other)
         assert one <= limit, (
