@@ -34,7 +34,7 @@ def pytest_addoption(parser):
         "--all-of",
         default="",
         metavar="PATHS",
-        help="run all tests in these paths, and all that is marked `once`",
+        help="run all tests in these paths, and those for some backends only",
     )
 
 
@@ -45,8 +45,7 @@ def pytest_collection_modifyitems(config, items):
     kept = {
         item
         for item in items
-        if item.get_closest_marker("once")
-        or (whole and item.nodeid.startswith(whole))
+        if for_some_backends(item) or (whole and item.nodeid.startswith(whole))
     }
     chosen = [item for item in items if item not in kept]
     chosen = sample(chosen, function_of, config.getoption("--one-in"))
@@ -57,6 +56,13 @@ def pytest_collection_modifyitems(config, items):
     if left_out:
         config.hook.pytest_deselected(items=left_out)
         items[:] = [item for item in items if item in kept]
+
+
+def for_some_backends(item):
+    """Whether a test is not for each backend: none may leave out its own."""
+    return bool(
+        item.get_closest_marker("once") or item.get_closest_marker("skipif")
+    )
 
 
 def function_of(item):
