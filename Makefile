@@ -7,7 +7,9 @@
 
 PYTHON ?= python3
 WORKERS ?= auto
-CASES ?= 4
+# What a backend runs of the core, if not what its target says.
+CASES ?=
+TESTS ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -28,14 +30,24 @@ TEST_VARS += JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/jax-cache \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
-# What the other backends run: each test of exactness, with one in CASES of its
-# cases. What is arithmetic on labels, or words, is the same on each.
+# The core: tests of exactness, which each backend runs a part of. torch is the
+# quickest by far, and runs each test, with some of its cases; the others run
+# some tests of each file, with fewer cases. The three draw different ones.
+# `make test-jax CASES=1 TESTS=1` runs them all.
+# What is arithmetic on labels, or words, is the same on each backend, and
+# TensorFlow runs it, as it runs all that is not in the core.
 WORDS := $(addprefix tests/surgeon/,closing report solving $(addprefix test_, \
 	bad_input.py bad_plans.py labels.py messages.py plan.py plan_options.py))
-CORE = -m "not slow and not once" --one-in $(CASES) \
-	tests/callbacks tests/graphs tests/keras_internals tests/layers \
+BESIDE := keras_gates $(WORDS) $(addprefix tests/, \
+	cli docs examples interop reaching stats zoo test_)
+CORE := tests/callbacks tests/graphs tests/keras_internals tests/layers \
 	tests/surgeon tests/transforms tests/test_constraints.py \
 	tests/test_regularizers.py $(addprefix --ignore=,$(WORDS))
+# A case for each operation, and quick: torch runs them all.
+TABLES := $(addprefix tests/surgeon/,rules/test_rules.py \
+	passes/test_closed_goes.py)
+# One in so many cases of a test, and one in so many tests of a file.
+part = --one-in $(or $(CASES),$(1)) --tests-in $(or $(TESTS),$(2))
 
 # The lowest Keras that setup.cfg allows, and what it has to pass.
 LOWEST := $(shell sed -n 's/^ *keras>=\([0-9.]*\)$$/\1/p' setup.cfg)
@@ -44,7 +56,10 @@ LOWEST_CORE := tests/keras_internals \
 	$(addprefix tests/surgeon/rules/test_,register.py activation_functions.py) \
 	$(addprefix tests/graphs/test_,classes.py rewrite.py graph.py readers.py)
 
+# Phases that use one core most of the time run side by side; nothing else does.
+ifndef SIDE_BY_SIDE
 .NOTPARALLEL:
+endif
 .DEFAULT_GOAL := help
 .PHONY: help demo test lint format docs serve wheel test-tensorflow test-jax \
 	test-torch test-lowest test-slow bench coverage clean distclean
@@ -56,13 +71,18 @@ demo: $(DEMO_ENV) ## run examples/quickstart.py
 	TF_CPP_MIN_LOG_LEVEL=3 KERAS_BACKEND=tensorflow \
 		$(BIN)/python examples/quickstart.py
 
-PHASES := lint docs wheel test-tensorflow test-jax test-torch test-lowest
+BESIDE_EACH_OTHER := lint docs wheel
+IN_TURN := test-tensorflow test-jax test-torch test-lowest
 
 test: $(DEV_ENV) ## all that CI runs, and how long each phase takes
-	@for phase in $(PHASES); do \
-		echo "== $$phase"; start=$$(date +%s); \
-		$(MAKE) --no-print-directory $$phase || exit 1; \
-		echo "== $$phase took $$(( $$(date +%s) - start )) s"; done
+	@$(MAKE) --no-print-directory -j --output-sync=recurse SIDE_BY_SIDE=1 \
+		$(addprefix timed-,$(BESIDE_EACH_OTHER))
+	@$(MAKE) --no-print-directory $(addprefix timed-,$(IN_TURN))
+
+timed-%:
+	@echo "== $*"; start=$$(date +%s); \
+	$(MAKE) --no-print-directory SIDE_BY_SIDE= $* || exit 1; \
+	echo "== $* took $$(( $$(date +%s) - start )) s"
 
 lint: $(DEV_ENV) ## ruff check, ruff format --check, mypy --strict
 	$(BIN)/ruff check
@@ -89,14 +109,17 @@ wheel: $(DEV_ENV) ## build the wheel; check it in an environment of its own
 		bin/python -I ../../.ci/check_wheel.py ../../keras_gates
 	rm -rf build/wheel-env
 
-test-tensorflow: $(DEV_ENV) ## the whole suite but what is slow
-	KERAS_BACKEND=tensorflow $(TEST_VARS) $(PYTEST) -m "not slow"
+test-tensorflow: $(DEV_ENV) ## all outside the core, and a part of the core
+	KERAS_BACKEND=tensorflow $(TEST_VARS) $(PYTEST) -m "not slow" \
+		$(call part,4,2) --all-of "$(BESIDE)"
 
-test-jax: $(DEV_ENV) ## the exactness core on JAX
-	KERAS_BACKEND=jax $(TEST_VARS) $(PYTEST) $(CORE)
+test-jax: $(DEV_ENV) ## a part of the core on JAX
+	KERAS_BACKEND=jax $(TEST_VARS) $(PYTEST) -m "not slow and not once" \
+		$(call part,8,3) $(CORE)
 
-test-torch: $(DEV_ENV) ## the exactness core on torch
-	KERAS_BACKEND=torch $(TEST_VARS) $(PYTEST) $(CORE)
+test-torch: $(DEV_ENV) ## each test of the core on torch
+	KERAS_BACKEND=torch $(TEST_VARS) $(PYTEST) -m "not slow and not once" \
+		$(call part,2,1) --all-of "$(TABLES)" $(CORE)
 
 test-slow: $(DEV_ENV) ## large networks, long searches: not a part of CI
 	KERAS_BACKEND=tensorflow $(TEST_VARS) $(PYTEST) -m slow

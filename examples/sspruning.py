@@ -260,7 +260,7 @@ def arguments(argv):
     add("--smoke", action="store_true", help="a quick run, for tests")
     args = parser.parse_args(argv)
     if args.smoke:
-        args.depth, args.halve, args.seeds = 14, True, [0]
+        args.depth, args.halve, args.seeds = 8, True, [0]
         args.epochs = args.sparse_epochs = args.fine_tune = 1
     return args
 

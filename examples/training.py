@@ -46,7 +46,10 @@ def load(name, folder=None, images=None, smoke=False, halve=False):
         smoke: whether to make random images up instead, a few.
         halve: whether to make them half as wide and high, by averages.
     """
-    data = _made_up(name) if smoke else _loaded(name, folder, images)
+    if smoke:
+        data = _made_up(name, images or 64)
+    else:
+        data = _loaded(name, folder, images)
     if halve:
         data.x_train = _halved(data.x_train)
         data.x_test = _halved(data.x_test)
@@ -80,11 +83,11 @@ def _loaded(name, folder, images):
     return data
 
 
-def _made_up(name):
+def _made_up(name, images):
     rng = np.random.default_rng(0)
     shape = (28, 28, 1) if name == "mnist" else (32, 32, 3)
     arrays = []
-    for count in (256, 128):
+    for count in (images, 64):
         arrays += [rng.normal(size=(count, *shape)).astype("float32")]
         arrays += [rng.integers(0, 10, count)]
     return Data(*arrays, augment=name == "cifar10")

@@ -132,7 +132,7 @@ class Runs:
                 self.record.state(name),
                 name=f"seed {self.seed}, {name}",
                 seed=self.seed,
-                epochs=self.args.more,
+                epochs=self.args.gating,
                 rate=self.args.rate,
                 batch_size=self.args.batch_size,
                 optimizer="adamw",
@@ -279,7 +279,9 @@ def arguments(argv):
     args = parser.parse_args(argv)
     if args.smoke:
         args.seeds, args.count, args.batch_size = [0], 256, 4
-        args.epochs, args.more = 1, 4  # 200 steps are what a budget needs
+        args.epochs = args.more = 1
+    # A budget needs 200 steps.
+    args.gating = 4 if args.smoke else args.more
     return args
 
 

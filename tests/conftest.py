@@ -1,10 +1,12 @@
 """Which cases a run takes, and room for what JAX compiles."""
 
 import collections
+import functools
 import gc
 import zlib
 
 import keras
+import numpy as np
 import pytest
 
 # Each computation that JAX compiles is three memory maps of the process, and
@@ -21,27 +23,116 @@ def pytest_addoption(parser):
         metavar="N",
         help="run one in N of the cases of each test, at least one",
     )
+    parser.addoption(
+        "--tests-in",
+        type=int,
+        default=1,
+        metavar="N",
+        help="run one in N of the tests of each file, at least one",
+    )
+    parser.addoption(
+        "--all-of",
+        default="",
+        metavar="PATHS",
+        help="run all tests in these paths, and those for some backends only",
+    )
 
 
+@pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config, items):
     """Leave out cases: the same ones in every run, others on each backend."""
-    count = config.getoption("--one-in")
-    if count == 1:
+    cases, tests = config.getoption("--one-in"), config.getoption("--tests-in")
+    if cases == tests == 1:
         return
-    cases = collections.defaultdict(list)
-    for item in items:
-        cases[item.nodeid.partition("[")[0]].append(item)
-    left_out = set()
-    for of_test in cases.values():
-        of_test.sort(key=lambda item: number(item.nodeid))
-        left_out.update(of_test[-(-len(of_test) // count) :])
-    config.hook.pytest_deselected(items=list(left_out))
-    items[:] = [item for item in items if item not in left_out]
+    whole = tuple(config.getoption("--all-of").split())
+    kept = {
+        item
+        for item in items
+        if for_some_backends(item) or (whole and item.nodeid.startswith(whole))
+    }
+    chosen = [item for item in items if item not in kept]
+    chosen = sample(chosen, function_of, cases)
+    found = set(sample({function_of(x) for x in chosen}, file_of, tests))
+    kept.update(item for item in chosen if function_of(item) in found)
+    left_out = [item for item in items if item not in kept]
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = [item for item in items if item in kept]
+
+
+def for_some_backends(item):
+    """Whether a test is not for each backend: none may leave out its own."""
+    return bool(
+        item.get_closest_marker("once") or item.get_closest_marker("skipif")
+    )
+
+
+def function_of(item):
+    """The name of a test, without the case."""
+    return item.nodeid.partition("[")[0]
+
+
+def file_of(test):
+    """The file of a test."""
+    return test.partition("::")[0]
+
+
+def sample(members, group_of, count):
+    """One in `count` members of each group, at least one."""
+    groups = collections.defaultdict(list)
+    for member in members:
+        groups[group_of(member)].append(member)
+    found = []
+    for group in groups.values():
+        group.sort(key=lambda each: number(getattr(each, "nodeid", each)))
+        found += group[: -(-len(group) // count)]
+    return found
 
 
 def number(name):
     """A number for a name that looks random, and is the same in each run."""
     return zlib.crc32(f"{keras.backend.backend()} {name}".encode())
+
+
+def drawn_by_numpy(name):
+    """A function of `jax.random` that compiles nothing for a shape.
+
+    Each layer that is made draws its weights, and a program that draws takes
+    longer to compile than most models.
+    """
+    import jax
+
+    compiled = getattr(jax.random, name)
+    draws = {
+        "uniform": lambda rng, shape, minval, maxval: rng.uniform(
+            minval, maxval, shape
+        ),
+        "normal": lambda rng, shape: rng.normal(size=shape),
+        # What is outside comes in again from the other side.
+        "truncated_normal": lambda rng, shape, lower, upper: (
+            np.mod(rng.normal(size=shape) - lower, upper - lower) + lower
+        ),
+    }
+
+    @functools.wraps(compiled)
+    def draw(key, *args, shape=(), dtype="float32", **options):
+        values = (key, *options.values())
+        if args or any(isinstance(v, jax.core.Tracer) for v in values):
+            return compiled(key, *args, shape=shape, dtype=dtype, **options)
+        rng = np.random.default_rng(np.asarray(key).ravel())
+        # An array of NumPy: that of JAX would compile what comes next.
+        return draws[name](rng, shape, **options).astype(dtype)
+
+    return draw
+
+
+def pytest_configure(config):
+    """On JAX, random weights without a compilation for each shape."""
+    if keras.backend.backend() != "jax":
+        return
+    import jax
+
+    for name in ("uniform", "normal", "truncated_normal"):
+        setattr(jax.random, name, drawn_by_numpy(name))
 
 
 @pytest.hookimpl(trylast=True)

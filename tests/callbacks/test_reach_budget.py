@@ -129,18 +129,26 @@ def test_any_optimizer_meets_it(name):
     assert history["gates_closed"][-1] > 0.2
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
+COMPILED = {
+    "XLA": pytest.param(
         {"jit_compile": True},
-        {"jit_compile": False, "run_eagerly": True},
+        marks=pytest.mark.skipif(
+            keras.backend.backend() != "tensorflow",
+            reason="JAX does so anyway, and torch for half a minute",
+        ),
+    ),
+    "eager": pytest.param({"jit_compile": False, "run_eagerly": True}),
+    "several": pytest.param(
         {"steps_per_execution": 3},
-    ],
-    ids=lambda options: next(iter(options)),
-)
+        marks=pytest.mark.skipif(
+            keras.backend.backend() == "torch", reason="it steps one by one"
+        ),
+    ),
+}
+
+
+@pytest.mark.parametrize("options", COMPILED.values(), ids=COMPILED)
 def test_however_it_is_compiled(options):
-    if keras.backend.backend() == "torch" and "run_eagerly" not in options:
-        pytest.skip("torch compiles for half a minute, and steps one by one")
     model, reach = compiled(chain(), **options), ReachBudget(macs=0.4)
     fit(model, reach)
     assert_met(model, reach, 0.4)

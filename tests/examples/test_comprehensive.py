@@ -3,10 +3,6 @@
 import argparse
 import importlib
 import json
-import os
-import pathlib
-import subprocess
-import sys
 
 import keras
 import numpy as np
@@ -14,11 +10,10 @@ import pytest
 
 import keras_gates as kg
 from tests import helpers
+from tests.examples import scripts
 
 pytestmark = pytest.mark.once
 
-WARNINGS = ["-W", "error::UserWarning"]
-EXAMPLES = pathlib.Path(__file__).resolve().parents[2] / "examples"
 # What closes, how it is finished, and what a search would take longer for.
 RUNS = {
     "searched": ["--gates", "filter,layer", "--control", "random"],
@@ -35,16 +30,9 @@ RUNS = {
 
 
 def call(folder, *arguments):
-    script = EXAMPLES / "comprehensive.py"
     common = ["--dataset", "digits", "--small", "--mismatch", "project"]
-    return subprocess.run(
-        [sys.executable, *WARNINGS, script, *common, *arguments]
-        + ["--output", folder],
-        capture_output=True,
-        text=True,
-        cwd=folder.parent,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-    )
+    options = (*common, *arguments, "--output", folder)
+    return scripts.execute("comprehensive.py", folder.parent, *options)
 
 
 @pytest.mark.parametrize("arguments", RUNS.values(), ids=RUNS)
@@ -80,7 +68,7 @@ def test_another_run_does_not_overwrite(tmp_path):
 
 
 def test_a_run_that_was_cut_goes_on_as_it_would_have(tmp_path, monkeypatch):
-    monkeypatch.syspath_prepend(str(EXAMPLES))
+    monkeypatch.syspath_prepend(str(scripts.EXAMPLES))
     module = importlib.import_module("comprehensive_run")
     rng = np.random.default_rng(0)
     images = rng.random((48, 6, 6, 1), "float32"), rng.integers(0, 3, 48)

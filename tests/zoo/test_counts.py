@@ -88,7 +88,9 @@ RESNETS = {
 }
 
 
-@pytest.mark.parametrize("depth", RESNETS)
+@pytest.mark.parametrize(
+    "depth", [20, 32, 56, pytest.param(110, marks=pytest.mark.slow)]
+)
 def test_resnet(depth):
     macs, params, projected_macs, projected_params = RESNETS[depth]
     for shortcut in ("identity", "pad"):

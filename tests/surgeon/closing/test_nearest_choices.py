@@ -139,8 +139,14 @@ def test_many_choices_of_models(name, of):
     assert not misses
 
 
-@pytest.mark.parametrize("keep_essential", [0, 2, 0.4])
-@pytest.mark.parametrize("round_to", [1, 4])
+@pytest.mark.parametrize(
+    "round_to, keep_essential",
+    [
+        *((1, 0), (1, 2), (1, 0.4), (4, 0.4)),
+        pytest.param(4, 0, marks=pytest.mark.slow),
+        pytest.param(4, 2, marks=pytest.mark.slow),
+    ],
+)
 def test_many_choices_with_floors_and_multiples(round_to, keep_essential):
     model = sm.set_gates(
         branches(),
