@@ -30,9 +30,9 @@ TEST_VARS += JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/jax-cache \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
-# The core: tests of exactness, which each backend runs a part of. torch is the
-# quickest by far, and runs each test, with some of its cases; the others run
-# some tests of each file, with fewer cases. The three draw different ones.
+# The core: tests of exactness. torch is the quickest by far, and runs them all;
+# the others run some tests of each file, with some of their cases, and draw
+# different ones.
 # `make test-jax CASES=1 TESTS=1` runs them all.
 # What is arithmetic on labels, or words, is the same on each backend, and
 # TensorFlow runs it, as it runs all that is not in the core.
@@ -43,9 +43,6 @@ BESIDE := keras_gates $(WORDS) $(addprefix tests/, \
 CORE := tests/callbacks tests/graphs tests/keras_internals tests/layers \
 	tests/surgeon tests/transforms tests/test_constraints.py \
 	tests/test_regularizers.py $(addprefix --ignore=,$(WORDS))
-# A case for each operation, and quick: torch runs them all.
-TABLES := $(addprefix tests/surgeon/,rules/test_rules.py \
-	passes/test_closed_goes.py)
 # One in so many cases of a test, and one in so many tests of a file.
 part = --one-in $(or $(CASES),$(1)) --tests-in $(or $(TESTS),$(2))
 
@@ -117,9 +114,8 @@ test-jax: $(DEV_ENV) ## a part of the core on JAX
 	KERAS_BACKEND=jax $(TEST_VARS) $(PYTEST) -m "not slow and not once" \
 		$(call part,8,3) $(CORE)
 
-test-torch: $(DEV_ENV) ## each test of the core on torch
-	KERAS_BACKEND=torch $(TEST_VARS) $(PYTEST) -m "not slow and not once" \
-		$(call part,2,1) --all-of "$(TABLES)" $(CORE)
+test-torch: $(DEV_ENV) ## the whole core on torch
+	KERAS_BACKEND=torch $(TEST_VARS) $(PYTEST) -m "not slow and not once" $(CORE)
 
 test-slow: $(DEV_ENV) ## large networks, long searches: not a part of CI
 	KERAS_BACKEND=tensorflow $(TEST_VARS) $(PYTEST) -m slow
