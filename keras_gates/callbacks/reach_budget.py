@@ -37,14 +37,16 @@ class ReachBudget(keras.callbacks.Callback):
     ```
 
     There is nothing to tune. During the first tenth of the training, nothing is
-    closed. Then the current budget decreases until half of the training is
-    over. Factors are ranked by their size times the norms of the weights around
-    them, relative to the larger ones of their gate, and as many of the smallest
-    are closed as the current budget requires. Factors that are next to close
-    shrink towards 0 first. A closed factor that the optimizer would have made
-    larger than an open one takes its place. In the last tenth, the set is the
-    one that `Budget` chooses, and stays fixed: closed factors are exactly 0, so
-    the cut changes nothing, and the weights adapt to it.
+    closed. Then the current budget decreases by equal ratios until half of the
+    training is over. Factors are ranked by their size times the norms of the
+    weights around them, relative to the larger ones of their gate, and as many
+    of the smallest are closed as the current budget requires. Factors that are
+    next to close shrink towards 0 first. A closed factor that the optimizer
+    would have made larger than an open one takes its place, starting small;
+    this becomes rarer, and ends soon after the budget is met. In the last
+    tenth, the set is the one that `Budget` chooses, and stays fixed: closed
+    factors are exactly 0, so the cut changes nothing, and the weights adapt to
+    it.
 
     This happens between batches, and changes factors only. The loss does not
     change, so any optimizer, learning rate, compilation mode and precision

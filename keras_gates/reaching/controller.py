@@ -8,13 +8,15 @@ pulled a little, which separates those that the data supports from the others.
 
 A closed factor is put back to 0 after each step of the optimizer (`Held`). The
 distance that the optimizer moved it, minus the pull, is its size in the
-ranking: when it becomes larger than an open one, the two swap. None of this
-depends on the loss or the optimizer, whose steps are only observed.
+ranking: when it becomes larger than an open one, the two swap. Moves count less
+and less, and not at all soon after the budget is met. None of this depends on
+the loss or the optimizer, whose steps are only observed.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import re
 from typing import TYPE_CHECKING
 from typing import Any
 
@@ -155,6 +157,7 @@ class Controller:
             self.left = self.goals.share(state.closed)
         moved = values + self.live.moved()
         moved = state.signs * moved / state.scale
+        moved *= self.course.openness(state.progress)
         if self._restored:
             # The state may already be newer than the weights.
             moved[:] = 0.0
@@ -168,14 +171,14 @@ class Controller:
         self, values: NDArray[np.float64], state: State, progress: float
     ) -> NDArray[np.float64]:
         """The factors after a step; updates the state."""
-        course = self.course
+        course, ratio = self.course, self.goals.ratio
         sizes = self._sizes(values, state)
         ranks = self._ranks(sizes * self._importance, state.closed)
         order = self.goals.order(ranks)
         count, later = self.goals.counts(
             order,
-            course.goal(progress, state.start, 0.0),
-            course.goal(progress + course.descent, state.start, 0.0),
+            course.goal(progress, state.start, ratio),
+            course.goal(progress + course.descent, state.start, ratio),
         )
         way = course.pulled(state.progress, progress) * _spread(sizes, state)
         sizes = np.maximum(sizes - way * self.live.pulls(values), 0.0)
@@ -186,11 +189,30 @@ class Controller:
         sizes[sinking] *= wait / (wait + step)
         as_it_was = state.closed | (values == 0) | self.live.random
         state.signs = np.where(as_it_was, state.signs, np.sign(values))
-        state.closed = np.zeros(self.live.count, bool)
-        state.closed[order[:count]] = True
+        closed = np.zeros(self.live.count, bool)
+        closed[order[:count]] = True
+        sizes = self._reopened(sizes, state.closed & ~closed, closed)
+        state.closed = closed
         state.latent = np.where(state.closed, sizes, 0.0)
         self.left = self.goals.share(state.closed)
         return np.where(state.closed, 0.0, state.signs * sizes * state.scale)
+
+    def _reopened(
+        self,
+        sizes: NDArray[np.float64],
+        new: NDArray[np.bool_],
+        closed: NDArray[np.bool_],
+    ) -> NDArray[np.float64]:
+        """Let factors that open again start no larger than any in their gate.
+
+        One step with a large gradient moves a closed factor far, and a channel
+        that comes back in full size makes the next gradients larger still.
+        """
+        owner, stay = self.live.owner, ~closed & ~new
+        least = np.full(len(self.live.names), np.inf)
+        np.minimum.at(least, owner[stay], sizes[stay])
+        least[np.isinf(least)] = sizes[stay].min(initial=1.0)
+        return np.where(new, np.minimum(sizes, least[owner]), sizes)
 
     def _fix(self, values: NDArray[np.float64], state: State) -> None:
         """Choose the final set of closed factors."""
@@ -249,9 +271,9 @@ class Controller:
         if not data:
             return
         closed = np.zeros(self.live.count, bool)
-        if data["names"] != self.live.names or len(data["scale"]) != (
-            self.live.count
-        ):
+        own = list(map(_unnumbered, self.live.names))
+        same = own == list(map(_unnumbered, data["names"]))
+        if not same or len(data["scale"]) != self.live.count:
             raise ValueError(
                 "ReachBudget can't resume from this state: it belongs to a "
                 f"model with the gates {data['names']}, and this model has "
@@ -270,6 +292,15 @@ class Controller:
         self.left, self._restored = data["left"], True
         self._importance = np.array(data["importance"])
         self.goals.corrections = dict(data["corrections"])
+
+
+def _unnumbered(name: str) -> str:
+    """A name without the numbers that Keras gives to unnamed layers.
+
+    They count the layers that the process made before, so they may differ
+    when a training is resumed.
+    """
+    return re.sub(r"_\d+(?=_|$)", "", name)
 
 
 def _spread(sizes: NDArray[np.float64], state: State) -> float:

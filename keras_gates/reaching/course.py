@@ -25,16 +25,31 @@ class Course:
     descent: float = 0.1
     pull: float = 1.0
 
-    def goal(self, progress: float, start: float, end: float) -> float:
-        """The allowed cost at that point.
+    def goal(self, progress: float, start: float, ratio: float) -> float:
+        """The allowed cost at that point, as a position (see `Goals`).
+
+        The cost falls by equal ratios. In equal steps, the last ones before a
+        small budget would close most of what is left.
 
         Args:
             progress: from 0 to 1.
-            start: the cost at the start.
-            end: the allowed cost at the end.
+            start: the position at the start.
+            ratio: the budget, as a share of the whole; below 1.
         """
         way = (progress - self.warm_up) / (self.arrival - self.warm_up)
-        return start + (end - start) * min(max(way, 0.0), 1.0)
+        left: float = ratio ** min(max(way, 0.0), 1.0)
+        return start * (left - ratio) / (1 - ratio)
+
+    def openness(self, progress: float) -> float:
+        """How much the moves of a closed factor count towards opening it.
+
+        Fully at first, and no longer soon after the budget is met, so that the
+        network can settle. It never would on its own: a closed factor gets no
+        feedback, and every step moves it further.
+        """
+        end = self.arrival + self.descent
+        way = (end - progress) / (end - self.warm_up)
+        return min(max(way, 0.0), 1.0)
 
     def pulled(self, before: float, now: float) -> float:
         """How far factors shrink between two points, in those units."""

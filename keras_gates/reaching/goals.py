@@ -251,6 +251,12 @@ class Goals:
         return left / self._wholes[of]
 
     @property
+    def ratio(self) -> float:
+        """The smallest budget, as a share of the whole; below 1."""
+        each = (limit / self._wholes[r] for r, limit in self._limits.items())
+        return min(*each, 1 - _ROUNDING)
+
+    @property
     def allowed(self) -> float:
         """The first budget, as a share of the whole."""
         of = self.budgets[0].resource

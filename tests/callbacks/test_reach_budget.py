@@ -348,6 +348,61 @@ def test_it_goes_on_without_its_state(tmp_path):
     assert_met(model, reach, 0.5)
 
 
+def test_what_opens_again_starts_small():
+    """One huge step on closed factors: they come back, and none is large."""
+    model = chain()
+    reach = ReachBudget(macs=0.3)
+    reach.start(model, steps=400)
+    first, second = (
+        model.get_layer(name).factor for name in ("first", "second")
+    )
+    values = np.linspace(0.1, 1.0, 24).astype("float32")
+    for variable in (first, second):
+        variable.assign(values)
+    for _ in range(150):
+        reach.step()
+    closed = ops.convert_to_numpy(first) == 0
+    assert closed.any()
+    first.assign(np.where(closed, 50.0, ops.convert_to_numpy(first)))
+    after, steps = ops.convert_to_numpy(first), 0
+    while steps < 10 and not ((after > 0) & (after < 50))[closed].any():
+        reach.step()
+        after, steps = ops.convert_to_numpy(first), steps + 1
+    stayed = after[~closed]
+    assert 0 < after[closed].max() <= stayed[stayed > 0].min()
+
+
+def test_it_resumes_whatever_numbers_unnamed_layers_have(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            if epoch == 6:
+                raise KeyboardInterrupt
+
+    def model(width=24):
+        keras.utils.set_random_seed(0)
+        inputs = keras.Input((8,))
+        x = layers.Dense(width, activation="relu")(inputs)
+        outputs = layers.Dense(3)(layers.Dense(24, activation="relu")(x))
+        spec = kg.transforms.GateSpec(inputs=True)
+        gated = kg.insert_gates(keras.Model(inputs, outputs), filters=spec)
+        return compiled(gated)
+
+    def callbacks():
+        state = keras.callbacks.BackupAndRestore(str(tmp_path / "weights"))
+        return state, ReachBudget(macs=0.5, backup_dir=tmp_path / "state")
+
+    first = model()
+    with pytest.raises(KeyboardInterrupt):
+        fit(first, *callbacks(), Stop())
+    with pytest.raises(ValueError, match="belongs to a model with the gates"):
+        fit(model(16), ReachBudget(macs=0.5, backup_dir=tmp_path / "state"))
+    again, both = model(), callbacks()
+    names = [[x.name for x in m.layers] for m in (first, again)]
+    assert names[0] != names[1]
+    assert len(fit(again, *both)["loss"]) == 4
+    assert_met(again, both[1], 0.5)
+
+
 def test_its_state_is_data():
     model = compiled(chain())
     reach = ReachBudget(macs=0.5)

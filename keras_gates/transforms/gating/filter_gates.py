@@ -14,6 +14,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from keras_gates import regularizers
+from keras_gates.graphs import private
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.graphs.variables import copy_state
@@ -256,7 +257,8 @@ def _input_gates(
         if not keras.backend.is_float_dtype(tensor.dtype):
             continue
         arguments = spec.arguments(of_inputs)
-        name = names.free(f"{kt.name}_filter_gate")
+        origin, _, _ = private.origin_of(kt)
+        name = names.free(f"{origin.name}_filter_gate")
         readers = tensor.consumers
         flat = len(readers) == 1 and isinstance(readers[0].op, layers.Flatten)
         axis = common_channel_axis(readers, len(tensor.shape))
