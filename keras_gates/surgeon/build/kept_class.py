@@ -43,9 +43,8 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.build.smaller import Edits
     from keras_gates.surgeon.build.smaller import Smaller
 
-
-# What searches have found, by what they looked for.
-Found: TypeAlias = "dict[Any, Edits | NotKept]"
+    # What searches have found, by what they looked for.
+    Found: TypeAlias = dict[Any, Edits | NotKept]
 
 
 class KeptClasses:
