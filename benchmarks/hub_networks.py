@@ -66,7 +66,6 @@ TEXT = {
     "ALBERT": _hub("Albert", **_SHORT, embedding_dim=9),
     "ELECTRA": _hub("Electra", **_ELECTRA, vocab_size=50, embedding_dim=9),
     "DeBERTaV3": _hub("DebertaV3", **_SHORT, bucket_size=8),
-    "RoFormerV2": _hub("RoformerV2", **_TEXT, head_size=6),
     "ESM": _hub("ESM", **_TEXT),
     "XLNet": _hub("XLNet", **_TEXT),
     "GPT-2": _hub("GPT2", **_SHORT),
@@ -82,7 +81,6 @@ TEXT = {
     "Qwen3": _hub("Qwen3", **_QUERIES, head_dim=6),
     "T5": _hub("T5", **_TEXT),
     "BART": _hub("Bart", **_SHORT),
-    "Whisper": _hub("Whisper", **_TEXT, **_SPEECH),
 }
 
 _IMAGE = {"image_shape": (32, 32, 3)}
@@ -157,6 +155,9 @@ TRANSFORMERS = {
 }
 # Their sizes do not tell: two groups of one size, or other ones by stage.
 OTHERS = {
+    # In these, not all axes of the stream's size are the stream.
+    "RoFormerV2": _hub("RoformerV2", **_TEXT, head_size=6),
+    "Whisper": _hub("Whisper", **_TEXT, **_SPEECH),
     "FNet": _hub("FNet", **_HEADLESS, max_sequence_length=14),
     "DINOv3": _hub("DINOV3", **{**_DINO, "num_heads": 3}),
     "Swin": _hub(
@@ -250,7 +251,10 @@ _HG = {
 CONVOLUTIONS = {
     "ResNet": _hub("ResNet", **_RESNET, block_type="bottleneck_block"),
     "ResNetV2": _hub(
-        "ResNet", **_RESNET, block_type="basic_block", use_pre_activation=True
+        "ResNet",
+        **_RESNET,
+        block_type="bottleneck_block",
+        use_pre_activation=True,
     ),
     "DenseNet": _hub("DenseNet", **_IMAGE, stackwise_num_repeats=[2, 2]),
     "CSPDarkNet": _hub("CSPNet", **_CSP, stage_type="dark"),
