@@ -270,19 +270,22 @@ def test_a_dense_layer_is_as_numpy_fits_it():
     model = vector(L.ReLU(), L.Dense(3, name="reader"))
     x = data(model, 400)
     small = kg.surgeon.prune(model, 0.5, scores=scores("source"), repair=x)
+    (row,) = (r for r in small.repair_report.rows if r.layer == "reader")
     x = x[np.random.default_rng(0).permutation(400)[40:]]  # not judged by
     source = keras.Model(model.inputs[0], model.get_layer("source").output)
-    hidden = np.maximum(outputs(source, x), 0)
-    kept = hidden[:, KEPT].astype("float64")
-    rows = np.concatenate([kept, np.ones((len(x), 1))], 1)
+    kept = np.maximum(outputs(source, x), 0)[:, KEPT].astype("float64")
     y = outputs(model, x).astype("float64")
-    expected, (*squares,), *_ = np.linalg.lstsq(rows, y, rcond=None)
+    cut = numpy_of(model.get_layer("reader").kernel)[KEPT].astype("float64")
+    # Least squares with a pull to the cut kernel, as rows of zeros beyond it.
+    centered, wanted = (a - a.mean(0) for a in (kept, y - kept @ cut))
+    pull = row.ridge * (centered**2).sum(0).mean()
+    rows = np.concatenate([centered, np.sqrt(pull) * np.eye(len(KEPT))])
+    wanted = np.concatenate([wanted, np.zeros((len(KEPT), 3))])
+    step, *_ = np.linalg.lstsq(rows, wanted, rcond=None)
     reader = small.get_layer("reader")
-    # The ridge that is chosen moves the least squares by no more than that.
-    wrong = ((outputs(small, x) - y) ** 2).sum(axis=0)
-    assert (wrong <= 1.001 * np.array(squares)).all()
-    kernel = numpy_of(reader.kernel)
-    np.testing.assert_allclose(kernel, expected[:-1], atol=0.03)
+    np.testing.assert_allclose(numpy_of(reader.kernel), cut + step, atol=1e-5)
+    bias = y.mean(0) - kept.mean(0) @ (cut + step)
+    np.testing.assert_allclose(numpy_of(reader.bias), bias, atol=1e-5)
 
 
 def test_what_nothing_was_taken_from_stays_as_it_is():
