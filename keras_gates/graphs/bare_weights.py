@@ -8,7 +8,6 @@ A functional model has no variables outside of its layers. So `x * w` becomes an
 
 from __future__ import annotations
 
-import re
 import string
 from typing import TYPE_CHECKING
 from typing import Any
@@ -21,6 +20,7 @@ from keras_gates.graphs.arguments import mapped
 from keras_gates.graphs.holders import Holders
 from keras_gates.graphs.holders import TwoWays
 from keras_gates.graphs.names import Names
+from keras_gates.graphs.names import without_count
 from keras_gates.graphs.opened import unpacked
 from keras_gates.graphs.several_sizes import Revision
 from keras_gates.graphs.stand_ins import ReadsInside
@@ -38,8 +38,6 @@ if TYPE_CHECKING:
     from keras_gates.graphs.private import Node
     from keras_gates.graphs.stand_ins import StandIn
 
-# What Keras adds to a name that was there before.
-_COUNT = re.compile(r"_\d+$")
 _LETTERS = string.ascii_lowercase
 
 
@@ -197,7 +195,7 @@ class Replay:
         for node in private.recorded_before(ends, self.inputs):
             op = node.operation
             if not isinstance(op, keras.Layer):
-                op.name = self._names.free(_COUNT.sub("", op.name))
+                op.name = self._names.free(without_count(op.name))
 
     def _node(self, node: Node) -> None:
         if id(node.outputs[0]) in self._values:

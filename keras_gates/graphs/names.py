@@ -2,10 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from keras_gates.graphs.calls import Graph
+
+
+_COUNT = re.compile(r"_\d+$")
+
+
+def without_count(name: str) -> str:
+    """A name without the number that was added to tell it from others."""
+    return _COUNT.sub("", name)
 
 
 class Names(set[str]):

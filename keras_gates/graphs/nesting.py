@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from collections.abc import Collection
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
@@ -15,13 +14,12 @@ from keras_gates.graphs import carried
 from keras_gates.graphs import private
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.names import Names
+from keras_gates.graphs.names import without_count
 
 if TYPE_CHECKING:
     from keras_gates.graphs.calls import Graph
     from keras_gates.graphs.calls import Site
     from keras_gates.graphs.private import Node
-
-_COUNT = re.compile(r"_\d+$")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -120,7 +118,7 @@ class Nesting:
             if op in own:
                 continue
             added = op.name not in before
-            name = _COUNT.sub("", op.name) if added else op.name
+            name = without_count(op.name) if added else op.name
             if len(inside) == 1:
                 name = "_".join((*paths[inside[0]], name))
             new[op] = names.free(name)

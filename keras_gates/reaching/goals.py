@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from keras_gates.graphs.shapes import shapes_of
 from keras_gates.surgeon.closing.options import Options
 from keras_gates.surgeon.closing.ranking import UNITS
-from keras_gates.surgeon.closing.request import from_thresholds
+from keras_gates.surgeon.closing.tries import from_thresholds
 from keras_gates.surgeon.expected.model_cost import ModelCost
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates import groups

@@ -19,7 +19,7 @@ from keras_gates.surgeon.build.remembered import Remembered
 from keras_gates.surgeon.closing.options import Options
 from keras_gates.surgeon.closing.options import Request
 from keras_gates.surgeon.closing.request import from_closed
-from keras_gates.surgeon.closing.request import from_thresholds
+from keras_gates.surgeon.closing.tries import from_thresholds
 from keras_gates.surgeon.repair.mend import Request as RepairRequest
 from keras_gates.surgeon.repair.mend import mend
 from keras_gates.surgeon.repair.pairs import Pairs

@@ -14,7 +14,7 @@ from keras import layers
 from numpy.typing import NDArray
 
 from keras_gates import regularizers
-from keras_gates.graphs import private
+from keras_gates.graphs.functional import input_layer
 from keras_gates.graphs.names import Names
 from keras_gates.graphs.rewrite import rewrite
 from keras_gates.graphs.variables import copy_state
@@ -257,8 +257,7 @@ def _input_gates(
         if not keras.backend.is_float_dtype(tensor.dtype):
             continue
         arguments = spec.arguments(of_inputs)
-        origin, _, _ = private.origin_of(kt)
-        name = names.free(f"{origin.name}_filter_gate")
+        name = names.free(f"{input_layer(kt).name}_filter_gate")
         readers = tensor.consumers
         flat = len(readers) == 1 and isinstance(readers[0].op, layers.Flatten)
         axis = common_channel_axis(readers, len(tensor.shape))
