@@ -1,4 +1,4 @@
-"""Which cases a run takes, and room for what JAX compiles."""
+"""Which cases a run takes, what is drawn, and room for what JAX compiles."""
 
 import collections
 import functools
@@ -35,6 +35,13 @@ def pytest_addoption(parser):
         default="",
         metavar="PATHS",
         help="run all tests in these paths, and those for some backends only",
+    )
+    parser.addoption(
+        "--seed",
+        type=int,
+        default=0,
+        metavar="N",
+        help="draw other weights and data than in each other run",
     )
 
 
@@ -133,6 +140,22 @@ def pytest_configure(config):
 
     for name in ("uniform", "normal", "truncated_normal"):
         setattr(jax.random, name, drawn_by_numpy(name))
+
+
+def seed(config, name):
+    """Draw alike in each run, whatever ran before in this process."""
+    told = f"{config.getoption('--seed')} {name}"
+    keras.utils.set_random_seed(zlib.crc32(told.encode()))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_fixture_setup(fixturedef, request):
+    seed(request.config, f"{request.node.nodeid} {fixturedef.argname}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_call(item):
+    seed(item.config, item.nodeid)
 
 
 @pytest.hookimpl(trylast=True)
