@@ -40,6 +40,12 @@ class Tensor:
     consumers: list[Call] = dataclasses.field(default_factory=list)
     put_out: bool = False
 
+    # Each part of a graph leads to all others: one that is shown tells its
+    # own name, or a traceback with values would be the whole graph.
+    def __repr__(self) -> str:
+        made = "" if self.producer is None else f" of {self.producer.path!r}"
+        return f"<Tensor{made}: {self.dtype} {self.shape}>"
+
 
 @dataclasses.dataclass(eq=False)
 class Site:
@@ -74,6 +80,9 @@ class Site:
     opaque: str = ""
     original: keras.Layer | None = None
 
+    def __repr__(self) -> str:
+        return f"<Site {self.name!r}>"
+
     @property
     def own(self) -> keras.Operation:
         """The user's layer, or the operation."""
@@ -87,6 +96,9 @@ class Scope:
     site: Site
     inputs: list[Tensor]
     outputs: list[Tensor] = dataclasses.field(default_factory=list)
+
+    def __repr__(self) -> str:
+        return f"<Scope {self.site.name!r}>"
 
 
 @dataclasses.dataclass(eq=False)
@@ -122,6 +134,9 @@ class Call:
 
     def __post_init__(self) -> None:
         self.op = self.site.op
+
+    def __repr__(self) -> str:
+        return f"<Call {self.path!r}>"
 
     def argument(self, name: str, default: Any = None) -> Any:
         """The argument `name` of the recorded call, however it was passed."""
@@ -175,6 +190,9 @@ class Graph:
         default_factory=IdentityDict
     )
     see_through: SeeThrough | None = None
+
+    def __repr__(self) -> str:
+        return f"<Graph of {self.model.name!r}: {len(self.calls)} calls>"
 
     def nested(self) -> list[Graph]:
         """The graphs of all models inside, each once."""

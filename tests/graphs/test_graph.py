@@ -49,6 +49,19 @@ def test_a_functional_model():
     ]
 
 
+def test_each_part_shows_itself_and_not_the_graph():
+    graph = gr.read(branches())
+    call = graph.calls[0]
+    shown = [*map(repr, [call.site, call, *call.inputs, *call.outputs])]
+    assert shown == [
+        "<Site 'conv'>",
+        "<Call 'conv'>",
+        "<Tensor: float32 (None, 8, 8, 3)>",
+        "<Tensor of 'conv': float32 (None, 8, 8, 4)>",
+    ]
+    assert repr(graph).endswith(f": {len(graph.calls)} calls>")
+
+
 def test_the_tensors_of_a_functional_model():
     graph = gr.read(branches())
     conv, norm, add, *_ = graph.calls
