@@ -10,12 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.graphs.identity import IdentityDict
+from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.passes import decide
 from keras_gates.surgeon.passes import fold
 from keras_gates.surgeon.passes import influence
 from keras_gates.surgeon.passes import worth
 from keras_gates.surgeon.rules import inner_units as iu
 from keras_gates.surgeon.rules.reach import VALUES
+from keras_gates.surgeon.rules.virtual import VirtualGate
 from keras_gates.surgeon.solving.round_to import reopened
 from keras_gates.surgeon.solving.trials import Trials
 
@@ -155,14 +157,16 @@ def _check_outputs(
             "channel" in step.flow.roles or step.rule.inner_units(step.call)
             for step in gates.values()
         )
+        scored = all(name in graph.groups for name in gates)
+        what = "group of channels" if gates and scored else "gate"
         remedy = "pass keep_at_least=1 or more, " if floor else ""
         raise ValueError(
             f"With these thresholds output {number} ('{name}') no longer "
             f"depends on {_what(now, tensor)}: every path to it passes "
-            "through a completely closed gate: "
+            f"through a completely closed {what}: "
             f"{', '.join(map(repr, sorted(gates)))}. Lower the threshold of "
-            f"one of them (thresholds takes a dict by gate name), {remedy}or "
-            "add a shortcut around the gate."
+            f"one of them (thresholds takes a dict by name), {remedy}or add a "
+            f"shortcut around the {what}."
         )
 
 
@@ -177,7 +181,14 @@ def _what(now: dict[Tensor, NDArray[np.int64]], tensor: Tensor) -> str:
 
 
 def _names(graph: Graph, step: Step, shut: NDArray[np.bool_]) -> list[str]:
-    """What closes a step: a gate, or groups of units inside it."""
+    """What closes a step: a gate, groups of channels, or units inside it."""
+    if isinstance(step.call.op, VirtualGate):
+        units = step.call.op.units
+        return [
+            name
+            for name, group in graph.groups.items()
+            if groups.members(group, units).mask.any()
+        ]
     inner = step.rule.inner_units(step.call)
     each = iu.split(inner, step.flow.roles, shut)
     names = [
