@@ -52,9 +52,8 @@ def run(given: argparse.Namespace, progress: Progress) -> Outcome:
     """Run the verb."""
     write, suffixes = _FORMATS[given.to]
     path: pathlib.Path = given.output or given.model.with_suffix(suffixes[0])
-    if path == given.model:
-        raise Failure(f"--output is the model itself: '{path}'.")
-    outputs.check(path, suffixes, given.force, f"A {given.to} file")
+    read = given.model, given.data
+    outputs.check(path, suffixes, given.force, f"A {given.to} file", read)
     if given.int8 and given.data is None:
         raise Failure("--int8 needs samples. Pass --data x.npz.")
     progress.step(f"reading {given.model}")

@@ -10,7 +10,11 @@ from keras_gates.cli.exits import Failure
 
 
 def check(
-    path: pathlib.Path, suffixes: Sequence[str], force: bool, what: str
+    path: pathlib.Path,
+    suffixes: Sequence[str],
+    force: bool,
+    what: str,
+    read: Sequence[pathlib.Path | None],
 ) -> None:
     """Refuse a path that can't be written to, before hours of work.
 
@@ -19,6 +23,7 @@ def check(
         suffixes: the allowed suffixes; "" stands for a folder.
         force: whether it may replace an existing file.
         what: what is written, for messages.
+        read: the files that are read; these are never replaced.
 
     Raises:
         Failure: its suffix is not allowed, its folder is missing or can't be
@@ -41,6 +46,11 @@ def check(
         )
     if not path.exists():
         return
+    if any(each and each.exists() and path.samefile(each) for each in read):
+        raise Failure(
+            f"{what} can't be written as '{path}': this file is read. Pass "
+            "another name."
+        )
     if not force:
         raise Failure(
             f"'{path}' exists already. Pass --force to replace it, or another "

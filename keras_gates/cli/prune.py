@@ -225,9 +225,10 @@ def _check(given: argparse.Namespace) -> None:
     ]
     if asked:
         results.append((given.plan, (".json",), "A plan"))
+    read = given.model, given.data, None if asked else given.plan
     for path, suffixes, what in results:
         if path is not None:
-            outputs.check(path, suffixes, given.force, what)
+            outputs.check(path, suffixes, given.force, what, read)
 
 
 def _check_thresholds(given: argparse.Namespace) -> None:

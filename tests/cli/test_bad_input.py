@@ -73,6 +73,7 @@ BAD = {
     f"prune model.keras -o none/s.keras {HALF}": (2, "no folder 'none'"),
     f"prune model.keras -o gated.keras {HALF}": (2, "exists.*--force"),
     f"prune model.keras -o images --force {HALF}": (2, "ends in .keras"),
+    f"prune model.keras -o ./model.keras --force {HALF}": (2, "file is read"),
     f"prune model.keras --report r.txt {HALF}": (2, "ends in .html or"),
     "prune model.keras --macs .001 --scores l2": (3, "can't be reached"),
     "prune gated.keras --macs 1e-9": (3, "can't be reached"),
