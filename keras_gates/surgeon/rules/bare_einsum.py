@@ -119,10 +119,16 @@ class EinsumScale(PerChannel):
         return every if "channel" in roles else None
 
     def revise(self, call: Call, flow: Flow, view: View) -> Revision:
-        # The other sizes are those of the input, which may change.
         axis, sizes = _axis_of(call.op), call.op.partial_output_shape
         kept = view.index.get("channel")
-        shape: list[int | None] = [None] * len(sizes)
+        # Along other axes with channels, the size is that of the input. The
+        # sizes that can't change are kept: what follows may rely on them when
+        # the model is loaded.
+        extents = flow.labels[0].shape[1:]
+        shape = [
+            size if extent == 1 else None
+            for size, extent in zip(sizes, extents, strict=True)
+        ]
         shape[axis] = sizes[axis] if kept is None else len(kept)
         return {"output_shape": shape}, call.args, call.kwargs
 
