@@ -84,9 +84,13 @@ class EinsumScale(PerChannel):
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
-        if lb.varying(inputs[0]) and inputs[0].shape[self.axis(call)] == 1:
-            # Factors for steps, say: they bear on no channel, and stay.
-            return Flow([inputs[0]], [[IDENTITY]])
+        labels, axis = inputs[0], self.axis(call)
+        varying = lb.varying(labels)
+        if varying and {*varying} != {axis % labels.ndim}:
+            # Factors for steps, say: they bear on no channel, and stay. So
+            # what is there at one of these goes with what is at the others.
+            units.tie(labels, labels.take([0], axis=axis))
+            return Flow([labels], [[IDENTITY]])
         return super().flow(call, inputs, units)
 
     def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:

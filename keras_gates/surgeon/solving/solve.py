@@ -16,6 +16,7 @@ from keras_gates.surgeon.passes import influence
 from keras_gates.surgeon.passes import worth
 from keras_gates.surgeon.rules import inner_units as iu
 from keras_gates.surgeon.rules.reach import VALUES
+from keras_gates.surgeon.rules.virtual import VirtualGate
 from keras_gates.surgeon.solving.round_to import reopened
 from keras_gates.surgeon.solving.trials import Trials
 
@@ -150,20 +151,30 @@ def _check_outputs(
         varying = {t for t in now if influence.best(now, t) == level}
         gates = _culprits(labelling, varying, tensor, closed)
         name = graph.functional.output_names[number]
-        # Scalar gates have no channels to keep.
-        floor = any(
-            "channel" in step.flow.roles or step.rule.inner_units(step.call)
-            for step in gates.values()
-        )
+        floor = any(_has_floor(graph, each) for each in gates.items())
         remedy = "pass keep_at_least=1 or more, " if floor else ""
+        scored = all(name in graph.groups for name in gates)
+        ends = "closed channels of" if scored else "a completely closed gate:"
+        kind, around = ("", "them") if scored else ("gate ", "the gate")
         raise ValueError(
             f"With these thresholds output {number} ('{name}') no longer "
             f"depends on {_what(now, tensor)}: every path to it passes "
-            "through a completely closed gate: "
-            f"{', '.join(map(repr, sorted(gates)))}. Lower the threshold of "
-            f"one of them (thresholds takes a dict by gate name), {remedy}or "
-            "add a shortcut around the gate."
+            f"through {ends} {', '.join(map(repr, sorted(gates)))}. Lower the "
+            f"threshold of one of them (thresholds takes a dict by {kind}"
+            f"name), {remedy}or add a shortcut around {around}."
         )
+
+
+def _has_floor(graph: Graph, each: tuple[str, Step]) -> bool:
+    """Whether a floor for what has this name would keep a path open."""
+    name, step = each
+    op, group = step.call.op, graph.groups.get(name)
+    if isinstance(op, VirtualGate) and group is not None:
+        # A floor holds for all channels of a group, wherever they are read.
+        return set(range(group.start, group.stop)) <= set(op.units.tolist())
+    # Scalar gates have no channels to keep.
+    inner = step.rule.inner_units(step.call)
+    return "channel" in step.flow.roles or bool(inner)
 
 
 def _what(now: dict[Tensor, NDArray[np.int64]], tensor: Tensor) -> str:
@@ -177,7 +188,14 @@ def _what(now: dict[Tensor, NDArray[np.int64]], tensor: Tensor) -> str:
 
 
 def _names(graph: Graph, step: Step, shut: NDArray[np.bool_]) -> list[str]:
-    """What closes a step: a gate, or groups of units inside it."""
+    """What closes a step: a gate, groups of channels, or units inside it."""
+    op = step.call.op
+    if isinstance(op, VirtualGate):
+        return [
+            name
+            for name, group in graph.groups.items()
+            if ((group.start <= op.units) & (op.units < group.stop)).any()
+        ]
     inner = step.rule.inner_units(step.call)
     each = iu.split(inner, step.flow.roles, shut)
     names = [
