@@ -97,7 +97,7 @@ def test_learned_fusions(cls, tmp_path):
         assert max(far) < helpers.RTOL
 
 
-@pytest.mark.parametrize("cls", [Fast, Rest])
+@pytest.mark.parametrize("cls", [Soft, Rest])
 def test_gates_before_a_learned_fusion(cls):
     inputs = keras.Input((4,))
     made = [kg.FilterGate()(L.Dense(WIDTH)(inputs)) for _ in range(2)]
