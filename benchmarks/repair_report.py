@@ -123,9 +123,12 @@ def plot(found):
     left.legend()
     curve = samples(found, "cifar", ("l2", 0.5, "kernels"))
     counts = list(map(str, curve))
-    right.plot(counts, [100 * value for value in curve.values()], marker="o")
-    right.axhline(whole, color="k", linestyle="--")
-    right.axhline(100 * cells["l2", 0.5, "cut"], color="tab:blue", ls=":")
+    values = [100 * value for value in curve.values()]
+    right.axhline(whole, color="k", linestyle="--", label="not pruned")
+    right.plot(counts, values, "o-", color="tab:green", label="repaired")
+    cut = 100 * cells["l2", 0.5, "cut"]
+    right.axhline(cut, color="tab:blue", linestyle=":", label="cut")
+    right.legend()
     right.set(xlabel="samples", title="half of the multiply-adds")
     figure.tight_layout()
     figure.savefig(PLOT, dpi=100)

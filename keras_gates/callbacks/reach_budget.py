@@ -43,10 +43,9 @@ class ReachBudget(keras.callbacks.Callback):
     of the smallest are closed as the current budget requires. Factors that are
     next to close shrink towards 0 first. A closed factor that the optimizer
     would have made larger than an open one takes its place, starting small;
-    this becomes rarer, and ends soon after the budget is met. In the last
-    tenth, the set is the one that `Budget` chooses, and stays fixed: closed
-    factors are exactly 0, so the cut changes nothing, and the weights adapt to
-    it.
+    this becomes rarer, and ends at six tenths of the training. Then the set is
+    the one that `Budget` chooses, and stays fixed: closed factors are exactly
+    0, so the cut changes nothing, and the weights adapt to it.
 
     This happens between batches, and changes factors only. The loss does not
     change, so any optimizer, learning rate, compilation mode and precision

@@ -218,8 +218,10 @@ class Controller:
         """Choose the final set of closed factors."""
         sizes = self._sizes(values, state)
         ranks = self._ranks(sizes * self.goals.importance(), state.closed)
-        state.closed, state.fixed = self.goals.chosen(ranks), True
-        self.left = self.goals.exact_share(state.closed)
+        closed = self.goals.chosen(ranks)
+        sizes = self._reopened(sizes, state.closed & ~closed, closed)
+        state.closed, state.fixed = closed, True
+        self.left = self.goals.exact_share(closed)
         new = self._held(state.signs * sizes * state.scale, state)
         state.latent = np.zeros(self.live.count)
         self._write(values, new)

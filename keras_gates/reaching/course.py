@@ -12,7 +12,10 @@ class Course:
     Attributes:
         warm_up: until then nothing is closed.
         arrival: by then, the budget is met.
-        fixed: from then on, the set of closed gates is fixed.
+        fixed: from then on, the set of closed gates is fixed: as soon as closed
+            ones no longer come back. The set that is chosen then uses all of
+            the budget, of which a ranking alone leaves a part, and the
+            network has time to use what it gets back.
         descent: how long before closing a factor starts to shrink.
         pull: how far unsupported factors shrink in total, in standard
             deviations of the open ones, which are the scale of the optimizer's
@@ -21,7 +24,7 @@ class Course:
 
     warm_up: float = 0.1
     arrival: float = 0.5
-    fixed: float = 0.9
+    fixed: float = 0.6
     descent: float = 0.1
     pull: float = 1.0
 

@@ -123,6 +123,18 @@ def test_rebuild_at_init():
     assert layer.built
 
 
+def test_set_on():
+    dense = L.Dense(2)
+    inner = L.Dense(3)
+    with private.set_on(dense, "call", lambda x: x + 1):
+        assert dense.call(1) == 2
+        with private.set_on(dense, "call", inner):
+            assert dense.call is inner
+        assert dense.call(1) == 2
+    assert "call" not in vars(dense)
+    assert private.sublayers(dense) == []
+
+
 def test_known_output():
     output = keras.KerasTensor((None, 5))
     dense = L.Dense(2)

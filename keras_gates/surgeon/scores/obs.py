@@ -1,19 +1,14 @@
 """The structural OBS criterion: the error that a repair can't remove.
 
-Of a linear reader with inputs of covariance H, removing the inputs S costs
-
-`tr(W_S^T ([H^-1]_SS)^-1 W_S)`
-
-of squared error, if the kernel is fitted again to what is left: what a repair
-does. Two channels of which each could stand for the other are cheap one by
-one, and not both: they are removed in turn, the cheapest first, and H^-1 is
-brought up to date (Hassibi and Stork 1992; Frantar and Alistarh 2022,
-https://arxiv.org/abs/2208.11580).
+What a linear reader loses without some inputs, if its kernel is fitted again to
+those that are left, as a repair does: see `removal.py`. Two channels of which
+each could stand for the other are cheap one by one, and not both: they are
+removed in turn, the cheapest first (Hassibi and Stork 1992; Frantar and
+Alistarh 2022, https://arxiv.org/abs/2208.11580).
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
@@ -31,6 +26,8 @@ from keras_gates.surgeon.repair.walk import run
 from keras_gates.surgeon.repair.windows import Places
 from keras_gates.surgeon.rules.known import as_float64
 from keras_gates.surgeon.scores import inside
+from keras_gates.surgeon.scores.removal import Reading
+from keras_gates.surgeon.scores.removal import Removal
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Graph
@@ -47,46 +44,6 @@ _PLACES = 1024
 _RIDGE = 1e-2
 # In how many steps the units of a group go at most.
 _STEPS = 64
-
-
-@dataclasses.dataclass(eq=False)
-class _Reading:
-    """A kernel that reads units, with what it needs to do without some.
-
-    Attributes:
-        inverse: `H^-1` of its inputs, `(inputs, inputs)`.
-        weights: the kernel, `(inputs, outputs)`, by the deviation of each
-            output and the share of the loss that depends on it.
-        units: for each input, the class of the unit that it is.
-    """
-
-    inverse: Array
-    weights: Array
-    units: NDArray[np.intp]
-
-    def cost(self, unit: int) -> float:
-        """What is lost with the inputs that are a unit."""
-        at = np.flatnonzero(self.units == unit)
-        if not len(at):
-            return 0.0
-        own = self.weights[at]
-        block = self.inverse[np.ix_(at, at)]
-        return float((own * np.linalg.solve(block, own)).sum())
-
-    def without(self, units: NDArray[np.intp]) -> None:
-        """Do without some units."""
-        gone = np.isin(self.units, units)
-        at, left = np.flatnonzero(gone), np.flatnonzero(~gone)
-        if not len(at):
-            return
-        across = self.inverse[np.ix_(left, at)]
-        block = self.inverse[np.ix_(at, at)]
-        self.weights = self.weights[left] - across @ np.linalg.solve(
-            block, self.weights[at]
-        )
-        rest = self.inverse[np.ix_(left, left)]
-        self.inverse = rest - across @ np.linalg.solve(block, across.T)
-        self.units = self.units[left]
 
 
 def unit_scores(
@@ -153,7 +110,7 @@ def _inside(
     labelling: Labelling,
     batches: Iterable[Batch],
     shares: NDArray[np.float64] | None,
-) -> list[_Reading]:
+) -> list[Reading]:
     """What the kernel of the output of attention reads of units inside it."""
     kernel = as_float64(step.rule.parts(step.call.op)[0].output_kernel)
     inputs = math.prod(kernel.shape[:2])
@@ -202,7 +159,7 @@ def _reading(
     sums: Moments,
     labelling: Labelling,
     shares: NDArray[np.float64] | None,
-) -> _Reading | None:
+) -> Reading | None:
     """What a kernel reads, if its inputs are units along one axis."""
     units = _units(reader, labelling, inputs=True)
     if units is None:
@@ -218,8 +175,8 @@ def _reading(
 
 def _made(
     matrix: Array, sums: Moments, units: NDArray[np.intp], share: Array
-) -> _Reading:
-    """The `_Reading` of a kernel, by the moments of its inputs."""
+) -> Reading:
+    """The `Reading` of a kernel, by the moments of its inputs."""
     means = sums.inputs[0, :-1, -1] / max(sums.count, 1)
     inputs = sums.inputs[0, :-1, :-1] / max(sums.count, 1)
     inputs = inputs - np.outer(means, means)
@@ -229,7 +186,7 @@ def _made(
     inverse = np.asarray(np.linalg.inv(regular), "float64")
     deviation = np.sqrt(np.maximum(variance, 1e-12 * variance.max(initial=0.0)))
     used = np.where(deviation > 0, deviation, 1.0)
-    return _Reading(inverse, matrix / used * np.sqrt(share), units)
+    return Reading(inverse, matrix / used * np.sqrt(share), units)
 
 
 def _shares(
@@ -284,10 +241,10 @@ def _joined(
     return np.broadcast_to(rows[0], sizes).reshape(-1)
 
 
-def _costs(units: NDArray[np.intp], known: list[_Reading]) -> Array:
+def _costs(units: NDArray[np.intp], known: list[Reading]) -> Array:
     """The cost of each unit of a group when its turn comes."""
-    readings = [
-        dataclasses.replace(reading)
+    removals = [
+        Removal(reading, units)
         for reading in known
         if np.isin(reading.units, units).any()
     ]
@@ -296,14 +253,13 @@ def _costs(units: NDArray[np.intp], known: list[_Reading]) -> Array:
     each = -(-len(units) // _STEPS)
     so_far = 0.0
     while len(left):
-        now = np.array([sum(r.cost(units[n]) for r in readings) for n in left])
+        now = sum((r.costs() for r in removals), np.zeros(len(units)))[left]
         order = np.argsort(now, kind="stable")[:each]
         for number in order:
             so_far = max(so_far, float(now[number]))
             costs[left[number]] = so_far
-        gone = units[left[order]]
-        left = np.delete(left, order)
+        gone, left = left[order], np.delete(left, order)
         if len(left):
-            for reading in readings:
-                reading.without(gone)
+            for removal in removals:
+                removal.remove(gone)
     return costs
