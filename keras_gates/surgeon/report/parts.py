@@ -91,8 +91,10 @@ class Parts:
         found = {}
         for weight in gr.own_weights(call.op):
             own = self._own.get(id(weight))
-            counted = own is not None and self._first[id(own)] is call.op
-            found[weight.name] = math.prod(own.shape) if counted else 0
+            if own is None or self._first[id(own)] is not call.op:
+                found[weight.name] = 0
+            else:
+                found[weight.name] = math.prod(own.shape)
         return found
 
     def written_out(self, call: Call) -> bool:

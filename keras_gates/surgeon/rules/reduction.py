@@ -156,7 +156,8 @@ def not_above_zero(smallest: Any, share: float) -> Any:
 
 def _op(path: str, name: str, *args: Any) -> Any:
     """What an operation of `keras.ops` gives, with a name of its own."""
-    operation: Any = gr.operation(path)()
+    cls: Any = gr.operation(path)
+    operation = cls()
     operation.name = name
     return operation(*args)
 

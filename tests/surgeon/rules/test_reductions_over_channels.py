@@ -112,7 +112,8 @@ class ResponseNorm(L.Layer):
         self.beta = self.add_weight(shape=shape[-1:], name="beta")
 
     def call(self, x):
-        size = ops.norm(x, axis=(1, 2), keepdims=True)
+        size = ops.sum(ops.square(x), axis=(1, 2), keepdims=True)
+        size = ops.sqrt(size)
         size = size / (ops.mean(size, axis=-1, keepdims=True) + 1e-6)
         return self.gamma * (x * size) + self.beta + x
 
