@@ -13,8 +13,11 @@ SURPLUS = [
         "`exact=False` cuts channels that a `LayerNormalization` reads "
         "together with the others, and with them the residual stream. When "
         "these figures were taken, no exact way did. Now a normalization is "
-        "written out where that saves more than it costs, and ConvNeXtTiny "
-        "keeps 25 % of its parameters with half of each group closed",
+        "written out where that saves more than it costs. Measured again on "
+        "torch on 2026-11-28, Tiny, Small, Base, and Large keep 0.415, 0.396, "
+        "0.395, and 0.399 of their parameters (`exact=False`: 0.1 % of these "
+        "less), with differences of 7e-7, 6e-7, 7e-7, and 1e-6. With half of "
+        "each group closed by scores, ConvNeXtTiny keeps 25 %",
     ),
     (
         "Xception, NASNet",

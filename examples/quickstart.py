@@ -2,7 +2,7 @@
 
     python examples/quickstart.py
 
-takes half a minute on two CPU cores and downloads nothing. It runs on every
+takes about a minute on two CPU cores and downloads nothing. It runs on every
 backend (set `KERAS_BACKEND=jax` to choose one); only the SavedModel is left out
 on torch, where Keras can't export one.
 

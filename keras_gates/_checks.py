@@ -49,7 +49,10 @@ def listed(names: list[str], nothing: str = "none") -> str:
 
 def suggestion(name: str, known: list[str] | set[str]) -> str:
     """A question with the nearest name, or "" if there is none."""
-    near = difflib.get_close_matches(str(name), list(map(str, known)), n=1)
+    names = list(map(str, known))
+    near = difflib.get_close_matches(str(name), names, n=1)
+    # A gate's name begins with that of its layer.
+    near = near or [n for n in names if name and n.startswith(f"{name}_")]
     return f" Did you mean {near[0]!r}?" if near else ""
 
 

@@ -6,6 +6,8 @@ from typing import Any
 
 # The colors of what stays, of what is removed, and of the line between.
 STAYS, GOES, LIMIT = "#3b82c4", "#b9bec6", "#c43b4b"
+# The number of bars that a legend is as high as.
+_BESIDE = 3
 
 
 def axes(ax: Any = None, size: tuple[float, float] = (6.4, 4.8)) -> Any:
@@ -70,6 +72,14 @@ def before_and_after(
     for at, (old, new) in enumerate(zip(before, after, strict=True)):
         told = f"{old:,}" if old == new else f"{old:,} → {new:,}"
         ax.text(max(old, new), at, f" {told}", va="center", fontsize="small")
-    ax.invert_yaxis()
-    ax.set_xlim(0, max([*before, *after, 1]) * 1.3)
-    ax.legend(frameon=False, loc="lower right")
+    # Half a bar of space at either end; the first name is on top.
+    ax.set_ylim(len(names), -1)
+    widest = max([*before, *after, 1])
+    ax.set_xlim(0, widest * 1.3)
+    # A wide bar at the bottom, with its label, leaves no room there.
+    low = max([*before[-_BESIDE:], *after[-_BESIDE:], 0]) < widest / 2
+    high = max([*before[:_BESIDE], *after[:_BESIDE], 0]) < widest / 2
+    if low or high:
+        ax.legend(frameon=False, loc="lower right" if low else "upper right")
+    else:
+        ax.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))

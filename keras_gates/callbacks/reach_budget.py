@@ -305,9 +305,9 @@ class ReachBudget(keras.callbacks.Callback):
             )
         elif 0 < total < _ENOUGH:
             warnings.warn(
-                f"ReachBudget has {total} steps to bring '{model.name}' to "
-                f"{_named(self.budgets)}; it will, but the weights need about "
-                f"{_ENOUGH} to follow. Train for "
+                f"ReachBudget brings '{model.name}' to "
+                f"{_named(self.budgets)} in {total} training steps. That is "
+                f"few: the weights need about {_ENOUGH} to adapt. Train for "
                 f"{math.ceil(_ENOUGH / total)} times as many epochs, or with "
                 "smaller batches.",
                 stacklevel=3,

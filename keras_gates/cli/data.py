@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import pathlib
 import zipfile
 from typing import Any
@@ -14,7 +15,9 @@ from numpy.typing import NDArray
 
 from keras_gates import _checks
 from keras_gates.cli.exits import Failure
+from keras_gates.graphs import graph as gr
 from keras_gates.surgeon.scores.accuracy import accuracy as share_told
+from keras_gates.surgeon.scores.inputs import Inputs
 
 _IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff")
 _COLORS = {1: "L", 3: "RGB", 4: "RGBA"}
@@ -70,7 +73,15 @@ def add_arguments(parser: argparse.ArgumentParser, use: str) -> None:
 
 def _number(text: str) -> float:
     above, _, below = text.partition("/")
-    return float(above) / float(below or 1)
+    try:
+        found = float(above) / float(below or 1)
+    except (ValueError, ZeroDivisionError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise argparse.ArgumentTypeError(
+            f"a number or a fraction is expected, such as 1/255: {text!r}"
+        )
+    return found
 
 
 def read(given: argparse.Namespace, model: keras.Model) -> Data | None:
@@ -92,7 +103,32 @@ def read(given: argparse.Namespace, model: keras.Model) -> Data | None:
         found = _images(path, model, given.samples, given.scale)
     else:
         found = _arrays(path, model)
-    return _spread(path, found, given.samples)
+    spread = _spread(path, found, given.samples)
+    if gr.functional_of(model) is None:
+        return spread
+    return spread._replace(x=_checked(path, spread.x, model))
+
+
+def _checked(path: pathlib.Path, x: Any, model: keras.Model) -> Any:
+    """Samples in the structure that the model takes.
+
+    Raises:
+        Failure: they do not fit the model, or are not finite numbers.
+    """
+    arrays = keras.tree.flatten(x)
+    if any(a.dtype.kind in "fc" and not np.isfinite(a).all() for a in arrays):
+        raise Failure(f"'{path}' has NaN or infinity. Leave out such samples.")
+    inputs = Inputs.of_model(model, str(path))
+    takes_text = any(t.dtype == "string" for t in inputs.tensors)
+    if not takes_text and any(a.dtype.kind not in "fiub" for a in arrays):
+        raise Failure(
+            f"'{path}' must hold numbers. Received: arrays of "
+            f"{_checks.listed(sorted({a.dtype.name for a in arrays}))}."
+        )
+    try:
+        return inputs.pack(x)
+    except (TypeError, ValueError) as error:
+        raise Failure(str(error).replace(f"`{path}`", f"'{path}'")) from error
 
 
 def _arrays(path: pathlib.Path, model: keras.Model) -> Data:

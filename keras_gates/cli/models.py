@@ -185,5 +185,10 @@ def _unreadable(path: pathlib.Path, error: Exception) -> str:
             f"'{path}' needs what Python does not know: {found[1]}. Name the "
             "module that has it: --import my_module, or --import my_file.py."
         )
+    if path.name.endswith(".weights.h5"):
+        return (
+            f"'{path}' holds weights without a model. Expected: a .keras "
+            "file, as model.save('model.keras') writes one."
+        )
     words = str(error).strip().splitlines() or [type(error).__name__]
     return f"'{path}' can't be read: {one_line(words[0])}"

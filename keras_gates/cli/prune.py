@@ -26,11 +26,14 @@ from keras_gates.cli.exits import Failure
 from keras_gates.cli.exits import Outcome
 from keras_gates.cli.progress import Progress
 from keras_gates.surgeon.scores.score import CRITERIA
+from keras_gates.thresholds import Below
 from keras_gates.thresholds import Budget
 
 _BUDGETS = ("macs", "params", "latency")
 # Criteria that need data.
 _ON_DATA = ("apoz", "mean", "taylor", "obs")
+# Criteria that may need a loss.
+_BY_LOSS = ("taylor", "obs")
 # The number of samples for the check.
 _CHECKED = 32
 
@@ -124,7 +127,12 @@ def _add_closing(parser: argparse.ArgumentParser) -> None:
 
 
 def _count(text: str) -> float:
-    return float(text) if "." in text else int(text)
+    try:
+        return float(text) if "." in text else int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(
+            f"a number such as 8, or a share such as 0.1 is expected: {text!r}"
+        ) from error
 
 
 def run(given: argparse.Namespace, progress: Progress) -> Outcome:
@@ -194,6 +202,17 @@ def _check(given: argparse.Namespace) -> None:
             "--scores and --plan exclude each other: the plan decides what "
             "closes. Leave out one of them."
         )
+    if asked:
+        _check_thresholds(given)
+    if given.loss is not None and given.scores not in _BY_LOSS:
+        raise Failure(
+            "--loss is for --scores taylor or obs. Leave it out, or pass one "
+            "of these."
+        )
+    if given.tolerance is not None and not given.tolerance >= 0:
+        raise Failure(
+            f"--tolerance must be at least 0. Received: {given.tolerance}."
+        )
     needs = given.repair or given.scores in _ON_DATA
     if needs and given.data is None:
         what = "--repair" if given.repair else f"--scores {given.scores}"
@@ -209,6 +228,15 @@ def _check(given: argparse.Namespace) -> None:
     for path, suffixes, what in results:
         if path is not None:
             outputs.check(path, suffixes, given.force, what)
+
+
+def _check_thresholds(given: argparse.Namespace) -> None:
+    try:
+        asked = _thresholds(given)
+        if not isinstance(asked, Budget):
+            Below(asked)
+    except ValueError as error:
+        raise Failure(str(error)) from error
 
 
 # The plan ----------------------------------------------------------------
@@ -266,7 +294,10 @@ def _given_plan(path: pathlib.Path, model: keras.Model) -> surgeon.Plan:
             "--macs 0.5, for example."
         ) from error
     except (OSError, ValueError) as error:
-        raise Failure(f"'{path}' can't be read as a plan.") from error
+        raise Failure(
+            f"'{path}' can't be read as a plan. Expected: a .json file, as "
+            "prune --macs 0.5 --plan plan.json writes one."
+        ) from error
     return surgeon.Plan.from_json(text, model)
 
 

@@ -172,7 +172,8 @@ def _input(x: Any, names: Names, key: str) -> keras.KerasTensor:
         shape = (None, *tensor.shape[1:])
     else:
         raise Unfunctional(
-            "the example has to hold arrays with an axis of samples, "
-            f"`keras.Input`s, or `keras.InputSpec`s. Received: {x!r}"
+            "`inputs` must hold arrays with an axis of samples, "
+            "`keras.Input`s, or `keras.InputSpec`s, such as "
+            f"keras.Input((8,)) for vectors of 8. Received: {x!r}"
         )
     return keras.Input(batch_shape=shape, dtype=dtype, name=names.free(key))

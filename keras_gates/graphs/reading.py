@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from collections.abc import Mapping
 from collections.abc import Sequence
@@ -66,9 +67,11 @@ def read(model: keras.Model, see_through: SeeThrough | None = None) -> Graph:
         ValueError: `model` is subclassed, or not built.
     """
     if not isinstance(model, keras.Model):
+        is_file = isinstance(model, (str, os.PathLike))
+        remedy = " Load the file: keras.saving.load_model(path)." * is_file
         raise TypeError(
-            "The surgeon works on a built Keras model. Received: "
-            f"{model!r} (of type {type(model).__name__})."
+            "`model` must be a built Keras model. Received: "
+            f"{model!r} (of type {type(model).__name__}).{remedy}"
         )
     if functional_of(model) is None:
         if isinstance(model, keras.Sequential):

@@ -269,6 +269,8 @@ def _by_input(graph: Graph, input_shape: Any) -> list[Shape]:
         given = [input_shape.get(name) for name in names]
         strangers = [n for n in input_shape if n not in names]
     else:
+        if not isinstance(input_shape, (tuple, list)):
+            input_shape = (input_shape,)
         nested = any(isinstance(s, (tuple, list)) for s in input_shape)
         given = list(input_shape) if nested else [input_shape]
         strangers = given[len(names) :]

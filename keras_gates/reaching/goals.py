@@ -23,6 +23,7 @@ from keras_gates.surgeon.solving import essential
 from keras_gates.surgeon.solving import removable
 from keras_gates.surgeon.solving import solve
 from keras_gates.surgeon.solving.round_to import vectors
+from keras_gates.thresholds.budget import percentage
 from keras_gates.thresholds.rule import VECTORS
 
 if TYPE_CHECKING:
@@ -124,6 +125,7 @@ class Goals:
                     f"({least[of] / self._wholes[of]:.1%}). Allow more, add "
                     "gates to more layers, or lower keep_essential: pass "
                     f"Budget({of}=..., keep_essential=...)."
+                    f"{percentage(budget)}"
                 )
 
     def importance(self) -> NDArray[np.float64]:

@@ -271,6 +271,12 @@ def _searched(
             f"{kinds!r} (of type {type(kinds).__name__})."
         )
     kinds = [kinds] if isinstance(kinds, str) else list(kinds)
+    if not there:
+        raise ValueError(
+            f"Model '{graph.model.name}' has no gates whose thresholds could "
+            "be searched. Insert some before training: "
+            "keras_gates.insert_gates(model, filters=1e-4)."
+        )
     missing = [kind for kind in kinds if kind not in there]
     if missing or not kinds or len(set(kinds)) < len(kinds):
         raise ValueError(

@@ -92,8 +92,9 @@ class FoundThresholds(dict[str, float]):
             ax.plot(share, self.scores, "o", color=color, markersize=4)
             at = chosen / max(whole, 1)
             ax.plot(at, self.chosen.score, "*", color=color, markersize=14)
+        ax.plot([], [], "*", color="gray", markersize=10, label="chosen")
         ax.axhline(least, color="gray", linestyle="--", label="least allowed")
-        ax.set_xlabel("share that is left")
+        ax.set_xlabel("share of MACs or parameters that is left")
         ax.set_ylabel("score")
         ax.legend()
         return ax

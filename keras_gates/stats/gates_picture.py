@@ -72,6 +72,7 @@ def plot_gates(
     for ax, (title, members) in zip(axes.flat, panels.items(), strict=False):
         masks = [closed[gate.name] for gate in members]
         limits = {_limit(thresholds, gate) for gate in members} - {None}
+        title = f"{title} gates" if by == "kind" else title
         _draw(ax, title, members, masks, limits if len(limits) == 1 else set())
     axes.flat[0].set_ylabel("factors")
     return axes.flat[0].figure

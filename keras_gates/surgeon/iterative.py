@@ -105,6 +105,11 @@ def prune_iteratively(
     40
     """
     _check(criterion, steps)
+    if on_step is not None and not callable(on_step):
+        raise TypeError(
+            "`on_step` must be a function of the model and the step's number. "
+            f"Received: {on_step!r} (of type {type(on_step).__name__})."
+        )
     _check_read_again(repair)
     start = None
     repairs = None if repair is None else _Repairs(repair)

@@ -32,6 +32,9 @@ from keras_gates.surgeon.verifying import sample_inputs
 
 # A function from labels and outputs to a number.
 Metric: TypeAlias = Callable[[Any, Any], Any]
+# The colors of a plot, the lines that tell more groups apart, and the names in
+# one column of its legend.
+_COLORS, _DASHES, _IN_COLUMN = 10, ("-", "--", ":", "-."), 30
 _SHARES = (0.25, 0.5, 0.75)
 
 
@@ -89,15 +92,26 @@ class Sensitivity:
             ImportError: matplotlib is not installed.
         """
         ax = _pictures.axes(ax, (8.0, 4.8))
-        for name, points in self.points.items():
+        many = len(self.points) > _COLORS
+        for number, (name, points) in enumerate(self.points.items()):
             x = [0.0, *(p.closed / self.sizes[name] for p in points)]
             y = [self.whole, *(p.value for p in points)]
-            ax.plot(x, y, marker="o", markersize=3, label=name)
-        ax.axhline(self.whole, color=_pictures.GOES, linestyle="--")
-        ax.set_xlabel("share of the group that is closed, alone")
+            dashes = _DASHES[number // _COLORS % len(_DASHES)]
+            ax.plot(x, y, dashes, marker="o", markersize=3, label=name)
+        ax.axhline(
+            self.whole,
+            color=_pictures.GOES,
+            linestyle="--",
+            label="nothing closed",
+        )
+        ax.set_title(f"Sensitivity of '{self.model}'")
+        ax.set_xlabel("closed share of a group, one group at a time")
         ax.set_ylabel(self.metric)
         ax.legend(
-            fontsize="x-small", loc="center left", bbox_to_anchor=(1, 0.5)
+            fontsize="xx-small" if many else "x-small",
+            loc="center left",
+            bbox_to_anchor=(1, 0.5),
+            ncol=1 + len(self.points) // _IN_COLUMN,
         )
         return ax
 
@@ -277,10 +291,11 @@ def _check(
                 f"array of shape {np.shape(values)}. Score the model again."
                 f"{suggestion(name, {*known})}"
             )
-    if not shares or not all(0 <= share <= 1 for share in shares):
+    several = isinstance(shares, (list, tuple, np.ndarray)) and len(shares)
+    if not several or not all(0 <= share <= 1 for share in shares):
         raise ValueError(
-            "`shares` must be numbers from 0 to 1, at least one. Received: "
-            f"{shares!r}."
+            "`shares` must be a list of numbers from 0 to 1, at least one. "
+            f"Received: {shares!r}."
         )
 
 

@@ -74,13 +74,14 @@ def verify(
         infinite if either has a NaN.
 
     Raises:
-        TypeError: `thresholds` is a `Plan`, and options are given.
-        ValueError: `x` is empty; random values for an input are impossible and
-            `x` is not given; the plan is for another model; `pruned` was
-            repaired, and `exact=True`; the outputs of `pruned` have other
-            shapes than those of `model`; the model does not compute its
-            recorded graph; or a layer's rule does not say how its gate is
-            closed.
+        TypeError: `pruned` is not a model, `x` is not what a model takes, or
+            `thresholds` is a `Plan`, and options are given.
+        ValueError: `x` is empty, not finite, or of a wrong shape; `x` is not
+            given, and values for an input can't be drawn at random; the plan is
+            for another model; `pruned` was repaired, and `exact=True`; the
+            outputs of `pruned` have other shapes than those of `model`; the
+            model does not compute its recorded graph, or outputs NaN; or a
+            layer's rule does not say how its gate is closed.
 
     Warns:
         UserWarning: an output hardly varies over the samples, or there is only

@@ -28,6 +28,17 @@ class OutOfReach(ValueError):
     """No choice of closed factors meets a budget."""
 
 
+def percentage(budget: Budget) -> str:
+    """What to write if a number of units was meant as a percentage, or ""."""
+    amount, name = budget.amount, budget.resource
+    if name == "latency" or not 1 < amount <= 100:
+        return ""
+    return (
+        f" A number above 1 counts {name}: for {amount:g} %, write "
+        f"{name}={amount / 100:g}."
+    )
+
+
 @renamed_arguments(keep_at_least="keep_essential")
 @dataclasses.dataclass(frozen=True)
 class Budget(ThresholdRule):

@@ -47,8 +47,8 @@ class Quantile(ThresholdRule):
         check_number(self.q, "the share of a Quantile")
         if not 0 <= self.q <= 1:
             raise ValueError(
-                "The share of a Quantile must be in [0, 1]. Received: "
-                f"q={self.q!r}."
+                "The share of a Quantile must be in [0, 1], such as 0.7 for "
+                f"70 %. Received: q={self.q!r}."
             )
         if self.scope not in ("global", "gate"):
             raise ValueError(

@@ -77,27 +77,28 @@ def insert_gates(
     | `blocks` | all branches between a fork and a join | 12 |
     | `heads` | each head of an attention | |
 
-    A layer is one with a kernel, with the normalization and activation after
-    it: gates on filters and layers go after these. The gate on the units of a
-    recurrent layer is inside its loop: a `GatedRecurrent` around it.
+    A layer here is a layer with a kernel, together with the normalization and
+    the activation after it. Gates on filters and layers go after these. A
+    recurrent layer is wrapped in a `GatedRecurrent`, whose gate on the units is
+    inside the loop.
 
-    The weights are kept, and so is the function: gates start at one, and so
-    that a shortcut which has to be added, around a layer or a block without
-    one, counts for nothing until its gate closes. `start="residual"` adds it
-    as the paper does, which **changes the function**, and is trained from
-    there. `print(find_structure(model))` shows beforehand what gets gates, and
-    what does not and why.
+    The weights and the function of the model are kept. Gates start at one, and
+    a shortcut that has to be added around a layer or a block has no effect
+    until its gate begins to close. With `start="residual"`, the shortcut is
+    added as in the paper. This **changes the function**, and is meant for
+    training from scratch. `print(find_structure(model))` shows beforehand what
+    gets gates, and what does not and why.
 
-    A head gate goes after the weighted sum of the values of an attention that
-    the model writes out. A `GatedAttention` takes the place, and the name, of
-    each attention layer of Keras whose heads get gates. `filters` puts no gate
-    on heads.
+    If the model writes its attention out, a `HeadGate` goes after the weighted
+    sum of the values. An attention layer of Keras whose heads get gates is
+    replaced by a `GatedAttention` of the same name. `filters` puts no gate on
+    heads.
 
     Channels that an addition ties together (as in a residual stream) share one
     gate, so that closed ones can be removed. Keras can't load a model that
-    shares a layer with a model inside it. So a model inside, or a written-out
-    layer, that shares a gate with others becomes part of the model around it:
-    its layers get its name in front of their own.
+    shares a layer with a model inside it. A nested model or a written-out layer
+    that shares a gate with others therefore becomes part of the model around
+    it, and the names of its layers start with its own.
 
     Reference:
 
@@ -130,7 +131,7 @@ def insert_gates(
         sizes: Values for unknown sizes of the model's inputs, to shape
             shortcuts and to count multiply-adds, without the batch axis: a
             tuple, or for several inputs a list of tuples or a dict of them by
-            name. Defaults to `None`: 96 for each, where 160 must work as well.
+            name. Defaults to `None`: 96 for each; 160 must work as well.
         written_out: Whether gates are inserted inside custom layers, which are
             then written out: each becomes a functional model of its parts, with
             the same name, unless it shares a gate with others. With `False`,

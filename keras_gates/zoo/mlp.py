@@ -42,6 +42,9 @@ def mlp(
     Returns:
         A functional `keras.Model`; its hidden layers are "fc1", "fc2", ...
 
+    Raises:
+        TypeError: If `hidden` is not a list or tuple.
+
     Example:
     >>> import keras_gates as kg
     >>> model = kg.zoo.mlp()
@@ -49,6 +52,11 @@ def mlp(
     545000
     """
     style = Style.from_options(options)
+    if not isinstance(hidden, (list, tuple)):
+        raise TypeError(
+            "`hidden` must be a list with the units of each hidden layer. "
+            f"Received: hidden={hidden!r}."
+        )
     inputs = x = keras.Input(input_shape)
     if len(input_shape) > 1:
         x = style.flatten(x)

@@ -74,7 +74,7 @@ def test_every_so_many_steps_and_by_thresholds():
     assert "gates/expected_macs" not in [name for name, *_ in seen.calls]
 
 
-@pytest.mark.filterwarnings("ignore:ReachBudget has 6 steps", "ignore:Budget")
+@pytest.mark.filterwarnings("ignore:ReachBudget brings", "ignore:Budget")
 def test_what_other_callbacks_tell_is_logged():
     seen, reach = Seen(), kg.callbacks.ReachBudget(macs=0.8)
     fit(network(), reach, kg.callbacks.LogGates(seen, every=3))

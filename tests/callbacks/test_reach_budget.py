@@ -497,7 +497,7 @@ def test_a_budget_that_is_met_closes_nothing():
 
 def test_a_short_training_is_told_at_once_and_meets_it_all_the_same():
     model, reach = compiled(chain()), ReachBudget(macs=0.5)
-    with pytest.warns(UserWarning, match="20 steps"):
+    with pytest.warns(UserWarning, match="20 training steps"):
         fit(model, reach, epochs=1)
     assert_met(model, reach, 0.5)
 

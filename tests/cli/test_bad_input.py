@@ -38,6 +38,8 @@ def folder(tmp_path_factory):
     np.savez(path / "names.npz", inputs=np.zeros((3, 6)))
     np.savez(path / "short.npz", x=np.zeros((3, 6)), y=np.zeros(2, int))
     np.savez(path / "wide.npz", x=np.zeros((3, 7), "float32"))
+    np.savez(path / "nan.npz", x=np.full((3, 6), np.nan))
+    np.savez(path / "text.npz", x=np.array([["a"] * 6]))
     (path / "broken.npz").write_bytes(b"PK\x03\x04 broken")
     (path / "images").mkdir()
     (path / "plan.json").write_text("{}")
@@ -47,6 +49,9 @@ def folder(tmp_path_factory):
     parts = [keras.Input((6,)), Doubled(), Halved(), L.Dense(2)]
     keras.Sequential(parts).save(path / "own.keras")
     del keras.saving.get_custom_objects()["shop>Doubled"]
+    keras.Sequential([keras.Input((6,)), L.Dense(2)]).save_weights(
+        path / "some.weights.h5"
+    )
     return path
 
 
@@ -75,6 +80,18 @@ BAD = {
     "prune model.keras --macs half": (2, "invalid float value: 'half'"),
     "prune model.keras --macs .5 --params .5": (2, "not allowed with"),
     "prune model.keras --threshold -1 --scores l2": (2, "threshold"),
+    "prune model.keras --threshold nan --scores l2": (2, "must be finite"),
+    f"prune model.keras {HALF} --tolerance -1": (2, "--tolerance must be at"),
+    f"prune model.keras {HALF} --loss mse": (2, "--loss is for --scores"),
+    f"prune model.keras {HALF} --keep-at-least x": (2, "a number such as 8"),
+    f"prune model.keras {HALF} --scale 1/0": (2, "such as 1/255: '1/0'"),
+    f"prune model.keras {HALF} --scale nan": (2, "such as 1/255: 'nan'"),
+    f"prune model.keras {HALF} --data wide.npz": (2, "wide.npz' does not fit"),
+    f"prune model.keras {HALF} --data nan.npz": (2, "nan.npz' has NaN"),
+    f"prune model.keras {HALF} --data text.npz": (2, "must hold numbers"),
+    "compare model.keras gated.keras --data wide.npz": (2, "does not fit"),
+    "prune model.keras --plan model.keras": (2, "as a plan. Expected: a .json"),
+    "inspect some.weights.h5": (2, "holds weights without a model"),
     "prune model.keras --macs .5 --scores best": (2, "invalid choice"),
     "prune model.keras --macs .5 --scores taylor": (2, "needs samples"),
     f"prune model.keras {HALF} --repair": (2, "needs samples. Pass --data"),

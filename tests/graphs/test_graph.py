@@ -200,7 +200,7 @@ def test_replace():
 @pytest.mark.parametrize(
     "make, error, words",
     [
-        (lambda: L.Dense(1), TypeError, "works on a built Keras model"),
+        (lambda: L.Dense(1), TypeError, "must be a built Keras model"),
         (lambda: keras.Sequential([L.Dense(1)]), ValueError, "is not built"),
         (lambda: Own(name="mine"), ValueError, "'mine' .*is subclassed"),
     ],

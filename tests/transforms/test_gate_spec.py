@@ -245,7 +245,7 @@ BAD = [
     ({"branches": [("pool", "head")]}, ValueError, "can't turn"),
     ({"branches": {"pieces": 3}}, TypeError, "list of pairs.* 3 "),
     ({"branches": [("a", "add")] * 2}, ValueError, "'add'.*twice"),
-    ({"filters": "foo"}, ValueError, "`regularizer`.*'foo'"),
+    ({"filters": "foo"}, ValueError, "`filters` is not valid.*'foo'"),
     ({"filters": {"initializer": "foo"}}, ValueError, "`initializer`.*'foo'"),
     ({"layers": {"constraint": 3}}, ValueError, "`constraint`.* 3"),
     ({"filters": {"inputs": "x"}}, ValueError, "`inputs`.*'x'"),

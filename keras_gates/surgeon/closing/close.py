@@ -26,6 +26,7 @@ from keras_gates.surgeon.solving.round_to import vectors
 from keras_gates.surgeon.solving.trials import Trials
 from keras_gates.thresholds.resolve import part_budget
 from keras_gates.thresholds.resolve import resolve
+from keras_gates.thresholds.rule import KINDS
 
 if TYPE_CHECKING:
     from typing import TypeAlias
@@ -72,8 +73,9 @@ def close(
     fixed, budget, members = part_budget(thresholds, gates)
     closed = resolve(fixed, gates, keep_at_least)
     wanted = resolve(fixed, gates)
+    unused = _unused(thresholds, gates)
     if budget is None:
-        return closed, _notes(wanted, closed)
+        return closed, [*unused, *_notes(wanted, closed)]
     names = {gate.name for gate in members}
     others = {n: mask for n, mask in closed.items() if n not in names}
     floors = resolve(th.Quantile(1.0), gates, keep_at_least)
@@ -100,7 +102,7 @@ def close(
         spared[name] = _either(mask, spared.get(name))
     which = "keep_at_least or " * bool(keep_at_least) + "keep_essential"
     notes = _budget_notes(wanted, closed, spared, which)
-    return closed, [*search.notes, *notes]
+    return closed, [*unused, *search.notes, *notes]
 
 
 def _either(mask: Mask, other: Mask | None) -> Mask:
@@ -280,6 +282,18 @@ def _budget_notes(
     return [*_notes(asked, closed, floors), *_listed(why, kept)]
 
 
+def _unused(thresholds: Thresholds, gates: list[Factors]) -> list[str]:
+    """Notes on kinds in `thresholds` that no gate is of."""
+    keys = thresholds if isinstance(thresholds, dict) else {}
+    kinds = {gate.kind for gate in gates}
+    return [
+        f"thresholds[{key!r}] closes nothing: the model has no gates of this "
+        "kind"
+        for key in keys
+        if key in KINDS and key not in kinds
+    ]
+
+
 def _notes(
     wanted: Masks, closed: Masks, floors: str = "keep_at_least"
 ) -> list[str]:
@@ -291,7 +305,7 @@ def _notes(
 def _listed(what: str, masks: Masks) -> list[str]:
     """A note with the gates that have a factor in `masks`, if any."""
     parts = [
-        f"'{name}' ({np.count_nonzero(mask)} of {mask.size})"
+        f"'{name}' ({np.count_nonzero(mask):,} of {mask.size:,})"
         for name, mask in masks.items()
         if mask.any()
     ]

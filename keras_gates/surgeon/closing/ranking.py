@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from keras_gates.surgeon.closing.nearest import nearest
 from keras_gates.thresholds.budget import OutOfReach
+from keras_gates.thresholds.budget import percentage
 
 if TYPE_CHECKING:
     from keras_gates.surgeon.closing.latency import Clock
@@ -264,9 +265,9 @@ def _out_of_reach(
         f"{_amount(limit, whole, budget)}, and the least that these gates can "
         f"reach is {_amount(least, whole, budget)}. Allow more, close more "
         "kinds of gates, add gates to more layers, or lower keep_essential "
-        f"(now {budget.keep_essential!r}). "
+        f"(now {budget.keep_essential!r}), keep_at_least and round_to. "
         "`print(keras_gates.surgeon.plan(model, ...))` with a high threshold "
-        "shows what keeps the rest."
+        f"shows what keeps the rest.{percentage(budget)}"
     )
 
 
@@ -294,7 +295,5 @@ def _called(budget: Budget) -> str:
 
 
 def _amount(number: float, whole: float, budget: Budget) -> str:
-    digits = 3 if budget.resource == "latency" else 0
-    return (
-        f"{number:,.{digits}f} {UNITS[budget.resource]} ({number / whole:.1%})"
-    )
+    digits = ",.3g" if budget.resource == "latency" else ",.0f"
+    return f"{number:{digits}} {UNITS[budget.resource]} ({number / whole:.1%})"

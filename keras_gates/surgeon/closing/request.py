@@ -211,10 +211,12 @@ def _score(graph: Graph, scores: Scores, exact: bool) -> None:
         TypeError, ValueError: they are those of neither.
     """
     if not isinstance(scores, dict):
+        criterion = scores if isinstance(scores, str) else "l2"
         raise TypeError(
             "`scores` must be a dict from the names of groups or gates to "
-            "arrays, as keras_gates.surgeon.score returns. Received: "
-            f"{scores!r} (of type {type(scores).__name__})."
+            f"arrays. Received: {scores!r} (of type {type(scores).__name__}). "
+            "Pass scores=keras_gates.surgeon.score(model, "
+            f"{criterion!r})."
         )
     own = gates_of(graph)
     rest = {}

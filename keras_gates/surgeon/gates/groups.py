@@ -438,12 +438,18 @@ def scored(
         ValueError: they are not one finite number for each factor.
     """
     values = np.asarray(values, "float64")
-    if values.shape != source.shape or not np.isfinite(values).all():
+    if values.shape != source.shape:
         raise ValueError(
-            f"The scores of {name!r} must be finite numbers in an array of "
-            f"the shape {source.shape}. Received: an array of shape "
-            f"{values.shape}. Scores are valid only for the model that was "
-            "scored, at its widths."
+            f"The scores of {name!r} must be in an array of the shape "
+            f"{source.shape}. Received: an array of shape {values.shape}. "
+            "Scores are valid only for the model that was scored, at its "
+            "widths."
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(
+            f"The scores of {name!r} must be finite numbers. Received: "
+            f"{np.count_nonzero(~np.isfinite(values))} of {values.size} that "
+            "are NaN or infinite."
         )
     return dataclasses.replace(source, scores=values)
 

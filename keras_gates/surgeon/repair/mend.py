@@ -73,14 +73,21 @@ class Request:
                     f"{getattr(self, name)!r}."
                 )
 
-    def batches(self, model: keras.Model, x: Any) -> list[Batch]:
+    def batches(
+        self, model: keras.Model, x: Any, argument: str = "repair"
+    ) -> list[Batch]:
         """The samples of `x` that are looked at.
+
+        Args:
+            model: the model that they are for.
+            x: as in `repair`.
+            argument: the argument that `x` came in, for messages.
 
         Raises:
             TypeError, ValueError: as `repair`.
         """
         return samples.read(
-            model, x, self.batch_size, self.max_samples, self.seed
+            model, x, self.batch_size, self.max_samples, self.seed, argument
         )
 
 
@@ -227,9 +234,9 @@ def _warn(report: Repair) -> None:
         more = f" and {len(few) - _MOST} more" if len(few) > _MOST else ""
         warnings.warn(
             f"{report.samples} samples are few for '{report.model.name}': "
-            f"{names}{more} have more inputs than there were rows to fit, so "
-            "they were kept close to the cut weights. Pass more samples for "
-            "a better repair.",
+            f"some layers have more inputs than there were rows to fit "
+            f"({names}{more}), so they were kept close to the cut weights. "
+            "Pass more samples for a better repair.",
             UserWarning,
             stacklevel=4,
         )

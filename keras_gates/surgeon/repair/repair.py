@@ -110,7 +110,7 @@ def repair(
     """
     request = Request(method, max_samples, batch_size, seed, verbose)
     if isinstance(target, Plan):
-        batches = request.batches(target.model, x)
+        batches = request.batches(target.model, x, "x")
         solution = target.solved()
         pruned = target.built_from(solution, keep_optimizer=False)
         return mend(Pairs.of_solution(solution, pruned), batches, request)
@@ -121,6 +121,6 @@ def repair(
         )
     model, small = target
     pairs_of(model, small)
-    batches = request.batches(model, x)
+    batches = request.batches(model, x, "x")
     pruned = rewrite(gr.read(small))
     return mend(pairs_of(model, pruned), batches, request)

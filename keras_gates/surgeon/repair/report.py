@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import TYPE_CHECKING
 from typing import Any
+
+import keras
 
 from keras_gates import _tables
 from keras_gates.surgeon.repair.fit import Errors
-
-if TYPE_CHECKING:
-    import keras
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,8 +162,14 @@ def refuse(model: keras.Model, exact: bool) -> None:
     """Refuse to compare a repaired model as if it were to be exact.
 
     Raises:
+        TypeError: it is no model.
         ValueError: it was repaired.
     """
+    if not isinstance(model, keras.Model):
+        raise TypeError(
+            "`pruned` must be the smaller model that `prune` returned. "
+            f"Received: {model!r} (of type {type(model).__name__})."
+        )
     report = report_of(model)
     if report is None or not exact or not report.changed:
         return

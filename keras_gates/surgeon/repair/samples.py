@@ -41,7 +41,12 @@ class Batch:
 
 
 def read(
-    model: keras.Model, x: Any, size: int, most: int, seed: int
+    model: keras.Model,
+    x: Any,
+    size: int,
+    most: int,
+    seed: int,
+    argument: str,
 ) -> list[Batch]:
     """The first samples of `x`, in batches.
 
@@ -51,6 +56,7 @@ def read(
         size: samples a batch, where `x` is arrays.
         most: how many samples at most.
         seed: of which samples are for what.
+        argument: the argument that `x` came in, for messages.
 
     Raises:
         TypeError, ValueError: `x` is of no known form, does not fit the
@@ -58,13 +64,13 @@ def read(
     """
     found: list[list[Any]] = []
     counts: list[int] = []
-    whole = batches_of(model, x, "repair", size)
+    whole = batches_of(model, x, "repair", size, argument)
     for batch in itertools.takewhile(lambda _: sum(counts) < most, whole):
         flat = keras.tree.flatten(batch.x)
         fixed = model.inputs[0].shape[0] is not None
         left = batch.size if fixed else min(batch.size, most - sum(counts))
         flat = [None if a is None else _numpy(a)[:left] for a in flat]
-        _check_finite(flat)
+        _check_finite(flat, argument)
         found.append(flat)
         counts.append(left)
     purposes = [
@@ -100,12 +106,12 @@ def _numpy(array: Any) -> NDArray[Any]:
     return np.array(keras.ops.convert_to_numpy(array))
 
 
-def _check_finite(arrays: list[Any]) -> None:
+def _check_finite(arrays: list[Any], argument: str) -> None:
     for array in arrays:
         if array is None:
             continue
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             raise ValueError(
-                "The data for the repair has NaN or infinity. Every layer is "
-                "fitted to it: clean it first."
+                f"`{argument}` has NaN or infinity. A repair fits layers to "
+                "all of it: leave out such samples."
             )

@@ -36,4 +36,5 @@ class Futile:
             every = f"all {self.count} channels"
             many = "the channel" if self.count == 1 else every
             return f"{many} closed by '{self.gate}'"
-        return f"{self.count} of {self.closed} channels closed by '{self.gate}'"
+        counted = f"{self.count:,} of {self.closed:,}"
+        return f"{counted} channels closed by '{self.gate}'"

@@ -160,7 +160,7 @@ class Reasons:
     ) -> list[str]:
         """How many of some units are closed, and why some of them stay."""
         stays = shut & self.decision.mask(ids)
-        lines = [f"{int(shut.sum())} of {shut.size} {what} closed"]
+        lines = [f"{int(shut.sum()):,} of {shut.size:,} {what} closed"]
         if stays.any():
             why = self._why(ids[stays])
             lines.append(f"{int(stays.sum())} of them stay: {why}")
@@ -358,9 +358,9 @@ class Reasons:
         if not count:
             return []
         return [
-            f"{count} of {sizes.size} closed factors are not 0 yet (largest: "
-            f"{sizes.max():.2g}): the pruned model computes what this model "
-            "computes with them at 0"
+            f"{count:,} of {sizes.size:,} closed factors are not 0 yet "
+            f"(largest: {sizes.max():.2g}): the pruned model computes what "
+            "this model computes with them at 0"
         ]
 
     def _cut_approximately(self) -> list[str]:

@@ -46,9 +46,10 @@ def notes(rows: list[Row], ops: dict[str, keras.Operation]) -> list[str]:
             found[row.layer] = row.after
     if not found:
         return []
-    some = [f"{n} of '{path}'" for path, n in list(found.items())[:_SHOWN]]
+    some = [f"'{path}' with {n}" for path, n in list(found.items())[:_SHOWN]]
     more = ", ..." * (len(found) > _SHOWN)
+    layers = f"{len(found)} convolutions" if len(found) > 1 else "a convolution"
     return [
-        f"onnxruntime takes longer for {len(found)} of the widths than for "
-        f"wider ones ({', '.join(some)}{more}); round_to={_BLOCK} avoids them"
+        f"onnxruntime runs {layers} slower than with a few more channels "
+        f"({', '.join(some)}{more}); round_to={_BLOCK} avoids this"
     ]

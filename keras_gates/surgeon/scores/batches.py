@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Iterable
 from collections.abc import Iterator
 from typing import Any
@@ -11,9 +12,12 @@ import keras
 
 from keras_gates.surgeon.scores.inputs import Inputs
 from keras_gates.surgeon.scores.inputs import array_of
+from keras_gates.surgeon.scores.inputs import check_arrays
 
 _LABELLED = ("taylor", "sensitivity")
 _UNLABELLED = ("apoz", "mean", "obs", "repair")
+# Those that are functions, and no criteria.
+_FUNCTIONS = ("sensitivity", "repair")
 _PARTS = ("x", "y", "sample_weight")
 
 
@@ -35,7 +39,11 @@ class Batch:
 
 
 def batches_of(
-    model: keras.Model, data: Any, criterion: str, size: int
+    model: keras.Model,
+    data: Any,
+    criterion: str,
+    size: int,
+    argument: str = "data",
 ) -> Iterable[Batch]:
     """`Batch`es, a list or an iterator that is read once.
 
@@ -48,11 +56,12 @@ def batches_of(
         data: the data.
         criterion: what they are for.
         size: samples a batch, where data are arrays.
+        argument: the argument that the data came in, for messages.
 
     Raises:
         TypeError: the data are of no known form.
-        ValueError: the criterion needs data, or labels, and has none; or
-            they are not what the model takes.
+        ValueError: the criterion needs data, or labels, and has none; they
+            are not what the model takes; or `size` is below 1.
     """
     if criterion not in (*_LABELLED, *_UNLABELLED):
         return []
@@ -60,15 +69,33 @@ def batches_of(
     if data is None:
         what = "(x, y)" if labelled else "x"
         raise ValueError(
-            f"The criterion {criterion!r} needs data. Pass data={what}, or an "
+            f"{_called(criterion)} needs data. Pass {argument}={what}, or an "
             "iterable of such batches."
         )
-    inputs = Inputs.of_model(model)
+    _check_size(size)
+    check_arrays(data, argument)
+    inputs = Inputs.of_model(model, argument)
     if isinstance(data, (tuple, dict)) or _is_x(data, inputs):
         whole = _parts(data, criterion, inputs)
         batches = _split(whole, inputs.batch_size or size)
         return [_sized(batch, inputs) for batch in batches]
-    return _each(_iterable(data), criterion, inputs)
+    return _each(_iterable(data, argument), criterion, inputs)
+
+
+def _called(criterion: str) -> str:
+    """The name of a criterion, or of the function that reads data."""
+    if criterion in _FUNCTIONS:
+        return f"`{criterion}`"
+    return f"The criterion {criterion!r}"
+
+
+def _check_size(size: int) -> None:
+    if isinstance(size, bool) or not isinstance(size, numbers.Integral):
+        raise TypeError(f"`batch_size` must be an int. Received: {size!r}.")
+    if size < 1:
+        raise ValueError(
+            f"`batch_size` must be at least 1. Received: {size!r}."
+        )
 
 
 def _is_x(data: Any, inputs: Inputs) -> bool:
@@ -107,8 +134,8 @@ def _each(
         yield _sized(_parts(pair, criterion, inputs), inputs)
     if empty:
         raise ValueError(
-            "`data` has no batches. An iterator that was read before is "
-            "empty: pass a new one."
+            f"`{inputs.argument}` has no batches. An iterator that was read "
+            "before is empty: pass a new one."
         )
 
 
@@ -128,30 +155,33 @@ def _parts(given: Any, criterion: str, inputs: Inputs) -> Batch:
     parts = given if isinstance(given, tuple) else (given,)
     if not 1 <= len(parts) <= len(_PARTS):
         raise ValueError(
-            "A tuple in `data` is (x,), (x, y) or (x, y, sample_weight). "
-            f"Received: a tuple of {len(parts)}. Pass several inputs as a "
-            f"list or a dict: {inputs}."
+            f"A tuple in `{inputs.argument}` is (x,), (x, y) or (x, y, "
+            f"sample_weight). Received: a tuple of {len(parts)}. Pass several "
+            f"inputs as a list or a dict: {inputs}."
         )
     x, y, weight = (*parts, None, None)[: len(_PARTS)]
     if y is None and criterion in _LABELLED:
         raise ValueError(
-            f"The criterion {criterion!r} needs labels: batches of (x, y). "
-            "Received batches of x alone."
+            f"{_called(criterion)} needs labels. Pass {inputs.argument}=(x, "
+            "y), or batches of these. Received: x alone."
         )
     x = inputs.pack(x)
-    y, weight = _arrays(y, "y"), _arrays(weight, "sample_weight")
-    return Batch(x, y, weight, _length((x, y, weight)))
+    y = _arrays(y, "y", inputs.argument)
+    weight = _arrays(weight, "sample_weight", inputs.argument)
+    return Batch(x, y, weight, _length((x, y, weight), inputs.argument))
 
 
-def _arrays(structure: Any, name: str) -> Any:
+def _arrays(structure: Any, name: str, argument: str) -> Any:
     """A structure of arrays; an output without a loss may have None."""
     return keras.tree.map_structure(
-        lambda value: None if value is None else array_of(value, name),
+        lambda value: (
+            None if value is None else array_of(value, name, argument)
+        ),
         structure,
     )
 
 
-def _length(parts: tuple[Any, ...]) -> int:
+def _length(parts: tuple[Any, ...], argument: str) -> int:
     """How many samples there are, the same in all parts."""
     lengths = {
         name: [len(a) for a in keras.tree.flatten(part) if a is not None]
@@ -165,38 +195,41 @@ def _length(parts: tuple[Any, ...]) -> int:
             if counts
         )
         raise ValueError(
-            "All arrays in `data` must have the same number of samples, at "
-            f"least one. Received: {counted}."
+            f"All arrays in `{argument}` must have the same number of "
+            f"samples, at least one. Received: {counted}."
         )
     return every.pop()
 
 
-def _iterable(data: Any) -> Iterable[Any]:
+def _iterable(data: Any, argument: str) -> Iterable[Any]:
     """An iterable that ends.
 
     Raises:
         TypeError: the data are no iterable.
         ValueError: they have no end.
     """
-    endless = "`data` is infinite ({}). Take a part of it: {}."
+    endless = f"`{argument}` is infinite ({{}}). Take a part of it: {{}}."
     cardinality = getattr(data, "cardinality", None)
     if callable(cardinality) and int(cardinality()) == -1:
         # What tf.data says of a dataset that is repeated for ever.
         raise ValueError(
-            endless.format(type(data).__name__, "data.take(number of batches)")
+            endless.format(
+                type(data).__name__, f"{argument}.take(number of batches)"
+            )
         )
     if isinstance(data, keras.utils.PyDataset):
         if data.num_batches is None:
-            how = "(data[i] for i in range(number of batches))"
+            how = f"({argument}[i] for i in range(number of batches))"
             raise ValueError(endless.format(type(data).__name__, how))
         # Python would go on until an IndexError, which few raise.
         return (data[index] for index in range(data.num_batches))
     if isinstance(data, str) or not hasattr(data, "__iter__"):
         raise TypeError(
-            "`data` must be arrays, (x, y), (x, y, sample_weight), a list or "
-            "dict of arrays for several inputs, or an iterable of batches: a "
-            "tf.data.Dataset, a keras.utils.PyDataset, a torch DataLoader, a "
-            f"generator. Received: {data!r} (of type {type(data).__name__})."
+            f"`{argument}` must be arrays, (x, y), (x, y, sample_weight), a "
+            "list or dict of arrays for several inputs, or an iterable of "
+            "batches: a tf.data.Dataset, a keras.utils.PyDataset, a torch "
+            f"DataLoader, a generator. Received: {data!r} (of type "
+            f"{type(data).__name__})."
         )
     iterable: Iterable[Any] = data
     return iterable

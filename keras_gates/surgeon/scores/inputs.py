@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,17 +21,19 @@ class Inputs:
         model: its name.
         structure: its input tensors, nested as the model takes them.
         names: their names, in the order of the flat structure.
+        argument: the argument that data come in, for messages.
     """
 
     model: str
     structure: Any
     names: tuple[str, ...]
+    argument: str = "data"
 
     @classmethod
-    def of_model(cls, model: keras.Model) -> Inputs:
+    def of_model(cls, model: keras.Model, argument: str = "data") -> Inputs:
         structure, _ = gr.structures(model)
-        tensors = keras.tree.flatten(structure)
-        return cls(model.name, structure, tuple(t.name for t in tensors))
+        names = tuple(t.name for t in keras.tree.flatten(structure))
+        return cls(model.name, structure, names, argument)
 
     @property
     def tensors(self) -> list[keras.KerasTensor]:
@@ -87,8 +90,8 @@ class Inputs:
         missing = [key for key in keys if key not in x]
         if missing:
             raise ValueError(
-                f"`data` does not fit model '{self.model}': no array for "
-                f"{', '.join(map(repr, missing))}. Expected: {self}. "
+                f"`{self.argument}` does not fit model '{self.model}': no "
+                f"array for {', '.join(map(repr, missing))}. Expected: {self}. "
                 "Received: a dict with "
                 f"{', '.join(map(repr, x)) or 'nothing'}."
             )
@@ -101,10 +104,10 @@ class Inputs:
         if len(flat) == len(self.names) and (ordered or len(flat) == 1):
             return flat
         raise ValueError(
-            f"`data` does not fit model '{self.model}'. Expected for x: "
-            f"{self}. Received: {_described(x)}. Pass several inputs as a "
-            "dict by name, or as a list in this order; a tuple is read as "
-            "(x, y, sample_weight)."
+            f"`{self.argument}` does not fit model '{self.model}'. Expected "
+            f"for x: {self}. Received: {_described(x)}. Pass several inputs "
+            "as a dict by name, or as a list in this order; a tuple is read "
+            "as (x, y, sample_weight)."
         )
 
     def _checked(self, value: Any, tensor: keras.KerasTensor) -> Any:
@@ -112,23 +115,56 @@ class Inputs:
             if getattr(gr.input_layer(tensor), "optional", False):
                 return None
             raise ValueError(
-                f"`data` has None for input '{tensor.name}' of model "
-                f"'{self.model}', which is not optional."
+                f"`{self.argument}` has None for input '{tensor.name}' of "
+                f"model '{self.model}', which is not optional."
             )
-        array = array_of(value, f"input '{tensor.name}'")
+        name = f"input '{tensor.name}'"
+        array = array_of(value, name, self.argument)
         if not _fits(tuple(array.shape), tuple(tensor.shape)):
             raise ValueError(
-                f"`data` does not fit model '{self.model}': input "
+                f"`{self.argument}` does not fit model '{self.model}': input "
                 f"'{tensor.name}' takes the shape {tuple(tensor.shape)}, and "
-                f"received an array of {tuple(array.shape)}. Expected for x: "
-                f"{self}. A tuple is read as (x, y, sample_weight); pass "
-                "several inputs as a list or a dict."
+                f"received an array of {tuple(array.shape)}. "
+                f"{self._remedy(tuple(array.shape), tensor)}"
             )
         return array
 
+    def _remedy(self, shape: tuple[int, ...], tensor: keras.KerasTensor) -> str:
+        """What to do about an array of a wrong shape."""
+        if shape and _fits((1, *shape), tuple(tensor.shape)):
+            return (
+                "An axis of samples is missing: batch the dataset "
+                f"({self.argument}.batch(32)), or pass x[None] for one sample."
+            )
+        return (
+            f"Expected for x: {self}. A tuple is read as (x, y, "
+            "sample_weight); pass several inputs as a list or a dict."
+        )
 
-def array_of(value: Any, name: str) -> Any:
+
+def check_arrays(data: Any, argument: str) -> None:
+    """Refuse numbers in lists of lists, which could be anything.
+
+    Raises:
+        TypeError: data hold such.
+    """
+    nested = data
+    while isinstance(nested, (list, tuple)) and nested:
+        nested = nested[0]
+    if nested is not data and isinstance(nested, (numbers.Number, str)):
+        raise TypeError(
+            f"`{argument}` must hold arrays. Received: lists of numbers. Pass "
+            "numpy.asarray(x), or (numpy.asarray(x), numpy.asarray(y))."
+        )
+
+
+def array_of(value: Any, name: str, argument: str) -> Any:
     """A tensor of this backend or a NumPy array, for anything like one.
+
+    Args:
+        value: the array.
+        name: what it is, for messages.
+        argument: the argument that it came in, for messages.
 
     Raises:
         TypeError: it is nothing like an array of samples.
@@ -139,18 +175,18 @@ def array_of(value: Any, name: str) -> Any:
     elif keras.ops.is_tensor(value) or (
         hasattr(value, "__array__") and hasattr(value, "shape")
     ):
-        array = _readable(value, name)
+        array = _readable(value, name, argument)
     else:
         array = None
     if array is None or not array.shape:
         raise TypeError(
-            "`data` must have arrays with a first axis of samples. Received "
-            f"for {name}: {value!r} (of type {type(value).__name__})."
+            f"`{argument}` must have arrays with a first axis of samples. "
+            f"Received for {name}: {value!r} (of type {type(value).__name__})."
         )
     return array
 
 
-def _readable(value: Any, name: str) -> Any:
+def _readable(value: Any, name: str, argument: str) -> Any:
     """A tensor of this backend, or what NumPy reads of another, or of pandas.
 
     Tensors of PyTorch that are on a device, or have a gradient, NumPy does not.
@@ -167,9 +203,9 @@ def _readable(value: Any, name: str) -> Any:
         _ = keras.ops.convert_to_numpy(value[:1])
     except Exception as error:
         raise ValueError(
-            f"`data` can't be read as an array for {name}: {error} Received: "
-            f"{type(value).__name__}. Pass NumPy arrays, or tensors of the "
-            f"backend in use ({keras.backend.backend()})."
+            f"`{argument}` can't be read as an array for {name}: {error} "
+            f"Received: {type(value).__name__}. Pass NumPy arrays, or tensors "
+            f"of the backend in use ({keras.backend.backend()})."
         ) from error
     return value
 

@@ -164,8 +164,15 @@ class Objective:
             f"has the outputs {outputs}, the loss {_as_written(self.loss)} "
             f"and loss_weights={self.weights!r}. Received: y "
             f"{_shapes(y)}{weighted}. Pass them as in `fit`: in the structure "
-            "of the outputs, or as a dict by name."
+            f"of the outputs, or as a dict by name.{self._classes(shapes)}"
         )
+
+    def _classes(self, shapes: list[tuple[int | None, ...]]) -> str:
+        """What integer labels must be, if the loss takes such."""
+        sparse = "sparse" in str(_as_written(self.loss))
+        if not sparse or len(shapes) != 1 or shapes[0][-1] is None:
+            return ""
+        return f" Labels must be integers from 0 to {shapes[0][-1] - 1}."
 
     def _check(self, total: float, count: int, wrong: float | None) -> None:
         """Warn where the gradients are made of rounding.
@@ -246,8 +253,13 @@ def _misnamed(given: Any, names: Sequence[str]) -> str:
 
 def _shapes(structure: Any) -> Any:
     return keras.tree.map_structure(
-        lambda a: None if a is None else tuple(a.shape), structure
+        lambda a: None if a is None else f"{tuple(a.shape)} of {_type(a)}",
+        structure,
     )
+
+
+def _type(array: Any) -> str:
+    return str(getattr(array.dtype, "name", array.dtype))
 
 
 def _as_written(loss: Any) -> Any:

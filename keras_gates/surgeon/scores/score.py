@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import numbers
 import warnings
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -167,7 +168,7 @@ def score(
     >>> [layer.units for layer in small.layers]
     [8, 2]
     """
-    _check(criterion, of, normalize)
+    _check(criterion, of, normalize, seed)
     patterns.check(ignore, "ignore")
     graph = expand.read(model)
     patterns.check_fit(ignore, "ignore", graph)
@@ -214,7 +215,9 @@ class _Request:
     seed: int
 
 
-def _check(criterion: str, of: str, normalize: str | None) -> None:
+def _check(criterion: str, of: str, normalize: str | None, seed: int) -> None:
+    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
+        raise TypeError(f"`seed` must be an int. Received: {seed!r}.")
     if criterion not in CRITERIA:
         raise ValueError(
             f"Unknown criterion {criterion!r}. Expected one of "

@@ -437,8 +437,8 @@ def no_channel(graph: Graph, exact: bool) -> str:
     loose = exact and _any_goes(expand.read(graph.model, like=graph))
     said = few([str(bar) for bar in inside], "; ")
     return (
-        f"No channel of '{name}' can be removed. What bars, most parameters "
-        f"first: {said}. {' '.join(remedies(inside, loose))}"
+        f"No channel of '{name}' can be removed. What prevents it, most "
+        f"parameters first: {said}. {' '.join(remedies(inside, loose))}"
     ).rstrip()
 
 

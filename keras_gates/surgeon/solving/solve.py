@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from keras_gates.graphs.identity import IdentityDict
+from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.passes import decide
 from keras_gates.surgeon.passes import fold
 from keras_gates.surgeon.passes import influence
@@ -152,16 +153,16 @@ def _check_outputs(
         gates = _culprits(labelling, varying, tensor, closed)
         name = graph.functional.output_names[number]
         floor = any(_has_floor(graph, each) for each in gates.items())
-        remedy = "pass keep_at_least=1 or more, " if floor else ""
         scored = all(name in graph.groups for name in gates)
-        ends = "closed channels of" if scored else "a completely closed gate:"
-        kind, around = ("", "them") if scored else ("gate ", "the gate")
+        what = "group of channels" if gates and scored else "gate"
+        remedy = "pass keep_at_least=1 or more, " if floor else ""
         raise ValueError(
             f"With these thresholds output {number} ('{name}') no longer "
             f"depends on {_what(now, tensor)}: every path to it passes "
-            f"through {ends} {', '.join(map(repr, sorted(gates)))}. Lower the "
-            f"threshold of one of them (thresholds takes a dict by {kind}"
-            f"name), {remedy}or add a shortcut around {around}."
+            f"through a completely closed {what}: "
+            f"{', '.join(map(repr, sorted(gates)))}. Lower the threshold of "
+            f"one of them (thresholds takes a dict by name), {remedy}or add a "
+            f"shortcut around the {what}."
         )
 
 
@@ -189,12 +190,12 @@ def _what(now: dict[Tensor, NDArray[np.int64]], tensor: Tensor) -> str:
 
 def _names(graph: Graph, step: Step, shut: NDArray[np.bool_]) -> list[str]:
     """What closes a step: a gate, groups of channels, or units inside it."""
-    op = step.call.op
-    if isinstance(op, VirtualGate):
+    if isinstance(step.call.op, VirtualGate):
+        units = step.call.op.units
         return [
             name
             for name, group in graph.groups.items()
-            if ((group.start <= op.units) & (op.units < group.stop)).any()
+            if groups.members(group, units).mask.any()
         ]
     inner = step.rule.inner_units(step.call)
     each = iu.split(inner, step.flow.roles, shut)

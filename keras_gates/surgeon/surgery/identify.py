@@ -78,7 +78,7 @@ def get_apoz(
     watched = keras.Model(gr.structures(model)[0], tensors)
     axis = channel_axis(own[0].op, len(tensors[0].shape))
     totals, samples = np.zeros(()), 0
-    for batch in batches_of(model, x_val, "apoz", 32):
+    for batch in batches_of(model, x_val, "apoz", 32, "x_val"):
         with without_gradients():
             outputs = watched(batch.x, training=False)
         zeros = [_zeros(y, axis) for y in keras.tree.flatten(outputs)]
@@ -107,7 +107,7 @@ def high_apoz(
         An array of positions, for `delete_channels`.
 
     Raises:
-        ValueError: `method` is none of these.
+        ValueError: `method` is none of these, or `apoz` has no channels.
 
     Example:
     >>> import keras_gates as kg
@@ -115,6 +115,11 @@ def high_apoz(
     [2]
     """
     shares = np.asarray(apoz)
+    if shares.dtype.kind not in "fiu" or shares.ndim != 1 or not shares.size:
+        raise ValueError(
+            "`apoz` must be a share of zeros for each channel, as get_apoz "
+            f"returns. Received: {apoz!r}."
+        )
     above = shares.mean() + shares.std() * cutoff_std
     cutoffs = {
         "std": above,

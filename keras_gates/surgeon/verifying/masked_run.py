@@ -177,6 +177,12 @@ def check_recorded(model: keras.Model, x: Any) -> None:
         ValueError: a class overrides `call`, say.
     """
     expected, got = _run(model, x, None), _run(model, x, Closing())
+    if not all(np.isfinite(y).all() for y in (*expected, *got)):
+        raise ValueError(
+            f"The outputs of model '{model.name}' have NaN or infinity on "
+            "these inputs, so nothing can be compared with them. Check its "
+            "weights, and pass inputs like those that it was trained on."
+        )
     far = differences(expected, got)
     if max(far) > max(_SAME, *map(resolution, expected)):
         raise ValueError(

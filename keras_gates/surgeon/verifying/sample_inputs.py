@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs import private
 from keras_gates.surgeon.gates import see_through
+from keras_gates.surgeon.scores.inputs import Inputs
+from keras_gates.surgeon.scores.inputs import check_arrays
 
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
@@ -49,15 +51,21 @@ def batches(model: keras.Model, x: Any, samples: int, seed: int) -> list[Any]:
         seed: seed of what is drawn.
 
     Raises:
-        ValueError: there is no sample; or an input has an unknown size, or
-            is one that can't be drawn, and `x` is None.
+        TypeError: `x` is nothing that a model takes.
+        ValueError: there is no sample; `x` does not fit the model, or is not
+            finite; or an input has an unknown size, or is one that can't be
+            drawn, and `x` is None.
     """
+    check_arrays(x, "x")
     if x is None:
         found = _random(model, samples, seed)
     elif isinstance(x, (dict, list, tuple)) or hasattr(x, "shape"):
         found = [x]
     else:
         found = _first(x, samples)
+    if x is not None:
+        inputs = Inputs.of_model(model, "x")
+        found = [inputs.pack(batch) for batch in found]
     if not found or any(
         np.shape(array)[:1] == (0,)
         for batch in found
@@ -68,7 +76,20 @@ def batches(model: keras.Model, x: Any, samples: int, seed: int) -> list[Any]:
             "`verify` needs at least one sample to compare on. Received an "
             "empty `x`."
         )
+    if x is not None and not all(map(_finite, keras.tree.flatten(found))):
+        raise ValueError(
+            "`x` has NaN or infinity, on which two models can't be compared. "
+            "Leave out such samples."
+        )
     return found
+
+
+def _finite(array: Any) -> bool:
+    if array is None or not keras.backend.is_float_dtype(
+        keras.backend.standardize_dtype(array.dtype)
+    ):
+        return True
+    return bool(np.isfinite(keras.ops.convert_to_numpy(array)).all())
 
 
 def few(model: keras.Model, batch: Any) -> Any:
@@ -100,7 +121,7 @@ def _first(x: Any, samples: int) -> list[Any]:
         endless = length is None
         numbers = itertools.count() if endless else iter(range(length))
         x = map(x.__getitem__, numbers)
-    elif not hasattr(x, "__iter__"):
+    elif isinstance(x, str) or not hasattr(x, "__iter__"):
         raise TypeError(
             "`x` must be what `model.predict` takes: arrays, a list or a dict "
             "of them, or a dataset of batches. Received: "

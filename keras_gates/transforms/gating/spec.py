@@ -67,7 +67,7 @@ class GateSpec:
             shortcut is added.
         position: For filters and layers: `"activation"`, after the
             activation that follows the layer, or `"norm"`, before it.
-            Behind the normalization in any case.
+            Always after the normalization.
         inputs: For filters: whether the model's inputs get gates, too.
 
     Raises:
@@ -216,6 +216,18 @@ def _from_list(value: list[Any] | tuple[Any, ...], kind: str) -> GateSpec:
     return GateSpec(include=list(value))
 
 
+def _from_string(value: str, kind: str) -> GateSpec:
+    try:
+        keras.regularizers.get(value)
+    except ValueError as error:
+        raise ValueError(
+            f"`{kind}` is not valid. Received: {value!r}, which is no "
+            "regularizer. Pass True for gates without a penalty, a strength "
+            "such as 1e-4, or a list of layer names."
+        ) from error
+    return GateSpec(regularizer=value)
+
+
 # By type, the first that fits, since True is a number as well.
 _READERS: tuple[tuple[Any, Callable[[Any, str], GateSpec]], ...] = (
     (bool, lambda value, kind: GateSpec()),
@@ -223,10 +235,8 @@ _READERS: tuple[tuple[Any, Callable[[Any, str], GateSpec]], ...] = (
     (numbers.Real, _from_number),
     (dict, _from_dict),
     ((list, tuple), _from_list),
-    (
-        (keras.regularizers.Regularizer, str),
-        lambda value, kind: GateSpec(regularizer=value),
-    ),
+    (keras.regularizers.Regularizer, lambda v, kind: GateSpec(regularizer=v)),
+    (str, _from_string),
 )
 
 

@@ -383,7 +383,7 @@ def test_budgets_json_counts_and_a_search():
     assert kg.surgeon.prune(gated, found.thresholds) is not None
 
 
-@pytest.mark.filterwarnings("ignore:ReachBudget has", "ignore:Budget")
+@pytest.mark.filterwarnings("ignore:ReachBudget brings", "ignore:Budget")
 def test_a_training_reaches_its_budget():
     a = sequence()
     model = keras.Model(a, head(L.GRU(12, name="cells")(a)))

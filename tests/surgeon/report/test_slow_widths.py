@@ -31,8 +31,8 @@ def told(model, **options):
 def test_a_slow_width_is_told_with_the_remedy(before, after):
     model = convnet(before, before - after)
     (note,) = told(model)
-    assert f"{after} of 'conv'" in note
-    assert "1 of the widths" in note
+    assert "runs a convolution slower" in note
+    assert f"('conv' with {after})" in note
     assert "round_to=16" in note
     assert not told(model, round_to=16)
 
@@ -62,7 +62,8 @@ def test_a_depthwise_convolution_is_fast_at_multiples_of_4(after, slow):
     gate.factor.assign(np.where(np.arange(32) < 32 - after, 0.0, 1.0))
     notes = told(keras.Model(inputs, L.Dense(2)(L.Flatten()(x))))
     assert len(notes) == bool(slow)
-    assert all(f"{slow} of the widths" in note for note in notes)
+    what = "a convolution" if slow == 1 else f"{slow} convolutions"
+    assert all(f"runs {what} slower" in note for note in notes)
 
 
 def test_channels_may_come_first_and_sizes_be_unknown():
@@ -73,7 +74,7 @@ def test_channels_may_come_first_and_sizes_be_unknown():
     x = L.Conv2D(2, 1, **options)(x)
     gate.factor.assign(np.where(np.arange(32) < 2, 0.0, 1.0))
     (note,) = told(keras.Model(inputs, x))
-    assert "1 of the widths" in note and "30 of 'conv'" in note
+    assert "a convolution" in note and "('conv' with 30)" in note
 
 
 def test_convolutions_in_groups_are_not_told():
@@ -95,5 +96,5 @@ def test_many_widths_are_summed_up():
         x = gate(x)
         gate.factor.assign(np.where(np.arange(32) < 2, 0.0, 1.0))
     (note,) = told(keras.Model(inputs, L.Dense(2)(L.Flatten()(x))))
-    assert "5 of the widths" in note
-    assert "30 of 'conv2', ...)" in note and "conv3" not in note
+    assert "5 convolutions" in note
+    assert "'conv2' with 30, ...)" in note and "conv3" not in note
