@@ -75,19 +75,25 @@ def written_out(
     """
     sources: set[int] = set()
     tied: set[int] = set()
+    several: set[int] = set()
     first: TwoWays | None = None
     while True:
         replay = Replay(twin, inputs, stripped, revision or Revision(), before)
         replay.sources, replay.tied, replay.apart = sources, tied, apart
+        replay.holders.several = several
         try:
             ends = replay.run(outputs, weights, new_inputs or inputs)
             break
         except TwoWays as error:
             # It may be a table that is looked up and read back, or the output
-            # of one layer that each use reads.
+            # of one layer that each use reads. Or each use is in a layer of
+            # its own, which can't stand in the place of the one that it is.
             first, number = first or error, id(error.variable)
-            if number in sources:
+            if number in several or (number in sources and before):
                 raise first from error
+            if number in sources:
+                several.add(number)
+                continue
             (sources if number in tied else tied).add(number)
             tied -= sources
         except SideEffect as error:

@@ -23,6 +23,7 @@ from keras_gates.graphs.effects import no_loss
 from keras_gates.graphs.effects import other_values
 from keras_gates.graphs.effects import watched
 from keras_gates.graphs.effects import written
+from keras_gates.graphs.holders import TwoWays
 from keras_gates.graphs.opened import Opened
 from keras_gates.graphs.opened import Place
 from keras_gates.graphs.recorded_run import TRAINING
@@ -139,6 +140,8 @@ class CallTrace:
             fixed = fixed or "it has an activity regularizer"
         bare = tuple(holders.placed)
         fixed = fixed or _other_weights(bare)
+        if holders.shared is not None:
+            fixed = fixed or str(TwoWays(holders.shared))
         fixed = fixed or self._other_masks(model)
         sized = self._revision(run).fixed
         fixed = fixed or _SIZED * sized

@@ -43,6 +43,8 @@ class Holders:
         placed: where the values of variables are.
         layers: by use, the layer that is made for it.
         uses: by the id of a variable, its use.
+        several: the ids of variables that may have several uses.
+        shared: a variable of those that has, and None if none has.
     """
 
     def __init__(
@@ -53,6 +55,8 @@ class Holders:
         self.placed: list[tuple[keras.Variable, Place]] = []
         self.layers: dict[tuple[Any, ...], keras.Layer] = {}
         self.uses: dict[int, tuple[Any, ...]] = {}
+        self.several: set[int] = set()
+        self.shared: keras.Variable | None = None
         if before is not None:
             self.layers |= before.layers
             self.uses |= before.uses
@@ -85,7 +89,9 @@ class Holders:
             self._place(weight, layer, name)
             return layer
         if self.uses.setdefault(id(variable), key) != key:
-            raise TwoWays(variable)
+            if id(variable) not in self.several:
+                raise TwoWays(variable)
+            self.shared = variable
         layer = kind(
             **config,
             name=self.names.free(weight.label),

@@ -238,16 +238,35 @@ def test_a_matrix_twice_with_two_biases():
     assert len(kernels) == 1
 
 
-def test_split_weights():
-    def function(x, w):
-        scale, shift = ops.split(w, 2)
-        return x * scale + ops.relu(x) * shift
+TWO_WAYS = {
+    "parts": (
+        lambda x, w: x * ops.split(w, 2)[0] + ops.relu(x) * ops.split(w, 2)[1],
+        (2 * own.CHANNELS,),
+    ),
+    "numbers": (lambda x, w: w[0] * x + w[1] * ops.relu(x), (2,)),
+    "shares": (
+        lambda x, w: (w[0] * x + w[1] * ops.relu(x)) / (1 + ops.sum(w**2)),
+        (2,),
+    ),
+    "softmax": (
+        lambda x, w: ops.softmax(w)[0] * x + ops.softmax(w)[1] * ops.relu(x),
+        (2,),
+    ),
+    "and the rest": (
+        lambda x, w: w[0] * x + (1 - w[0]) * ops.relu(x),
+        (1,),
+    ),
+}
 
-    # One variable is in two layers then, which would train apart.
-    found = own.traced(
-        Weighted(function, (2 * own.CHANNELS,)), keras.Input(SIGNAL)
-    )
-    assert isinstance(found, opened.Opaque) and "two ways" in found.reason
+
+@pytest.mark.parametrize("name", TWO_WAYS)
+def test_a_weight_in_two_ways_can_only_stay_in_its_layer(name):
+    """It is in two layers then, which would train apart."""
+    function, shape = TWO_WAYS[name]
+    layer = Weighted(function, shape)
+    found = own.looked_into(layer, keras.Input(SIGNAL))
+    assert_same(layer, found, signals())
+    assert "the variable 'w0' in two ways" in found.fixed
 
 
 def test_regularizers_of_what_is_derived_are_said():

@@ -355,7 +355,14 @@ def reductions():
             note="keepdims",
             shape=IMAGE,
         )
-    yield op("numpy.Mean", lambda x: ops.mean(x, 2), "channels", STAYS, "axis")
+        if name != "Sum":
+            yield op(
+                f"numpy.{name}",
+                lambda x, f=function: f(x, 2),
+                note="channels",
+                shrinks=IN,
+            )
+    yield op("numpy.Var", lambda x: ops.var(x, 2), "channels", STAYS, "axis")
 
 
 def elementwise():

@@ -159,6 +159,7 @@ class KeptClasses:
         new = self.made(smaller, edits)
         if not same(new, smaller):
             raise NotKept(f"{told} it computes something else")
+        _check_shapes(new, smaller, told)
         if edits and not (recorded and not _reloads(smaller.layer)):
             self._check_reloaded(new, smaller, told)
         with other_weights(new, smaller.weights):
@@ -185,6 +186,24 @@ class KeptClasses:
             raise NotKept(
                 f"{told} the config of {name} does not determine everything "
                 "that it computes"
+            )
+
+
+def _check_shapes(new: keras.Layer, smaller: Smaller, told: str) -> None:
+    """Compare the shapes that Keras infers, on which other layers are built.
+
+    They may hold an old size where all values are right: `output_shape` of a
+    Lambda does, and a `compute_output_shape` of the user's may.
+    """
+    outputs = keras.tree.flatten(build_like(new, smaller))
+    for kt, wanted in zip(outputs, smaller.model.outputs, strict=True):
+        if any(
+            None not in (a, b) and a != b
+            for a, b in zip(kt.shape, wanted.shape, strict=True)
+        ):
+            raise NotKept(
+                f"{told} Keras infers an output of the shape {kt.shape}, not "
+                f"{wanted.shape}"
             )
 
 

@@ -14,6 +14,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs import private
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
@@ -342,24 +343,31 @@ def _ones(rank: int, axis: int, size: int) -> tuple[int, ...]:
 def _check_weights(call: Call, rule: Rule) -> None:
     """Refuse layers whose weights their rule does not describe."""
     op = call.op
-    if getattr(op, "quantization_mode", None) is not None:
-        raise ValueError(
-            f"Layer '{call.path}' is quantized ({op.quantization_mode}), and "
-            "quantized weights can't be cut. Prune the model first, then "
-            "call `quantize`."
-        )
-    if getattr(op, "lora_enabled", False):
-        raise ValueError(
-            f"Layer '{call.path}' has LoRA enabled. Merge it first: save "
-            "the weights and load them into a model without LoRA."
-        )
+    _check_plain(op, call.path)
     stray = rule.missing(call)
     if stray:
+        for part in private.sublayers(op):
+            _check_plain(part, f"{call.path}/{part.name}")
         raise ValueError(
             f"Layer '{call.path}' (of type {type(op).__name__}) has weights "
             f"that its rule ({rule.kind}) does not know: {stray}. Subclass "
             "the layer and register a rule for the subclass with "
             "keras_gates.surgeon.register."
+        )
+
+
+def _check_plain(op: keras.Operation, path: str) -> None:
+    """Refuse a layer whose kernel is not the array that it is made of."""
+    if getattr(op, "quantization_mode", None) is not None:
+        raise ValueError(
+            f"Layer '{path}' is quantized ({op.quantization_mode}), and "
+            "quantized weights can't be cut. Prune the model first, then "
+            "call `quantize`."
+        )
+    if getattr(op, "lora_enabled", False):
+        raise ValueError(
+            f"Layer '{path}' has LoRA enabled. Merge it first: save the "
+            "weights and load them into a model without LoRA."
         )
 
 

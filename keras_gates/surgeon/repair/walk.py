@@ -117,7 +117,9 @@ def run(
     args, kwargs = mapped(
         lambda a: get(a) if isinstance(a, Tensor) else a, call.args, call.kwargs
     )
-    if kwargs.get("training") is None and _takes_training(op):
+    if _takes_training(op):
+        # As a model in inference does, whatever the call recorded: that may be
+        # the default of the layer's `call`, such as the True of augmentations.
         kwargs = {**kwargs, "training": False}
     function = op.call if time_axis.is_fold(op) else op
     with without_gradients(), keras.StatelessScope(state_mapping=values):

@@ -1,11 +1,14 @@
 """Which weights are the user's, in layers that were seen through.
 
 The parts may hold more than the layer does: the ones that multiply a vector
-which is added, say. And the layer may hold weights that its `call` never uses.
+which is added, say, a table of which rows were picked, or a copy of a weight
+that another layer holds as well. And the layer may hold weights that its `call`
+never uses.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
@@ -18,6 +21,7 @@ from keras_gates.surgeon.solving.returns import How
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Scope
+    from keras_gates.surgeon.rules.rule import Weights
     from keras_gates.surgeon.solving.solve import Solution
 
 
@@ -37,12 +41,61 @@ class Parts:
             if each.how is How.WRITTEN_OUT
         }
 
-    def constants(self, call: Call) -> list[str]:
-        """The names of weights that hold none of the user's numbers."""
-        if not isinstance(call.op, keras.Layer) or not _round(call):
-            return []
-        weights = call.op.weights
-        return [w.name for w in weights if id(w) not in self._own]
+        self._first = self._first_holders()
+
+    def _first_holders(self) -> dict[int, keras.Operation]:
+        """By the id of a user's variable, the first operation that holds it."""
+        found: dict[int, keras.Operation] = {}
+        for call in self.graph.calls:
+            for weight in gr.own_weights(call.op):
+                found.setdefault(id(self._own.get(id(weight), weight)), call.op)
+        return found
+
+    def before(self, call: Call, shapes: Weights) -> int:
+        """The entries of the user's variables that are counted at a call.
+
+        Args:
+            call: the call.
+            shapes: those of the weights of its operation.
+        """
+        sizes = self._sizes(call)
+        return sum(sizes.get(n, math.prod(shape)) for n, shape in shapes)
+
+    def after(self, call: Call, shapes: Weights) -> int:
+        """Those that are left of them.
+
+        Args:
+            call: the call.
+            shapes: those of the weights of its operation after the cut.
+        """
+        if self.written_out(call):
+            return costs.parameters(shapes)
+        sizes = self._sizes(call)
+        wholes = {w.name: math.prod(w.shape) for w in gr.own_weights(call.op)}
+        return sum(
+            # What was made of a variable is cut as the variable is.
+            math.prod(shape) * sizes[name] // max(1, wholes[name])
+            if name in sizes
+            else math.prod(shape)
+            for name, shape in shapes
+        )
+
+    def _sizes(self, call: Call) -> dict[str, int]:
+        """The entries of the variables that are not those of the weights.
+
+        A weight that holds none of the user's numbers has none, and one that
+        is counted at an earlier call has none here.
+        """
+        if not _round(call):
+            return {}
+        found = {}
+        for weight in gr.own_weights(call.op):
+            own = self._own.get(id(weight))
+            if own is None or self._first[id(own)] is not call.op:
+                found[weight.name] = 0
+            else:
+                found[weight.name] = math.prod(own.shape)
+        return found
 
     def written_out(self, call: Call) -> bool:
         """Whether a call is there itself in the smaller model."""

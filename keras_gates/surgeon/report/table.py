@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Collection
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 from typing import Any
@@ -243,22 +242,15 @@ def _row(
     own = costs.weight_shapes(call.op)
     gone = step.is_gate or not present
     cut = own if gone else _cut_shapes(step, weights)
-    made = parts.constants(call)
-    stays = () if parts.written_out(call) else made
-    left = 0 if gone else _parameters(cut, stays) + weights.added_bias(step)
+    left = 0 if gone else parts.after(call, cut) + weights.added_bias(step)
     return Row(
         call.path,
         rule.kind,
         before,
         after,
-        Pair(_parameters(own, made), left),
+        Pair(parts.before(call, own), left),
         _macs(step, own, None if gone else cut, shapes, decision),
     )
-
-
-def _parameters(shapes: Shapes, without: Collection[str]) -> int:
-    """The entries of all weights but some."""
-    return costs.parameters([x for x in shapes if x[0] not in without])
 
 
 def _cut_shapes(step: Step, weights: Weights) -> Shapes:

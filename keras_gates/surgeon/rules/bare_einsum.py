@@ -84,9 +84,13 @@ class EinsumScale(PerChannel):
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
-        if lb.varying(inputs[0]) and inputs[0].shape[self.axis(call)] == 1:
-            # Factors for steps, say: they bear on no channel, and stay.
-            return Flow([inputs[0]], [[IDENTITY]])
+        labels, axis = inputs[0], self.axis(call)
+        varying = lb.varying(labels)
+        if varying and {*varying} != {axis % labels.ndim}:
+            # Factors for steps, say: they bear on no channel, and stay. So
+            # what is there at one of these goes with what is at the others.
+            units.tie(labels, labels.take([0], axis=axis))
+            return Flow([labels], [[IDENTITY]])
         return super().flow(call, inputs, units)
 
     def axes_of(self, call: Call) -> Mapping[str, tuple[str | None, ...]]:
@@ -119,10 +123,16 @@ class EinsumScale(PerChannel):
         return every if "channel" in roles else None
 
     def revise(self, call: Call, flow: Flow, view: View) -> Revision:
-        # The other sizes are those of the input, which may change.
         axis, sizes = _axis_of(call.op), call.op.partial_output_shape
         kept = view.index.get("channel")
-        shape: list[int | None] = [None] * len(sizes)
+        # Along other axes with channels, the size is that of the input. The
+        # sizes that can't change are kept: what follows may rely on them when
+        # the model is loaded.
+        extents = flow.labels[0].shape[1:]
+        shape = [
+            size if extent == 1 else None
+            for size, extent in zip(sizes, extents, strict=True)
+        ]
         shape[axis] = sizes[axis] if kept is None else len(kept)
         return {"output_shape": shape}, call.args, call.kwargs
 

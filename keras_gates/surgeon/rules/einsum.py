@@ -299,8 +299,10 @@ class EinsumDense(Linear):
         nonzero = (x != 0).any()
         if np.isnan(x).any() or (nonzero and values[0].border):
             return [None]
-        letter = next(c for c in spec.old if spec.role(c) == role)
-        out = self._added(op, letter, x) if nonzero else np.zeros(1)
+        out = np.zeros(1)
+        if nonzero:
+            letter = next(c for c in spec.old if spec.role(c) == role)
+            out = self._added(op, letter, x)
         if op.bias is not None:
             out = out + as_float64(op.bias)
         shape = flow.labels[0].shape

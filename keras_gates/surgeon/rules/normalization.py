@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules import masked
+from keras_gates.surgeon.rules.elementwise import EXTRA
 from keras_gates.surgeon.rules.elementwise import Elementwise
 from keras_gates.surgeon.rules.elementwise import mixing_flow
 from keras_gates.surgeon.rules.elementwise import rerun
@@ -29,7 +30,9 @@ from keras_gates.surgeon.rules.per_channel import alike
 from keras_gates.surgeon.rules.rule import ALL
 from keras_gates.surgeon.rules.rule import STATISTICS
 from keras_gates.surgeon.rules.rule import ZERO
+from keras_gates.surgeon.rules.rule import Flow
 from keras_gates.surgeon.rules.rule import axes_among
+from keras_gates.surgeon.rules.rule import only_first
 from keras_gates.surgeon.rules.rule import weight
 from keras_gates.surgeon.rules.written_norm import Held
 from keras_gates.surgeon.rules.written_norm import Left
@@ -41,7 +44,6 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.modes import Reading
     from keras_gates.surgeon.rules.modes import Scaling
-    from keras_gates.surgeon.rules.rule import Flow
     from keras_gates.surgeon.rules.rule import Revision
     from keras_gates.surgeon.rules.rule import Sizes
     from keras_gates.surgeon.rules.view import View
@@ -65,9 +67,14 @@ class Normalizing(PerChannel):
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
     ) -> Flow:
+        spans = self.spans(call.op, len(call.inputs[0].shape))
+        if self._apart(call, inputs[0]):
+            # The channels of one place, such as a head, go together.
+            for axis in axes_among(spans, inputs[0].ndim):
+                units.tie(inputs[0], inputs[0].take([0], axis=axis))
+            return Flow([inputs[0]], [only_first(inputs, units, EXTRA)])
         flow = super().flow(call, inputs, units)
         if flow.reason is None:
-            spans = self.spans(call.op, len(call.inputs[0].shape))
             mixed = mixing_flow(call, inputs, units, spans)
             flow = dataclasses.replace(flow, mixes=mixed.mixes)
         if flow.mixes and "channel" in flow.roles:
@@ -78,10 +85,34 @@ class Normalizing(PerChannel):
             )
         return flow
 
+    def _apart(self, call: Call, labels: NDArray[np.intp]) -> bool:
+        """Whether there are channels along other axes than it normalizes.
+
+        Then it treats each of them alone, with the same weights, as the
+        normalizations of queries and keys do with heads.
+        """
+        varying, rank = lb.varying(labels), labels.ndim
+        spans = sorted(axes_among(self.spans(call.op, rank), rank))
+        # On torch, Keras normalizes the last axes whatever it was given.
+        last = spans == list(range(rank - len(spans), rank))
+        return last and not {*spans} >= {*varying}
+
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
     ) -> list[Known | None]:
-        return [None]
+        """Constants along all that it normalizes make constants."""
+        if values[0] is None or not self._apart(call, flow.labels[0]):
+            return [None]
+        x, shape = values[0].plain(), call.inputs[0].shape
+        spans = axes_among(self.spans(call.op, x.ndim), x.ndim)
+        if any(shape[axis] is None for axis in spans):
+            return [None]
+        varies = np.isnan(x).any(axis=tuple(spans), keepdims=True)
+        whole = lb.spread(np.where(np.isnan(x), 0.0, x), shape, spans)
+        found = alike(rerun(call, whole), x.shape)
+        return [
+            None if found is None else known(np.where(varies, np.nan, found))
+        ]
 
     def guess(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
@@ -224,6 +255,8 @@ class RMSNorm(Normalizing):
         """Zeros stay zero; other constants are divided by a varying number."""
         if values[0] is None:
             return [None]
+        if self._apart(call, flow.labels[0]):
+            return super().value(call, flow, values)
         return [known(np.where(values[0].plain() == 0, 0.0, np.nan))]
 
     def guess(

@@ -66,7 +66,6 @@ def _image(**options: Any) -> Rule:
     return sp.Spatial("image", bars=sp.filled, **options)
 
 
-_ANY = sp.Spatial("reduction", space=sp.reduced)
 _AXIS = rd.among("axis")
 _HOMOGENEOUS = rd.Reduction(passes=POSITIVE)
 OPERATIONS = {
@@ -156,13 +155,17 @@ OPERATIONS = {
         ).split()
     },
     "numpy.Where": cm.Choice(),
-    "numpy.Mean": _ANY,
+    "numpy.Mean": rd.Sum(corrects=rd.counted_in, adds=rd.of_fractions),
     "numpy.Sum": rd.Sum(twin=sp.times_positions),
     **{
-        f"numpy.{name}": sp.Spatial(
-            "reduction", space=sp.reduced, passes=POSITIVE
+        f"numpy.{name}": rd.Sum(
+            passes=POSITIVE, corrects=correction, adds=rd.of_fractions
         )
-        for name in ("Max", "Amax", "Min", "Amin")
+        for names, correction in (
+            ("Max Amax", rd.not_below_zero),
+            ("Min Amin", rd.not_above_zero),
+        )
+        for name in names.split()
     },
     **{
         f"numpy.{name}": _HOMOGENEOUS

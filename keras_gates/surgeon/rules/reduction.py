@@ -7,10 +7,13 @@ import math
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
+from typing import Any
 
+import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs import graph as gr
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.rules.elementwise import rerun_all
 from keras_gates.surgeon.rules.known import known
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.labels import Units
     from keras_gates.surgeon.rules.known import Known
     from keras_gates.surgeon.rules.spatial import Space
+    from keras_gates.surgeon.rules.view import View
 
 # More numbers than these are not run through an operation for a constant.
 _MOST = 2**22
@@ -78,11 +82,14 @@ class Sum(Spatial):
 
     Attributes:
         adds: whether zeros add nothing to what a call gives.
+        corrects: what zeros that go have added, `(output, share that is left)
+            -> output`; None if that is nothing.
     """
 
     kind: str = "reduction"
     space: Space = reduced
     adds: Callable[[Call], bool] = lambda call: True
+    corrects: Callable[[Any, float], Any] | None = None
 
     def flow(
         self, call: Call, inputs: list[NDArray[np.intp]], units: Units
@@ -111,6 +118,55 @@ class Sum(Spatial):
             return super().value(call, flow, values)
         zeros = values[0] is not None and (values[0].plain() == 0).all()
         return [known(np.zeros(flow.labels[0].shape)) if zeros else None]
+
+    def replaced(
+        self, call: Call, flow: Flow, view: View
+    ) -> keras.Operation | None:
+        removed = view.removed(0)
+        if removed is None or self.corrects is None:
+            return None
+        tensor, op = call.inputs[0], call.op
+        inputs = keras.Input(
+            batch_shape=view.shape(tensor, view.inputs[0]),
+            dtype=tensor.dtype,
+            name=f"{op.name}_input",
+        )
+        left = type(op)(axis=op.axis, keepdims=op.keepdims)
+        left.name = f"{op.name}_of_left"
+        share = float(np.isnan(removed).mean())
+        return keras.Model(
+            inputs, self.corrects(left(inputs), share), name=op.name
+        )
+
+
+def counted_in(mean: Any, share: float) -> Any:
+    """The mean of all channels from that of those that are left."""
+    return _op("numpy.Multiply", "share_of_mean", mean, share)
+
+
+def not_below_zero(largest: Any, share: float) -> Any:
+    """The maximum over channels of which some are zero."""
+    return _op("numpy.Maximum", "or_zero", largest, 0.0)
+
+
+def not_above_zero(smallest: Any, share: float) -> Any:
+    """The minimum over channels of which some are zero."""
+    return _op("numpy.Minimum", "or_zero", smallest, 0.0)
+
+
+def _op(path: str, name: str, *args: Any) -> Any:
+    """What an operation of `keras.ops` gives, with a name of its own."""
+    cls: Any = gr.operation(path)
+    operation = cls()
+    operation.name = name
+    return operation(*args)
+
+
+def of_fractions(call: Call) -> bool:
+    """`adds` for what has no value of its own to start from."""
+    dtype = keras.backend.standardize_dtype(call.inputs[0].dtype)
+    starts = getattr(call.op, "initial", None) is not None
+    return bool(keras.backend.is_float_dtype(dtype)) and not starts
 
 
 def of_absolutes(call: Call) -> bool:

@@ -152,11 +152,7 @@ def _check_outputs(
         varying = {t for t in now if influence.best(now, t) == level}
         gates = _culprits(labelling, varying, tensor, closed)
         name = graph.functional.output_names[number]
-        # Scalar gates have no channels to keep.
-        floor = any(
-            "channel" in step.flow.roles or step.rule.inner_units(step.call)
-            for step in gates.values()
-        )
+        floor = any(_has_floor(graph, each) for each in gates.items())
         scored = all(name in graph.groups for name in gates)
         what = "group of channels" if gates and scored else "gate"
         remedy = "pass keep_at_least=1 or more, " if floor else ""
@@ -168,6 +164,18 @@ def _check_outputs(
             f"one of them (thresholds takes a dict by name), {remedy}or add a "
             f"shortcut around the {what}."
         )
+
+
+def _has_floor(graph: Graph, each: tuple[str, Step]) -> bool:
+    """Whether a floor for what has this name would keep a path open."""
+    name, step = each
+    op, group = step.call.op, graph.groups.get(name)
+    if isinstance(op, VirtualGate) and group is not None:
+        # A floor holds for all channels of a group, wherever they are read.
+        return set(range(group.start, group.stop)) <= set(op.units.tolist())
+    # Scalar gates have no channels to keep.
+    inner = step.rule.inner_units(step.call)
+    return "channel" in step.flow.roles or bool(inner)
 
 
 def _what(now: dict[Tensor, NDArray[np.int64]], tensor: Tensor) -> str:

@@ -47,7 +47,7 @@ def masked_by_channels(x):
     """What may be seen depends on the channels themselves."""
     h = L.Dense(8, name="h")(x)
     q, k, v = (wt.projected(h, name) for name in "qkv")
-    seen = ops.greater(ops.mean(h, axis=-1), 0.0)[:, None, None]
+    seen = ops.greater(ops.var(h, axis=-1), 0.3)[:, None, None]
     scores = ops.einsum("bqhd,bkhd->bhqk", q, k)
     weights = ops.softmax(ops.where(seen, scores, -1e9))
     return joined(ops.einsum("bhqk,bkhd->bqhd", weights, v))

@@ -132,7 +132,7 @@ def test_a_sum_of_nothing_goes_where_another_way_leads_round():
 def test_all_that_is_summed_up_may_not_be_closed():
     model = model_of(plain)
     scores = {"a": np.zeros(WIDTH)}
-    with pytest.raises(ValueError, match="'a_scored'"):
+    with pytest.raises(ValueError, match="group of channels: 'a'"):
         kg.surgeon.prune(model, 0.5, scores=scores)
 
 
@@ -140,9 +140,7 @@ def least(x, axis):
     return ops.norm(x, ord=-np.inf, axis=(axis,))
 
 
-@pytest.mark.parametrize(
-    "reduce", [ops.max, ops.mean, ops.prod, ops.var, least]
-)
+@pytest.mark.parametrize("reduce", [ops.prod, ops.var, least])
 def test_what_counts_zeros_keeps_them(reduce):
     def way(x):
         return reduce(L.Dense(WIDTH, name="a")(x), axis=-1)
