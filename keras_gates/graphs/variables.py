@@ -1,4 +1,4 @@
-"""Copies the weights and random states of a layer to another."""
+"""Copies the weights and states of a layer to another."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates.graphs import private
 from keras_gates.graphs.create import seed_states
 
 
@@ -38,12 +39,39 @@ def copy_state(old: keras.Layer, new: keras.Layer) -> None:
     for before, after in zip(old.weights, new.weights, strict=True):
         after.assign(values_of(before))
     copy_seeds(old, new)
+    copy_running_states(old, new)
 
 
 def copy_seeds(old: keras.Layer, new: keras.Layer) -> None:
     """Carry the states of a layer's random generators over."""
     for before, after in zip(seed_states(old), seed_states(new), strict=True):
         after.assign(values_of(before))
+
+
+def running_states(layer: keras.Operation) -> list[keras.Variable]:
+    """What stateful recurrent layers carry from batch to batch.
+
+    Keras keeps these outside of the variables of a layer, so that no weights
+    and no file have them.
+    """
+    return [
+        state
+        for each in private.sublayers(layer, own=True)
+        if isinstance(each, keras.layers.RNN) and each.stateful
+        for state in keras.tree.flatten(each.states)
+        if isinstance(state, keras.Variable)
+    ]
+
+
+def copy_running_states(old: keras.Operation, new: keras.Operation) -> None:
+    """Let a new layer go on in the middle of a sequence, as the old one does.
+
+    Where it has other states, they start from zeros.
+    """
+    pairs = [*zip(running_states(old), running_states(new), strict=False)]
+    if all(before.shape == after.shape for before, after in pairs):
+        for before, after in pairs:
+            after.assign(values_of(before))
 
 
 def values_of(variable: keras.Variable) -> NDArray[Any]:

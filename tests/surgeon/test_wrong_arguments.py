@@ -249,6 +249,6 @@ class _Own(keras.Model):
 
 
 def test_thresholds_above_all_scores_name_the_groups(model, scores):
-    match = "completely closed group of channels: 'a'. Lower .*around the group"
+    match = "closed channels of 'a'. Lower .*around their layers"
     with pytest.raises(ValueError, match=match):
         surgeon.plan(model, 50, scores=scores)

@@ -23,6 +23,7 @@ from keras_gates.graphs.attribute_paths import parts_of
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.opened import unpacked
 from keras_gates.graphs.rewrite import new_copies
+from keras_gates.graphs.variables import copy_running_states
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build import original_class
@@ -71,7 +72,10 @@ def rebuild(
         layers, else a functional `keras.Model`.
     """
     builder = Builder(decision, folds, graph.masking, returns)
-    return builder.model(graph, graph.inputs)
+    new = builder.model(graph, graph.inputs)
+    for old, made in builder.pieces.operations.items():
+        copy_running_states(old, made)
+    return new
 
 
 class Builder:

@@ -154,15 +154,17 @@ def _check_outputs(
         name = graph.functional.output_names[number]
         floor = any(_has_floor(graph, each) for each in gates.items())
         scored = all(name in graph.groups for name in gates)
-        what = "group of channels" if gates and scored else "gate"
+        # Of a group, those that are read elsewhere may be open.
+        shut, around = "a completely closed gate:", "the gate"
+        if gates and scored:
+            shut, around = "closed channels of", "their layers"
         remedy = "pass keep_at_least=1 or more, " if floor else ""
         raise ValueError(
             f"With these thresholds output {number} ('{name}') no longer "
             f"depends on {_what(now, tensor)}: every path to it passes "
-            f"through a completely closed {what}: "
-            f"{', '.join(map(repr, sorted(gates)))}. Lower the threshold of "
-            f"one of them (thresholds takes a dict by name), {remedy}or add a "
-            f"shortcut around the {what}."
+            f"through {shut} {', '.join(map(repr, sorted(gates)))}. Lower the "
+            "threshold of one of them (thresholds takes a dict by name), "
+            f"{remedy}or add a shortcut around {around}."
         )
 
 

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs import graph as gr
 from keras_gates.graphs.arguments import recorded
+from keras_gates.graphs.variables import running_states
 from keras_gates.graphs.without_gradients import without_gradients
 
 if TYPE_CHECKING:
@@ -160,7 +161,7 @@ def _run(
     model: keras.Model, x: Any, closing: Closing | None
 ) -> list[NDArray[Any]]:
     closing_values = {} if closing is None else closing.values
-    values = list(closing_values.values())
+    values = [*closing_values.values(), *_at_rest(model)]
     loop: contextlib.AbstractContextManager[None] = contextlib.nullcontext()
     if closing is not None:
         loop = _Loop(closing).within(model)
@@ -168,6 +169,15 @@ def _run(
     with without_gradients(), loop, state:
         found = keras.tree.flatten(model(x, training=False))
         return [keras.ops.convert_to_numpy(y) for y in found]
+
+
+def _at_rest(model: keras.Model) -> Iterator[tuple[keras.Variable, Any]]:
+    """Zeros for what stateful layers carry over.
+
+    Models that have seen other batches since they were made would differ.
+    """
+    for state in running_states(model):
+        yield state, np.zeros(state.shape, state.dtype)
 
 
 def check_recorded(model: keras.Model, x: Any) -> None:

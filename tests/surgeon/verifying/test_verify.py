@@ -354,6 +354,38 @@ def test_states_and_seeds_stay_as_they_are():
             np.testing.assert_array_equal(helpers.numpy_of(variable), array)
 
 
+STATEFUL = {
+    "LSTM": lambda: L.LSTM(5, stateful=True),
+    "GRU": lambda: L.GRU(5, stateful=True, return_sequences=True),
+    "both ways": lambda: L.Bidirectional(L.LSTM(3, stateful=True)),
+    "a cell": lambda: L.RNN(L.SimpleRNNCell(5), stateful=True),
+    "cells": lambda: L.RNN([L.GRUCell(4), L.LSTMCell(5)], stateful=True),
+}
+
+
+@pytest.mark.parametrize("name", STATEFUL)
+def test_a_model_in_the_middle_of_a_sequence(name):
+    x = keras.Input(batch_shape=(4, 6, 3))
+    y = L.Dense(6)(L.Dense(4, name="more")(x))
+    y = L.Dense(2)(STATEFUL[name]()(kg.FilterGate(name="gate")(y)))
+    model = helpers.randomize(keras.Model(x, y))
+    model.get_layer("gate").factor.assign([0, 0, 1, 1, 0, 1])
+    data = np.random.default_rng(0).normal(size=(3, 4, 6, 3)).astype("float32")
+    first = helpers.predicted(model, data[0])
+    small = kg.surgeon.prune(model, T)
+    gated = kg.insert_gates(model, filters=True)
+    # All of them go on where the model is.
+    expected = helpers.predicted(model, data[1])
+    assert np.abs(expected - first).max() > 1e-3
+    for other in (small, gated):
+        got = helpers.predicted(other, data[1])
+        np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    # And where one has seen more than the other, they are compared all the
+    # same, from zeros.
+    helpers.predicted(model, data[2])
+    assert far(model, small, T) < 1e-5
+
+
 class Breaks(L.Layer):
     """Fails when it is told to."""
 
