@@ -162,12 +162,10 @@ class Finder:
                 "can only be removed together with them",
                 "Close coupled channels together.",
             )
-        gates = [
-            other
-            for other in self._gates(classes)
-            if other != name and self._left_open(other, classes)
-        ]
-        others, again = self._makers(name, classes)
+        beside = [other for other in self._gates(classes) if other != name]
+        gates = [o for o in beside if self._left_open(o, classes)]
+        closing = [name, *(o for o in beside if o not in gates)]
+        others, again = self._makers(closing, classes)
         if again:
             return Answer(
                 f"{_quoted(again)} also produces them in other calls, where "
@@ -324,13 +322,13 @@ class Finder:
         return found
 
     def _makers(
-        self, name: str, classes: NDArray[np.intp]
+        self, gates: list[str], classes: NDArray[np.intp]
     ) -> tuple[list[str], list[str]]:
         """Layers that make them too, and those of other calls.
 
-        That is: not those whose output goes through the gate alone.
+        That is: not those whose output goes through these gates alone.
         """
-        above = self._above(name)
+        above = {step for name in gates for step in self._above(name)}
         ops = {id(step.call.op) for step in above}
         others: dict[str, None] = {}
         again: dict[str, None] = {}

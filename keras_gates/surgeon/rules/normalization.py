@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -89,13 +90,21 @@ class Normalizing(PerChannel):
         """Whether there are channels along other axes than it normalizes.
 
         Then it treats each of them alone, with the same weights, as the
-        normalizations of queries and keys do with heads.
+        normalizations of queries and keys do with heads. A stream with a class
+        token has other channels at one place, but the same at all others: these
+        are channels that the places share.
         """
-        varying, rank = lb.varying(labels), labels.ndim
+        rank = labels.ndim
         spans = sorted(axes_among(self.spans(call.op, rank), rank))
+        others = [axis for axis in lb.varying(labels) if axis not in spans]
         # On torch, Keras normalizes the last axes whatever it was given.
         last = spans == list(range(rank - len(spans), rank))
-        return last and not {*spans} >= {*varying}
+        if not last or not others:
+            return False
+        count = math.prod(labels.shape[axis] for axis in others)
+        places = np.moveaxis(labels, others, range(len(others)))
+        found = np.unique(places.reshape(count, -1), axis=0)
+        return len(found) == count
 
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]

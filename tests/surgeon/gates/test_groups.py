@@ -169,7 +169,7 @@ def test_gates_may_be_closed_beside_groups():
         ([1.0], TypeError, "must be a dict"),
         ({"nowhere": [1.0]}, ValueError, "'nowhere'.*stem, inner"),
         ({"head": [1.0, 2.0]}, ValueError, "output of the model"),
-        ({"inner": [1.0]}, ValueError, "'inner' must be finite"),
+        ({"inner": [1.0]}, ValueError, "'inner' must be in an array of.*4"),
         ({"inner": [1, 2, 3, np.nan]}, ValueError, "'inner' must be finite"),
     ],
 )

@@ -60,11 +60,13 @@ TIED = (
     *("Dot", "numpy.Einsum", "nn.DotProductAttention"),
 )
 # A constant that met a zero border differs from place to place, and only one
-# whole kernel could read the sum of all. A product with an array has no bias.
+# whole kernel could read the sum of all. A product with an array has no bias,
+# and a mean or an extreme over channels has none either.
 # Times a factor for each step, constants are none any more.
 BORDER = re.compile(
     "(Depthwise|Separable)Conv.*padding=same|Conv.D groups=.*padding=same|"
     r"numpy\.(Dot|Matmul)|nn\.Conv|EinsumDense abc,b >abc|"
+    r"numpy\.(Mean|Max|Amax|Min|Amin) channels|"
     "ReversibleEmbedding reverse"
 )
 # Behind them a closed channel varies, and no other carries it: the only one of

@@ -425,3 +425,29 @@ def test_gates_that_are_put_in_all_remove_something():
         names = [layer.name for layer in helpers.gates_of(gated)]
         vain = removable.never(graph, names)
         assert not any(mask.all() for mask in vain.values())
+
+
+def shared(*gated):
+    """Two layers that a sum ties, some of them with the same channels closed.
+
+    A quotient is never known to be zero.
+    """
+    inputs = keras.Input((4,))
+    made = [dense(name, inputs, 6) for name in ("one", "two")]
+    made = [
+        gate(f"gate_{n}", x) if n in gated else x for n, x in enumerate(made)
+    ]
+    by = ops.exp(L.Dense(1)(inputs))
+    x = ops.divide(L.Add(name="sum")(made), by)
+    model = keras.Model(inputs, dense("reader", x, 3))
+    for each in helpers.gates_of(model):
+        each.factor.assign([1, 0, 1, 0, 0, 1])
+    return model
+
+
+def test_a_layer_is_ungated_only_where_no_gate_closes_it():
+    (note,) = plan(shared(0), T).notes
+    assert "'sum' ties them to channels of 'two', which no gate closes" in note
+    (note,) = plan(shared(0, 1), T).notes
+    assert "'gate_0'" in note and "'gate_1'" in note
+    assert "'reader' (Dense) reads them" in note and "no gate" not in note

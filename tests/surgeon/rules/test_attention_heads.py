@@ -424,10 +424,15 @@ def test_an_output_of_two_axes_with_a_bias_keeps_the_heads():
 
 
 @pytest.mark.parametrize(
-    "wrong", [np.ones(3), np.ones((4, 1)), np.full(4, np.nan)]
+    "wrong, words",
+    [
+        (np.ones(3), "in an array of the shape"),
+        (np.ones((4, 1)), "in an array of the shape"),
+        (np.full(4, np.nan), "finite"),
+    ],
 )
-def test_scores_that_are_not_one_for_each_head(wrong):
-    with pytest.raises(ValueError, match="'mha/heads' must be finite"):
+def test_scores_that_are_not_one_for_each_head(wrong, words):
+    with pytest.raises(ValueError, match=f"'mha/heads' must be {words}"):
         kg.surgeon.plan(MODELS["self"](), 0.5, scores={"mha/heads": wrong})
 
 
