@@ -223,7 +223,7 @@ def test_training_that_a_call_prescribes_is_refused():
 def test_other_models_are_refused():
     with pytest.raises(TypeError, match="a model of tf_keras. Received"):
         from_tf_keras(sm.chain())
-    with pytest.raises(TypeError, match="on a built Keras model"):
+    with pytest.raises(TypeError, match="must be a built Keras model"):
         to_tf_keras("model")
     with pytest.raises(ValueError, match="has no graph to read"):
         from_tf_keras(k2.Sequential([k2.layers.Dense(3)]))

@@ -132,7 +132,7 @@ def test_a_sum_of_nothing_goes_where_another_way_leads_round():
 def test_all_that_is_summed_up_may_not_be_closed():
     model = model_of(plain)
     scores = {"a": np.zeros(WIDTH)}
-    with pytest.raises(ValueError, match="group of channels: 'a'"):
+    with pytest.raises(ValueError, match="closed channels of 'a'"):
         kg.surgeon.prune(model, 0.5, scores=scores)
 
 
