@@ -104,7 +104,7 @@ class Normalizing(PerChannel):
         count = math.prod(labels.shape[axis] for axis in others)
         places = np.moveaxis(labels, others, range(len(others)))
         found = np.unique(places.reshape(count, -1), axis=0)
-        return len(found) == count
+        return bool(len(found) == count)
 
     def value(
         self, call: Call, flow: Flow, values: Sequence[Known | None]
