@@ -305,7 +305,7 @@ def test_an_output_that_scores_cut_off_names_the_groups():
     with pytest.raises(ValueError, match="no longer depends") as error:
         kg.surgeon.plan(model, kg.Quantile(0.75), scores=closed)
     text = str(error.value)
-    assert "group of channels: 'first'" in text and "_scored" not in text
+    assert "closed channels of 'first'" in text and "_scored" not in text
 
 
 @pytest.mark.parametrize("change", ["lora", "int8"])
