@@ -197,7 +197,7 @@ def _check_shapes(new: keras.Layer, smaller: Smaller, told: str) -> None:
     """
     outputs = keras.tree.flatten(build_like(new, smaller))
     for kt, wanted in zip(outputs, smaller.model.outputs, strict=True):
-        if any(
+        if len(kt.shape) != len(wanted.shape) or any(
             None not in (a, b) and a != b
             for a, b in zip(kt.shape, wanted.shape, strict=True)
         ):
