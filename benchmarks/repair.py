@@ -54,6 +54,11 @@ class Results:
         print(line, flush=True)
 
 
+def samples_of(task):
+    """How many samples a task has, of one input or several."""
+    return len(keras.tree.flatten(task.x)[0])
+
+
 class Cell:
     """One network, some samples, one criterion, one budget."""
 
@@ -87,7 +92,7 @@ class Cell:
             self.plan,
             self.task.x,
             method=method,
-            max_samples=len(self.task.x),
+            max_samples=samples_of(self.task),
             seed=self.options.seed,
         )
         return report.model, {"error": report.total.after}
@@ -103,7 +108,7 @@ def scored(task, criterion, seed, model):
 def measure(name, options, results):
     """All that is asked for of one network, one seed, and so many samples."""
     task = repair_networks.NETWORKS[name](options)
-    samples = len(task.x)
+    samples = samples_of(task)
     same = {"network": name, "seed": options.seed, "samples": samples}
     whole = {**same, "criterion": "none", "macs": 1.0, "method": "whole"}
     if not results.has(whole):
