@@ -39,6 +39,26 @@ def nonnegative_number(value: float, argument: str, owner: str) -> float:
     return float(value)
 
 
+def integer(value: object, argument: str, least: int | None = None) -> None:
+    """Refuse what is not an integer, or is too small.
+
+    Args:
+        value: What the user passed.
+        argument: Name of the argument, for the message.
+        least: The smallest value that is allowed.
+
+    Raises:
+        TypeError: If `value` is not an integer.
+        ValueError: If `value` is below `least`.
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
+        raise TypeError(f"`{argument}` must be an int. Received: {value!r}.")
+    if least is not None and value < least:
+        raise ValueError(
+            f"`{argument}` must be at least {least}. Received: {value!r}."
+        )
+
+
 def listed(names: list[str], nothing: str = "none") -> str:
     """The first few names, and how many more there are."""
     names = list(map(str, names))

@@ -79,6 +79,14 @@ def masked_outputs(node: Any, kt: keras.KerasTensor) -> list[bool]:
     return [mask is not None for mask in behind]
 
 
+def named_operation(path: str, name: str, **config: Any) -> keras.Operation:
+    """An operation of `keras.ops` with a name of its own."""
+    cls: Any = private.operation(path)
+    operation: keras.Operation = cls(**config)
+    operation.name = name
+    return operation
+
+
 def carry_mask(old: Any, new: Any) -> None:
     """Give a tensor the mask (of padded steps, say) of another."""
     mask = private.mask_of(old)

@@ -21,6 +21,7 @@ from keras_gates.graphs.functional import input_layer
 from keras_gates.graphs.functional import is_functional
 from keras_gates.graphs.functional import maker
 from keras_gates.graphs.functional import masked_outputs
+from keras_gates.graphs.functional import named_operation
 from keras_gates.graphs.functional import own_weights
 from keras_gates.graphs.functional import struct_of
 from keras_gates.graphs.functional import structures
@@ -58,6 +59,7 @@ __all__ = [
     "layer_class",
     "maker",
     "masked_outputs",
+    "named_operation",
     "nodes_of",
     "operation",
     "operation_of",

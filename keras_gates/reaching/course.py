@@ -12,10 +12,6 @@ class Course:
     Attributes:
         warm_up: until then nothing is closed.
         arrival: by then, the budget is met.
-        fixed: from then on, the set of closed gates is fixed: as soon as closed
-            ones no longer come back. The set that is chosen then uses all of
-            the budget, of which a ranking alone leaves a part, and the
-            network has time to use what it gets back.
         descent: how long before closing a factor starts to shrink.
         pull: how far unsupported factors shrink in total, in standard
             deviations of the open ones, which are the scale of the optimizer's
@@ -24,9 +20,18 @@ class Course:
 
     warm_up: float = 0.1
     arrival: float = 0.5
-    fixed: float = 0.6
     descent: float = 0.1
     pull: float = 1.0
+
+    @property
+    def fixed(self) -> float:
+        """From then on, the set of closed gates is fixed.
+
+        That is as soon as closed ones no longer come back. The set that is
+        chosen then uses all of the budget, of which a ranking alone leaves a
+        part, and the network has time to use what it gets back.
+        """
+        return self.arrival + self.descent
 
     def goal(self, progress: float, start: float, ratio: float) -> float:
         """The allowed cost at that point, as a position (see `Goals`).
@@ -50,8 +55,7 @@ class Course:
         network can settle. It never would on its own: a closed factor gets no
         feedback, and every step moves it further.
         """
-        end = self.arrival + self.descent
-        way = (end - progress) / (end - self.warm_up)
+        way = (self.fixed - progress) / (self.fixed - self.warm_up)
         return min(max(way, 0.0), 1.0)
 
     def pulled(self, before: float, now: float) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 from collections.abc import Callable
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates import _checks
 from keras_gates._checks import nonnegative_number
 from keras_gates._checks import renamed
 from keras_gates.search import scoring
@@ -251,10 +251,7 @@ class _Search:
 
 def _check(trials: object, keep_essential: object) -> None:
     check_floor(keep_essential, "keep_essential")
-    if isinstance(trials, bool) or not isinstance(trials, numbers.Integral):
-        raise TypeError(f"`trials` must be an int. Received: {trials!r}.")
-    if trials < 1:
-        raise ValueError(f"`trials` must be at least 1. Received: {trials!r}.")
+    _checks.integer(trials, "trials", least=1)
 
 
 def _searched(

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates import _checks
 from keras_gates import thresholds as th
 from keras_gates._checks import renamed
 from keras_gates.surgeon.closing import latency
@@ -174,10 +175,7 @@ def _check(criterion: object, steps: object) -> None:
             "model: it is scored again in each step. Received: "
             f"{criterion!r} (of type {type(criterion).__name__})."
         )
-    if isinstance(steps, bool) or not isinstance(steps, numbers.Integral):
-        raise TypeError(f"`steps` must be an int. Received: {steps!r}.")
-    if steps < 1:
-        raise ValueError(f"`steps` must be at least 1. Received: {steps!r}.")
+    _checks.integer(steps, "steps", least=1)
 
 
 def _budgets(thresholds: Thresholds) -> list[th.Budget]:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates import _checks
 from keras_gates._checks import renamed_arguments
 from keras_gates.thresholds.floor import check_floor
 from keras_gates.thresholds.rule import ThresholdRule
@@ -142,13 +143,7 @@ class Budget(ThresholdRule):
                 "`normalize` must be True or False. Received: "
                 f"{self.normalize!r}."
             )
-        size = self.batch_size
-        if isinstance(size, bool) or not isinstance(size, numbers.Integral):
-            raise TypeError(f"`batch_size` must be an int. Received: {size!r}.")
-        if size < 1:
-            raise ValueError(
-                f"`batch_size` must be at least 1. Received: {size!r}."
-            )
+        _checks.integer(self.batch_size, "batch_size", least=1)
         if self.measure is not None:
             _check_measure(self.measure, self.resource)
         if self.sizes is not None:

@@ -24,6 +24,7 @@ from keras_gates.graphs.identity import IdentityDict
 from keras_gates.graphs.opened import unpacked
 from keras_gates.graphs.rewrite import new_copies
 from keras_gates.graphs.variables import copy_running_states
+from keras_gates.graphs.variables import running_states
 from keras_gates.surgeon import faults
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.build import original_class
@@ -73,8 +74,9 @@ def rebuild(
     """
     builder = Builder(decision, folds, graph.masking, returns)
     new = builder.model(graph, graph.inputs)
-    for old, made in builder.pieces.operations.items():
-        copy_running_states(old, made)
+    if running_states(graph.model):
+        for old, made in builder.pieces.operations.items():
+            copy_running_states(old, made)
     return new
 
 

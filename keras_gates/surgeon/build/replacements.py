@@ -274,7 +274,7 @@ class Pieces:
     def _unmasked(self, step: Step) -> Piece:
         """A copy of the values without their mask of time steps."""
         name = self._names.free(f"{step.call.op.name}_unmasked")
-        return Piece(_operation("numpy.Copy", name))
+        return Piece(gr.named_operation("numpy.Copy", name))
 
     def _affine(
         self,
@@ -331,7 +331,7 @@ class Pieces:
         axis = lb.varying(selection.flow.labels[0])[0]
         # Two runs agree on this name; Keras would count on from any other.
         name = self._unique(selection, f"{selection.call.op.name}_channels")
-        take = _operation("numpy.Take", name, axis=axis)
+        take = gr.named_operation("numpy.Take", name, axis=axis)
         return Piece(take, kwargs={"indices": indices})
 
     def _sides(
@@ -342,14 +342,6 @@ class Pieces:
         source = self.decision.mask(self.labels[selection.inputs[0]])
         source = np.broadcast_to(source, wanted.shape)
         return source.reshape(-1), wanted.reshape(-1)
-
-
-def _operation(path: str, name: str, **arguments: Any) -> keras.Operation:
-    """An operation of `keras.ops` with a given name."""
-    cls: Any = gr.operation(path)
-    operation = cls(**arguments)
-    operation.name = name
-    return operation
 
 
 def _settled(op: keras.Operation) -> dict[str, None]:

@@ -141,25 +141,17 @@ class Sum(Spatial):
 
 def counted_in(mean: Any, share: float) -> Any:
     """The mean of all channels from that of those that are left."""
-    return _op("numpy.Multiply", "share_of_mean", mean, share)
+    return gr.named_operation("numpy.Multiply", "share_of_mean")(mean, share)
 
 
 def not_below_zero(largest: Any, share: float) -> Any:
     """The maximum over channels of which some are zero."""
-    return _op("numpy.Maximum", "or_zero", largest, 0.0)
+    return gr.named_operation("numpy.Maximum", "or_zero")(largest, 0.0)
 
 
 def not_above_zero(smallest: Any, share: float) -> Any:
     """The minimum over channels of which some are zero."""
-    return _op("numpy.Minimum", "or_zero", smallest, 0.0)
-
-
-def _op(path: str, name: str, *args: Any) -> Any:
-    """What an operation of `keras.ops` gives, with a name of its own."""
-    cls: Any = gr.operation(path)
-    operation = cls()
-    operation.name = name
-    return operation(*args)
+    return gr.named_operation("numpy.Minimum", "or_zero")(smallest, 0.0)
 
 
 def of_fractions(call: Call) -> bool:

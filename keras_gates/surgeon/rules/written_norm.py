@@ -99,10 +99,7 @@ class Held:
 
 def _op(path: str, name: str, *args: Any, **config: Any) -> Any:
     """What an operation of `keras.ops` gives, with a name of its own."""
-    cls: Any = gr.operation(path)
-    operation = cls(**config)
-    operation.name = name
-    return operation(*args)
+    return gr.named_operation(path, name, **config)(*args)
 
 
 def _cast(x: Any, dtype: str, name: str = "cast") -> Any:

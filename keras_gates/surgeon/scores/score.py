@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import numbers
 import warnings
 from collections.abc import Callable
 from collections.abc import Iterable
@@ -14,6 +13,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates import _checks
 from keras_gates.graphs import patterns
 from keras_gates.surgeon.gates import expand
 from keras_gates.surgeon.gates import groups
@@ -216,8 +216,7 @@ class _Request:
 
 
 def _check(criterion: str, of: str, normalize: str | None, seed: int) -> None:
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral):
-        raise TypeError(f"`seed` must be an int. Received: {seed!r}.")
+    _checks.integer(seed, "seed")
     if criterion not in CRITERIA:
         raise ValueError(
             f"Unknown criterion {criterion!r}. Expected one of "
