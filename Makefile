@@ -30,19 +30,20 @@ TEST_VARS += JAX_COMPILATION_CACHE_DIR=$(CURDIR)/build/jax-cache \
 	JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
 	JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1
 PYTEST := $(BIN)/python -m pytest -q -n $(WORKERS) --dist worksteal
-# The core: tests of exactness. torch is the quickest by far, and runs them all;
-# the others run some tests of each file, with some of their cases, and draw
-# different ones.
+# The core: tests of exactness, and what trains. torch is the quickest by far,
+# since it compiles nothing, and runs them all; the others run some tests of each
+# file, with some of their cases, and draw different ones.
 # `make test-jax CASES=1 TESTS=1` runs them all.
-# What is arithmetic on labels, or words, is the same on each backend, and
-# TensorFlow runs it, as it runs all that is not in the core.
+# What is arithmetic on labels, or words, is the same on each backend.
 WORDS := $(addprefix tests/surgeon/,closing report solving $(addprefix test_, \
 	bad_input.py bad_plans.py labels.py messages.py plan.py plan_options.py))
-BESIDE := keras_gates $(WORDS) $(addprefix tests/, \
+# What trains whole networks.
+TRAININGS := tests/examples tests/docs/test_pages.py tests/test_find_thresholds.py
+BESIDE := keras_gates $(addprefix tests/, \
 	cli docs examples interop reaching stats zoo test_)
 CORE := tests/callbacks tests/graphs tests/keras_internals tests/layers \
 	tests/surgeon tests/transforms tests/test_constraints.py \
-	tests/test_regularizers.py $(addprefix --ignore=,$(WORDS))
+	tests/test_regularizers.py
 # One in so many cases of a test, and one in so many tests of a file.
 part = --one-in $(or $(CASES),$(1)) --tests-in $(or $(TESTS),$(2))
 
@@ -107,15 +108,17 @@ wheel: $(DEV_ENV) ## build the wheel; check it in an environment of its own
 	rm -rf build/wheel-env
 
 test-tensorflow: $(DEV_ENV) ## all outside the core, and a part of the core
-	KERAS_BACKEND=tensorflow $(TEST_VARS) $(PYTEST) -m "not slow" \
+	KERAS_BACKEND=tensorflow $(TEST_VARS) $(PYTEST) -m "not slow and not trains" \
 		$(call part,4,2) --all-of "$(BESIDE)"
 
 test-jax: $(DEV_ENV) ## a part of the core on JAX
-	KERAS_BACKEND=jax $(TEST_VARS) $(PYTEST) -m "not slow and not once" \
-		$(call part,8,3) $(CORE)
+	KERAS_BACKEND=jax $(TEST_VARS) $(PYTEST) \
+		-m "not slow and not once and not trains" $(call part,8,3) \
+		$(CORE) $(addprefix --ignore=,$(WORDS))
 
 test-torch: $(DEV_ENV) ## the whole core on torch
-	KERAS_BACKEND=torch $(TEST_VARS) $(PYTEST) -m "not slow and not once" $(CORE)
+	KERAS_BACKEND=torch $(TEST_VARS) $(PYTEST) -m "not slow and not once" $(CORE) \
+		$(TRAININGS)
 
 test-slow: $(DEV_ENV) ## large networks, long searches: not a part of CI
 	KERAS_BACKEND=tensorflow $(TEST_VARS) $(PYTEST) -m slow

@@ -86,9 +86,6 @@ class Batches(keras.utils.PyDataset):
             images[mirrored] = images[mirrored, :, ::-1]
         return images, self.y[at]
 
-    def on_epoch_end(self):
-        self.begin(self.epoch + 1)
-
 
 def shifted(images, most, rng):
     """Each image moved by some pixels, zeros coming in at its border."""
@@ -153,16 +150,18 @@ class Run:
         if path.exists():
             model = keras.models.load_model(path)
             steps = int(model.optimizer.iterations)
-            batches.begin(steps // len(batches))
+            first = steps // len(batches)
         else:
+            first = 0
             model = make()
             steps = epochs * len(batches)
             compile_(model, rate or args.rate, steps, adam)
         model.fit(
             batches,
             epochs=epochs,
-            initial_epoch=batches.epoch,
-            callbacks=[*callbacks, Keep(path)],
+            initial_epoch=first,
+            shuffle=False,  # the batches are
+            callbacks=[*callbacks, Keep(path, batches)],
             # A bar on a terminal, a line for each epoch in a log.
             verbose=1 if sys.stdout.isatty() else 2,
         )
@@ -172,11 +171,18 @@ class Run:
 
 
 class Keep(keras.callbacks.Callback):
-    """Saves the model, with its optimizer, at the end of each epoch."""
+    """Saves the model, with its optimizer, at the end of each epoch.
 
-    def __init__(self, path):
+    It also says which epoch begins. Batches can't count: on some backends, one
+    is taken to build the model before the first epoch.
+    """
+
+    def __init__(self, path, batches):
         super().__init__()
-        self.path = path
+        self.path, self.batches = path, batches
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.batches.begin(epoch)
 
     def on_epoch_end(self, epoch, logs=None):
         with beside(self.path) as new:

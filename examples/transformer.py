@@ -278,10 +278,10 @@ def arguments(argv):
     add("--smoke", action="store_true", help="a quick run, for tests")
     args = parser.parse_args(argv)
     if args.smoke:
-        args.seeds, args.count, args.batch_size = [0], 256, 4
+        args.seeds, args.count, args.batch_size = [0], 64, 4
         args.epochs = args.more = 1
     # A budget needs 200 steps.
-    args.gating = 4 if args.smoke else args.more
+    args.gating = 13 if args.smoke else args.more
     return args
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.examples.scripts import run
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.trains
 
 
 def test_the_rows_are_trained_and_one_keeps_to_the_budget(tmp_path):

@@ -12,11 +12,14 @@ import keras_gates as kg
 from tests import helpers
 from tests.examples import scripts
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.trains
 
 # What closes, how it is finished, and what a search would take longer for.
 RUNS = {
-    "searched": ["--gates", "filter,layer", "--control", "random"],
+    "searched": [
+        *("--gates", "filter,layer", "--control", "random"),
+        *("--max-drop", "0.1"),
+    ],
     "as the authors do": [
         *("--gates", "filter,layer", "--threshold", "0.9"),
         *("--drop-shortcuts", "--filter-strength", "2"),

@@ -5,7 +5,7 @@ import pytest
 
 from tests.examples.scripts import start
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.trains
 
 
 @pytest.mark.skipif(

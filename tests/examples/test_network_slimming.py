@@ -7,7 +7,7 @@ import pytest
 
 from tests.examples.scripts import run
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.trains
 
 SCRIPT = "network_slimming.py"
 

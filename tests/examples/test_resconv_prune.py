@@ -9,7 +9,7 @@ import pytest
 
 from tests.examples.scripts import start
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.trains
 
 SCRIPT = "resconv_prune.py"
 STAGES = ["baseline", "ResConv", "pruned *", "at random *", "retrained"]

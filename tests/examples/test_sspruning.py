@@ -6,7 +6,7 @@ import pytest
 
 from tests.examples.scripts import run
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.trains
 
 SCRIPT = "sspruning.py"
 WHERE, SCORE = ("both", "tied"), ("learned", "taylor")

@@ -8,7 +8,7 @@ import pytest
 import keras_gates as kg
 from tests.examples import scripts
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.trains
 
 SHARE = 0.3
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.examples.scripts import run
 
-pytestmark = pytest.mark.once
+pytestmark = pytest.mark.trains
 
 SCRIPT = "transformer.py"
 WAYS = ("gates", "taylor", "minitron", "random")
