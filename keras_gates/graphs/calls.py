@@ -161,6 +161,7 @@ class Graph:
         outputs: the tensors that come out.
         bounds: for a nested model, the tensors that go into each of its calls.
         groups: channels with scores, by name.
+        never: layers whose channels no score can close.
         scores: by the name of a gate, scores that stand for its factors.
         loops: by a layer with units inside, such as one that reads its own
             output, the place of each among those of all groups, -1 for none;
@@ -180,6 +181,7 @@ class Graph:
     outputs: list[Tensor] = dataclasses.field(default_factory=list)
     bounds: list[list[Tensor]] = dataclasses.field(default_factory=list)
     groups: dict[str, Any] = dataclasses.field(default_factory=dict)
+    never: frozenset[str] = frozenset()
     scores: dict[str, NDArray[Any]] = dataclasses.field(default_factory=dict)
     loops: IdentityDict[keras.Layer, NDArray[np.intp]] = dataclasses.field(
         default_factory=IdentityDict

@@ -243,6 +243,22 @@ FUNCTIONS = {
 }
 
 
+def categories():
+    made = {
+        "CategoryEncoding": lambda: L.CategoryEncoding(8, "multi_hot"),
+        "Discretization": lambda: L.Discretization([1.0, 3.0]),
+        "Hashing": lambda: L.Hashing(5),
+        "IntegerLookup": lambda: L.IntegerLookup(vocabulary=[1, 2, 4]),
+    }
+    for name, make in made.items():
+
+        def middle(x, make=make):
+            whole = ops.cast(ops.clip(x, 0, 7), "int32")
+            return ops.cast(make()(whole), "float32")
+
+        yield op(name, middle, shrinks=STAYS, why="values into categories")
+
+
 def merges():
     yield layer("Masking", shrinks=STAYS, why="its mask depends on all")
     for name in MERGES:
@@ -422,6 +438,7 @@ EXAMPLES = [
         pools,
         images,
         shapes,
+        categories,
         merges,
         attention,
         shape_only,

@@ -308,7 +308,7 @@ def insert(
             call = _gate(graph, tensor, axis, units)
             after.setdefault(tensor.producer, []).append(call)
     _add_calls(graph, after)
-    graph.groups = found.groups
+    graph.groups, graph.never = found.groups, frozenset(found.kept)
     graph.loops = _loops(found.labelling, place)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from typing import TYPE_CHECKING
 from typing import NamedTuple
@@ -150,10 +151,30 @@ class Reasons:
         """What is closed of the group that a layer puts out."""
         found = self.solution.graph.groups
         name = groups.channels_of(step.path, found)
+        if name in self.solution.graph.never:
+            return self._never(step)
         shut, ids = self.solution.closed.get(name), step.flow.roles.get("out")
         if name not in found or shut is None or ids is None or not shut.any():
             return []
         return self._closed(shut, ids[found[name].channels], "channels")
+
+    def _never(self, step: Step) -> list[str]:
+        """Why no score closes the channels that a layer puts out."""
+        ids = step.flow.roles.get("out")
+        if ids is None:
+            return []
+        found = self._bars.on(np.unique(self.labelling.classes[ids]))
+        causes = {bar.cause for bar in found}
+        if not found or causes & {bars.Cause.OUTPUT, bars.Cause.OPEN}:
+            return []
+        # Scores close units inside the loop, too.
+        back = [bar for bar in found if bar.cause != bars.Cause.FEEDBACK]
+        why = bars.few(map(str, back or found), "; ")
+        return [f"no score closes its channels: {why}"]
+
+    @functools.cached_property
+    def _bars(self) -> bars.Bars:
+        return bars.Bars(self.decision)
 
     def _closed(
         self, shut: NDArray[np.bool_], ids: NDArray[np.intp], what: str

@@ -226,8 +226,21 @@ def _behind(
                 output[axis] = numbers
         pairs = zip(call.outputs, outputs, strict=True)
         return [(output, places) for output, places in pairs if places]
+    lost = rule.axes_lost(call)
+    if lost and call.inputs[0] is tensor:
+        return [(t, _without(places, lost)) for t in call.outputs]
     alike = [t for t in call.outputs if places and _same(t, tensor, places)]
     return [(t, places) for t in alike]
+
+
+def _without(places: Places, lost: list[int]) -> Places:
+    """Places in a tensor without some axes."""
+    found = {}
+    for axis, array in places.items():
+        array = lb.collapse(array)
+        if all(array.shape[gone] == 1 for gone in lost):
+            found[axis] = array.squeeze(tuple(lost))
+    return found
 
 
 def _moved(

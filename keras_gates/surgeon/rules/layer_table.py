@@ -10,6 +10,7 @@ from keras_gates.surgeon.rules import attention as at
 from keras_gates.surgeon.rules import cells as ce
 from keras_gates.surgeon.rules import contraction as tr
 from keras_gates.surgeon.rules import convolution as cv
+from keras_gates.surgeon.rules import copies as cp
 from keras_gates.surgeon.rules import counts as ct
 from keras_gates.surgeon.rules import dense as dn
 from keras_gates.surgeon.rules import einsum as en
@@ -284,7 +285,11 @@ LAYERS = {
     "Flatten": ix.Index("flatten", move=mv.flatten),
     "Reshape": MOVES,
     "Permute": ix.Index("permute", move=mv.permute, along=mv.nowhere),
-    "RepeatVector": ix.Index("repeat", move=mv.repeat_vector, along=mv.nowhere),
+    "RepeatVector": cp.copies(
+        ix.Index("repeat", move=mv.repeat_vector, along=mv.nowhere),
+        cp.of_vector,
+        cp.vector_of,
+    ),
     "Concatenate": CONCATENATE,
     "Add": mg.ADD,
     "Subtract": mg.SUBTRACT,
@@ -298,6 +303,13 @@ LAYERS = {
     "Attention": ATTENTION,
     "AdditiveAttention": ATTENTION,
     "Masking": _barrier("its mask depends on all features", costs={}),
+    **dict.fromkeys(
+        (
+            "CategoryEncoding Discretization HashedCrossing Hashing "
+            "IntegerLookup StringLookup TextVectorization"
+        ).split(),
+        _barrier("it turns values into categories", costs={}),
+    ),
     "SimpleRNN": _recurrent(1),
     "GRU": _recurrent(3),
     "LSTM": _recurrent(4),

@@ -14,6 +14,7 @@ from keras_gates.surgeon.rules import blocks as bl
 from keras_gates.surgeon.rules import combined as cm
 from keras_gates.surgeon.rules import constant_kernel as ck
 from keras_gates.surgeon.rules import contraction as tr
+from keras_gates.surgeon.rules import copies as cp
 from keras_gates.surgeon.rules import counts as ct
 from keras_gates.surgeon.rules import dot_product_attention as dp
 from keras_gates.surgeon.rules import elementwise as ew
@@ -241,14 +242,26 @@ OPERATIONS = {
     "numpy.Flipud": ix.Index("flip", move=mv.flipud, along=mv.nowhere),
     "numpy.Rot90": ix.Index("turn", move=mv.rot90, along=mv.nowhere),
     "numpy.Diagonal": ix.Index("diagonal", move=mv.diagonal, along=mv.nowhere),
-    "numpy.Tile": ix.Index("tile", move=mv.tile, along=mv.nowhere),
-    "numpy.BroadcastTo": ix.Index(
-        "broadcast",
-        move=mv.broadcast,
-        along=mv.nowhere,
-        rewrite=mv.broadcasted,
+    "numpy.Tile": cp.copies(
+        ix.Index("tile", move=mv.tile, along=mv.nowhere),
+        cp.of_tile,
+        cp.tile_of,
     ),
-    "numpy.Repeat": ix.Index("repeat", move=mv.repeat, along=mv.own_axis),
+    "numpy.BroadcastTo": cp.copies(
+        ix.Index(
+            "broadcast",
+            move=mv.broadcast,
+            along=mv.nowhere,
+            rewrite=mv.broadcasted,
+        ),
+        cp.of_broadcast,
+        cp.broadcast_of,
+    ),
+    "numpy.Repeat": cp.copies(
+        ix.Index("repeat", move=mv.repeat, along=mv.own_axis),
+        cp.of_repeat,
+        cp.repeat_of,
+    ),
     "numpy.Split": _split(mv.split),
     "numpy.ArraySplit": ix.Index(
         "split",

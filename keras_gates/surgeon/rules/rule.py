@@ -301,6 +301,10 @@ class Rule:
         """
         return []
 
+    def axes_lost(self, call: Call) -> list[int]:
+        """The axes of the first input that the output lacks, as after a sum."""
+        return []
+
     def looks_along(self, call: Call) -> list[int] | None:
         """The axes that a move depends on, or None for all."""
         return None

@@ -116,6 +116,10 @@ class Spatial(Rule):
             return [found and Known(found.values, border=True)]
         return [known(x)] * len(call.outputs)
 
+    def axes_lost(self, call: Call) -> list[int]:
+        fewer = len(call.outputs[0].shape) < len(call.inputs[0].shape)
+        return list(self.space(call)) if fewer else []
+
     def puts_rim(self, call: Call) -> bool:
         return self.pads(call.op)
 

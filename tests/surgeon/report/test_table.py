@@ -129,3 +129,38 @@ def test_text_stands_to_the_left():
 
 def test_a_table_without_rows():
     assert _tables.lines(("a", "bc"), []) == ["a  bc", "-  --"]
+
+
+KEEPERS = {
+    "'softmax' (Softmax) reads all channels together": lambda x, i: L.Softmax(
+        name="softmax"
+    )(x),
+    "'last' (Dense) keeps them whole: softmax over the channels": lambda x, i: (
+        L.Dense(8, activation="softmax", name="last")(x) + x
+    ),
+    "'add' (Add) ties them to an input": lambda x, i: L.Add(name="add")([x, i]),
+    "'odd' (Discretization) keeps them whole": lambda x, i: L.Discretization(
+        [0.0], output_mode="int", name="odd"
+    )(x),
+}
+
+
+@pytest.mark.parametrize("why", KEEPERS)
+def test_a_layer_without_scores_says_what_keeps_its_channels(why):
+    inputs = keras.Input((8,))
+    x = KEEPERS[why](L.Dense(8, name="kept")(inputs), inputs)
+    x = L.Dense(6, name="offered")(x)
+    model = keras.Model(inputs, L.Dense(2, name="logits")(x))
+    scores = kg.surgeon.score(model, "l1")
+    assert list(scores) == ["offered"]
+    got = rows(kg.surgeon.plan(model, kg.Quantile(0.5), scores=scores))
+    (line,) = got["kept"].why
+    assert line.startswith(f"no score closes its channels: {why}")
+    # What is an output needs no explanation.
+    assert got["logits"].why == []
+    assert got["offered"].why == ["3 of 6 channels closed"]
+
+
+def test_a_model_with_gates_says_nothing_of_scores():
+    got = rows(plan())
+    assert not any("score" in line for row in got.values() for line in row.why)

@@ -120,7 +120,9 @@ def test_each_registered_class_has_an_example():
         and issubclass(cls, keras.Operation)
         and not isinstance(registered()[cls], Composite)
     ]
-    lacking = [c.__name__ for c in ours if c not in subjects]
+    # `test_categories.py` has those of words and of single values.
+    apart = {L.HashedCrossing, L.StringLookup, L.TextVectorization}
+    lacking = [c.__name__ for c in ours if c not in subjects | apart]
     assert not lacking, "Add examples for " + ", ".join(lacking)
 
 
