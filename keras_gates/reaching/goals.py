@@ -93,7 +93,7 @@ class Goals:
         masks = live.by_name(none) | vain
         held = live.flat([masks[name] for name in live.names])
         floor = max(b.keep_essential for b in self.budgets)
-        severs = essential.severing(self._graph)
+        severs = essential.Severing(self._graph)
         needed = essential.held_open(ones, {}, floor, severs)
         floors = {
             live.names.index(name): int(mask.sum())

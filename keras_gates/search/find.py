@@ -121,7 +121,7 @@ def find_thresholds(
     _check(trials, keep_essential)
     graph = expand.read(model)
     found, gates = _searched(graph, kinds)
-    severs = essential.severing(graph, exact)
+    severs = essential.Severing(graph, exact)
     held = essential.held_open(gates, {}, keep_essential, severs)
     score = scoring.scorer(model, evaluate, metric)
     search = _Search(model, graph, gates, held, score, exact)

@@ -171,7 +171,7 @@ class _Search:
         )
         ask = meet()
         exact = self.options.exact
-        severs = essential.severing(self.graph, exact, self.others, self.trials)
+        severs = essential.Severing(self.graph, exact, self.others, self.trials)
         floor = self.budget.keep_essential
         needed = essential.held_open(self.members, self.others, floor, severs)
         held = {n: _either(mask, needed.get(n)) for n, mask in held.items()}

@@ -86,6 +86,15 @@ def _through(
     return functools.reduce(np.maximum, capped)
 
 
+def carried(step: Step) -> list[Tensor]:
+    """The inputs whose values get to a step's outputs, if none is known."""
+    if step.is_selection:
+        return list(step.inputs)
+    highest = step.rule.reaches(step.call, [None] * len(step.inputs))
+    pairs = zip(step.inputs, highest, strict=True)
+    return [tensor for tensor, most in pairs if most == VALUES]
+
+
 def best(found: Mapping[Tensor, NDArray[np.intp]], tensor: Tensor) -> int:
     """The highest level at which any input gets to a tensor."""
     return int(found[tensor].max()) if tensor in found else NOTHING

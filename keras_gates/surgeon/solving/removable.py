@@ -272,7 +272,7 @@ def _trials(
         Factors(name, "filter", np.ones(shape))
         for name, shape in shapes.items()
     ]
-    severs = essential.severing(search.graph, exact, closed, search)
+    severs = essential.Severing(search.graph, exact, closed, search)
     held = essential.held_open(gates, closed, 1, severs)
     yield {
         name: ~held.get(name, np.zeros(shape, bool))

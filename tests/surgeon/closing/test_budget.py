@@ -358,7 +358,7 @@ def test_all_but_what_is_held_can_close(make):
     graph = expand.read(model)
     gates = factors_of(graph)
     gates = [g for g in gates if g.kind != "batch_norm"]
-    severs = essential.severing(graph)
+    severs = essential.Severing(graph)
     held = essential.held_open(gates, {}, 0, severs)
     shut = {g.name: np.ones(g.values.shape, bool) for g in gates}
     for name, mask in held.items():

@@ -107,7 +107,7 @@ def searched(model, round_to=1, keep_essential=0.05):
     budget = kg.Budget(macs=0.5, keep_essential=keep_essential)
     options = Options(round_to=round_to)
     search = close._Search(graph, budget, gates, {}, options)
-    severs = essential.severing(graph)
+    severs = essential.Severing(graph)
     found = essential.held_open(gates, {}, keep_essential, severs)
     none = {g.name: np.zeros(g.values.shape, bool) for g in gates}
     search.held = none | found

@@ -94,6 +94,9 @@ class Held:
         shut = {name for name, mask in closed.items() if mask.all()}
         return any(each <= shut for each in self.sets)
 
+    def alone(self):
+        return []
+
 
 def factors(count):
     return [
