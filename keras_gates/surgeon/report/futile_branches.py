@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 import keras
 import numpy as np
 
-from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.report.futile_factors import Futile
 from keras_gates.surgeon.solving import removable
 from keras_gates.surgeon.solving import solve
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
 def kept_branches(solution: Solution) -> list[Futile]:
     """Closed gates of one factor whose branch stays all the same."""
     found: list[Futile] = []
-    sources = gates_of(solution.graph)
+    sources = solution.gates
     for name, mask in solution.closed.items():
         if mask.ndim or not mask.any() or name not in sources:
             continue

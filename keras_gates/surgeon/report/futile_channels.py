@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon import labels as lb
 from keras_gates.surgeon.gates import expand
-from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes.label import StepKey
 from keras_gates.surgeon.report.by_class import ByClass
 from keras_gates.surgeon.report.futile_factors import Futile
@@ -360,7 +359,7 @@ class Finder:
 def not_followed(solution: Solution) -> list[Futile]:
     """Closed channels of gates that stand where none can be followed."""
     found: list[Futile] = []
-    sources = gates_of(solution.graph)
+    sources = solution.gates
     calls_of: IdentityDict[keras.Operation, list[Step]] = IdentityDict()
     for step in solution.labelling.steps:
         if step.is_gate:

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon.build.weights import kept_positions
 from keras_gates.surgeon.gates import groups
-from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes import liveness
 from keras_gates.surgeon.passes.decision import Absorption
 from keras_gates.surgeon.passes.label import StepKey
@@ -369,7 +368,7 @@ class Reasons:
     def _not_zero(self) -> list[str]:
         """A closed gate that is not at 0 yet still does something."""
         left = [np.zeros(0)]
-        for name, source in gates_of(self.solution.graph).items():
+        for name, source in self.solution.gates.items():
             shut = self.solution.closed.get(name)
             scored = name in self.solution.graph.groups
             if shut is not None and not scored:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
 import functools
 from collections.abc import Mapping
@@ -277,7 +278,7 @@ def _macs(
         before = costs.call_macs(call, rule, own, shapes)
         after: int | None = 0
         if before is not None and cut is not None:
-            left = shapes
+            left: Mapping[Tensor, tuple[int | None, ...]] = shapes
             # What mixes nothing may leave out places of what it reads.
             if rule.counts is not None or not step.flow.mixes:
                 left = _cut_tensors(step, shapes, decision)
@@ -293,15 +294,16 @@ def _macs(
 
 def _cut_tensors(
     step: Step, shapes: dict[Tensor, tuple[int | None, ...]], decision: Decision
-) -> dict[Tensor, tuple[int | None, ...]]:
+) -> Mapping[Tensor, tuple[int | None, ...]]:
     """The shapes of a call's tensors after the cut."""
-    found, labels = dict(shapes), decision.labelling.labels
+    labels = decision.labelling.labels
+    found: dict[Tensor, tuple[int | None, ...]] = {}
     pairs = [*zip(step.call.inputs, step.inputs, strict=True)]
     pairs += [*zip(step.call.outputs, step.outputs, strict=True)]
     for tensor, labelled in pairs:
         masks = decision.masks(labels[labelled])
         found[tensor] = lb.cut_shape(tuple(shapes[tensor]), masks)
-    return found
+    return collections.ChainMap(found, shapes)
 
 
 def total(rows: list[Row], what: str) -> Pair:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from keras_gates.surgeon.gates.groups import Groups
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.label import Step
+    from keras_gates.surgeon.passes.label import StepKey
     from keras_gates.surgeon.solving.bars import Bar
     from keras_gates.surgeon.solving.solve import Solution
 
@@ -124,7 +125,7 @@ def _is_idle(decision: Decision, step: Step) -> bool:
 def places(solution: Solution) -> Iterator[FactorPlaces]:
     """The `FactorPlaces` of all that is closed channel by channel."""
     graph, labelling = solution.graph, solution.labelling
-    sources = gates_of(graph)
+    sources = solution.gates
     names: IdentityDict[keras.Operation, str] = IdentityDict(
         (sources[name].layer, name)
         for name in solution.closed
@@ -474,8 +475,12 @@ def spared(
     search = Trials(graph) if trials is None else trials
     tries = _TRIES
 
-    def solved(masks: Masks) -> Solution:
-        return solve.solve(graph, masks, check=False, trials=search, **options)
+    def solved(
+        masks: Masks, uncut: frozenset[StepKey] = frozenset()
+    ) -> Solution:
+        return solve.solve(
+            graph, masks, check=False, trials=search, uncut=uncut, **options
+        )
 
     while tries:
         opened = _without(closed, spare)
@@ -484,13 +489,14 @@ def spared(
         vain = in_vain(solution)
         found = {n: vain[n] for n in names if n in vain and vain[n].any()}
         least, todo = parameters(solution.decision), [found]
-        solution = None
+        # A gather that was not worth its cost is not with more channels open.
+        uncut, solution = solution.decision.uncut, None
         more: Masks = {}
         while found and todo and tries:
             part, tries = todo.pop(), tries - 1
             both = _united(more, part)
             trial = _without(opened, both)
-            other = solved(trial)
+            other = solved(trial, uncut)
             if parameters(other.decision) <= least:
                 more = both
             else:

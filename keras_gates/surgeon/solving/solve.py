@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon.gates import groups
+from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes import decide
 from keras_gates.surgeon.passes import fold
 from keras_gates.surgeon.passes import influence
@@ -28,12 +29,14 @@ if TYPE_CHECKING:
 
     from keras_gates.graphs.graph import Graph
     from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.gates.groups import Group
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.fold import Folds
     from keras_gates.surgeon.passes.label import Labelling
     from keras_gates.surgeon.passes.label import Step
     from keras_gates.surgeon.passes.label import StepKey
     from keras_gates.surgeon.rules.known import Known
+    from keras_gates.surgeon.rules.source import Source
     from keras_gates.surgeon.solving.returns import Return
 
 
@@ -62,6 +65,12 @@ class Solution:
         """Where the factors of open gates go, by the weights as they are."""
         return fold.fold(self.decision)
 
+    @functools.cached_property
+    def gates(self) -> Mapping[str, Group | Source]:
+        """The gates and groups of the graph, by name."""
+        known = self.trials
+        return gates_of(self.graph) if known is None else known.gates
+
     @property
     def labelling(self) -> Labelling:
         return self.decision.labelling
@@ -74,6 +83,7 @@ def solve(
     round_to: int = 1,
     check: bool = True,
     trials: Trials | None = None,
+    uncut: frozenset[StepKey] = frozenset(),
 ) -> Solution:
     """Find what stays when the gates in `closed` are zero.
 
@@ -86,6 +96,7 @@ def solve(
         check: whether to refuse what produces an output constant; a trial that
             builds nothing need not.
         trials: what remembers other trials of the graph, for a search.
+        uncut: what is known not to be worth its cost, as in `Decision`.
 
     Returns:
         A `Solution`, whose `closed` says which gates are closed after all.
@@ -95,7 +106,7 @@ def solve(
     """
     closed = {name: mask.copy() for name, mask in closed.items()}
     trials = Trials(graph) if trials is None else trials
-    decision = _settle(trials, closed, exact, check)
+    decision = _settle(trials, closed, exact, check, uncut)
     while round_to > 1:  # each round opens a gate at least
         opened = reopened(decision, closed, round_to)
         if opened is None:
@@ -110,9 +121,9 @@ def _settle(
     closed: dict[str, NDArray[np.bool_]],
     exact: bool,
     check: bool = True,
+    uncut: frozenset[StepKey] = frozenset(),
 ) -> Decision:
     """Decide, and do without what is not worth its cost."""
-    uncut: frozenset[StepKey] = frozenset()
     by_op = trials.by_layer(closed)
     while True:
         labelling = trials.labelling(uncut)
