@@ -80,6 +80,19 @@ def masked_reader(d, x):
     return _recurrent_layer(d, return_sequences=True)(x, mask=mask)
 
 
+def weighed_steps(d, x):
+    """A weight for each step, and a copy of it for each channel."""
+    weights = L.Dense(1, activation="tanh")(x)
+    count, width = x.shape[1:]
+    by_layers = L.Softmax()(L.Reshape((count,))(weights))
+    kinds = [
+        lambda: L.Permute((2, 1))(L.RepeatVector(width)(by_layers)),
+        lambda: ops.repeat(weights, width, axis=-1),
+        lambda: ops.tile(weights, (1, 1, width)),
+    ]
+    return d.pick([L.Multiply, L.Add])()([x, d.pick(kinds)()])
+
+
 def self_attention(d, x):
     layer = L.MultiHeadAttention(d.pick([1, 2]), d.pick([2, 3]))
     causal = d.chance(0.3)
@@ -144,6 +157,7 @@ SEQUENCE = {
     cells: 1,
     masking: 2,
     masked_reader: 2,
+    weighed_steps: 2,
     self_attention: 4,
     cross_attention: 3,
     feed_forward: 4,

@@ -216,19 +216,27 @@ class Reasons:
             return self.labelling.pinned[int(pinned[0])].reason
         if self.decision.carriers[wanted].all():
             return "they stand for the others after a normalization"
-        readers: dict[str, str] = {}
+        readers: dict[str, Step] = {}
         for number in self._read.holding(wanted):
             step, _ = self.decision.reads[number]
-            readers.setdefault(step.path, self._reading(step))
-        for step, read in self.decision.recalls:
-            if np.isin(classes[read], wanted).any():
-                readers[step.path] = bars.recalling(step)
-        if not readers:
+            readers.setdefault(step.path, step)
+        recalling = {
+            step.path: step
+            for step, read in self.decision.recalls
+            if np.isin(classes[read], wanted).any()
+        }
+        paths = list(readers | recalling)
+        if not paths:
             return "one channel has to stay to hold the constant of the others"
-        told = [f"'{p}' {how}" for p, how in readers.items()]
-        more = len(told) - _MOST
+        told = [
+            f"'{p}' {bars.recalling(recalling[p])}"
+            if p in recalling
+            else f"'{p}' {self._reading(readers[p])}"
+            for p in paths[:_MOST]
+        ]
+        more = len(paths) - _MOST
         tail = f" and {more} more" if more > 0 else ""
-        return self._tied(wanted) + "; ".join(told[:_MOST]) + tail
+        return self._tied(wanted) + "; ".join(told) + tail
 
     def _tied(self, wanted: NDArray[np.intp]) -> str:
         """Whose channels these are, where several layers make them."""

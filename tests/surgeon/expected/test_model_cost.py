@@ -133,6 +133,18 @@ def gated(model, **kinds):
     return kg.insert_gates(model, **kinds)
 
 
+def copies_of_weights():
+    """Attention over steps, with a copy of each weight for each channel."""
+    inputs = keras.Input((5, 3))
+    h = layers.Dense(8, activation="relu")(inputs)
+    a = layers.Softmax()(layers.Flatten()(layers.Dense(1)(h)))
+    x = layers.Multiply()(
+        [h, layers.Permute((2, 1))(layers.RepeatVector(8)(a))]
+    )
+    x = layers.Dense(6, activation="relu")(layers.GlobalAveragePooling1D()(x))
+    return gated(keras.Model(inputs, layers.Dense(2)(x)), filters=True)
+
+
 def small_resnet():
     return kg.zoo.resnet(8, input_shape=(8, 8, 3))
 
@@ -154,6 +166,7 @@ MODELS = {
         depth_models.stack(2), filters=["*/wide"], branches=True
     ),
     "joined": joined,
+    "copies": copies_of_weights,
     "recurrent": recurrent,
     "loops": loops,
 }
