@@ -99,7 +99,6 @@ class Batches(keras.utils.PyDataset):
     def __init__(self, data, size, seed):
         super().__init__()
         self.data, self.size, self.seed = data, size, seed
-        self.epoch = 0
         self.order = np.arange(len(data.x_train))
         self.padded = data.x_train
         if data.augment:
@@ -107,13 +106,14 @@ class Batches(keras.utils.PyDataset):
             self.most = self.side // 8 if data.shift is None else data.shift
             pad = ((0, 0), *2 * [2 * [self.most]], (0, 0))
             self.padded = np.pad(data.x_train, pad)
-        self.on_epoch_begin()
+        self.begin(0)
 
     def __len__(self):
         return len(self.order) // self.size
 
-    def on_epoch_begin(self):
-        self.epoch += 1
+    def begin(self, epoch):
+        """Shuffle for an epoch."""
+        self.epoch = epoch
         rng = np.random.default_rng((self.seed, self.epoch))
         self.order = rng.permutation(len(self.order))
 
@@ -217,10 +217,26 @@ def fit(
     model.fit(
         batches,
         epochs=epochs,
-        callbacks=[state, *callbacks, Progress(name)],
+        shuffle=False,  # the batches are
+        callbacks=[state, Order(batches), *callbacks, Progress(name)],
         verbose=0,
     )
     return model
+
+
+class Order(keras.callbacks.Callback):
+    """Says which epoch begins, so that a resumed training goes on in order.
+
+    Batches can't count: on some backends, one is taken to build the model
+    before the first epoch.
+    """
+
+    def __init__(self, batches):
+        super().__init__()
+        self.batches = batches
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.batches.begin(epoch)
 
 
 class Rising(keras.optimizers.schedules.LearningRateSchedule):
