@@ -76,13 +76,13 @@ class Severing:
             if name not in graph.groups and source.layer in layers
         ]
         for op in layers:
-            units = op.units if isinstance(op, VirtualGate) else ()
-            found += [
-                name
-                for name, group in graph.groups.items()
-                if len(units)
-                and set(units) <= {*range(group.start, group.stop)}
-            ]
+            if isinstance(op, VirtualGate):
+                first, last = op.units.min(), op.units.max()
+                found += [
+                    name
+                    for name, group in graph.groups.items()
+                    if group.start <= first and last < group.stop
+                ]
         return list(dict.fromkeys(found))
 
     def _levels(
@@ -108,7 +108,7 @@ def held_open(
     Args:
         gates: the `Factors` that may be closed.
         closed: `{name: mask}` of gates that are closed anyway, as for
-            `severing`.
+            `Severing`.
         keep_at_least: the floor of each gate that is held; at least one of
             its factors is.
         severs: what says whether closed gates cut an input off.
