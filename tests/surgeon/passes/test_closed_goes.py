@@ -46,6 +46,7 @@ REASONS = (
     "which has channels",
     "its mask depends on all features",
     "its statistics describe the data",
+    "it turns values into categories",
     "its equation is supported only if",
     "its bias does not have one value per",
     "stranger is not from keras.activations",
