@@ -27,6 +27,8 @@ REFUSED = {
     "GroupQueryAttention": "no counterpart in tf_keras",
     "applications.convnext.LayerScale": "no counterpart in tf_keras",
     "StripConv": "no counterpart in tf_keras",
+    "IntegerLookup": "no counterpart in tf_keras",
+    "CategoryEncoding": "maximum supported output rank is 2",
     **dict.fromkeys(
         "RandomShear RandomSharpness RandomPerspective RandomGaussianBlur "
         "RandomErasing RandomElasticTransform RandomCrop MixUp CutMix".split(),
