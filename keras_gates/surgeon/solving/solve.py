@@ -112,7 +112,7 @@ def solve(
         if opened is None:
             break
         closed = opened
-        decision = _settle(trials, closed, exact, check)
+        decision = _settle(trials, closed, exact, check, uncut)
     return Solution(graph, closed, decision, trials=trials)
 
 
