@@ -10,12 +10,13 @@ from keras_gates.search import FoundThresholds
 from tests import helpers
 from tests.surgeon import small_models as sm
 
-pytestmark = pytest.mark.trains
-
 # Keras hands torch tensors to np.array; pytest.raises and capsys see it.
-pytestmark = pytest.mark.filterwarnings(
-    "ignore:__array__ implementation:DeprecationWarning"
-)
+pytestmark = [
+    pytest.mark.trains,
+    pytest.mark.filterwarnings(
+        "ignore:__array__ implementation:DeprecationWarning"
+    ),
+]
 
 
 def network():
