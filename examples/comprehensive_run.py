@@ -8,6 +8,7 @@ import keras
 import numpy as np
 import quickstart
 from quickstart import beside
+from training import Order
 
 FLIPPED = ("cifar10", "fashion_mnist")  # A digit's mirror image is none.
 
@@ -161,7 +162,7 @@ class Run:
             epochs=epochs,
             initial_epoch=first,
             shuffle=False,  # the batches are
-            callbacks=[*callbacks, Keep(path, batches)],
+            callbacks=[*callbacks, Order(batches), Keep(path)],
             # A bar on a terminal, a line for each epoch in a log.
             verbose=1 if sys.stdout.isatty() else 2,
         )
@@ -171,18 +172,11 @@ class Run:
 
 
 class Keep(keras.callbacks.Callback):
-    """Saves the model, with its optimizer, at the end of each epoch.
+    """Saves the model, with its optimizer, at the end of each epoch."""
 
-    It also says which epoch begins. Batches can't count: on some backends, one
-    is taken to build the model before the first epoch.
-    """
-
-    def __init__(self, path, batches):
+    def __init__(self, path):
         super().__init__()
-        self.path, self.batches = path, batches
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.batches.begin(epoch)
+        self.path = path
 
     def on_epoch_end(self, epoch, logs=None):
         with beside(self.path) as new:

@@ -71,10 +71,7 @@ def _through(
     values: Mapping[Tensor, Known],
 ) -> NDArray[np.intp]:
     """The levels after a step."""
-    known = [values.get(tensor) for tensor in step.inputs]
-    highest = (
-        [VALUES] if step.is_selection else step.rule.reaches(step.call, known)
-    )
+    highest = _highest(step, [values.get(t) for t in step.inputs])
     given = [
         (found[tensor], most)
         for tensor, most in zip(step.inputs, highest, strict=True)
@@ -88,11 +85,16 @@ def _through(
 
 def carried(step: Step) -> list[Tensor]:
     """The inputs whose values get to a step's outputs, if none is known."""
-    if step.is_selection:
-        return list(step.inputs)
-    highest = step.rule.reaches(step.call, [None] * len(step.inputs))
+    highest = _highest(step, [None] * len(step.inputs))
     pairs = zip(step.inputs, highest, strict=True)
     return [tensor for tensor, most in pairs if most == VALUES]
+
+
+def _highest(step: Step, known: Sequence[Known | None]) -> list[int]:
+    """How far each input of a step gets at most."""
+    if step.is_selection:
+        return [VALUES]
+    return step.rule.reaches(step.call, known)
 
 
 def best(found: Mapping[Tensor, NDArray[np.intp]], tensor: Tensor) -> int:

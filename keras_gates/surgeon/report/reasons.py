@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import re
 from typing import TYPE_CHECKING
 from typing import NamedTuple
@@ -74,9 +73,7 @@ class Reasons:
         ]
         made = [classes[step.flow.roles["out"]] for step in self._makers]
         self._made = Holders(made)
-        pinned = self.labelling.pinned
-        self._pinned = Holders([classes[pin.ids] for pin in pinned])
-        self._read = Holders([classes[ids] for _, ids in self.decision.reads])
+        self._bars = bars.Bars(self.decision)
         self._selections: dict[Site, list[Step]] = {}
         for step in self.decision.present:
             if step.position is not None:
@@ -171,10 +168,6 @@ class Reasons:
         why = bars.few(map(str, back or found), "; ")
         return [f"no score closes its channels: {why}"]
 
-    @functools.cached_property
-    def _bars(self) -> bars.Bars:
-        return bars.Bars(self.decision)
-
     def _closed(
         self, shut: NDArray[np.bool_], ids: NDArray[np.intp], what: str
     ) -> list[str]:
@@ -211,14 +204,13 @@ class Reasons:
         """Why these units are kept: pins first, then who reads them."""
         classes = self.labelling.classes
         wanted = np.unique(classes[units])
-        pinned = self._pinned.holding(wanted)
-        if pinned.size:
-            return self.labelling.pinned[int(pinned[0])].reason
+        pins = self._bars.pins(wanted)
+        if pins:
+            return pins[0].reason
         if self.decision.carriers[wanted].all():
             return "they stand for the others after a normalization"
         readers: dict[str, Step] = {}
-        for number in self._read.holding(wanted):
-            step, _ = self.decision.reads[number]
+        for step in self._bars.readers(wanted):
             readers.setdefault(step.path, step)
         recalling = {
             step.path: step

@@ -36,14 +36,10 @@ class Copies(Index):
     Attributes:
         plain: the rule for calls whose copies meet no channels.
         copied: `call -> {axis of the output: size}`, where all are alike.
-        config_of: `(call, axis, count) ->` the config with so many copies.
     """
 
     plain: Rule = dataclasses.field(kw_only=True)
     copied: Callable[[Call], dict[int, int]] = dataclasses.field(kw_only=True)
-    config_of: Callable[[Call, int, int], dict[str, Any]] = dataclasses.field(
-        kw_only=True
-    )
 
     def pick(self, call: Call) -> Rule:
         return self.plain if self.meeting(call) is None else self
@@ -64,56 +60,11 @@ class Copies(Index):
         ids = units.mint((id(call.op), "copies"), self.copied(call)[axis])
         labels = lb.vector(ids, len(call.outputs[0].shape), axis)
         source = np.zeros(labels.shape, np.intp)
-        return Flow([labels], [[source]], {"copy": ids}, untied=(0,))
-
-    def sized(self, call: Call) -> bool:
-        return True
-
-    def revise(self, call: Call, flow: Flow, view: View) -> Revision:
-        axis = self.meeting(call)
-        if axis is None or "copy" not in flow.roles:
-            return super().revise(call, flow, view)
-        count = len(view.index["copy"])
-        return self.config_of(call, axis, count), call.args, call.kwargs
+        return Flow([labels], [[source]], untied=(0,))
 
 
-def copies(
-    plain: Index,
-    copied: Callable[[Call], dict[int, int]],
-    config_of: Callable[[Call, int, int], dict[str, Any]],
-) -> Copies:
-    """The rule of an operation whose copies may meet channels."""
-    own = {f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)}
-    return Copies(**own, plain=plain, copied=copied, config_of=config_of)
-
-
-def of_vector(call: Call) -> dict[int, int]:
-    """Those of `RepeatVector`."""
-    return {1: call.op.n}
-
-
-def of_repeat(call: Call) -> dict[int, int]:
-    """Those of `repeat`: along an axis of size 1."""
-    axis, repeats = call.op.axis, call.op.repeats
-    shape = call.inputs[0].shape
-    if axis is None or np.size(repeats) > 1 or axis % len(shape) == 0:
-        return {}
-    axis %= len(shape)
-    return {axis: int(np.ravel(repeats)[0])} if shape[axis] == 1 else {}
-
-
-def of_tile(call: Call) -> dict[int, int]:
-    """Those of `tile`: along axes of size 1."""
-    shape = call.inputs[0].shape
-    times = _padded(call.op.repeats, len(shape))
-    if len(times) > len(shape):
-        return {}
-    pairs = enumerate(zip(shape, times, strict=True))
-    return {axis: n for axis, (size, n) in pairs if axis and size == 1}
-
-
-def of_broadcast(call: Call) -> dict[int, int]:
-    """Those of `broadcast_to`: along axes of size 1."""
+def grown(call: Call) -> dict[int, int]:
+    """The axes that have size 1 before, and what they have after."""
     before, after = call.inputs[0].shape, call.outputs[0].shape
     if len(before) != len(after):
         return {}
@@ -121,28 +72,42 @@ def of_broadcast(call: Call) -> dict[int, int]:
     return {a: n for a, (size, n) in pairs if a and size == 1 and n}
 
 
-def vector_of(call: Call, axis: int, count: int) -> dict[str, Any]:
-    return {"n": count}
+def copies(
+    plain: Index,
+    rewrite: Callable[[Call, Flow, View], Revision],
+    copied: Callable[[Call], dict[int, int]] = grown,
+) -> Copies:
+    """The rule of an operation whose copies may meet channels."""
+    own = {f.name: getattr(plain, f.name) for f in dataclasses.fields(plain)}
+    own["rewrite"] = rewrite
+    return Copies(**own, plain=plain, copied=copied)
 
 
-def repeat_of(call: Call, axis: int, count: int) -> dict[str, Any]:
-    return {"repeats": count}
+def by_vector(call: Call) -> dict[int, int]:
+    """The axis that `RepeatVector` puts in."""
+    return {1: call.op.n}
 
 
-def tile_of(call: Call, axis: int, count: int) -> dict[str, Any]:
-    times = _padded(call.op.repeats, len(call.inputs[0].shape))
-    times[axis] = count
-    return {"repeats": tuple(times)}
+def vector_left(call: Call, flow: Flow, view: View) -> Revision:
+    """`RepeatVector` with as many copies as are left."""
+    return {"n": _left(call, flow, view)[1]}, call.args, call.kwargs
 
 
-def broadcast_of(call: Call, axis: int, count: int) -> dict[str, Any]:
-    shape = [*call.outputs[0].shape]
-    shape[axis] = count
-    # The operation was given a size for each sample of the batch.
-    shape[0] = call.op.shape[0]
-    return {"shape": tuple(shape)}
+def repeat_left(call: Call, flow: Flow, view: View) -> Revision:
+    """The same for `repeat`."""
+    count = _left(call, flow, view)[call.op.axis]
+    return {"repeats": count}, call.args, call.kwargs
 
 
-def _padded(repeats: Any, rank: int) -> list[int]:
-    times = [int(n) for n in np.atleast_1d(repeats)]
-    return [1] * (rank - len(times)) + times
+def tile_left(call: Call, flow: Flow, view: View) -> Revision:
+    """The same for `tile`."""
+    repeats = [int(n) for n in np.atleast_1d(call.op.repeats)]
+    times = [1] * (len(call.inputs[0].shape) - len(repeats)) + repeats
+    left = _left(call, flow, view)
+    for axis in grown(call):
+        times[axis] = left[axis]
+    return {"repeats": tuple(times)}, call.args, call.kwargs
+
+
+def _left(call: Call, flow: Flow, view: View) -> tuple[Any, ...]:
+    return view.shape(call.outputs[0], flow.labels[0])

@@ -287,8 +287,8 @@ LAYERS = {
     "Permute": ix.Index("permute", move=mv.permute, along=mv.nowhere),
     "RepeatVector": cp.copies(
         ix.Index("repeat", move=mv.repeat_vector, along=mv.nowhere),
-        cp.of_vector,
-        cp.vector_of,
+        cp.vector_left,
+        cp.by_vector,
     ),
     "Concatenate": CONCATENATE,
     "Add": mg.ADD,

@@ -244,8 +244,7 @@ OPERATIONS = {
     "numpy.Diagonal": ix.Index("diagonal", move=mv.diagonal, along=mv.nowhere),
     "numpy.Tile": cp.copies(
         ix.Index("tile", move=mv.tile, along=mv.nowhere),
-        cp.of_tile,
-        cp.tile_of,
+        cp.tile_left,
     ),
     "numpy.BroadcastTo": cp.copies(
         ix.Index(
@@ -254,13 +253,11 @@ OPERATIONS = {
             along=mv.nowhere,
             rewrite=mv.broadcasted,
         ),
-        cp.of_broadcast,
-        cp.broadcast_of,
+        mv.broadcasted,
     ),
     "numpy.Repeat": cp.copies(
         ix.Index("repeat", move=mv.repeat, along=mv.own_axis),
-        cp.of_repeat,
-        cp.repeat_of,
+        cp.repeat_left,
     ),
     "numpy.Split": _split(mv.split),
     "numpy.ArraySplit": ix.Index(

@@ -27,6 +27,7 @@ from keras_gates.surgeon.rules.rule import unknown
 if TYPE_CHECKING:
     from keras_gates.graphs.graph import Call
     from keras_gates.graphs.graph import Tensor
+    from keras_gates.surgeon.labels import Pinned
     from keras_gates.surgeon.passes.decision import Decision
     from keras_gates.surgeon.passes.label import Labelling
     from keras_gates.surgeon.passes.label import Step
@@ -139,14 +140,18 @@ class Bars:
         reason = step.flow.reason
         return None if reason is None else _whole(step.call, reason)
 
+    def pins(self, wanted: NDArray[np.intp]) -> list[Pinned]:
+        """What pins any of these classes."""
+        numbers = self._pinned.holding(wanted)
+        return [self.labelling.pinned[number] for number in numbers]
+
     def readers(self, wanted: NDArray[np.intp]) -> list[Step]:
         """The steps that read any of these classes."""
         numbers = self._read.holding(wanted)
         return [self.decision.reads[number][0] for number in numbers]
 
     def _of_pins(self, wanted: NDArray[np.intp]) -> Iterator[Bar]:
-        for number in self._pinned.holding(wanted):
-            ids, reason, call = self.labelling.pinned[number]
+        for ids, reason, call in self.pins(wanted):
             if reason == OUTPUT:
                 yield from self._of_output(ids)
             elif call is None:

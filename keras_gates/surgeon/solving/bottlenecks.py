@@ -27,22 +27,23 @@ def bottlenecks(labelling: Labelling) -> list[Step]:
     Args:
         labelling: a `Labelling` of the model.
     """
-    graph, found = labelling.graph, dict[int, "Step"]()
+    graph = labelling.graph
     edges = [(step, influence.carried(step)) for step in labelling.steps]
     gates = [step for step in labelling.steps if step.is_gate]
-    for source in graph.inputs:
-        ways = _ways(edges, source)
-        for target in dict.fromkeys(graph.outputs):
-            every = ways.get(target)
-            if not every:
-                continue
-            back = _ways_back(edges, target)
-            for number, step in enumerate(gates):
-                tensor = step.outputs[0]
-                through = ways.get(tensor, 0) * back.get(tensor, 0)
-                if through % _PRIME == every:
-                    found[number] = step
-    return list(found.values())
+    before = [_ways(edges, source) for source in graph.inputs]
+    after = {target: _ways_back(edges, target) for target in graph.outputs}
+
+    def is_passed(gate: Step) -> bool:
+        tensor = gate.outputs[0]
+        return any(
+            ways.get(target)
+            and ways.get(tensor, 0) * back.get(tensor, 0) % _PRIME
+            == ways[target]
+            for ways in before
+            for target, back in after.items()
+        )
+
+    return [gate for gate in gates if is_passed(gate)]
 
 
 def _ways(

@@ -127,7 +127,7 @@ def held_open(
         held[gate.name] = largest(gate.values, max(1, floor))
 
     # The search would find these one after the other.
-    alone = severs.alone()
+    alone = set(severs.alone())
     for gate in gates:
         shut = np.ones(gate.values.shape, bool)
         if gate.name in alone and severs({**closed, gate.name: shut}):

@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from keras_gates.graphs.identity import IdentityDict
 from keras_gates.surgeon.gates import groups
-from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.passes import decide
 from keras_gates.surgeon.passes import fold
 from keras_gates.surgeon.passes import influence
@@ -49,27 +48,26 @@ class Solution:
         closed: `{name of a gate or group: mask}` of the factors that are
             closed after all, bool, shaped like the factors.
         decision: what stays.
+        trials: what it was solved with, for trials of others.
         returns: how layers that were seen through come back; those that are
             not named are written out.
-        trials: what it was solved with, for trials of others.
     """
 
     graph: Graph
     closed: dict[str, NDArray[np.bool_]]
     decision: Decision
+    trials: Trials
     returns: tuple[Return, ...] = ()
-    trials: Trials | None = None
 
     @functools.cached_property
     def folds(self) -> Folds:
         """Where the factors of open gates go, by the weights as they are."""
         return fold.fold(self.decision)
 
-    @functools.cached_property
+    @property
     def gates(self) -> Mapping[str, Group | Source]:
         """The gates and groups of the graph, by name."""
-        known = self.trials
-        return gates_of(self.graph) if known is None else known.gates
+        return self.trials.gates
 
     @property
     def labelling(self) -> Labelling:
@@ -113,7 +111,7 @@ def solve(
             break
         closed = opened
         decision = _settle(trials, closed, exact, check, uncut)
-    return Solution(graph, closed, decision, trials=trials)
+    return Solution(graph, closed, decision, trials)
 
 
 def _settle(
