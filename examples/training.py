@@ -157,6 +157,12 @@ def recipe_of(args, recipes, **smoke):
     return dataclasses.replace(recipe, **given)
 
 
+OPTIMIZERS = {
+    "sgd": lambda rate: keras.optimizers.SGD(rate, 0.9, nesterov=True),
+    "adamw": lambda rate: keras.optimizers.AdamW(rate, weight_decay=0.01),
+}
+
+
 def fit(
     model,
     data,
@@ -169,7 +175,6 @@ def fit(
     seed=0,
     optimizer="sgd",
     loss=None,
-    weight_decay=None,
     rise=0.0,
     callbacks=(),
 ):
@@ -184,9 +189,9 @@ def fit(
         rate: the learning rate at the start.
         batch_size: images in a batch.
         seed: of the order of the images, and what is done to them.
-        optimizer: "sgd", with Nesterov's momentum, or "adamw".
+        optimizer: "sgd", with Nesterov's momentum, "adamw", or a function
+            that makes one for a schedule.
         loss: by default the cross-entropy of the logits.
-        weight_decay: of SGD.
         rise: the share of the training in which the rate rises first; it
             falls in a straight line after that, and not along a cosine.
         callbacks: more of them.
@@ -201,14 +206,9 @@ def fit(
         )
         schedule = Rising(schedule, rate, peak)
     cross_entropy = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    made = {
-        "sgd": lambda: keras.optimizers.SGD(
-            schedule, momentum=0.9, nesterov=True, weight_decay=weight_decay
-        ),
-        "adamw": lambda: keras.optimizers.AdamW(schedule, weight_decay=0.01),
-    }
+    make = OPTIMIZERS.get(optimizer, optimizer)
     model.compile(
-        made[optimizer](),
+        make(schedule),
         cross_entropy if loss is None else loss,
         metrics=["accuracy"] if loss is None else None,
         jit_compile=keras.backend.backend() == "jax",
