@@ -11,7 +11,10 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / "keras_gates"
 # Who may import whom: a row for each package, from low to high, and what it may
 # import besides itself. No other arrow is allowed.
 GATES = ["constraints", "penalties", "layers"]
-PLAIN = ["_checks", "_tables", "_files", "_pictures", "_documents"]
+PLAIN = [
+    *("_checks", "_tables", "_files", "_memory", "_pictures"),
+    "_documents",
+]
 LOW = [*PLAIN, "graphs", *GATES, "thresholds"]
 PASSES = ["surgeon.faults", "surgeon.labels", "surgeon.rules", "surgeon.passes"]
 SOLVING = [*PASSES, "surgeon.gates", "surgeon.solving"]
@@ -36,6 +39,7 @@ ARROWS = {
     "_checks": [],
     "_tables": [],
     "_files": [],
+    "_memory": [],
     "_pictures": [],
     "_documents": ["_tables"],
     "graphs": [],

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
+from keras_gates._memory import uncollected
 from keras_gates.surgeon import plan_json
 from keras_gates.surgeon.build import optimizer
 from keras_gates.surgeon.build.rebuild import rebuild
@@ -401,6 +402,7 @@ def plan(
     return found
 
 
+@uncollected()
 def _solved(
     model: keras.Model,
     thresholds: Thresholds,
@@ -416,6 +418,7 @@ def _solved(
         model, thresholds, scores, keep_at_least, options
     )
 
+    @uncollected()
     def describe() -> Described:
         rows, told = table.describe(solution, options.sizes)
         told = told + notes + notes_on(model)
