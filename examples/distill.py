@@ -96,10 +96,13 @@ def distilled(teacher, student, data, args):
             "keras.distillation came with Keras 3.12; this is Keras "
             f"{keras.__version__}."
         )
+    # An object: the function that "kl_divergence" names, the default, gets
+    # logits in Keras 3.15, and not probabilities.
+    divergence = keras.losses.KLDivergence()
     distiller = keras.distillation.Distiller(
         teacher,
         student,
-        keras.distillation.LogitsDistillation(temperature=args.temperature),
+        keras.distillation.LogitsDistillation(args.temperature, divergence),
         student_loss_weight=1 - args.share,
     )
     fit(distiller, data, args.more, args)
