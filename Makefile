@@ -109,7 +109,7 @@ wheel: $(DEV_ENV) ## build the wheel; check it in an environment of its own
 
 test-tensorflow: $(DEV_ENV) ## all outside the core, and a part of the core
 	KERAS_BACKEND=tensorflow $(TEST_VARS) $(PYTEST) -m "not slow and not trains" \
-		$(call part,4,2) --all-of "$(BESIDE)"
+		$(call part,6,3) --all-of "$(BESIDE)"
 
 test-jax: $(DEV_ENV) ## a part of the core on JAX
 	KERAS_BACKEND=jax $(TEST_VARS) $(PYTEST) \

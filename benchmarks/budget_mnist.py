@@ -28,6 +28,7 @@ import training
 
 BUDGETS = {"mlp": {"params": 1 / 26}, "lenet5": {"macs": 116_000}}
 EPOCHS = {"mlp": 40, "lenet5": 20}
+ROWS = ("reach", "baseline", "random")
 
 
 def network(name):
@@ -64,10 +65,11 @@ class Runs:
             seed=self.seed,
             epochs=self.args.epochs,
             rate=self.args.rate,
+            optimizer=self.args.optimizer,
             callbacks=list(callbacks),
         )
 
-    def reached(self):
+    def reach(self):
         """Gates are trained and cut; nothing is trained after it."""
         model = self.gated()
         reach = kg.callbacks.ReachBudget(
@@ -112,23 +114,24 @@ def main():
     add("--data-dir", help="folder of tensorflow_datasets")
     add("--seeds", nargs="*", type=int, default=[0])
     add("--epochs", type=int)
-    add("--rate", type=float, default=0.05)
+    add("--optimizer", choices=["sgd", "adamw"], default="adamw")
+    add("--rate", type=float, default=2e-3)
+    add("--shift", type=int, help="pixels to move training images by, at most")
+    add("--rows", nargs="*", choices=ROWS, default=ROWS)
     add("--output", type=pathlib.Path, default="build/budget_mnist")
     args = parser.parse_args()
     args.epochs = args.epochs or EPOCHS[args.network]
     data = training.load("mnist", args.data_dir)
+    if args.shift:
+        data.augment, data.shift, data.mirror = True, args.shift, False
     if args.network == "mlp":
         data.x_train = data.x_train.reshape(len(data.x_train), -1)
         data.x_test = data.x_test.reshape(len(data.x_test), -1)
     for seed in args.seeds:
         runs = Runs(args, data, seed)
-        makes = {
-            "reach": runs.reached,
-            "baseline": runs.baseline,
-            "random": runs.random,
-        }
-        for name, make in makes.items():
-            print(args.network, seed, name, runs.row(name, make), flush=True)
+        for name in args.rows:
+            told = runs.row(name, getattr(runs, name))
+            print(args.network, seed, name, told, flush=True)
 
 
 if __name__ == "__main__":

@@ -114,7 +114,12 @@ class Runs:
         model = self.fresh()
         scores = kg.surgeon.score(model, "random", seed=self.seed)
         budget = kg.Budget(macs=self.args.macs)
-        return self.fit(name, kg.surgeon.prune(model, budget, scores=scores))
+        cut = kg.surgeon.prune(model, budget, scores=scores)
+        # A filter that passes on a channel that is gone would be constant.
+        for layer in convolutions(cut):
+            layer.kernel.assign(layer.kernel_initializer(layer.kernel.shape))
+            pass_on(layer)
+        return self.fit(name, cut)
 
 
 class FastBiases(keras.optimizers.SGD):
@@ -155,10 +160,14 @@ def network(images, widths, dtype):
     x = layers.Dense(10, use_bias=False)(x)
     model = keras.Model(inputs, layers.Rescaling(1 / 9)(x))
     whiten.set_weights([whitening(images[:5000])])
-    for layer in model.layers:
-        if layer.name.startswith("conv"):
-            pass_on(layer)
+    for layer in convolutions(model):
+        pass_on(layer)
     return model
+
+
+def convolutions(model):
+    """Those that are trained."""
+    return [layer for layer in model.layers if layer.name.startswith("conv")]
 
 
 def pass_on(convolution):

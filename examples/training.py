@@ -23,6 +23,7 @@ class Data:
     Attributes:
         augment: whether training images are moved and mirrored.
         shift: by how many pixels at most; None for an eighth of their side.
+        mirror: whether they are mirrored, too.
         in_turn: whether each is mirrored in every other epoch, and not by
             chance.
     """
@@ -33,6 +34,7 @@ class Data:
     y_test: np.ndarray
     augment: bool = False
     shift: int | None = None
+    mirror: bool = True
     in_turn: bool = False
 
 
@@ -131,6 +133,7 @@ class Batches(keras.utils.PyDataset):
                 0, 2, len(self.order)
             )
             mirrored = ((first[chosen] + self.epoch) % 2 == 0)[:, None]
+        mirrored &= self.data.mirror
         columns = across + np.where(mirrored, side[::-1], side)
         rows = (down + side)[:, :, None]
         each = np.arange(len(x))[:, None, None]

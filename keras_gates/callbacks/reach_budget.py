@@ -229,6 +229,7 @@ class ReachBudget(keras.callbacks.Callback):
     ) -> None:
         controller = self._running()
         controller.settle()
+        controller.watch()
         self._counted = self._seen
         self._complete = epoch + 1 >= self._epochs
         if logs is not None:
@@ -290,7 +291,7 @@ class ReachBudget(keras.callbacks.Callback):
         if path and path.exists():
             self.set_state(json.loads(path.read_text()))
         self._controller = Controller(model, self.budgets, self._course)
-        self._looked = not self._restored
+        self._looked = False
         if self._restored:
             self._controller.set_state(self._restored)
         else:
@@ -332,6 +333,7 @@ class ReachBudget(keras.callbacks.Callback):
         if not self._looked:
             # By now, a backup has been restored.
             controller.settle()
+            controller.watch()
             self._looked = True
         state = controller.state
         fixed = state is not None and state.fixed

@@ -1,7 +1,7 @@
 """Which factors shrink, close and open again during training.
 
-Between two batches, factors are ranked (`Ranks`) by size and the norms of the
-weights around them, and the smallest close, as many as the current budget
+Between two batches, factors are ranked (`Ranks`) by size and the weights around
+them (`Surroundings`), and the smallest close, as many as the current budget
 requires; the budget decreases along a `Course`. The next ones in the ranking
 shrink towards 0, so that each is small by the time it closes. All factors are
 pulled a little, which separates those that the data supports from the others.
@@ -28,6 +28,7 @@ from keras_gates.reaching.course import Course
 from keras_gates.reaching.goals import Goals
 from keras_gates.reaching.live_factors import LiveFactors
 from keras_gates.reaching.ranks import Ranks
+from keras_gates.reaching.surroundings import Surroundings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -97,6 +98,7 @@ class Controller:
         self.course = course
         self.state: State | None = None
         self.left = 1.0
+        self._surroundings = Surroundings(model, self.live)
         self._importance = np.ones(self.live.count)
         self._ranks = Ranks.of(self.live, self.goals.inside())
         self._restored = False
@@ -114,7 +116,7 @@ class Controller:
         else:
             if int(progress * _COUNTED) > int(state.progress * _COUNTED):
                 self.goals.calibrate(state.closed)
-                self._importance = self.goals.importance()
+                self._importance = self._surroundings.importance(state.closed)
             self._write(values, self._stepped(values, state, progress))
         state.progress = progress
 
@@ -129,6 +131,13 @@ class Controller:
         if self.state is not None and np.isfinite(values).all():
             state = self._watched(values)
             self._write(values, self._held(values, state))
+
+    def watch(self) -> None:
+        """Look at the weights, as a resumed training does first."""
+        state = self.state
+        if state is None or not state.fixed:
+            none = np.zeros(self.live.count, bool)
+            self._surroundings.watch(none if state is None else state.closed)
 
     @property
     def finite(self) -> bool:
@@ -217,7 +226,8 @@ class Controller:
     def _fix(self, values: NDArray[np.float64], state: State) -> None:
         """Choose the final set of closed factors."""
         sizes = self._sizes(values, state)
-        ranks = self._ranks(sizes * self.goals.importance(), state.closed)
+        importance = self._surroundings.importance(state.closed)
+        ranks = self._ranks(sizes * importance, state.closed)
         closed = self.goals.chosen(ranks)
         sizes = self._reopened(sizes, state.closed & ~closed, closed)
         state.closed, state.fixed = closed, True
@@ -265,6 +275,7 @@ class Controller:
             "fixed": state.fixed,
             "left": self.left,
             "importance": self._importance.tolist(),
+            "moving": self._surroundings.moving.tolist(),
             "corrections": self.goals.corrections,
         }
 
@@ -293,6 +304,7 @@ class Controller:
         )
         self.left, self._restored = data["left"], True
         self._importance = np.array(data["importance"])
+        self._surroundings.moving = np.array(data["moving"])
         self.goals.corrections = dict(data["corrections"])
 
 

@@ -15,16 +15,12 @@ from keras_gates.surgeon.closing.ranking import UNITS
 from keras_gates.surgeon.closing.tries import from_thresholds
 from keras_gates.surgeon.expected.model_cost import ModelCost
 from keras_gates.surgeon.gates import expand
-from keras_gates.surgeon.gates import groups
 from keras_gates.surgeon.gates.find import gates_of
 from keras_gates.surgeon.report import table
-from keras_gates.surgeon.scores.weights import l2
 from keras_gates.surgeon.solving import essential
 from keras_gates.surgeon.solving import removable
 from keras_gates.surgeon.solving import solve
-from keras_gates.surgeon.solving.round_to import vectors
 from keras_gates.thresholds.budget import percentage
-from keras_gates.thresholds.rule import VECTORS
 
 if TYPE_CHECKING:
     from keras_gates.reaching.live_factors import LiveFactors
@@ -58,13 +54,6 @@ class Goals:
         sizes = next((b.sizes for b in budgets if b.sizes is not None), None)
         self._graph, self._shapes = graph, shapes_of(graph, sizes)
         self._cost = ModelCost(graph, live.names, sizes)
-        self._vectors = {
-            name: shape
-            for name, kind, shape in zip(
-                live.names, live.kinds, live.shapes, strict=True
-            )
-            if kind in VECTORS
-        }
         none = np.zeros(live.count, bool)
         self._wholes = self._totals(none)
         self._limits = {
@@ -127,29 +116,6 @@ class Goals:
                     f"Budget({of}=..., keep_essential=...)."
                     f"{percentage(budget)}"
                 )
-
-    def importance(self) -> NDArray[np.float64]:
-        """The size of the weights around each factor, relative to its gate.
-
-        The square root of the norm of the kernel slices that produce and read
-        its channel, divided by the mean of the gate; 1 for factors without a
-        channel. The norm itself would outweigh the trained factors.
-        """
-        live, graph = self._live, expand.read(self._model)
-        found = groups.find(graph)
-        norms = l2(found)
-        none = {n: np.zeros(s, bool) for n, s in self._vectors.items()}
-        sizes = {n: np.ones(s) for n, s in self._vectors.items()}
-        for name, _, classes, places in vectors(found.labelling, none):
-            own = norms[classes]
-            mean = own.mean()
-            if np.isfinite(own).all() and mean > 0:
-                sizes[name][places] = np.sqrt(own / mean)
-        each = [
-            sizes.get(name, np.ones(shape))
-            for name, shape in zip(live.names, live.shapes, strict=True)
-        ]
-        return live.flat(each)
 
     def inside(self) -> dict[int, NDArray[np.intp]]:
         """For each factor on a whole tensor, the factors that it closes.

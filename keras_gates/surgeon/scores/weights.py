@@ -56,8 +56,8 @@ def l2(found: Groups) -> NDArray[np.float64]:
 
 def geometric_median(found: Groups) -> NDArray[np.float64]:
     """The sum of distances to the other filters of a layer (FPGM)."""
-    total = _Mean(found.labelling)
-    for kernel in _kernels(found):
+    total = Mean(found.labelling)
+    for kernel in kernels(found.labelling):
         if kernel.made:
             rows = np.moveaxis(kernel.array, kernel.axis, 0).astype("float64")
             distances = _distances(rows.reshape(len(rows), -1))
@@ -67,7 +67,7 @@ def geometric_median(found: Groups) -> NDArray[np.float64]:
 
 def batch_norm(found: Groups) -> NDArray[np.float64]:
     """The mean of `|gamma|` (Network Slimming's score)."""
-    total = _Mean(found.labelling)
+    total = Mean(found.labelling)
     for step in _first_calls(found.labelling):
         source = step.rule.source(step.call)
         ids = step.flow.roles.get("channel")
@@ -83,9 +83,9 @@ def _of_kernels(
     root: Callable[[NDArray[Any]], NDArray[Any]] = np.asarray,
 ) -> NDArray[np.float64]:
     """The mean over kernels of `root` of the sums of `size` of each slice."""
-    total = _Mean(found.labelling)
+    total = Mean(found.labelling)
     last, sizes = None, np.zeros(0)
-    for array, axis, _, units in _kernels(found):
+    for array, axis, _, units in kernels(found.labelling):
         if array is not last:
             single = np.promote_types(array.dtype, np.float32)
             last, sizes = array, size(array.astype(single, copy=False))
@@ -94,9 +94,9 @@ def _of_kernels(
     return total.mean()
 
 
-def _kernels(found: Groups) -> Iterator[Kernel]:
+def kernels(labelling: Labelling) -> Iterator[Kernel]:
     """All kernels, along each axis of channels."""
-    for step in _first_calls(found.labelling):
+    for step in _first_calls(labelling):
         axes = step.rule.axes_of(step.call)
         for part in step.rule.parts(step.call.op):
             for name, weight in named_weights(part, axes):
@@ -154,7 +154,7 @@ def _first_calls(labelling: Labelling) -> Iterator[Step]:
             yield step
 
 
-class _Mean:
+class Mean:
     """The mean of what is added for each class."""
 
     def __init__(self, labelling: Labelling) -> None:

@@ -1,0 +1,163 @@
+"""The weights around each factor: how large they are, and whether they move.
+
+The size of a factor alone does not say what its channel is worth, since the
+kernels around it can make up for it. Nor does a factor that stays where it is:
+a channel that is constant on the data, such as a pixel in the corner or a
+neuron that is never positive, has no gradient. Optimizers that make all steps
+equally long move the factors of the others, at random or since their kernels
+compensate, and by size, the dead ones would be the last to close. But neither
+do the kernels around a dead channel move, other than shorter, by decay.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from keras_gates.surgeon.gates import expand
+from keras_gates.surgeon.passes.label import label
+from keras_gates.surgeon.scores.weights import Kernel
+from keras_gates.surgeon.scores.weights import Mean
+from keras_gates.surgeon.scores.weights import kernels
+from keras_gates.surgeon.solving.round_to import vectors
+from keras_gates.thresholds.rule import VECTORS
+
+if TYPE_CHECKING:
+    from keras_gates.reaching.live_factors import LiveFactors
+    from keras_gates.surgeon.passes.label import Labelling
+
+# Kernels that move less than this share of what is usual in a gate do not move:
+# everything above counts the same.
+_STILL = 0.1
+
+
+class Surroundings:
+    """The kernels around the factors of a model.
+
+    Attributes:
+        moving: for each factor, how far the kernels around it moved when it was
+            open last, relative to what is usual in its gate; from 0 to 1. It
+            falls by halves, since nothing may have moved for a few steps.
+    """
+
+    def __init__(self, model: keras.Model, live: LiveFactors) -> None:
+        self._model, self._live = model, live
+        self.moving = np.ones(live.count)
+        self._before: list[Kernel] = []
+
+    def importance(self, closed: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """The importance of each factor, besides its own size.
+
+        The square root of the norm of the kernel slices that produce and read
+        its channel, divided by the mean of the gate, times `moving`; 1 for
+        factors without a channel. The norm itself would outweigh the trained
+        factors.
+
+        Args:
+            closed: which factors are closed. Nothing around them moves.
+        """
+        labelling, now = self.watch(closed)
+        sizes = _means(labelling, now, [_norms(kernel) for kernel in now])
+        found = self._by_factor(labelling, sizes)
+        for own in self._gates():
+            mean = found[own].mean()
+            usable = np.isfinite(found[own]).all() and mean > 0
+            found[own] = np.sqrt(found[own] / mean) if usable else 1.0
+        return found * self.moving
+
+    def watch(
+        self, closed: NDArray[np.bool_]
+    ) -> tuple[Labelling, list[Kernel]]:
+        """See how far the kernels moved since the last time, and return them.
+
+        Args:
+            closed: which factors are closed.
+        """
+        labelling = label(expand.read(self._model))
+        now = list(kernels(labelling))
+        before, self._before = self._before, _copies(now)
+        shapes = [[kernel.array.shape for kernel in k] for k in (before, now)]
+        if shapes[0] != shapes[1]:
+            return labelling, now  # Nothing to compare with.
+        moves = [_moved(*pair) for pair in zip(before, now, strict=True)]
+        found = self._by_factor(labelling, _means(labelling, now, moves))
+        for own in self._gates():
+            open_ones = own[~closed[own]]
+            usual = np.median(found[open_ones]) if open_ones.size else 0.0
+            if np.isfinite(found[open_ones]).all() and usual > 0:
+                share = np.minimum(found[open_ones] / (_STILL * usual), 1.0)
+                least = self.moving[open_ones] / 2
+                self.moving[open_ones] = np.maximum(share, least)
+        return labelling, now
+
+    def _gates(self) -> list[NDArray[np.intp]]:
+        """The factors of each gate."""
+        owner = self._live.owner
+        return [np.flatnonzero(owner == n) for n in range(owner.max() + 1)]
+
+    def _by_factor(
+        self, labelling: Labelling, of_classes: NDArray[np.float64]
+    ) -> NDArray[np.float64]:
+        """For each factor, the value of its channel's class; NaN without."""
+        live = self._live
+        shapes = {
+            name: shape
+            for name, kind, shape in zip(
+                live.names, live.kinds, live.shapes, strict=True
+            )
+            if kind in VECTORS
+        }
+        found = {n: np.full(s, np.nan) for n, s in shapes.items()}
+        none = {n: np.zeros(s, bool) for n, s in shapes.items()}
+        for name, _, classes, places in vectors(labelling, none):
+            found[name][places] = of_classes[classes]
+        missing = (
+            found.get(name, np.full(shape, np.nan))
+            for name, shape in zip(live.names, live.shapes, strict=True)
+        )
+        return live.flat(list(missing))
+
+
+def _means(
+    labelling: Labelling,
+    each: Sequence[Kernel],
+    values: Sequence[NDArray[np.float64]],
+) -> NDArray[np.float64]:
+    """The mean over kernels, for each class of a labelling."""
+    total = Mean(labelling)
+    for kernel, own in zip(each, values, strict=True):
+        total.add(kernel.units, own)
+    return total.mean()
+
+
+def _copies(each: Sequence[Kernel]) -> list[Kernel]:
+    """The same with arrays that training does not change, as torch's would."""
+    arrays = {id(kernel.array): kernel.array for kernel in each}
+    copies = {key: array.copy() for key, array in arrays.items()}
+    return [kernel._replace(array=copies[id(kernel.array)]) for kernel in each]
+
+
+def _slices(kernel: Kernel) -> NDArray[np.float32]:
+    """A row for each unit; float, `(units, weights)`."""
+    rows = np.moveaxis(kernel.array, kernel.axis, 0)
+    return rows.reshape(len(rows), -1).astype("float32", copy=False)
+
+
+def _norms(kernel: Kernel) -> NDArray[np.float64]:
+    norms: NDArray[np.float64] = np.linalg.norm(_slices(kernel), axis=1)
+    return norms.astype("float64")
+
+
+def _moved(before: Kernel, now: Kernel) -> NDArray[np.float64]:
+    """How far each slice moved but along itself, relative to its size."""
+    old, new = _slices(before), _slices(now)
+    squares = np.einsum("ij,ij->i", old, old)
+    along = np.einsum("ij,ij->i", old, new) / np.where(squares > 0, squares, 1)
+    aside = np.linalg.norm(new - along[:, None] * old, axis=1)
+    sizes = np.linalg.norm(new, axis=1)
+    moved: NDArray[np.float64] = aside / np.where(sizes > 0, sizes, 1)
+    return moved.astype("float64")
