@@ -40,12 +40,14 @@ class ReachBudget(keras.callbacks.Callback):
     closed. Then the current budget decreases by equal ratios until half of the
     training is over. Factors are ranked by their size times the norms of the
     weights around them, relative to the larger ones of their gate, and as many
-    of the smallest are closed as the current budget requires. Factors that are
-    next to close shrink towards 0 first. A closed factor that the optimizer
-    would have made larger than an open one takes its place, starting small;
-    this becomes rarer, and ends at six tenths of the training. Then the set is
-    the one that `Budget` chooses, and stays fixed: closed factors are exactly
-    0, so the cut changes nothing, and the weights adapt to it.
+    of the smallest are closed as the current budget requires. Channels around
+    which training moves no weights count least, such as constant inputs.
+    Factors that are next to close shrink towards 0 first. A closed factor that
+    the optimizer would have made larger than an open one takes its place,
+    starting small; this becomes rarer, and ends at six tenths of the training.
+    Then the set is the one that `Budget` chooses, and stays fixed: closed
+    factors are exactly 0, so the cut changes nothing, and the weights adapt to
+    it.
 
     This happens between batches, and changes factors only. The loss does not
     change, so any optimizer, learning rate, compilation mode and precision
