@@ -231,7 +231,6 @@ class ReachBudget(keras.callbacks.Callback):
     ) -> None:
         controller = self._running()
         controller.settle()
-        controller.watch()
         self._counted = self._seen
         self._complete = epoch + 1 >= self._epochs
         if logs is not None:

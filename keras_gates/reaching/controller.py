@@ -133,7 +133,7 @@ class Controller:
             self._write(values, self._held(values, state))
 
     def watch(self) -> None:
-        """Look at the weights, as a resumed training does first."""
+        """Look at the weights: a resumed training begins with it."""
         state = self.state
         if state is None or not state.fixed:
             none = np.zeros(self.live.count, bool)
@@ -264,6 +264,7 @@ class Controller:
         state = self.state
         if state is None:
             return {}
+        self.watch()
         return {
             "names": self.live.names,
             "scale": state.scale.tolist(),
