@@ -116,7 +116,9 @@ class Controller:
         else:
             if int(progress * _COUNTED) > int(state.progress * _COUNTED):
                 self.goals.calibrate(state.closed)
-                self._importance = self._surroundings.importance(state.closed)
+                self._importance = self._surroundings.importance(
+                    self._open_sizes(values, state)
+                )
             self._write(values, self._stepped(values, state, progress))
         state.progress = progress
 
@@ -135,9 +137,11 @@ class Controller:
     def watch(self) -> None:
         """Look at the weights: a resumed training begins with it."""
         state = self.state
-        if state is None or not state.fixed:
-            none = np.zeros(self.live.count, bool)
-            self._surroundings.watch(none if state is None else state.closed)
+        if state is None:
+            self._surroundings.watch(np.ones(self.live.count))
+        elif not state.fixed:
+            values = self.live.read()
+            self._surroundings.watch(self._open_sizes(values, state))
 
     @property
     def finite(self) -> bool:
@@ -226,7 +230,9 @@ class Controller:
     def _fix(self, values: NDArray[np.float64], state: State) -> None:
         """Choose the final set of closed factors."""
         sizes = self._sizes(values, state)
-        importance = self._surroundings.importance(state.closed)
+        importance = self._surroundings.importance(
+            self._open_sizes(values, state)
+        )
         ranks = self._ranks(sizes * importance, state.closed)
         closed = self.goals.chosen(ranks)
         sizes = self._reopened(sizes, state.closed & ~closed, closed)
@@ -253,6 +259,12 @@ class Controller:
         """The size of factors relative to their start."""
         open_ones = self.live.sizes(values) / state.scale
         return np.where(state.closed, state.latent, open_ones)
+
+    def _open_sizes(
+        self, values: NDArray[np.float64], state: State
+    ) -> NDArray[np.float64]:
+        """The same, and 0 for closed ones."""
+        return np.where(state.closed, 0.0, self._sizes(values, state))
 
     def _write(
         self, values: NDArray[np.float64], new: NDArray[np.float64]

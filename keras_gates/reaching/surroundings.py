@@ -49,7 +49,7 @@ class Surroundings:
         self.moving = np.ones(live.count)
         self._before: list[Kernel] = []
 
-    def importance(self, closed: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def importance(self, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
         """The importance of each factor, besides its own size.
 
         The square root of the norm of the kernel slices that produce and read
@@ -58,11 +58,11 @@ class Surroundings:
         factors.
 
         Args:
-            closed: which factors are closed. Nothing around them moves.
+            sizes: the sizes of the factors; 0 for closed ones.
         """
-        labelling, now = self.watch(closed)
-        sizes = _means(labelling, now, [_norms(kernel) for kernel in now])
-        found = self._by_factor(labelling, sizes)
+        labelling, now = self.watch(sizes)
+        norms = _means(labelling, now, [_norms(kernel) for kernel in now])
+        found = self._by_factor(labelling, norms)
         for own in self._gates():
             mean = found[own].mean()
             usable = np.isfinite(found[own]).all() and mean > 0
@@ -70,12 +70,13 @@ class Surroundings:
         return found * self.moving
 
     def watch(
-        self, closed: NDArray[np.bool_]
+        self, sizes: NDArray[np.float64]
     ) -> tuple[Labelling, list[Kernel]]:
         """See how far the kernels moved since the last time, and return them.
 
         Args:
-            closed: which factors are closed.
+            sizes: the sizes of the factors; 0 for closed ones. Around these,
+                nothing moves, and around small ones less, with SGD.
         """
         labelling = label(expand.read(self._model))
         now = list(kernels(labelling))
@@ -86,12 +87,12 @@ class Surroundings:
         moves = [_moved(*pair) for pair in zip(before, now, strict=True)]
         found = self._by_factor(labelling, _means(labelling, now, moves))
         for own in self._gates():
-            open_ones = own[~closed[own]]
-            usual = np.median(found[open_ones]) if open_ones.size else 0.0
-            if np.isfinite(found[open_ones]).all() and usual > 0:
-                share = np.minimum(found[open_ones] / (_STILL * usual), 1.0)
-                least = self.moving[open_ones] / 2
-                self.moving[open_ones] = np.maximum(share, least)
+            own = own[sizes[own] > 0]
+            usual = np.median(found[own]) if own.size else 0.0
+            if np.isfinite(found[own]).all() and usual > 0:
+                small = np.minimum(sizes[own] / np.median(sizes[own]), 1.0)
+                share = np.minimum(found[own] / (_STILL * usual * small), 1.0)
+                self.moving[own] = np.maximum(share, self.moving[own] / 2)
         return labelling, now
 
     def _gates(self) -> list[NDArray[np.intp]]:

@@ -82,11 +82,11 @@ def test_movement_is_seen_where_it_is():
     model = half_dead()
     live = LiveFactors(model)
     around = Surroundings(model, live)
-    none = np.zeros(16, bool)
-    around.watch(none)
+    ones = np.ones(16)
+    around.watch(ones)
     before = around.moving.copy()
     fit(model, OPTIMIZERS["AdamW"](), epochs=1)
-    around.watch(none)
+    around.watch(ones)
     assert (before == 1).all()
     assert around.moving[::2].tolist() == [1.0] * 8
     # Decay shortens kernels, and does not move them otherwise.
@@ -96,9 +96,9 @@ def test_movement_is_seen_where_it_is():
 def test_closed_ones_keep_what_was_seen_of_them():
     model = half_dead()
     around = Surroundings(model, LiveFactors(model))
-    around.watch(np.zeros(16, bool))
+    around.watch(np.ones(16))
     fit(model, OPTIMIZERS["SGD"](), epochs=1)
-    around.watch(np.ones(16, bool))
+    around.watch(np.zeros(16))
     assert (around.moving == 1).all()
 
 
@@ -107,8 +107,8 @@ def test_nothing_is_said_of_weights_that_are_frozen():
     model.get_layer("hidden").trainable = False
     model.layers[-1].trainable = False
     around = Surroundings(model, LiveFactors(model))
-    around.watch(np.zeros(16, bool))
+    around.watch(np.ones(16))
     fit(model, OPTIMIZERS["SGD"](), epochs=1)
-    importance = around.importance(np.zeros(16, bool))
+    importance = around.importance(np.ones(16))
     assert (around.moving == 1).all()
     assert np.isfinite(importance).all() and (importance > 0).all()
