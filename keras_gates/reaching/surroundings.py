@@ -30,18 +30,14 @@ if TYPE_CHECKING:
     from keras_gates.reaching.live_factors import LiveFactors
     from keras_gates.surgeon.passes.label import Labelling
 
-# Kernels that move less than this share of what is usual in a gate do not move:
-# everything above counts the same.
-_STILL = 0.1
-
 
 class Surroundings:
     """The kernels around the factors of a model.
 
     Attributes:
         moving: for each factor, how far the kernels around it moved when it was
-            open last, relative to what is usual in its gate; from 0 to 1. It
-            falls by halves, since nothing may have moved for a few steps.
+            open last, relative to the median of its gate; from 0 to 1. It falls
+            by halves, since nothing may have moved for a few steps.
     """
 
     def __init__(self, model: keras.Model, live: LiveFactors) -> None:
@@ -91,7 +87,7 @@ class Surroundings:
             usual = np.median(found[own]) if own.size else 0.0
             if np.isfinite(found[own]).all() and usual > 0:
                 small = np.minimum(sizes[own] / np.median(sizes[own]), 1.0)
-                share = np.minimum(found[own] / (_STILL * usual * small), 1.0)
+                share = np.minimum(found[own] / (usual * small), 1.0)
                 self.moving[own] = np.maximum(share, self.moving[own] / 2)
         return labelling, now
 

