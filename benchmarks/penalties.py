@@ -3,11 +3,12 @@
     KERAS_BACKEND=tensorflow python benchmarks/penalties.py --data-dir FOLDER
 
 LeNet-5 on the first images of MNIST, brought to a tenth of its multiply-adds.
-Each row is trained its own way, cut to the budget, and fine-tuned; all have the
-same number of epochs together. A penalty needs a strength: each is trained with
-all of its strengths first, with a seed of its own, and the one is taken that
-errs least on 5,000 images that are held out. `ReachBudget` and `GrowDecay` have
-none. Results are kept in `--output`.
+Each row is trained its own way, cut to the budget, and fine-tuned; that of
+`ReachBudget` has the same number of epochs, all of them before the cut. A
+penalty needs a strength: each is trained with all of its strengths first, with
+a seed of its own, and the one is taken that errs least on 5,000 images that are
+held out. `ReachBudget` and `GrowDecay` have none. Results are kept in
+`--output`.
 """
 
 import argparse
@@ -33,9 +34,21 @@ STRENGTHS = {
     "stochastic gates, L0": (1e-4, 3e-4, 1e-3, 3e-3),
     "group lasso": (1e-5, 3e-5, 1e-4, 3e-4),
 }
+# By row: the arguments of `insert_gates` for a strength.
+GATES = {
+    "L1": lambda strength: {"strength": strength},
+    "polarization": lambda strength: {
+        "regularizer": kg.regularizers.Polarization(strength)
+    },
+    "stochastic gates, L0": lambda strength: {
+        "strength": strength,
+        "stochastic": True,
+    },
+}
+# All of their epochs come before the cut, if there is one.
+UNTUNED = ("not pruned", "ReachBudget")
 ROWS = (
-    "not pruned",
-    "ReachBudget",
+    *UNTUNED,
     *STRENGTHS,
     "GrowDecay",
     "l2, no penalty",
@@ -59,11 +72,10 @@ class Runs:
         return kg.insert_gates(self.fresh(), filters=spec or True)
 
     def fit(self, name, model, epochs, *callbacks, rate=None):
-        return training.fit(
+        return self.record.fit(
+            name,
             model,
             self.data,
-            self.record.state(name),
-            name=f"seed {self.seed}, {name}",
             seed=self.seed,
             epochs=epochs,
             rate=rate or self.args.rate,
@@ -81,34 +93,27 @@ class Runs:
         first, more = self.args.epochs, self.args.fine_tune
         if row == "not pruned":
             model = self.fit(told, self.fresh(), first + more)
-            return self.errors(model, model)
-        if row == "ReachBudget":
+        elif row == "ReachBudget":
             reach = kg.callbacks.ReachBudget(self.budget)
             model = self.fit(told, self.gated(), first + more, reach)
-            small = kg.surgeon.prune(model, reach.thresholds)
-            return self.errors(small, small)
-        small = self.cut(row, told, strength)
-        at_cut = keras.models.clone_model(small)
-        at_cut.set_weights(small.get_weights())
-        rate = self.args.rate / 10
-        self.fit(f"{told}, fine-tuned", small, more, rate=rate)
-        return self.errors(at_cut, small)
+            model = kg.surgeon.prune(model, reach.thresholds)
+        else:
+            model = self.cut(row, told, strength)
+        at_cut = self.error(model)
+        if row not in UNTUNED:
+            rate = self.args.rate / 10
+            self.fit(f"{told}, fine-tuned", model, more, rate=rate)
+        return {
+            "at the cut": at_cut,
+            "at the end": self.error(model),
+            "macs": kg.stats.count(model).macs,
+        }
 
     def cut(self, row, told, strength):
         """A network that was trained the way of the row, and cut."""
         epochs = self.args.epochs
-        if row in ("L1", "polarization", "stochastic gates, L0"):
-            spec = {
-                "L1": {"strength": strength},
-                "polarization": {
-                    "regularizer": kg.regularizers.Polarization(strength or 0.0)
-                },
-                "stochastic gates, L0": {
-                    "stochastic": True,
-                    "strength": strength,
-                },
-            }[row]
-            model = self.fit(told, self.gated(**spec), epochs)
+        if row in GATES:
+            model = self.fit(told, self.gated(**GATES[row](strength)), epochs)
             return kg.surgeon.prune(model, self.budget)
         model = self.fresh()
         if row == "group lasso":
@@ -121,17 +126,13 @@ class Runs:
             self.fit(told, model, epochs - early, grow)
             return kg.surgeon.prune(model, grow.thresholds, scores=grow.scores)
         self.fit(told, model, epochs)
+        options = {"seed": self.seed} if row == "random" else {}
         kind = "random" if row == "random" else "l2"
-        seed = {"seed": self.seed} if row == "random" else {}
-        scores = kg.surgeon.score(model, kind, **seed)
+        scores = kg.surgeon.score(model, kind, **options)
         return kg.surgeon.prune(model, self.budget, scores=scores)
 
-    def errors(self, at_cut, model):
-        return {
-            "at the cut": 1 - training.accuracy(at_cut, self.data),
-            "at the end": 1 - training.accuracy(model, self.data),
-            "macs": kg.stats.count(model).macs,
-        }
+    def error(self, model):
+        return 1 - training.accuracy(model, self.data)
 
 
 def chosen(args, data):

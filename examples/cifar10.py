@@ -73,11 +73,10 @@ class Runs:
         return network(self.data.x_train, widths, self.args.dtype)
 
     def fit(self, name, model, *callbacks):
-        return training.fit(
+        return self.record.fit(
+            name,
             model,
             self.data,
-            self.record.state(name),
-            name=f"seed {self.seed}, {name}",
             seed=self.seed,
             epochs=self.args.epochs,
             rate=self.args.rate,

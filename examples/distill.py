@@ -96,18 +96,23 @@ def distilled(teacher, student, data, args):
             "keras.distillation came with Keras 3.12; this is Keras "
             f"{keras.__version__}."
         )
-    # An object: the function that "kl_divergence" names, the default, gets
-    # logits in Keras 3.15, and not probabilities.
-    divergence = keras.losses.KLDivergence()
     distiller = keras.distillation.Distiller(
         teacher,
         student,
-        keras.distillation.LogitsDistillation(args.temperature, divergence),
+        distance(args.temperature),
         student_loss_weight=1 - args.share,
     )
     fit(distiller, data, args.more, args)
     teacher.trainable = True  # The distiller froze it.
     return student
+
+
+def distance(temperature):
+    """Between the outputs of both, as probabilities."""
+    # An object: the function that "kl_divergence" names, the default, gets
+    # logits in Keras 3.15, and not probabilities.
+    divergence = keras.losses.KLDivergence()
+    return keras.distillation.LogitsDistillation(temperature, divergence)
 
 
 def arguments(argv):

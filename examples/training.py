@@ -23,7 +23,6 @@ class Data:
     Attributes:
         augment: whether training images are moved and mirrored.
         shift: by how many pixels at most; None for an eighth of their side.
-        mirror: whether they are mirrored, too.
         in_turn: whether each is mirrored in every other epoch, and not by
             chance.
     """
@@ -34,7 +33,6 @@ class Data:
     y_test: np.ndarray
     augment: bool = False
     shift: int | None = None
-    mirror: bool = True
     in_turn: bool = False
 
 
@@ -133,7 +131,6 @@ class Batches(keras.utils.PyDataset):
                 0, 2, len(self.order)
             )
             mirrored = ((first[chosen] + self.epoch) % 2 == 0)[:, None]
-        mirrored &= self.data.mirror
         columns = across + np.where(mirrored, side[::-1], side)
         rows = (down + side)[:, :, None]
         each = np.arange(len(x))[:, None, None]
@@ -333,13 +330,16 @@ class Record:
         Nothing is made unless it has to be trained. `options` are those of
         `fit`.
         """
+        return self.model(
+            name, lambda: self.fit(name, make(), data, seed=seed, **options)
+        )
 
-        def train():
-            told = f"seed {seed}, {name}"
-            state = self.state(name)
-            return fit(make(), data, state, name=told, seed=seed, **options)
-
-        return self.model(name, train)
+    def fit(self, name, model, data, *, seed, **options):
+        """Train a model under that name, with options of `fit`."""
+        told = f"seed {seed}, {name}"
+        return fit(
+            model, data, self.state(name), name=told, seed=seed, **options
+        )
 
     def numbers(self, name, make):
         """The dict of that name: from its file, or from `make`."""

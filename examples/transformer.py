@@ -126,11 +126,10 @@ class Runs:
 
         def smaller():
             model = gated()
-            training.fit(
+            self.record.fit(
+                name,
                 model,
                 self.data,
-                self.record.state(name),
-                name=f"seed {self.seed}, {name}",
                 seed=self.seed,
                 epochs=self.args.gating,
                 rate=self.args.rate,

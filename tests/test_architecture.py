@@ -11,10 +11,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[1] / "keras_gates"
 # Who may import whom: a row for each package, from low to high, and what it may
 # import besides itself. No other arrow is allowed.
 GATES = ["constraints", "penalties", "layers"]
-PLAIN = [
-    *("_checks", "_tables", "_files", "_memory", "_pictures"),
-    "_documents",
-]
+PLAIN = ["_checks", "_tables", "_files", "_pictures", "_documents", "_memory"]
 LOW = [*PLAIN, "graphs", *GATES, "thresholds"]
 PASSES = ["surgeon.faults", "surgeon.labels", "surgeon.rules", "surgeon.passes"]
 SOLVING = [*PASSES, "surgeon.gates", "surgeon.solving"]

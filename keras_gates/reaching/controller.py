@@ -116,9 +116,7 @@ class Controller:
         else:
             if int(progress * _COUNTED) > int(state.progress * _COUNTED):
                 self.goals.calibrate(state.closed)
-                self._importance = self._surroundings.importance(
-                    self._open_sizes(values, state)
-                )
+                self._weigh(values, state)
             self._write(values, self._stepped(values, state, progress))
         state.progress = progress
 
@@ -230,10 +228,8 @@ class Controller:
     def _fix(self, values: NDArray[np.float64], state: State) -> None:
         """Choose the final set of closed factors."""
         sizes = self._sizes(values, state)
-        importance = self._surroundings.importance(
-            self._open_sizes(values, state)
-        )
-        ranks = self._ranks(sizes * importance, state.closed)
+        self._weigh(values, state)
+        ranks = self._ranks(sizes * self._importance, state.closed)
         closed = self.goals.chosen(ranks)
         sizes = self._reopened(sizes, state.closed & ~closed, closed)
         state.closed, state.fixed = closed, True
@@ -265,6 +261,11 @@ class Controller:
     ) -> NDArray[np.float64]:
         """The same, and 0 for closed ones."""
         return np.where(state.closed, 0.0, self._sizes(values, state))
+
+    def _weigh(self, values: NDArray[np.float64], state: State) -> None:
+        """See what the weights around the factors say now."""
+        sizes = self._open_sizes(values, state)
+        self._importance = self._surroundings.importance(sizes)
 
     def _write(
         self, values: NDArray[np.float64], new: NDArray[np.float64]

@@ -43,6 +43,9 @@ class Surroundings:
     def __init__(self, model: keras.Model, live: LiveFactors) -> None:
         self._model, self._live = model, live
         self.moving = np.ones(live.count)
+        none = live.by_name(np.zeros(live.count, bool))
+        kinds = zip(live.names, live.kinds, strict=True)
+        self._vectors = {n: none[n] for n, kind in kinds if kind in VECTORS}
         self._before: list[Kernel] = []
 
     def importance(self, sizes: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -93,30 +96,17 @@ class Surroundings:
 
     def _gates(self) -> list[NDArray[np.intp]]:
         """The factors of each gate."""
-        owner = self._live.owner
-        return [np.flatnonzero(owner == n) for n in range(owner.max() + 1)]
+        parts = self._live.split(np.arange(self._live.count))
+        return [part.ravel() for part in parts]
 
     def _by_factor(
         self, labelling: Labelling, of_classes: NDArray[np.float64]
     ) -> NDArray[np.float64]:
         """For each factor, the value of its channel's class; NaN without."""
-        live = self._live
-        shapes = {
-            name: shape
-            for name, kind, shape in zip(
-                live.names, live.kinds, live.shapes, strict=True
-            )
-            if kind in VECTORS
-        }
-        found = {n: np.full(s, np.nan) for n, s in shapes.items()}
-        none = {n: np.zeros(s, bool) for n, s in shapes.items()}
-        for name, _, classes, places in vectors(labelling, none):
+        found = self._live.by_name(np.full(self._live.count, np.nan))
+        for name, _, classes, places in vectors(labelling, self._vectors):
             found[name][places] = of_classes[classes]
-        missing = (
-            found.get(name, np.full(shape, np.nan))
-            for name, shape in zip(live.names, live.shapes, strict=True)
-        )
-        return live.flat(list(missing))
+        return self._live.flat(found.values())
 
 
 def _means(
